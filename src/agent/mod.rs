@@ -1,0 +1,1 @@
+//! The agent: runs the nodes of its instance.

@@ -1,0 +1,285 @@
+//! Controller ⇄ agent: the messages that cross the bridge, or a single mailbox where both live in one process.
+//!
+//! Requests carry a `reqid` that their response repeats. A request that timed out may still be carried out: its late
+//! answer is harmless, and asking again under the same `reqid` is safe. News (`notify_*`) is numbered by the agent,
+//! kept by it until [`NewsReceived`] covers the number, and sent again after a reconnect.
+//!
+//! A type in this file is frozen once released: a change is a new kind, never a new field (see [`super::frame`]).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::wire_enum;
+use crate::model::{
+    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, Output, RequestId,
+    Role, Timestamp,
+};
+
+/// The version of this API. An agent that says another in its hello is refused with a reason.
+pub const API_VERSION: u64 = 1;
+
+wire_enum! {
+    /// What the controller says to an agent.
+    pub enum ToAgent {
+        0x0101 => AgentWelcomeRequest,
+        0x0102 => AgentStandbyRequest,
+        0x0103 => SetConfigurationRequest,
+        0x0104 => GetNodesRequest,
+        0x0105 => StartRequest,
+        0x0106 => StopRequest,
+        0x0107 => RestartRequest,
+        0x0108 => GetOutputRequest,
+        0x0109 => NewsReceived,
+        0x010a => AgentRefused,
+    }
+}
+
+wire_enum! {
+    /// What an agent says to the controller.
+    pub enum ToController {
+        0x0201 => AgentWelcomeResponse,
+        0x0202 => AgentStandbyResponse,
+        0x0203 => SetConfigurationResponse,
+        0x0204 => GetNodesResponse,
+        0x0205 => StartResponse,
+        0x0206 => StopResponse,
+        0x0207 => RestartResponse,
+        0x0208 => GetOutputResponse,
+        0x0211 => NotifyAgentHello,
+        0x0212 => NotifyChange,
+        0x0213 => NotifyError,
+        0x0214 => NotifyLog,
+        0x0215 => NotifySnapshot,
+    }
+}
+
+/// Controller → agent: you are part of the cluster. Answered by [`AgentWelcomeResponse`]; nothing else changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentWelcomeRequest {
+    pub reqid: RequestId,
+}
+
+/// Agent → controller: the answer to [`AgentWelcomeRequest`]. The controller counts the agent as ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentWelcomeResponse {
+    pub reqid: RequestId,
+    pub outcome: Outcome,
+}
+
+/// Controller → agent: you are not needed now. The agent stops and forgets all its nodes and stays connected.
+///
+/// Answered by [`AgentStandbyResponse`] once the last node is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStandbyRequest {
+    pub reqid: RequestId,
+}
+
+/// Agent → controller: the answer to [`AgentStandbyRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStandbyResponse {
+    pub reqid: RequestId,
+    pub outcome: Outcome,
+}
+
+/// Controller → agent: the configuration, all instances and the agent's own nodes.
+///
+/// The agent applies the difference: nodes whose definition did not change keep their process. It starts in role
+/// order and stops in reverse. Answered by [`SetConfigurationResponse`]. The id that is already in force changes
+/// nothing and is answered at once; that id with other contents is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetConfigurationRequest {
+    pub reqid: RequestId,
+    pub configuration: Configuration,
+}
+
+/// Agent → controller: what became of each node of the instance, sorted by name; a failed one brings its last output.
+///
+/// One outcome for the instance alone if there was nothing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetConfigurationResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Controller → agent: what do you run? Answered by [`GetNodesResponse`] from memory, at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetNodesRequest {
+    pub reqid: RequestId,
+}
+
+/// Agent → controller: every node of the instance, sorted by name; empty if it has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetNodesResponse {
+    pub reqid: RequestId,
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// Controller → agent: start these nodes, all of the instance if the set is empty, in role order.
+///
+/// One that runs already is left alone and counts as done. Answered by [`StartResponse`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRequest {
+    pub reqid: RequestId,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// Agent → controller: one outcome per named node of the instance, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Controller → agent: stop these nodes, all of the instance if the set is empty, in reverse role order.
+///
+/// They stay stopped until somebody starts them, whatever restart was pending. Answered by [`StopResponse`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRequest {
+    pub reqid: RequestId,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// Agent → controller: one outcome per named node of the instance, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Controller → agent: stop and start these nodes, all of the instance if the set is empty.
+///
+/// Also the way to revive a node that is FAILED or STOPPED. Answered by [`RestartResponse`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartRequest {
+    pub reqid: RequestId,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// Agent → controller: one outcome per named node of the instance, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Controller → agent: the last lines that this node wrote. Answered by [`GetOutputResponse`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetOutputRequest {
+    pub reqid: RequestId,
+    pub node: NodeName,
+    /// How many lines of each stream at most.
+    pub lines: u32,
+}
+
+/// Agent → controller: the answer to [`GetOutputRequest`]; `outcome` fails if the node is unknown or unreadable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetOutputResponse {
+    pub reqid: RequestId,
+    pub outcome: Outcome,
+}
+
+/// Controller → agent: your news up to and including `seq` of `epoch` has arrived and need not be kept.
+///
+/// Also the controller's answer to a hello, where it says what arrived over earlier links (0 if nothing): the agent
+/// then sends all later news again, and a [`NotifySnapshot`] behind it. Opens the window for more news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewsReceived {
+    pub epoch: u64,
+    pub seq: u64,
+}
+
+/// Controller → agent: you cannot be part of this cluster, for this reason. The controller then closes the link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRefused {
+    pub reason: String,
+}
+
+/// Agent → controller, first on every link: who I am. Answered by [`NewsReceived`], or by [`AgentRefused`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyAgentHello {
+    pub instance: InstanceName,
+    /// The agent's own idea of its address, if it was told one; the controller sees the real one on the link.
+    pub host: Option<IpAddr>,
+    /// [`API_VERSION`] of the agent.
+    pub api_version: u64,
+    /// The agent's release, such as `0.1.0`.
+    pub version: String,
+    /// Names this run of the agent: its news is numbered from 1 within it.
+    pub epoch: u64,
+}
+
+/// Agent → controller → observers: a node changed its state, or its process did.
+///
+/// The `old` of a change is the `new` of the change before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyChange {
+    /// The agent's number for it: counted from 1, without gaps.
+    pub seq: u64,
+    /// When it happened, by the agent's wall clock.
+    pub time: Timestamp,
+    pub instance: InstanceName,
+    pub node: NodeName,
+    pub role: Role,
+    pub old: NodeState,
+    pub new: NodeState,
+    /// The process concerned: the one that runs, or the one that just ended.
+    pub pid: Option<u32>,
+    /// How the process ended, if the change is its end.
+    pub exit: Option<Exit>,
+    /// Which restart in a row this belongs to; 0 for a launch that was asked for.
+    pub attempt: u32,
+    /// Unasked restarts since the agent took the node up.
+    pub restarts: u32,
+    /// Why, in words for people.
+    pub reason: String,
+    /// The node left the configuration: this is its last change.
+    pub removed: bool,
+}
+
+/// Agent → controller → observers: something went wrong that a person may have to mend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyError {
+    /// The agent's number for it, from the same count as those of changes.
+    pub seq: u64,
+    pub time: Timestamp,
+    pub instance: InstanceName,
+    pub node: Option<NodeName>,
+    pub msg: String,
+}
+
+/// Agent → controller → observers: something worth a line in a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyLog {
+    /// The agent's number for it, from the same count as those of changes.
+    pub seq: u64,
+    pub time: Timestamp,
+    pub instance: InstanceName,
+    pub node: Option<NodeName>,
+    pub msg: String,
+}
+
+/// Agent → controller: every node as of news number `seq`. Sent once per link, behind the news that it covers.
+///
+/// The controller corrects its copy: what the news did not explain becomes a change of its own with the reason
+/// `reconciled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifySnapshot {
+    pub epoch: u64,
+    pub seq: u64,
+    /// News between the last one kept and this snapshot that was dropped because too much of it waited.
+    pub dropped: u64,
+    /// The configuration in force, if any.
+    pub configuration: Option<ConfigurationId>,
+    /// Sorted by name.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// The output of a node, as an outcome's attachment.
+impl GetOutputResponse {
+    /// What the node wrote, if the outcome is a success and there was anything.
+    pub fn output(&self) -> Option<&Output> {
+        self.outcome.output.as_ref()
+    }
+}

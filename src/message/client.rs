@@ -1,0 +1,389 @@
+//! Client ⇄ controller: what a person, a web edge or an embedding program asks, and the news they listen to.
+//!
+//! These never cross the bridge. Every request is an actix message for [`crate::controller::Controller`] and resolves
+//! to its response, or to [`Unanswered`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use actix::{Message, Recipient};
+
+use super::agent::{NotifyChange, NotifyError, NotifyLog};
+use crate::model::{Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, RequestId, Timestamp};
+
+/// The controller will not answer this request: it is stopping, or the request asked for silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the controller gave no answer")]
+pub struct Unanswered;
+
+/// Declares requests with their responses: the actix result type, and one enum of each for the deciding code.
+macro_rules! conversations {
+    ($($request:ident => $response:ident),* $(,)?) => {
+        $(impl Message for $request {
+            type Result = Result<$response, Unanswered>;
+        })*
+
+        /// Any request of a client.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum ClientRequest { $($request($request)),* }
+
+        /// Any response to a client.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum ClientResponse { $($response($response)),* }
+
+        $(impl From<$request> for ClientRequest {
+            fn from(request: $request) -> Self {
+                Self::$request(request)
+            }
+        })*
+
+        $(impl From<$response> for ClientResponse {
+            fn from(response: $response) -> Self {
+                Self::$response(response)
+            }
+        }
+
+        impl TryFrom<ClientResponse> for $response {
+            type Error = Unanswered;
+            fn try_from(response: ClientResponse) -> Result<Self, Unanswered> {
+                match response {
+                    ClientResponse::$response(response) => Ok(response),
+                    _ => Err(Unanswered),
+                }
+            }
+        })*
+    };
+}
+
+conversations! {
+    GetInstancesRequest => GetInstancesResponse,
+    StageConfigurationRequest => StageConfigurationResponse,
+    DeployRequest => DeployResponse,
+    SetConfigurationRequest => SetConfigurationResponse,
+    GetConfigurationRequest => GetConfigurationResponse,
+    GetStatusRequest => GetStatusResponse,
+    GetNodesRequest => GetNodesResponse,
+    StartRequest => StartResponse,
+    StopRequest => StopResponse,
+    RestartRequest => RestartResponse,
+    GetOutputRequest => GetOutputResponse,
+    TestTimeoutRequest => TestTimeoutResponse,
+}
+
+/// Which agents are connected? Answered from memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetInstancesRequest {
+    pub reqid: RequestId,
+}
+
+/// The connected agents, sorted by name, part of the cluster or not; empty if there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetInstancesResponse {
+    pub reqid: RequestId,
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// One instance as the controller sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceStatus {
+    pub name: InstanceName,
+    /// The address its agent was seen at, or the configured one; `None` in the same process.
+    pub host: Option<IpAddr>,
+    /// Where the controller dials it, if the controller dials.
+    pub port: Option<u16>,
+    /// Whether the deployed (or deploying) configuration names it.
+    pub needed: bool,
+    pub link: LinkState,
+    /// When `link` became what it is; `None` if there never was a link.
+    pub since: Option<Timestamp>,
+    /// The release its agent runs, as last heard.
+    pub version: Option<String>,
+    /// Why the link was lost or refused, in words; may be empty.
+    pub reason: String,
+}
+
+/// Whether an instance's agent can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// It said hello and is connected.
+    Up,
+    /// It was connected, or is needed, and is not connected now.
+    Lost,
+}
+
+/// Check this configuration and make it the next to deploy; touch nothing that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageConfigurationRequest {
+    pub reqid: RequestId,
+    pub configuration: Configuration,
+}
+
+/// `configuration` is set on success. Else every complaint is an outcome, sorted by text, and nothing was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageConfigurationResponse {
+    pub reqid: RequestId,
+    pub configuration: Option<ConfigurationId>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Make what was staged true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeployRequest {
+    pub reqid: RequestId,
+}
+
+/// What came of a deployment: one outcome per node, and complaints without a node for what could not be reached.
+///
+/// `configuration` is set when every agent answered, even if nodes failed: then it is the deployed one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeployResponse {
+    pub reqid: RequestId,
+    pub configuration: Option<ConfigurationId>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Stage and deploy in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetConfigurationRequest {
+    pub reqid: RequestId,
+    pub configuration: Configuration,
+}
+
+/// As [`StageConfigurationResponse`] if staging failed, else as [`DeployResponse`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetConfigurationResponse {
+    pub reqid: RequestId,
+    pub configuration: Option<ConfigurationId>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The deployed configuration, or else the staged one as it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetConfigurationRequest {
+    pub reqid: RequestId,
+    pub deployed: bool,
+}
+
+/// The error says which of the two does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetConfigurationResponse {
+    pub reqid: RequestId,
+    pub configuration: Result<Configuration, String>,
+}
+
+/// How is everything? Answered at once from the controller's copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetStatusRequest;
+
+/// Everything that is known or needed, sorted by name. Nodes of an agent out of reach are UNKNOWN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetStatusResponse {
+    /// As of this entry of the log.
+    pub cursor: Cursor,
+    pub instances: Vec<InstanceStatus>,
+    pub nodes: Vec<NodeStatus>,
+    /// The deployed configuration, if any.
+    pub configuration: Option<ConfigurationId>,
+    /// The deployment in progress, if any.
+    pub deploying: Option<RequestId>,
+}
+
+/// How is everything, from the agents' own mouths?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetNodesRequest {
+    pub reqid: RequestId,
+}
+
+/// The nodes of every agent that answered, and an outcome per agent, sorted by instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetNodesResponse {
+    pub reqid: RequestId,
+    pub nodes: Vec<NodeStatus>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Start these nodes, every node if the set is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartRequest {
+    pub reqid: RequestId,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// One outcome per node, sorted by name; complaints without a node for instances that could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Stop these nodes, every node if the set is empty. They stay stopped until somebody starts them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopRequest {
+    pub reqid: RequestId,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// One outcome per node, sorted by name; complaints without a node for instances that could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Stop and start these nodes, every node if the set is empty; also revives what is FAILED or STOPPED.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartRequest {
+    pub reqid: RequestId,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// One outcome per node, sorted by name; complaints without a node for instances that could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The last lines that this node wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetOutputRequest {
+    pub reqid: RequestId,
+    pub node: NodeName,
+    /// How many lines of each stream at most.
+    pub lines: u32,
+}
+
+/// The lines are the outcome's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetOutputResponse {
+    pub reqid: RequestId,
+    pub outcome: Outcome,
+}
+
+/// The request table's own test: with state, the answer is the table's timeout; without, there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestTimeoutRequest {
+    pub reqid: RequestId,
+    pub with_state: bool,
+}
+
+/// Always the failure `request timed out`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestTimeoutResponse {
+    pub reqid: RequestId,
+    pub outcome: Outcome,
+}
+
+/// All instances that the configuration needs have answered the welcome. Controller-internal; observers hear of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifyAgentsReady {
+    pub instances: BTreeSet<InstanceName>,
+}
+
+/// A place in the controller's log: which log, and the number of an entry in it.
+///
+/// Printed as `<epoch in hex>-<number>`; numbers count from 1 without gaps, and a number without its epoch means
+/// nothing. The epoch changes whenever numbers might come to mean something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    pub epoch: u64,
+    pub number: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.epoch, self.number)
+    }
+}
+
+/// Why a text is not a [`Cursor`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the number of an event: take the `seq` of one, such as `5f3a9c01-42`")]
+pub struct CursorError(String);
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let parse = || {
+            let (epoch, number) = text.split_once('-')?;
+            Some(Self { epoch: u64::from_str_radix(epoch, 16).ok()?, number: number.parse().ok()? })
+        };
+        parse().ok_or_else(|| CursorError(text.chars().take(64).collect()))
+    }
+}
+
+/// One entry of the controller's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub cursor: Cursor,
+    pub time: Timestamp,
+    /// The agent's epoch and number, if the news is an agent's; `None` if the controller made it.
+    pub origin: Option<(u64, u64)>,
+    pub news: News,
+}
+
+/// What the log tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// The `old` of each change of a node is the `new` of the one before it.
+    Change(NotifyChange),
+    Error(NotifyError),
+    Log(NotifyLog),
+    AgentsReady(NotifyAgentsReady),
+}
+
+/// Listen to the log from `since` on, from now on if `None`.
+///
+/// Batches arrive in order, each entry once; the next one is sent when the last was handled, so a slow observer
+/// delays nobody. It is forgotten when its mailbox closes.
+#[derive(Message)]
+#[rtype(result = "Result<Subscribed, Unanswered>")]
+pub struct Subscribe {
+    /// The last entry already seen.
+    pub since: Option<Cursor>,
+    pub to: Recipient<NewsBatch>,
+}
+
+/// The answer to [`Subscribe`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// News follows behind this place: `since` where the log still reaches it.
+    pub cursor: Cursor,
+    /// Everything as of `cursor`; `None` if `since` could be honoured, so that nothing is missing.
+    pub snapshot: Option<GetStatusResponse>,
+}
+
+/// News for one observer. The result comes when the observer is ready for more.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct NewsBatch {
+    /// Entries that this observer missed because the log no longer holds them; everything after is in `entries`.
+    pub gap: Option<Gap>,
+    /// In order; may be empty behind a gap.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+/// Entries that are gone for good, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    pub first: Cursor,
+    pub last: Cursor,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_what_it_prints() {
+        let cursor = Cursor { epoch: 0x5f3a_9c01, number: 42 };
+        assert_eq!(cursor.to_string(), "5f3a9c01-42");
+        assert_eq!("5f3a9c01-42".parse(), Ok(cursor));
+        for text in ["", "42", "-", "x-1", "1-x", "1-2-3"] {
+            assert!(text.parse::<Cursor>().is_err(), "{text:?}");
+        }
+    }
+}

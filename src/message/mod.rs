@@ -1,0 +1,9 @@
+//! Verbs: what crosses an actor or a host.
+//!
+//! [`client`] is spoken between clients and the controller, [`agent`] between the controller and its agents,
+//! [`node`] between an agent and its supervisors. [`frame`] turns the second into bytes and back.
+
+pub mod agent;
+pub mod client;
+pub mod frame;
+pub mod node;

@@ -1,0 +1,212 @@
+//! The instances and nodes that should exist.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigurationId, InstanceName, NodeName, NodeState};
+
+/// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Names this version; equal ids promise equal contents.
+    pub id: ConfigurationId,
+    /// In the order they were written.
+    pub instances: Vec<Instance>,
+    /// In the order they were written.
+    pub nodes: Vec<Node>,
+}
+
+impl Configuration {
+    /// A configuration in which nothing exists.
+    pub fn empty(id: ConfigurationId) -> Self {
+        Self { id, instances: Vec::new(), nodes: Vec::new() }
+    }
+
+    /// What the agent of `instance` needs to know: every instance, and the nodes that are its own.
+    pub fn share_of(&self, instance: &InstanceName) -> Self {
+        Self {
+            id: self.id.clone(),
+            instances: self.instances.clone(),
+            nodes: self.nodes.iter().filter(|node| node.instance == *instance).cloned().collect(),
+        }
+    }
+
+    /// The declared instance of that name.
+    pub fn instance(&self, name: &InstanceName) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.name == *name)
+    }
+}
+
+/// One machine, run by one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub name: InstanceName,
+    /// Its address; `None` until its agent has connected, if the configuration does not say.
+    pub host: Option<IpAddr>,
+    /// Where its agent listens for the controller. Set: the controller dials. `None`: the agent dials.
+    pub port: Option<u16>,
+}
+
+/// What a node is for. The order of the variants is the order of starting; stopping is the reverse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    Logger,
+    Manager,
+    Proxy,
+    Worker,
+    /// No role in a Zeek cluster: any other program.
+    None,
+}
+
+impl Role {
+    /// Every role, in the order of starting.
+    pub const ALL: [Self; 5] = [Self::Logger, Self::Manager, Self::Proxy, Self::Worker, Self::None];
+
+    /// The role in lower case, as cluster files write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Logger => "logger",
+            Self::Manager => "manager",
+            Self::Proxy => "proxy",
+            Self::Worker => "worker",
+            Self::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One process that should exist: its definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: NodeName,
+    /// The instance that runs it.
+    pub instance: InstanceName,
+    pub role: Role,
+    /// The state it should be in. Clients always send RUNNING, and nothing else has an effect.
+    pub state: NodeState,
+    /// Where it listens for other nodes.
+    pub port: Option<u16>,
+    /// Where it serves its metrics.
+    pub metrics_port: Option<u16>,
+    /// Zeek scripts to load.
+    pub scripts: Vec<String>,
+    /// Zeek options, by name.
+    pub options: BTreeMap<String, String>,
+    /// The network interface to read.
+    pub interface: Option<String>,
+    /// The one CPU it may run on, counted from 0.
+    pub cpu_affinity: Option<u32>,
+    /// Added to its environment; wins over what is inherited.
+    pub env: BTreeMap<String, String>,
+    /// Program and arguments; empty for a Zeek node, whose command line its agent makes.
+    pub command: Vec<String>,
+    /// Working directory, absolute; `None` for a directory of the node's own under the agent's state directory.
+    pub directory: Option<String>,
+    /// The user it runs as; `None` for the agent's own.
+    pub user: Option<String>,
+    pub restart: RestartPolicy,
+    pub ready: Ready,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace: Duration,
+}
+
+impl Node {
+    /// A node with every optional thing left out and every default taken.
+    pub fn new(name: NodeName, instance: InstanceName, role: Role) -> Self {
+        Self {
+            name,
+            instance,
+            role,
+            state: NodeState::Running,
+            port: None,
+            metrics_port: None,
+            scripts: Vec::new(),
+            options: BTreeMap::new(),
+            interface: None,
+            cpu_affinity: None,
+            env: BTreeMap::new(),
+            command: Vec::new(),
+            directory: None,
+            user: None,
+            restart: RestartPolicy::default(),
+            ready: Ready::default(),
+            stop_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// When and how often a node that exited unasked is started again.
+///
+/// The first restart is immediate; the n-th after that waits `delay * 2^(n-1)`, at most `max_delay`. A node that was
+/// RUNNING for `stable` starts counting anew. More than `limit` restarts within `window` end in FAILED.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    pub mode: RestartMode,
+    /// Before the second restart in a row.
+    pub delay: Duration,
+    /// The longest wait between restarts.
+    pub max_delay: Duration,
+    /// How long a node must be RUNNING for its earlier crashes to be forgotten.
+    pub stable: Duration,
+    /// How many restarts `window` may hold; 0 means no limit.
+    pub limit: u32,
+    /// The time over which `limit` counts.
+    pub window: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            mode: RestartMode::Always,
+            delay: Duration::from_millis(500),
+            max_delay: Duration::from_secs(60),
+            stable: Duration::from_secs(30),
+            limit: 10,
+            window: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Which ends of a process ask for a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartMode {
+    /// Every end that nobody asked for.
+    Always,
+    /// An exit status other than 0, a signal, or an unknown end. A clean exit leaves the node STOPPED.
+    OnFailure,
+    /// None. A failure leaves the node FAILED, a clean exit leaves it STOPPED.
+    Never,
+}
+
+/// When a node that was launched counts as ready, and how long that may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    pub by: ReadyBy,
+    /// The node's own deadline, counted from its launch. Missing it fails the order, not the node, which may still
+    /// become ready.
+    pub within: Duration,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self { by: ReadyBy::Settle(Duration::from_millis(500)), within: Duration::from_secs(10) }
+    }
+}
+
+/// The sign by which a node is known to be ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadyBy {
+    /// It stayed up this long.
+    Settle(Duration),
+    /// A connection to this TCP port on 127.0.0.1 was accepted.
+    Port(u16),
+}

@@ -1,0 +1,11 @@
+//! Nouns: the data that every station speaks of, checked once where it enters and trusted after.
+
+pub mod configuration;
+pub mod name;
+pub mod status;
+pub mod time;
+
+pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
+pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
+pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};
+pub use time::{Now, Timestamp};

@@ -1,0 +1,1 @@
+//! Decisions about configurations: pure functions from what is to what should be.

@@ -1,0 +1,1 @@
+//! Open requests: parent, who still owes an answer, deadline.

@@ -1,0 +1,1 @@
+//! Starts and joins the actors of each mode; embedders begin here.

@@ -1,0 +1,1 @@
+//! The node's output files: last lines, rotation.

@@ -1,1 +1,107 @@
 //! How a node becomes a command line.
+
+mod command;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::model::{Life, Node};
+use crate::supervisor::process::Program;
+
+/// What an agent gives to all of its nodes.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Names the cluster, in every process's marker.
+    pub cluster: String,
+    /// Holds a directory per node.
+    pub nodes: PathBuf,
+    /// What nodes inherit of the agent's environment: without the agent's own settings.
+    pub environment: BTreeMap<String, String>,
+    /// The descriptor limit (soft, hard) that the agent was started with.
+    pub descriptors: Option<(u64, u64)>,
+}
+
+/// Why a node has no command line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    #[error("the node has no `command`, and this release cannot make one for a Zeek node: give it a `command`")]
+    NoCommand,
+}
+
+/// The environment variable by which a process is known to be a node's, whoever its parent is.
+pub const MARKER: &str = "WATCHPOST_NODE";
+
+impl Site {
+    /// A site whose nodes inherit `environment`, but not the settings and tokens of the agent itself.
+    pub fn new(
+        cluster: String,
+        nodes: PathBuf,
+        environment: impl IntoIterator<Item = (String, String)>,
+        descriptors: Option<(u64, u64)>,
+    ) -> Self {
+        let own = |name: &str| ["WATCHPOST_", "ZEEK_AGENT_", "ZEEK_CONTROLLER_"].iter().any(|own| name.starts_with(own));
+        let environment = environment.into_iter().filter(|(name, _)| !own(name)).collect();
+        Self { cluster, nodes, environment, descriptors }
+    }
+
+    /// The value of [`MARKER`] in one life of a node: `<cluster>/<node>/<life>`.
+    pub fn marker(&self, node: &Node, life: Life) -> String {
+        format!("{}/{}/{life}", self.cluster, node.name)
+    }
+
+    /// Where the node's record and output live.
+    pub fn directory(&self, node: &Node) -> PathBuf {
+        self.nodes.join(node.name.as_str())
+    }
+
+    /// The program that one life of the node is.
+    pub fn program(&self, node: &Node, life: Life) -> Result<Program, LaunchError> {
+        match node.command.is_empty() {
+            true => Err(LaunchError::NoCommand),
+            false => Ok(command::program(self, node, life)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InstanceName, NodeName, Role};
+
+    fn site() -> Site {
+        let agent = [("PATH", "/bin"), ("WATCHPOST_TOKEN_FILE", "/t"), ("ZEEK_AGENT_NAME", "a"), ("ZEEKPATH", "/z")];
+        let agent = agent.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Site::new("lab".into(), "/nodes".into(), agent, None)
+    }
+
+    fn node() -> Node {
+        Node::new(NodeName::new("w").unwrap(), InstanceName::new("i").unwrap(), Role::Worker)
+    }
+
+    #[test]
+    fn a_node_inherits_the_environment_without_the_agents_own_settings() {
+        let mut node = node();
+        node.command = vec!["sleep".into(), "9".into()];
+        node.env.insert("PATH".into(), "/opt/bin".into());
+        let program = site().program(&node, Life(3)).unwrap();
+        let wanted =
+            [("CLUSTER_NODE", "w"), ("PATH", "/opt/bin"), (MARKER, "lab/w/3"), ("ZEEKPATH", "/z")];
+        let wanted: BTreeMap<_, _> = wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        assert_eq!(program.env, wanted);
+        assert_eq!(program.directory, PathBuf::from("/nodes/w"));
+    }
+
+    #[test]
+    fn a_node_cannot_forge_its_own_marker() {
+        let mut node = node();
+        node.command = vec!["true".into()];
+        node.env.insert(MARKER.into(), "lab/other/1".into());
+        assert_eq!(site().program(&node, Life(1)).unwrap().env[MARKER], "lab/w/1");
+    }
+
+    #[test]
+    fn a_node_without_a_command_is_refused_with_the_way_out() {
+        let error = site().program(&node(), Life(1)).unwrap_err();
+        assert!(error.to_string().ends_with("give it a `command`"));
+    }
+}

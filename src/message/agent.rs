@@ -268,8 +268,6 @@ pub struct NotifyLog {
 pub struct NotifySnapshot {
     pub epoch: u64,
     pub seq: u64,
-    /// News between the last one kept and this snapshot that was dropped because too much of it waited.
-    pub dropped: u64,
     /// The configuration in force, if any.
     pub configuration: Option<ConfigurationId>,
     /// Sorted by name.

@@ -1,21 +1,23 @@
 //! Agent ⇄ supervisor: one node's orders, and what its supervisor tells of it. Never leaves the agent's process.
 
+use std::sync::Arc;
+
 use actix::Message;
 
-use crate::model::{Exit, NodeName, NodeState, Output};
+use crate::model::{Exit, Node, NodeName, NodeState, Output};
 
 /// Agent → supervisor: an order. Obeyed in the order of arrival; what comes of it is told by [`NodeReport`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub enum NodeOrder {
     /// Run, from now on. Also revives a node that was given up.
     Start,
     /// Do not run, from now on: SIGTERM, the node's grace, SIGKILL to the whole tree. Beats any pending restart.
     Stop,
-    /// End what runs, if anything does, and start afresh.
-    Restart,
     /// Do not wait out the grace of a stop under way: SIGKILL now.
     Hurry,
+    /// This is the node's definition from its next launch on.
+    Redefine(Arc<Node>),
 }
 
 /// Supervisor → agent: the node's state changed. Sent once per change, in order.
@@ -23,7 +25,6 @@ pub enum NodeOrder {
 #[rtype(result = "()")]
 pub struct NodeReport {
     pub node: NodeName,
-    pub old: NodeState,
     pub new: NodeState,
     /// The process that runs, or that just ended.
     pub pid: Option<u32>,
@@ -37,4 +38,21 @@ pub struct NodeReport {
     pub reason: String,
     /// The last lines it wrote, if it failed and wrote any.
     pub output: Option<Output>,
+}
+
+impl NodeReport {
+    fn plain(node: NodeName, new: NodeState, pid: Option<u32>, reason: &str) -> Self {
+        let reason = reason.to_owned();
+        Self { node, new, pid, exit: None, attempt: 0, restarts: 0, reason, output: None }
+    }
+
+    /// The last of a node that leaves the configuration.
+    pub fn removal(node: NodeName) -> Self {
+        Self::plain(node, NodeState::Stopped, None, "removed from the configuration")
+    }
+
+    /// What a new supervisor found of a node whose former one panicked.
+    pub fn found(node: NodeName, state: NodeState, pid: Option<u32>) -> Self {
+        Self::plain(node, state, pid, "found so by its new supervisor")
+    }
 }

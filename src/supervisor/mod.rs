@@ -1,4 +1,42 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
+//!
+//! [`state`] decides, [`actor`] carries, [`workshop`] does the work that blocks on threads of its own and hears of
+//! exits, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
 
+pub mod actor;
 pub mod output;
 pub mod process;
+pub mod register;
+pub mod state;
+pub mod workshop;
+
+pub use actor::Supervisor;
+
+use std::sync::Arc;
+
+use actix::Message;
+
+use crate::message::node::NodeReport;
+use crate::model::{Life, Node, NodeName};
+use workshop::WardId;
+
+/// What a supervisor tells its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub enum FromSupervisor {
+    Report(NodeReport),
+    /// Launch this, once everything that was reported before has been told.
+    Launch(LaunchOrder),
+    /// Something a person may have to mend, in words.
+    Trouble(NodeName, String),
+    /// The supervisor of this ward is gone: dismissed, or by a panic.
+    Gone(WardId),
+}
+
+/// A launch that a supervisor decided on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchOrder {
+    pub ward: WardId,
+    pub node: Arc<Node>,
+    pub life: Life,
+}

@@ -1,0 +1,377 @@
+//! The agent's actor: the controller's orders in, supervisors minded, news out.
+//!
+//! News goes out before anything is launched: reports and launches that arrive together are held until the mailbox
+//! is empty, then the news is mailed in one piece, and only then do the hands get to work.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+
+use super::outbox::Bounds;
+use super::state::{Effect, Event, State};
+use crate::bridge::{EndLink, LinkDown, LinkId, LinkUp, Mail};
+use crate::launch::Site;
+use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
+use crate::message::node::NodeOrder;
+use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output};
+use crate::supervisor::process::Process;
+use crate::supervisor::register::{Found, Record, Register};
+use crate::supervisor::workshop::{Fact, WardId, Workshop};
+use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
+
+/// What an agent needs to start.
+pub struct AgentSetup {
+    pub instance: InstanceName,
+    /// Names this run of the agent; never the same twice.
+    pub epoch: u64,
+    pub site: Site,
+    pub bounds: Bounds,
+    /// Hears what the process that hosts the agent has to know.
+    pub host: Option<Recipient<AgentEvent>>,
+}
+
+/// What the agent tells the process that hosts it.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub enum AgentEvent {
+    /// The controller will have nothing to do with it, for this reason.
+    Refused(String),
+    /// The actor is gone: stopped, or by a panic. Its nodes live on, and nobody minds them.
+    Gone,
+}
+
+/// Host → agent: stop every node, in order. The result comes when the last one is gone, or nothing more can be done.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StopAllNodes;
+
+/// Host → agent: wait for no node's grace any more; SIGKILL what is being stopped.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct HurryUp;
+
+/// See the module. Dropping it, also by a panic, tells the host.
+pub struct Agent {
+    state: State,
+    workshop: Workshop,
+    supervisors: BTreeMap<WardId, Addr<Supervisor>>,
+    /// What was found on disk and waits for its ward.
+    adoptable: BTreeMap<NodeName, (Life, Option<Process>)>,
+    found: Vec<Event>,
+    link: Option<Link>,
+    alarm: Option<(Instant, SpawnHandle)>,
+    flushing: bool,
+    launches: Vec<LaunchOrder>,
+    /// Set once the actor runs.
+    port: Option<Rc<Recipient<FromSupervisor>>>,
+    waiting_for_rest: Vec<oneshot::Sender<()>>,
+    host: Option<Recipient<AgentEvent>>,
+}
+
+struct Link {
+    id: LinkId,
+    out: Recipient<Mail<ToController>>,
+    end: Recipient<EndLink>,
+}
+
+impl Agent {
+    /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
+    pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
+        let AgentSetup { instance, epoch, site, bounds, host } = setup;
+        let register = Register::new(site.nodes.clone())?;
+        let (records, refused) = register.read().map_err(io::Error::other)?;
+        let mut found: Vec<_> =
+            refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        let mut adoptable = BTreeMap::new();
+        for record in records.into_iter().filter(|record| record.node.instance == instance) {
+            let process = running(&record);
+            found.extend(tell_of_death(&record, process.as_ref()));
+            let pid = process.as_ref().map(Process::pid);
+            adoptable.insert(record.node.name.clone(), (record.life, process));
+            found.push(Event::Found { node: record.node, pid, wanted: record.found != Found::Stopped });
+        }
+        let agent = Self {
+            state: State::new(instance, epoch, bounds),
+            workshop: Workshop::open(Arc::new(site), register)?,
+            supervisors: BTreeMap::new(),
+            adoptable,
+            found,
+            link: None,
+            alarm: None,
+            flushing: false,
+            launches: Vec::new(),
+            port: None,
+            waiting_for_rest: Vec::new(),
+            host,
+        };
+        Ok(Actor::start(agent))
+    }
+
+    /// The one door through which state changes.
+    fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
+        for effect in self.state.step(event, Now::read()) {
+            self.perform(effect, ctx);
+        }
+        self.set_alarm(ctx);
+        self.flush_soon(ctx);
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Supervise(ward, node) => self.supervise(ward, node, ctx),
+            Effect::Tell(ward, order) => self.tell(ward, order),
+            Effect::Dismiss(ward, name) => {
+                self.supervisors.remove(&ward);
+                self.workshop.dismiss(ward, name);
+            }
+            Effect::ReadOutput(request) => self.read_output(request, ctx),
+            Effect::Refused(reason) => {
+                tracing::error!("the controller refused this agent: {reason}");
+                self.tell_host(AgentEvent::Refused(reason));
+            }
+            Effect::AllStopped => self.waiting_for_rest.drain(..).for_each(|waiter| {
+                let _ = waiter.send(()); // whoever asked may have gone
+            }),
+        }
+    }
+
+    fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
+        let (life, process) = self.adoptable.remove(&node.name).unwrap_or_default();
+        if let Err(error) = self.workshop.admit(ward, life, process) {
+            let trouble = format!("cannot watch the process that was found running: {error}");
+            ctx.notify(FromSupervisor::Trouble(node.name.clone(), trouble));
+        }
+        self.start_supervisor(ward, node, ctx);
+    }
+
+    fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
+        let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
+        let supervisor = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
+        self.supervisors.insert(ward, supervisor);
+    }
+
+    fn tell(&self, ward: WardId, order: NodeOrder) {
+        if let Some(supervisor) = self.supervisors.get(&ward) {
+            supervisor.do_send(order);
+        }
+    }
+
+    /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
+    fn replace(&mut self, ward: WardId, ctx: &mut Context<Self>) {
+        let Some(node) = self.state.node_in(ward).cloned() else { return };
+        if self.supervisors.get(&ward).is_some_and(Addr::connected) {
+            return;
+        }
+        let (state, pid) = match self.workshop.fact(ward) {
+            Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
+            Fact::Launching(_) => (NodeState::Pending, None),
+            Fact::Down(_) => (NodeState::Stopped, None),
+        };
+        let name = node.name.clone();
+        self.start_supervisor(ward, node, ctx);
+        self.drive(Event::Revived { node: name, state, pid }, ctx);
+    }
+
+    fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {
+        let (done, read) = oneshot::channel();
+        let (node, lines) = (request.node.clone(), request.lines as usize);
+        self.workshop.run(move |register| {
+            let _ = done.send(output::last_lines(&register.directory(&node), lines)); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
+            let read = match read {
+                Ok(Ok(output)) => Ok(output),
+                Ok(Err(error)) => Err(format!("cannot read its output: {error}")),
+                Err(_) => Err("its output was not read: the agent is stopping".into()),
+            };
+            me.answer_output(&request, read, ctx);
+        }));
+    }
+
+    fn answer_output(&mut self, request: &GetOutputRequest, read: Result<Output, String>, ctx: &mut Context<Self>) {
+        self.state.answer_output(request, read);
+        self.flush_soon(ctx);
+    }
+
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let next = self.state.next_alarm();
+        if self.alarm.as_ref().map(|(at, _)| *at) == next {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        self.alarm = next.map(|at| {
+            let wait = at.saturating_duration_since(Instant::now());
+            let ring = |me: &mut Self, ctx: &mut Context<Self>| {
+                me.alarm = None;
+                me.drive(Event::Tick, ctx);
+            };
+            (at, ctx.run_later(wait, ring))
+        });
+    }
+
+    /// Flushes once the mail that is already there has been handled.
+    fn flush_soon(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.flushing, true) {
+            ctx.notify(Flush);
+        }
+    }
+
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        self.flushing = false;
+        let messages = self.state.outgoing();
+        let told = !messages.is_empty();
+        if let (Some(link), true) = (&self.link, told) {
+            link.out.do_send(Mail { link: link.id, messages });
+        }
+        let launches = std::mem::take(&mut self.launches);
+        if !told {
+            return self.release(launches);
+        }
+        // The link writes when it is polled next: let it, before threads start to compete for the processor.
+        let written = async {
+            yield_now().await;
+            yield_now().await;
+        };
+        ctx.spawn(wrap_future::<_, Self>(written).map(move |(), me, _| me.release(launches)));
+    }
+
+    fn release(&self, launches: Vec<LaunchOrder>) {
+        for LaunchOrder { ward, node, life } in launches {
+            self.workshop.launch(ward, node, life);
+        }
+    }
+
+    fn tell_host(&self, event: AgentEvent) {
+        if let Some(host) = &self.host {
+            host.do_send(event);
+        }
+    }
+}
+
+/// The process of a record, if it still runs.
+fn running(record: &Record) -> Option<Process> {
+    let Found::Launched { pid, start_time } = record.found else { return None };
+    if !record.here {
+        return None;
+    }
+    Process::adopt(pid, start_time)
+        .inspect_err(|error| tracing::error!(node = %record.node.name, "cannot look at process {pid}: {error}"))
+        .ok()
+        .flatten()
+}
+
+/// A node whose process ended while nobody minded it.
+fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
+    let Found::Launched { pid, .. } = record.found else { return None };
+    let msg = format!("process {pid} ended while its agent was away");
+    process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
+}
+
+impl Actor for Agent {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        for event in std::mem::take(&mut self.found) {
+            self.drive(event, ctx);
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.tell_host(AgentEvent::Gone);
+    }
+}
+
+/// Mail what there is to say, then let the hands launch.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Flush;
+
+impl Handler<Flush> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, ctx: &mut Context<Self>) {
+        self.flush(ctx);
+    }
+}
+
+impl Handler<LinkUp<ToController>> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, LinkUp { link, peer, out, end }: LinkUp<ToController>, ctx: &mut Context<Self>) {
+        tracing::info!(controller = %peer.name, "linked to the controller");
+        let link = Link { id: link, out, end };
+        if let Some(Link { id, end, .. }) = self.link.replace(link) {
+            end.do_send(EndLink { link: id, reason: "a newer link to the controller took its place".into() });
+        }
+        self.drive(Event::LinkUp, ctx);
+    }
+}
+
+impl Handler<LinkDown> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, LinkDown { link, reason }: LinkDown, ctx: &mut Context<Self>) {
+        if self.link.take_if(|present| present.id == link).is_some() {
+            tracing::warn!("the link to the controller is lost: {reason}");
+            self.drive(Event::LinkDown, ctx);
+        }
+    }
+}
+
+impl Handler<Mail<ToAgent>> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, Mail { link, messages }: Mail<ToAgent>, ctx: &mut Context<Self>) {
+        if self.link.as_ref().is_some_and(|present| present.id == link) {
+            messages.into_iter().for_each(|message| self.drive(Event::Order(message), ctx));
+        }
+    }
+}
+
+impl Handler<FromSupervisor> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, news: FromSupervisor, ctx: &mut Context<Self>) {
+        match news {
+            FromSupervisor::Report(report) => self.drive(Event::Report(report), ctx),
+            FromSupervisor::Launch(order) => {
+                self.launches.push(order);
+                self.flush_soon(ctx);
+            }
+            FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
+            FromSupervisor::Gone(ward) => self.replace(ward, ctx),
+        }
+    }
+}
+
+impl Handler<StopAllNodes> for Agent {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopAllNodes, ctx: &mut Context<Self>) -> Self::Result {
+        let (done, rest) = oneshot::channel();
+        self.waiting_for_rest.push(done);
+        self.drive(Event::StopAll, ctx);
+        Box::pin(async {
+            let _ = rest.await; // an agent that is gone stops nothing more either
+        })
+    }
+}
+
+impl Handler<HurryUp> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, _: HurryUp, ctx: &mut Context<Self>) {
+        self.drive(Event::Hurry, ctx);
+    }
+}

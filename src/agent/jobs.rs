@@ -1,0 +1,99 @@
+//! Orders that wait for nodes: each is answered once every node it names has come to what was wished, or cannot.
+
+use std::collections::BTreeMap;
+
+use crate::message::agent::{
+    AgentStandbyResponse, RestartResponse, SetConfigurationResponse, StartResponse, StopResponse, ToController,
+};
+use crate::model::{InstanceName, NodeName, Outcome, Output, RequestId};
+
+/// Which order it was, and so which answer it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Configure,
+    Standby,
+    Start,
+    Stop,
+    Restart,
+}
+
+/// What an order wishes of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    Up,
+    Down,
+}
+
+/// The open orders of one agent, oldest first.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    instance: InstanceName,
+    open: Vec<Job>,
+}
+
+#[derive(Debug, Clone)]
+struct Job {
+    kind: Kind,
+    reqid: RequestId,
+    waits: BTreeMap<NodeName, Wish>,
+    outcomes: BTreeMap<NodeName, Outcome>,
+}
+
+impl Jobs {
+    /// No orders; answers will speak for `instance`.
+    pub fn new(instance: InstanceName) -> Self {
+        Self { instance, open: Vec::new() }
+    }
+
+    /// An order has come. One that waits for nothing is answered by the next [`Jobs::take_done`].
+    pub fn open(&mut self, kind: Kind, reqid: RequestId, waits: impl IntoIterator<Item = (NodeName, Wish)>) {
+        self.open.push(Job { kind, reqid, waits: waits.into_iter().collect(), outcomes: BTreeMap::new() });
+    }
+
+    /// A node came to `wish`, or cannot: every order that waits for it has its outcome.
+    pub fn settle(&mut self, node: &NodeName, wish: Wish, result: Result<(), &str>, output: Option<&Output>) {
+        for job in self.open.iter_mut().filter(|job| job.waits.get(node) == Some(&wish)) {
+            job.waits.remove(node);
+            let outcome = match result {
+                Ok(()) => Outcome::node_done(&self.instance, node),
+                Err(error) => Outcome::node_failed(&self.instance, node, error.into(), output.cloned()),
+            };
+            // What left a configuration as it should is no longer worth a word in its answer.
+            let is_news = result.is_err() || wish == Wish::Up || job.kind == Kind::Stop;
+            if is_news {
+                job.outcomes.insert(node.clone(), outcome);
+            }
+        }
+    }
+
+    /// The answers to all orders that wait for nothing more, oldest first.
+    pub fn take_done(&mut self) -> Vec<ToController> {
+        let (done, open) = std::mem::take(&mut self.open).into_iter().partition(|job| job.waits.is_empty());
+        self.open = open;
+        let done: Vec<Job> = done;
+        done.into_iter().map(|job| job.answer(&self.instance)).collect()
+    }
+}
+
+impl Job {
+    fn answer(self, instance: &InstanceName) -> ToController {
+        let Self { kind, reqid, outcomes, .. } = self;
+        let mut outcomes: Vec<Outcome> = outcomes.into_values().collect();
+        match kind {
+            Kind::Standby => {
+                let failed = outcomes.into_iter().find(|outcome| !outcome.is_success());
+                let outcome = failed.unwrap_or_else(|| Outcome::instance_done(instance));
+                AgentStandbyResponse { reqid, outcome }.into()
+            }
+            Kind::Configure => {
+                if outcomes.is_empty() {
+                    outcomes.push(Outcome::instance_done(instance));
+                }
+                SetConfigurationResponse { reqid, outcomes }.into()
+            }
+            Kind::Start => StartResponse { reqid, outcomes }.into(),
+            Kind::Stop => StopResponse { reqid, outcomes }.into(),
+            Kind::Restart => RestartResponse { reqid, outcomes }.into(),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! News that is not yet acknowledged: numbered once, kept until the controller has it, sent again on a new link.
+//!
+//! What is under way on a link is bounded by a window in bytes, which acknowledgements open again. What waits is
+//! bounded too: over the limit everything that waits is dropped, which the numbers show, and a snapshot makes it good.
+
+use std::collections::VecDeque;
+
+use crate::message::agent::{NotifyChange, NotifyError, NotifyLog, ToController};
+
+/// How much a piece of news takes, in bytes, besides its texts.
+const OVERHEAD: usize = 96;
+
+/// The bounds of an outbox, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Sent on the present link and not yet acknowledged.
+    pub window: usize,
+    /// Kept, sent or not.
+    pub kept: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { window: 256 << 10, kept: 64 << 20 }
+    }
+}
+
+/// One piece of news before it has its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    Change(NotifyChange),
+    Error(NotifyError),
+    Log(NotifyLog),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    bounds: Bounds,
+    /// The number of the last item that was made.
+    last: u64,
+    /// In order, without gaps, ending with number `last`.
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+    /// The first `sent` of `kept` are under way on the present link, and take `sent_bytes`.
+    sent: usize,
+    sent_bytes: usize,
+    /// The present link, if the controller has said on it what it knows.
+    open: bool,
+    snapshot_due: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    item: Item,
+    bytes: usize,
+}
+
+/// What is to be sent next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub news: Vec<ToController>,
+    /// Behind the news goes a snapshot as of this number.
+    pub snapshot: Option<u64>,
+}
+
+impl Outbox {
+    /// An empty outbox whose first item will have number 1.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            last: 0,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            sent: 0,
+            sent_bytes: 0,
+            open: false,
+            snapshot_due: false,
+        }
+    }
+
+    /// Numbers an item and keeps it.
+    pub fn push(&mut self, mut item: Item) {
+        self.last += 1;
+        *item.seq() = self.last;
+        let bytes = item.bytes();
+        self.kept.push_back(Kept { item, bytes });
+        self.kept_bytes += bytes;
+        if self.kept_bytes > self.bounds.kept {
+            self.collapse();
+        }
+    }
+
+    /// A new link: nothing is under way on it, and nothing goes out before the controller says what it has.
+    pub fn link_up(&mut self) {
+        (self.open, self.sent, self.sent_bytes) = (false, 0, 0);
+    }
+
+    /// There is no link.
+    pub fn link_down(&mut self) {
+        self.link_up();
+    }
+
+    /// The controller has everything up to `seq`. The first word of this kind on a link opens it.
+    pub fn received(&mut self, seq: u64) {
+        while self.kept.front_mut().is_some_and(|kept| *kept.item.seq() <= seq) {
+            let Some(kept) = self.kept.pop_front() else { break };
+            self.kept_bytes -= kept.bytes;
+            if self.sent > 0 {
+                self.sent -= 1;
+                self.sent_bytes -= kept.bytes;
+            }
+        }
+        if !self.open {
+            (self.open, self.snapshot_due) = (true, true);
+        }
+    }
+
+    /// What may go out now; empty if there is nothing or the window is closed.
+    pub fn next_batch(&mut self) -> Batch {
+        let mut batch = Batch { news: Vec::new(), snapshot: None };
+        if !self.open {
+            return batch;
+        }
+        while let Some(kept) = self.kept.get(self.sent) {
+            // One item always fits an empty window, however large it is.
+            if self.sent_bytes > 0 && self.sent_bytes + kept.bytes > self.bounds.window {
+                return batch;
+            }
+            self.sent += 1;
+            self.sent_bytes += kept.bytes;
+            batch.news.push(kept.item.clone().into());
+        }
+        if std::mem::take(&mut self.snapshot_due) {
+            batch.snapshot = Some(self.last);
+        }
+        batch
+    }
+
+    /// Too much waits: what counts in the end is the latest state of each node, which a snapshot tells.
+    fn collapse(&mut self) {
+        self.kept.clear();
+        (self.kept_bytes, self.sent, self.sent_bytes) = (0, 0, 0);
+        self.snapshot_due = true;
+    }
+}
+
+impl Item {
+    fn seq(&mut self) -> &mut u64 {
+        match self {
+            Self::Change(NotifyChange { seq, .. })
+            | Self::Error(NotifyError { seq, .. })
+            | Self::Log(NotifyLog { seq, .. }) => seq,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = match self {
+            Self::Change(NotifyChange { instance, node, reason, .. }) => {
+                instance.as_str().len() + node.as_str().len() + reason.len()
+            }
+            Self::Error(NotifyError { instance, node, msg, .. }) | Self::Log(NotifyLog { instance, node, msg, .. }) => {
+                instance.as_str().len() + node.as_ref().map_or(0, |node| node.as_str().len()) + msg.len()
+            }
+        };
+        OVERHEAD + texts
+    }
+}
+
+impl From<Item> for ToController {
+    fn from(item: Item) -> Self {
+        match item {
+            Item::Change(change) => change.into(),
+            Item::Error(error) => error.into(),
+            Item::Log(log) => log.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InstanceName, Timestamp};
+
+    fn log(msg: &str) -> Item {
+        let instance = InstanceName::new("i").unwrap();
+        Item::Log(NotifyLog { seq: 0, time: Timestamp(0), instance, node: None, msg: msg.into() })
+    }
+
+    fn numbers(batch: &Batch) -> Vec<u64> {
+        let number = |news: &ToController| match news {
+            ToController::NotifyLog(log) => log.seq,
+            other => panic!("{other:?}"),
+        };
+        batch.news.iter().map(number).collect()
+    }
+
+    fn filled(count: usize, bounds: Bounds) -> Outbox {
+        let mut outbox = Outbox::new(bounds);
+        (0..count).for_each(|_| outbox.push(log("x")));
+        outbox.link_up();
+        outbox
+    }
+
+    #[test]
+    fn nothing_goes_out_before_the_controller_said_what_it_has() {
+        let mut outbox = filled(3, Bounds::default());
+        assert_eq!(numbers(&outbox.next_batch()), []);
+        outbox.received(1);
+        let batch = outbox.next_batch();
+        assert_eq!(numbers(&batch), [2, 3]);
+        assert_eq!(batch.snapshot, Some(3));
+        assert_eq!(outbox.next_batch(), Batch { news: vec![], snapshot: None });
+    }
+
+    #[test]
+    fn the_window_closes_and_an_acknowledgement_opens_it() {
+        let each = log("x").bytes();
+        let mut outbox = filled(5, Bounds { window: 2 * each, kept: 1 << 20 });
+        outbox.received(0);
+        let first = outbox.next_batch();
+        assert_eq!(numbers(&first), [1, 2]);
+        assert_eq!(first.snapshot, None, "the snapshot waits for the news before it");
+        assert_eq!(numbers(&outbox.next_batch()), []);
+        outbox.received(1);
+        assert_eq!(numbers(&outbox.next_batch()), [3]);
+        outbox.received(3);
+        let last = outbox.next_batch();
+        assert_eq!(numbers(&last), [4, 5]);
+        assert_eq!(last.snapshot, Some(5));
+    }
+
+    #[test]
+    fn a_new_link_gets_everything_again_that_was_not_acknowledged() {
+        let mut outbox = filled(4, Bounds::default());
+        outbox.received(0);
+        outbox.next_batch();
+        outbox.link_down();
+        outbox.link_up();
+        outbox.received(2);
+        assert_eq!(numbers(&outbox.next_batch()), [3, 4]);
+    }
+
+    #[test]
+    fn an_outbox_that_overflows_goes_on_with_the_next_number_behind_a_snapshot() {
+        let each = log("x").bytes();
+        let mut outbox = filled(11, Bounds { window: 1 << 20, kept: 10 * each });
+        outbox.received(0);
+        let batch = outbox.next_batch();
+        assert_eq!(batch, Batch { news: vec![], snapshot: Some(11) });
+        outbox.push(log("y"));
+        assert_eq!(numbers(&outbox.next_batch()), [12]);
+    }
+}

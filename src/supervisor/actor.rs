@@ -1,0 +1,186 @@
+//! The supervisor of one node: takes orders from the agent and words from the workshop, and tells the agent.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, SpawnHandle};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::state::{Effect, Event, Report, State, Terms};
+use super::workshop::{Fact, WardId, Word, Workshop};
+use super::{FromSupervisor, LaunchOrder};
+use crate::message::node::{NodeOrder, NodeReport};
+use crate::model::{Exit, Life, Node, NodeState, Output, ReadyBy};
+
+/// How long the last lines of a node may delay the news of its death.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(200);
+/// The pauses between two tries to reach a node's port: doubling from the first to the last.
+const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// Minds one node. Dropping it, also by a panic, tells the agent that the node has no supervisor.
+pub struct Supervisor {
+    ward: WardId,
+    node: Arc<Node>,
+    state: State,
+    /// The end of a life whose last lines are being fetched.
+    dying: Option<(Life, Exit)>,
+    probe: Option<SpawnHandle>,
+    workshop: Workshop,
+    agent: Rc<Recipient<FromSupervisor>>,
+}
+
+impl Supervisor {
+    /// Minds `node` as the workshop knows it: whatever runs already is taken up, not started again.
+    pub fn start(ward: WardId, node: Arc<Node>, workshop: Workshop, agent: Rc<Recipient<FromSupervisor>>) -> Addr<Self> {
+        let state = match workshop.fact(ward) {
+            Fact::Down(life) => State::stopped(life),
+            Fact::Launching(life) => State::launching(life),
+            Fact::Alive(life, pid) => State::adopted(life, pid, Instant::now()),
+        };
+        let place = workshop.clone();
+        let address = Actor::start(Self { ward, node, state, dying: None, probe: None, workshop, agent });
+        place.assign(ward, address.clone());
+        address
+    }
+
+    /// The one door through which state changes.
+    fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
+        let terms = Terms { restart: self.node.restart.clone(), grace: self.node.stop_grace };
+        for effect in self.state.step(event, Instant::now(), &terms) {
+            self.perform(effect, ctx);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Launch(life) => {
+                self.tell(FromSupervisor::Launch(LaunchOrder { ward: self.ward, node: Arc::clone(&self.node), life }));
+            }
+            Effect::Terminate(_) => self.complain("ask to end", self.workshop.terminate(self.ward)),
+            Effect::Kill(_) => self.complain("kill", self.workshop.kill(self.ward)),
+            Effect::Sweep(life) => self.workshop.sweep(self.ward, Arc::clone(&self.node), life),
+            Effect::AwaitReady(life) => self.await_ready(life, ctx),
+            Effect::After(Duration::ZERO, event) => self.drive(event, ctx),
+            Effect::After(delay, event) => {
+                ctx.run_later(delay, move |me, ctx| me.drive(event, ctx));
+            }
+            Effect::Report(report) => self.report(report, ctx),
+        }
+    }
+
+    fn report(&mut self, report: Report, ctx: &mut Context<Self>) {
+        if let Some(probe) = self.probe.take().filter(|_| report.new != NodeState::Pending) {
+            ctx.cancel_future(probe);
+        }
+        if report.new == NodeState::Stopped {
+            let (node, life) = (self.node.name.clone(), self.state.life());
+            self.workshop.run(move |register| {
+                if let Err(error) = register.stopped(&node, life) {
+                    tracing::warn!(%node, "{error}");
+                }
+            });
+        }
+        let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
+        let node = self.node.name.clone();
+        self.tell(FromSupervisor::Report(NodeReport { node, new, pid, exit, attempt, restarts, reason, output }));
+    }
+
+    fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
+        let ready = Event::Ready(life);
+        let handle = match self.node.ready.by {
+            ReadyBy::Settle(time) => ctx.run_later(time, move |me, ctx| me.drive(ready, ctx)),
+            ReadyBy::Port(port) => {
+                let accepted = wrap_future::<_, Self>(accepting(port));
+                ctx.spawn(accepted.map(move |(), me, ctx| me.drive(ready, ctx)))
+            }
+        };
+        if let Some(former) = self.probe.replace(handle) {
+            ctx.cancel_future(former);
+        }
+    }
+
+    /// The process of the present life ended: its last lines are worth a moment's wait, unless it was simply killed.
+    fn died(&mut self, life: Life, exit: Exit, ctx: &mut Context<Self>) {
+        let speaks = !matches!(exit, Exit::Signal { core_dumped: false, number: 1 | 2 | 9 | 15 });
+        if !speaks || self.state.is_ending() {
+            return self.drive(Event::Exited(life, exit, None), ctx);
+        }
+        self.dying = Some((life, exit));
+        self.workshop.last_words(self.ward, self.node.name.clone(), life);
+        ctx.run_later(LAST_WORDS_WITHIN, move |me, ctx| me.last_words(life, None, ctx));
+    }
+
+    fn last_words(&mut self, life: Life, output: Option<Output>, ctx: &mut Context<Self>) {
+        if let Some((_, exit)) = self.dying.take_if(|(dying, _)| *dying == life) {
+            self.drive(Event::Exited(life, exit, output), ctx);
+        }
+    }
+
+    fn complain(&self, what: &str, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            tracing::warn!(node = %self.node.name, "cannot {what} process {:?}: {error}", self.state.pid());
+        }
+    }
+
+    fn tell(&self, news: FromSupervisor) {
+        self.agent.do_send(news);
+    }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.tell(FromSupervisor::Gone(self.ward));
+    }
+}
+
+impl Handler<NodeOrder> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, order: NodeOrder, ctx: &mut Context<Self>) {
+        let event = match order {
+            NodeOrder::Start => Event::Start,
+            NodeOrder::Stop => Event::Stop,
+            NodeOrder::Hurry => Event::Hurry,
+            NodeOrder::Redefine(node) => {
+                self.node = node;
+                return;
+            }
+        };
+        self.drive(event, ctx);
+    }
+}
+
+impl Handler<Word> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, word: Word, ctx: &mut Context<Self>) {
+        match word {
+            Word::Launched { life, pid } => self.drive(Event::Launched(life, pid), ctx),
+            Word::LaunchFailed { life, failure } => self.drive(Event::LaunchFailed(life, failure), ctx),
+            Word::Died { life, exit } => self.died(life, exit, ctx),
+            Word::LastWords { life, output } => self.last_words(life, output, ctx),
+            Word::Swept { life, trouble } => {
+                if let Some(trouble) = trouble {
+                    self.tell(FromSupervisor::Trouble(self.node.name.clone(), trouble));
+                }
+                self.drive(Event::Swept(life), ctx);
+            }
+        }
+    }
+}
+
+/// Resolves when a connection to this port of the machine itself is accepted.
+async fn accepting(port: u16) {
+    let (mut pause, longest) = PROBE_PAUSE;
+    while !matches!(timeout(longest, TcpStream::connect(("127.0.0.1", port))).await, Ok(Ok(_))) {
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}

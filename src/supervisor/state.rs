@@ -1,0 +1,436 @@
+//! One node's life, as decisions only: [`State::step`] takes an event and the time, and says what to do.
+//!
+//! The rules it keeps, whatever happens in whatever order: at most one process per node (a launch is asked for only
+//! where none is out and none runs), a stop beats every restart that is pending, and no birth is lost (a launch that
+//! is no longer wanted is awaited and ended).
+
+use std::time::{Duration, Instant};
+
+use crate::model::{Exit, Life, NodeState, Output, RestartMode, RestartPolicy};
+
+/// Everything that is decided about one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    phase: Phase,
+    /// The last life that a launch was asked for. Events of another life are late and change nothing.
+    life: Life,
+    history: History,
+    /// What the world was last told.
+    told: NodeState,
+}
+
+/// Where the node is in its life. A pid exists only where something runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Stopped,
+    Failed,
+    /// Waits for its retry.
+    Crashed,
+    /// A launch is out.
+    Launching,
+    /// A launch is out that is no longer wanted; `again` if another is wanted after it.
+    Withdrawn {
+        again: bool,
+    },
+    /// The process exists and is not ready yet.
+    Pending {
+        pid: u32,
+    },
+    Running {
+        pid: u32,
+        since: Instant,
+    },
+    /// The process was told to end; `again` if another is wanted after it.
+    Stopping {
+        pid: u32,
+        again: bool,
+    },
+    /// The process is gone, and what it left behind is being ended.
+    Sweeping {
+        again: bool,
+    },
+}
+
+/// What earlier crashes mean for the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct History {
+    /// Restarts in a row, without a stable time between them.
+    attempt: u32,
+    /// Restarts that nobody asked for, ever.
+    restarts: u32,
+    /// When the restarts of the last window were decided, oldest first; empty without a limit.
+    recent: Vec<Instant>,
+}
+
+/// What happens to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Start,
+    Stop,
+    /// Do not wait out the grace.
+    Hurry,
+    Launched(Life, u32),
+    LaunchFailed(Life, LaunchFailure),
+    Ready(Life),
+    Exited(Life, Exit, Option<Output>),
+    /// What the life left behind is gone.
+    Swept(Life),
+    KillDue(Life),
+    RetryDue(Life),
+}
+
+/// Why no process came of a launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchFailure {
+    /// In words.
+    pub reason: String,
+    /// Trying again cannot help until a person mends something.
+    pub permanent: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// End what earlier lives left behind, then launch this one.
+    Launch(Life),
+    /// Ask the process and its group to end.
+    Terminate(Life),
+    /// End the process and its group.
+    Kill(Life),
+    /// End what this life left behind; answered by [`Event::Swept`].
+    Sweep(Life),
+    /// Watch for the sign that this life is ready; answered by [`Event::Ready`].
+    AwaitReady(Life),
+    /// Come back with this event after this time; a zero means before anything else.
+    After(Duration, Event),
+    Report(Report),
+}
+
+/// A change of state, as the world is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub old: NodeState,
+    pub new: NodeState,
+    pub pid: Option<u32>,
+    pub exit: Option<Exit>,
+    pub attempt: u32,
+    pub restarts: u32,
+    pub reason: String,
+    pub output: Option<Output>,
+}
+
+/// The part of a node's definition that its decisions depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    pub restart: RestartPolicy,
+    /// From the request to end to SIGKILL.
+    pub grace: Duration,
+}
+
+/// The next phase, what to do, and how to explain it.
+struct Arrow {
+    phase: Phase,
+    effects: Vec<Effect>,
+    reason: String,
+    pid: Option<u32>,
+    exit: Option<Exit>,
+    output: Option<Output>,
+    /// Tell the world even if the state it sees is the same.
+    announce: bool,
+}
+
+impl Arrow {
+    fn to(phase: Phase) -> Self {
+        let pid = phase.pid();
+        Self { phase, effects: Vec::new(), reason: String::new(), pid, exit: None, output: None, announce: false }
+    }
+
+    /// A new process is news, even where one that was not ready yet gave way to it.
+    fn announced(mut self) -> Self {
+        self.announce = true;
+        self
+    }
+
+    fn doing(mut self, effect: Effect) -> Self {
+        self.effects.push(effect);
+        self
+    }
+
+    fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    /// Explains an end nobody asked for; `pid` is the process that ended.
+    fn after(mut self, pid: u32, exit: Exit, output: Option<Output>) -> Self {
+        (self.pid, self.exit, self.output) = (Some(pid), Some(exit), output);
+        self
+    }
+}
+
+impl Phase {
+    fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Pending { pid } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// A node that does not run and whose last life was `life` ([`Life::default`] if it never had one).
+    pub fn stopped(life: Life) -> Self {
+        Self { phase: Phase::Stopped, life, history: History::default(), told: NodeState::Stopped }
+    }
+
+    /// A node whose process `pid` was found running.
+    pub fn adopted(life: Life, pid: u32, now: Instant) -> Self {
+        let phase = Phase::Running { pid, since: now };
+        Self { phase, life, history: History::default(), told: NodeState::Running }
+    }
+
+    /// A node whose launch is out.
+    pub fn launching(life: Life) -> Self {
+        Self { phase: Phase::Launching, ..Self::stopped(life) }
+    }
+
+    /// Whether its process was told to end.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. })
+    }
+
+    /// What the world was last told.
+    pub fn told(&self) -> NodeState {
+        self.told
+    }
+
+    /// The last life that a launch was asked for.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// The process, if there is one.
+    pub fn pid(&self) -> Option<u32> {
+        self.phase.pid()
+    }
+
+    /// Decides. Reports are derived here from what was told before, so no arrow can forget one.
+    pub fn step(&mut self, event: Event, now: Instant, terms: &Terms) -> Vec<Effect> {
+        let arrow = self.arrow(event, now, terms);
+        self.phase = arrow.phase;
+        let mut effects = arrow.effects;
+        let new = self.visible();
+        if new != self.told || arrow.announce {
+            let report = Report {
+                old: self.told,
+                new,
+                pid: arrow.pid,
+                exit: arrow.exit,
+                attempt: self.history.attempt,
+                restarts: self.history.restarts,
+                reason: arrow.reason,
+                output: arrow.output,
+            };
+            self.told = new;
+            effects.insert(0, Effect::Report(report));
+        }
+        effects
+    }
+
+    /// The state that the world should see. What is under way shows as what it came from, until it is done.
+    fn visible(&self) -> NodeState {
+        match self.phase {
+            Phase::Stopped => NodeState::Stopped,
+            Phase::Failed => NodeState::Failed,
+            Phase::Crashed => NodeState::Crashed,
+            Phase::Pending { .. } => NodeState::Pending,
+            Phase::Running { .. } => NodeState::Running,
+            Phase::Launching | Phase::Withdrawn { .. } | Phase::Stopping { .. } | Phase::Sweeping { .. } => self.told,
+        }
+    }
+
+    fn arrow(&mut self, event: Event, now: Instant, terms: &Terms) -> Arrow {
+        use Event as E;
+        use Phase as P;
+        let life = self.life;
+        if event.life().is_some_and(|of| of != life) {
+            return Arrow::to(self.phase.clone()); // late: it speaks of an earlier life
+        }
+        match (self.phase.clone(), event) {
+            (P::Stopped | P::Failed | P::Crashed, E::Start) => self.launch_on_request(),
+            (P::Failed, E::Stop) => Arrow::to(P::Stopped).because(ON_REQUEST),
+            (P::Crashed, E::Stop) => Arrow::to(P::Sweeping { again: false }).doing(Effect::Sweep(life)),
+            (P::Crashed, E::RetryDue(_)) => self.launch(),
+
+            (P::Launching, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
+            (P::Launching, E::Launched(_, pid)) => {
+                Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(life))
+            }
+            (P::Launching, E::LaunchFailed(_, failure)) if failure.permanent => {
+                Arrow::to(P::Failed).because(failure.reason)
+            }
+            (P::Launching, E::LaunchFailed(_, failure)) => self.crash(failure.reason, now, terms),
+
+            (P::Withdrawn { .. }, E::Start) => Arrow::to(P::Withdrawn { again: true }),
+            (P::Withdrawn { .. }, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
+            (P::Withdrawn { again }, E::Launched(_, pid)) => self.stop(pid, again, terms),
+            (P::Withdrawn { again: true }, E::LaunchFailed(..)) => self.launch_on_request(),
+            (P::Withdrawn { again: false }, E::LaunchFailed(..)) => Arrow::to(P::Stopped).because(ON_REQUEST),
+
+            (P::Pending { pid } | P::Running { pid, .. }, E::Stop) => self.stop(pid, false, terms),
+            (P::Pending { pid }, E::Ready(_)) => Arrow::to(P::Running { pid, since: now }).because("ready"),
+            (P::Pending { pid }, E::Exited(_, exit, output)) => self.exited(pid, exit, output, now, terms),
+            (P::Running { pid, since }, E::Exited(_, exit, output)) => {
+                if now.saturating_duration_since(since) >= terms.restart.stable {
+                    self.history.forgive();
+                }
+                self.exited(pid, exit, output, now, terms)
+            }
+
+            (P::Stopping { pid, .. }, E::Start) => Arrow::to(P::Stopping { pid, again: true }),
+            (P::Stopping { pid, .. }, E::Stop) => Arrow::to(P::Stopping { pid, again: false }),
+            (P::Stopping { pid, again }, E::KillDue(_) | E::Hurry) => {
+                Arrow::to(P::Stopping { pid, again }).doing(Effect::Kill(life))
+            }
+            (P::Stopping { again, .. }, E::Exited(..)) => {
+                Arrow::to(P::Sweeping { again }).doing(Effect::Sweep(life))
+            }
+
+            (P::Sweeping { .. }, E::Start) => Arrow::to(P::Sweeping { again: true }),
+            (P::Sweeping { .. }, E::Stop) => Arrow::to(P::Sweeping { again: false }),
+            (P::Sweeping { again: true }, E::Swept(_)) => self.launch_on_request(),
+            (P::Sweeping { again: false }, E::Swept(_)) => Arrow::to(P::Stopped).because(ON_REQUEST),
+
+            // Asked for what is so already.
+            (phase @ P::Stopped, E::Stop) => Arrow::to(phase),
+            (phase @ (P::Launching | P::Pending { .. } | P::Running { .. }), E::Start) => Arrow::to(phase),
+            (
+                phase @ (P::Stopped
+                | P::Failed
+                | P::Crashed
+                | P::Launching
+                | P::Withdrawn { .. }
+                | P::Pending { .. }
+                | P::Running { .. }
+                | P::Sweeping { .. }),
+                E::Hurry,
+            ) => Arrow::to(phase),
+
+            // Late, or told twice: the process of this life, its timers and its sweep may outlast their use.
+            (
+                phase,
+                E::Launched(..)
+                | E::LaunchFailed(..)
+                | E::Ready(_)
+                | E::Exited(..)
+                | E::Swept(_)
+                | E::KillDue(_)
+                | E::RetryDue(_),
+            ) => Arrow::to(phase),
+        }
+    }
+
+    fn launch(&mut self) -> Arrow {
+        self.life = self.life.next();
+        Arrow::to(Phase::Launching).doing(Effect::Launch(self.life))
+    }
+
+    fn launch_on_request(&mut self) -> Arrow {
+        self.history.forgive();
+        self.launch()
+    }
+
+    fn stop(&self, pid: u32, again: bool, terms: &Terms) -> Arrow {
+        Arrow::to(Phase::Stopping { pid, again })
+            .doing(Effect::Terminate(self.life))
+            .doing(Effect::After(terms.grace, Event::KillDue(self.life)))
+    }
+
+    /// The process ended unasked.
+    fn exited(&mut self, pid: u32, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
+        let reason = explain(exit, output.as_ref());
+        let arrow = match (terms.restart.mode, exit.is_failure()) {
+            (RestartMode::Always, _) | (RestartMode::OnFailure, true) => self.crash(reason, now, terms),
+            (RestartMode::OnFailure | RestartMode::Never, false) => {
+                Arrow::to(Phase::Stopped).because(reason).doing(Effect::Sweep(self.life))
+            }
+            (RestartMode::Never, true) => Arrow::to(Phase::Failed).because(reason).doing(Effect::Sweep(self.life)),
+        };
+        arrow.after(pid, exit, output)
+    }
+
+    /// Decides between another try, now or later, and giving up.
+    fn crash(&mut self, reason: String, now: Instant, terms: &Terms) -> Arrow {
+        match self.history.next_delay(now, &terms.restart) {
+            Some(Duration::ZERO) => {
+                // The launch sweeps first, and nothing comes before it.
+                Arrow::to(Phase::Crashed).because(reason).doing(Effect::After(Duration::ZERO, Event::RetryDue(self.life)))
+            }
+            Some(delay) => Arrow::to(Phase::Crashed)
+                .because(reason)
+                .doing(Effect::Sweep(self.life))
+                .doing(Effect::After(delay, Event::RetryDue(self.life))),
+            None => {
+                let RestartPolicy { limit, window, .. } = &terms.restart;
+                let window = humantime::format_duration(*window);
+                Arrow::to(Phase::Failed)
+                    .because(format!("given up after {limit} restarts within {window}; last: {reason}"))
+                    .doing(Effect::Sweep(self.life))
+            }
+        }
+    }
+}
+
+/// The reason of a stop that somebody asked for.
+const ON_REQUEST: &str = "stopped on request";
+
+/// How a process ended, with the last thing it said.
+fn explain(exit: Exit, output: Option<&Output>) -> String {
+    let last = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
+    match output.and_then(|output| last(&output.stderr).or_else(|| last(&output.stdout))) {
+        Some(line) => format!("{exit}: {line}"),
+        None => exit.to_string(),
+    }
+}
+
+impl History {
+    /// Starts counting anew, after a stable time or when a person asked.
+    fn forgive(&mut self) {
+        self.attempt = 0;
+        self.recent.clear();
+    }
+
+    /// How long to wait before the next restart; `None` if the limit is reached.
+    fn next_delay(&mut self, now: Instant, policy: &RestartPolicy) -> Option<Duration> {
+        if policy.limit > 0 {
+            self.recent.retain(|then| now.saturating_duration_since(*then) < policy.window);
+            if self.recent.len() >= policy.limit as usize {
+                return None;
+            }
+            self.recent.push(now);
+        }
+        let delay = match self.attempt {
+            0 => Duration::ZERO,
+            n => policy.delay.saturating_mul(1 << (n - 1).min(31)).min(policy.max_delay),
+        };
+        self.attempt = self.attempt.saturating_add(1);
+        self.restarts = self.restarts.saturating_add(1);
+        Some(delay)
+    }
+}
+
+impl Event {
+    /// The life that the event speaks of; `None` for what a person asks.
+    fn life(&self) -> Option<Life> {
+        match self {
+            Self::Start | Self::Stop | Self::Hurry => None,
+            Self::Launched(life, _)
+            | Self::LaunchFailed(life, _)
+            | Self::Ready(life)
+            | Self::Exited(life, ..)
+            | Self::Swept(life)
+            | Self::KillDue(life)
+            | Self::RetryDue(life) => Some(*life),
+        }
+    }
+}

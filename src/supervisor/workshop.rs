@@ -1,0 +1,362 @@
+//! The hands of all supervisors of one agent: whatever blocks is done on threads of its own, and exits are heard.
+//!
+//! Jobs go to a few threads. Exits come from the kernel through one epoll set in the agent's own event loop: all
+//! that are there are read before the first is told. What is known of a process is written down here before its
+//! supervisor hears of it, so a supervisor that panics takes nothing with it: the next one is told the facts.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use actix::{Addr, Message};
+use tokio::sync::mpsc as channel;
+
+use super::process::{self, Exits, Process, tree};
+use super::register::Register;
+use super::state::LaunchFailure;
+use super::{Supervisor, output};
+use crate::launch::Site;
+use crate::model::{Exit, Life, Node, NodeName, Output};
+
+/// Threads that launch. Two spawn faster than one when many nodes die at once; more only wait for the kernel.
+const HANDS: usize = 2;
+/// How many lines of a stream travel with a failure.
+const LAST_LINES: usize = 100;
+
+/// A node's place in the workshop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WardId(u64);
+
+/// What the workshop tells the supervisor of a ward.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub enum Word {
+    /// A process came of the launch.
+    Launched { life: Life, pid: u32 },
+    LaunchFailed { life: Life, failure: LaunchFailure },
+    Died { life: Life, exit: Exit },
+    /// What a life left behind is gone, or cannot be ended for this reason.
+    Swept { life: Life, trouble: Option<String> },
+    /// The last lines that a life wrote; `None` if there are none.
+    LastWords { life: Life, output: Option<Output> },
+}
+
+/// The first process of a life, which leads its session and process group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Leader {
+    life: Life,
+    pid: u32,
+    /// Launched by this run of the agent. What an earlier run launched may have lost children to another parent.
+    ours: bool,
+}
+
+/// What is known of a ward's present life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// Nothing runs; this was the last life.
+    Down(Life),
+    /// A launch is out.
+    Launching(Life),
+    Alive(Life, u32),
+}
+
+struct Ward {
+    /// `None` until its first supervisor is there.
+    minder: Option<Addr<Supervisor>>,
+    fact: Fact,
+    /// Set while alive.
+    process: Option<Arc<Process>>,
+    /// Whose leftovers the next launch ends first.
+    leader: Option<Leader>,
+}
+
+enum Job {
+    Launch { ward: WardId, node: Arc<Node>, life: Life, before: Option<Leader> },
+    Sweep { ward: WardId, node: Arc<Node>, leader: Leader },
+    LastWords { ward: WardId, node: NodeName, life: Life },
+    Other(Box<dyn FnOnce(&Register) + Send>),
+}
+
+/// What the threads send back.
+enum Done {
+    Launched(WardId, Life, Result<Process, LaunchFailure>),
+    Tell(WardId, Word),
+}
+
+/// Cheap to clone; all clones are one workshop. Lives in the agent's thread.
+#[derive(Clone)]
+pub struct Workshop {
+    jobs: Sender<Job>,
+    benches: Rc<Benches>,
+}
+
+struct Benches {
+    exits: Exits,
+    wards: RefCell<HashMap<WardId, Ward>>,
+}
+
+impl Workshop {
+    /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
+    pub fn open(site: Arc<Site>, register: Register) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let (done, dones) = channel::unbounded_channel();
+        let queue = Arc::new(Mutex::new(queue));
+        for number in 0..HANDS {
+            let (queue, done) = (Arc::clone(&queue), done.clone());
+            let hands = Hands { site: Arc::clone(&site), register: register.clone() };
+            thread::Builder::new()
+                .name(format!("hands-{number}"))
+                .stack_size(256 << 10)
+                .spawn(move || hands.work(&queue, &done))?;
+        }
+        let benches = Rc::new(Benches { exits: Exits::new()?, wards: RefCell::default() });
+        actix::spawn(Rc::clone(&benches).hear_exits());
+        actix::spawn(Rc::clone(&benches).hear_hands(dones));
+        Ok(Self { jobs, benches })
+    }
+
+    /// Takes a node in whose last life was `life`, with the process of that life if it still runs.
+    pub fn admit(&self, ward: WardId, life: Life, process: Option<Process>) -> io::Result<()> {
+        let fresh = Ward { minder: None, fact: Fact::Down(life), process: None, leader: None };
+        self.benches.wards.borrow_mut().insert(ward, fresh);
+        process.map_or(Ok(()), |process| self.benches.alive(ward, life, process, false))
+    }
+
+    /// Gives the ward its supervisor, or the next one.
+    pub fn assign(&self, ward: WardId, minder: Addr<Supervisor>) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.minder = Some(minder);
+        }
+    }
+
+    /// What is known of that ward; nothing ever ran in one that was not admitted.
+    pub fn fact(&self, ward: WardId) -> Fact {
+        self.benches.wards.borrow().get(&ward).map_or(Fact::Down(Life::default()), |ward| ward.fact.clone())
+    }
+
+    /// Lets a ward go and forgets its record. Its process, if any, is no longer minded.
+    pub fn dismiss(&self, ward: WardId, node: NodeName) {
+        self.benches.wards.borrow_mut().remove(&ward);
+        self.run(move |register| {
+            if let Err(error) = register.forget(&node) {
+                tracing::warn!(%node, "{error}");
+            }
+        });
+    }
+
+    /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
+    pub fn launch(&self, ward: WardId, node: Arc<Node>, life: Life) {
+        let before = {
+            let mut wards = self.benches.wards.borrow_mut();
+            let Some(ward) = wards.get_mut(&ward) else { return };
+            ward.fact = Fact::Launching(life);
+            ward.leader.take()
+        };
+        self.give(Job::Launch { ward, node, life, before });
+    }
+
+    /// Ends what the last life left behind; answered by [`Word::Swept`].
+    pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life) {
+        let leader = self.benches.wards.borrow().get(&ward).and_then(|ward| ward.leader);
+        match leader {
+            Some(leader) if leader.life == life => self.give(Job::Sweep { ward, node, leader }),
+            _ => self.benches.tell(ward, Word::Swept { life, trouble: None }), // no process came of that life
+        }
+    }
+
+    /// Reads what the node wrote last; answered by [`Word::LastWords`].
+    pub fn last_words(&self, ward: WardId, node: NodeName, life: Life) {
+        self.give(Job::LastWords { ward, node, life });
+    }
+
+    /// Asks the ward's process group to end.
+    pub fn terminate(&self, ward: WardId) -> io::Result<()> {
+        self.benches.process(ward).map_or(Ok(()), |process| process.stop())
+    }
+
+    /// Ends the ward's process group.
+    pub fn kill(&self, ward: WardId) -> io::Result<()> {
+        self.benches.process(ward).map_or(Ok(()), |process| process.kill())
+    }
+
+    /// Does any other thing that blocks.
+    pub fn run(&self, work: impl FnOnce(&Register) + Send + 'static) {
+        self.give(Job::Other(Box::new(work)));
+    }
+
+    fn give(&self, job: Job) {
+        // The threads live as long as this sender, and a job that panics does not end its thread.
+        if self.jobs.send(job).is_err() {
+            tracing::error!("the threads that launch are gone");
+        }
+    }
+}
+
+impl WardId {
+    /// The number is the caller's to choose, once per node.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl Benches {
+    async fn hear_exits(self: Rc<Self>) {
+        loop {
+            for (key, exit) in self.exits.next().await {
+                self.died(WardId(key), exit);
+            }
+        }
+    }
+
+    async fn hear_hands(self: Rc<Self>, mut dones: channel::UnboundedReceiver<Done>) {
+        while let Some(done) = dones.recv().await {
+            match done {
+                Done::Tell(ward, word) => self.tell(ward, word),
+                Done::Launched(ward, life, Ok(process)) => self.launched(ward, life, process),
+                Done::Launched(ward, life, Err(failure)) => {
+                    self.note(ward, Fact::Down(life));
+                    self.tell(ward, Word::LaunchFailed { life, failure });
+                }
+            }
+        }
+    }
+
+    fn launched(&self, ward: WardId, life: Life, process: Process) {
+        let pid = process.pid();
+        match self.alive(ward, life, process, true) {
+            Ok(()) => self.tell(ward, Word::Launched { life, pid }),
+            Err(error) => {
+                // Only a lack of memory or descriptors; the process was ended, since nobody would hear of its exit.
+                let failure = LaunchFailure { reason: format!("cannot watch process {pid}: {error}"), permanent: false };
+                self.note(ward, Fact::Down(life));
+                self.tell(ward, Word::LaunchFailed { life, failure });
+            }
+        }
+    }
+
+    fn alive(&self, id: WardId, life: Life, process: Process, ours: bool) -> io::Result<()> {
+        let process = Arc::new(process);
+        let pid = process.pid();
+        if let Err(error) = self.exits.watch(id.0, Arc::clone(&process)) {
+            if ours {
+                process.kill()?;
+            }
+            return Err(error);
+        }
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
+            ward.fact = Fact::Alive(life, pid);
+            ward.process = Some(process);
+            ward.leader = Some(Leader { life, pid, ours });
+        }
+        Ok(())
+    }
+
+    fn died(&self, id: WardId, exit: Exit) {
+        let life = {
+            let mut wards = self.wards.borrow_mut();
+            let Some(ward) = wards.get_mut(&id) else { return };
+            let Fact::Alive(life, _) = ward.fact else { return };
+            ward.fact = Fact::Down(life);
+            ward.process = None;
+            life
+        };
+        self.tell(id, Word::Died { life, exit });
+    }
+
+    fn note(&self, id: WardId, fact: Fact) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
+            ward.fact = fact;
+        }
+    }
+
+    fn tell(&self, id: WardId, word: Word) {
+        if let Some(minder) = self.wards.borrow().get(&id).and_then(|ward| ward.minder.as_ref()) {
+            minder.do_send(word);
+        }
+    }
+
+    fn process(&self, id: WardId) -> Option<Arc<Process>> {
+        self.wards.borrow().get(&id).and_then(|ward| ward.process.clone())
+    }
+}
+
+/// One thread's tools.
+struct Hands {
+    site: Arc<Site>,
+    register: Register,
+}
+
+impl Hands {
+    fn work(&self, queue: &Mutex<Receiver<Job>>, done: &channel::UnboundedSender<Done>) {
+        loop {
+            // Whoever holds the lock waits for the next job; the others wait for the lock.
+            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(job) = job else { return };
+            let job = std::panic::AssertUnwindSafe(|| self.perform(job));
+            match std::panic::catch_unwind(job) {
+                Ok(Some(result)) => drop(done.send(result)), // nobody listens while the agent ends
+                Ok(None) => {}
+                Err(_) => tracing::error!("a job panicked; its thread goes on"),
+            }
+        }
+    }
+
+    fn perform(&self, job: Job) -> Option<Done> {
+        match job {
+            Job::Launch { ward, node, life, before } => {
+                Some(Done::Launched(ward, life, self.launch(&node, life, before)))
+            }
+            Job::Sweep { ward, node, leader } => {
+                let trouble = self.sweep(&node, leader).err().map(|error| error.to_string());
+                Some(Done::Tell(ward, Word::Swept { life: leader.life, trouble }))
+            }
+            Job::LastWords { ward, node, life } => {
+                let output = last_words(&self.register.directory(&node));
+                Some(Done::Tell(ward, Word::LastWords { life, output }))
+            }
+            Job::Other(work) => {
+                work(&self.register);
+                None
+            }
+        }
+    }
+
+    /// Everything from the order to the process, in the order that makes it safe to die between any two steps.
+    fn launch(&self, node: &Node, life: Life, before: Option<Leader>) -> Result<Process, LaunchFailure> {
+        let permanent = |reason: String| LaunchFailure { reason, permanent: true };
+        let passing = |reason: String| LaunchFailure { reason, permanent: false };
+        if let Some(leader) = before {
+            self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
+        }
+        let program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
+        let directory = self.site.directory(node);
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| output::rotate(&directory))
+            .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
+        let record = self.register.intend(node, life).map_err(|error| passing(error.to_string()))?;
+        process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
+    }
+
+    fn sweep(&self, node: &Node, leader: Leader) -> io::Result<()> {
+        let marker = self.site.marker(node, leader.life);
+        match leader.ours {
+            true => tree::sweep(&marker, leader.pid),
+            false => tree::sweep_all(&marker, leader.pid),
+        }
+        .map(drop)
+    }
+}
+
+/// What the node wrote last, if it wrote anything.
+fn last_words(directory: &Path) -> Option<Output> {
+    let output = output::last_lines(directory, LAST_LINES)
+        .inspect_err(|error| tracing::warn!("cannot read the output in {}: {error}", directory.display()))
+        .ok()?;
+    (output != Output::default()).then_some(output)
+}

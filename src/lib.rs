@@ -11,5 +11,6 @@ pub mod plan;
 pub mod request;
 pub mod run;
 pub mod settings;
+pub mod state_dir;
 pub mod supervisor;
 pub mod web;

@@ -1,1 +1,11 @@
 //! Decisions about configurations: pure functions from what is to what should be.
+
+pub mod diff;
+pub mod order;
+pub mod ports;
+pub mod validate;
+
+pub use diff::{InstanceChange, NodeChange};
+pub use order::patience;
+pub use ports::{PortRules, PortsExhausted, assign_ports, resolve_hosts};
+pub use validate::validate;

@@ -1,0 +1,175 @@
+//! The store in one file: redb, transactional and crash-safe.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+
+use super::{Save, Slot, Store, StoreError, Stored};
+use crate::model::Configuration;
+
+/// One value per slot: the format's number (u32, little endian), then the configuration in that format.
+const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
+
+/// Format 1 is JSON.
+const FORMAT: u32 = 1;
+
+/// What redb may keep in memory, in bytes. Three configurations are read once and written seldom.
+const CACHE: usize = 4 << 20;
+
+/// Keeps the configurations in `controller.redb`.
+pub struct RedbStore {
+    path: PathBuf,
+    database: Database,
+}
+
+impl RedbStore {
+    /// The file's name in the controller's state directory.
+    pub const FILE: &str = "controller.redb";
+
+    /// Opens the store in `directory`, and makes an empty one if there is none.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(Self::FILE);
+        match Database::builder().set_cache_size(CACHE).create(&path) {
+            Ok(database) => Ok(Self { path, database }),
+            Err(error) => Err(StoreError::Open { path, source: Arc::new(error.into()) }),
+        }
+    }
+
+    fn read(&self) -> Result<Vec<(Slot, Vec<u8>)>, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let table = match transaction.open_table(CONFIGURATIONS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()), // nothing was ever saved
+            table => table?,
+        };
+        let mut found = Vec::new();
+        for slot in Slot::ALL {
+            found.extend(table.get(slot.as_str())?.map(|value| (slot, value.value().to_vec())));
+        }
+        Ok(found)
+    }
+
+    fn write(&self, values: &[(Slot, Vec<u8>)]) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        // A start after a crash then takes the same time however large the file is.
+        transaction.set_quick_repair(true);
+        {
+            let mut table = transaction.open_table(CONFIGURATIONS)?;
+            for (slot, value) in values {
+                table.insert(slot.as_str(), value.as_slice())?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn decode(&self, slot: Slot, value: &[u8]) -> Result<Configuration, StoreError> {
+        let damaged = |why: String| StoreError::Damaged { path: self.path.clone(), slot, why };
+        let (format, body) = value.split_first_chunk().ok_or_else(|| damaged("it is cut short".into()))?;
+        match u32::from_le_bytes(*format) {
+            0 => Err(damaged("format 0 never was".into())),
+            FORMAT => serde_json::from_slice(body).map_err(|error| damaged(error.to_string())),
+            found => Err(StoreError::FutureFormat { path: self.path.clone(), slot, found, known: FORMAT }),
+        }
+    }
+}
+
+impl Store for RedbStore {
+    fn load(&self) -> Result<Stored, StoreError> {
+        let values =
+            self.read().map_err(|error| StoreError::Read { path: self.path.clone(), source: Arc::new(error) })?;
+        let mut stored = Stored::default();
+        for (slot, value) in values {
+            *stored.slot_mut(slot) = Some(self.decode(slot, &value)?);
+        }
+        Ok(stored)
+    }
+
+    fn save(&mut self, changes: &[Save]) -> Result<(), StoreError> {
+        let encode = |save: &Save| {
+            let mut value = FORMAT.to_le_bytes().to_vec();
+            serde_json::to_writer(&mut value, &save.configuration).map(|()| (save.slot, value))
+        };
+        changes
+            .iter()
+            .map(encode)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| redb::Error::Io(error.into()))
+            .and_then(|values| self.write(&values))
+            .map_err(|error| StoreError::Write { path: self.path.clone(), source: Arc::new(error) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::tests::change;
+    use super::*;
+    use crate::model::{InstanceName, Node, NodeName, Role};
+
+    #[test]
+    fn what_was_saved_survives_a_reopen() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut deployed = change(Slot::Deployed, "1");
+        let (name, instance) = (NodeName::new("w").unwrap(), InstanceName::new("i").unwrap());
+        deployed.configuration.nodes.push(Node::new(name, instance, Role::Worker));
+
+        let mut store = RedbStore::open(directory.path()).unwrap();
+        assert_eq!(store.load().unwrap(), Stored::default());
+        store.save(&[change(Slot::Staged, "0"), deployed.clone()]).unwrap();
+        store.save(&[change(Slot::Staged, "2")]).unwrap();
+        let before = store.load().unwrap();
+        drop(store);
+
+        let after = RedbStore::open(directory.path()).unwrap().load().unwrap();
+        assert_eq!(after, before);
+        assert_eq!(after.deployed, Some(deployed.configuration));
+        assert_eq!(after.staged, Some(change(Slot::Staged, "2").configuration));
+        assert_eq!(after.ready, None);
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_named_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(RedbStore::FILE);
+        fs::write(&path, "once upon a time".repeat(1000)).unwrap();
+        let error = RedbStore::open(directory.path()).err().unwrap();
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "once upon a time".repeat(1000));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(RedbStore::FILE);
+        RedbStore::open(directory.path()).unwrap().save(&[change(Slot::Staged, "0")]).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for length in [1, 100, 4096, whole.len() / 2, whole.len() - 4096] {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = RedbStore::open(directory.path()).and_then(|store| store.load()).unwrap_err();
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{length} bytes: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_later_format_is_refused_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(directory.path()).unwrap();
+        let value = [&7u32.to_le_bytes()[..], b"whatever comes"].concat();
+        store.write(&[(Slot::Ready, value.clone())]).unwrap();
+        let error = store.load().unwrap_err();
+        assert!(error.to_string().contains("has format 7, and this release reads up to 1"), "{error}");
+        assert_eq!(store.read().unwrap(), [(Slot::Ready, value)]);
+    }
+
+    #[test]
+    fn a_damaged_value_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(directory.path()).unwrap();
+        for value in [&b""[..], b"\x01\0", b"\0\0\0\0{}", b"\x01\0\0\0{\"id\":"] {
+            store.write(&[(Slot::Ready, value.to_vec())]).unwrap();
+            let error = store.load().unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { slot: Slot::Ready, .. }), "{value:?}: {error}");
+        }
+    }
+}

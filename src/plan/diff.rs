@@ -1,0 +1,224 @@
+//! From what is to what should be: exactly one change for each node and each instance, sorted by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Instance, InstanceName, Node, NodeName};
+
+/// What has to happen to one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeChange<'a> {
+    /// Its definition is the same: its process stays.
+    Keep(&'a Node),
+    /// It is new.
+    Start(&'a Node),
+    /// Its definition differs in these keys, in the order in which cluster files list them; never empty.
+    Replace { have: &'a Node, want: &'a Node, keys: Vec<&'static str> },
+    /// It is no longer wanted.
+    Remove(&'a Node),
+}
+
+impl NodeChange<'_> {
+    /// The node concerned.
+    pub fn name(&self) -> &NodeName {
+        match self {
+            Self::Keep(node) | Self::Start(node) | Self::Remove(node) | Self::Replace { want: node, .. } => &node.name,
+        }
+    }
+}
+
+/// The changes that lead from the nodes of `have` to those of `want`, one per name, sorted by name.
+pub fn nodes<'a>(have: &'a [Node], want: &'a [Node]) -> Vec<NodeChange<'a>> {
+    let by_name = |nodes: &'a [Node]| nodes.iter().map(|node| (&node.name, node)).collect::<BTreeMap<_, _>>();
+    pairs(by_name(have), by_name(want))
+        .map(|pair| match pair {
+            Pair::Left(have) => NodeChange::Remove(have),
+            Pair::Right(want) => NodeChange::Start(want),
+            Pair::Both(have, want) => match differing_keys(have, want) {
+                keys if keys.is_empty() => NodeChange::Keep(want),
+                keys => NodeChange::Replace { have, want, keys },
+            },
+        })
+        .collect()
+}
+
+/// The keys in which two definitions of a node differ. `state` has no effect, so it is not one of them.
+fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
+    // Taken apart in full, so that a new field of a node cannot be forgotten here.
+    let Node {
+        name: _,
+        instance,
+        role,
+        state: _,
+        port,
+        metrics_port,
+        scripts,
+        options,
+        interface,
+        cpu_affinity,
+        env,
+        command,
+        directory,
+        user,
+        restart,
+        ready,
+        stop_grace,
+    } = have;
+    [
+        ("instance", *instance != want.instance),
+        ("role", *role != want.role),
+        ("port", *port != want.port),
+        ("scripts", *scripts != want.scripts),
+        ("interface", *interface != want.interface),
+        ("cpu_affinity", *cpu_affinity != want.cpu_affinity),
+        ("env", *env != want.env),
+        ("metrics_port", *metrics_port != want.metrics_port),
+        ("options", *options != want.options),
+        ("command", *command != want.command),
+        ("directory", *directory != want.directory),
+        ("user", *user != want.user),
+        ("restart", restart.mode != want.restart.mode),
+        ("restart_delay", restart.delay != want.restart.delay),
+        ("restart_max_delay", restart.max_delay != want.restart.max_delay),
+        ("restart_stable", restart.stable != want.restart.stable),
+        ("restart_limit", restart.limit != want.restart.limit),
+        ("restart_window", restart.window != want.restart.window),
+        ("ready", ready.by != want.ready.by),
+        ("ready_within", ready.within != want.ready.within),
+        ("stop_grace", *stop_grace != want.stop_grace),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+/// What has to happen to one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceChange<'a> {
+    /// It is new: its agent is to be welcomed.
+    Added(&'a Instance),
+    /// It is no longer wanted: its agent is to stand by.
+    Removed(&'a Instance),
+    /// It is wanted still, over the same link.
+    Kept(&'a Instance),
+    /// It is wanted still, but its link has to be made anew: the controller dials another place, or none any more.
+    Reconnected { have: &'a Instance, want: &'a Instance },
+}
+
+impl InstanceChange<'_> {
+    /// The instance concerned.
+    pub fn name(&self) -> &InstanceName {
+        match self {
+            Self::Added(instance)
+            | Self::Removed(instance)
+            | Self::Kept(instance)
+            | Self::Reconnected { want: instance, .. } => &instance.name,
+        }
+    }
+}
+
+/// The changes that lead from the instances of `have` to those of `want`, one per name, sorted by name.
+pub fn instances<'a>(have: &'a [Instance], want: &'a [Instance]) -> Vec<InstanceChange<'a>> {
+    let by_name = |all: &'a [Instance]| all.iter().map(|instance| (&instance.name, instance)).collect();
+    pairs(by_name(have), by_name(want))
+        .map(|pair| match pair {
+            Pair::Left(have) => InstanceChange::Removed(have),
+            Pair::Right(want) => InstanceChange::Added(want),
+            Pair::Both(have, want) if is_reached_as_before(have, want) => InstanceChange::Kept(want),
+            Pair::Both(have, want) => InstanceChange::Reconnected { have, want },
+        })
+        .collect()
+}
+
+/// Whether the same link serves both. Where the agent dials, its address is only an observation.
+fn is_reached_as_before(have: &Instance, want: &Instance) -> bool {
+    have.port == want.port && (want.port.is_none() || want.host.is_none() || want.host == have.host)
+}
+
+/// What is on either side under one name.
+enum Pair<T> {
+    Left(T),
+    Right(T),
+    Both(T, T),
+}
+
+/// Every name of either side once, sorted.
+fn pairs<'a, K: Ord, T: ?Sized>(
+    have: BTreeMap<&'a K, &'a T>,
+    want: BTreeMap<&'a K, &'a T>,
+) -> impl Iterator<Item = Pair<&'a T>> {
+    let names: BTreeSet<&K> = have.keys().chain(want.keys()).copied().collect();
+    names.into_iter().filter_map(move |name| match (have.get(name), want.get(name)) {
+        (Some(have), Some(want)) => Some(Pair::Both(*have, *want)),
+        (Some(have), None) => Some(Pair::Left(*have)),
+        (None, Some(want)) => Some(Pair::Right(*want)),
+        (None, None) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{NodeState, RestartMode, Role};
+
+    fn node(name: &str) -> Node {
+        Node::new(NodeName::new(name).unwrap(), InstanceName::new("one").unwrap(), Role::Worker)
+    }
+
+    fn instance(name: &str, host: Option<[u8; 4]>, port: Option<u16>) -> Instance {
+        Instance { name: InstanceName::new(name).unwrap(), host: host.map(Into::into), port }
+    }
+
+    #[test]
+    fn every_node_of_either_side_changes_exactly_once() {
+        let (have, mut want) = ([node("a"), node("b"), node("c")], [node("d"), node("c"), node("b")]);
+        want[2].stop_grace = Duration::ZERO;
+        want[2].restart.mode = RestartMode::Never;
+        let changes = nodes(&have, &want);
+        assert_eq!(
+            changes,
+            [
+                NodeChange::Remove(&have[0]),
+                NodeChange::Replace { have: &have[1], want: &want[2], keys: vec!["restart", "stop_grace"] },
+                NodeChange::Keep(&want[1]),
+                NodeChange::Start(&want[0]),
+            ]
+        );
+        assert_eq!(changes.iter().map(|change| change.name().as_str()).collect::<String>(), "abcd");
+    }
+
+    #[test]
+    fn a_wanted_state_is_no_difference() {
+        let (have, mut want) = (node("a"), node("a"));
+        want.state = NodeState::Stopped;
+        assert_eq!(nodes(&[have], std::slice::from_ref(&want)), [NodeChange::Keep(&want)]);
+    }
+
+    #[test]
+    fn an_instance_is_reconnected_only_if_the_controller_dials_otherwise() {
+        let (here, there) = (Some([10, 0, 0, 1]), Some([10, 0, 0, 2]));
+        for (have, want, kept) in [
+            ((None, None), (None, None), true),
+            ((None, None), (here, None), true), // only seen, not dialled
+            ((here, None), (there, None), true),
+            ((here, Some(1)), (here, Some(1)), true),
+            ((here, Some(1)), (there, Some(1)), false),
+            ((here, Some(1)), (here, Some(2)), false),
+            ((here, Some(1)), (here, None), false),
+            ((here, None), (here, Some(1)), false),
+        ] {
+            let (have, want) = ([instance("i", have.0, have.1)], [instance("i", want.0, want.1)]);
+            let change = instances(&have, &want).remove(0);
+            assert_eq!(change == InstanceChange::Kept(&want[0]), kept, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn instances_come_and_go() {
+        let (have, want) = ([instance("b", None, None)], [instance("a", None, None)]);
+        let changes = instances(&have, &want);
+        assert_eq!(changes, [InstanceChange::Added(&want[0]), InstanceChange::Removed(&have[0])]);
+        assert_eq!(changes[0].name().as_str(), "a");
+    }
+}

@@ -1,1 +1,0 @@
-//! Processes: spawn, signal, wait.

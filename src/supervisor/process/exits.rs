@@ -1,0 +1,250 @@
+//! Tells when any of many processes ends, and how: no thread, task or timer for each, and no SIGCHLD.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::handle::Process;
+use crate::model::Exit;
+
+/// How many ends one system call fetches.
+const BATCH: usize = 256;
+
+/// The processes whose end somebody waits for, each under a key of the caller's.
+///
+/// Their pidfds sit in an epoll instance of their own, which the runtime sees as a single descriptor. May be shared:
+/// [`watch`](Self::watch) from any thread, while one task awaits [`next`](Self::next).
+#[derive(Debug)]
+pub struct Exits {
+    epoll: AsyncFd<OwnedFd>,
+    watched: Mutex<BTreeMap<u64, Arc<Process>>>,
+}
+
+impl Exits {
+    /// Makes one that watches nothing. Must be called within a tokio runtime whose I/O driver is enabled.
+    pub fn new() -> io::Result<Self> {
+        #[allow(deprecated, reason = "it is unsound for descriptors that change under it; an OwnedFd never does")]
+        let epoll = AsyncFd::with_interest(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
+        Ok(Self { epoll, watched: Mutex::default() })
+    }
+
+    /// Watches a process until its end has been told; also one that is over already.
+    ///
+    /// A key that is in use is refused with `AlreadyExists`.
+    pub fn watch(&self, key: u64, process: Arc<Process>) -> io::Result<()> {
+        let mut watched = self.watched();
+        if watched.contains_key(&key) {
+            let why = format!("the key {key} already stands for process {}", watched[&key].pid());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        epoll::add(self.epoll.get_ref(), &process, EventData::new_u64(key), EventFlags::IN)?;
+        watched.insert(key, process);
+        Ok(())
+    }
+
+    /// Waits until at least one process has ended, and returns all that have, in the order in which the kernel says so.
+    ///
+    /// What is left of each one's process group was sent SIGKILL; it was reaped and is no longer watched. Dropping the
+    /// future loses nothing.
+    pub async fn next(&self) -> io::Result<Vec<(u64, Exit)>> {
+        loop {
+            let mut ready = self.epoll.readable().await?;
+            let ended = self.drain()?;
+            // Drained until empty, and only the readiness that was seen before is cleared: an end since then has made
+            // the descriptor ready anew, and is seen at the next call.
+            ready.clear_ready();
+            if !ended.is_empty() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn drain(&self) -> io::Result<Vec<(u64, Exit)>> {
+        let mut ended = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); BATCH];
+        loop {
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let events = match epoll::wait(self.epoll.get_ref(), &mut buffer, Some(&now)) {
+                Ok((events, _)) => events,
+                Err(Errno::INTR) => continue,
+                Err(errno) if ended.is_empty() => return Err(errno.into()),
+                Err(_) => return Ok(ended),
+            };
+            if events.is_empty() {
+                return Ok(ended);
+            }
+            for event in events {
+                let key = event.data.u64();
+                let process = self.watched().remove(&key);
+                ended.extend(process.map(|process| (key, self.end(&process))));
+            }
+        }
+    }
+
+    fn end(&self, process: &Process) -> Exit {
+        // The zombie still holds the number of its group, so whoever is left in it can be reached.
+        if let Err(error) = process.signal_group(Signal::KILL) {
+            tracing::warn!(pid = process.pid(), %error, "cannot end what is left of the process group");
+        }
+        // Closing would not do: a child of ours between clone and exec may hold a copy of the descriptor, and with it
+        // the entry, which would be ready for ever.
+        if let Err(error) = epoll::delete(self.epoll.get_ref(), process) {
+            tracing::warn!(pid = process.pid(), %error, "cannot stop watching a process that ended");
+        }
+        process.reap()
+    }
+
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Process>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::testing::{PATIENCE, number_in, script, wait_until};
+    use super::super::{identity, spawn};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_status_and_a_signal_are_told_apart() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        for (life, text, want) in [
+            (1, "exit 0", Exit::Status(0)),
+            (2, "exit 255", Exit::Status(255)),
+            (3, "kill -15 $$", Exit::Signal { number: 15, core_dumped: false }),
+            (4, "kill -PIPE $$", Exit::Signal { number: 13, core_dumped: false }),
+        ] {
+            exits.watch(life, start(home.path(), text)).unwrap();
+            assert_eq!(next(&exits).await, [(life, want)], "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_hundred_ends_at_once_are_all_told() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        let nodes: Vec<_> = (0..200).map(|_| start(home.path(), "exec sleep 1000")).collect();
+        for (key, node) in (0..).zip(&nodes) {
+            exits.watch(key, node.clone()).unwrap();
+        }
+        nodes.iter().for_each(|node| node.kill().unwrap());
+        let mut told = BTreeSet::new();
+        while told.len() < nodes.len() {
+            for (key, exit) in next(&exits).await {
+                assert_eq!(exit, Exit::Signal { number: 9, core_dumped: false });
+                assert!(told.insert(key), "{key} ended twice");
+            }
+        }
+        assert_eq!(told, (0..200).collect());
+    }
+
+    #[tokio::test]
+    async fn two_hundred_ends_one_by_one_are_all_told() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        let nodes: Vec<_> = (0..200).map(|_| start(home.path(), "exec sleep 1000")).collect();
+        for (key, node) in (0..).zip(&nodes) {
+            exits.watch(key, node.clone()).unwrap();
+        }
+        for (key, node) in (0..).zip(&nodes) {
+            node.kill().unwrap();
+            assert_eq!(next(&exits).await, [(key, Exit::Signal { number: 9, core_dumped: false })]);
+        }
+    }
+
+    #[tokio::test]
+    async fn ends_while_others_are_told_are_not_missed() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Arc::new(Exits::new().unwrap());
+        let (watcher, directory) = (exits.clone(), home.path().to_owned());
+        let starter = std::thread::spawn(move || {
+            for key in 0..100 {
+                watcher.watch(key, start(&directory, "exit 7")).unwrap();
+            }
+        });
+        let mut told = BTreeSet::new();
+        while told.len() < 100 {
+            told.extend(next(&exits).await.into_iter().map(|(key, exit)| {
+                assert_eq!(exit, Exit::Status(7));
+                key
+            }));
+        }
+        starter.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_ended_before_it_was_watched_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        let node = start(home.path(), "exit 3");
+        wait_until("it ends", || super::super::testing::has_ended(&node));
+        exits.watch(1, node).unwrap();
+        assert_eq!(next(&exits).await, [(1, Exit::Status(3))]);
+    }
+
+    #[tokio::test]
+    async fn the_group_goes_with_its_leader() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        let text = "trap '' TERM; sleep 1000 & echo $! > stray; exit 1";
+        exits.watch(1, start(home.path(), text)).unwrap();
+        assert_eq!(next(&exits).await, [(1, Exit::Status(1))]);
+        let stray = number_in(&home.path().join("stray"));
+        wait_until("the rest of the group is gone", || {
+            super::super::stat::Stat::of(stray).unwrap().is_none_or(|stat| stat.is_dead())
+        });
+    }
+
+    #[tokio::test]
+    async fn how_another_ones_child_ended_nobody_knows() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        // The shell keeps the zombie: it does not wait for its child.
+        let parent = start(home.path(), "sleep 1000 & echo $! > child; exec sleep 1000");
+        let child = number_in(&home.path().join("child"));
+        let start_time = identity::start_time(child).unwrap().unwrap();
+        let adopted = Arc::new(Process::adopt(child, start_time).unwrap().unwrap());
+        exits.watch(1, adopted.clone()).unwrap();
+        adopted.kill().unwrap();
+        assert_eq!(next(&exits).await, [(1, Exit::Unknown)]);
+        exits.watch(2, parent.clone()).unwrap();
+        parent.kill().unwrap();
+        assert_eq!(next(&exits).await, [(2, Exit::Signal { number: 9, core_dumped: false })]);
+    }
+
+    #[tokio::test]
+    async fn a_key_stands_for_one_process() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        let [one, other] = [(); 2].map(|()| start(home.path(), "exec sleep 1000"));
+        exits.watch(1, one.clone()).unwrap();
+        assert_eq!(exits.watch(1, other.clone()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        exits.watch(2, other.clone()).unwrap();
+        one.kill().unwrap();
+        assert_eq!(next(&exits).await.len(), 1);
+        exits.watch(1, start(home.path(), "exit 0")).unwrap();
+        assert_eq!(next(&exits).await, [(1, Exit::Status(0))]);
+        other.kill().unwrap();
+        assert_eq!(next(&exits).await.len(), 1);
+    }
+
+    async fn next(exits: &Exits) -> Vec<(u64, Exit)> {
+        tokio::time::timeout(PATIENCE, exits.next()).await.expect("an end is told").unwrap()
+    }
+
+    fn start(directory: &std::path::Path, text: &str) -> Arc<Process> {
+        Arc::new(spawn(&script(directory, text), None).unwrap())
+    }
+}

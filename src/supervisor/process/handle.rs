@@ -1,0 +1,204 @@
+//! One process, named so that no other can be meant.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+
+use super::leaders::Leader;
+use super::stat::Stat;
+use super::sys::group;
+use crate::model::Exit;
+
+/// A process that we started or adopted, alive or not. Whatever is done to it is done to it and never to a later
+/// process of the same number.
+///
+/// Signals to a process that is gone are no error: there is nothing left to do. What remains is the kernel's refusal
+/// (`EPERM`, where the process became another user).
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    start_time: u64,
+    pidfd: OwnedFd,
+    /// Set until we reaped our child: so long its number, and that of its group, are its own.
+    unreaped: Mutex<Option<Leader>>,
+}
+
+impl Process {
+    pub(super) fn born(pid: Pid, start_time: u64, pidfd: OwnedFd, leader: Leader) -> Self {
+        Self { pid, start_time, pidfd, unreaped: Mutex::new(Some(leader)) }
+    }
+
+    /// Takes up a process that somebody else started (an earlier run of ours, mostly); `None` if it is gone, ended, or
+    /// if the number is another process's by now.
+    ///
+    /// How it ends can be told only if the kernel keeps that for those who are not its parent.
+    pub fn adopt(pid: u32, start_time: u64) -> io::Result<Option<Self>> {
+        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        // First hold on to whoever has the number, then ask who that is: the other way round it could change between.
+        let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            // INVAL: a thread of that number, no process.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let alive = Stat::of(pid)?.is_some_and(|stat| stat.start_time == start_time && !stat.is_dead());
+        Ok(alive.then(|| Self { pid: number, start_time, pidfd, unreaped: Mutex::new(None) }))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// In clock ticks since boot, as in `/proc/PID/stat`.
+    pub fn start_time(&self) -> u64 {
+        self.start_time
+    }
+
+    /// Sends a signal to this process alone.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        sent(rustix::process::pidfd_send_signal(&self.pidfd, signal))
+    }
+
+    /// Asks the process and its group to end: SIGTERM, and SIGCONT so that one that was stopped can obey.
+    pub fn stop(&self) -> io::Result<()> {
+        self.signal_group(Signal::TERM)?;
+        self.signal_group(Signal::CONT)
+    }
+
+    /// Ends the process and its group: SIGKILL.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal_group(Signal::KILL)
+    }
+
+    /// Signals the group; where that cannot be done safely (an adopted process, Linux before 6.9), or where the process
+    /// leads none, the process alone.
+    pub(super) fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        let mut result = group::signal(&self.pidfd, signal);
+        if result == Err(Errno::INVAL) {
+            let unreaped = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
+            result = match *unreaped {
+                Some(_) => rustix::process::kill_process_group(self.pid, signal),
+                None => Err(Errno::SRCH),
+            };
+        }
+        if result == Err(Errno::SRCH) { self.signal(signal) } else { sent(result) }
+    }
+
+    /// Fetches how it ended, once its pidfd says that it did. From then on its number may be given to another.
+    pub(super) fn reap(&self) -> Exit {
+        let mut unreaped = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(leader) = unreaped.take() else {
+            return Exit::Unknown;
+        };
+        match leader.reap(|| reap(self.pidfd.as_fd(), WaitIdOptions::NOHANG)) {
+            Ok(exit) => exit,
+            // Its debugger has not let go of it. It stays a zombie, and ours, until it is dropped.
+            Err(leader) => {
+                *unreaped = Some(leader);
+                Exit::Unknown
+            }
+        }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Waits for a child of ours that is about to end by itself, and forgets how.
+pub(super) fn bury(child: BorrowedFd<'_>) {
+    reap(child, WaitIdOptions::empty());
+}
+
+/// `None` if it is not over yet.
+pub(super) fn reap(child: BorrowedFd<'_>, options: WaitIdOptions) -> Option<Exit> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(child), options | WaitIdOptions::EXITED) {
+            Ok(status) => return status.map(|status| exit(&status)),
+            Err(Errno::INTR) => {}
+            // Not our child, or somebody else in this program reaped it.
+            Err(_) => return Some(Exit::Unknown),
+        }
+    }
+}
+
+fn exit(status: &WaitIdStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(status), _) => Exit::Status(status),
+        (None, Some(number)) => Exit::Signal { number, core_dumped: status.dumped() },
+        (None, None) => Exit::Unknown, // EXITED asks for these two alone
+    }
+}
+
+fn sent(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spawn;
+    use super::super::testing::{finish, has_ended, number_in, script, wait_until};
+    use super::*;
+
+    #[test]
+    fn a_stopped_process_obeys_a_stop() {
+        let home = tempfile::tempdir().unwrap();
+        let process =
+            spawn(&script(home.path(), "trap 'exit 5' TERM; echo 1 > ready; while :; do sleep 0.01; done"), None);
+        let process = process.unwrap();
+        number_in(&home.path().join("ready"));
+        process.signal(Signal::STOP).unwrap();
+        wait_until("it has stopped", || Stat::of(process.pid()).unwrap().unwrap().state == b'T');
+        process.stop().unwrap();
+        assert_eq!(finish(&process), Exit::Status(5));
+    }
+
+    #[test]
+    fn a_stop_reaches_the_whole_group() {
+        let home = tempfile::tempdir().unwrap();
+        let process = spawn(&script(home.path(), "sleep 1000 & echo $! > child; wait"), None).unwrap();
+        let child = number_in(&home.path().join("child"));
+        process.stop().unwrap();
+        assert_eq!(finish(&process), Exit::Signal { number: 15, core_dumped: false });
+        wait_until("its child has ended", || Stat::of(child).unwrap().is_none_or(|stat| stat.is_dead()));
+    }
+
+    #[test]
+    fn what_is_gone_may_be_signalled_in_vain() {
+        let home = tempfile::tempdir().unwrap();
+        let process = spawn(&script(home.path(), "exit 0"), None).unwrap();
+        assert_eq!(finish(&process), Exit::Status(0));
+        process.stop().unwrap();
+        process.kill().unwrap();
+        process.signal(Signal::HUP).unwrap();
+        assert_eq!(process.reap(), Exit::Unknown);
+    }
+
+    #[test]
+    fn adoption_takes_the_very_same_process_only() {
+        let home = tempfile::tempdir().unwrap();
+        let process = spawn(&script(home.path(), "exec sleep 1000"), None).unwrap();
+        let (pid, start_time) = (process.pid(), process.start_time());
+        assert!(Process::adopt(pid, start_time + 1).unwrap().is_none(), "another start time");
+        let adopted = Process::adopt(pid, start_time).unwrap().unwrap();
+        assert_eq!((adopted.pid(), adopted.start_time()), (pid, start_time));
+        adopted.kill().unwrap();
+        wait_until("it ends", || has_ended(&process));
+        assert!(Process::adopt(pid, start_time).unwrap().is_none(), "a zombie");
+        assert_eq!(finish(&process), Exit::Signal { number: 9, core_dumped: false });
+        assert!(Process::adopt(pid, start_time).unwrap().is_none(), "gone");
+        for nobody in [0, u32::MAX, i32::MAX as u32] {
+            assert!(Process::adopt(nobody, start_time).unwrap().is_none(), "{nobody}");
+        }
+    }
+}

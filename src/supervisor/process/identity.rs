@@ -1,0 +1,45 @@
+//! What makes a pid a name: the boot and the pid namespace that it belongs to, and its start time.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use super::stat::Stat;
+
+/// The kernel's name for this boot: another one after every reboot.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The number of our pid namespace: a container has another one than its host.
+pub fn pid_namespace() -> io::Result<u64> {
+    Ok(std::fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
+/// When this process started, in clock ticks since boot; `None` if there is none under this number.
+pub fn start_time(pid: u32) -> io::Result<Option<u64>> {
+    Ok(Stat::of(pid)?.map(|stat| stat.start_time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_has_one_name() {
+        let id = boot_id().unwrap();
+        assert_eq!(id.len(), 36, "{id}");
+        assert_eq!(id, boot_id().unwrap());
+    }
+
+    #[test]
+    fn the_pid_namespace_is_the_one_that_proc_shows() {
+        let link = std::fs::read_link("/proc/self/ns/pid").unwrap();
+        assert_eq!(link.to_str().unwrap(), format!("pid:[{}]", pid_namespace().unwrap()));
+    }
+
+    #[test]
+    fn a_number_that_nobody_has_started_never() {
+        assert_eq!(start_time(u32::MAX).unwrap(), None);
+        assert!(start_time(std::process::id()).unwrap().is_some());
+    }
+}

@@ -1,0 +1,25 @@
+//! Processes: the only place that knows Unix, and Linux at that.
+//!
+//! [`spawn`] starts one in a session of its own, [`Process`] names one so that a signal can never hit another,
+//! [`Exits`] tells when any of many ends and how. [`identity`] says
+//! which boot and which pid namespace a pid belongs to; [`limits`] makes room for a descriptor per node.
+//!
+//! A pid is a number that comes back; a pidfd is not. So every signal goes through a pidfd, and a number is used only
+//! while something pins it: a child of ours that nobody reaped yet.
+#![deny(unsafe_code)]
+
+mod exits;
+mod handle;
+pub mod identity;
+mod leaders;
+pub mod limits;
+mod spawn;
+mod stat;
+mod sys;
+#[cfg(test)]
+mod testing;
+
+pub use exits::Exits;
+pub use handle::Process;
+pub use rustix::process::Signal;
+pub use spawn::{Program, SpawnError, spawn};

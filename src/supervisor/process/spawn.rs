@@ -1,0 +1,516 @@
+//! Starts a process: checks and prepares all that can be, then lets [`sys::child`](super::sys::child) do the rest.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, NulError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::handle::{self, Process};
+use super::leaders::Cradle;
+use super::sys::child::{self, CpuMask, Failure, Plan, Step, Strings};
+use super::sys::user::{self, User};
+
+/// Where a program without a `/` is looked for if its environment has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// What to run, and in what surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The program and its arguments. A program without a `/` is looked up in the `PATH` of `env`, else in
+    /// `/usr/local/bin:/usr/bin:/bin`.
+    pub argv: Vec<String>,
+    /// The complete environment: nothing of ours is inherited.
+    pub env: BTreeMap<String, String>,
+    pub directory: PathBuf,
+    /// Appended to; made with mode 0640 if it is missing. Neither may be a symbolic link.
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+    /// Whom to run as, with all groups of that user; `None` is whoever we are.
+    pub user: Option<String>,
+    /// The only CPU to run on, counted from 0.
+    pub cpu: Option<u32>,
+    /// The limit on open files, soft and hard; `None` is ours.
+    pub nofile: Option<(u64, u64)>,
+}
+
+/// Why a process could not be started. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("there is no command to run")]
+    NoCommand,
+    #[error("{what} contains a NUL byte")]
+    Nul { what: String },
+    #[error("`{name}` cannot name an environment variable: it is empty or contains `=`")]
+    VariableName { name: String },
+    #[error("user `{user}` does not exist")]
+    UnknownUser { user: String },
+    #[error("cannot look up user `{user}`: {cause}")]
+    UserDatabase { user: String, cause: io::Error },
+    #[error("cannot become user `{user}`: {cause}; only an agent that runs as root can")]
+    User { user: String, cause: io::Error },
+    #[error("cannot write the output to {}: {cause}", path.display())]
+    Output { path: PathBuf, cause: io::Error },
+    #[error("cannot write the output to {}: it is neither a file nor a device", path.display())]
+    OutputKind { path: PathBuf },
+    #[error("cannot run on CPU {cpu}: it is not among those that this machine lets us use, which are counted from 0")]
+    Cpu { cpu: u32 },
+    #[error("cannot change to directory {}: {cause}", path.display())]
+    Directory { path: PathBuf, cause: io::Error },
+    #[error("cannot run `{program}`: {cause}")]
+    Exec { program: String, cause: io::Error },
+    #[error("cannot {step}: {cause}")]
+    Step { step: &'static str, cause: io::Error },
+}
+
+impl SpawnError {
+    /// Whether trying again is futile until a person has changed something. A machine that is short of processes,
+    /// memory, descriptors or disk may have some again.
+    pub fn is_permanent(&self) -> bool {
+        let cause = match self {
+            Self::UserDatabase { cause, .. }
+            | Self::User { cause, .. }
+            | Self::Output { cause, .. }
+            | Self::Directory { cause, .. }
+            | Self::Exec { cause, .. }
+            | Self::Step { cause, .. } => cause,
+            Self::NoCommand
+            | Self::Nul { .. }
+            | Self::VariableName { .. }
+            | Self::UnknownUser { .. }
+            | Self::OutputKind { .. }
+            | Self::Cpu { .. } => return true,
+        };
+        !matches!(
+            Errno::from_io_error(cause),
+            Some(
+                Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT | Errno::TXTBSY // somebody writes the program this very moment: an upgrade
+            )
+        )
+    }
+}
+
+/// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
+///
+/// All its signals have their default action and none is blocked; it reads from `/dev/null` and inherits no other
+/// descriptor. Before it runs, it writes `pid <pid> <start time>\n` to `record`, in one piece; if it cannot, it does not
+/// run. That holds even if we are killed meanwhile: a process whose record is missing never ran.
+///
+/// Blocks for a fraction of a millisecond, longer if the user database or the disk is slow.
+pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Process, SpawnError> {
+    let argv = arguments(program)?;
+    let env = environment(program)?;
+    let candidates = candidates(program)?;
+    let directory = c_string(program.directory.as_os_str().as_bytes(), || "the directory".into())?;
+    let user = program.user.as_deref().map(find_user).transpose()?.flatten();
+    let cpus = program.cpu.map(cpu_mask).transpose()?;
+    let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(moved)
+        .map_err(|errno| SpawnError::Step { step: "open /dev/null", cause: errno.into() })?;
+    let stdout = open_output(&program.stdout)?;
+    let stderr = open_output(&program.stderr)?;
+    let record = record.map(above_standard).transpose();
+    let record = record.map_err(|errno| SpawnError::Step { step: "keep the record open", cause: errno.into() })?;
+
+    let plan = Plan {
+        candidates: &candidates,
+        argv: &argv,
+        env: &env,
+        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        record: record.as_ref().map(OwnedFd::as_fd),
+        directory: &directory,
+        nofile: program.nofile,
+        cpus: cpus.as_ref(),
+        user: user.as_ref(),
+    };
+    let cradle = Cradle::open();
+    match child::start(&plan) {
+        Ok(born) => {
+            let leader = cradle.enter(born.pid);
+            Ok(Process::born(born.pid, born.start_time, born.pidfd, leader))
+        }
+        Err((failure, child)) => {
+            if let Some(child) = child {
+                handle::bury(child.as_fd());
+            }
+            Err(explain(failure, program))
+        }
+    }
+}
+
+fn explain(Failure { step, errno }: Failure, program: &Program) -> SpawnError {
+    let cause = io::Error::from(errno);
+    let step = match step {
+        Step::Exec => {
+            return SpawnError::Exec { program: program.argv.first().cloned().unwrap_or_default(), cause };
+        }
+        Step::Directory => return SpawnError::Directory { path: program.directory.clone(), cause },
+        Step::User => return SpawnError::User { user: program.user.clone().unwrap_or_default(), cause },
+        Step::Cpu => return SpawnError::Cpu { cpu: program.cpu.unwrap_or_default() },
+        Step::Stack => "make a stack for the new process",
+        Step::Clone => "start another process",
+        Step::Session => "open a session for the process",
+        Step::Output => "connect the output of the process",
+        Step::Nofile => "set back the limit on open files",
+        Step::StartTime => "read the start time of the process in /proc",
+        Step::Descriptors => "close inherited descriptors (Linux 5.9 or later is needed)",
+        Step::Signals => "unblock the signals of the process",
+        Step::Record => "write the record of the process",
+    };
+    SpawnError::Step { step, cause }
+}
+
+fn arguments(program: &Program) -> Result<Strings, SpawnError> {
+    let argv = program.argv.iter().enumerate();
+    let argv = argv.map(|(at, argument)| {
+        c_string(argument.as_bytes(), || if at == 0 { "the command".into() } else { format!("argument {at}") })
+    });
+    argv.collect::<Result<_, _>>().map(Strings::new)
+}
+
+fn environment(program: &Program) -> Result<Strings, SpawnError> {
+    let env = program.env.iter().map(|(name, value)| {
+        if name.is_empty() || name.contains('=') {
+            return Err(SpawnError::VariableName { name: name.clone() });
+        }
+        c_string(format!("{name}={value}").as_bytes(), || format!("environment variable `{name}`"))
+    });
+    env.collect::<Result<_, _>>().map(Strings::new)
+}
+
+/// The files that the command may mean, first choice first.
+fn candidates(program: &Program) -> Result<Vec<CString>, SpawnError> {
+    let command = program.argv.first().filter(|command| !command.is_empty()).ok_or(SpawnError::NoCommand)?;
+    if command.contains('/') {
+        return Ok(vec![c_string(command.as_bytes(), || "the command".into())?]);
+    }
+    let path = program.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    // An empty element means the working directory to exec, and to an attacker. Here it means nothing.
+    let directories = path.split(':').filter(|directory| !directory.is_empty());
+    directories.map(|directory| c_string(format!("{directory}/{command}").as_bytes(), || "`PATH`".into())).collect()
+}
+
+fn c_string(bytes: &[u8], what: impl FnOnce() -> String) -> Result<CString, SpawnError> {
+    CString::new(bytes).map_err(|_: NulError| SpawnError::Nul { what: what() })
+}
+
+/// `None` if we are that user already and could not change to it anyway.
+fn find_user(name: &str) -> Result<Option<User>, SpawnError> {
+    let user = c_string(name.as_bytes(), || "the user's name".into())?;
+    let user = user::look_up(&user)
+        .map_err(|errno| SpawnError::UserDatabase { user: name.to_owned(), cause: errno.into() })?
+        .ok_or_else(|| SpawnError::UnknownUser { user: name.to_owned() })?;
+    let ours = rustix::process::geteuid();
+    Ok((ours.is_root() || ours.as_raw() != user.uid).then_some(user))
+}
+
+fn cpu_mask(cpu: u32) -> Result<CpuMask, SpawnError> {
+    let mut mask: CpuMask = [0; _];
+    let word = mask.get_mut(cpu as usize / 64).ok_or(SpawnError::Cpu { cpu })?;
+    *word = 1 << (cpu % 64);
+    Ok(mask)
+}
+
+/// Opens a file for appending, and refuses what its node's user may have put in its place: a symbolic link would make us
+/// write to any file, and a pipe would make us wait.
+fn open_output(path: &Path) -> Result<OwnedFd, SpawnError> {
+    let failed = |errno: Errno| SpawnError::Output { path: path.to_owned(), cause: errno.into() };
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    let mode = Mode::from_raw_mode(0o640);
+    let file = rustix::fs::open(path, flags | OFlags::NONBLOCK, mode).and_then(moved).map_err(failed)?;
+    let stat = rustix::fs::fstat(&file).map_err(failed)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile | FileType::CharacterDevice => {}
+        _ => return Err(SpawnError::OutputKind { path: path.to_owned() }),
+    }
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map_err(failed)?; // no longer NONBLOCK: the node shares the flags
+    Ok(file)
+}
+
+/// The same file under a number that the child's own stdin, stdout and stderr will not overwrite.
+fn above_standard(file: impl AsFd) -> Result<OwnedFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(file, 3)
+}
+
+/// Moves a new descriptor out of the way of the first three, which are taken unless an embedding program closed them.
+fn moved(file: OwnedFd) -> Result<OwnedFd, Errno> {
+    if file.as_raw_fd() < 3 { above_standard(&file) } else { Ok(file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::testing::{finish, output, script};
+    use super::*;
+    use crate::model::Exit;
+
+    #[test]
+    fn a_process_leads_a_session_and_a_group_of_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        // $$, then pid, group and session as the kernel says
+        let said = output(&script(home.path(), "echo $$; cut -d' ' -f1,5,6 /proc/$$/stat"));
+        let pid = said.lines().next().unwrap();
+        assert_eq!(said, format!("{pid}\n{pid} {pid} {pid}\n"));
+    }
+
+    #[test]
+    fn no_signal_is_ignored_or_blocked() {
+        let home = tempfile::tempdir().unwrap();
+        let said = output(&script(home.path(), "exec grep -E '^Sig(Ign|Blk)' /proc/self/status"));
+        assert_eq!(said, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    }
+
+    #[test]
+    fn our_own_signal_mask_is_as_before() {
+        let home = tempfile::tempdir().unwrap();
+        let mask = || {
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+            status.lines().find(|line| line.starts_with("SigBlk")).unwrap().to_owned()
+        };
+        let before = mask();
+        output(&script(home.path(), ":"));
+        assert_eq!(mask(), before);
+    }
+
+    #[test]
+    fn no_descriptor_beyond_the_first_three_is_inherited() {
+        let home = tempfile::tempdir().unwrap();
+        let leaky = File::open("/dev/null").unwrap();
+        rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).unwrap();
+        let record = File::create(home.path().join("record")).unwrap();
+        let program = script(home.path(), "for fd in /proc/$$/fd/*; do readlink $fd; done");
+        // The shell may hold one of its own above 9, so `ls` looks instead of it in a second run.
+        let direct = Program { argv: ["ls", "-l", "/proc/self/fd"].map(String::from).to_vec(), ..program };
+        let process = spawn(&direct, Some(record.as_fd())).unwrap();
+        assert_eq!(finish(&process), Exit::Status(0));
+        let said = fs::read_to_string(&direct.stdout).unwrap();
+        let targets: Vec<&str> = said.lines().filter_map(|line| line.split_once(" -> ")).map(|(_, to)| to).collect();
+        let own = format!("/proc/{}/fd", process.pid()); // the directory that it reads
+        let [stdout, stderr] = [&direct.stdout, &direct.stderr].map(|path| path.to_str().unwrap());
+        assert_eq!(targets, ["/dev/null", stdout, stderr, &own], "{said}");
+        drop(leaky);
+    }
+
+    #[test]
+    fn output_is_appended_and_the_file_is_not_for_everybody() {
+        let home = tempfile::tempdir().unwrap();
+        let program = script(home.path(), "echo said; echo complained >&2");
+        output(&program);
+        assert_eq!(output(&program), "said\nsaid\n");
+        assert_eq!(fs::read_to_string(&program.stderr).unwrap(), "complained\ncomplained\n");
+        assert_eq!(fs::metadata(&program.stdout).unwrap().permissions().mode() & 0o037, 0);
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_the_place_of_the_output_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let program = script(home.path(), ":");
+        let victim = home.path().join("victim");
+        fs::write(&victim, "").unwrap();
+        std::os::unix::fs::symlink(&victim, &program.stdout).unwrap();
+        let error = spawn(&program, None).unwrap_err();
+        assert!(matches!(error, SpawnError::Output { .. }), "{error}");
+
+        fs::remove_file(&program.stdout).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &program.stdout, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let reader = rustix::fs::open(&program.stdout, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        let error = spawn(&program, None).unwrap_err();
+        assert!(matches!(error, SpawnError::OutputKind { .. }), "{error}");
+        drop(reader);
+    }
+
+    #[test]
+    fn the_environment_and_the_directory_are_the_given_ones() {
+        let home = tempfile::tempdir().unwrap();
+        let mut program = script(home.path(), "");
+        program.env = BTreeMap::from([("ONE".into(), "1=1".into()), ("TWO".into(), String::new())]);
+        program.argv = vec!["env".into()];
+        assert_eq!(output(&program), "ONE=1=1\nTWO=\n");
+        fs::remove_file(&program.stdout).unwrap();
+        program.argv = vec!["pwd".into(), "-P".into()];
+        assert_eq!(output(&program).trim(), home.path().canonicalize().unwrap().to_str().unwrap());
+    }
+
+    #[test]
+    fn the_limit_on_open_files_is_set_back() {
+        let home = tempfile::tempdir().unwrap();
+        let program = Program { nofile: Some((99, 100)), ..script(home.path(), "ulimit -Sn; ulimit -Hn") };
+        assert_eq!(output(&program), "99\n100\n");
+    }
+
+    #[test]
+    fn a_process_stays_on_its_cpu() {
+        let home = tempfile::tempdir().unwrap();
+        let cpus = rustix::thread::sched_getaffinity(None).unwrap();
+        let cpu = (0..1024).rfind(|cpu| cpus.is_set(*cpu)).unwrap();
+        let show = "grep Cpus_allowed_list /proc/self/status";
+        let program = Program { cpu: Some(cpu as u32), ..script(home.path(), show) };
+        assert_eq!(output(&program), format!("Cpus_allowed_list:\t{cpu}\n"));
+    }
+
+    #[test]
+    fn a_user_is_become_with_all_its_groups_or_not_at_all() {
+        let home = tempfile::tempdir().unwrap();
+        let program = Program { user: Some("nobody".into()), ..script(home.path(), "id -un; id -G; id nobody -G") };
+        if rustix::process::geteuid().is_root() {
+            let said = output(&program);
+            let [name, mine, database] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+            assert_eq!((name, mine), ("nobody", database));
+        } else {
+            let error = spawn(&program, None).unwrap_err().to_string();
+            assert!(error.starts_with("cannot become user `nobody`: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_path_of_the_environment_finds_the_program() {
+        let home = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| {
+            let directory = home.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            std::os::unix::fs::symlink("/bin/echo", directory.join("tell")).unwrap();
+            directory
+        });
+        let mut program = script(home.path(), "");
+        program.argv = ["tell", "found"].map(String::from).to_vec();
+        // A forbidden candidate is passed over if a later one will do.
+        fs::remove_file(first.join("tell")).unwrap();
+        fs::write(first.join("tell"), "").unwrap();
+        let path =
+            |directories: &[&Path]| directories.iter().map(|d| d.to_str().unwrap()).collect::<Vec<_>>().join(":");
+        program.env = BTreeMap::from([("PATH".into(), path(&[Path::new("/nowhere"), &first, &second]))]);
+        assert_eq!(output(&program), "found\n");
+        // If none will, it is what gets reported.
+        program.env = BTreeMap::from([("PATH".into(), path(&[&first, Path::new("/nowhere")]))]);
+        assert_eq!(refusal(&program), "cannot run `tell`: Permission denied (os error 13)");
+        program.argv = vec!["echo".into()];
+        program.env.clear();
+        fs::remove_file(&program.stdout).unwrap();
+        assert_eq!(output(&program), "\n", "the default path");
+    }
+
+    #[test]
+    fn every_refusal_says_what_is_wrong_with_what() {
+        let home = tempfile::tempdir().unwrap();
+        let good = script(home.path(), ":");
+        let argv = |argv: &[&str]| Program { argv: argv.iter().map(|s| s.to_string()).collect(), ..good.clone() };
+        let env = |name: &str, value: &str| Program { env: [(name.into(), value.into())].into(), ..good.clone() };
+        let text = home.path().join("text");
+        fs::write(&text, "no program").unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        for (program, want) in [
+            (argv(&["foo"]), "cannot run `foo`: No such file or directory (os error 2)"),
+            (argv(&["./foo"]), "cannot run `./foo`: No such file or directory (os error 2)"),
+            (argv(&["/etc/passwd"]), "cannot run `/etc/passwd`: Permission denied (os error 13)"),
+            (argv(&["./text"]), "cannot run `./text`: Exec format error (os error 8)"),
+            (argv(&[]), "there is no command to run"),
+            (argv(&[""]), "there is no command to run"),
+            (argv(&["echo", "a\0b"]), "argument 1 contains a NUL byte"),
+            (argv(&["ec\0ho"]), "the command contains a NUL byte"),
+            (env("A", "\0"), "environment variable `A` contains a NUL byte"),
+            (env("A=B", ""), "`A=B` cannot name an environment variable: it is empty or contains `=`"),
+            (
+                Program { directory: "/nowhere".into(), ..good.clone() },
+                "cannot change to directory /nowhere: No such file or directory (os error 2)",
+            ),
+            (
+                Program { stderr: "/nowhere/stderr".into(), ..good.clone() },
+                "cannot write the output to /nowhere/stderr: No such file or directory (os error 2)",
+            ),
+            (
+                Program { cpu: Some(8191), ..good.clone() },
+                "cannot run on CPU 8191: it is not among those that this machine lets us use, which are counted from 0",
+            ),
+            (
+                Program { cpu: Some(u32::MAX), ..good.clone() },
+                "cannot run on CPU 4294967295: it is not among those that this machine lets us use, which are counted \
+                 from 0",
+            ),
+            (Program { user: Some("no such user".into()), ..good.clone() }, "user `no such user` does not exist"),
+            (
+                Program { nofile: Some((2, 1)), ..good.clone() },
+                "cannot set back the limit on open files: Invalid argument (os error 22)",
+            ),
+        ] {
+            assert_eq!(refusal(&program), want);
+            assert!(spawn(&program, None).unwrap_err().is_permanent(), "{want}");
+        }
+    }
+
+    #[test]
+    fn a_shortage_passes() {
+        let shortage = |errno: Errno| SpawnError::Step { step: "start another process", cause: errno.into() };
+        for errno in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC] {
+            assert!(!shortage(errno).is_permanent(), "{errno}");
+        }
+        assert!(shortage(Errno::PERM).is_permanent());
+    }
+
+    #[test]
+    fn the_record_names_the_process_before_it_runs() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("record");
+        let record = File::create(&path).unwrap();
+        let process = spawn(&script(home.path(), "cat record; exec cat /proc/$$/stat"), Some(record.as_fd())).unwrap();
+        assert_eq!(finish(&process), Exit::Status(0));
+        let line = format!("pid {} {}\n", process.pid(), process.start_time());
+        assert_eq!(fs::read_to_string(&path).unwrap(), line);
+        let said = fs::read_to_string(home.path().join("stdout")).unwrap();
+        let stat = said.strip_prefix(&line).expect("the line was there when the program began");
+        assert_eq!(stat.rsplit(')').next().unwrap().split(' ').nth(20).unwrap(), process.start_time().to_string());
+    }
+
+    #[test]
+    fn without_its_record_a_process_does_not_run() {
+        let home = tempfile::tempdir().unwrap();
+        let program = script(home.path(), "touch ran");
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let read_only = File::open("/dev/null").unwrap();
+        for (record, why) in
+            [(full, "No space left on device (os error 28)"), (read_only, "Bad file descriptor (os error 9)")]
+        {
+            let error = spawn(&program, Some(record.as_fd())).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot write the record of the process: {why}"));
+        }
+        assert!(!home.path().join("ran").exists());
+    }
+
+    #[test]
+    fn a_failed_start_leaves_no_zombie() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("record");
+        let record = File::create(&path).unwrap();
+        let program = Program { argv: vec!["/nowhere".into()], ..script(home.path(), "") };
+        spawn(&program, Some(record.as_fd())).unwrap_err();
+        let line = fs::read_to_string(&path).unwrap();
+        let [_, pid, start_time] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let now = super::super::identity::start_time(pid.parse().unwrap()).unwrap();
+        assert_ne!(now, Some(start_time.parse().unwrap()));
+    }
+
+    #[test]
+    fn several_threads_start_processes_at_once() {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                std::thread::spawn(move || {
+                    for turn in 0..10 {
+                        let home = tempfile::tempdir().unwrap();
+                        let said = output(&script(home.path(), &format!("echo {thread} {turn}")));
+                        assert_eq!(said, format!("{thread} {turn}\n"));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    fn refusal(program: &Program) -> String {
+        spawn(program, None).expect_err("this cannot be started").to_string()
+    }
+}

@@ -1,0 +1,301 @@
+//! What runs between clone and exec.
+//!
+//! The child shares our memory and our thread's stack pointer stands still until it execs (`CLONE_VM | CLONE_VFORK`), so
+//! nothing is copied, however large this process is. In return the child may do nothing but bare system calls on what
+//! was prepared for it: no allocation, no lock, no panic, and none of the C library's wrappers that tell its threads of a
+//! change (`setuid`). `syscall` itself only sets `errno`, which is our thread's own and waits with it.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io::Write;
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use libc::{c_char, c_int, c_long, c_void};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::super::stat::Stat;
+use super::user::User;
+
+/// The step at which a start failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Stack,
+    Clone,
+    Session,
+    Output,
+    Nofile,
+    Cpu,
+    Directory,
+    User,
+    StartTime,
+    Descriptors,
+    Signals,
+    Record,
+    Exec,
+}
+
+/// Where a start ended, and the kernel's word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    pub step: Step,
+    pub errno: Errno,
+}
+
+/// Strings as exec wants them: pointers with a null behind the last.
+pub struct Strings {
+    pointers: Vec<*const c_char>,
+    _owned: Vec<CString>, // what `pointers` points at; a CString's bytes do not move with it
+}
+
+impl Strings {
+    pub fn new(owned: Vec<CString>) -> Self {
+        let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, _owned: owned }
+    }
+}
+
+/// Room for a CPU mask of 8192 CPUs, the most that Linux can be built for on common machines.
+pub type CpuMask = [u64; 128];
+
+/// Everything the child needs, made ready before it exists. Descriptors 0, 1 and 2 must not be among those named.
+pub struct Plan<'a> {
+    /// The files to try to execute, in this order.
+    pub candidates: &'a [CString],
+    pub argv: &'a Strings,
+    pub env: &'a Strings,
+    /// stdin, stdout, stderr.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Where the child writes its `pid` line before it execs.
+    pub record: Option<BorrowedFd<'a>>,
+    pub directory: &'a CStr,
+    /// Soft and hard.
+    pub nofile: Option<(u64, u64)>,
+    pub cpus: Option<&'a CpuMask>,
+    pub user: Option<&'a User>,
+}
+
+/// A child that reached exec.
+pub struct Born {
+    pub pid: Pid,
+    pub start_time: u64,
+    pub pidfd: OwnedFd,
+}
+
+/// Memory that parent and child have in common while the child runs on it.
+struct Shared<'a> {
+    plan: &'a Plan<'a>,
+    start_time: u64,
+    failure: Option<Failure>,
+}
+
+/// Starts the child and returns once it execs or ends.
+///
+/// With the failure of a child that existed comes its pidfd: it has ended or is about to, and wants to be reaped.
+pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
+    let stack = Stack::new().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
+    let mut shared = Shared { plan, start_time: 0, failure: None };
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+
+    // A handler of ours must not run in the child, on our memory: every signal waits until the child has none left.
+    let before = set_signal_mask(!0);
+    // SAFETY: the stack is the child's alone, `shared` and what it refers to outlive the call, and this thread does not
+    // go on before the child has stopped using either (CLONE_VFORK). The child calls only what may be called there.
+    let pid = unsafe {
+        libc::clone(run, stack.top(), flags, ptr::from_mut(&mut shared).cast::<c_void>(), ptr::from_mut(&mut pidfd))
+    };
+    let errno = last_error();
+    set_signal_mask(before);
+
+    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
+        return Err((Failure { step: Step::Clone, errno }, None));
+    };
+    // SAFETY: clone succeeded, so it made this descriptor and nobody else knows of it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    match shared.failure {
+        Some(failure) => Err((failure, Some(pidfd))),
+        None => Ok(Born { pid, start_time: shared.start_time, pidfd }),
+    }
+}
+
+/// The `errno` of the last system call of this thread.
+pub fn last_error() -> Errno {
+    // SAFETY: the C library keeps it at this address for as long as the thread lives.
+    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+}
+
+extern "C" fn run(shared: *mut c_void) -> c_int {
+    // SAFETY: `start` passes its own `Shared` and does not touch it until this process has left its memory.
+    let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
+    let Err(failure) = attempt(shared.plan, &mut shared.start_time);
+    shared.failure = Some(failure);
+    // SAFETY: ends this process alone, and runs nothing of ours on the way.
+    unsafe {
+        libc::syscall(libc::SYS_exit_group, 127);
+        libc::_exit(127)
+    }
+}
+
+/// Becomes the program; comes back only if that failed.
+fn attempt(plan: &Plan<'_>, start_time: &mut u64) -> Result<Infallible, Failure> {
+    call(Step::Session, libc::SYS_setsid, [0; 5])?;
+    reset_signal_actions();
+    for (target, source) in plan.stdio.iter().enumerate() {
+        call(Step::Output, libc::SYS_dup3, [source.as_raw_fd() as usize, target, 0, 0, 0])?;
+    }
+    if let Some((soft, hard)) = plan.nofile {
+        let limit = [soft, hard]; // struct rlimit64
+        call(Step::Nofile, libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, address(&limit), 0, 0])?;
+    }
+    if let Some(mask) = plan.cpus {
+        call(Step::Cpu, libc::SYS_sched_setaffinity, [0, size_of_val(mask), address(mask), 0, 0])?;
+    }
+    call(Step::Directory, libc::SYS_chdir, [plan.directory.as_ptr() as usize, 0, 0, 0, 0])?;
+    *start_time = own_start_time()?;
+    if let Some(User { uid, gid, groups }) = plan.user {
+        let (uid, gid) = (*uid as usize, *gid as usize);
+        call(Step::User, libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0])?;
+        call(Step::User, libc::SYS_setresgid, [gid, gid, gid, 0, 0])?;
+        call(Step::User, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
+    }
+    let record = plan.record.map(|record| record.as_raw_fd() as usize);
+    close_all_but(record)?;
+    let none = 0u64;
+    call(
+        Step::Signals,
+        libc::SYS_rt_sigprocmask,
+        [libc::SIG_SETMASK as usize, address(&none), 0, size_of_val(&none), 0],
+    )?;
+    if let Some(record) = record {
+        write_record(record, *start_time)?;
+        call(Step::Record, libc::SYS_close, [record, 0, 0, 0, 0])?;
+    }
+    Err(Failure { step: Step::Exec, errno: execute(plan) })
+}
+
+/// Exec keeps what is ignored (as Rust does with SIGPIPE) and resets the rest; here all of it goes back to default.
+fn reset_signal_actions() {
+    let default = [0u64; 4]; // SIG_DFL, no flags, no mask, whatever order the machine has them in
+    for signal in 1..=64 {
+        // Refused for SIGKILL and SIGSTOP alone, which have no other action anyway.
+        let _ = call(Step::Signals, libc::SYS_rt_sigaction, [signal, address(&default), 0, size_of::<u64>(), 0]);
+    }
+}
+
+fn own_start_time() -> Result<u64, Failure> {
+    let step = Step::StartTime;
+    let path = c"/proc/self/stat".as_ptr() as usize;
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+    let file = call(step, libc::SYS_openat, [libc::AT_FDCWD as usize, path, flags, 0, 0])?;
+    let mut line = [0u8; 1024];
+    let length = call(step, libc::SYS_read, [file, line.as_mut_ptr() as usize, line.len(), 0, 0])?;
+    call(step, libc::SYS_close, [file, 0, 0, 0, 0])?;
+    let stat = line.get(..length).and_then(Stat::parse).ok_or(Failure { step, errno: Errno::INVAL })?;
+    Ok(stat.start_time)
+}
+
+/// Closes every descriptor from 3 on, except one.
+fn close_all_but(kept: Option<usize>) -> Result<(), Failure> {
+    let last = u32::MAX as usize;
+    let close = |from: usize, to: usize| match from <= to {
+        true => call(Step::Descriptors, libc::SYS_close_range, [from, to, 0, 0, 0]).map(drop),
+        false => Ok(()),
+    };
+    match kept {
+        Some(kept) => close(3, kept.wrapping_sub(1)).and_then(|()| close(kept.wrapping_add(1), last)),
+        None => close(3, last),
+    }
+}
+
+fn write_record(file: usize, start_time: u64) -> Result<(), Failure> {
+    let pid = call(Step::Record, libc::SYS_getpid, [0; 5])?;
+    let mut line = [0u8; 64]; // "pid " and two numbers of at most 20 digits each
+    let mut rest = &mut line[..];
+    // Formatting integers into a buffer allocates nothing and locks nothing.
+    let fits = writeln!(rest, "pid {pid} {start_time}").is_ok();
+    let left = rest.len();
+    let length = line.len().wrapping_sub(left);
+    let written = call(Step::Record, libc::SYS_write, [file, line.as_ptr() as usize, length, 0, 0])?;
+    // Half a record is none: what reads it could not tell whose process this is.
+    if fits && written == length { Ok(()) } else { Err(Failure { step: Step::Record, errno: Errno::IO }) }
+}
+
+/// Tries the candidates as `execvp` does: what is not there is passed over, what may not be run is remembered.
+fn execute(plan: &Plan<'_>) -> Errno {
+    let mut forbidden = None;
+    let mut last = Errno::NOENT;
+    for candidate in plan.candidates {
+        let [path, argv, env] =
+            [candidate.as_ptr() as usize, plan.argv.pointers.as_ptr() as usize, plan.env.pointers.as_ptr() as usize];
+        match call(Step::Exec, libc::SYS_execve, [path, argv, env, 0, 0]) {
+            Err(Failure { errno: Errno::ACCESS, .. }) => forbidden = Some(Errno::ACCESS),
+            Err(Failure { errno: errno @ (Errno::NOENT | Errno::NOTDIR), .. }) => last = errno,
+            Err(Failure { errno, .. }) => return errno,
+            Ok(_) => {} // a successful exec does not come back
+        }
+    }
+    forbidden.unwrap_or(last)
+}
+
+fn address<T: ?Sized>(value: &T) -> usize {
+    ptr::from_ref(value).cast::<c_void>() as usize
+}
+
+/// One bare system call; a negative result is the step's failure.
+fn call(step: Step, number: c_long, [a, b, c, d, e]: [usize; 5]) -> Result<usize, Failure> {
+    // SAFETY: the callers above pass descriptors, numbers, and addresses of values that outlive the call and are as long
+    // as they say. None of the calls touches memory beyond those.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+    usize::try_from(result).map_err(|_| Failure { step, errno: last_error() })
+}
+
+/// Sets the calling thread's mask and returns the one before. The bare call also reaches the two signals that the C
+/// library keeps for itself and leaves out of its own.
+fn set_signal_mask(mask: u64) -> u64 {
+    let mut before = 0u64;
+    let (new, old) = (address(&mask), ptr::from_mut(&mut before) as usize);
+    // SAFETY: both point at eight bytes, as the last argument says. It fails only for addresses or sizes that are wrong.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, old, size_of::<u64>()) };
+    before
+}
+
+/// Memory for the child to run on, with a page below it that catches an overflow.
+struct Stack {
+    base: *mut c_void,
+}
+
+impl Stack {
+    const GUARD: usize = 64 << 10; // a page, wherever pages are no larger than on today's machines
+    const SIZE: usize = Self::GUARD + (64 << 10);
+
+    fn new() -> Result<Self, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        // SAFETY: a new mapping, wherever the kernel has room.
+        let base = unsafe { libc::mmap(ptr::null_mut(), Self::SIZE, libc::PROT_NONE, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(last_error());
+        }
+        let stack = Self { base };
+        // SAFETY: the upper part of the mapping just made.
+        let open = unsafe {
+            libc::mprotect(base.byte_add(Self::GUARD), Self::SIZE - Self::GUARD, libc::PROT_READ | libc::PROT_WRITE)
+        };
+        if open == 0 { Ok(stack) } else { Err(last_error()) }
+    }
+
+    /// Its upper end: stacks grow down on every machine that this runs on.
+    fn top(&self) -> *mut c_void {
+        // SAFETY: one past the end of the mapping.
+        unsafe { self.base.byte_add(Self::SIZE) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and the child left it by exec or exit.
+        unsafe { libc::munmap(self.base, Self::SIZE) };
+    }
+}

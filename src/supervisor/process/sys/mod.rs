@@ -1,0 +1,12 @@
+//! The system calls that `rustix` does not have: every `unsafe` block of the crate is in this folder.
+//!
+//! [`child`] is what runs between clone and exec, [`user`] asks the user database, [`group`] signals a process group
+//! through a pidfd.
+#![allow(unsafe_code)]
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("watchpost supports 64-bit Linux only: the numbers of several system calls differ on 32-bit machines");
+
+pub(super) mod child;
+pub(super) mod group;
+pub(super) mod user;

@@ -499,10 +499,10 @@ impl State {
 
     fn revived(&mut self, name: NodeName, state: NodeState, pid: Option<u32>, now: Now, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get(&name) else { return };
-        let (ward, step, old) = (entry.ward, entry.place.step, entry.status.state);
+        let (ward, step, old, old_pid) = (entry.ward, entry.place.step, entry.status.state, entry.status.pid);
         let was_down = matches!(old, NodeState::Stopped | NodeState::Failed);
         self.notify_error(Some(name.clone()), "its supervisor panicked and was replaced".into(), now.wall);
-        if (old, entry.status.pid) != (state, pid) || matches!(step, Step::Stopping { .. }) {
+        if (old, old_pid) != (state, pid) || matches!(step, Step::Stopping { .. }) {
             self.report(NodeReport::found(name.clone(), state, pid), now, fx);
         }
         match self.nodes.get(&name).map(|entry| entry.place.step) {

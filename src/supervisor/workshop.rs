@@ -206,10 +206,9 @@ impl WardId {
 
 impl Benches {
     async fn hear_exits(self: Rc<Self>) {
-        loop {
-            for (key, exit) in self.exits.next().await {
-                self.died(WardId(key), exit);
-            }
+        // It fails only while the event loop itself ends.
+        while let Ok(exits) = self.exits.next().await {
+            exits.into_iter().for_each(|(key, exit)| self.died(WardId(key), exit));
         }
     }
 

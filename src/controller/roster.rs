@@ -1,0 +1,211 @@
+//! Who is needed, who is connected, and who is ready: the instances as the controller sees them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::bridge::{LinkId, Peer};
+use crate::message::agent::NotifyAgentHello;
+use crate::message::client::{InstanceStatus, LinkState};
+use crate::model::{Instance, InstanceName, Timestamp};
+
+/// Every instance that is needed or was ever connected.
+#[derive(Debug, Clone, Default)]
+pub struct Roster {
+    seats: BTreeMap<InstanceName, Seat>,
+    /// Links that stand, and who spoke on them once they said hello.
+    links: BTreeMap<LinkId, Caller>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, Default)]
+pub struct Seat {
+    /// As configured, if the cluster being managed needs it.
+    pub needed: Option<Instance>,
+    /// The link its agent said hello on.
+    pub link: Option<LinkId>,
+    /// It answered the welcome on this link.
+    pub ready: bool,
+    host: Option<IpAddr>,
+    dialled: Option<u16>,
+    version: Option<String>,
+    since: Option<Timestamp>,
+    reason: String,
+    /// The epoch of its agent's news, and the last number that arrived.
+    news: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Clone)]
+struct Caller {
+    peer: Peer,
+    instance: Option<InstanceName>,
+}
+
+/// What a hello means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hello {
+    /// It is welcome to talk. A link it had before, from the same run of the agent, is to be ended.
+    Accepted { seen: u64, former: Option<LinkId> },
+    /// Another agent sits there already; in words.
+    Refused(String),
+}
+
+impl Roster {
+    /// A link stands; who is at the other end is not known yet.
+    pub fn link_up(&mut self, link: LinkId, peer: Peer) {
+        self.links.insert(link, Caller { peer, instance: None });
+    }
+
+    /// A link is gone; whose it was, if it was anybody's.
+    pub fn link_down(&mut self, link: LinkId, reason: &str, now: Timestamp) -> Option<InstanceName> {
+        let name = self.links.remove(&link)?.instance?;
+        let seat = self.seats.get_mut(&name).filter(|seat| seat.link == Some(link))?;
+        (seat.link, seat.ready, seat.since) = (None, false, Some(now));
+        reason.clone_into(&mut seat.reason);
+        Some(name)
+    }
+
+    /// An agent said who it is.
+    pub fn hello(&mut self, link: LinkId, hello: &NotifyAgentHello, now: Timestamp) -> Hello {
+        let Some(caller) = self.links.get_mut(&link) else {
+            return Hello::Refused("its link is gone".into());
+        };
+        let seat = self.seats.entry(hello.instance.clone()).or_default();
+        let same_run = seat.news.is_some_and(|(epoch, _)| epoch == hello.epoch);
+        if let Some(first) = seat.link.filter(|first| *first != link && !same_run) {
+            let place = seat.host.map_or_else(|| "in this process".to_owned(), |host| format!("at {host}"));
+            let since = seat.since.unwrap_or_default();
+            return Hello::Refused(format!(
+                "instance `{}` is taken by an agent {place} since {since} (link {}): give this one another name",
+                hello.instance, first.0
+            ));
+        }
+        let former = seat.link.replace(link).filter(|former| *former != link);
+        caller.instance = Some(hello.instance.clone());
+        (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
+        (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
+        seat.reason.clear();
+        let seen = match seat.news {
+            Some((epoch, seen)) if epoch == hello.epoch => seen,
+            _ => 0,
+        };
+        seat.news = Some((hello.epoch, seen));
+        Hello::Accepted { seen, former }
+    }
+
+    /// Whose link it is, once it said hello and as long as it is the instance's present one.
+    pub fn speaker(&self, link: LinkId) -> Option<&InstanceName> {
+        let name = self.links.get(&link)?.instance.as_ref()?;
+        self.seats.get(name).filter(|seat| seat.link == Some(link)).map(|_| name)
+    }
+
+    /// The instance of that name.
+    pub fn get(&self, name: &InstanceName) -> Option<&Seat> {
+        self.seats.get(name)
+    }
+
+    /// The instance of that name.
+    pub fn get_mut(&mut self, name: &InstanceName) -> Option<&mut Seat> {
+        self.seats.get_mut(name)
+    }
+
+    /// The link to that instance, if it is connected.
+    pub fn link(&self, name: &InstanceName) -> Option<LinkId> {
+        self.seats.get(name).and_then(|seat| seat.link)
+    }
+
+    /// The cluster needs this instance.
+    pub fn need(&mut self, instance: &Instance) {
+        self.seats.entry(instance.name.clone()).or_default().needed = Some(instance.clone());
+    }
+
+    /// The cluster does not need it any more.
+    pub fn dispense_with(&mut self, name: &InstanceName) {
+        if let Some(seat) = self.seats.get_mut(name) {
+            (seat.needed, seat.ready) = (None, false);
+            if seat.link.is_none() {
+                self.seats.remove(name);
+            }
+        }
+    }
+
+    /// The instances that the cluster needs, as configured, sorted by name.
+    pub fn needed(&self) -> impl Iterator<Item = &Instance> {
+        self.seats.values().filter_map(|seat| seat.needed.as_ref())
+    }
+
+    /// The names of all connected instances.
+    pub fn connected(&self) -> BTreeSet<InstanceName> {
+        self.seats.iter().filter(|(_, seat)| seat.link.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether every needed instance answered the welcome.
+    pub fn all_ready(&self) -> bool {
+        self.seats.values().filter(|seat| seat.needed.is_some()).all(|seat| seat.ready)
+    }
+
+    /// The needed instances that did not answer the welcome, with what is known of the cause.
+    pub fn missing(&self) -> impl Iterator<Item = (&InstanceName, String)> {
+        self.seats.iter().filter(|(_, seat)| seat.needed.is_some() && !seat.ready).map(|(name, seat)| {
+            let cause = match (seat.link, seat.since, seat.reason.as_str()) {
+                (Some(_), ..) => "did not answer the welcome".to_owned(),
+                (None, None, _) => "never connected".to_owned(),
+                (None, Some(since), "") => format!("not connected since {since}"),
+                (None, Some(since), reason) => format!("not connected since {since}: {reason}"),
+            };
+            (name, cause)
+        })
+    }
+
+    /// Where agents were seen, for instances whose configuration does not say.
+    pub fn seen_hosts(&self) -> BTreeMap<InstanceName, IpAddr> {
+        self.seats.iter().filter_map(|(name, seat)| Some((name.clone(), seat.host?))).collect()
+    }
+
+    /// Notes the arrival of news number `seq`; what of it is new.
+    pub fn arrived(&mut self, name: &InstanceName, seq: u64) -> Arrival {
+        let Some((epoch, seen)) = self.seats.get_mut(name).and_then(|seat| seat.news.as_mut()) else {
+            return Arrival::Known;
+        };
+        if seq <= *seen {
+            return Arrival::Known;
+        }
+        let missed = seq - *seen - 1;
+        *seen = seq;
+        Arrival::New { epoch: *epoch, missed }
+    }
+
+    /// What arrived of that instance's news last.
+    pub fn news(&self, name: &InstanceName) -> Option<(u64, u64)> {
+        self.seats.get(name).and_then(|seat| seat.news)
+    }
+
+    /// Every instance as people see it, sorted by name.
+    pub fn statuses(&self) -> Vec<InstanceStatus> {
+        self.seats.iter().map(|(name, seat)| seat.status(name)).collect()
+    }
+}
+
+/// What the number of a piece of news says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It came before.
+    Known,
+    /// It is new, and `missed` numbers before it never came and never will.
+    New { epoch: u64, missed: u64 },
+}
+
+impl Seat {
+    fn status(&self, name: &InstanceName) -> InstanceStatus {
+        let configured = self.needed.as_ref();
+        InstanceStatus {
+            name: name.clone(),
+            host: self.host.or_else(|| configured.and_then(|instance| instance.host)),
+            port: self.dialled.or_else(|| configured.and_then(|instance| instance.port)),
+            needed: configured.is_some(),
+            link: if self.link.is_some() { LinkState::Up } else { LinkState::Lost },
+            since: self.since,
+            version: self.version.clone(),
+            reason: self.reason.clone(),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::time::Duration;
 
 use super::stat::{Stat, is_gone};
 
@@ -11,6 +12,9 @@ const MARKER: &[u8] = b"WATCHPOST_NODE=";
 
 /// The kernel lets an environment grow to no more, in bytes; a process may point it at more of its memory.
 const LONGEST_ENVIRONMENT: u64 = 6 << 20;
+
+/// How long a process may be in the middle of exec, where its environment seems empty, in milliseconds.
+const EXEC_PATIENCE: u32 = 50;
 
 /// What a process's environment says of the node it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,18 +160,29 @@ fn or_none(list: io::Result<Vec<u32>>) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Looks into the environment of a process.
 fn mark(pid: u32, marker: &str) -> Mark {
-    let mut environment = Vec::new();
-    let read = File::open(format!("/proc/{pid}/environ"))
-        .and_then(|file| file.take(LONGEST_ENVIRONMENT).read_to_end(&mut environment));
-    if read.is_err() {
-        return Mark::None; // gone, or not ours to read: then its session has to tell
-    }
+    let environment = environment(pid);
     match environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARKER)) {
         Some(value) if value == marker.as_bytes() => Mark::Ours,
         Some(_) => Mark::Foreign,
         None => Mark::None,
     }
+}
+
+/// Empty if the process is gone, or not ours to look into: then its session has to tell.
+fn environment(pid: u32) -> Vec<u8> {
+    let mut environment = Vec::new();
+    for _ in 0..EXEC_PATIENCE {
+        let read = File::open(format!("/proc/{pid}/environ"))
+            .and_then(|file| file.take(LONGEST_ENVIRONMENT).read_to_end(&mut environment));
+        let half_made = || matches!(Stat::of(pid), Ok(Some(Stat { is_half_made: true, .. })));
+        if read.is_err() || !environment.is_empty() || !half_made() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    environment
 }
 
 #[cfg(test)]
@@ -221,7 +236,7 @@ mod tests {
 
     fn family(members: &[(u32, u32, u32, Mark)]) -> Family {
         let member = |&(pid, parent, session, mark): &_| {
-            let stat = Stat { state: b'S', parent, session, start_time: u64::from(pid) * 100 };
+            let stat = Stat { state: b'S', parent, session, start_time: u64::from(pid) * 100, is_half_made: false };
             (pid, Relative { stat, mark })
         };
         Family { members: members.iter().map(member).collect(), session: Some(7) }

@@ -36,7 +36,7 @@ impl Process {
     ///
     /// How it ends can be told only if the kernel keeps that for those who are not its parent.
     pub fn adopt(pid: u32, start_time: u64) -> io::Result<Option<Self>> {
-        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        let Some(number) = number(pid) else {
             return Ok(None);
         };
         // First hold on to whoever has the number, then ask who that is: the other way round it could change between.
@@ -110,6 +110,11 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// `None` for 0 and for what is too large to be a pid.
+pub(super) fn number(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 /// Waits for a child of ours that is about to end by itself, and forgets how.

@@ -1,11 +1,11 @@
 //! Which children of ours are nodes' leaders that nobody reaped yet.
 //!
-//! [`Exits`](super::Exits) reaps leaders, another part reaps strays. Both are children of this process, and a
+//! [`Exits`](super::Exits) reaps leaders, [`tree`](super::tree) reaps strays. Both are children of this process, and a
 //! status can be fetched only once; this is how the latter keeps its hands off the former, from before a leader's pid
 //! is known until its status was fetched.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::process::Pid;
 
@@ -63,5 +63,18 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         Cradle::open().leave(self.pid);
+    }
+}
+
+/// While one exists, no leader is born and none reaped: who is one now stays one.
+pub(super) struct Census(RwLockWriteGuard<'static, Mutex<BTreeSet<i32>>>);
+
+impl Census {
+    pub fn open() -> Self {
+        Self(LEADERS.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn is_leader(&mut self, pid: Pid) -> bool {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).contains(&pid.as_raw_pid())
     }
 }

@@ -1,7 +1,7 @@
 //! Processes: the only place that knows Unix, and Linux at that.
 //!
 //! [`spawn`] starts one in a session of its own, [`Process`] names one so that a signal can never hit another,
-//! [`Exits`] tells when any of many ends and how. [`identity`] says
+//! [`Exits`] tells when any of many ends and how, [`tree`] clears away what a node leaves behind. [`identity`] says
 //! which boot and which pid namespace a pid belongs to; [`limits`] makes room for a descriptor per node.
 //!
 //! A pid is a number that comes back; a pidfd is not. So every signal goes through a pidfd, and a number is used only
@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 mod exits;
+mod family;
 mod handle;
 pub mod identity;
 mod leaders;
@@ -18,6 +19,7 @@ mod stat;
 mod sys;
 #[cfg(test)]
 mod testing;
+pub mod tree;
 
 pub use exits::Exits;
 pub use handle::Process;

@@ -340,8 +340,9 @@ mod tests {
     #[test]
     fn the_limit_on_open_files_is_set_back() {
         let home = tempfile::tempdir().unwrap();
+        let ours: Vec<_> = (0..150).map(|_| File::open("/dev/null").unwrap()).collect();
         let program = Program { nofile: Some((99, 100)), ..script(home.path(), "ulimit -Sn; ulimit -Hn") };
-        assert_eq!(output(&program), "99\n100\n");
+        assert_eq!(output(&program), "99\n100\n", "though we have {} files open", ours.len());
     }
 
     #[test]
@@ -464,6 +465,18 @@ mod tests {
         let said = fs::read_to_string(home.path().join("stdout")).unwrap();
         let stat = said.strip_prefix(&line).expect("the line was there when the program began");
         assert_eq!(stat.rsplit(')').next().unwrap().split(' ').nth(20).unwrap(), process.start_time().to_string());
+    }
+
+    #[test]
+    fn the_start_time_is_the_one_that_proc_shows_whenever_in_a_tick_it_is_born() {
+        let home = tempfile::tempdir().unwrap();
+        for _ in 0..300 {
+            let process = spawn(&script(home.path(), "exec sleep 1000"), None).unwrap();
+            let shown = super::super::identity::start_time(process.pid()).unwrap();
+            assert_eq!(Some(process.start_time()), shown);
+            process.kill().unwrap();
+            finish(&process);
+        }
     }
 
     #[test]

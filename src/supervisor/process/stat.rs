@@ -11,6 +11,9 @@ pub(super) struct Stat {
     pub session: u32,
     /// Clock ticks since boot; with the pid it names a process for good, within one boot.
     pub start_time: u64,
+    /// It has memory, and nothing in it that could be its environment: in the middle of exec. Also so of a process that
+    /// we may not look into.
+    pub is_half_made: bool,
 }
 
 impl Stat {
@@ -34,7 +37,9 @@ impl Stat {
         let parent = u32::try_from(number(fields.next()?)?).ok()?; // field 4
         let session = u32::try_from(number(fields.nth(1)?)?).ok()?; // field 6
         let start_time = number(fields.nth(15)?)?; // field 22
-        Some(Self { state, parent, session, start_time })
+        let memory = number(fields.next()?)?; // field 23
+        let environment_end = number(fields.nth(27)?)?; // field 51
+        Some(Self { state, parent, session, start_time, is_half_made: memory != 0 && environment_end == 0 })
     }
 
     /// Whether it is over: nothing runs any more, only its status may still be there.
@@ -58,18 +63,29 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_blanks_misleads_nobody() {
-        let line = b"7 (a) S 9 (b) Z 3 7 6 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 100 200 18446744073709551615\n";
-        assert_eq!(Stat::parse(line), Some(Stat { state: b'Z', parent: 3, session: 6, start_time: 4711 }));
+        let line = line("(a) S 9 (b)", 100, 5);
+        let want = Stat { state: b'Z', parent: 3, session: 6, start_time: 4711, is_half_made: false };
+        assert_eq!(Stat::parse(line.as_bytes()), Some(want));
+    }
+
+    #[test]
+    fn memory_without_an_environment_is_half_made() {
+        let half_made = |memory, environment_end| {
+            Stat::parse(line("(sh)", memory, environment_end).as_bytes()).unwrap().is_half_made
+        };
+        assert!(half_made(100, 0));
+        assert!(!half_made(100, 5));
+        assert!(!half_made(0, 0), "a zombie");
     }
 
     #[test]
     fn a_line_that_breaks_off_is_refused() {
-        let line = b"7 (sh) S 3 7 6 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 100";
-        let start_time_ends = line.len() - " 100".len();
-        for end in 0..start_time_ends - "4711".len() {
-            assert_eq!(Stat::parse(&line[..end]), None, "the first {end} bytes");
+        let line = line("(sh)", 100, 5);
+        let needed = line.trim_end().len() - " 0".len();
+        for end in 0..needed {
+            assert_eq!(Stat::parse(&line.as_bytes()[..end]), None, "the first {end} bytes");
         }
-        assert_eq!(Stat::parse(line).map(|stat| stat.start_time), Some(4711));
+        assert!(Stat::parse(&line.as_bytes()[..needed]).is_some());
     }
 
     #[test]
@@ -77,5 +93,10 @@ mod tests {
         let stat = Stat::of(std::process::id()).unwrap().unwrap();
         assert_eq!(stat.parent, std::os::unix::process::parent_id());
         assert!(!stat.is_dead());
+    }
+
+    fn line(name: &str, memory: u64, environment_end: u64) -> String {
+        let [counters, places] = ["1 2 3 4 5 6 7 8 20 0 1 0", &["9"; 27].join(" ")].map(String::from);
+        format!("7 {name} Z 3 7 6 0 -1 4194304 {counters} 4711 {memory} {places} {environment_end} 0\n")
     }
 }

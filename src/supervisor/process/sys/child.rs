@@ -68,7 +68,7 @@ pub struct Plan<'a> {
     pub env: &'a Strings,
     /// stdin, stdout, stderr.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Where the child writes its `pid` line before it execs.
+    /// Where the child writes its `pid` line before it execs; closes at exec.
     pub record: Option<BorrowedFd<'a>>,
     pub directory: &'a CStr,
     /// Soft and hard.
@@ -84,9 +84,32 @@ pub struct Born {
     pub pidfd: OwnedFd,
 }
 
+/// A clock tick, counted as the kernel counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tick {
+    since_boot: u64,
+    per_second: u64,
+}
+
+impl Tick {
+    fn now(per_second: u64) -> Result<Self, Failure> {
+        let step = Step::StartTime;
+        let mut time = [0u64; 2]; // struct timespec: seconds, nanoseconds
+        // The bare call and not the vDSO's copy: it reads the very clock that a birth is noted by.
+        let time_at = time.as_mut_ptr() as usize;
+        call(step, libc::SYS_clock_gettime, [libc::CLOCK_BOOTTIME as usize, time_at, 0, 0, 0])?;
+        let [seconds, nanoseconds] = time;
+        let nanoseconds = seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds);
+        let length = 1_000_000_000u64.checked_div(per_second);
+        let since_boot = length.and_then(|length| nanoseconds.checked_div(length));
+        Ok(Self { since_boot: since_boot.ok_or(Failure { step, errno: Errno::INVAL })?, per_second })
+    }
+}
+
 /// Memory that parent and child have in common while the child runs on it.
 struct Shared<'a> {
     plan: &'a Plan<'a>,
+    before_birth: Tick,
     start_time: u64,
     failure: Option<Failure>,
 }
@@ -96,7 +119,10 @@ struct Shared<'a> {
 /// With the failure of a child that existed comes its pidfd: it has ended or is about to, and wants to be reaped.
 pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
     let stack = Stack::new().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
-    let mut shared = Shared { plan, start_time: 0, failure: None };
+    // SAFETY: asks for a constant of the machine; a failure is no tick length and refused as such.
+    let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(0);
+    let before_birth = Tick::now(ticks_per_second).map_err(|failure| (failure, None))?;
+    let mut shared = Shared { plan, before_birth, start_time: 0, failure: None };
     let mut pidfd: RawFd = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
 
@@ -130,7 +156,7 @@ pub fn last_error() -> Errno {
 extern "C" fn run(shared: *mut c_void) -> c_int {
     // SAFETY: `start` passes its own `Shared` and does not touch it until this process has left its memory.
     let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
-    let Err(failure) = attempt(shared.plan, &mut shared.start_time);
+    let Err(failure) = attempt(shared.plan, shared.before_birth, &mut shared.start_time);
     shared.failure = Some(failure);
     // SAFETY: ends this process alone, and runs nothing of ours on the way.
     unsafe {
@@ -140,12 +166,13 @@ extern "C" fn run(shared: *mut c_void) -> c_int {
 }
 
 /// Becomes the program; comes back only if that failed.
-fn attempt(plan: &Plan<'_>, start_time: &mut u64) -> Result<Infallible, Failure> {
+fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<Infallible, Failure> {
     call(Step::Session, libc::SYS_setsid, [0; 5])?;
     reset_signal_actions();
     for (target, source) in plan.stdio.iter().enumerate() {
         call(Step::Output, libc::SYS_dup3, [source.as_raw_fd() as usize, target, 0, 0, 0])?;
     }
+    *start_time = own_start_time(before_birth)?; // may open a file, so it comes before a lower limit
     if let Some((soft, hard)) = plan.nofile {
         let limit = [soft, hard]; // struct rlimit64
         call(Step::Nofile, libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, address(&limit), 0, 0])?;
@@ -154,7 +181,6 @@ fn attempt(plan: &Plan<'_>, start_time: &mut u64) -> Result<Infallible, Failure>
         call(Step::Cpu, libc::SYS_sched_setaffinity, [0, size_of_val(mask), address(mask), 0, 0])?;
     }
     call(Step::Directory, libc::SYS_chdir, [plan.directory.as_ptr() as usize, 0, 0, 0, 0])?;
-    *start_time = own_start_time()?;
     if let Some(User { uid, gid, groups }) = plan.user {
         let (uid, gid) = (*uid as usize, *gid as usize);
         call(Step::User, libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0])?;
@@ -162,7 +188,7 @@ fn attempt(plan: &Plan<'_>, start_time: &mut u64) -> Result<Infallible, Failure>
         call(Step::User, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
     }
     let record = plan.record.map(|record| record.as_raw_fd() as usize);
-    close_all_but(record)?;
+    drop_descriptors(record)?;
     let none = 0u64;
     call(
         Step::Signals,
@@ -171,7 +197,6 @@ fn attempt(plan: &Plan<'_>, start_time: &mut u64) -> Result<Infallible, Failure>
     )?;
     if let Some(record) = record {
         write_record(record, *start_time)?;
-        call(Step::Record, libc::SYS_close, [record, 0, 0, 0, 0])?;
     }
     Err(Failure { step: Step::Exec, errno: execute(plan) })
 }
@@ -185,7 +210,18 @@ fn reset_signal_actions() {
     }
 }
 
-fn own_start_time() -> Result<u64, Failure> {
+/// The start time of this process as `/proc/self/stat` tells it.
+///
+/// That file costs a tenth of a whole start. But the kernel notes the time of birth to the nanosecond and shows it in
+/// ticks, so a tick that began before the birth and still lasts is the one.
+fn own_start_time(before_birth: Tick) -> Result<u64, Failure> {
+    match Tick::now(before_birth.per_second)? {
+        now if now == before_birth => Ok(now.since_boot),
+        _ => start_time_in_proc(),
+    }
+}
+
+fn start_time_in_proc() -> Result<u64, Failure> {
     let step = Step::StartTime;
     let path = c"/proc/self/stat".as_ptr() as usize;
     let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
@@ -197,15 +233,23 @@ fn own_start_time() -> Result<u64, Failure> {
     Ok(stat.start_time)
 }
 
-/// Closes every descriptor from 3 on, except one.
-fn close_all_but(kept: Option<usize>) -> Result<(), Failure> {
+/// Sees to it that no descriptor from 3 on reaches the program.
+///
+/// Marking is better than closing: the kernel then closes them while our thread already goes on, which matters to a
+/// process that holds a descriptor for each of a thousand nodes.
+fn drop_descriptors(record: Option<usize>) -> Result<(), Failure> {
     let last = u32::MAX as usize;
+    match call(Step::Descriptors, libc::SYS_close_range, [3, last, libc::CLOSE_RANGE_CLOEXEC as usize, 0, 0]) {
+        Err(Failure { errno: Errno::INVAL, .. }) => {} // Linux before 5.11
+        result => return result.map(drop),
+    }
     let close = |from: usize, to: usize| match from <= to {
         true => call(Step::Descriptors, libc::SYS_close_range, [from, to, 0, 0, 0]).map(drop),
         false => Ok(()),
     };
-    match kept {
-        Some(kept) => close(3, kept.wrapping_sub(1)).and_then(|()| close(kept.wrapping_add(1), last)),
+    match record {
+        // It closes itself at exec, as `Plan` asks.
+        Some(record) => close(3, record.wrapping_sub(1)).and_then(|()| close(record.wrapping_add(1), last)),
         None => close(3, last),
     }
 }
@@ -297,5 +341,24 @@ impl Drop for Stack {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and the child left it by exec or exit.
         unsafe { libc::munmap(self.base, Self::SIZE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_time_that_the_clock_cannot_tell_is_read_from_proc() {
+        let real = Stat::of(std::process::id()).unwrap().unwrap().start_time;
+        let long_ago = Tick { since_boot: 0, per_second: 100 };
+        assert_eq!(own_start_time(long_ago), Ok(real));
+    }
+
+    #[test]
+    fn a_tick_of_no_length_is_refused() {
+        for per_second in [0, u64::MAX] {
+            assert_eq!(Tick::now(per_second), Err(Failure { step: Step::StartTime, errno: Errno::INVAL }));
+        }
     }
 }

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod bridge;
 pub mod controller;
+mod hint;
 pub mod launch;
 pub mod message;
 pub mod model;

@@ -1,5 +1,6 @@
 //! Nouns: the data that every station speaks of, checked once where it enters and trusted after.
 
+pub mod cluster_file;
 pub mod configuration;
 pub mod name;
 pub mod status;

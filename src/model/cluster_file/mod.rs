@@ -1,0 +1,213 @@
+//! Cluster files: a [`Configuration`] as people write it, in the INI form of zeek-client's `cluster.cfg`.
+//!
+//! Every file that zeek-client reads means the same here, but for the keys that it would only warn of: they are
+//! refused. Keys for programs other than Zeek are added. `config/cluster-example.cfg` shows them all.
+
+mod lines;
+mod read;
+mod render;
+mod words;
+
+use std::fmt;
+
+pub use render::render;
+
+use super::{Configuration, ConfigurationId};
+
+/// A cluster of small shell loops that runs on any Linux machine with nothing installed.
+pub const LAB: &str = include_str!("../../../config/lab.cfg");
+
+/// The longest cluster file that is read, in bytes.
+pub const MAX_BYTES: usize = 16 << 20;
+
+/// How many complaints are kept: a wrong file is not a cluster file, and people mend the first few anyway.
+const MAX_COMPLAINTS: usize = 100;
+
+/// Reads the cluster file `file`, whose content is `text`, as the configuration `id`.
+///
+/// Nodes that name no instance belong to `agent-<hostname>`. What comes back is not yet checked as a whole: see
+/// [`crate::plan::validate()`].
+pub fn parse(
+    file: &str,
+    text: impl AsRef<[u8]>,
+    id: ConfigurationId,
+    hostname: &str,
+) -> Result<Configuration, ClusterFileError> {
+    let mut complaints = Complaints::default();
+    let configuration = match readable(text.as_ref()) {
+        Ok(text) => Some(read::configuration(&lines::sections(text, &mut complaints), id, hostname, &mut complaints)),
+        Err(complaint) => {
+            complaints.add(complaint);
+            None
+        }
+    };
+    let Complaints { mut kept, more } = complaints;
+    kept.sort_by_key(|complaint| complaint.line);
+    match configuration {
+        Some(configuration) if kept.is_empty() => Ok(configuration),
+        _ => Err(ClusterFileError { file: file.to_owned(), complaints: kept, more }),
+    }
+}
+
+/// The text, without the mark that some editors put before it.
+fn readable(bytes: &[u8]) -> Result<&str, Complaint> {
+    if bytes.len() > MAX_BYTES {
+        return Err(Complaint::at(1, format!("the file has {} bytes, more than the {MAX_BYTES} allowed", bytes.len())));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        Complaint::at(line, "the line is not UTF-8: save the file in that encoding")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Everything that is wrong with a cluster file, one complaint a line when shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ClusterFileError {
+    /// The file, as it was named.
+    pub file: String,
+    /// Sorted by line; never empty.
+    pub complaints: Vec<Complaint>,
+    /// How many complaints there are beside these.
+    pub more: usize,
+}
+
+impl fmt::Display for ClusterFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, complaint) in self.complaints.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}:{complaint}", self.file)?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "\n{}: {more} more complaints", self.file),
+        }
+    }
+}
+
+/// One thing that is wrong with a cluster file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// Counted from 1.
+    pub line: usize,
+    /// The section concerned, without its brackets.
+    pub section: Option<String>,
+    /// The key concerned.
+    pub key: Option<String>,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl Complaint {
+    fn at(line: usize, what: impl Into<String>) -> Self {
+        Self { line, section: None, key: None, what: what.into() }
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.line)?;
+        if let Some(section) = &self.section {
+            write!(f, " [{section}]")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, " {key}")?;
+        }
+        if self.section.is_some() || self.key.is_some() {
+            f.write_str(":")?;
+        }
+        write!(f, " {}", self.what)
+    }
+}
+
+/// Complaints as they are found, as many as anybody reads.
+#[derive(Default)]
+struct Complaints {
+    kept: Vec<Complaint>,
+    more: usize,
+}
+
+impl Complaints {
+    fn add(&mut self, complaint: Complaint) {
+        match self.kept.len() < MAX_COMPLAINTS {
+            true => self.kept.push(complaint),
+            false => self.more += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{PortRules, validate};
+
+    /// Reads `text` as `c.cfg` on the machine `host`.
+    pub fn read(text: &str) -> Result<Configuration, ClusterFileError> {
+        parse("c.cfg", text, ConfigurationId::new("1").unwrap(), "host")
+    }
+
+    /// What is complained of in `text`, line by line.
+    pub fn complaints(text: &str) -> Vec<String> {
+        read(text).unwrap_err().to_string().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_lab_runs_as_it_is() {
+        let lab = read(LAB).unwrap();
+        assert!(lab.nodes.len() >= 4);
+        assert!(lab.nodes.iter().all(|node| !node.command.is_empty()));
+        assert_eq!(validate(&lab, &PortRules::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_example_shows_every_key() {
+        let text = include_str!("../../../config/cluster-example.cfg");
+        let example = read(text).unwrap();
+        assert_eq!(validate(&example, &PortRules::default()), Vec::<String>::new());
+        for key in read::KEYS {
+            let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")));
+            assert!(shown, "the example does not show `{key}`");
+        }
+    }
+
+    #[test]
+    fn every_complaint_comes_at_once_sorted_by_line() {
+        let text = "stray\n[w1]\nrole = wroker\nprot = 1\nport = 70000\n[w 2]\nrole = worker\n[w1]\n[w3]\nrole = none\n\
+                    ROLE = none\nenv = A\nscripts = 'a";
+        assert_eq!(
+            complaints(text),
+            [
+                "c.cfg:1: `stray` stands before the first section: begin one with a line such as [worker-1]",
+                "c.cfg:3: [w1] role: `wroker` is not a role: did you mean `worker`?",
+                "c.cfg:4: [w1] prot: is not a key of a node: did you mean `port`?",
+                "c.cfg:5: [w1] port: `70000` is not a port: write a number from 1 to 65535",
+                "c.cfg:6: [w 2]: node name `w 2` may hold only letters, digits and . _ - @ : +",
+                "c.cfg:8: [w1]: begins for the second time, after line 2: make it one section",
+                "c.cfg:11: [w3] role: is given for the second time, after line 10: remove one",
+                "c.cfg:12: [w3] env: `A` is not of the form NAME=VALUE",
+                "c.cfg:13: [w3] scripts: the quote ' is never closed",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_throughout_is_not_repeated_in_full() {
+        let error = read(&"x\n".repeat(100_000)).unwrap_err();
+        assert_eq!((error.complaints.len(), error.more), (100, 99_900));
+        assert!(error.to_string().ends_with("\nc.cfg: 99900 more complaints"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_by_line() {
+        let error = parse("c.cfg", b"# fine\n[a]\n\xff", ConfigurationId::new("1").unwrap(), "h").unwrap_err();
+        assert_eq!(error.to_string(), "c.cfg:3: the line is not UTF-8: save the file in that encoding");
+        assert!(read("\u{feff}[w]\nrole = none").is_ok());
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused_unread() {
+        let error = read(&"#".repeat(MAX_BYTES + 1)).unwrap_err();
+        assert_eq!(error.to_string(), "c.cfg:1: the file has 16777217 bytes, more than the 16777216 allowed");
+    }
+}

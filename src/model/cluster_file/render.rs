@@ -1,0 +1,139 @@
+//! A configuration becomes a cluster file again.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+use humantime::format_duration;
+
+use super::words::{join, quote};
+use crate::model::{Configuration, Node, Ready, ReadyBy, RestartMode, RestartPolicy};
+
+/// Writes `configuration` as a cluster file, in the form in which zeek-client prints one.
+///
+/// Instances and nodes come sorted by name, keys that have their default are left out. What
+/// [`crate::plan::validate()`] does not complain of reads back as it was, but for three things that a file does not
+/// tell: the order, the id, and the address of an instance that is not dialled.
+pub fn render(configuration: &Configuration) -> String {
+    let mut text = String::new();
+    let Configuration { id: _, instances, nodes } = configuration;
+    if !instances.is_empty() {
+        let lines: BTreeMap<_, _> = instances
+            .iter()
+            .map(|instance| {
+                let line = match (instance.host, instance.port) {
+                    (Some(host), Some(port)) => {
+                        format!("{} = {}", instance.name, std::net::SocketAddr::new(host, port))
+                    }
+                    // Without the sign the colon would part name and address.
+                    _ if instance.name.as_str().contains(':') => format!("{} =", instance.name),
+                    _ => instance.name.to_string(),
+                };
+                (&instance.name, line)
+            })
+            .collect();
+        text.push_str("[instances]\n");
+        lines.values().for_each(|line| add(&mut text, line));
+        text.push('\n');
+    }
+    let sorted: BTreeMap<_, _> = nodes.iter().map(|node| (&node.name, node)).collect();
+    for node in sorted.into_values() {
+        add(&mut text, format_args!("[{}]", node.name));
+        for (key, value) in entries(node) {
+            add(&mut text, format_args!("{key} = {}", value.replace('%', "%%")));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn add(text: &mut String, line: impl Display) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{line}");
+}
+
+/// The keys of a node that are not at their default: zeek-client's in its order, then ours.
+fn entries(node: &Node) -> Vec<(&'static str, String)> {
+    let Node { restart, ready, .. } = node;
+    let (restart_default, ready_default) = (RestartPolicy::default(), Ready::default());
+    let grace_default = Node::new(node.name.clone(), node.instance.clone(), node.role).stop_grace;
+    let number = |number: Option<u16>| number.map(|number| number.to_string());
+    let time = |time, default| (time != default).then(|| format_duration(time).to_string());
+    let list = |line: String| (!line.is_empty()).then_some(line);
+
+    [
+        ("instance", Some(node.instance.to_string())),
+        ("role", Some(node.role.as_str().to_uppercase())),
+        ("port", number(node.port)),
+        ("scripts", list(join(&node.scripts))),
+        ("interface", node.interface.clone()),
+        ("cpu_affinity", node.cpu_affinity.map(|cpu| cpu.to_string())),
+        ("env", list(assignments(&node.env))),
+        ("metrics_port", number(node.metrics_port)),
+        ("options", list(assignments(&node.options))),
+        ("command", list(join(&node.command))),
+        ("directory", node.directory.clone()),
+        ("user", node.user.clone()),
+        ("restart", (restart.mode != restart_default.mode).then(|| mode(restart.mode).to_owned())),
+        ("restart_delay", time(restart.delay, restart_default.delay)),
+        ("restart_max_delay", time(restart.max_delay, restart_default.max_delay)),
+        ("restart_stable", time(restart.stable, restart_default.stable)),
+        ("restart_limit", (restart.limit != restart_default.limit).then(|| restart.limit.to_string())),
+        ("restart_window", time(restart.window, restart_default.window)),
+        ("ready", (ready.by != ready_default.by).then(|| sign(&ready.by))),
+        ("ready_within", time(ready.within, ready_default.within)),
+        ("stop_grace", time(node.stop_grace, grace_default)),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
+    .collect()
+}
+
+/// `NAME=VALUE ...`, with quotes around the value alone, as zeek-client has them.
+fn assignments(pairs: &BTreeMap<String, String>) -> String {
+    let pair = |(name, value): (&String, &String)| match value.is_empty() {
+        true => format!("{}=", quote(name)),
+        false => format!("{}={}", quote(name), quote(value)),
+    };
+    pairs.iter().map(pair).collect::<Vec<_>>().join(" ")
+}
+
+fn sign(by: &ReadyBy) -> String {
+    match by {
+        ReadyBy::Settle(time) => format!("settle {}", format_duration(*time)),
+        ReadyBy::Port(port) => format!("port {port}"),
+    }
+}
+
+/// The restart mode as cluster files write it.
+pub(super) fn mode(mode: RestartMode) -> &'static str {
+    match mode {
+        RestartMode::Always => "always",
+        RestartMode::OnFailure => "on-failure",
+        RestartMode::Never => "never",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::read;
+    use super::*;
+
+    #[test]
+    fn the_form_is_that_of_zeek_client() {
+        let text = "[instances]\nb = [::1]:5\na:1 =\nA\n[w]\ninstance = A\nenv = X='1 2' Y=%%\nrole = worker\n\
+                    metrics_port = 9000\nscripts = 'b c' a\n[m]\nrole = manager\ninstance = b\nport = 2200\n\
+                    stop_grace = 10s\nready = settle 2s\nrestart = never\ncommand = sh -c 'say \"hi\"'\n";
+        let want = "[instances]\nA\na:1 =\nb = [::1]:5\n\n\
+                    [m]\ninstance = b\nrole = MANAGER\nport = 2200\ncommand = sh -c \"say \\\"hi\\\"\"\nrestart = never\n\
+                    ready = settle 2s\n\n\
+                    [w]\ninstance = A\nrole = WORKER\nscripts = a \"b c\"\nenv = X=\"1 2\" Y=%%\nmetrics_port = 9000\n\n";
+        let once = render(&read(text).unwrap());
+        assert_eq!(once, want);
+        assert_eq!(render(&read(&once).unwrap()), want);
+    }
+
+    #[test]
+    fn nothing_is_an_empty_file() {
+        assert_eq!(render(&read("").unwrap()), "");
+    }
+}

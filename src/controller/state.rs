@@ -484,16 +484,20 @@ impl State {
     // --- what agents say ---
 
     fn mail(&mut self, link: LinkId, messages: Vec<ToController>, now: Now, fx: &mut Vec<Effect>) {
-        let before = self.roster.speaker(link).cloned().and_then(|name| self.roster.news(&name));
+        // Nobody speaks before a hello, nor on a former link of an agent that has a newer one.
+        let mut from = self.roster.speaker(link).cloned();
+        let before = from.as_ref().and_then(|name| self.roster.news(name));
         for message in messages {
-            match (message, self.roster.speaker(link).cloned()) {
-                (ToController::NotifyAgentHello(hello), _) => self.hello(link, &hello, now, fx),
-                (message, Some(from)) => self.heard(&from, message, now, fx),
-                // Nobody yet, or no longer: a former link of an agent that has a newer one.
+            match (message, &from) {
+                (ToController::NotifyAgentHello(hello), _) => {
+                    self.hello(link, &hello, now, fx);
+                    from = self.roster.speaker(link).cloned();
+                }
+                (message, Some(from)) => self.heard(from, message, now, fx),
                 (_, None) => {}
             }
         }
-        let after = self.roster.speaker(link).cloned().and_then(|name| self.roster.news(&name));
+        let after = from.as_ref().and_then(|name| self.roster.news(name));
         if let Some((epoch, seq)) = after.filter(|_| before.is_some() && before != after) {
             fx.push(Effect::Send(link, NewsReceived { epoch, seq }.into()));
         }
@@ -889,10 +893,10 @@ fn deployed(
     }
 }
 
-/// By instance, then by node; what speaks for the whole goes last.
+/// By node, then what speaks for an instance, then what speaks for the whole.
 fn sorted(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
     let key = |outcome: &Outcome| {
-        (outcome.node.is_none(), outcome.instance.is_none(), outcome.instance.clone(), outcome.node.clone())
+        (outcome.node.is_none(), outcome.node.clone(), outcome.instance.is_none(), outcome.instance.clone())
     };
     outcomes.sort_by_cached_key(key);
     outcomes

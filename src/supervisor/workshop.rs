@@ -348,7 +348,6 @@ impl Hands {
             true => tree::sweep(&marker, leader.pid),
             false => tree::sweep_all(&marker, leader.pid),
         }
-        .map(drop)
     }
 }
 

@@ -1,0 +1,298 @@
+//! The controller's actor: clients' requests and agents' mail in, answers and news out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use actix::fut::wrap_future;
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle,
+};
+use tokio::sync::oneshot;
+
+use super::observers::{Log, Observers};
+use super::state::{Effect, Event, Rules, State, Ticket};
+use super::store::{Save, StoreError, StoreThread, Stored};
+use crate::bridge::{EndLink, LinkDown, LinkId, LinkUp, Mail};
+use crate::message::agent::{ToAgent, ToController};
+use crate::message::client::*;
+use crate::model::{InstanceName, Now, Outcome};
+
+/// What a controller needs to start.
+pub struct ControllerSetup {
+    pub rules: Rules,
+    /// What the store held at the start.
+    pub stored: Stored,
+    pub store: StoreThread,
+    /// How many entries of the log are kept in memory.
+    pub log_entries: usize,
+    /// Dials instances that wait to be dialled; `None` where there is no bridge.
+    pub dialler: Option<Recipient<DialInstance>>,
+    /// Hears that the controller is gone, stopped or by a panic.
+    pub host: Option<Recipient<ControllerGone>>,
+}
+
+/// Controller → its host: keep dialling that instance at this address; at none, stop.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct DialInstance {
+    pub instance: InstanceName,
+    pub address: Option<SocketAddr>,
+}
+
+/// Controller → its host: the actor is gone. Agents and nodes go on without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct ControllerGone;
+
+/// See the module. Dropping it, also by a panic, tells the host.
+pub struct Controller {
+    state: State,
+    /// What the state asked for when it was made.
+    first: Vec<Effect>,
+    store: StoreThread,
+    log: Log,
+    observers: Observers,
+    links: BTreeMap<LinkId, Link>,
+    waiting: BTreeMap<Ticket, oneshot::Sender<ClientResponse>>,
+    next_ticket: u64,
+    alarm: Option<(Instant, SpawnHandle)>,
+    dialler: Option<Recipient<DialInstance>>,
+    host: Option<Recipient<ControllerGone>>,
+}
+
+struct Link {
+    out: Recipient<Mail<ToAgent>>,
+    end: Recipient<EndLink>,
+}
+
+impl Controller {
+    /// Starts in the present actix system.
+    pub fn launch(setup: ControllerSetup) -> Addr<Self> {
+        let ControllerSetup { rules, stored, store, log_entries, dialler, host } = setup;
+        let log = Log::new(rules.epoch, log_entries);
+        let (state, first) = State::new(rules, stored, Now::read());
+        Actor::start(Self {
+            state,
+            first,
+            store,
+            log,
+            observers: Observers::default(),
+            links: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            alarm: None,
+            dialler,
+            host,
+        })
+    }
+
+    /// The one door through which state changes.
+    fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
+        let effects = self.state.step(event, Now::read());
+        self.perform(effects, ctx);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+        let mut mail: BTreeMap<LinkId, Vec<ToAgent>> = BTreeMap::new();
+        let mut ends = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send(link, message) => mail.entry(link).or_default().push(message),
+                Effect::EndLink(link, reason) => ends.push(EndLink { link, reason }),
+                Effect::Dial(instance, address) => self.dial(instance, Some(address)),
+                Effect::HangUp(instance) => self.dial(instance, None),
+                Effect::Save(changes, then) => self.save(changes, then, ctx),
+                Effect::Answer(ticket, response) => self.answer(ticket, response),
+                Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
+                Effect::Publish { news, time, origin } => self.log.append(news, time, origin),
+            }
+        }
+        for (link, messages) in mail {
+            if let Some(peer) = self.links.get(&link) {
+                peer.out.do_send(Mail { link, messages });
+            }
+        }
+        for end in ends {
+            if let Some(peer) = self.links.get(&end.link) {
+                peer.end.do_send(end);
+            }
+        }
+        self.publish(ctx);
+        self.set_alarm(ctx);
+    }
+
+    fn dial(&self, instance: InstanceName, address: Option<SocketAddr>) {
+        match &self.dialler {
+            Some(dialler) => dialler.do_send(DialInstance { instance, address }),
+            None => tracing::warn!(%instance, "this controller has no bridge to dial instances with"),
+        }
+    }
+
+    /// Makes changes durable, then answers. What could not be kept is a failure, whatever the answer was to be.
+    fn save(&mut self, changes: Vec<Save>, then: Option<(Ticket, ClientResponse)>, ctx: &mut Context<Self>) {
+        let saved = self.store.save(changes);
+        ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, _| {
+            let error = saved.unwrap_or(Err(StoreError::Stopped)).err();
+            if let Some(error) = &error {
+                tracing::error!("cannot keep a configuration: {error}");
+            }
+            if let Some((ticket, response)) = then {
+                me.answer(ticket, error.map_or_else(|| response.clone(), |error| unkept(response.clone(), &error)));
+            }
+        }));
+    }
+
+    fn answer(&mut self, ticket: Ticket, response: ClientResponse) {
+        if let Some(waiting) = self.waiting.remove(&ticket) {
+            let _ = waiting.send(response); // whoever asked may have gone
+        }
+    }
+
+    /// Sends what is new to every observer that is ready for it.
+    fn publish(&mut self, ctx: &mut Context<Self>) {
+        for (id, to, batch) in self.observers.batches(&self.log) {
+            let handled = wrap_future::<_, Self>(to.send(batch)).map(move |handled, me, ctx| {
+                me.observers.handled(id, handled.is_ok());
+                me.publish(ctx);
+            });
+            ctx.spawn(handled);
+        }
+    }
+
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let next = self.state.next_deadline();
+        if self.alarm.as_ref().map(|(at, _)| *at) == next {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        self.alarm = next.map(|at| {
+            let wait = at.saturating_duration_since(Instant::now());
+            let ring = |me: &mut Self, ctx: &mut Context<Self>| {
+                me.alarm = None;
+                me.drive(Event::Tick, ctx);
+            };
+            (at, ctx.run_later(wait, ring))
+        });
+    }
+
+    fn ask<T>(&mut self, request: ClientRequest, ctx: &mut Context<Self>) -> ResponseFuture<Result<T, Unanswered>>
+    where
+        T: TryFrom<ClientResponse, Error = Unanswered> + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, answer);
+        self.drive(Event::Ask(ticket, request), ctx);
+        Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
+    }
+}
+
+/// What a deployment or a staging comes to that could not be kept on disk.
+fn unkept(mut response: ClientResponse, error: &StoreError) -> ClientResponse {
+    use ClientResponse as R;
+    if let R::StageConfigurationResponse(StageConfigurationResponse { configuration, outcomes, .. })
+    | R::DeployResponse(DeployResponse { configuration, outcomes, .. })
+    | R::SetConfigurationResponse(SetConfigurationResponse { configuration, outcomes, .. }) = &mut response
+    {
+        *configuration = None;
+        outcomes.push(Outcome::failed(format!("the configuration cannot be kept: {error}")));
+    }
+    response
+}
+
+impl Actor for Controller {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let first = std::mem::take(&mut self.first);
+        self.perform(first, ctx);
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if let Some(host) = &self.host {
+            host.do_send(ControllerGone);
+        }
+    }
+}
+
+macro_rules! answer_by_state {
+    ($($request:ident),* $(,)?) => {
+        $(impl Handler<$request> for Controller {
+            type Result = ResponseFuture<<$request as Message>::Result>;
+
+            fn handle(&mut self, request: $request, ctx: &mut Context<Self>) -> Self::Result {
+                self.ask(request.into(), ctx)
+            }
+        })*
+    };
+}
+
+answer_by_state!(
+    GetInstancesRequest,
+    StageConfigurationRequest,
+    DeployRequest,
+    SetConfigurationRequest,
+    GetConfigurationRequest,
+    GetNodesRequest,
+    StartRequest,
+    StopRequest,
+    RestartRequest,
+    GetOutputRequest,
+    TestTimeoutRequest,
+);
+
+impl Handler<GetStatusRequest> for Controller {
+    type Result = Result<GetStatusResponse, Unanswered>;
+
+    fn handle(&mut self, _: GetStatusRequest, _: &mut Context<Self>) -> Self::Result {
+        Ok(self.state.status(self.log.cursor()))
+    }
+}
+
+impl Handler<Subscribe> for Controller {
+    type Result = Result<Subscribed, Unanswered>;
+
+    /// The snapshot and the first news behind it are decided in one turn, so nothing falls between them.
+    fn handle(&mut self, Subscribe { since, to }: Subscribe, ctx: &mut Context<Self>) -> Self::Result {
+        let honoured = since.filter(|since| self.log.reaches(*since));
+        let cursor = honoured.unwrap_or_else(|| self.log.cursor());
+        let snapshot = honoured.is_none().then(|| self.state.status(cursor));
+        self.observers.join(cursor.number, to);
+        self.publish(ctx);
+        Ok(Subscribed { cursor, snapshot })
+    }
+}
+
+impl Handler<LinkUp<ToAgent>> for Controller {
+    type Result = ();
+
+    fn handle(&mut self, LinkUp { link, peer, out, end }: LinkUp<ToAgent>, ctx: &mut Context<Self>) {
+        self.links.insert(link, Link { out, end });
+        self.drive(Event::LinkUp(link, peer), ctx);
+    }
+}
+
+impl Handler<LinkDown> for Controller {
+    type Result = ();
+
+    fn handle(&mut self, LinkDown { link, reason }: LinkDown, ctx: &mut Context<Self>) {
+        self.links.remove(&link);
+        self.drive(Event::LinkDown(link, reason), ctx);
+    }
+}
+
+impl Handler<Mail<ToController>> for Controller {
+    type Result = ();
+
+    fn handle(&mut self, Mail { link, messages }: Mail<ToController>, ctx: &mut Context<Self>) {
+        if self.links.contains_key(&link) {
+            self.drive(Event::Mail(link, messages), ctx);
+        }
+    }
+}

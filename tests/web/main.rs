@@ -1,0 +1,6 @@
+//! The edge: the HTTP API in front of a controller that says what it is told to say, and the command in front of that.
+
+mod api;
+mod fake;
+mod http;
+mod stream;

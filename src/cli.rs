@@ -210,7 +210,10 @@ pub struct AgentArgs {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
     let Cli { version, json, no_color, verb } = Cli::try_parse_from(args)?;
     let Some(verb) = verb.filter(|_| !version) else { return print_version(json) };
-    let screen = Screen::of_stdout(no_color);
+    if no_color {
+        anstream::ColorChoice::Never.write_global();
+    }
+    let screen = Screen::of_stdout();
     match verb {
         Verb::Lab(args) => daemon::lab(args),
         Verb::Controller(args) => daemon::controller(args),
@@ -218,7 +221,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Check { file } => check::run(&file, json),
         Verb::Deploy { file, connection } => orders::deploy(&connection.open()?, &file, json, screen),
         Verb::Status { watch: true, connection, .. } => {
-            let view = if json { watch::View::Json } else { watch::View::Tables { no_color } };
+            let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)
         }
         Verb::Status { check, connection, .. } => status::run(&connection.open()?, json, check, screen),

@@ -157,6 +157,7 @@ impl Client {
             ureq::Error::Timeout(_) => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => CliError::Url(url),
             ureq::Error::Protocol(error) => CliError::Foreign { url, reason: error.to_string() },
+            ureq::Error::Io(error) => CliError::NoController { url, reason: error.to_string() },
             other => CliError::NoController { url, reason: other.to_string() },
         }
     }

@@ -81,8 +81,11 @@ fn encode(text: &str) -> String {
 /// One event as one line: time, seq, who, what, pid, why.
 pub fn line(event: &Event, screen: Screen) -> String {
     let time = event.time.as_deref().unwrap_or("-");
-    // People at a terminal know the day; the hour is UTC and says so.
-    let time = if screen.is_terminal() { time.split_once('T').map_or(time, |(_, hour)| hour) } else { time };
+    // People at a terminal know the day and need no microseconds; the hour is UTC and says so.
+    let time = match time.split_once('T').filter(|_| screen.is_terminal()) {
+        Some((_, hour)) => format!("{:.12}Z", hour.trim_end_matches('Z')),
+        None => time.to_owned(),
+    };
     let who = match (&event.instance, &event.node) {
         (Some(instance), Some(node)) => format!("{instance}/{node}"),
         (Some(instance), None) => instance.clone(),
@@ -90,7 +93,7 @@ pub fn line(event: &Event, screen: Screen) -> String {
     };
     let head = format!("{time}  {:<14}  {:<24}  ", event.seq, tame(&who));
     let (what, style) = what(event);
-    let gap = " ".repeat(20_usize.saturating_sub(what.chars().count()).max(1));
+    let gap = " ".repeat(19_usize.saturating_sub(what.chars().count()).max(1));
     let pid = event.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
     let why = tame(&why(event));
     let tail = if event.kind == "change" { format!("{pid:<11}  {why}") } else { why };
@@ -140,7 +143,7 @@ mod tests {
     #[test]
     fn a_change_is_one_aligned_line() {
         let want = "2023-11-14T22:13:20.000004Z  5f3a9c01-42     agent-a/worker-1          \
-                    RUNNING → CRASHED   pid 4711     killed by signal 9 (SIGKILL)";
+                    RUNNING → CRASHED  pid 4711     killed by signal 9 (SIGKILL)";
         assert_eq!(line(&change(), Screen::pipe()), want);
     }
 
@@ -149,7 +152,7 @@ mod tests {
         for width in 20..140 {
             let screen = Screen { width: Some(width), height: None, colour: false };
             let line = line(&change(), screen);
-            assert!(line.starts_with("22:13:20.000004Z  ") && line.chars().count() <= width, "{width}: {line}");
+            assert!(line.starts_with("22:13:20.000Z  ") && line.chars().count() <= width, "{width}: {line}");
         }
     }
 
@@ -157,7 +160,7 @@ mod tests {
     fn what_a_machine_says_cannot_steer_the_terminal() {
         let event =
             Event { kind: "log".into(), seq: "1-1".into(), msg: Some("a\x1b[2J\nb".into()), ..Event::default() };
-        assert!(line(&event, Screen::pipe()).ends_with("LOG                 a [2J b"));
+        assert!(line(&event, Screen::pipe()).ends_with("LOG                a [2J b"));
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// What standard output is right now. `NO_COLOR`, `TERM=dumb` and their kin are honoured.
-    pub fn of_stdout(no_color: bool) -> Self {
+    /// What standard output is right now. `--no-color`, `NO_COLOR`, `TERM=dumb` and their kin are honoured.
+    pub fn of_stdout() -> Self {
         let stdout = io::stdout();
         if !stdout.is_terminal() {
             return Self::pipe();
@@ -28,7 +28,7 @@ impl Screen {
         Self {
             width: size.filter(|size| size.ws_col > 0).map(|size| known(size.ws_col)),
             height: size.filter(|size| size.ws_row > 0).map(|size| usize::from(size.ws_row).max(5)),
-            colour: !no_color && AutoStream::choice(&stdout) != ColorChoice::Never,
+            colour: AutoStream::choice(&stdout) != ColorChoice::Never,
         }
     }
 

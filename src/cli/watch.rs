@@ -33,14 +33,14 @@ const EVENTS: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub enum View {
     /// Tables: drawn in place on a terminal, one after the other anywhere else.
-    Tables { no_color: bool },
+    Tables,
     /// One line of JSON per look.
     Json,
 }
 
 /// Shows the cluster of the controller at `url` until `stop`, drawn in place. Blocks, so it is not for actors.
 pub fn run(url: &str, token: Option<String>, stop: impl Future<Output = ()>) -> Result<(), CliError> {
-    show(&Client::with_token(url, token)?, View::Tables { no_color: false }, stop)
+    show(&Client::with_token(url, token)?, View::Tables, stop)
 }
 
 /// As [`run`], with a client and a form of one's own. A refusal ends it, a lost connection does not.
@@ -60,7 +60,7 @@ pub fn show(client: &Client, view: View, stop: impl Future<Output = ()>) -> Resu
 }
 
 fn is_drawn(view: View) -> bool {
-    matches!(view, View::Tables { no_color } if Screen::of_stdout(no_color).is_terminal())
+    matches!(view, View::Tables) && Screen::of_stdout().is_terminal()
 }
 
 /// What the thread that reads events has to say.
@@ -127,7 +127,12 @@ async fn follow(
                     picture.note(*event);
                     look_at = look_at.or_else(|| Some(Instant::now() + GATHER));
                 }
-                Some(Word::Lost(reason)) => picture.lose(reason),
+                Some(Word::Lost(reason)) => {
+                    if picture.lost.is_none() && !is_drawn(view) {
+                        writeln!(io::stderr(), "watchpost: no contact with {}: {reason}", client.url())?;
+                    }
+                    picture.lose(reason);
+                }
                 Some(Word::Refused(error)) => return Err(error),
                 // The reader always says why it ends, and then this ends first.
                 None => return Ok(()),
@@ -149,7 +154,7 @@ async fn follow(
                     Err(error) => return Err(error),
                 }
             }
-            _ = tick.tick() => if is_drawn(view) { draw(&mut picture, view)? },
+            _ = tick.tick() => if is_drawn(view) { draw(&mut picture)? },
         }
     }
 }
@@ -174,8 +179,8 @@ async fn done(look: &mut Option<Look>) -> Result<(String, Status), CliError> {
 fn show_change(picture: &mut Picture, text: &str, view: View) -> Result<(), CliError> {
     match view {
         View::Json => writeln!(io::stdout(), "{}", text.trim_end())?,
-        View::Tables { .. } if is_drawn(view) => draw(picture, view)?,
-        View::Tables { .. } => {
+        View::Tables if is_drawn(view) => draw(picture)?,
+        View::Tables => {
             let lines = picture.status.as_ref().map(|status| status::lines(status, SystemTime::now(), Screen::pipe()));
             writeln!(io::stdout(), "{}\n", lines.unwrap_or_default().join("\n"))?;
         }
@@ -184,9 +189,8 @@ fn show_change(picture: &mut Picture, text: &str, view: View) -> Result<(), CliE
 }
 
 /// Draws over what was drawn before: home, each line to its end, then whatever is left below.
-fn draw(picture: &mut Picture, view: View) -> Result<(), CliError> {
-    let View::Tables { no_color } = view else { return Ok(()) };
-    let screen = Screen::of_stdout(no_color);
+fn draw(picture: &mut Picture) -> Result<(), CliError> {
+    let screen = Screen::of_stdout();
     let begin = if picture.drawn { "\x1b[H" } else { "\x1b[?25l\x1b[2J\x1b[H" };
     picture.drawn = true;
     let lines = picture.lines(SystemTime::now(), screen).join("\x1b[K\r\n");

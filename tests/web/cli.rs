@@ -122,7 +122,7 @@ fn events_are_lines_for_people_and_objects_for_programs() {
     fake.tell(log("all is well"));
     let (code, stdout, _) = run(&fake.address, &["events"]);
     assert_eq!((code, stdout.lines().count()), (0, 2));
-    assert!(stdout.contains("agent-a/worker-1          RUNNING → CRASHED   pid 4711"), "{stdout}");
+    assert!(stdout.contains("agent-a/worker-1          RUNNING → CRASHED  pid 4711"), "{stdout}");
     let (_, stdout, _) = run(&fake.address, &["events", "--json", "--since", "abc-1"]);
     let event: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(event["msg"], "all is well");

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod bridge;
+pub mod cli;
 pub mod controller;
 mod hint;
 pub mod launch;

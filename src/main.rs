@@ -1,1 +1,28 @@
-fn main() {}
+//! Arguments in, exit code out; the only file that prints errors.
+
+use std::process::ExitCode;
+
+use watchpost::cli::{self, CliError};
+
+fn main() -> ExitCode {
+    match cli::run(std::env::args_os()) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            // Nobody is left to tell if writing fails here.
+            let _ = match &error {
+                CliError::Usage(usage) => usage.print(),
+                CliError::Closed => Ok(()),
+                error => print(error),
+            };
+            error.exit().into()
+        }
+    }
+}
+
+fn print(error: &CliError) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut stderr = anstream::stderr().lock();
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    writeln!(stderr, "{red}error{red:#}: {error}")?;
+    error.details().iter().try_for_each(|detail| writeln!(stderr, "  {detail}"))
+}

@@ -1,0 +1,284 @@
+//! The command line: one verb per thing to do, each in a file of its own.
+//!
+//! [`run`] turns arguments into an exit code or an error; it prints answers to standard output and remarks to standard
+//! error, and leaves printing its error to the program. Exit codes are those of [`Exit`].
+
+mod check;
+mod client;
+mod daemon;
+mod error;
+mod events;
+mod interrupt;
+mod logs;
+mod orders;
+mod screen;
+mod status;
+mod table;
+pub mod watch;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub use client::DEFAULT_CONTROLLER;
+use client::{Client, TokenFile};
+pub use error::{CliError, Exit};
+use screen::Screen;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments or file, 3 `status --check`: not as it \
+should be, 4 part of the cluster is unreachable, 5 not permitted, 124 timed out, 130 Ctrl-C.";
+
+/// Runs clusters of long-lived processes, and tells the truth about them.
+#[derive(Debug, Parser)]
+#[command(name = "watchpost", arg_required_else_help = true, disable_version_flag = true, after_help = EXIT_CODES)]
+struct Cli {
+    /// Print the version; with --json also what it speaks
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// Print JSON: one object, or one per line for streams
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print without colour, also on a terminal
+    #[arg(long, global = true)]
+    no_color: bool,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run everything on this machine in one process, and watch it
+    #[command(alias = "all-in-one")]
+    Lab(LabArgs),
+    /// Run the controller of a fleet
+    Controller(ControllerArgs),
+    /// Run the agent of this machine
+    Agent(AgentArgs),
+    /// Say what is wrong with a cluster file
+    Check {
+        /// The cluster file
+        file: PathBuf,
+    },
+    /// Make a cluster file true
+    Deploy {
+        /// The cluster file
+        file: PathBuf,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show every node and instance
+    Status {
+        /// Stay and show every change
+        #[arg(long, conflicts_with = "check")]
+        watch: bool,
+        /// Exit with 3 if something that should run does not; nodes stopped on purpose do not count
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show what happened
+    Events {
+        /// Stay for what is to come
+        #[arg(short, long)]
+        follow: bool,
+        /// Begin behind this event
+        #[arg(long, value_name = "SEQ", conflicts_with = "last")]
+        since: Option<String>,
+        /// Begin with at most this many of the latest events
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+        last: u64,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Start nodes
+    Start(NodesArgs),
+    /// Stop nodes; they stay stopped until somebody starts them
+    Stop(NodesArgs),
+    /// Stop and start nodes; also revives what has failed
+    Restart(NodesArgs),
+    /// Print the last lines that a node wrote
+    Logs {
+        node: String,
+        /// At most this many lines of each stream
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+        lines: u32,
+        /// Only its standard error
+        #[arg(long, conflicts_with = "stdout")]
+        stderr: bool,
+        /// Only its standard output
+        #[arg(long)]
+        stdout: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+}
+
+/// How to reach the controller.
+#[derive(Debug, Args)]
+struct Connection {
+    /// The controller's HTTP address
+    #[arg(long, value_name = "URL", env = "WATCHPOST_CONTROLLER", default_value = DEFAULT_CONTROLLER)]
+    controller: String,
+    /// The file that holds the controller's token [default: `token` in the usual state directory]
+    #[arg(long, value_name = "FILE", env = "WATCHPOST_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// How long to wait, such as 30s [default: 90s for questions, without end for orders]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+}
+
+impl Connection {
+    fn open(self) -> Result<Client, CliError> {
+        let token = self.token_file.map_or_else(|| TokenFile::Usual(usual_state_dir().join("token")), TokenFile::Given);
+        Client::new(&self.controller, token, self.timeout)
+    }
+}
+
+#[derive(Debug, Args)]
+struct NodesArgs {
+    /// Every node if none is named
+    #[arg(value_name = "NODE")]
+    nodes: Vec<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What every daemon wants to know.
+#[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// The settings file
+    #[arg(long, value_name = "FILE", env = "WATCHPOST_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where it keeps what must survive
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The arguments of `watchpost lab`.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// The cluster file to begin with [default: a small example]
+    pub file: Option<PathBuf>,
+    /// Where the HTTP API listens
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
+
+/// The arguments of `watchpost controller`.
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// Its name in logs and greetings
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where it listens for agents
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where the HTTP API listens
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
+
+/// The arguments of `watchpost agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The name of the instance that it runs
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where it listens for the controller
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The controller that it dials
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub connect: Option<SocketAddr>,
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
+
+/// Does what the arguments say.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
+    let Cli { version, json, no_color, verb } = Cli::try_parse_from(args)?;
+    let Some(verb) = verb.filter(|_| !version) else { return print_version(json) };
+    if no_color {
+        anstream::ColorChoice::Never.write_global();
+    }
+    let screen = Screen::of_stdout();
+    match verb {
+        Verb::Lab(args) => daemon::lab(args),
+        Verb::Controller(args) => daemon::controller(args),
+        Verb::Agent(args) => daemon::agent(args),
+        Verb::Check { file } => check::run(&file, json),
+        Verb::Deploy { file, connection } => orders::deploy(&connection.open()?, &file, json, screen),
+        Verb::Status { watch: true, connection, .. } => {
+            let view = if json { watch::View::Json } else { watch::View::Tables };
+            watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)
+        }
+        Verb::Status { check, connection, .. } => status::run(&connection.open()?, json, check, screen),
+        Verb::Events { follow, since, last, connection } => {
+            events::run(&connection.open()?, events::Choice { follow, since, last }, json, screen)
+        }
+        Verb::Start(args) => orders::nodes(&args.connection.open()?, "start", "started", args.nodes, json, screen),
+        Verb::Stop(args) => orders::nodes(&args.connection.open()?, "stop", "stopped", args.nodes, json, screen),
+        Verb::Restart(args) => {
+            orders::nodes(&args.connection.open()?, "restart", "restarted", args.nodes, json, screen)
+        }
+        Verb::Logs { node, lines, stderr, stdout, connection } => {
+            let streams = match (stdout, stderr) {
+                (true, _) => logs::Streams::Stdout,
+                (_, true) => logs::Streams::Stderr,
+                _ => logs::Streams::Both,
+            };
+            logs::run(&connection.open()?, &node, lines, streams, json, screen)
+        }
+        Verb::Completions { shell } => print_completions(shell),
+    }
+}
+
+fn print_version(json: bool) -> Result<Exit, CliError> {
+    let version = crate::web::json::Version::ours();
+    match json {
+        // Numbers, text and a list of text.
+        true => writeln!(io::stdout(), "{}", serde_json::to_string(&version).expect("a version is always JSON"))?,
+        false => writeln!(io::stdout(), "watchpost {}", version.version)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn print_completions(shell: Shell) -> Result<Exit, CliError> {
+    // By way of memory: the generator takes a closed pipe for a reason to panic.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "watchpost", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(Exit::Done)
+}
+
+/// Where a controller of this user keeps its state unless it was told otherwise.
+fn usual_state_dir() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/watchpost".into();
+    }
+    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    state.unwrap_or_default().join("watchpost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+}

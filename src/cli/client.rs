@@ -1,0 +1,213 @@
+//! The controller as a command sees it: blocking HTTP, and JSON in the shapes of [`crate::web::json`].
+
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use ureq::http::{Response, header};
+use ureq::{Agent, Body};
+
+use super::error::CliError;
+use crate::web::events::KEEP_ALIVE;
+use crate::web::json::{Event, Problem};
+
+/// Where a controller listens unless it was told otherwise.
+pub const DEFAULT_CONTROLLER: &str = "http://127.0.0.1:2148";
+/// How long a question may take unless `--timeout` says otherwise. An order takes as long as it takes.
+const QUESTION: Duration = Duration::from_secs(90);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The longest answer that is read, in bytes.
+const LONGEST: u64 = 256 << 20;
+
+/// Where the token comes from.
+#[derive(Debug, Clone)]
+pub enum TokenFile {
+    /// The user named it: it must be there.
+    Given(PathBuf),
+    /// The usual place: it may be missing, since the controller may ask for none.
+    Usual(PathBuf),
+}
+
+/// A controller to ask. Not `Debug`: it holds the token.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    url: String,
+    token: Option<String>,
+    /// What to do if the token, or its absence, is refused.
+    hint: String,
+    timeout: Option<Duration>,
+}
+
+impl Client {
+    /// A client of the controller at `url`. Connects to nothing yet.
+    pub fn new(url: &str, token: TokenFile, timeout: Option<Duration>) -> Result<Self, CliError> {
+        let (path, given) = match token {
+            TokenFile::Given(path) => (path, true),
+            TokenFile::Usual(path) => (path, false),
+        };
+        let (token, hint) = match read_token(&path) {
+            Ok(token) => (Some(token), format!("the token in {} is not that controller's", path.display())),
+            Err(error) if !given && error.kind() == io::ErrorKind::NotFound => {
+                let place = path.display();
+                (None, format!("there is no token in {place}: name the file with --token-file FILE"))
+            }
+            Err(source) => return Err(CliError::Token { path, source }),
+        };
+        Ok(Self { hint, timeout, ..Self::with_token(url, token)? })
+    }
+
+    /// A client that knows the token itself.
+    pub fn with_token(url: &str, token: Option<String>) -> Result<Self, CliError> {
+        let url = url.trim_end_matches('/').to_owned();
+        if url.strip_prefix("http://").is_none_or(str::is_empty) {
+            return Err(CliError::Url(url));
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // A controller is on this machine or at the end of a tunnel, never behind a proxy.
+            .proxy(None)
+            .timeout_connect(Some(CONNECT))
+            .build();
+        let hint = "the token is not that controller's".into();
+        Ok(Self { agent: config.into(), url, token, hint, timeout: None })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks; the answer is both as it came and understood.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(String, T), CliError> {
+        let timeout = Some(self.timeout.unwrap_or(QUESTION));
+        let request = self.agent.get(self.at(path)).config().timeout_global(timeout).build();
+        let request = request.header(header::AUTHORIZATION, self.authorization());
+        self.read(self.checked(request.call())?)
+    }
+
+    /// Gives an order and waits for its verdict.
+    pub fn order<T: DeserializeOwned>(&self, method: Method, path: &str, body: &str) -> Result<(String, T), CliError> {
+        let request = match method {
+            Method::Post => self.agent.post(self.at(path)),
+            Method::Put => self.agent.put(self.at(path)),
+        };
+        let request = request.config().timeout_global(self.timeout).build();
+        let request = request.header(header::AUTHORIZATION, self.authorization());
+        self.read(self.checked(request.header(header::CONTENT_TYPE, "application/json").send(body))?)
+    }
+
+    /// Opens a stream of events; a silence of three keep-alives ends it with an error.
+    pub fn events(&self, query: &str) -> Result<Events, CliError> {
+        let path = format!("/api/v1/events?{query}");
+        let request = self.agent.get(self.at(&path)).config().timeout_per_read(Some(3 * KEEP_ALIVE)).build();
+        let request = request.header(header::AUTHORIZATION, self.authorization());
+        let response = self.checked(request.header(header::ACCEPT, "application/x-ndjson").call())?;
+        let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
+        Ok(Events { url: self.url.clone(), lines: BufReader::new(Box::new(reader)) })
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Without a token the header is sent all the same: a controller that wants one answers 401, any other ignores it.
+    fn authorization(&self) -> String {
+        format!("Bearer {}", self.token.as_deref().unwrap_or_default())
+    }
+
+    /// Sorts answers that are none by what the user can do about them.
+    fn checked(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, CliError> {
+        let mut response = answer.map_err(|error| self.failure(error))?;
+        let status = response.status().as_u16();
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let url = self.url.clone();
+        let text = response.body_mut().with_config().limit(LONGEST).read_to_string().unwrap_or_default();
+        let Ok(problem) = serde_json::from_str::<Problem>(&text) else {
+            return Err(CliError::Foreign { url, reason: format!("status {status} without an explanation") });
+        };
+        Err(match status {
+            401 => CliError::NotPermitted { url, problem, hint: self.hint.clone() },
+            403 => CliError::NotPermitted { url, problem, hint: "see `hosts` in the controller's settings".into() },
+            400 | 422 => CliError::Wrong(problem),
+            504 => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
+            _ => CliError::Refused { url, status, problem },
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, mut response: Response<Body>) -> Result<(String, T), CliError> {
+        let text = response.body_mut().with_config().limit(LONGEST).read_to_string();
+        let text = text.map_err(|error| self.failure(error))?;
+        match serde_json::from_str(&text) {
+            Ok(answer) => Ok((text, answer)),
+            Err(error) => Err(CliError::Foreign { url: self.url.clone(), reason: error.to_string() }),
+        }
+    }
+
+    fn failure(&self, error: ureq::Error) -> CliError {
+        let url = self.url.clone();
+        match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect) => {
+                CliError::NoController { url, reason: "nobody answers there".into() }
+            }
+            ureq::Error::Timeout(_) => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => CliError::Url(url),
+            ureq::Error::Protocol(error) => CliError::Foreign { url, reason: error.to_string() },
+            ureq::Error::Io(error) => CliError::NoController { url, reason: error.to_string() },
+            other => CliError::NoController { url, reason: other.to_string() },
+        }
+    }
+}
+
+/// How an order is sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Method {
+    Post,
+    Put,
+}
+
+/// Events as they come, each both as its line and understood.
+pub struct Events {
+    url: String,
+    lines: BufReader<Box<dyn io::Read + Send>>,
+}
+
+impl Events {
+    fn lost(&self, reason: impl ToString) -> CliError {
+        CliError::NoController { url: self.url.clone(), reason: reason.to_string() }
+    }
+}
+
+impl Iterator for Events {
+    type Item = Result<(String, Event), CliError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut line = String::new();
+            match self.lines.read_line(&mut line) {
+                Ok(0) => return None,
+                Err(error) => return Some(Err(self.lost(error))),
+                Ok(_) => {}
+            }
+            let line = line.trim_end();
+            if !line.is_empty() {
+                let event = serde_json::from_str(line);
+                let url = self.url.clone();
+                let event = event.map_err(|error| CliError::Foreign { url, reason: error.to_string() });
+                return Some(event.map(|event| (line.to_owned(), event)));
+            }
+        }
+    }
+}
+
+fn read_token(path: &Path) -> io::Result<String> {
+    let token = std::fs::read_to_string(path)?.trim().to_owned();
+    match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(token),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no token")),
+    }
+}

@@ -1,0 +1,115 @@
+//! What can go wrong for who types a command, and the exit code that says so to a script.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::model::NameError;
+use crate::web::json::Problem;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    /// Wrong arguments, or a file that cannot be used.
+    Usage = 2,
+    /// `status --check`: something that should run does not.
+    NotMet = 3,
+    /// The answer was printed, and part of the cluster is missing from it.
+    Unreachable = 4,
+    NotPermitted = 5,
+    TimedOut = 124,
+    /// Ctrl-C, as shells count it.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command could not do what it was for: what happened, where, and what to try next.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("`{0}` is not an address of a controller: give it as http://HOST:PORT")]
+    Url(String),
+    #[error("cannot read {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("cannot read the token in {}: {source}\n  name the file with --token-file FILE or WATCHPOST_TOKEN_FILE; \
+             the controller keeps it as `token` in its state directory", path.display())]
+    Token { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot reach the controller at {url}: {reason}\n  is it running there? a lab prints its address when it \
+             starts; give it with --controller URL or WATCHPOST_CONTROLLER"
+    )]
+    NoController { url: String, reason: String },
+    #[error("the controller at {url} did not answer within {}\n  what was ordered may still be carried out: see \
+             `watchpost status`, or wait longer with --timeout", humantime::format_duration(*after))]
+    TimedOut { url: String, after: Duration },
+    #[error("the controller at {url} does not permit this: {}\n  {hint}", problem.error)]
+    NotPermitted { url: String, problem: Problem, hint: String },
+    /// The controller says that the request or the file is wrong.
+    #[error("{}", .0.error)]
+    Wrong(Problem),
+    /// The controller could not do it.
+    #[error("the controller at {url} answers {status}: {}", problem.error)]
+    Refused { url: String, status: u16, problem: Problem },
+    #[error("{url} does not answer like a controller: {reason}\n  is it the HTTP address of one (default port 2148)?")]
+    Foreign { url: String, reason: String },
+    #[error("cannot prepare to wait: {0}")]
+    Runtime(io::Error),
+    /// Whoever read the output has seen enough.
+    #[error("the output was closed")]
+    Closed,
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+    #[error("{0}")]
+    Daemon(String),
+}
+
+impl CliError {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(usage) if !usage.use_stderr() => Exit::Done,
+            Self::Usage(_) | Self::Name(_) | Self::Url(_) | Self::File { .. } | Self::Token { .. } | Self::Wrong(_) => {
+                Exit::Usage
+            }
+            Self::Closed => Exit::Done,
+            Self::TimedOut { .. } => Exit::TimedOut,
+            Self::NotPermitted { .. } => Exit::NotPermitted,
+            Self::NoController { .. }
+            | Self::Refused { .. }
+            | Self::Foreign { .. }
+            | Self::Runtime(_)
+            | Self::Output(_)
+            | Self::Daemon(_) => Exit::Failed,
+        }
+    }
+
+    /// One line per complaint, where there are several.
+    pub fn details(&self) -> &[String] {
+        match self {
+            Self::Wrong(problem) | Self::Refused { problem, .. } | Self::NotPermitted { problem, .. } => {
+                &problem.details
+            }
+            _ => &[],
+        }
+    }
+}
+
+impl From<io::Error> for CliError {
+    /// For writing to standard output, the one place where the commands do so without saying more.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Output(error),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The verbs that change something: deploy, start, stop, restart.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::client::{Client, Method};
+use super::error::{CliError, Exit};
+use super::interrupt;
+use super::screen::{Screen, plain, state_style, tame};
+use crate::model::NodeName;
+use crate::web::json::{ConfigurationText, NodesOrder, Outcome, Verdict};
+
+/// An order that takes as long as it takes.
+struct Order {
+    method: Method,
+    path: String,
+    body: String,
+    /// What is going on meanwhile, such as `deploying cluster.cfg`.
+    doing: String,
+    /// What was done, such as `deployed`.
+    done: &'static str,
+}
+
+/// Makes a cluster file true, and tells what became of each node.
+pub fn deploy(client: &Client, file: &Path, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|source| CliError::File { path: file.into(), source })?;
+    let order = Order {
+        method: Method::Put,
+        path: "/api/v1/configuration".into(),
+        doing: format!("deploying {name}"),
+        body: body(&ConfigurationText { file: name, text }),
+        done: "deployed",
+    };
+    give(client, order, json, screen)
+}
+
+/// Starts, stops or restarts these nodes, or every node if none is named.
+pub fn nodes(
+    client: &Client,
+    verb: &'static str,
+    done: &'static str,
+    nodes: Vec<String>,
+    json: bool,
+    screen: Screen,
+) -> Result<Exit, CliError> {
+    nodes.iter().try_for_each(|name| NodeName::new(name).map(drop))?;
+    let order = Order {
+        method: Method::Post,
+        path: format!("/api/v1/nodes/{verb}"),
+        doing: format!("{verb} {}", if nodes.is_empty() { "every node".into() } else { nodes.join(" ") }),
+        body: body(&NodesOrder { nodes }),
+        done,
+    };
+    give(client, order, json, screen)
+}
+
+fn body(shape: &impl Serialize) -> String {
+    // Both shapes are text and lists of text.
+    serde_json::to_string(shape).expect("text is always JSON")
+}
+
+/// Sends an order and prints its verdict. Ctrl-C detaches: what was ordered goes on.
+fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    if screen.is_terminal() && !json {
+        writeln!(io::stderr(), "{} …", order.doing)?;
+    }
+    let Order { method, path, body, doing, done } = order;
+    let sender = client.clone();
+    let answer = interrupt::unless(interrupt::interrupted(), move || sender.order::<Verdict>(method, &path, &body))?;
+    let Some(answer) = answer else {
+        writeln!(io::stderr(), "detached: {doing} goes on without you; see `watchpost status --watch`")?;
+        return Ok(Exit::Interrupted);
+    };
+    let (text, verdict) = answer?;
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", text.trim_end())?,
+        false => lines(&verdict, done, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+    }
+    Ok(if verdict.ok { Exit::Done } else { Exit::Failed })
+}
+
+/// Every failure with what the node wrote, then the sum.
+fn lines(verdict: &Verdict, done: &str, screen: Screen) -> Vec<String> {
+    let mut lines: Vec<String> = verdict.outcomes.iter().flat_map(|outcome| failure(outcome, screen)).collect();
+    let nodes = verdict.outcomes.iter().filter(|outcome| outcome.node.is_some());
+    let (fine, all) = nodes.fold((0, 0), |(fine, all), node| (fine + usize::from(node.error.is_none()), all + 1));
+    let what = verdict.configuration.as_ref().map(|id| format!(" configuration {}", tame(id))).unwrap_or_default();
+    lines.push(match (verdict.ok, all) {
+        (true, 0) => format!("{done}{what}"),
+        (true, 1) => format!("{done}{what}: 1 node"),
+        (true, _) => format!("{done}{what}: {all} nodes"),
+        (false, 0) => format!("not {done}{what}"),
+        (false, _) => format!("{done}{what} in part: {fine} of {all} nodes; see `watchpost status`"),
+    });
+    lines
+}
+
+fn failure(outcome: &Outcome, screen: Screen) -> Vec<String> {
+    let Some(error) = &outcome.error else { return Vec::new() };
+    let who = match (&outcome.node, &outcome.instance) {
+        (Some(node), Some(instance)) => format!("{node} on {instance}"),
+        (Some(name), None) | (None, Some(name)) => name.clone(),
+        (None, None) => "controller".into(),
+    };
+    // Whole, however long: this is the one place where the reason must not be cut.
+    let whole = Screen { width: None, ..screen };
+    let text = format!(" {}: {}", tame(&who), tame(error));
+    let mut lines = vec![whole.line([("failed".into(), state_style("FAILED")), plain(text)])];
+    let output = outcome.output.iter();
+    let streams = output.flat_map(|output| [("stdout", &output.stdout), ("stderr", &output.stderr)]);
+    lines.extend(streams.flat_map(|(name, text)| text.lines().map(move |line| format!("  {name}: {}", tame(line)))));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::json::Output;
+
+    fn verdict(errors: &[Option<&str>]) -> Verdict {
+        let outcome = |(at, error): (usize, &Option<&str>)| Outcome {
+            instance: Some("agent-a".into()),
+            node: Some(format!("worker-{at}")),
+            error: error.map(String::from),
+            output: error.map(|_| Output { stdout: String::new(), stderr: "no such\x1b file\n".into() }),
+        };
+        let outcomes = errors.iter().enumerate().map(outcome).collect();
+        Verdict { ok: errors.iter().all(Option::is_none), configuration: Some("c1".into()), outcomes }
+    }
+
+    #[test]
+    fn a_verdict_names_what_failed_and_why() {
+        assert_eq!(lines(&verdict(&[None, None]), "deployed", Screen::pipe()), ["deployed configuration c1: 2 nodes"]);
+        let want = [
+            "failed worker-1 on agent-a: exited with status 1",
+            "  stderr: no such  file",
+            "deployed configuration c1 in part: 1 of 2 nodes; see `watchpost status`",
+        ];
+        assert_eq!(lines(&verdict(&[None, Some("exited with status 1")]), "deployed", Screen::pipe()), want);
+    }
+}

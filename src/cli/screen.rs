@@ -1,0 +1,143 @@
+//! What standard output can show: how wide it is, and whether colour makes sense there.
+
+use std::io::{self, IsTerminal};
+use std::time::SystemTime;
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+
+/// Where a table goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Screen {
+    /// In columns; `None` where lines may be as long as they like, such as in a pipe.
+    pub width: Option<usize>,
+    /// In lines; `None` where there is no end to them.
+    pub height: Option<usize>,
+    pub colour: bool,
+}
+
+impl Screen {
+    /// What standard output is right now. `--no-color`, `NO_COLOR`, `TERM=dumb` and their kin are honoured.
+    pub fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return Self::pipe();
+        }
+        let size = rustix::termios::tcgetwinsize(&stdout).ok();
+        let known = |cells: u16| usize::from(cells).max(20);
+        Self {
+            width: size.filter(|size| size.ws_col > 0).map(|size| known(size.ws_col)),
+            height: size.filter(|size| size.ws_row > 0).map(|size| usize::from(size.ws_row).max(5)),
+            colour: AutoStream::choice(&stdout) != ColorChoice::Never,
+        }
+    }
+
+    /// No width, no colour.
+    pub fn pipe() -> Self {
+        Self { width: None, height: None, colour: false }
+    }
+
+    pub fn is_terminal(self) -> bool {
+        self.width.is_some()
+    }
+
+    /// One line of these pieces, without trailing spaces and cut to the width with an ellipsis.
+    pub fn line(self, pieces: impl IntoIterator<Item = Piece>) -> String {
+        let mut pieces: Vec<Piece> = pieces.into_iter().collect();
+        while let Some((text, _)) = pieces.last_mut() {
+            text.truncate(text.trim_end().len());
+            if !text.is_empty() {
+                break;
+            }
+            pieces.pop();
+        }
+        let length: usize = pieces.iter().map(|(text, _)| text.chars().count()).sum();
+        let cut = self.width.filter(|width| length > *width);
+        let mut room = cut.map_or(usize::MAX, |width| width.saturating_sub(1));
+        let mut line = String::new();
+        for (text, style) in pieces {
+            let shown: String = text.chars().take(room).collect();
+            room -= shown.chars().count();
+            match self.colour && style != Style::new() && !shown.is_empty() {
+                true => line += &format!("{style}{shown}{style:#}"),
+                false => line += &shown,
+            }
+        }
+        if cut.is_some() { line + "…" } else { line }
+    }
+}
+
+/// A part of a line, and how it looks.
+pub type Piece = (String, Style);
+
+/// A part of a line that looks like any text.
+pub fn plain(text: impl Into<String>) -> Piece {
+    (text.into(), Style::new())
+}
+
+/// The colour of a state. Never the only sign: the word stands there too.
+pub fn state_style(state: &str) -> Style {
+    match state {
+        "RUNNING" | "UP" => AnsiColor::Green.on_default(),
+        "PENDING" => AnsiColor::Yellow.on_default(),
+        "CRASHED" | "LOST" => AnsiColor::Red.on_default(),
+        "FAILED" => AnsiColor::Red.on_default().bold(),
+        "UNKNOWN" => AnsiColor::Magenta.on_default(),
+        "STOPPED" => Style::new().dimmed(),
+        _ => Style::new(),
+    }
+}
+
+/// One line of text that a terminal shows as it is: what processes and machines wrote may hold anything.
+pub fn tame(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// How long ago a moment in RFC 3339 was, in its two largest units, such as `2h13m`.
+pub fn age(since: &str, now: SystemTime) -> String {
+    let Ok(since) = humantime::parse_rfc3339(since) else { return "-".into() };
+    // A clock ahead of ours is no reason to show an age below zero.
+    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
+        3600..86400 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_age_is_told_in_its_two_largest_units() {
+        let start = humantime::parse_rfc3339("2023-11-14T22:13:20.000000Z").unwrap();
+        for (seconds, want) in [(0, "0s"), (59, "59s"), (61, "1m01s"), (8000, "2h13m"), (200_000, "2d07h")] {
+            assert_eq!(age("2023-11-14T22:13:20.000000Z", start + Duration::from_secs(seconds)), want);
+        }
+        assert_eq!(age("2023-11-14T22:13:20.000000Z", start - Duration::from_secs(5)), "0s");
+        assert_eq!(age("yesterday", start), "-");
+    }
+
+    #[test]
+    fn what_a_process_wrote_cannot_steer_the_terminal() {
+        assert_eq!(tame("a\x1b[2Jb\nc\u{9b}d"), "a [2Jb c d");
+    }
+
+    #[test]
+    fn a_line_is_cut_only_where_it_is_too_long() {
+        let red = AnsiColor::Red.on_default();
+        let line = |width, colour| {
+            let screen = Screen { width, height: None, colour };
+            screen.line([plain("äb"), ("cdef".into(), red), plain("  ")])
+        };
+        assert_eq!(line(None, false), "äbcdef");
+        assert_eq!(line(Some(6), false), "äbcdef");
+        assert_eq!(line(Some(5), false), "äbcd…");
+        assert_eq!(line(Some(2), true), "ä…");
+        assert_eq!(line(Some(5), true), format!("äb{red}cd{red:#}…"));
+    }
+}

@@ -1,0 +1,198 @@
+//! `watchpost status`: two tables and a verdict.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use anstyle::Style;
+
+use super::client::Client;
+use super::error::{CliError, Exit};
+use super::screen::{Piece, Screen, age, plain, state_style};
+use super::table::{self, Cell, Column, numbers, words};
+use crate::web::json::{Instance, Node, Status};
+
+const NODES: [Column; 8] = [
+    words("NODE"),
+    words("ROLE"),
+    words("INSTANCE"),
+    words("STATE"),
+    numbers("PID"),
+    numbers("RESTARTS"),
+    numbers("SINCE"),
+    words("REASON"),
+];
+const INSTANCES: [Column; 7] = [
+    words("INSTANCE"),
+    words("LINK"),
+    words("NEEDED"),
+    words("HOST"),
+    numbers("SINCE"),
+    words("VERSION"),
+    words("REASON"),
+];
+
+/// Prints how everything is. With `check`, the exit code says whether it is as it should be.
+pub fn run(client: &Client, json: bool, check: bool, screen: Screen) -> Result<Exit, CliError> {
+    let (text, status) = client.get::<Status>("/api/v1/status")?;
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", text.trim_end())?;
+    } else {
+        lines(&status, SystemTime::now(), screen).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    }
+    Ok(verdict(&status, check))
+}
+
+/// What a script learns from the exit code. A node that was stopped on purpose is as it should be.
+pub fn verdict(status: &Status, check: bool) -> Exit {
+    let not_met = |node: &Node| !matches!(&*node.state, "RUNNING" | "STOPPED" | "UNKNOWN");
+    if check && (status.nodes.iter().any(not_met) || status.deploying.is_some()) {
+        return Exit::NotMet;
+    }
+    let lost = status.nodes.iter().any(|node| node.state == "UNKNOWN");
+    if lost || status.instances.iter().any(Instance::is_missing) { Exit::Unreachable } else { Exit::Done }
+}
+
+/// The summary (for people), the nodes, the instances.
+pub fn lines(status: &Status, now: SystemTime, screen: Screen) -> Vec<String> {
+    let mut lines = Vec::new();
+    if screen.is_terminal() {
+        lines.push(summary(status, screen));
+        lines.push(String::new());
+    }
+    let nodes: Vec<_> = status.nodes.iter().map(|node| node_row(node, now)).collect();
+    lines.extend(table::lines(&NODES, &nodes, screen));
+    lines.push(String::new());
+    let instances: Vec<_> = status.instances.iter().map(|instance| instance_row(instance, now)).collect();
+    lines.extend(table::lines(&INSTANCES, &instances, screen));
+    lines
+}
+
+/// How many nodes are in which state, and what is deployed.
+fn summary(status: &Status, screen: Screen) -> String {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    status.nodes.iter().for_each(|node| *counts.entry(&node.state).or_default() += 1);
+    let mut parts: Vec<Piece> =
+        counts.iter().map(|(state, count)| (format!("{count} {state}"), state_style(state))).collect();
+    if parts.is_empty() {
+        parts.push(plain("no nodes"));
+    }
+    let missing = status.instances.iter().filter(|instance| instance.is_missing()).count();
+    if missing > 0 {
+        let text = format!("{missing} of {} instances LOST", status.instances.len());
+        parts.push((text, state_style("LOST")));
+    }
+    match (&status.deploying, &status.configuration) {
+        (Some(_), _) => parts.push(("a deployment is in progress".into(), state_style("PENDING"))),
+        (None, None) => parts.push(plain("nothing deployed yet: `watchpost deploy FILE`")),
+        (None, Some(_)) => {}
+    }
+    let between = |(at, part)| if at == 0 { vec![part] } else { vec![plain(" · "), part] };
+    screen.line(parts.into_iter().enumerate().flat_map(between))
+}
+
+fn node_row(node: &Node, now: SystemTime) -> Vec<Cell> {
+    vec![
+        Cell::styled(&node.name, Style::new().bold()),
+        node.role.as_str().into(),
+        node.instance.as_str().into(),
+        Cell::styled(&node.state, state_style(&node.state)),
+        node.pid.into(),
+        Some(node.restarts).into(),
+        Some(age(&node.since, now)).into(),
+        Cell::remark(&node.reason),
+    ]
+}
+
+fn instance_row(instance: &Instance, now: SystemTime) -> Vec<Cell> {
+    let host = match (&instance.host, instance.port) {
+        (Some(host), Some(port)) if host.contains(':') => Some(format!("[{host}]:{port}")),
+        (Some(host), Some(port)) => Some(format!("{host}:{port}")),
+        (host, _) => host.clone(),
+    };
+    vec![
+        Cell::styled(&instance.name, Style::new().bold()),
+        Cell::styled(&instance.link, state_style(&instance.link)),
+        if instance.needed { "yes" } else { "no" }.into(),
+        host.into(),
+        instance.since.as_deref().map(|since| age(since, now)).into(),
+        instance.version.clone().into(),
+        Cell::remark(&instance.reason),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THEN: &str = "2023-11-14T22:13:20.000000Z";
+
+    fn node(name: &str, state: &str, reason: &str) -> Node {
+        Node {
+            name: name.into(),
+            instance: "agent-a".into(),
+            role: "worker".into(),
+            state: state.into(),
+            pid: (state == "RUNNING").then_some(4711),
+            restarts: 2,
+            since: THEN.into(),
+            reason: reason.into(),
+            port: None,
+            metrics_port: None,
+        }
+    }
+
+    fn instance(link: &str) -> Instance {
+        Instance {
+            name: "agent-a".into(),
+            host: Some("10.0.0.1".into()),
+            port: Some(2151),
+            needed: true,
+            link: link.into(),
+            since: Some(THEN.into()),
+            version: Some("0.1.0".into()),
+            reason: String::new(),
+        }
+    }
+
+    fn status(nodes: Vec<Node>, link: &str) -> Status {
+        let configuration = Some("c1".into());
+        Status { instances: vec![instance(link)], nodes, configuration, deploying: None, seq: "a-1".into() }
+    }
+
+    #[test]
+    fn the_tables_look_like_this() {
+        let nodes = vec![node("worker-1", "RUNNING", ""), node("worker-10", "CRASHED", "exited with status 1")];
+        let now = humantime::parse_rfc3339(THEN).unwrap() + std::time::Duration::from_secs(75);
+        let want = "\
+NODE       ROLE    INSTANCE  STATE     PID  RESTARTS  SINCE  REASON
+worker-1   worker  agent-a   RUNNING  4711         2  1m15s
+worker-10  worker  agent-a   CRASHED     -         2  1m15s  exited with status 1
+
+INSTANCE  LINK  NEEDED  HOST           SINCE  VERSION  REASON
+agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0";
+        assert_eq!(lines(&status(nodes.clone(), "UP"), now, Screen::pipe()).join("\n"), want);
+        let screen = Screen { width: Some(70), height: None, colour: false };
+        let lines = lines(&status(nodes, "UP"), now, screen);
+        assert_eq!(lines[0], "1 CRASHED · 1 RUNNING");
+        assert_eq!(lines[4], "worker-10  worker  agent-a   CRASHED     -         2  1m15s  exited w…");
+    }
+
+    #[test]
+    fn the_exit_code_tells_unmet_from_unreachable() {
+        for (states, link, check, want) in [
+            (&["RUNNING", "STOPPED"][..], "UP", true, Exit::Done),
+            (&["RUNNING", "PENDING"], "UP", true, Exit::NotMet),
+            (&["CRASHED"], "UP", true, Exit::NotMet),
+            (&["FAILED", "UNKNOWN"], "LOST", true, Exit::NotMet),
+            (&["RUNNING", "UNKNOWN"], "LOST", true, Exit::Unreachable),
+            (&["FAILED"], "UP", false, Exit::Done),
+            (&["RUNNING"], "LOST", false, Exit::Unreachable),
+            (&[], "UP", true, Exit::Done),
+        ] {
+            let nodes = states.iter().map(|state| node("n", state, "")).collect();
+            assert_eq!(verdict(&status(nodes, link), check), want, "{states:?} {link} {check}");
+        }
+    }
+}

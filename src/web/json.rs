@@ -1,0 +1,407 @@
+//! The JSON that people and programs read: types of their own, apart from those that cross the bridge.
+//!
+//! Additive: a field once there keeps its name and meaning, new ones may appear, and readers skip what they do not
+//! know. What is absent is left out. Times are RFC 3339 in UTC, states are in upper case, `seq` is a
+//! [`Cursor`](crate::message::client::Cursor) in text form.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::client::{Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
+use crate::model::{self, NodeStatus};
+
+/// `GET /api/v1/version`, and `watchpost --version --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The release, such as `0.1.0`.
+    pub version: String,
+    /// The highest version of the bridge's frames that it speaks.
+    pub protocol: u64,
+    /// The version of the messages between controller and agent.
+    pub api_version: u64,
+    /// What this build can do beyond the minimum, sorted.
+    pub features: Vec<String>,
+}
+
+impl Version {
+    /// What this build is.
+    pub fn ours() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: crate::message::frame::PROTOCOL.into(),
+            api_version: crate::message::agent::API_VERSION,
+            features: ["events", "http", "lab"].map(String::from).into(),
+        }
+    }
+}
+
+/// `GET /api/v1/status`: everything, as the controller's copy has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Sorted by name.
+    pub instances: Vec<Instance>,
+    /// Sorted by name.
+    pub nodes: Vec<Node>,
+    /// The id of the deployed configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
+    /// The request that is being deployed right now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploying: Option<String>,
+    /// As of this event.
+    pub seq: String,
+}
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Where the controller dials its agent, if the controller dials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whether the configuration names it.
+    pub needed: bool,
+    /// `UP` or `LOST`.
+    pub link: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// The release that its agent runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+impl Instance {
+    /// Whether the cluster needs this instance and its agent is out of reach.
+    pub fn is_missing(&self) -> bool {
+        self.needed && self.link != "UP"
+    }
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: String,
+    pub instance: String,
+    pub role: String,
+    /// `PENDING`, `RUNNING`, `STOPPED`, `CRASHED`, `FAILED` or `UNKNOWN`.
+    pub state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Restarts that nobody asked for.
+    pub restarts: u32,
+    pub since: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_port: Option<u16>,
+}
+
+/// `GET /api/v1/instances`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instances {
+    /// Sorted by name.
+    pub instances: Vec<Instance>,
+}
+
+/// `GET /api/v1/nodes`: what the agents themselves say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nodes {
+    /// Whether every agent answered.
+    pub ok: bool,
+    pub nodes: Vec<Node>,
+    /// One per agent, sorted by instance.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The answer to every order: the request was understood and this came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether every outcome is a success.
+    pub ok: bool,
+    /// The configuration that was staged or deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Verdict {
+    /// The verdict over `outcomes`, of an order that speaks of no configuration.
+    pub fn over(outcomes: Vec<model::Outcome>) -> Self {
+        let ok = outcomes.iter().all(model::Outcome::is_success);
+        Self { ok, configuration: None, outcomes: outcomes.into_iter().map(Outcome::from).collect() }
+    }
+
+    /// The verdict over staging or deploying: it failed if no configuration came of it, whatever the outcomes say.
+    pub fn of_configuration(id: Option<model::ConfigurationId>, outcomes: Vec<model::Outcome>) -> Self {
+        let verdict = Self::over(outcomes);
+        Self { ok: verdict.ok && id.is_some(), configuration: id.map(|id| id.to_string()), ..verdict }
+    }
+}
+
+/// What came of an order for one node, one instance (no `node`), or the whole (neither).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Absent is success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The last lines of a node that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+}
+
+/// `GET /api/v1/nodes/{name}/output`: the last lines that a node wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The body of an order about nodes; an empty list means every node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodesOrder {
+    pub nodes: Vec<String>,
+}
+
+/// The body that stages a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigurationText {
+    /// What complaints call it, such as `cluster.cfg`.
+    pub file: String,
+    /// The cluster file itself.
+    pub text: String,
+}
+
+/// `GET /api/v1/configuration`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    pub id: String,
+    /// The cluster file.
+    pub configuration: String,
+}
+
+/// Every answer that is not 2xx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is wrong and what to do, in one line.
+    pub error: String,
+    /// One line per complaint, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+}
+
+/// One event of `GET /api/v1/events`. `kind` says which of the other fields may be there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Event {
+    /// Resume behind this event by giving it back as `since` or `Last-Event-ID`.
+    pub seq: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// `change`, `error`, `log`, `agents_ready`, `gap` (what is missing is gone) or `snapshot` (how everything is).
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
+    /// The process that runs, or the one that just ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How the process ended, if the change is its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Which restart in a row; 0 for a launch that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The node left the configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub msg: Option<String>,
+    /// Who is ready, of `agents_ready`; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<String>,
+    /// The first event that is missing, of `gap`; `seq` is the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    /// The agent's own number for it, `<epoch in hex>-<number>`; absent if the controller made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Everything as of `seq`, of `snapshot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+}
+
+impl Event {
+    /// How everything is, at the beginning of a stream.
+    pub fn snapshot(status: Status) -> Self {
+        Self { seq: status.seq.clone(), kind: "snapshot".into(), status: Some(status), ..Self::default() }
+    }
+
+    /// Events that are gone for good.
+    pub fn gap(gap: &Gap) -> Self {
+        Self {
+            seq: gap.last.to_string(),
+            kind: "gap".into(),
+            first: Some(gap.first.to_string()),
+            msg: Some(format!("the events from {} to {} are no longer kept", gap.first, gap.last)),
+            ..Self::default()
+        }
+    }
+}
+
+/// How a process ended: one of `status` and `signal`, or neither if nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub core_dumped: bool,
+    /// The same in words.
+    pub text: String,
+}
+
+impl From<GetStatusResponse> for Status {
+    fn from(status: GetStatusResponse) -> Self {
+        Self {
+            instances: status.instances.into_iter().map(Instance::from).collect(),
+            nodes: status.nodes.into_iter().map(Node::from).collect(),
+            configuration: status.configuration.map(|id| id.to_string()),
+            deploying: status.deploying.map(|reqid| reqid.to_string()),
+            seq: status.cursor.to_string(),
+        }
+    }
+}
+
+impl From<InstanceStatus> for Instance {
+    fn from(instance: InstanceStatus) -> Self {
+        let link = match instance.link {
+            LinkState::Up => "UP",
+            LinkState::Lost => "LOST",
+        };
+        Self {
+            name: instance.name.to_string(),
+            host: instance.host.map(|host| host.to_string()),
+            port: instance.port,
+            needed: instance.needed,
+            link: link.into(),
+            since: instance.since.map(|since| since.to_string()),
+            version: instance.version,
+            reason: instance.reason,
+        }
+    }
+}
+
+impl From<NodeStatus> for Node {
+    fn from(node: NodeStatus) -> Self {
+        Self {
+            name: node.node.to_string(),
+            instance: node.instance.to_string(),
+            role: node.role.to_string(),
+            state: node.state.to_string(),
+            pid: node.pid,
+            restarts: node.restarts,
+            since: node.since.to_string(),
+            reason: node.reason,
+            port: node.port,
+            metrics_port: node.metrics_port,
+        }
+    }
+}
+
+impl From<model::Outcome> for Outcome {
+    fn from(outcome: model::Outcome) -> Self {
+        Self {
+            instance: outcome.instance.map(|instance| instance.to_string()),
+            node: outcome.node.map(|node| node.to_string()),
+            error: outcome.error,
+            output: outcome.output.map(Output::from),
+        }
+    }
+}
+
+impl From<model::Output> for Output {
+    fn from(output: model::Output) -> Self {
+        Self { stdout: output.stdout, stderr: output.stderr }
+    }
+}
+
+impl From<model::Exit> for Exit {
+    fn from(exit: model::Exit) -> Self {
+        let text = exit.to_string();
+        let (status, signal, core_dumped) = match exit {
+            model::Exit::Status(status) => (Some(status), None, false),
+            model::Exit::Signal { number, core_dumped } => (None, Some(number), core_dumped),
+            model::Exit::Unknown => (None, None, false),
+        };
+        Self { status, signal, core_dumped, text }
+    }
+}
+
+impl From<&Entry> for Event {
+    fn from(entry: &Entry) -> Self {
+        let frame = Self {
+            seq: entry.cursor.to_string(),
+            time: Some(entry.time.to_string()),
+            origin: entry.origin.map(|(epoch, number)| format!("{epoch:x}-{number}")),
+            ..Self::default()
+        };
+        match &entry.news {
+            News::Change(change) => Self {
+                kind: "change".into(),
+                instance: Some(change.instance.to_string()),
+                node: Some(change.node.to_string()),
+                role: Some(change.role.to_string()),
+                old: Some(change.old.to_string()),
+                new: Some(change.new.to_string()),
+                pid: change.pid,
+                exit: change.exit.map(Exit::from),
+                attempt: Some(change.attempt),
+                restarts: Some(change.restarts),
+                reason: Some(change.reason.clone()).filter(|reason| !reason.is_empty()),
+                removed: change.removed,
+                ..frame
+            },
+            News::Error(error) => Self {
+                kind: "error".into(),
+                instance: Some(error.instance.to_string()),
+                node: error.node.as_ref().map(ToString::to_string),
+                msg: Some(error.msg.clone()),
+                ..frame
+            },
+            News::Log(log) => Self {
+                kind: "log".into(),
+                instance: Some(log.instance.to_string()),
+                node: log.node.as_ref().map(ToString::to_string),
+                msg: Some(log.msg.clone()),
+                ..frame
+            },
+            News::AgentsReady(ready) => Self {
+                kind: "agents_ready".into(),
+                instances: ready.instances.iter().map(ToString::to_string).collect(),
+                ..frame
+            },
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The HTTP API: one handler per message of [`crate::message::client`], and no decisions.
+
+use std::collections::BTreeSet;
+
+use actix_web::web::{self, Data, Json, JsonConfig, Path, PathConfig, Query, QueryConfig, ServiceConfig};
+use actix_web::{HttpRequest, Resource};
+use serde::Deserialize;
+
+use super::desk::{Desk, new_reqid};
+use super::json::{self, ConfigurationText, NodesOrder, Verdict};
+use super::problem::Problem;
+use super::{OwnHostname, configuration, events, guard};
+use crate::message::client::*;
+use crate::model::{NodeName, Outcome};
+
+/// The longest body that stages a configuration, in bytes.
+const LONGEST_CONFIGURATION: usize = 16 << 20;
+/// The longest other body, in bytes: the names of some thousand nodes.
+const LONGEST_BODY: usize = 256 << 10;
+/// How many lines of each stream an output has, unless told otherwise.
+const LINES: u32 = 100;
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// Every address of the API.
+pub fn configure(app: &mut ServiceConfig) {
+    app.app_data(json_up_to(LONGEST_BODY))
+        .app_data(QueryConfig::default().error_handler(|error, _| Problem::from(error).into()))
+        .app_data(PathConfig::default().error_handler(|error, _| Problem::Malformed(error.to_string()).into()))
+        .service(at(guard::HEALTH).route(web::get().to(health)))
+        .service(at("/api/v1/version").route(web::get().to(version)))
+        .service(at("/api/v1/status").route(web::get().to(status)))
+        .service(at("/api/v1/instances").route(web::get().to(instances)))
+        .service(
+            at("/api/v1/configuration")
+                .app_data(json_up_to(LONGEST_CONFIGURATION))
+                .route(web::get().to(get_configuration))
+                .route(web::post().to(stage))
+                .route(web::put().to(set_configuration)),
+        )
+        .service(at("/api/v1/deploy").route(web::post().to(deploy)))
+        .service(at("/api/v1/nodes").route(web::get().to(nodes)))
+        .service(at("/api/v1/nodes/start").route(web::post().to(start)))
+        .service(at("/api/v1/nodes/stop").route(web::post().to(stop)))
+        .service(at("/api/v1/nodes/restart").route(web::post().to(restart)))
+        .service(at("/api/v1/nodes/{name}/output").route(web::get().to(output)))
+        .service(at("/api/v1/events").route(web::get().to(events::events)))
+        .default_service(web::to(nowhere));
+}
+
+fn at(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(wrong_method))
+}
+
+fn json_up_to(limit: usize) -> JsonConfig {
+    JsonConfig::default().limit(limit).error_handler(|error, _| Problem::from(error).into())
+}
+
+async fn nowhere(request: HttpRequest) -> Result<&'static str, Problem> {
+    Err(Problem::NoRoute(request.path().chars().take(100).collect()))
+}
+
+async fn wrong_method(request: HttpRequest) -> Result<&'static str, Problem> {
+    Err(Problem::WrongMethod(request.method().as_str().chars().take(20).collect()))
+}
+
+/// Whether there is a controller behind this API. Says nothing else, so it needs no token.
+async fn health(desk: Data<Desk>) -> Result<&'static str, Problem> {
+    if desk.is_open() { Ok("ok\n") } else { Err(Problem::NoController) }
+}
+
+async fn version() -> Json<json::Version> {
+    Json(json::Version::ours())
+}
+
+async fn status(desk: Data<Desk>) -> Answer<json::Status> {
+    Ok(Json(desk.ask(GetStatusRequest).await?.into()))
+}
+
+async fn instances(desk: Data<Desk>) -> Answer<json::Instances> {
+    let answer = desk.ask(GetInstancesRequest { reqid: new_reqid()? }).await?;
+    Ok(Json(json::Instances { instances: answer.instances.into_iter().map(json::Instance::from).collect() }))
+}
+
+async fn nodes(desk: Data<Desk>) -> Answer<json::Nodes> {
+    let answer = desk.ask(GetNodesRequest { reqid: new_reqid()? }).await?;
+    Ok(Json(json::Nodes {
+        ok: answer.outcomes.iter().all(Outcome::is_success),
+        nodes: answer.nodes.into_iter().map(json::Node::from).collect(),
+        outcomes: answer.outcomes.into_iter().map(json::Outcome::from).collect(),
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichConfiguration {
+    /// The deployed one (the default), or the one that was staged.
+    deployed: Option<bool>,
+}
+
+async fn get_configuration(desk: Data<Desk>, which: Query<WhichConfiguration>) -> Answer<json::Configuration> {
+    let request = GetConfigurationRequest { reqid: new_reqid()?, deployed: which.deployed.unwrap_or(true) };
+    let configuration = desk.ask(request).await?.configuration.map_err(Problem::Absent)?;
+    Ok(Json(json::Configuration {
+        id: configuration.id.to_string(),
+        configuration: configuration::write(&configuration)?,
+    }))
+}
+
+/// POST: checks a configuration and makes it the next to deploy.
+async fn stage(desk: Data<Desk>, own: Data<OwnHostname>, body: Json<ConfigurationText>) -> Answer<Verdict> {
+    let configuration = configuration::parse(&body, &own.0)?;
+    let answer = desk.ask(StageConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
+    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
+}
+
+/// PUT: stages and deploys in one step, so that afterwards the configuration is what was put here.
+async fn set_configuration(desk: Data<Desk>, own: Data<OwnHostname>, body: Json<ConfigurationText>) -> Answer<Verdict> {
+    let configuration = configuration::parse(&body, &own.0)?;
+    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
+    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
+}
+
+async fn deploy(desk: Data<Desk>) -> Answer<Verdict> {
+    let answer = desk.ask(DeployRequest { reqid: new_reqid()? }).await?;
+    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
+}
+
+async fn start(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
+    let answer = desk.ask(StartRequest { reqid: new_reqid()?, nodes: named(&order)? }).await?;
+    Ok(Json(Verdict::over(answer.outcomes)))
+}
+
+async fn stop(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
+    let answer = desk.ask(StopRequest { reqid: new_reqid()?, nodes: named(&order)? }).await?;
+    Ok(Json(Verdict::over(answer.outcomes)))
+}
+
+async fn restart(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
+    let answer = desk.ask(RestartRequest { reqid: new_reqid()?, nodes: named(&order)? }).await?;
+    Ok(Json(Verdict::over(answer.outcomes)))
+}
+
+fn named(order: &NodesOrder) -> Result<BTreeSet<NodeName>, Problem> {
+    order.nodes.iter().map(|name| NodeName::new(name).map_err(Problem::from)).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HowMuch {
+    /// How many lines of each stream at most.
+    lines: Option<u32>,
+}
+
+async fn output(desk: Data<Desk>, name: Path<String>, how_much: Query<HowMuch>) -> Answer<json::Output> {
+    let node = NodeName::new(&name)?;
+    let request = GetOutputRequest { reqid: new_reqid()?, node, lines: how_much.lines.unwrap_or(LINES) };
+    let outcome = desk.ask(request).await?.outcome;
+    match outcome.error {
+        Some(error) => Err(Problem::Absent(format!("cannot show the output of `{name}`: {error}"))),
+        None => Ok(Json(outcome.output.map(json::Output::from).unwrap_or_default())),
+    }
+}

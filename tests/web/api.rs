@@ -1,0 +1,144 @@
+//! Who may ask, and what the answers look like.
+
+use watchpost::message::client::LinkState;
+use watchpost::model::{InstanceName, NodeName, NodeState, Outcome};
+
+use crate::fake::{Fake, TOKEN, instance, node};
+use crate::http::{exchange, get, post};
+
+#[test]
+fn every_route_refuses_a_foreign_host_even_the_health_check() {
+    let fake = Fake::open();
+    for path in ["/healthz", "/api/v1/status", "/api/v1/events", "/nowhere"] {
+        let answer = exchange(&fake.address, &[&format!("GET {path} HTTP/1.1"), "host: evil.example"], "");
+        assert_eq!(answer.status, 403, "{path}");
+        assert!(answer.body.contains("`evil.example` is not a name of this controller"), "{}", answer.body);
+    }
+    for host in [&*fake.address, "localhost:1", "sensor-1", "watch.example:2148", "[::1]:80"] {
+        let answer = exchange(&fake.address, &["GET /healthz HTTP/1.1", &format!("host: {host}")], "");
+        assert_eq!((answer.status, &*answer.body), (200, "ok\n"), "{host}");
+    }
+}
+
+#[test]
+fn a_page_of_another_origin_is_refused_before_its_order_is_read() {
+    let fake = Fake::open();
+    let order = |origin: &str| {
+        let head = ["POST /api/v1/nodes/stop HTTP/1.1", "host: localhost:2148", "content-type: application/json"];
+        exchange(&fake.address, &[&head[..], &[&format!("origin: {origin}")]].concat(), r#"{"nodes":[]}"#).status
+    };
+    assert_eq!(order("http://evil.example"), 403);
+    assert_eq!(order("null"), 403);
+    assert!(fake.script().orders.is_empty());
+    assert_eq!(order("http://localhost:2148"), 200);
+    assert_eq!(fake.script().orders, ["stop []"]);
+}
+
+#[test]
+fn an_order_in_another_format_than_json_is_refused() {
+    let fake = Fake::open();
+    let order = |kind: &[&str]| {
+        let head = ["POST /api/v1/nodes/stop HTTP/1.1", "host: localhost"];
+        exchange(&fake.address, &[&head[..], kind].concat(), r#"{"nodes":[]}"#).status
+    };
+    assert_eq!(order(&[]), 415);
+    assert_eq!(order(&["content-type: text/plain"]), 415);
+    assert!(fake.script().orders.is_empty());
+}
+
+#[test]
+fn every_route_but_the_health_check_asks_for_the_token() {
+    let fake = Fake::guarded();
+    assert_eq!(get(&fake.address, "/healthz", &[]).status, 200);
+    for path in ["/api/v1/version", "/api/v1/status", "/api/v1/events", "/api/v1/configuration", "/nowhere"] {
+        let answer = get(&fake.address, path, &["authorization: Bearer wrong"]);
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
+        assert!(!answer.body.contains("wrong") && !answer.body.contains(TOKEN), "{}", answer.body);
+    }
+    assert_eq!(post(&fake.address, "/api/v1/deploy", "").status, 401);
+    assert_eq!(get(&fake.address, "/api/v1/version", &[&format!("authorization: Bearer {TOKEN}")]).status, 200);
+}
+
+#[test]
+fn status_has_the_shape_that_scripts_rely_on() {
+    let fake = Fake::open();
+    fake.script().instances.push(instance("agent-a", LinkState::Lost));
+    fake.script().nodes.push(node("worker-1", NodeState::Running));
+    let answer = get(&fake.address, "/api/v1/status", &[]);
+    let want = concat!(
+        r#"{"instances":[{"name":"agent-a","host":"10.0.0.1","needed":true,"link":"LOST","#,
+        r#""since":"2023-11-14T22:13:20.000000Z","version":"0.1.0"}],"#,
+        r#""nodes":[{"name":"worker-1","instance":"agent-a","role":"worker","state":"RUNNING","pid":4711,"#,
+        r#""restarts":2,"since":"2023-11-14T22:13:20.000000Z","port":2200}],"seq":"abc-0"}"#,
+    );
+    assert_eq!(answer.body, want);
+    assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
+}
+
+#[test]
+fn a_failed_order_is_an_answer_with_its_verdict_in_the_body() {
+    let fake = Fake::open();
+    let (agent, worker) = (InstanceName::new("agent-a").unwrap(), NodeName::new("worker-1").unwrap());
+    fake.script().outcomes = vec![
+        Outcome::node_done(&agent, &NodeName::new("manager").unwrap()),
+        Outcome::node_failed(&agent, &worker, "exited with status 1".into(), None),
+    ];
+    let answer = post(&fake.address, "/api/v1/nodes/restart", r#"{"nodes":["worker-1","manager"]}"#);
+    let want = concat!(
+        r#"{"ok":false,"outcomes":[{"instance":"agent-a","node":"manager"},"#,
+        r#"{"instance":"agent-a","node":"worker-1","error":"exited with status 1"}]}"#,
+    );
+    assert_eq!((answer.status, &*answer.body), (200, want));
+    assert_eq!(fake.script().orders, [r#"restart ["manager", "worker-1"]"#]);
+}
+
+#[test]
+fn a_deployment_without_a_configuration_did_not_succeed() {
+    let fake = Fake::open();
+    let answer = post(&fake.address, "/api/v1/deploy", "");
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"ok":false,"outcomes":[]}"#));
+}
+
+#[test]
+fn the_output_of_a_node_is_both_of_its_streams() {
+    let fake = Fake::open();
+    let answer = get(&fake.address, "/api/v1/nodes/worker-1/output?lines=7", &[]);
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"stdout":"out\n","stderr":"err\n"}"#));
+    assert_eq!(fake.script().orders, ["output worker-1 7"]);
+}
+
+#[test]
+fn each_mistake_has_its_code_and_one_json_shape() {
+    let fake = Fake::open();
+    let ask = |path| get(&fake.address, path, &[]);
+    for (answer, status, text) in [
+        (ask("/api/v2"), 404, "there is no `/api/v2` here"),
+        (ask("/api/v1/deploy"), 405, "`GET` is not what this address understands"),
+        (ask("/api/v1/configuration?deployed=false"), 404, "no staged configuration"),
+        (ask("/api/v1/events?since=42"), 400, "`42` is not the number of an event"),
+        (ask("/api/v1/events?sinse=42"), 400, "unknown field `sinse`"),
+        (ask("/api/v1/nodes/..%2f/output"), 400, "node name `../` must begin with"),
+        (post(&fake.address, "/api/v1/nodes/stop", "{"), 400, "the body is not the JSON that is expected"),
+        (post(&fake.address, "/api/v1/nodes/stop", "{}"), 400, "missing field `nodes`"),
+        (post(&fake.address, "/api/v1/nodes/stop", &" ".repeat(300 << 10)), 413, "over the limit"),
+    ] {
+        assert_eq!(answer.status, status, "{}", answer.body);
+        let problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert!(problem["error"].as_str().unwrap().contains(text), "{text}: {}", answer.body);
+    }
+    fake.script().silent = true;
+    assert_eq!(ask("/api/v1/status").status, 503);
+}
+
+#[test]
+fn a_head_that_never_ends_is_cut_off() {
+    use std::io::{Read, Write};
+    let fake = Fake::open();
+    let mut stream = std::net::TcpStream::connect(&fake.address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: local").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 408"), "{answer:?}");
+}

@@ -1,0 +1,7 @@
+//! The edge: the HTTP API in front of a controller that says what it is told to say, and the command in front of that.
+
+mod api;
+mod cli;
+mod fake;
+mod http;
+mod stream;

@@ -16,7 +16,7 @@ use std::thread;
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 
-use super::process::{self, Exits, Process, tree};
+use super::process::{self, Exits, Process, tree, tree::SweepError};
 use super::register::Register;
 use super::state::LaunchFailure;
 use super::{Supervisor, output};
@@ -342,7 +342,7 @@ impl Hands {
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
     }
 
-    fn sweep(&self, node: &Node, leader: Leader) -> io::Result<()> {
+    fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
         let marker = self.site.marker(node, leader.life);
         match leader.ours {
             true => tree::sweep(&marker, leader.pid),

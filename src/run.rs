@@ -1,1 +1,0 @@
-//! Starts and joins the actors of each mode; embedders begin here.

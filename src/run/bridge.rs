@@ -1,0 +1,130 @@
+//! The two ends of a TCP link, each with its listener and its diallers.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+
+use actix::{Actor, Addr, Context, Handler};
+
+use super::RunError;
+use crate::agent::Agent;
+use crate::bridge::{Dialer, LinkRole, LinkSettings, Listener, Owner, dial, listen};
+use crate::controller::{Controller, DialInstance};
+use crate::message::agent::{ToAgent, ToController};
+use crate::model::InstanceName;
+use crate::settings::{self, loopback_only};
+
+/// The controller's end: dials the instances that it is told to.
+///
+/// Made before the controller, which needs it to dial, and given the controller's address after.
+pub struct ControllerBridge {
+    settings: LinkSettings,
+    controller: Option<Addr<Controller>>,
+    dialled: BTreeMap<InstanceName, Dialer>,
+    /// What came before the controller's address.
+    early: Vec<DialInstance>,
+}
+
+impl ControllerBridge {
+    /// A bridge for a controller that is still to come.
+    pub fn new(settings: LinkSettings) -> Self {
+        Self { settings, controller: None, dialled: BTreeMap::new(), early: Vec::new() }
+    }
+
+    /// Accepts agents on `socket`, for as long as the listener is kept.
+    pub fn accept(socket: TcpListener, settings: LinkSettings, controller: &Addr<Controller>) -> Result<Listener, RunError> {
+        loopback_only(socket.local_addr()?)?;
+        Ok(listen(socket, settings, owner_of(controller))?)
+    }
+
+    fn dial(&mut self, DialInstance { instance, address }: DialInstance) {
+        // The former dialler ends its link before the next one makes a new link.
+        drop(self.dialled.remove(&instance));
+        let (Some(controller), Some(address)) = (&self.controller, address) else { return };
+        match loopback_only(address) {
+            Ok(address) => {
+                let expect = Some(instance.to_string());
+                let dialer = dial(address, expect, self.settings.clone(), owner_of(controller));
+                self.dialled.insert(instance, dialer);
+            }
+            Err(error) => tracing::error!(%instance, "not dialled: {error}"),
+        }
+    }
+}
+
+/// The address of the controller that a [`ControllerBridge`] works for.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub struct WorkFor(pub Addr<Controller>);
+
+impl Actor for ControllerBridge {
+    type Context = Context<Self>;
+}
+
+impl Handler<WorkFor> for ControllerBridge {
+    type Result = ();
+
+    fn handle(&mut self, WorkFor(controller): WorkFor, _: &mut Context<Self>) {
+        self.controller = Some(controller);
+        std::mem::take(&mut self.early).into_iter().for_each(|order| self.dial(order));
+    }
+}
+
+impl Handler<DialInstance> for ControllerBridge {
+    type Result = ();
+
+    fn handle(&mut self, order: DialInstance, _: &mut Context<Self>) {
+        match self.controller {
+            Some(_) => self.dial(order),
+            None => self.early.push(order),
+        }
+    }
+}
+
+/// The agent's end: a listener, a dialler, or both. Dropping it ends the link.
+pub struct AgentBridge {
+    _listener: Option<Listener>,
+    _dialer: Option<Dialer>,
+}
+
+impl AgentBridge {
+    /// Waits on `socket` and dials `controller`, whichever there is.
+    pub fn open(
+        agent: &Addr<Agent>,
+        settings: &LinkSettings,
+        socket: Option<TcpListener>,
+        controller: Option<SocketAddr>,
+    ) -> Result<Self, RunError> {
+        let owner = || Owner {
+            up: agent.clone().recipient(),
+            mail: agent.clone().recipient(),
+            down: agent.clone().recipient(),
+        };
+        if let Some(socket) = &socket {
+            loopback_only(socket.local_addr()?)?;
+        }
+        let controller = controller.map(loopback_only).transpose()?;
+        let _listener = socket.map(|socket| listen(socket, settings.clone(), owner())).transpose()?;
+        let _dialer = controller.map(|address| dial::<ToAgent, ToController>(address, None, settings.clone(), owner()));
+        Ok(Self { _listener, _dialer })
+    }
+}
+
+fn owner_of(controller: &Addr<Controller>) -> Owner<ToController, ToAgent> {
+    Owner {
+        up: controller.clone().recipient(),
+        mail: controller.clone().recipient(),
+        down: controller.clone().recipient(),
+    }
+}
+
+/// How one end of every link of this process behaves.
+pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) -> LinkSettings {
+    let settings::LinkSettings { heartbeat, greeting_within, reconnect_min, reconnect_max, .. } = settings.link;
+    LinkSettings {
+        heartbeat,
+        greeting_within,
+        backoff_min: reconnect_min,
+        backoff_max: reconnect_max,
+        ..LinkSettings::new(role, name, settings.cluster.clone())
+    }
+}

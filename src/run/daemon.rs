@@ -1,0 +1,177 @@
+//! The daemons of a fleet: a controller, or an agent, with a state directory, listeners and signals.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+
+use actix::{Actor, Addr, Context, Handler};
+use tokio::sync::mpsc;
+
+use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings};
+use super::signals::Signals;
+use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
+use crate::agent::outbox::Bounds;
+use crate::agent::AgentEvent;
+use crate::bridge::LinkRole;
+use crate::controller::{Controller, ControllerGone};
+use crate::settings::{Machine, Settings, loopback_only};
+use crate::state_dir::StateDir;
+use crate::supervisor::process::limits;
+use crate::web::{self, WebServer, WebSettings};
+
+/// What a daemon that is ready tells whoever started it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where it listens, by purpose: `http` for clients, `agents` for agents, `controller` for a controller.
+    pub addresses: BTreeMap<String, SocketAddr>,
+    /// What clients have to know; `None` if the API is open or there is none.
+    pub token: Option<String>,
+}
+
+/// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
+pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+    let mut signals = Signals::listen()?;
+    let home = StateDir::take(&settings.state_dir)?;
+    let socket = settings.controller.listen.map(|address| bind("for agents", address)).transpose()?;
+    let (host, mut ends) = Host::start();
+    let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings);
+    let bridge = ControllerBridge::new(link.clone()).start();
+    let controller = start_controller(ControllerOptions {
+        dialler: Some(bridge.clone().recipient()),
+        host: Some(host.recipient()),
+        ..ControllerOptions::of(&settings.controller, home.path())?
+    })?;
+    bridge.do_send(WorkFor(controller.clone()));
+    let mut addresses = BTreeMap::new();
+    if let Some(socket) = &socket {
+        addresses.insert("agents".to_owned(), socket.local_addr()?);
+    }
+    let (web, token) = serve(&controller, &settings, &home)?;
+    addresses.extend(web.as_ref().map(|web| ("http".to_owned(), web.address())));
+    let listener = socket.map(|socket| ControllerBridge::accept(socket, link, &controller)).transpose()?;
+    home.write_addresses(&addresses)?;
+    ready(&Ready { addresses, token });
+    let end = tokio::select! {
+        () = signals.asked_to_end() => Ok(()),
+        Some(what) = ends.recv() => Err(RunError::Failed(what)),
+    };
+    drop(listener);
+    finish(web)?;
+    end
+}
+
+/// Runs an agent until it is asked to end; its nodes live on. `ready` is called once, when it can be reached.
+pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+    if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
+        return Err(RunError::Unreachable);
+    }
+    let mut signals = Signals::listen()?;
+    let home = StateDir::take(&settings.state_dir)?;
+    let socket = settings.agent.listen.map(|address| bind("for a controller", address)).transpose()?;
+    stray::take_on()?;
+    let (host, mut ends) = Host::start();
+    let agent = start_agent(AgentOptions {
+        host: Some(host.recipient()),
+        ..agent_options(&settings, settings.agent.name.clone(), &home)?
+    })?;
+    let mut addresses = BTreeMap::new();
+    if let Some(socket) = &socket {
+        addresses.insert("controller".to_owned(), socket.local_addr()?);
+    }
+    let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings);
+    let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
+    home.write_addresses(&addresses)?;
+    ready(&Ready { addresses, token: None });
+    let end = tokio::select! {
+        () = signals.asked_to_end() => Ok(()),
+        Some(what) = ends.recv() => Err(RunError::Failed(what)),
+    };
+    drop(bridge);
+    end
+}
+
+/// The options of an agent of this process, whose own descriptor limit is raised for the sake of many nodes.
+pub(super) fn agent_options(
+    settings: &Settings,
+    instance: crate::model::InstanceName,
+    home: &StateDir,
+) -> Result<AgentOptions, RunError> {
+    let window = settings.link.window_bytes as usize;
+    Ok(AgentOptions {
+        cluster: settings.cluster.clone(),
+        descriptors: Some(limits::raise_open_files()?),
+        bounds: Bounds { window, ..Bounds::default() },
+        ..AgentOptions::new(instance, home.nodes())
+    })
+}
+
+/// Serves the API, if the settings want it; the token is what clients have to know.
+pub(super) fn serve(
+    controller: &Addr<Controller>,
+    settings: &Settings,
+    home: &StateDir,
+) -> Result<(Option<WebServer>, Option<String>), RunError> {
+    let Some(address) = settings.controller.http else { return Ok((None, None)) };
+    let socket = bind("for clients", address)?;
+    let token = home.token()?;
+    let web = WebSettings {
+        open: settings.controller.open,
+        hosts: settings.controller.hosts.clone(),
+        token: token.clone(),
+        own_hostname: Machine::this().hostname().to_owned(),
+    };
+    let open = settings.controller.open;
+    Ok((Some(web::serve(socket, controller.clone().into(), web)?), (!open).then_some(token)))
+}
+
+pub(super) fn finish(web: Option<WebServer>) -> Result<(), RunError> {
+    web.map_or(Ok(()), |web| {
+        web.stop();
+        Ok(web.join()?)
+    })
+}
+
+fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    let address = loopback_only(address)?;
+    TcpListener::bind(address).map_err(|source| RunError::Listen { what, address, source })
+}
+
+/// Hears of the end of actors that must not end.
+pub(super) struct Host {
+    ends: mpsc::UnboundedSender<&'static str>,
+}
+
+impl Host {
+    pub(super) fn start() -> (Addr<Self>, mpsc::UnboundedReceiver<&'static str>) {
+        let (ends, ended) = mpsc::unbounded_channel();
+        (Actor::start(Self { ends }), ended)
+    }
+
+    fn tell(&self, what: &'static str) {
+        let _ = self.ends.send(what); // the daemon is ending already
+    }
+}
+
+impl Actor for Host {
+    type Context = Context<Self>;
+}
+
+impl Handler<ControllerGone> for Host {
+    type Result = ();
+
+    fn handle(&mut self, _: ControllerGone, _: &mut Context<Self>) {
+        self.tell("controller");
+    }
+}
+
+impl Handler<AgentEvent> for Host {
+    type Result = ();
+
+    fn handle(&mut self, event: AgentEvent, _: &mut Context<Self>) {
+        match event {
+            AgentEvent::Gone => self.tell("agent"),
+            // It is in the log, and the agent tries on: whoever mends the cause need not come back here.
+            AgentEvent::Refused(_) => {}
+        }
+    }
+}
+

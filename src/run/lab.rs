@@ -1,0 +1,94 @@
+//! The lab: controller, agents and supervisors in one process, for one machine.
+//!
+//! It is the fleet without the bridge: an agent for every instance of the configuration, linked by mailbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use actix::Addr;
+
+use super::daemon::{Host, Ready, agent_options, finish, serve};
+use super::signals::Signals;
+use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_controller, stray};
+use crate::agent::{Agent, HurryUp, StopAllNodes};
+use crate::controller::Controller;
+use crate::message::client::SetConfigurationRequest;
+use crate::model::{Configuration, Outcome, RequestId};
+use crate::settings::Settings;
+use crate::state_dir::StateDir;
+
+/// Runs a lab until it is asked to end; then its nodes are stopped in order. Asked again, it hurries.
+///
+/// `ready` is called once, when the API listens and before the first node starts.
+pub async fn lab(
+    settings: Settings,
+    mut configuration: Configuration,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), RunError> {
+    let mut signals = Signals::listen()?;
+    let home = StateDir::take(&settings.state_dir)?;
+    stray::take_on()?;
+    let (host, mut ends) = Host::start();
+    let controller = start_controller(ControllerOptions {
+        host: Some(host.clone().recipient()),
+        ..ControllerOptions::of(&settings.controller, home.path())?
+    })?;
+    let (web, token) = serve(&controller, &settings, &home)?;
+    let addresses: BTreeMap<_, _> = web.iter().map(|web| ("http".to_owned(), web.address())).collect();
+    home.write_addresses(&addresses)?;
+    let mut agents = Vec::new();
+    // Here every instance is this machine, and nobody is dialled.
+    for instance in &mut configuration.instances {
+        (instance.host, instance.port) = (None, None);
+    }
+    let names: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
+    for name in names {
+        let options = agent_options(&settings, name.clone(), &home)?;
+        let agent = start_agent(AgentOptions { host: Some(host.clone().recipient()), ..options })?;
+        join(&controller, &agent, &name);
+        agents.push(agent);
+    }
+    ready(&Ready { addresses, token });
+    let end = tokio::select! {
+        refused = deploy(&controller, configuration) => refused,
+        () = signals.asked_to_end() => Ok(()),
+        Some(what) = ends.recv() => Err(RunError::Failed(what)),
+    };
+    stop(&agents, &mut signals).await;
+    finish(web)?;
+    end
+}
+
+/// Deploys, and returns only if the configuration was refused. A node that fails is shown, and the lab goes on.
+async fn deploy(controller: &Addr<Controller>, configuration: Configuration) -> Result<(), RunError> {
+    // A short printable text.
+    let reqid = RequestId::new("lab").expect("a valid id");
+    let answer = controller.send(SetConfigurationRequest { reqid, configuration }).await;
+    let answer = answer.map_err(|_| RunError::Failed("controller"))??;
+    let complaints = answer.outcomes.iter().filter(|outcome| !outcome.is_success());
+    if answer.configuration.is_none() {
+        return Err(RunError::Refused(complaints.map(words).collect()));
+    }
+    complaints.for_each(|complaint| tracing::warn!("{}", words(complaint)));
+    std::future::pending().await
+}
+
+fn words(outcome: &Outcome) -> String {
+    let error = outcome.error.as_deref().unwrap_or("done");
+    match (&outcome.node, &outcome.instance) {
+        (Some(node), _) => format!("node {node}: {error}"),
+        (None, Some(instance)) => format!("instance {instance}: {error}"),
+        (None, None) => error.to_owned(),
+    }
+}
+
+/// Stops every node in order; a second request to end hurries.
+async fn stop(agents: &[Addr<Agent>], signals: &mut Signals) {
+    let stopped = futures_util::future::join_all(agents.iter().map(|agent| agent.send(StopAllNodes)));
+    let mut stopped = std::pin::pin!(stopped);
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = signals.asked_to_end() => agents.iter().for_each(|agent| agent.do_send(HurryUp)),
+        }
+    }
+}

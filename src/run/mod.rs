@@ -1,0 +1,148 @@
+//! Starts and joins the actors of each mode; embedders begin here.
+//!
+//! [`start_controller`] and [`start_agent`] put one actor each into the present actix system, and [`join`] links two
+//! that live in the same process. [`bridge`] does the same for the two ends of a TCP link. [`lab`], [`controller`]
+//! and [`agent`] are the daemons: they own a state directory, listen, print where, and obey signals.
+
+mod bridge;
+mod daemon;
+mod error;
+mod lab;
+mod signals;
+mod stray;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix::{Actor, Addr, Context, Handler, Recipient};
+
+use crate::agent::outbox::Bounds;
+use crate::agent::{Agent, AgentEvent, AgentSetup};
+use crate::bridge::{EndLink, LinkId, LinkUp, Peer};
+use crate::controller::state::Rules;
+use crate::controller::store::{RedbStore, Store, StoreThread};
+use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance};
+use crate::launch::Site;
+use crate::model::InstanceName;
+use crate::plan::PortRules;
+use crate::settings::ControllerSettings;
+
+pub use bridge::{AgentBridge, ControllerBridge};
+pub use daemon::{Ready, agent, controller};
+pub use error::RunError;
+pub use lab::lab;
+
+/// What an embedded controller needs.
+pub struct ControllerOptions {
+    pub name: InstanceName,
+    /// Where `controller.redb` is kept; it must exist.
+    pub directory: PathBuf,
+    pub ports: PortRules,
+    /// How long a client waits for a plain answer.
+    pub request_timeout: std::time::Duration,
+    /// How many entries of the log are kept in memory.
+    pub log_entries: usize,
+    /// Dials instances that wait to be dialled, such as [`ControllerBridge`] does.
+    pub dialler: Option<Recipient<DialInstance>>,
+    /// Hears that the controller is gone.
+    pub host: Option<Recipient<ControllerGone>>,
+}
+
+impl ControllerOptions {
+    /// The given name and directory, and the default of everything else.
+    pub fn new(name: InstanceName, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            name,
+            directory: directory.into(),
+            ports: PortRules::default(),
+            request_timeout: std::time::Duration::from_secs(10),
+            log_entries: 10_000,
+            dialler: None,
+            host: None,
+        }
+    }
+
+    fn of(settings: &ControllerSettings, directory: &Path) -> Result<Self, RunError> {
+        let name = InstanceName::new(&settings.name)?;
+        let (ports, request_timeout) = (settings.port_rules(), settings.request_timeout);
+        Ok(Self { ports, request_timeout, log_entries: settings.log_entries, ..Self::new(name, directory) })
+    }
+}
+
+/// Starts a controller in the present actix system. It takes up what it had deployed before.
+pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, RunError> {
+    let ControllerOptions { name, directory, ports, request_timeout, log_entries, dialler, host } = options;
+    let store = RedbStore::open(&directory)?;
+    let stored = store.load()?;
+    let store = StoreThread::start(store)?;
+    let rules = Rules { name, ports, request_timeout, epoch: new_epoch()? };
+    Ok(Controller::launch(ControllerSetup { rules, stored, store, log_entries, dialler, host }))
+}
+
+/// What an embedded agent needs.
+pub struct AgentOptions {
+    pub instance: InstanceName,
+    /// Marks the processes of this cluster.
+    pub cluster: String,
+    /// Holds a directory per node; it is made if it does not exist.
+    pub nodes: PathBuf,
+    /// The descriptor limit (soft, hard) that nodes get; `None` for that of this process.
+    pub descriptors: Option<(u64, u64)>,
+    pub bounds: Bounds,
+    /// Hears what the host has to know.
+    pub host: Option<Recipient<AgentEvent>>,
+}
+
+impl AgentOptions {
+    /// The given instance and directory, and the default of everything else.
+    pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
+        let (cluster, bounds) = ("watchpost".into(), Bounds::default());
+        Self { instance, cluster, nodes: nodes.into(), descriptors: None, bounds, host: None }
+    }
+}
+
+/// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
+pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
+    let AgentOptions { instance, cluster, nodes, descriptors, bounds, host } = options;
+    std::fs::create_dir_all(&nodes)?;
+    let nodes = std::path::absolute(nodes)?;
+    // A variable that is not text cannot be named in a node's definition either: it stays here.
+    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let site = Site::new(cluster, nodes, environment, descriptors);
+    let setup = AgentSetup { instance, epoch: new_epoch()?, site, bounds, host };
+    Ok(Agent::launch(setup)?)
+}
+
+/// Links a controller and an agent that live in the same process: each holds the other's mailbox, and cannot tell it
+/// from a bridge.
+pub fn join(controller: &Addr<Controller>, agent: &Addr<Agent>, instance: &InstanceName) {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 63); // apart from the numbers of bridges
+    let link = LinkId(NEXT.fetch_add(1, Ordering::Relaxed));
+    let neighbour = Neighbour.start();
+    let peer = |name: &str| Peer { name: name.into(), host: None, dialled: None };
+    let end = || neighbour.clone().recipient();
+    controller.do_send(LinkUp { link, peer: peer(instance.as_str()), out: agent.clone().recipient(), end: end() });
+    agent.do_send(LinkUp { link, peer: peer("controller"), out: controller.clone().recipient(), end: end() });
+}
+
+/// Stands where a link inside one process would be ended: there is nothing to end, and the reason is logged.
+struct Neighbour;
+
+impl Actor for Neighbour {
+    type Context = Context<Self>;
+}
+
+impl Handler<EndLink> for Neighbour {
+    type Result = ();
+
+    fn handle(&mut self, EndLink { reason, .. }: EndLink, _: &mut Context<Self>) {
+        tracing::warn!("the controller and its neighbour want to part: {reason}");
+    }
+}
+
+/// A number that no earlier run had, by chance.
+fn new_epoch() -> io::Result<u64> {
+    // Half of the numbers, so that they are short to read where they are printed.
+    getrandom::u32().map(u64::from).map_err(|error| io::Error::other(error.to_string()))
+}

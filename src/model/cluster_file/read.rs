@@ -336,7 +336,8 @@ mod tests {
     #[test]
     fn every_key_finds_its_field() {
         let text = "[a]\nINSTANCE = I\nrole = proxy\nport = 1\nmetrics_port = 2\nscripts = b 'a c'\ninterface = eth0\n\
-                    cpu_affinity = 3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nstate = whatever\ncommand = sh -c 'a b'\n\
+                    cpu_affinity = 3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nstate = whatever\n\
+                    command = sh -c 'a b'\n\
                     directory = /d\nuser = u\nrestart = On-Failure\nrestart_delay = 1s\nrestart_max_delay = 2s\n\
                     restart_stable = 3s\nrestart_limit = 4\nrestart_window = 5s\nready = port 8080\n\
                     ready_within = 1m 30s\nstop_grace = 700ms\n";

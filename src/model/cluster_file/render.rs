@@ -124,9 +124,11 @@ mod tests {
                     metrics_port = 9000\nscripts = 'b c' a\n[m]\nrole = manager\ninstance = b\nport = 2200\n\
                     stop_grace = 10s\nready = settle 2s\nrestart = never\ncommand = sh -c 'say \"hi\"'\n";
         let want = "[instances]\nA\na:1 =\nb = [::1]:5\n\n\
-                    [m]\ninstance = b\nrole = MANAGER\nport = 2200\ncommand = sh -c \"say \\\"hi\\\"\"\nrestart = never\n\
+                    [m]\ninstance = b\nrole = MANAGER\nport = 2200\ncommand = sh -c \"say \\\"hi\\\"\"\n\
+                    restart = never\n\
                     ready = settle 2s\n\n\
-                    [w]\ninstance = A\nrole = WORKER\nscripts = a \"b c\"\nenv = X=\"1 2\" Y=%%\nmetrics_port = 9000\n\n";
+                    [w]\ninstance = A\nrole = WORKER\nscripts = a \"b c\"\nenv = X=\"1 2\" Y=%%\n\
+                    metrics_port = 9000\n\n";
         let once = render(&read(text).unwrap());
         assert_eq!(once, want);
         assert_eq!(render(&read(&once).unwrap()), want);

@@ -1,1 +1,0 @@
-//! config/*.toml and the environment become settings; nobody else reads either.

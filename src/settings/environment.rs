@@ -1,0 +1,210 @@
+//! The environment: a variable for every key, and those of Zeek's Management framework.
+//!
+//! `ZEEK_CONTROLLER_NAME` and `ZEEK_AGENT_NAME` set the names. `ZEEK_CONTROLLER_ADDR` and `_PORT`, and those of the
+//! agent, set where each listens for the other; one of the two leaves the other as it was, and port 0 means, as it does
+//! there, that nothing is opened. An empty `ZEEK_*` variable counts as absent.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::keys::KEYS;
+use super::value::Value;
+use super::{Complaint, Settings, loopback_only};
+use crate::hint::{instead, shown};
+
+/// Variables of ours that are no settings: those of the command line, and the mark that nodes carry.
+const NOT_SETTINGS: [&str; 4] = ["WATCHPOST_CONTROLLER", "WATCHPOST_TOKEN_FILE", "WATCHPOST_CONFIG", "WATCHPOST_NODE"];
+
+/// The names of Zeek's that stand for a key.
+const ZEEK_NAMES: [(&str, &str, &str); 2] =
+    [("ZEEK_CONTROLLER_NAME", "controller", "name"), ("ZEEK_AGENT_NAME", "agent", "name")];
+
+pub(super) type Variables = BTreeMap<String, String>;
+
+/// The variables that may concern us, by name.
+pub(super) fn collect(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    complaints: &mut Vec<Complaint>,
+) -> Variables {
+    let concerns_us = |name: &str| {
+        name.starts_with("WATCHPOST_") && !NOT_SETTINGS.contains(&name)
+            || name.starts_with("ZEEK_")
+            || ["HOME", "XDG_STATE_HOME"].contains(&name)
+    };
+    let mut variables = Variables::new();
+    for (name, value) in environment {
+        // A name that is not UTF-8 is none of ours.
+        let Some(name) = name.into_string().ok().filter(|name| concerns_us(name)) else { continue };
+        match value.into_string() {
+            Ok(value) => {
+                variables.insert(name, value);
+            }
+            Err(_) => complaints.push(Complaint::new(name, "is not UTF-8: set it to text, or unset it")),
+        }
+    }
+    variables
+}
+
+/// Where state is kept unless somebody says otherwise; empty if there is no such place.
+pub(super) fn state_dir(root: bool, variables: &Variables) -> PathBuf {
+    // A relative path there is to be ignored, says the XDG specification.
+    let absolute = |name| variables.get(name).map(Path::new).filter(|path: &&Path| path.is_absolute());
+    if root {
+        return "/var/lib/watchpost".into();
+    }
+    match (absolute("XDG_STATE_HOME"), absolute("HOME")) {
+        (Some(state), _) => state.join("watchpost"),
+        (None, Some(home)) => home.join(".local/state/watchpost"),
+        (None, None) => PathBuf::new(),
+    }
+}
+
+/// Reads Zeek's variables into `settings`, then ours.
+pub(super) fn apply(settings: &mut Settings, variables: &Variables, complaints: &mut Vec<Complaint>) {
+    for (variable, section, name) in ZEEK_NAMES {
+        let key = KEYS.iter().find(|key| key.section == section && key.name == name);
+        if let (Some(key), Some(value)) = (key, variables.get(variable))
+            && let Err(what) = (key.set)(settings, &Value::Variable(value))
+        {
+            complaints.push(Complaint::new(variable, what));
+        }
+    }
+    zeek_listen(
+        &mut settings.controller.listen,
+        2150,
+        ["ZEEK_CONTROLLER_ADDR", "ZEEK_CONTROLLER_PORT"],
+        variables,
+        complaints,
+    );
+    zeek_listen(&mut settings.agent.listen, 2151, ["ZEEK_AGENT_ADDR", "ZEEK_AGENT_PORT"], variables, complaints);
+
+    for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("WATCHPOST_")) {
+        let done = match KEYS.iter().find(|key| key.variable() == *name) {
+            Some(key) => (key.set)(settings, &Value::Variable(value)),
+            None => {
+                let known: Vec<String> = KEYS.iter().map(|key| key.variable()).collect();
+                Err(format!("is not a setting: {}", instead(name, known.iter().map(String::as_str))))
+            }
+        };
+        if let Err(what) = done {
+            complaints.push(Complaint::new(name, what));
+        }
+    }
+}
+
+/// Puts together what Zeek keeps apart.
+fn zeek_listen(
+    listen: &mut Option<SocketAddr>,
+    default_port: u16,
+    [address, port]: [&str; 2],
+    variables: &Variables,
+    complaints: &mut Vec<Complaint>,
+) {
+    let given = |name| variables.get(name).filter(|text| !text.is_empty());
+    if given(address).is_none() && given(port).is_none() {
+        return;
+    }
+    let before = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, default_port)));
+    let host = given(address).map_or(Ok(before.ip()), |text| {
+        text.parse::<IpAddr>().map_err(|_| (address, format!("{} is not an IP address such as 127.0.0.1", shown(text))))
+    });
+    let number = given(port).map_or(Ok(before.port()), |text| {
+        let digits = text.strip_suffix("/tcp").unwrap_or(text);
+        digits.parse().map_err(|_| (port, format!("{} is not a port from 0 to 65535", shown(text))))
+    });
+    let wanted = match (host, number) {
+        (Ok(_), Ok(0)) => Ok(None),
+        (Ok(host), Ok(number)) => {
+            let checked = loopback_only(SocketAddr::new(host, number));
+            checked.map(Some).map_err(|error| vec![(address, error.to_string())])
+        }
+        (host, number) => Err([host.err(), number.err()].into_iter().flatten().collect()),
+    };
+    match wanted {
+        Ok(wanted) => *listen = wanted,
+        Err(wrong) => complaints.extend(wrong.into_iter().map(|(name, what)| Complaint::new(name, what))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assemble, complaints};
+
+    #[test]
+    fn variables_win_over_the_file_and_ours_over_those_of_zeek() {
+        let text = "cluster = 'file'\n[controller]\nname = 'file'\nlisten = '127.0.0.1:1'\n[agent]\nname = 'file'";
+        let settings = assemble(
+            text,
+            &[
+                ("WATCHPOST_CLUSTER", "env"),
+                ("ZEEK_CONTROLLER_NAME", "zeek"),
+                ("ZEEK_CONTROLLER_PORT", "2"),
+                ("ZEEK_AGENT_NAME", "zeek"),
+                ("WATCHPOST_AGENT_NAME", "env"),
+                ("WATCHPOST_CONTROLLER_HOSTS", "a, b"),
+                ("WATCHPOST_CONTROLLER_OPEN", "true"),
+                ("WATCHPOST_LINK_WINDOW_BYTES", "5000"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((settings.cluster.as_str(), settings.controller.name.as_str()), ("env", "zeek"));
+        assert_eq!((settings.agent.name.as_str(), settings.controller.listen), ("env", "127.0.0.1:2".parse().ok()));
+        assert_eq!((settings.controller.hosts.join(" "), settings.controller.open), ("a b".into(), true));
+        assert_eq!(settings.link.window_bytes, 5000);
+    }
+
+    #[test]
+    fn zeek_says_where_to_listen_in_two_halves() {
+        let listen = |variables| assemble("", variables).unwrap().agent.listen.map(|address| address.to_string());
+        assert_eq!(listen(&[("ZEEK_AGENT_ADDR", ""), ("ZEEK_AGENT_PORT", "")]), None);
+        assert_eq!(listen(&[("ZEEK_AGENT_ADDR", "::1")]).as_deref(), Some("[::1]:2151"));
+        assert_eq!(listen(&[("ZEEK_AGENT_PORT", "9/tcp")]).as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(listen(&[("ZEEK_AGENT_ADDR", "10.0.0.1"), ("ZEEK_AGENT_PORT", "0")]), None);
+        let closed = assemble("", &[("ZEEK_CONTROLLER_PORT", "0")]).unwrap();
+        assert_eq!(closed.controller.listen, None);
+    }
+
+    #[test]
+    fn every_wrong_variable_is_named_at_once() {
+        let variables = [
+            ("WATCHPOST_CONTROLER_LISTEN", "127.0.0.1:1"),
+            ("WATCHPOST_LOG", "1"),
+            ("WATCHPOST_CONTROLLER_HOSTS", "a,,b"),
+            ("ZEEK_AGENT_ADDR", "here"),
+            ("ZEEK_AGENT_PORT", "x"),
+            ("ZEEK_CONTROLLER_ADDR", "0.0.0.0"),
+            ("ZEEK_AGENT_NAME", "a b"),
+        ];
+        let got = complaints("", &variables);
+        for (got, want) in got.iter().zip([
+            "ZEEK_AGENT_NAME: `a b` may hold only",
+            "ZEEK_CONTROLLER_ADDR: 0.0.0.0:2150 is not on this machine",
+            "ZEEK_AGENT_ADDR: `here` is not an IP address",
+            "ZEEK_AGENT_PORT: `x` is not a port",
+            "WATCHPOST_CONTROLER_LISTEN: is not a setting: did you mean `WATCHPOST_CONTROLLER_LISTEN`?",
+            "WATCHPOST_CONTROLLER_HOSTS: `a,,b` does not fit: write a list of names",
+            "WATCHPOST_LOG: `1` is not a level: known are off,",
+        ]) {
+            assert!(got.starts_with(want), "{got}");
+        }
+        assert_eq!(got.len(), variables.len());
+    }
+
+    #[test]
+    fn variables_of_the_command_line_and_of_nodes_are_left_alone() {
+        let variables = super::NOT_SETTINGS.map(|name| (name, "whatever"));
+        assert_eq!(assemble("", &variables).unwrap(), assemble("", &[]).unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_no_text_is_named() {
+        use std::os::unix::ffi::OsStringExt;
+        let variable = ("WATCHPOST_LOG".into(), std::ffi::OsString::from_vec(vec![0xff]));
+        let machine = super::super::Machine::new("h", true);
+        let error = super::Settings::assemble(None, &machine, [variable]).unwrap_err();
+        assert_eq!(error.to_string(), "WATCHPOST_LOG: is not UTF-8: set it to text, or unset it");
+    }
+}

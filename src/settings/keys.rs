@@ -1,0 +1,80 @@
+//! Every key there is: where it stands, and what it sets. The names of variables are made from it.
+
+use tracing::level_filters::LevelFilter;
+
+use super::Settings;
+use super::value::Value;
+use crate::hint::{instead, shown};
+
+/// One key of the settings.
+pub(super) struct Key {
+    /// Empty for a key at the top of the file.
+    pub section: &'static str,
+    pub name: &'static str,
+    /// Reads the value into its field; the error says what would fit.
+    pub set: fn(&mut Settings, &Value) -> Result<(), String>,
+}
+
+impl Key {
+    /// The key with its section, as complaints name it.
+    pub fn path(&self) -> String {
+        match self.section {
+            "" => self.name.to_owned(),
+            section => format!("{section}.{}", self.name),
+        }
+    }
+
+    /// The variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("WATCHPOST_{}", self.path().replace('.', "_").to_uppercase())
+    }
+}
+
+/// The sections of the file, in its order.
+pub(super) const SECTIONS: [&str; 3] = ["controller", "agent", "link"];
+
+macro_rules! keys {
+    ($($section:literal $name:literal: |$settings:ident, $value:ident| $set:expr;)*) => {
+        /// Every key, in the order of the shipped file.
+        pub(super) const KEYS: &[Key] = &[$(Key {
+            section: $section,
+            name: $name,
+            set: |$settings, $value| {
+                $set;
+                Ok(())
+            },
+        }),*];
+    };
+}
+
+keys! {
+    "" "cluster": |s, v| s.cluster = v.name()?.ok_or_else(|| v.wrong("a name"))?.to_string();
+    "" "state_dir": |s, v| if !v.text()?.is_empty() { s.state_dir = v.text()?.into() };
+    "" "log": |s, v| s.log = level(v.text()?)?;
+    "controller" "name": |s, v| if let Some(name) = v.name()? { s.controller.name = name.to_string() };
+    "controller" "listen": |s, v| s.controller.listen = v.address()?;
+    "controller" "http": |s, v| s.controller.http = v.address()?;
+    "controller" "open": |s, v| s.controller.open = v.boolean()?;
+    "controller" "hosts": |s, v| s.controller.hosts = v.list()?;
+    "controller" "request_timeout": |s, v| s.controller.request_timeout = v.time()?;
+    "controller" "auto_assign_ports": |s, v| s.controller.auto_assign_ports = v.boolean()?;
+    "controller" "start_port": |s, v| s.controller.start_port = v.port()?;
+    "controller" "auto_assign_metrics_ports": |s, v| s.controller.auto_assign_metrics_ports = v.boolean()?;
+    "controller" "metrics_start_port": |s, v| s.controller.metrics_start_port = v.port()?;
+    "controller" "log_entries": |s, v| s.controller.log_entries = v.number(1..=10_000_000)?;
+    "agent" "name": |s, v| if let Some(name) = v.name()? { s.agent.name = name };
+    "agent" "controller": |s, v| s.agent.controller = v.address()?;
+    "agent" "listen": |s, v| s.agent.listen = v.address()?;
+    "link" "heartbeat": |s, v| s.link.heartbeat = v.time()?;
+    "link" "greeting_within": |s, v| s.link.greeting_within = v.time()?;
+    "link" "reconnect_min": |s, v| s.link.reconnect_min = v.time()?;
+    "link" "reconnect_max": |s, v| s.link.reconnect_max = v.time()?;
+    "link" "window_bytes": |s, v| s.link.window_bytes = v.number(4096..=1 << 30)?;
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let wrong = || format!("{} is not a level: {}", shown(text), instead(text, levels));
+    // The filter itself would read numbers, too, and nobody could tell which way they count.
+    levels.contains(&text).then(|| text.parse().ok()).flatten().ok_or_else(wrong)
+}

@@ -1,0 +1,376 @@
+//! config/*.toml and the environment become [`Settings`]; nobody else reads either.
+//!
+//! What counts, last first: `WATCHPOST_*` variables, the `ZEEK_*` variables that Zeek's Management framework reads,
+//! the file, the defaults. `config/watchpost.toml` shows every key with its default and unit.
+
+mod environment;
+mod file;
+mod keys;
+mod value;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use crate::model::InstanceName;
+use crate::plan::PortRules;
+
+/// The longest settings file that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Everything that a controller or an agent can be told before it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Names the cluster; peers of another one are refused.
+    pub cluster: String,
+    /// Where the process keeps what must survive it.
+    pub state_dir: PathBuf,
+    /// The least important events that are logged.
+    pub log: LevelFilter,
+    pub controller: ControllerSettings,
+    pub agent: AgentSettings,
+    pub link: LinkSettings,
+}
+
+/// What only the controller needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerSettings {
+    pub name: String,
+    /// Where it listens for agents; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// Where it serves its HTTP API; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Whether the HTTP API answers without a token.
+    pub open: bool,
+    /// Names under which the HTTP API may be called, beside its address and `localhost`.
+    pub hosts: Vec<String>,
+    /// How long a request waits for agents that do not answer.
+    pub request_timeout: Duration,
+    /// Whether loggers, managers and proxies without a port are given one, from `start_port` on.
+    pub auto_assign_ports: bool,
+    pub start_port: u16,
+    /// Whether nodes without a metrics port are given one, from `metrics_start_port` on.
+    pub auto_assign_metrics_ports: bool,
+    pub metrics_start_port: u16,
+    /// How many entries of the change log are kept for observers that come late.
+    pub log_entries: usize,
+}
+
+impl ControllerSettings {
+    /// How ports are given out.
+    pub fn port_rules(&self) -> PortRules {
+        PortRules {
+            controller: self.listen.map(|address| address.port()).filter(|&port| port != 0),
+            first_port: self.auto_assign_ports.then_some(self.start_port),
+            first_metrics_port: self.auto_assign_metrics_ports.then_some(self.metrics_start_port),
+        }
+    }
+}
+
+/// What only an agent needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// The instance that it runs.
+    pub name: InstanceName,
+    /// The controller that it dials; `None`: it waits to be dialled.
+    pub controller: Option<SocketAddr>,
+    /// Where it listens for a controller that dials; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How controller and agents talk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// How often each side says that it is there; a few missed ones end the link.
+    pub heartbeat: Duration,
+    /// How long a new peer may take to say who it is.
+    pub greeting_within: Duration,
+    /// The wait before the second attempt to dial; it doubles with each further one.
+    pub reconnect_min: Duration,
+    /// The longest wait between attempts.
+    pub reconnect_max: Duration,
+    /// How much may be under way unacknowledged, in bytes.
+    pub window_bytes: u32,
+}
+
+/// The machine that settings are read on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    hostname: String,
+    /// Whether we run as root.
+    root: bool,
+}
+
+impl Machine {
+    /// The machine that this process runs on.
+    pub fn this() -> Self {
+        let uname = rustix::system::uname();
+        Self::new(&uname.nodename().to_string_lossy(), rustix::process::geteuid().is_root())
+    }
+
+    /// A machine of that name. What a name may not hold is replaced by `-`.
+    pub fn new(hostname: &str, root: bool) -> Self {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+        let hostname: String = hostname.chars().take(64).map(plain).collect();
+        Self { hostname: if hostname.is_empty() { "localhost".into() } else { hostname }, root }
+    }
+
+    /// Its name: letters, digits and `._-`, at most 64 of them, and at least one.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+}
+
+impl Settings {
+    /// Reads the file, if there is one to read, and then the environment, such as [`std::env::vars_os`] gives it.
+    pub fn load(
+        config: Option<&Path>,
+        machine: &Machine,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let text = config.map(read).transpose()?;
+        let name = config.map(|path| path.display().to_string()).unwrap_or_default();
+        let file = text.as_deref().map(|text| (name.as_str(), text));
+        Self::assemble(file, machine, environment)
+    }
+
+    /// The same with the file's name and content at hand.
+    pub fn assemble(
+        file: Option<(&str, &str)>,
+        machine: &Machine,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let mut complaints = Vec::new();
+        let variables = environment::collect(environment, &mut complaints);
+        let mut settings = Self::defaults(machine, environment::state_dir(machine.root, &variables));
+        if let Some((name, text)) = file {
+            file::apply(&mut settings, name, text, &mut complaints);
+        }
+        environment::apply(&mut settings, &variables, &mut complaints);
+
+        if settings.state_dir.as_os_str().is_empty() {
+            let what = "there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR";
+            complaints.push(Complaint::new("state_dir", what));
+        }
+        if settings.link.reconnect_min > settings.link.reconnect_max {
+            complaints.push(Complaint::new("link.reconnect_min", "is longer than link.reconnect_max: swap the two"));
+        }
+        if complaints.is_empty() { Ok(settings) } else { Err(SettingsError::Wrong(Complaints(complaints))) }
+    }
+
+    fn defaults(machine: &Machine, state_dir: PathBuf) -> Self {
+        let loopback = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        let agent = format!("agent-{}", machine.hostname);
+        Self {
+            cluster: "watchpost".into(),
+            state_dir,
+            log: LevelFilter::INFO,
+            controller: ControllerSettings {
+                name: format!("controller-{}", machine.hostname),
+                listen: loopback(2150),
+                http: loopback(2148),
+                open: false,
+                hosts: Vec::new(),
+                request_timeout: Duration::from_secs(10),
+                auto_assign_ports: true,
+                start_port: 2200,
+                auto_assign_metrics_ports: true,
+                metrics_start_port: 9000,
+                log_entries: 10_000,
+            },
+            agent: AgentSettings {
+                // A machine's name holds at most 64 characters, all of which a name may hold.
+                name: InstanceName::new(&agent).expect("the names of machines were made to fit"),
+                controller: loopback(2150),
+                listen: None,
+            },
+            link: LinkSettings {
+                heartbeat: Duration::from_secs(2),
+                greeting_within: Duration::from_secs(5),
+                reconnect_min: Duration::from_millis(100),
+                reconnect_max: Duration::from_secs(10),
+                window_bytes: 256 << 10,
+            },
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, SettingsError> {
+    let fail = |source| SettingsError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text)).map_err(fail)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(fail(io::Error::other(format!("it is longer than {MAX_BYTES} bytes: no settings file is"))));
+    }
+    Ok(text)
+}
+
+/// Refuses an address beyond this machine. Whoever listens or dials asks here first.
+pub fn loopback_only(address: SocketAddr) -> Result<SocketAddr, NotLoopback> {
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(address),
+        false => Err(NotLoopback(address)),
+    }
+}
+
+/// An address that others could reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} is not on this machine, and plain TCP stays on it until mutual TLS exists: choose 127.0.0.1 or [::1], and \
+     reach other machines through a tunnel"
+)]
+pub struct NotLoopback(pub SocketAddr);
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("cannot read the settings file {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Wrong(Complaints),
+}
+
+/// Everything that is wrong with the settings, one complaint a line; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaints(pub Vec<Complaint>);
+
+impl fmt::Display for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, complaint) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{complaint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// File, line and key, or the variable.
+    pub place: String,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl Complaint {
+    fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { place: place.into(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::keys::KEYS;
+    use super::*;
+
+    /// The shipped file, and the same with every `#key = value` in force.
+    const SHIPPED: &str = include_str!("../../config/watchpost.toml");
+
+    fn in_force() -> String {
+        let line = |line: &'static str| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+            _ => line,
+        };
+        SHIPPED.lines().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Settings from a file and variables, on a machine called `host`.
+    pub fn assemble(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let home = [("HOME", "/home/me"), ("PATH", "/bin")];
+        let variables = home.iter().chain(variables).map(|(name, value)| (name.into(), value.into()));
+        Settings::assemble(Some(("w.toml", text)), &Machine::new("host", false), variables)
+    }
+
+    /// What is complained of, line by line.
+    pub fn complaints(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+        assemble(text, variables).unwrap_err().to_string().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_shipped_file_lists_every_key_with_its_default() {
+        let defaults = assemble("", &[]).unwrap();
+        assert_eq!(assemble(SHIPPED, &[]).unwrap(), defaults);
+        assert_eq!(assemble(&in_force(), &[]).unwrap(), defaults);
+
+        let (text, mut listed, mut section) = (in_force(), BTreeSet::new(), "");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                section = name;
+            } else if let Some((name, _)) = line.split_once(" = ") {
+                assert!(listed.insert((section, name)), "{name} is listed twice");
+            }
+        }
+        assert_eq!(listed, KEYS.iter().map(|key| (key.section, key.name)).collect());
+    }
+
+    #[test]
+    fn state_is_kept_where_the_user_may_write() {
+        let state_dir = |root, variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+            Settings::assemble(None, &Machine::new("h", root), variables).map(|settings| settings.state_dir)
+        };
+        assert_eq!(state_dir(true, &[("HOME", "/root")]).unwrap(), Path::new("/var/lib/watchpost"));
+        assert_eq!(state_dir(false, &[("HOME", "/h")]).unwrap(), Path::new("/h/.local/state/watchpost"));
+        let both = [("HOME", "/h"), ("XDG_STATE_HOME", "/x")];
+        assert_eq!(state_dir(false, &both).unwrap(), Path::new("/x/watchpost"));
+        assert_eq!(state_dir(false, &[("WATCHPOST_STATE_DIR", "/s")]).unwrap(), Path::new("/s"));
+        let error = state_dir(false, &[]).unwrap_err().to_string();
+        assert_eq!(error, "state_dir: there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR");
+    }
+
+    #[test]
+    fn any_name_of_a_machine_makes_names_of_daemons() {
+        for (hostname, want) in [("web.example", "agent-web.example"), ("", "agent-localhost"), ("ü b", "agent---b")] {
+            let settings = Settings::assemble(None, &Machine::new(hostname, true), []).unwrap();
+            assert_eq!(settings.agent.name.as_str(), want);
+        }
+        Settings::assemble(None, &Machine::new(&"x".repeat(300), true), []).unwrap();
+        assert!(!Machine::this().hostname().is_empty());
+    }
+
+    #[test]
+    fn only_this_machine_is_reached_in_plain_tcp() {
+        for address in ["127.0.0.1:1", "127.9.9.9:0", "[::1]:2150", "[::ffff:127.0.0.1]:1"] {
+            assert!(loopback_only(address.parse().unwrap()).is_ok(), "{address}");
+        }
+        for address in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "[::ffff:10.0.0.1]:1"] {
+            let error = loopback_only(address.parse().unwrap()).unwrap_err();
+            assert!(error.to_string().contains("until mutual TLS exists"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_too_long_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("w.toml");
+        let load = || Settings::load(Some(&path), &Machine::new("h", true), []);
+        assert!(load().unwrap_err().to_string().contains(path.to_str().unwrap()));
+        std::fs::write(&path, "#".repeat(MAX_BYTES as usize + 1)).unwrap();
+        assert!(matches!(load(), Err(SettingsError::Read { .. })));
+        std::fs::write(&path, "cluster = 'mine'").unwrap();
+        assert_eq!(load().unwrap().cluster, "mine");
+    }
+
+    #[test]
+    fn the_rules_for_ports_follow_the_settings() {
+        let rules = |text| assemble(text, &[]).unwrap().controller.port_rules();
+        assert_eq!(rules(""), PortRules::default());
+        let text = "[controller]\nlisten = '127.0.0.1:0'\nauto_assign_ports = false\nmetrics_start_port = 3000";
+        assert_eq!(rules(text), PortRules { controller: None, first_port: None, first_metrics_port: Some(3000) });
+    }
+}

@@ -1,0 +1,136 @@
+//! Configurations of all kinds: sound ones, and ones that only a hostile or confused client would send.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use watchpost::model::{
+    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Ready, ReadyBy, RestartMode,
+    RestartPolicy, Role,
+};
+
+pub fn role() -> impl Strategy<Value = Role> {
+    prop::sample::select(Role::ALL.to_vec())
+}
+
+/// A port out of few, so that clashes are common.
+fn port() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(0), 2199..2203u16, 8999..9004u16, Just(2150), any::<u16>()]
+}
+
+fn host() -> impl Strategy<Value = Option<IpAddr>> {
+    option::of(prop_oneof![
+        (1..4u8).prop_map(|last| [10, 0, 0, last].into()),
+        any::<[u8; 15]>().prop_map(|rest| {
+            let mut address = [0xfd; 16];
+            address[1..].copy_from_slice(&rest);
+            address.into()
+        })
+    ])
+}
+
+/// Any time that a person would write.
+fn time() -> impl Strategy<Value = Duration> {
+    (0..400_000u64, prop_oneof![Just(0), Just(500_000_000), 0..1_000_000_000u32])
+        .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-e]", "[A-Za-z0-9_][A-Za-z0-9._@:+-]{0,9}"]
+}
+
+/// Text without control characters or spaces around it.
+fn plain() -> impl Strategy<Value = String> {
+    "[\\PC&&\\S]([\\PC]{0,8}[\\PC&&\\S])?"
+}
+
+/// Text that programs can be handed.
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z/=%$#; '\"\\\\\n\t]{0,8}", "[^\0]{0,8}"]
+}
+
+fn assignments() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("[^\0=-][^\0=]{0,5}", word(), 0..3)
+}
+
+fn restart() -> impl Strategy<Value = RestartPolicy> {
+    let mode = prop::sample::select(vec![RestartMode::Always, RestartMode::OnFailure, RestartMode::Never]);
+    (mode, time(), time(), time(), any::<u32>(), time()).prop_map(|(mode, delay, max_delay, stable, limit, window)| {
+        RestartPolicy { mode, delay, max_delay, stable, limit, window }
+    })
+}
+
+fn ready() -> impl Strategy<Value = Ready> {
+    let by = prop_oneof![time().prop_map(ReadyBy::Settle), (1..=u16::MAX).prop_map(ReadyBy::Port)];
+    (by, time()).prop_map(|(by, within)| Ready { by, within })
+}
+
+prop_compose! {
+    /// A node of any kind whose every text could be handed to a program.
+    pub fn node(name: NodeName, instance: InstanceName)(
+        (role, port, metrics_port) in (role(), option::of(port()), option::of(port())),
+        (mut scripts, command) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..4)),
+        (options, env) in (assignments(), assignments()),
+        (interface, user) in (option::of(plain()), option::of(plain())),
+        directory in option::of(plain().prop_map(|text| format!("/{text}"))),
+        cpu_affinity in option::of(0..1024u32),
+        (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
+    ) -> Node {
+        scripts.sort();
+        Node {
+            role, port, metrics_port, scripts, command, options, env, interface, user, directory, cpu_affinity,
+            restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
+            ..Node::new(name.clone(), instance.clone(), role)
+        }
+    }
+}
+
+/// Instances and nodes under any names, with any number of reasons to complain.
+pub fn configuration() -> impl Strategy<Value = Configuration> {
+    let instance = (name(), host(), option::of(port())).prop_map(|(name, host, port)| Instance {
+        name: InstanceName::new(&name).unwrap(),
+        host,
+        port,
+    });
+    let node = (name(), name())
+        .prop_flat_map(|(name, instance)| node(NodeName::new(&name).unwrap(), InstanceName::new(&instance).unwrap()));
+    (vec(instance, 0..4), vec(node, 0..6)).prop_map(|(instances, nodes)| Configuration {
+        id: ConfigurationId::new("c").unwrap(),
+        instances,
+        nodes,
+    })
+}
+
+/// Instances and nodes under names of their own, each node on a declared instance; everything else as it comes.
+pub fn named() -> impl Strategy<Value = Configuration> {
+    let places = vec((host(), option::of(1..=u16::MAX)), 4);
+    let instances = (btree_set("[A-Z][a-z:]{0,3}", 1..4), places).prop_map(|(names, places)| {
+        let instance = |(name, (host, port)): (String, (Option<IpAddr>, _))| Instance {
+            name: InstanceName::new(&name).unwrap(),
+            host,
+            port: host.and(port),
+        };
+        names.into_iter().zip(places).map(instance).collect::<Vec<_>>()
+    });
+    (instances, btree_set("[a-e][0-9]", 0..8)).prop_flat_map(|(instances, names)| {
+        let owners: Vec<_> = instances.iter().map(|instance| instance.name.clone()).collect();
+        let node = move |name: String| {
+            let name = NodeName::new(&name).unwrap();
+            prop::sample::select(owners.clone()).prop_flat_map(move |owner| node(name.clone(), owner))
+        };
+        let nodes: Vec<_> = names.into_iter().map(node).collect();
+        nodes.prop_map(move |nodes| Configuration {
+            id: ConfigurationId::new("c").unwrap(),
+            instances: instances.clone(),
+            nodes,
+        })
+    })
+}
+
+/// The same node in another wanted state, which is no difference.
+pub fn in_state(node: &Node, state: NodeState) -> Node {
+    Node { state, ..node.clone() }
+}

@@ -1,0 +1,5 @@
+//! What holds for any input at all.
+
+mod any;
+mod cluster_file;
+mod plan;

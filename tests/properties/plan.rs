@@ -1,0 +1,158 @@
+//! Plans: whatever the configuration, they are complete, and they leave alone what is not theirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use watchpost::model::{Configuration, Instance, InstanceName, Node, NodeState, ReadyBy, Role};
+use watchpost::plan::diff::{instances, nodes};
+use watchpost::plan::order::{rank, start_groups, stop_groups};
+use watchpost::plan::{InstanceChange, NodeChange, PortRules, assign_ports, patience, validate};
+
+use crate::any;
+
+fn by_name(nodes: &[Node]) -> BTreeMap<&str, &Node> {
+    nodes.iter().map(|node| (node.name.as_str(), node)).collect()
+}
+
+/// Carries out a diff the way an agent does.
+fn apply<'a>(have: &'a [Node], changes: &[NodeChange<'a>]) -> BTreeMap<&'a str, &'a Node> {
+    let mut nodes = by_name(have);
+    for change in changes {
+        match change {
+            NodeChange::Keep(_) => {}
+            NodeChange::Start(want) | NodeChange::Replace { want, .. } => {
+                nodes.insert(want.name.as_str(), want);
+            }
+            NodeChange::Remove(have) => {
+                nodes.remove(have.name.as_str());
+            }
+        }
+    }
+    nodes
+}
+
+/// Every port in use at each address, with how often.
+fn uses(configuration: &Configuration) -> BTreeMap<(Option<std::net::IpAddr>, u16), usize> {
+    let host = |name: &InstanceName| configuration.instance(name).and_then(|instance| instance.host);
+    let agents = configuration.instances.iter().filter_map(|instance| Some((instance.host, instance.port?)));
+    let nodes = configuration.nodes.iter();
+    let ports = nodes.flat_map(|node| [node.port, node.metrics_port].map(|port| Some((host(&node.instance), port?))));
+    let mut uses = BTreeMap::new();
+    agents.chain(ports.flatten()).for_each(|place| *uses.entry(place).or_default() += 1);
+    uses
+}
+
+proptest! {
+    #[test]
+    fn applying_the_diff_leads_from_have_to_want(have in any::named(), want in any::named(), both in any::named()) {
+        let join = |one: &Configuration| [&one.nodes[..], &both.nodes].concat();
+        let (have, want) = (join(&have), join(&want));
+        let changes = nodes(&have, &want);
+        prop_assert_eq!(apply(&have, &changes), by_name(&want));
+
+        let names: Vec<&str> = changes.iter().map(|change| change.name().as_str()).collect();
+        let all: BTreeSet<&str> = have.iter().chain(&want).map(|node| node.name.as_str()).collect();
+        prop_assert_eq!(names, all.into_iter().collect::<Vec<_>>());
+        for change in &changes {
+            if let NodeChange::Replace { have, want, keys } = change {
+                prop_assert!(!keys.is_empty());
+                prop_assert_ne!(have, want);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_changes_between_a_configuration_and_itself(subject in any::named()) {
+        let again: Vec<Node> = subject.nodes.iter().map(|node| any::in_state(node, NodeState::Stopped)).collect();
+        prop_assert!(nodes(&subject.nodes, &again).iter().all(|change| matches!(change, NodeChange::Keep(_))));
+        let changes = instances(&subject.instances, &subject.instances);
+        prop_assert!(changes.iter().all(|change| matches!(change, InstanceChange::Kept(_))));
+    }
+
+    #[test]
+    fn every_instance_changes_exactly_once(have in any::named(), want in any::named()) {
+        let mut now: BTreeMap<&InstanceName, &Instance> = have.instances.iter().map(|i| (&i.name, i)).collect();
+        for change in instances(&have.instances, &want.instances) {
+            match change {
+                InstanceChange::Added(want) => prop_assert!(now.insert(&want.name, want).is_none()),
+                InstanceChange::Removed(have) => prop_assert!(now.remove(&have.name).is_some()),
+                InstanceChange::Kept(want) | InstanceChange::Reconnected { want, .. } => {
+                    prop_assert!(now.insert(&want.name, want).is_some());
+                }
+            }
+        }
+        prop_assert_eq!(now.into_values().collect::<Vec<_>>(), want.instances.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn ports_never_clash_and_a_given_one_never_moves(before in any::named(), first in 2190..2210u16) {
+        let rules = PortRules { controller: Some(2150), first_port: Some(first), first_metrics_port: Some(first) };
+        let mut after = before.clone();
+        assign_ports(&mut after, &rules).unwrap();
+
+        for (before, after) in before.nodes.iter().zip(&after.nodes) {
+            prop_assert!(before.port.is_none() || before.port == after.port);
+            prop_assert!(before.metrics_port.is_none() || before.metrics_port == after.metrics_port);
+            let needs_port = matches!(after.role, Role::Manager | Role::Logger | Role::Proxy);
+            prop_assert_eq!(after.port.is_some(), before.port.is_some() || needs_port);
+            prop_assert_eq!(after.metrics_port.is_some(), before.metrics_port.is_some() || after.role != Role::None);
+            let given = Node { port: before.port, metrics_port: before.metrics_port, ..after.clone() };
+            prop_assert_eq!(before, &given);
+        }
+        // What clashes now did so before, and just as often.
+        let given = uses(&before);
+        for (place, count) in uses(&after) {
+            prop_assert!(count == 1 || given.get(&place) == Some(&count), "{place:?} is used {count} times");
+            let is_new = !given.contains_key(&place);
+            prop_assert!(!is_new || (place.1 != 2150 && place.1 >= first), "{place:?} should not be given out");
+            let is_awaited = before.nodes.iter().any(|node| {
+                node.ready.by == ReadyBy::Port(place.1)
+                    && before.instance(&node.instance).and_then(|instance| instance.host) == place.0
+            });
+            prop_assert!(!is_new || !is_awaited, "{place:?} is where a node listens by itself");
+        }
+    }
+
+    #[test]
+    fn what_is_complete_is_left_as_it_is(mut subject in any::named()) {
+        assign_ports(&mut subject, &PortRules::default()).unwrap();
+        let mut again = subject.clone();
+        assign_ports(&mut again, &PortRules::default()).unwrap();
+        prop_assert_eq!(again, subject);
+    }
+
+    #[test]
+    fn complaints_come_sorted_and_once_whatever_the_configuration(
+        subject in any::configuration(),
+        first_port in prop::option::of(any::<u16>()),
+    ) {
+        let complaints = validate(&subject, &PortRules { first_port, ..PortRules::default() });
+        prop_assert!(complaints.is_sorted());
+        prop_assert_eq!(complaints.iter().collect::<BTreeSet<_>>().len(), complaints.len());
+    }
+
+    #[test]
+    fn starting_and_stopping_order_every_node_once(subject in any::configuration()) {
+        let start = start_groups(&subject.nodes);
+        let mut ordered: Vec<&Node> = start.iter().flatten().copied().collect();
+        let ranks: Vec<u8> = ordered.iter().map(|node| rank(node.role)).collect();
+        prop_assert!(ranks.is_sorted());
+        prop_assert!(start.iter().all(|group| !group.is_empty()));
+
+        let key = |node: &&Node| std::ptr::from_ref::<Node>(*node);
+        let mut all: Vec<&Node> = subject.nodes.iter().collect();
+        ordered.sort_by_key(key);
+        all.sort_by_key(key);
+        prop_assert_eq!(ordered.iter().map(key).collect::<Vec<_>>(), all.iter().map(key).collect::<Vec<_>>());
+
+        let mut stop = stop_groups(&subject.nodes);
+        stop.reverse();
+        prop_assert_eq!(stop, start);
+    }
+
+    #[test]
+    fn nobody_is_given_less_time_than_a_single_node_may_take(subject in any::configuration()) {
+        let patience = patience(&subject);
+        prop_assert!(subject.nodes.iter().all(|node| node.ready.within + node.stop_grace < patience));
+    }
+}

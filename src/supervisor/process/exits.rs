@@ -208,20 +208,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn how_another_ones_child_ended_nobody_knows() {
+    async fn the_end_of_another_ones_child_is_told_while_it_is_a_zombie() {
         let home = tempfile::tempdir().unwrap();
         let exits = Exits::new().unwrap();
-        // The shell keeps the zombie: it does not wait for its child.
-        let parent = start(home.path(), "sleep 1000 & echo $! > child; exec sleep 1000");
-        let child = number_in(&home.path().join("child"));
-        let start_time = identity::start_time(child).unwrap().unwrap();
-        let adopted = Arc::new(Process::adopt(child, start_time).unwrap().unwrap());
-        exits.watch(1, adopted.clone()).unwrap();
-        adopted.kill().unwrap();
-        assert_eq!(next(&exits).await, [(1, Exit::Unknown)]);
-        exits.watch(2, parent.clone()).unwrap();
+        // What the shell becomes does not wait for the shell's children.
+        let parent = start(
+            home.path(),
+            "(trap 'exit 0' TERM; echo 1 > ready; while :; do sleep 0.01; done) & \
+            echo $! > child; (exec sleep 1000) & echo $! > other; exec sleep 1000",
+        );
+        number_in(&home.path().join("ready"));
+        for (key, name, signal, want) in [
+            (1, "child", Signal::TERM, Exit::Status(0)),
+            (2, "other", Signal::KILL, Exit::Signal { number: 9, core_dumped: false }),
+        ] {
+            let adopted = adopt(&home.path().join(name));
+            exits.watch(key, adopted.clone()).unwrap();
+            adopted.signal(signal).unwrap();
+            assert_eq!(next(&exits).await, [(key, want)]);
+        }
+        exits.watch(3, parent.clone()).unwrap();
         parent.kill().unwrap();
-        assert_eq!(next(&exits).await, [(2, Exit::Signal { number: 9, core_dumped: false })]);
+        assert_eq!(next(&exits).await, [(3, Exit::Signal { number: 9, core_dumped: false })]);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_another_ones_child_that_was_reaped_is_told_by_a_kernel_that_can() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        let parent = start(home.path(), "sleep 1000 & echo $! > child; wait; exit 0");
+        let adopted = adopt(&home.path().join("child"));
+        adopted.signal(Signal::TERM).unwrap();
+        exits.watch(1, parent).unwrap();
+        assert_eq!(next(&exits).await, [(1, Exit::Status(0))]);
+        exits.watch(2, adopted).unwrap();
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap());
+        let can = (numbers.next(), numbers.next()) >= (Some(6), Some(15));
+        let want = if can { Exit::Signal { number: 15, core_dumped: false } } else { Exit::Unknown };
+        assert_eq!(next(&exits).await, [(2, want)]);
     }
 
     #[tokio::test]
@@ -242,6 +267,12 @@ mod tests {
 
     async fn next(exits: &Exits) -> Vec<(u64, Exit)> {
         tokio::time::timeout(PATIENCE, exits.next()).await.expect("an end is told").unwrap()
+    }
+
+    fn adopt(pid_file: &std::path::Path) -> Arc<Process> {
+        let pid = number_in(pid_file);
+        let start_time = identity::start_time(pid).unwrap().unwrap();
+        Arc::new(Process::adopt(pid, start_time).unwrap().unwrap())
     }
 
     fn start(directory: &std::path::Path, text: &str) -> Arc<Process> {

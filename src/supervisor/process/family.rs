@@ -236,7 +236,14 @@ mod tests {
 
     fn family(members: &[(u32, u32, u32, Mark)]) -> Family {
         let member = |&(pid, parent, session, mark): &_| {
-            let stat = Stat { state: b'S', parent, session, start_time: u64::from(pid) * 100, is_half_made: false };
+            let stat = Stat {
+                state: b'S',
+                parent,
+                session,
+                start_time: u64::from(pid) * 100,
+                is_half_made: false,
+                wait_status: 0,
+            };
             (pid, Relative { stat, mark })
         };
         Family { members: members.iter().map(member).collect(), session: Some(7) }

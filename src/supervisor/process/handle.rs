@@ -9,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStat
 
 use super::leaders::Leader;
 use super::stat::Stat;
-use super::sys::group;
+use super::sys::{group, info};
 use crate::model::Exit;
 
 /// A process that we started or adopted, alive or not. Whatever is done to it is done to it and never to a later
@@ -34,7 +34,8 @@ impl Process {
     /// Takes up a process that somebody else started (an earlier run of ours, mostly); `None` if it is gone, ended, or
     /// if the number is another process's by now.
     ///
-    /// How it ends can be told only if the kernel keeps that for those who are not its parent.
+    /// How it ends is known only if the kernel tells those who are not its parent: while it is a zombie that we may look
+    /// into, or on Linux 6.15 and later.
     pub fn adopt(pid: u32, start_time: u64) -> io::Result<Option<Self>> {
         let Some(number) = number(pid) else {
             return Ok(None);
@@ -92,17 +93,25 @@ impl Process {
     /// Fetches how it ended, once its pidfd says that it did. From then on its number may be given to another.
     pub(super) fn reap(&self) -> Exit {
         let mut unreaped = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(leader) = unreaped.take() else {
-            return Exit::Unknown;
-        };
-        match leader.reap(|| reap(self.pidfd.as_fd(), WaitIdOptions::NOHANG)) {
-            Ok(exit) => exit,
-            // Its debugger has not let go of it. It stays a zombie, and ours, until it is dropped.
-            Err(leader) => {
-                *unreaped = Some(leader);
-                Exit::Unknown
+        if let Some(leader) = unreaped.take() {
+            match leader.reap(|| reap(self.pidfd.as_fd(), WaitIdOptions::NOHANG)) {
+                Ok(exit) => return exit,
+                // Its debugger has not let go of it. It stays a zombie, and ours, until it is dropped.
+                Err(leader) => *unreaped = Some(leader),
             }
         }
+        // Whoever else reaps it may do so between the two, and then the second knows.
+        self.ended_in_proc().or_else(|| info::wait_status(&self.pidfd)).map_or(Exit::Unknown, decoded)
+    }
+
+    /// The status of a zombie, if the kernel lets us see it.
+    fn ended_in_proc(&self) -> Option<i32> {
+        // 0 also stands for a status that is not for us, so look first at something that is kept from the same eyes:
+        // a zombie has no directory, and that much is told only to those who may know its status.
+        let looked = std::fs::read_link(format!("/proc/{}/cwd", self.pid()));
+        let hidden = looked.is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+        let stat = Stat::of(self.pid()).ok()?.filter(|stat| stat.start_time == self.start_time && stat.is_dead())?;
+        (stat.wait_status != 0 || !hidden).then_some(stat.wait_status)
     }
 }
 
@@ -131,6 +140,14 @@ pub(super) fn reap(child: BorrowedFd<'_>, options: WaitIdOptions) -> Option<Exit
             // Not our child, or somebody else in this program reaped it.
             Err(_) => return Some(Exit::Unknown),
         }
+    }
+}
+
+/// Takes a status apart as the macros of `wait` do.
+fn decoded(wait_status: i32) -> Exit {
+    match wait_status & 0x7f {
+        0 => Exit::Status((wait_status >> 8) & 0xff),
+        number => Exit::Signal { number, core_dumped: wait_status & 0x80 != 0 },
     }
 }
 
@@ -186,7 +203,19 @@ mod tests {
         process.stop().unwrap();
         process.kill().unwrap();
         process.signal(Signal::HUP).unwrap();
-        assert_eq!(process.reap(), Exit::Unknown);
+    }
+
+    #[test]
+    fn a_raw_status_is_taken_apart() {
+        for (raw, want) in [
+            (0x0000, Exit::Status(0)),
+            (0x0600, Exit::Status(6)),
+            (0xff00, Exit::Status(255)),
+            (0x0009, Exit::Signal { number: 9, core_dumped: false }),
+            (0x008b, Exit::Signal { number: 11, core_dumped: true }),
+        ] {
+            assert_eq!(decoded(raw), want, "{raw:#x}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! is known until its status was fetched.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
@@ -70,11 +71,44 @@ impl Drop for Leader {
 pub(super) struct Census(RwLockWriteGuard<'static, Mutex<BTreeSet<i32>>>);
 
 impl Census {
-    pub fn open() -> Self {
-        Self(LEADERS.write().unwrap_or_else(PoisonError::into_inner))
+    /// How long births may go on meanwhile: one of them takes a fraction of a millisecond.
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    /// Blocks until no birth is under way; `None` if that does not come.
+    ///
+    /// It asks again and again rather than queue for the lock: a writer in the queue would hold up every reader, and one
+    /// birth that hangs (a program on a file server that is gone) would then keep all other nodes from being reaped.
+    pub fn open() -> Option<Self> {
+        let deadline = Instant::now() + Self::PATIENCE;
+        loop {
+            match LEADERS.try_write() {
+                Ok(leaders) => return Some(Self(leaders)),
+                Err(TryLockError::Poisoned(leaders)) => return Some(Self(leaders.into_inner())),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        }
     }
 
     pub fn is_leader(&mut self, pid: Pid) -> bool {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner).contains(&pid.as_raw_pid())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_birth_that_hangs_keeps_nobody_else_from_being_born() {
+        let hanging = Cradle::open();
+        let census = std::thread::spawn(|| Census::open().is_none());
+        while !census.is_finished() {
+            drop(Cradle::open().enter(Pid::INIT));
+        }
+        assert!(census.join().unwrap(), "no census while one is being born");
+        drop(hanging);
     }
 }

@@ -8,6 +8,7 @@
 //! while something pins it: a child of ours that nobody reaped yet.
 #![deny(unsafe_code)]
 
+mod error;
 mod exits;
 mod family;
 mod handle;
@@ -21,7 +22,8 @@ mod sys;
 mod testing;
 pub mod tree;
 
+pub use error::SpawnError;
 pub use exits::Exits;
 pub use handle::Process;
 pub use rustix::process::Signal;
-pub use spawn::{Program, SpawnError, spawn};
+pub use spawn::{Program, spawn};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::error::SpawnError;
 use super::handle::{self, Process};
 use super::leaders::Cradle;
 use super::sys::child::{self, CpuMask, Failure, Plan, Step, Strings};
@@ -36,62 +37,6 @@ pub struct Program {
     pub cpu: Option<u32>,
     /// The limit on open files, soft and hard; `None` is ours.
     pub nofile: Option<(u64, u64)>,
-}
-
-/// Why a process could not be started. Nothing of it is left.
-#[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
-    #[error("there is no command to run")]
-    NoCommand,
-    #[error("{what} contains a NUL byte")]
-    Nul { what: String },
-    #[error("`{name}` cannot name an environment variable: it is empty or contains `=`")]
-    VariableName { name: String },
-    #[error("user `{user}` does not exist")]
-    UnknownUser { user: String },
-    #[error("cannot look up user `{user}`: {cause}")]
-    UserDatabase { user: String, cause: io::Error },
-    #[error("cannot become user `{user}`: {cause}; only an agent that runs as root can")]
-    User { user: String, cause: io::Error },
-    #[error("cannot write the output to {}: {cause}", path.display())]
-    Output { path: PathBuf, cause: io::Error },
-    #[error("cannot write the output to {}: it is neither a file nor a device", path.display())]
-    OutputKind { path: PathBuf },
-    #[error("cannot run on CPU {cpu}: it is not among those that this machine lets us use, which are counted from 0")]
-    Cpu { cpu: u32 },
-    #[error("cannot change to directory {}: {cause}", path.display())]
-    Directory { path: PathBuf, cause: io::Error },
-    #[error("cannot run `{program}`: {cause}")]
-    Exec { program: String, cause: io::Error },
-    #[error("cannot {step}: {cause}")]
-    Step { step: &'static str, cause: io::Error },
-}
-
-impl SpawnError {
-    /// Whether trying again is futile until a person has changed something. A machine that is short of processes,
-    /// memory, descriptors or disk may have some again.
-    pub fn is_permanent(&self) -> bool {
-        let cause = match self {
-            Self::UserDatabase { cause, .. }
-            | Self::User { cause, .. }
-            | Self::Output { cause, .. }
-            | Self::Directory { cause, .. }
-            | Self::Exec { cause, .. }
-            | Self::Step { cause, .. } => cause,
-            Self::NoCommand
-            | Self::Nul { .. }
-            | Self::VariableName { .. }
-            | Self::UnknownUser { .. }
-            | Self::OutputKind { .. }
-            | Self::Cpu { .. } => return true,
-        };
-        !matches!(
-            Errno::from_io_error(cause),
-            Some(
-                Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT | Errno::TXTBSY // somebody writes the program this very moment: an upgrade
-            )
-        )
-    }
 }
 
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
@@ -364,8 +309,9 @@ mod tests {
             let [name, mine, database] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
             assert_eq!((name, mine), ("nobody", database));
         } else {
-            let error = spawn(&program, None).unwrap_err().to_string();
-            assert!(error.starts_with("cannot become user `nobody`: "), "{error}");
+            let program = Program { user: Some("root".into()), ..program };
+            let error = refusal(&program);
+            assert!(error.starts_with("cannot become user `root`: Operation not permitted"), "{error}");
         }
     }
 
@@ -442,15 +388,6 @@ mod tests {
             assert_eq!(refusal(&program), want);
             assert!(spawn(&program, None).unwrap_err().is_permanent(), "{want}");
         }
-    }
-
-    #[test]
-    fn a_shortage_passes() {
-        let shortage = |errno: Errno| SpawnError::Step { step: "start another process", cause: errno.into() };
-        for errno in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC] {
-            assert!(!shortage(errno).is_permanent(), "{errno}");
-        }
-        assert!(shortage(Errno::PERM).is_permanent());
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Stat {
     /// It has memory, and nothing in it that could be its environment: in the middle of exec. Also so of a process that
     /// we may not look into.
     pub is_half_made: bool,
+    /// How it ended, as `wait` has it, once it did; 0 as well if we may not know.
+    pub wait_status: i32,
 }
 
 impl Stat {
@@ -39,7 +41,9 @@ impl Stat {
         let start_time = number(fields.nth(15)?)?; // field 22
         let memory = number(fields.next()?)?; // field 23
         let environment_end = number(fields.nth(27)?)?; // field 51
-        Some(Self { state, parent, session, start_time, is_half_made: memory != 0 && environment_end == 0 })
+        let wait_status = i32::try_from(number(fields.next()?)?).ok()?; // field 52
+        let is_half_made = memory != 0 && environment_end == 0;
+        Some(Self { state, parent, session, start_time, is_half_made, wait_status })
     }
 
     /// Whether it is over: nothing runs any more, only its status may still be there.
@@ -64,7 +68,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_blanks_misleads_nobody() {
         let line = line("(a) S 9 (b)", 100, 5);
-        let want = Stat { state: b'Z', parent: 3, session: 6, start_time: 4711, is_half_made: false };
+        let want = Stat { state: b'Z', parent: 3, session: 6, start_time: 4711, is_half_made: false, wait_status: 15 };
         assert_eq!(Stat::parse(line.as_bytes()), Some(want));
     }
 
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn a_line_that_breaks_off_is_refused() {
         let line = line("(sh)", 100, 5);
-        let needed = line.trim_end().len() - " 0".len();
+        let needed = line.trim_end().len() - "5".len();
         for end in 0..needed {
             assert_eq!(Stat::parse(&line.as_bytes()[..end]), None, "the first {end} bytes");
         }
@@ -97,6 +101,6 @@ mod tests {
 
     fn line(name: &str, memory: u64, environment_end: u64) -> String {
         let [counters, places] = ["1 2 3 4 5 6 7 8 20 0 1 0", &["9"; 27].join(" ")].map(String::from);
-        format!("7 {name} Z 3 7 6 0 -1 4194304 {counters} 4711 {memory} {places} {environment_end} 0\n")
+        format!("7 {name} Z 3 7 6 0 -1 4194304 {counters} 4711 {memory} {places} {environment_end} 15\n")
     }
 }

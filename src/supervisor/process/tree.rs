@@ -60,6 +60,8 @@ pub fn sweep_all(marker: &str, session: u32) -> Result<usize, SweepError> {
 
 /// Reaps the zombies that were given to us and returns how many, sparing nodes' leaders and those for which `spare` says
 /// so: children that an embedding program started and waits for itself.
+///
+/// While processes are started without a pause it reaps none, and they wait for the next call.
 pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<usize> {
     let children = match given_to_us() {
         Err(error) if is_gone(&error) => children_by_parent()?,
@@ -69,7 +71,9 @@ pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<usize> {
     if strays.is_empty() {
         return Ok(0);
     }
-    let mut leaders = Census::open();
+    let Some(mut leaders) = Census::open() else {
+        return Ok(0);
+    };
     let mut reaped = 0;
     for stray in strays.into_iter().filter(|stray| !leaders.is_leader(*stray)) {
         let ended = rustix::process::waitid(WaitId::Pid(stray), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
@@ -114,9 +118,11 @@ fn kill_all(family: &Family) -> Result<usize, SweepError> {
             failure = failure.or(Some(SweepError::Stuck { pid: process.pid() }));
         }
     }
-    // Only now, since those whose parent was killed as well have become ours in the meantime.
+    // Only now, since those whose parent was killed as well have become ours in the meantime. Without a census they stay
+    // zombies until the next reaping of strays.
     let mut leaders = Census::open();
     for process in &killed {
+        let Some(leaders) = &mut leaders else { break };
         if handle::number(process.pid()).is_some_and(|pid| !leaders.is_leader(pid)) {
             handle::reap(process.as_fd(), WaitIdOptions::NOHANG);
         }

@@ -3,10 +3,50 @@
 //! A link joins a controller and an agent. Both ends see the same three messages, whether a bridge carries them or
 //! the other end lives in the same process: [`LinkUp`] once, [`Mail`] in order, [`LinkDown`] once. So lab mode is
 //! two actors that hold each other's recipient, and neither can tell.
+//!
+//! [`listen`] and [`dial`] make connections; each becomes one [`Bridge`], an actor that lives as long as its
+//! connection. What it says and when is decided in [`state`]; who may talk to whom in [`greeting`].
+
+mod actor;
+mod backoff;
+mod dialer;
+mod error;
+mod guard;
+mod inbox;
+mod intake;
+mod listener;
+mod outbox;
+mod settings;
+
+pub mod greeting;
+pub mod state;
 
 use std::net::IpAddr;
 
 use actix::{Message, Recipient};
+
+pub use actor::{Bridge, Connection, Stream};
+pub use backoff::Backoff;
+pub use dialer::{Dialer, dial};
+pub use error::LinkError;
+pub use greeting::LinkRole;
+pub use guard::Ended;
+pub use listener::{Listener, listen};
+pub use settings::LinkSettings;
+
+/// Whom a link tells of its life. All three usually lead to one actor, which then hears of each link in order:
+/// up, mail, down.
+pub struct Owner<In: Send + 'static, Out: Send + 'static> {
+    pub up: Recipient<LinkUp<Out>>,
+    pub mail: Recipient<Mail<In>>,
+    pub down: Recipient<LinkDown>,
+}
+
+impl<In: Send + 'static, Out: Send + 'static> Clone for Owner<In, Out> {
+    fn clone(&self) -> Self {
+        Self { up: self.up.clone(), mail: self.mail.clone(), down: self.down.clone() }
+    }
+}
 
 /// One life of one link, numbered by this process. Mail of an older link of the same peer is told apart by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

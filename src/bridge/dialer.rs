@@ -1,0 +1,123 @@
+//! Keeps one link to one address: dials, and dials again whenever it is lost.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use futures_util::future::{Either, select};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::actor::{Bridge, Connection};
+use super::backoff::Backoff;
+use super::{EndLink, Ended, LinkSettings, Owner};
+use crate::message::frame::Wire;
+
+/// Dials until it is stopped or dropped.
+#[must_use = "a dialler stops when it is dropped"]
+pub struct Dialer {
+    _stop: oneshot::Sender<()>,
+}
+
+impl Dialer {
+    /// Dials no more, and ends the link that stands in order.
+    pub fn stop(self) {}
+}
+
+/// Keeps a link to `addr`, whose peer must have the name `expect` if there is one. Runs on the arbiter of the caller.
+pub fn dial<In: Wire, Out: Wire>(
+    addr: SocketAddr,
+    expect: Option<String>,
+    settings: LinkSettings,
+    owner: Owner<In, Out>,
+) -> Dialer {
+    let (stop, stopped) = oneshot::channel();
+    actix_rt::spawn(keep_dialling(addr, expect, Rc::new(settings), owner, stopped));
+    Dialer { _stop: stop }
+}
+
+async fn keep_dialling<In: Wire, Out: Wire>(
+    addr: SocketAddr,
+    expect: Option<String>,
+    settings: Rc<LinkSettings>,
+    owner: Owner<In, Out>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
+    // Why the last attempt failed: the same again is not worth a line.
+    let mut failing: Option<String> = None;
+    info!(%addr, "dialling");
+    loop {
+        let ended = match or_stop(connect(addr, &settings), &mut stopped).await {
+            None => return,
+            Some(Err(error)) => Ended { stood: None, reason: error.to_string() },
+            Some(Ok(stream)) => {
+                match carry(stream, addr, expect.clone(), &settings, owner.clone(), &mut stopped).await {
+                    None => return,
+                    Some(ended) => ended,
+                }
+            }
+        };
+        match ended.stood {
+            Some(_) => failing = None, // the link itself has said that it was up, and is down
+            None if failing.as_ref() == Some(&ended.reason) => {}
+            None => {
+                warn!(%addr, "no link, trying on: {}", ended.reason);
+                failing = Some(ended.reason);
+            }
+        }
+        // Without chance the longest pause is the safe one.
+        let random = getrandom::u32().unwrap_or(u32::MAX);
+        let pause = tokio::time::sleep(backoff.pause(ended.stood.unwrap_or_default(), random));
+        if or_stop(pause, &mut stopped).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn connect(addr: SocketAddr, settings: &LinkSettings) -> io::Result<TcpStream> {
+    let within = settings.greeting_within;
+    let stream = tokio::time::timeout(within, TcpStream::connect(addr)).await.map_err(|_| {
+        let words = format!("nothing answered within {}", humantime::format_duration(within));
+        io::Error::new(io::ErrorKind::TimedOut, words)
+    })??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Runs one link to its end; `None` if that was because of a stop.
+async fn carry<In: Wire, Out: Wire>(
+    stream: TcpStream,
+    addr: SocketAddr,
+    expect: Option<String>,
+    settings: &Rc<LinkSettings>,
+    owner: Owner<In, Out>,
+    stopped: &mut oneshot::Receiver<()>,
+) -> Option<Ended> {
+    let (ended, mut end) = oneshot::channel();
+    let connection = Connection {
+        stream: Box::new(stream),
+        host: addr.ip(),
+        dialled: Some(addr.port()),
+        expect,
+        ended: Some(ended),
+    };
+    let bridge = Bridge::new(connection, Rc::clone(settings), owner);
+    let link = bridge.link();
+    let bridge = actix::Actor::start(bridge);
+    let Some(ended) = or_stop(&mut end, stopped).await else {
+        bridge.do_send(EndLink { link, reason: "this end no longer dials".into() });
+        return None;
+    };
+    // The guard speaks before it goes, so that the other case does not occur.
+    Some(ended.unwrap_or_else(|gone| Ended { stood: None, reason: gone.to_string() }))
+}
+
+/// What this comes to; `None` if a stop comes first.
+async fn or_stop<T>(future: impl Future<Output = T>, stopped: &mut oneshot::Receiver<()>) -> Option<T> {
+    match select(std::pin::pin!(future), stopped).await {
+        Either::Left((value, _)) => Some(value),
+        Either::Right(_) => None,
+    }
+}

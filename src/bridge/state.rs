@@ -1,0 +1,226 @@
+//! One link's life: greeting, up, ending, down. Decides by the clock that it is handed when to beat, and when a peer is lost.
+
+use std::time::{Duration, Instant};
+
+/// How long an end that closes in order waits for what it queued to be taken.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+/// A peer that was silent for this many intervals is lost.
+const SILENT_INTERVALS: u32 = 3;
+
+/// Where a link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Connected; the peer may take until then to say who it is.
+    Greeting { until: Instant },
+    /// Both said who they are.
+    Up {
+        /// When something was last queued for the peer.
+        sent: Instant,
+        /// When bytes last came. `None` while their owner works on them and nobody listens: silence then means nothing.
+        heard: Option<Instant>,
+    },
+    /// What was queued is still flushed, until then; what comes is thrown away.
+    Ending { until: Instant },
+    /// The connection is closed.
+    Down,
+}
+
+/// What happens to a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The peer's greeting was accepted.
+    Greeted,
+    /// Something was queued for the peer.
+    Sent,
+    /// Bytes came.
+    Heard,
+    /// Mail went to the owner, who has yet to finish with it; nothing is read until then.
+    Handed,
+    /// The owner is ready for more.
+    Handled,
+    /// This end wants to end the link.
+    End,
+    /// This end has a last word for the peer, and then ends the link.
+    Refuse,
+    /// The connection broke, or was closed, or must not be used any longer.
+    Lost,
+    /// The time that [`State::due`] named has come; it may have moved since.
+    Due,
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell the owner that the link stands.
+    TellUp,
+    /// Send a heartbeat.
+    Beat,
+    /// Close the connection, because of this if it was the clock that decided.
+    Close(Option<Overdue>),
+}
+
+/// What did not happen in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Overdue {
+    #[error("the peer did not greet within {}", humantime::format_duration(*.0))]
+    Greeting(Duration),
+    #[error("nothing was heard from the peer for {}", humantime::format_duration(*.0))]
+    Silence(Duration),
+}
+
+/// How long what may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    heartbeat: Duration,
+    greeting_within: Duration,
+}
+
+impl Timing {
+    /// A heartbeat of nothing at all would never let the clock rest, so it is at least 10 ms.
+    pub fn new(heartbeat: Duration, greeting_within: Duration) -> Self {
+        Self { heartbeat: heartbeat.max(Duration::from_millis(10)), greeting_within }
+    }
+
+    fn silence(&self) -> Duration {
+        self.heartbeat * SILENT_INTERVALS
+    }
+}
+
+impl State {
+    /// A connection that was just made.
+    pub fn connected(now: Instant, timing: &Timing) -> Self {
+        Self::Greeting { until: now + timing.greeting_within }
+    }
+
+    /// When [`Event::Due`] is next to be handed in; `None` once the link is down.
+    pub fn due(&self, timing: &Timing) -> Option<Instant> {
+        match *self {
+            Self::Greeting { until } | Self::Ending { until } => Some(until),
+            Self::Up { sent, heard } => {
+                let beat = sent + timing.heartbeat;
+                Some(heard.map_or(beat, |heard| beat.min(heard + timing.silence())))
+            }
+            Self::Down => None,
+        }
+    }
+}
+
+/// Takes one step of a link's life.
+pub fn step(state: State, event: Event, now: Instant, timing: &Timing) -> (State, Option<Effect>) {
+    use {Effect as F, Event as E, State as S};
+    match (state, event) {
+        (S::Greeting { .. }, E::Greeted) => (S::Up { sent: now, heard: Some(now) }, Some(F::TellUp)),
+        (S::Up { heard, .. }, E::Sent) => (S::Up { sent: now, heard }, None),
+        (S::Up { sent, heard: Some(_) }, E::Heard) | (S::Up { sent, heard: None }, E::Handled) => {
+            (S::Up { sent, heard: Some(now) }, None)
+        }
+        (S::Up { sent, .. }, E::Handed) => (S::Up { sent, heard: None }, None),
+        (S::Greeting { .. } | S::Up { .. }, E::Refuse) | (S::Up { .. }, E::End) => {
+            (S::Ending { until: now + FLUSH_WITHIN }, None)
+        }
+        // Nothing but the greeting was queued, and nobody waits for that.
+        (S::Greeting { .. }, E::End) => (S::Down, Some(F::Close(None))),
+        (S::Greeting { .. } | S::Up { .. } | S::Ending { .. }, E::Lost) => (S::Down, Some(F::Close(None))),
+        (S::Greeting { until }, E::Due) if until <= now => {
+            (S::Down, Some(F::Close(Some(Overdue::Greeting(timing.greeting_within)))))
+        }
+        (S::Up { heard: Some(heard), .. }, E::Due) if heard + timing.silence() <= now => {
+            (S::Down, Some(F::Close(Some(Overdue::Silence(timing.silence())))))
+        }
+        (S::Up { sent, heard }, E::Due) if sent + timing.heartbeat <= now => {
+            (S::Up { sent: now, heard }, Some(F::Beat))
+        }
+        (S::Ending { until }, E::Due) if until <= now => (S::Down, Some(F::Close(None))),
+        // The greeting itself is sent and heard before the link is up; an ending link no longer cares.
+        (S::Greeting { .. } | S::Ending { .. }, E::Sent | E::Heard | E::Handed | E::Handled) => (state, None),
+        (S::Up { .. }, E::Greeted | E::Heard | E::Handled) => (state, None),
+        (S::Ending { .. }, E::Greeted | E::End | E::Refuse) => (state, None),
+        (S::Greeting { .. } | S::Up { .. } | S::Ending { .. }, E::Due) => (state, None), // it has moved
+        (S::Down, _) => (S::Down, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Effect as F, Event as E, State as S, *};
+
+    const TIMING: Timing = Timing { heartbeat: Duration::from_secs(2), greeting_within: Duration::from_secs(5) };
+
+    /// The moments of a test: `at(noon, 1500)` is one and a half seconds later.
+    fn at(noon: Instant, ms: u64) -> Instant {
+        noon + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_link_moves_only_along_these_arrows() {
+        let noon = Instant::now();
+        let later = at(noon, 100);
+        let greeting = S::connected(noon, &TIMING);
+        let up = S::Up { sent: noon, heard: Some(noon) };
+        let busy = S::Up { sent: noon, heard: None };
+        let ending = S::Ending { until: at(later, 1000) };
+        for (from, event, want) in [
+            (greeting, E::Greeted, (S::Up { sent: later, heard: Some(later) }, Some(F::TellUp))),
+            (greeting, E::Refuse, (ending, None)),
+            (greeting, E::End, (S::Down, Some(F::Close(None)))),
+            (greeting, E::Due, (greeting, None)),
+            (up, E::Sent, (S::Up { sent: later, heard: Some(noon) }, None)),
+            (up, E::Heard, (S::Up { sent: noon, heard: Some(later) }, None)),
+            (up, E::Handed, (busy, None)),
+            (busy, E::Heard, (busy, None)), // the rest of what was read with the mail
+            (busy, E::Handled, (S::Up { sent: noon, heard: Some(later) }, None)),
+            (up, E::End, (ending, None)),
+            (up, E::Lost, (S::Down, Some(F::Close(None)))),
+            (ending, E::Greeted, (ending, None)), // no link comes up that was given up
+            (ending, E::End, (ending, None)),     // nor does a second wish give it more time
+            (ending, E::Lost, (S::Down, Some(F::Close(None)))),
+            (S::Down, E::Lost, (S::Down, None)), // closed once
+            (S::Down, E::Greeted, (S::Down, None)),
+        ] {
+            assert_eq!(step(from, event, later, &TIMING), want, "{from:?} on {event:?}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_sent_only_when_nothing_else_was() {
+        let noon = Instant::now();
+        let (up, _) = step(S::connected(noon, &TIMING), E::Greeted, noon, &TIMING);
+        let (up, _) = step(up, E::Sent, at(noon, 1500), &TIMING);
+        let (up, _) = step(up, E::Heard, at(noon, 1500), &TIMING);
+        assert_eq!(step(up, E::Due, at(noon, 2000), &TIMING), (up, None));
+        assert_eq!(up.due(&TIMING), Some(at(noon, 3500)));
+        let (up, effect) = step(up, E::Due, at(noon, 3500), &TIMING);
+        assert_eq!(effect, Some(F::Beat));
+        assert_eq!(up.due(&TIMING), Some(at(noon, 5500)));
+    }
+
+    #[test]
+    fn a_silent_peer_is_lost_after_three_intervals_and_not_before() {
+        let noon = Instant::now();
+        let up = S::Up { sent: at(noon, 5999), heard: Some(noon) };
+        assert_eq!(up.due(&TIMING), Some(at(noon, 6000)));
+        assert_eq!(step(up, E::Due, at(noon, 5999), &TIMING), (up, None));
+        let silence = Overdue::Silence(Duration::from_secs(6));
+        assert_eq!(step(up, E::Due, at(noon, 6000), &TIMING), (S::Down, Some(F::Close(Some(silence)))));
+    }
+
+    #[test]
+    fn a_peer_is_not_called_silent_while_nobody_listens() {
+        let noon = Instant::now();
+        let (busy, _) = step(S::Up { sent: noon, heard: Some(noon) }, E::Handed, noon, &TIMING);
+        let (busy, effect) = step(busy, E::Due, at(noon, 60_000), &TIMING);
+        assert_eq!(effect, Some(F::Beat), "the peer still hears from us");
+        let (up, _) = step(busy, E::Handled, at(noon, 60_000), &TIMING);
+        assert_eq!(step(up, E::Due, at(noon, 61_000), &TIMING), (up, None), "and gets its three intervals anew");
+    }
+
+    #[test]
+    fn whoever_does_not_greet_or_does_not_let_us_flush_is_left() {
+        let noon = Instant::now();
+        let overdue = Overdue::Greeting(Duration::from_secs(5));
+        let greeting = S::connected(noon, &TIMING);
+        assert_eq!(step(greeting, E::Due, at(noon, 5000), &TIMING), (S::Down, Some(F::Close(Some(overdue)))));
+        let ending = S::Ending { until: at(noon, 1000) };
+        assert_eq!(step(ending, E::Due, at(noon, 1000), &TIMING), (S::Down, Some(F::Close(None))));
+    }
+}

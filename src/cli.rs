@@ -137,7 +137,7 @@ struct Connection {
 
 impl Connection {
     fn open(self) -> Result<Client, CliError> {
-        let token = self.token_file.map_or_else(|| TokenFile::Usual(usual_state_dir().join("token")), TokenFile::Given);
+        let token = self.token_file.map_or_else(|| TokenFile::Usual(crate::settings::usual_state_dir().join("token")), TokenFile::Given);
         Client::new(&self.controller, token, self.timeout)
     }
 }
@@ -261,16 +261,6 @@ fn print_completions(shell: Shell) -> Result<Exit, CliError> {
     clap_complete::generate(shell, &mut Cli::command(), "watchpost", &mut script);
     io::stdout().write_all(&script)?;
     Ok(Exit::Done)
-}
-
-/// Where a controller of this user keeps its state unless it was told otherwise.
-fn usual_state_dir() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if rustix::process::geteuid().is_root() {
-        return "/var/lib/watchpost".into();
-    }
-    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
-    state.unwrap_or_default().join("watchpost")
 }
 
 #[cfg(test)]

@@ -5,15 +5,16 @@ use std::path::Path;
 
 use super::error::{CliError, Exit};
 use crate::model::ConfigurationId;
+use crate::settings::Machine;
 use crate::web::configuration;
 use crate::web::json::Problem;
 
 /// Reads a cluster file and prints what it describes; the error lists every complaint.
 pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|source| CliError::File { path: file.into(), source })?;
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let configuration = configuration::read(&text, &name, &hostname, ConfigurationId::new("check")?)
+    let text = std::fs::read(file).map_err(|source| CliError::File { path: file.into(), source })?;
+    let machine = Machine::this();
+    let configuration = configuration::read(&text, &name, machine.hostname(), ConfigurationId::new("check")?)
         .map_err(|details| CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details }))?;
     let (instances, nodes) = (configuration.instances.len(), configuration.nodes.len());
     match json {

@@ -1,23 +1,142 @@
-//! The verbs that stay: lab, controller, agent. Each is a call into [`crate::run`].
+//! The verbs that stay: lab, controller, agent. Each reads its settings and calls into [`crate::run`].
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{CliError, Exit};
-use super::{AgentArgs, ControllerArgs, LabArgs};
+use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, watch};
+use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
+use crate::run::{self, Ready, RunError};
+use crate::settings::{Machine, Settings, usual_state_dir};
+use crate::web::configuration;
+use crate::web::desk::random_hex;
+use crate::web::json::Problem;
 
 /// Everything in one process, for one machine.
-pub fn lab(_args: LabArgs) -> Result<Exit, CliError> {
-    not_in_this_build("lab")
+pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
+    let mut settings = settings(&args.daemon)?;
+    settings.controller.http = args.http.or(settings.controller.http);
+    let configuration = first_configuration(args.file.as_deref())?;
+    // On a terminal the live view shows what happens; elsewhere, and for what it cannot show, there is the log.
+    let live = io::stdout().is_terminal() && settings.controller.http.is_some();
+    start_log(if live { settings.log.min(LevelFilter::ERROR) } else { settings.log });
+    let state_dir = settings.state_dir.clone();
+    let mut view = None;
+    let (closed, close) = tokio::sync::oneshot::channel();
+    let ended = block_on(run::lab(settings, configuration, |ready| {
+        announce("lab", ready, &state_dir);
+        if live && let Some(url) = url(ready) {
+            view = Some(show(url, ready.token.clone(), close));
+        }
+    }));
+    let _ = closed.send(()); // the view may have ended by itself
+    if let Some(view) = view {
+        let _ = view.join(); // a panic there was printed there
+    }
+    ended
 }
 
 /// The controller of a fleet.
-pub fn controller(_args: ControllerArgs) -> Result<Exit, CliError> {
-    not_in_this_build("controller")
+pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
+    let mut settings = settings(&args.daemon)?;
+    settings.controller.name = args.name.unwrap_or(settings.controller.name);
+    settings.controller.listen = args.listen.or(settings.controller.listen);
+    settings.controller.http = args.http.or(settings.controller.http);
+    start_log(settings.log);
+    let state_dir = settings.state_dir.clone();
+    block_on(run::controller(settings, |ready| announce("controller", ready, &state_dir)))
 }
 
 /// The agent of one machine.
-pub fn agent(_args: AgentArgs) -> Result<Exit, CliError> {
-    not_in_this_build("agent")
+pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
+    let mut settings = settings(&args.daemon)?;
+    if let Some(name) = args.name {
+        settings.agent.name = InstanceName::new(&name)?;
+    }
+    settings.agent.listen = args.listen.or(settings.agent.listen);
+    settings.agent.controller = match (args.connect, args.listen) {
+        (None, Some(_)) => None, // who is told only to listen waits to be dialled
+        (connect, _) => connect.or(settings.agent.controller),
+    };
+    start_log(settings.log);
+    let state_dir = settings.state_dir.clone();
+    block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir)))
 }
 
-fn not_in_this_build(what: &str) -> Result<Exit, CliError> {
-    Err(CliError::Daemon(format!("this build has no {what}")))
+fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
+    let mut settings = Settings::load(args.config.as_deref(), &Machine::this(), std::env::vars_os())?;
+    if let Some(state_dir) = &args.state_dir {
+        settings.state_dir = std::path::absolute(state_dir)
+            .map_err(|source| CliError::File { path: state_dir.clone(), source })?;
+    }
+    Ok(settings)
+}
+
+/// The cluster file's configuration, or the built-in one.
+fn first_configuration(file: Option<&Path>) -> Result<Configuration, CliError> {
+    let (name, text) = match file {
+        Some(path) => {
+            let text = fs::read(path).map_err(|source| CliError::File { path: path.into(), source })?;
+            (path.display().to_string(), text)
+        }
+        None => ("the built-in example".to_owned(), cluster_file::LAB.into()),
+    };
+    let id = random_hex().map_err(|problem| CliError::Internal(problem.to_string()))?;
+    let id = ConfigurationId::new(&id)?;
+    configuration::read(&text, &name, Machine::this().hostname(), id)
+        .map_err(|details| CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details }))
+}
+
+fn block_on(daemon: impl Future<Output = Result<(), RunError>>) -> Result<Exit, CliError> {
+    actix_rt::System::new().block_on(daemon)?;
+    Ok(Exit::Done)
+}
+
+/// Says where it can be reached, and by which command.
+fn announce(what: &str, ready: &Ready, state_dir: &Path) {
+    let mut out = io::stdout().lock();
+    let mut say = |line: String| drop(writeln!(out, "{line}")); // whoever closed it does not want to know
+    say(format!("watchpost {what} {}, state in {}", env!("CARGO_PKG_VERSION"), state_dir.display()));
+    for (purpose, address) in &ready.addresses {
+        say(format!("listening for {purpose} on {address}"));
+    }
+    if let Some(url) = url(ready) {
+        say(format!("try: watchpost status --controller {url}{}", token_option(ready, state_dir)));
+    }
+    drop(out.flush());
+}
+
+fn token_option(ready: &Ready, state_dir: &Path) -> String {
+    let file: PathBuf = state_dir.join("token");
+    match ready.token {
+        Some(_) if file != usual_state_dir().join("token") => format!(" --token-file {}", file.display()),
+        _ => String::new(),
+    }
+}
+
+fn url(ready: &Ready) -> Option<String> {
+    ready.addresses.get("http").map(|address| format!("http://{address}"))
+}
+
+/// The live view, on a thread of its own, since it waits for its own answers.
+fn show(url: String, token: Option<String>, close: tokio::sync::oneshot::Receiver<()>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let stop = async {
+            let _ = close.await; // dropped or told, both mean stop
+        };
+        if let Err(error) = watch::run(&url, token, stop) {
+            tracing::error!("the live view ended: {error}");
+        }
+    })
+}
+
+fn start_log(level: LevelFilter) {
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colour).with_max_level(level);
+    // Only an embedding program could have set another one, and then that is the one.
+    let _ = log.with_target(false).try_init();
 }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::model::NameError;
+use crate::run::RunError;
+use crate::settings::SettingsError;
 use crate::web::json::Problem;
 
 /// How a command ended.
@@ -70,8 +72,13 @@ pub enum CliError {
     Closed,
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The system has no random numbers to give.
     #[error("{0}")]
-    Daemon(String),
+    Internal(String),
 }
 
 impl CliError {
@@ -89,7 +96,11 @@ impl CliError {
             | Self::Foreign { .. }
             | Self::Runtime(_)
             | Self::Output(_)
-            | Self::Daemon(_) => Exit::Failed,
+            | Self::Internal(_) => Exit::Failed,
+            Self::Settings(_) | Self::Run(RunError::NotLoopback(_) | RunError::Unreachable | RunError::Refused(_)) => {
+                Exit::Usage
+            }
+            Self::Run(_) => Exit::Failed,
         }
     }
 

@@ -127,6 +127,16 @@ impl Machine {
     }
 }
 
+/// Where a daemon of this user keeps its state unless its settings or arguments say otherwise.
+pub fn usual_state_dir() -> PathBuf {
+    // What else is wrong with the environment is not the business of who only asks this.
+    let variables = environment::collect(std::env::vars_os(), &mut Vec::new());
+    match variables.get("WATCHPOST_STATE_DIR").filter(|chosen| !chosen.is_empty()) {
+        Some(chosen) => chosen.into(),
+        None => environment::state_dir(rustix::process::geteuid().is_root(), &variables),
+    }
+}
+
 impl Settings {
     /// Reads the file, if there is one to read, and then the environment, such as [`std::env::vars_os`] gives it.
     pub fn load(

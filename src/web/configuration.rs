@@ -3,7 +3,8 @@
 use super::desk::random_hex;
 use super::json::ConfigurationText;
 use super::problem::Problem;
-use crate::model::{Configuration, ConfigurationId};
+use crate::model::{Configuration, ConfigurationId, cluster_file};
+use crate::plan::{self, PortRules};
 
 /// Makes a configuration of a cluster file, under a new id; the problem lists every complaint.
 ///
@@ -14,13 +15,25 @@ pub fn parse(body: &ConfigurationText, hostname: &str) -> Result<Configuration, 
         .map_err(|complaints| Problem::Unreadable { file: body.file.clone(), complaints })
 }
 
-/// Reads a cluster file: one complaint per line that cannot stay as it is.
-pub fn read(text: &str, file: &str, _hostname: &str, _id: ConfigurationId) -> Result<Configuration, Vec<String>> {
-    let lines = text.lines().count();
-    Err(vec![format!("{file}: this build cannot read cluster files ({lines} lines)")])
+/// Reads a cluster file and checks it as a whole; every complaint at once.
+///
+/// What only the whole shows, such as two nodes on one port, is complained of once the file can be read.
+pub fn read(
+    text: impl AsRef<[u8]>,
+    file: &str,
+    hostname: &str,
+    id: ConfigurationId,
+) -> Result<Configuration, Vec<String>> {
+    let configuration = cluster_file::parse(file, text, id, hostname)
+        .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+    let complaints = plan::validate(&configuration, &PortRules { controller: None, ..PortRules::default() });
+    match complaints.is_empty() {
+        true => Ok(configuration),
+        false => Err(complaints.into_iter().map(|complaint| format!("{file}: {complaint}")).collect()),
+    }
 }
 
 /// Writes a configuration as a cluster file.
-pub fn write(_configuration: &Configuration) -> Result<String, Problem> {
-    Err(Problem::Internal("this build cannot write cluster files".into()))
+pub fn write(configuration: &Configuration) -> String {
+    cluster_file::render(configuration)
 }

@@ -103,7 +103,7 @@ async fn get_configuration(desk: Data<Desk>, which: Query<WhichConfiguration>) -
     let configuration = desk.ask(request).await?.configuration.map_err(Problem::Absent)?;
     Ok(Json(json::Configuration {
         id: configuration.id.to_string(),
-        configuration: configuration::write(&configuration)?,
+        configuration: configuration::write(&configuration),
     }))
 }
 

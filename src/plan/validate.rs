@@ -63,8 +63,7 @@ fn names(configuration: &Configuration, complaints: &mut BTreeSet<String>) {
 }
 
 fn ports(configuration: &Configuration, rules: &PortRules, complaints: &mut BTreeSet<String>) {
-    let agents: BTreeSet<(&InstanceName, u16)> =
-        configuration.instances.iter().filter_map(|instance| Some((&instance.name, instance.port?))).collect();
+    let agents = agent_ports(configuration);
     let given = || configuration.nodes.iter().filter_map(|node| Some((node, node.port?)));
     for (Node { name, instance, .. }, port) in given() {
         if agents.contains(&(instance, port)) {
@@ -92,13 +91,14 @@ fn metrics_ports(configuration: &Configuration, complaints: &mut BTreeSet<String
             listening.entry((&node.instance, port)).or_insert(node);
         }
     }
+    let agents = agent_ports(configuration);
     let given = || configuration.nodes.iter().filter_map(|node| Some((node, node.metrics_port?)));
     for (Node { name, instance, .. }, port) in given() {
         if let Some(other) = listening.get(&(instance, port)) {
             let other = &other.name;
             complaints.insert(format!("node '{name}' metrics port {port}/tcp conflicts with port of node '{other}'"));
         }
-        if configuration.instance(instance).is_some_and(|instance| instance.port == Some(port)) {
+        if agents.contains(&(instance, port)) {
             complaints.insert(format!(
                 "node '{name}' metrics port {port}/tcp conflicts with agent port on instance '{instance}'"
             ));
@@ -107,6 +107,11 @@ fn metrics_ports(configuration: &Configuration, complaints: &mut BTreeSet<String
     for (instance, port) in repeated(given().map(|(node, port)| (&node.instance, port))) {
         complaints.insert(format!("multiple nodes on instance '{instance}' using metrics port {port}/tcp"));
     }
+}
+
+/// Where agents listen for the controller.
+fn agent_ports(configuration: &Configuration) -> BTreeSet<(&InstanceName, u16)> {
+    configuration.instances.iter().filter_map(|instance| Some((&instance.name, instance.port?))).collect()
 }
 
 /// What is wrong with the numbers and times of one node.

@@ -47,6 +47,9 @@ pub(super) struct Entry<'a> {
 pub(super) fn sections<'a>(text: &'a str, complaints: &mut Complaints) -> Vec<Section<'a>> {
     let mut reader = Reader { complaints, sections: Vec::new(), begun: BTreeMap::new(), place: Place::Nowhere };
     for (index, line) in text.lines().enumerate() {
+        if reader.complaints.is_full() {
+            break;
+        }
         reader.line(index + 1, line);
     }
     reader.sections

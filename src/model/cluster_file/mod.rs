@@ -20,7 +20,7 @@ pub const LAB: &str = include_str!("../../../config/lab.cfg");
 /// The longest cluster file that is read, in bytes.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// How many complaints are kept: a wrong file is not a cluster file, and people mend the first few anyway.
+/// After so many complaints reading stops: what is wrong throughout is something else than a cluster file.
 const MAX_COMPLAINTS: usize = 100;
 
 /// Reads the cluster file `file`, whose content is `text`, as the configuration `id`.
@@ -41,7 +41,8 @@ pub fn parse(
             None
         }
     };
-    let Complaints { mut kept, more } = complaints;
+    let more = complaints.is_full();
+    let mut kept = complaints.kept;
     kept.sort_by_key(|complaint| complaint.line);
     match configuration {
         Some(configuration) if kept.is_empty() => Ok(configuration),
@@ -69,8 +70,8 @@ pub struct ClusterFileError {
     pub file: String,
     /// Sorted by line; never empty.
     pub complaints: Vec<Complaint>,
-    /// How many complaints there are beside these.
-    pub more: usize,
+    /// Whether reading stopped at so many complaints, so that there may be more.
+    pub more: bool,
 }
 
 impl fmt::Display for ClusterFileError {
@@ -80,8 +81,8 @@ impl fmt::Display for ClusterFileError {
             write!(f, "{separator}{}:{complaint}", self.file)?;
         }
         match self.more {
-            0 => Ok(()),
-            more => write!(f, "\n{}: {more} more complaints", self.file),
+            true => write!(f, "\n{}: there may be more, but reading stopped here: is this a cluster file?", self.file),
+            false => Ok(()),
         }
     }
 }
@@ -125,15 +126,18 @@ impl fmt::Display for Complaint {
 #[derive(Default)]
 struct Complaints {
     kept: Vec<Complaint>,
-    more: usize,
 }
 
 impl Complaints {
     fn add(&mut self, complaint: Complaint) {
-        match self.kept.len() < MAX_COMPLAINTS {
-            true => self.kept.push(complaint),
-            false => self.more += 1,
+        if !self.is_full() {
+            self.kept.push(complaint);
         }
+    }
+
+    /// Whether there is no point in looking for more.
+    fn is_full(&self) -> bool {
+        self.kept.len() >= MAX_COMPLAINTS
     }
 }
 
@@ -193,9 +197,13 @@ mod tests {
 
     #[test]
     fn a_file_that_is_wrong_throughout_is_not_repeated_in_full() {
-        let error = read(&"x\n".repeat(100_000)).unwrap_err();
-        assert_eq!((error.complaints.len(), error.more), (100, 99_900));
-        assert!(error.to_string().ends_with("\nc.cfg: 99900 more complaints"));
+        let unknown_keys: Vec<String> =
+            ["[a]".to_owned()].into_iter().chain((0..100_000).map(|n| n.to_string())).collect();
+        for text in ["x\n".repeat(100_000), unknown_keys.join("\n")] {
+            let error = read(&text).unwrap_err();
+            assert_eq!((error.complaints.len(), error.more), (100, true));
+            assert!(error.to_string().ends_with("reading stopped here: is this a cluster file?"));
+        }
     }
 
     #[test]

@@ -154,6 +154,9 @@ impl Draft {
         let node = Node::new(name.ok()?, InstanceName::new(STAND_IN).ok()?, Role::None);
         let mut draft = Self { node, has_role: false, has_instance: false };
         for entry in &section.entries {
+            if complaints.is_full() {
+                break;
+            }
             if let Err(what) = draft.take(&entry.key, entry.value.as_deref()) {
                 complaints.add(section.complaint(Some(entry), what));
             }

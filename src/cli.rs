@@ -137,7 +137,9 @@ struct Connection {
 
 impl Connection {
     fn open(self) -> Result<Client, CliError> {
-        let token = self.token_file.map_or_else(|| TokenFile::Usual(crate::settings::usual_state_dir().join("token")), TokenFile::Given);
+        let token = self
+            .token_file
+            .map_or_else(|| TokenFile::Usual(crate::settings::usual_state_dir().join("token")), TokenFile::Given);
         Client::new(&self.controller, token, self.timeout)
     }
 }

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle,
+};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::Bounds;
 use super::state::{Effect, Event, State};
-use crate::bridge::{EndLink, LinkDown, LinkId, LinkUp, Mail};
+use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::launch::Site;
 use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
 use crate::message::node::NodeOrder;
@@ -72,6 +74,8 @@ pub struct Agent {
     /// Set once the actor runs.
     port: Option<Rc<Recipient<FromSupervisor>>>,
     waiting_for_rest: Vec<oneshot::Sender<()>>,
+    /// Who waits for the link to end.
+    parting: Vec<oneshot::Sender<()>>,
     host: Option<Recipient<AgentEvent>>,
 }
 
@@ -87,8 +91,7 @@ impl Agent {
         let AgentSetup { instance, epoch, site, bounds, host } = setup;
         let register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
-        let mut found: Vec<_> =
-            refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
         let mut adoptable = BTreeMap::new();
         for record in records.into_iter().filter(|record| record.node.instance == instance) {
             let process = running(&record);
@@ -109,6 +112,7 @@ impl Agent {
             launches: Vec::new(),
             port: None,
             waiting_for_rest: Vec::new(),
+            parting: Vec::new(),
             host,
         };
         Ok(Actor::start(agent))
@@ -305,11 +309,23 @@ impl Handler<Flush> for Agent {
     }
 }
 
+impl Handler<Farewell> for Agent {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Farewell, _: &mut Context<Self>) -> Self::Result {
+        let (parting, parted) = oneshot::channel();
+        if let Some(Link { id, end, .. }) = &self.link {
+            self.parting.push(parting);
+            end.do_send(EndLink { link: *id, reason: "the agent is stopping".into() });
+        }
+        Box::pin(async { drop(parted.await) })
+    }
+}
+
 impl Handler<LinkUp<ToController>> for Agent {
     type Result = ();
 
-    fn handle(&mut self, LinkUp { link, peer, out, end }: LinkUp<ToController>, ctx: &mut Context<Self>) {
-        tracing::info!(controller = %peer.name, "linked to the controller");
+    fn handle(&mut self, LinkUp { link, out, end, .. }: LinkUp<ToController>, ctx: &mut Context<Self>) {
         let link = Link { id: link, out, end };
         if let Some(Link { id, end, .. }) = self.link.replace(link) {
             end.do_send(EndLink { link: id, reason: "a newer link to the controller took its place".into() });
@@ -321,10 +337,10 @@ impl Handler<LinkUp<ToController>> for Agent {
 impl Handler<LinkDown> for Agent {
     type Result = ();
 
-    fn handle(&mut self, LinkDown { link, reason }: LinkDown, ctx: &mut Context<Self>) {
+    fn handle(&mut self, LinkDown { link, .. }: LinkDown, ctx: &mut Context<Self>) {
         if self.link.take_if(|present| present.id == link).is_some() {
-            tracing::warn!("the link to the controller is lost: {reason}");
             self.drive(Event::LinkDown, ctx);
+            self.parting.clear(); // the wait of each ends with its sender
         }
     }
 }

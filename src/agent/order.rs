@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::model::{NodeName, Role};
-
-const RANKS: usize = Role::ALL.len();
+use crate::plan::order::{RANKS, rank};
 
 /// How far a node is with what it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl Place {
 impl Order {
     /// Moves a node on to `step`, which is overdue at `alarm`.
     pub fn set(&mut self, name: &NodeName, role: Role, place: &mut Place, step: Step, alarm: Option<Instant>) {
-        let rank = role as usize;
+        let rank = rank(role);
         let (before, after) = (weight(place.step), weight(step));
         self.rising[rank] = self.rising[rank] + after.rising - before.rising;
         self.falling[rank] = self.falling[rank] + after.falling - before.falling;
@@ -70,12 +69,12 @@ impl Order {
 
     /// Whether everything that starts before this role is up, or given up on.
     pub fn may_start(&self, role: Role) -> bool {
-        self.rising[..role as usize].iter().all(|count| *count == 0)
+        self.rising[..rank(role)].iter().all(|count| *count == 0)
     }
 
     /// Whether everything that stops before this role is down, or overdue.
     pub fn may_stop(&self, role: Role) -> bool {
-        self.falling[role as usize + 1..].iter().all(|count| *count == 0)
+        self.falling[rank(role) + 1..].iter().all(|count| *count == 0)
     }
 
     /// Whether any node waits for its turn.

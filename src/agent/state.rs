@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::jobs::{Jobs, Kind, Wish};
 use super::order::{Order, Place, Step};
@@ -16,12 +16,9 @@ use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
     Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome, Output, RequestId, Timestamp,
 };
+use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
+use crate::plan::{self, NodeChange};
 use crate::supervisor::workshop::WardId;
-
-/// How long a node that is asked to stop may hold up those that stop after it.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long after SIGKILL a process may take to be gone before the order counts as failed.
-const KILL_MARGIN: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -73,9 +70,17 @@ pub enum Event {
     /// Something that a person may have to mend.
     Trouble(Option<NodeName>, String),
     /// The supervisor of this node panicked; its successor found this.
-    Revived { node: NodeName, state: NodeState, pid: Option<u32> },
+    Revived {
+        node: NodeName,
+        state: NodeState,
+        pid: Option<u32>,
+    },
     /// Found on disk at start; running if it has a pid.
-    Found { node: Node, pid: Option<u32>, wanted: bool },
+    Found {
+        node: Node,
+        pid: Option<u32>,
+        wanted: bool,
+    },
     LinkUp,
     LinkDown,
     /// Stop everything; [`Effect::AllStopped`] tells when it is done.
@@ -246,22 +251,26 @@ impl State {
             };
             return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
         }
-        let wanted: BTreeMap<&NodeName, &Node> = configuration.nodes.iter().map(|node| (&node.name, node)).collect();
-        let leaving: Vec<_> = self.nodes.keys().filter(|name| !wanted.contains_key(name)).cloned().collect();
-        let waits = leaving.iter().map(|name| (name.clone(), Wish::Down));
-        let waits = waits.chain(wanted.keys().map(|name| ((*name).clone(), Wish::Up)));
+        let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
+        let changes = plan::diff::nodes(have.iter().map(Arc::as_ref), &configuration.nodes);
+        let waits = changes.iter().map(|change| match change {
+            NodeChange::Remove(_) => (change.name().clone(), Wish::Down),
+            _ => (change.name().clone(), Wish::Up),
+        });
         self.jobs.open(Kind::Configure, reqid, waits);
-        leaving.iter().for_each(|name| self.want_down(name, Goal::Leave, wall, fx));
-        for (name, node) in wanted {
-            match self.nodes.get_mut(name) {
-                None => {
+        for change in changes {
+            match change {
+                NodeChange::Keep(node) => self.want_up(&node.name),
+                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave, wall, fx),
+                NodeChange::Start(node) => {
                     self.take_in(node.clone(), NodeState::Stopped, None, wall, fx);
-                    self.want_up(name);
+                    self.want_up(&node.name);
                 }
-                Some(entry) if **entry.next.as_ref().unwrap_or(&entry.node) == *node => self.want_up(name),
-                Some(entry) => {
-                    entry.next = Some(Arc::new(node.clone()));
-                    self.want_afresh(name, fx);
+                NodeChange::Replace { want, .. } => {
+                    if let Some(entry) = self.nodes.get_mut(&want.name) {
+                        entry.next = Some(Arc::new(want.clone()));
+                    }
+                    self.want_afresh(&want.name, fx);
                 }
             }
         }
@@ -280,14 +289,7 @@ impl State {
 
     // --- what nodes are to come to ---
 
-    fn take_in(
-        &mut self,
-        node: Node,
-        state: NodeState,
-        pid: Option<u32>,
-        since: Timestamp,
-        fx: &mut Vec<Effect>,
-    ) {
+    fn take_in(&mut self, node: Node, state: NodeState, pid: Option<u32>, since: Timestamp, fx: &mut Vec<Effect>) {
         let (name, ward) = (node.name.clone(), WardId::new(self.next_ward));
         self.next_ward += 1;
         let status = NodeStatus {
@@ -413,14 +415,15 @@ impl State {
             return;
         }
         let is_queued = |entry: &Entry| matches!(entry.place.step, Step::StopQueued { .. } | Step::StartQueued);
-        let queued: Vec<_> = self.nodes.iter().filter(|(_, entry)| is_queued(entry)).map(|(name, _)| name.clone()).collect();
+        let queued: Vec<_> =
+            self.nodes.iter().filter(|(_, entry)| is_queued(entry)).map(|(name, _)| name.clone()).collect();
         for name in queued {
             let entry = &self.nodes[&name];
             let (ward, role) = (entry.ward, entry.node.role);
             match entry.place.step {
                 Step::StopQueued { then } if self.order.may_stop(role) => {
                     fx.push(Effect::Tell(ward, NodeOrder::Stop));
-                    let patience = now.mono + PATIENCE.min(entry.node.stop_grace);
+                    let patience = now.mono + STOP_PATIENCE.min(entry.node.stop_grace);
                     self.set_step_until(&name, Step::Stopping { then, holds: true }, Some(patience));
                 }
                 Step::StartQueued if self.order.may_start(role) && !self.waits_for_a_port(entry) => {
@@ -437,9 +440,8 @@ impl State {
     fn waits_for_a_port(&self, entry: &Entry) -> bool {
         let ports = |node: &Node| [node.port, node.metrics_port].into_iter().flatten();
         let has = |node: &Node, port| ports(node).any(|other| other == port);
-        let is_falling = |other: &&Entry| {
-            matches!(other.place.step, Step::StopQueued { .. } | Step::Stopping { holds: true, .. })
-        };
+        let is_falling =
+            |other: &&Entry| matches!(other.place.step, Step::StopQueued { .. } | Step::Stopping { holds: true, .. });
         ports(&entry.node).any(|port| self.nodes.values().filter(is_falling).any(|other| has(&other.node, port)))
     }
 
@@ -454,7 +456,7 @@ impl State {
                 }
                 Step::Stopping { then, holds: true } => {
                     // It holds up nobody any more; it is still to end, by SIGKILL after its grace.
-                    let left = entry.node.stop_grace.saturating_sub(PATIENCE) + KILL_MARGIN;
+                    let left = entry.node.stop_grace.saturating_sub(STOP_PATIENCE) + KILL_MARGIN;
                     self.set_step_until(&name, Step::Stopping { then, holds: false }, Some(now.mono + left));
                 }
                 step @ Step::Stopping { holds: false, .. } => {
@@ -579,6 +581,11 @@ impl State {
 }
 
 impl Entry {
+    /// What it is to be: by what it runs under, or gets once it is down.
+    fn definition(&self) -> &Arc<Node> {
+        self.next.as_ref().unwrap_or(&self.node)
+    }
+
     fn is_stopping(&self) -> bool {
         matches!(self.place.step, Step::Stopping { .. })
     }

@@ -91,6 +91,12 @@ pub struct LinkDown {
     pub reason: String,
 }
 
+/// Host → controller or agent: end every link in order, since the process is about to end. The result comes when they
+/// are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Farewell;
+
 /// End this link, telling the log why.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::error::{CliError, Exit};
 use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, watch};
@@ -70,8 +72,8 @@ pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
 fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
     let mut settings = Settings::load(args.config.as_deref(), &Machine::this(), std::env::vars_os())?;
     if let Some(state_dir) = &args.state_dir {
-        settings.state_dir = std::path::absolute(state_dir)
-            .map_err(|source| CliError::File { path: state_dir.clone(), source })?;
+        settings.state_dir =
+            std::path::absolute(state_dir).map_err(|source| CliError::File { path: state_dir.clone(), source })?;
     }
     Ok(settings)
 }
@@ -136,7 +138,10 @@ fn show(url: String, token: Option<String>, close: tokio::sync::oneshot::Receive
 
 fn start_log(level: LevelFilter) {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colour).with_max_level(level);
+    // What libraries have to say is for those who work on them, unless something is wrong.
+    let libraries = level.min(LevelFilter::WARN);
+    let filter = Targets::new().with_default(libraries).with_target("watchpost", level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false);
     // Only an embedding program could have set another one, and then that is the one.
-    let _ = log.with_target(false).try_init();
+    let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::observers::{Log, Observers};
 use super::state::{Effect, Event, Rules, State, Ticket};
 use super::store::{Save, StoreError, StoreThread, Stored};
-use crate::bridge::{EndLink, LinkDown, LinkId, LinkUp, Mail};
+use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::message::agent::{ToAgent, ToController};
 use crate::message::client::*;
 use crate::model::{InstanceName, Now, Outcome};
@@ -57,6 +57,8 @@ pub struct Controller {
     waiting: BTreeMap<Ticket, oneshot::Sender<ClientResponse>>,
     next_ticket: u64,
     alarm: Option<(Instant, SpawnHandle)>,
+    /// Who waits for the last link to end.
+    parting: Vec<oneshot::Sender<()>>,
     dialler: Option<Recipient<DialInstance>>,
     host: Option<Recipient<ControllerGone>>,
 }
@@ -82,6 +84,7 @@ impl Controller {
             waiting: BTreeMap::new(),
             next_ticket: 0,
             alarm: None,
+            parting: Vec::new(),
             dialler,
             host,
         })
@@ -269,6 +272,21 @@ impl Handler<Subscribe> for Controller {
     }
 }
 
+impl Handler<Farewell> for Controller {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Farewell, _: &mut Context<Self>) -> Self::Result {
+        let (parting, parted) = oneshot::channel();
+        if !self.links.is_empty() {
+            self.parting.push(parting);
+        }
+        for (link, peer) in &self.links {
+            peer.end.do_send(EndLink { link: *link, reason: "the controller is stopping".into() });
+        }
+        Box::pin(async { drop(parted.await) })
+    }
+}
+
 impl Handler<LinkUp<ToAgent>> for Controller {
     type Result = ();
 
@@ -284,6 +302,9 @@ impl Handler<LinkDown> for Controller {
     fn handle(&mut self, LinkDown { link, reason }: LinkDown, ctx: &mut Context<Self>) {
         self.links.remove(&link);
         self.drive(Event::LinkDown(link, reason), ctx);
+        if self.links.is_empty() {
+            self.parting.clear(); // the wait of each ends with its sender
+        }
     }
 }
 

@@ -97,9 +97,8 @@ impl Nodes {
 
     fn correct(&mut self, instance: &InstanceName, told: NodeStatus, now: Timestamp) -> Option<NotifyChange> {
         let known = self.known.get(&told.node);
-        let is_explained = known.is_some_and(|known| {
-            known.state == told.state && known.pid == told.pid && known.instance == *instance
-        });
+        let is_explained = known
+            .is_some_and(|known| known.state == told.state && known.pid == told.pid && known.instance == *instance);
         let change = (!is_explained).then(|| {
             let reason = match told.reason.is_empty() {
                 true => "reconciled".to_owned(),

@@ -30,8 +30,17 @@ pub struct Seat {
     version: Option<String>,
     since: Option<Timestamp>,
     reason: String,
-    /// The epoch of its agent's news, and the last number that arrived.
-    news: Option<(u64, u64)>,
+    news: Option<Received>,
+}
+
+/// How far an agent's news has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Received {
+    epoch: u64,
+    /// The last number that arrived; 0 if none has.
+    seq: u64,
+    /// Whether any has: what an earlier controller has seen is not missing.
+    any: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +79,7 @@ impl Roster {
             return Hello::Refused("its link is gone".into());
         };
         let seat = self.seats.entry(hello.instance.clone()).or_default();
-        let same_run = seat.news.is_some_and(|(epoch, _)| epoch == hello.epoch);
+        let same_run = seat.news.is_some_and(|news| news.epoch == hello.epoch);
         if let Some(first) = seat.link.filter(|first| *first != link && !same_run) {
             let place = seat.host.map_or_else(|| "in this process".to_owned(), |host| format!("at {host}"));
             let since = seat.since.unwrap_or_default();
@@ -84,12 +93,9 @@ impl Roster {
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
         (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
         seat.reason.clear();
-        let seen = match seat.news {
-            Some((epoch, seen)) if epoch == hello.epoch => seen,
-            _ => 0,
-        };
-        seat.news = Some((hello.epoch, seen));
-        Hello::Accepted { seen, former }
+        let fresh = Received { epoch: hello.epoch, seq: 0, any: false };
+        let news = seat.news.insert(seat.news.filter(|_| same_run).unwrap_or(fresh));
+        Hello::Accepted { seen: news.seq, former }
     }
 
     /// Whose link it is, once it said hello and as long as it is the instance's present one.
@@ -163,20 +169,20 @@ impl Roster {
 
     /// Notes the arrival of news number `seq`; what of it is new.
     pub fn arrived(&mut self, name: &InstanceName, seq: u64) -> Arrival {
-        let Some((epoch, seen)) = self.seats.get_mut(name).and_then(|seat| seat.news.as_mut()) else {
+        let Some(news) = self.seats.get_mut(name).and_then(|seat| seat.news.as_mut()) else {
             return Arrival::Known;
         };
-        if seq <= *seen {
+        if seq <= news.seq {
             return Arrival::Known;
         }
-        let missed = seq - *seen - 1;
-        *seen = seq;
-        Arrival::New { epoch: *epoch, missed }
+        let missed = if news.any { seq - news.seq - 1 } else { 0 };
+        (news.seq, news.any) = (seq, true);
+        Arrival::New { epoch: news.epoch, missed }
     }
 
-    /// What arrived of that instance's news last.
+    /// The epoch and the number of what arrived of that instance's news last.
     pub fn news(&self, name: &InstanceName) -> Option<(u64, u64)> {
-        self.seats.get(name).and_then(|seat| seat.news)
+        self.seats.get(name).and_then(|seat| seat.news).map(|news| (news.epoch, news.seq))
     }
 
     /// Every instance as people see it, sorted by name.

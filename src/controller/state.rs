@@ -123,7 +123,11 @@ pub enum Effect {
     /// There will be no answer.
     Silence(Ticket),
     /// Log it and tell observers; `origin` is the agent's epoch and number.
-    Publish { news: News, time: Timestamp, origin: Option<(u64, u64)> },
+    Publish {
+        news: News,
+        time: Timestamp,
+        origin: Option<(u64, u64)>,
+    },
 }
 
 impl State {
@@ -262,6 +266,9 @@ impl State {
         }
         let mut ready = staged.clone();
         plan::resolve_hosts(&mut ready, &self.roster.seen_hosts());
+        if let Some(deployed) = &self.stored.deployed {
+            plan::keep_ports(&mut ready, deployed);
+        }
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         let id = staged.id.clone();
         (self.stored.staged, self.stored.ready) = (Some(staged.clone()), Some(ready.clone()));
@@ -352,7 +359,7 @@ impl State {
         if moving.is_empty() {
             return self.tell_shares(now, fx);
         }
-        let deadline = now.mono + plan::patience(&deployment.configuration);
+        let deadline = now.mono + self.patience(&deployment.configuration);
         let inner = self.open(Parent::Move, moving.keys().cloned().collect(), deadline);
         for (instance, nodes) in moving {
             self.send(&instance, agent::StopRequest { reqid: inner.clone(), nodes }, fx);
@@ -367,7 +374,7 @@ impl State {
             return self.complete(now, fx);
         }
         self.nodes.expect(&configuration, NodeState::Stopped, now.wall);
-        let deadline = now.mono + plan::patience(&configuration);
+        let deadline = now.mono + self.patience(&configuration);
         let owes = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
         let inner = self.open(Parent::Deploy, owes, deadline);
         for instance in &configuration.instances {
@@ -384,7 +391,8 @@ impl State {
 
     /// Every instance has answered: this is what is deployed now.
     fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(Deployment { ticket, reqid, in_one_step, configuration, outcomes, .. }) = self.deployment.take() else {
+        let Some(Deployment { ticket, reqid, in_one_step, configuration, outcomes, .. }) = self.deployment.take()
+        else {
             return;
         };
         let lost = self.nodes.forget_lost(|name| configuration.nodes.iter().any(|node| node.name == *name), now.wall);
@@ -442,7 +450,7 @@ impl State {
         for node in deployed.nodes.iter().filter(|node| nodes.is_empty() || nodes.contains(&node.name)) {
             shares.entry(node.instance.clone()).or_default().insert(node.name.clone());
         }
-        let deadline = now.mono + plan::patience(deployed);
+        let deadline = now.mono + plan::patience(&deployed.nodes);
         if self.roster.connected().is_empty() && !shares.is_empty() {
             return fx.push(answer(vec![Outcome::failed("no instances connected")]));
         }
@@ -607,8 +615,9 @@ impl State {
 
     fn snapshot(&mut self, from: &InstanceName, snapshot: NotifySnapshot, now: Now, fx: &mut Vec<Effect>) {
         let NotifySnapshot { seq, nodes, configuration, .. } = snapshot;
-        if let Arrival::New { missed, .. } = self.roster.arrived(from, seq) {
-            self.tell_missed(from, missed + 1, seq + 1, now.wall, fx);
+        let before = self.roster.news(from).map_or(0, |(_, before)| before);
+        if let (Arrival::New { .. }, true) = (self.roster.arrived(from, seq), before > 0) {
+            self.tell_missed(from, seq - before, seq + 1, now.wall, fx);
         }
         let has_work = configuration.is_some() || !nodes.is_empty();
         let meant = self.deployment.as_ref().map(|deployment| &deployment.configuration);
@@ -673,7 +682,7 @@ impl State {
         let Some(deployed) = self.stored.deployed.clone().filter(|deployed| deployed.instance(name).is_some()) else {
             return;
         };
-        let deadline = now.mono + plan::patience(&deployed);
+        let deadline = now.mono + self.patience(&deployed);
         let inner = self.open(Parent::Redeploy, BTreeSet::from([name.clone()]), deadline);
         self.send_share(name, &deployed, inner, fx);
     }
@@ -817,6 +826,12 @@ impl State {
         let reqid = RequestId::new(&text).expect("a short printable id");
         self.requests.open(reqid.clone(), Open { parent, owes, deadline });
         reqid
+    }
+
+    /// How long agents may take to go from what is deployed to `configuration`.
+    fn patience(&self, configuration: &Configuration) -> Duration {
+        let deployed = self.stored.deployed.iter().flat_map(|deployed| &deployed.nodes);
+        plan::patience(deployed.chain(&configuration.nodes))
     }
 
     fn send(&self, to: &InstanceName, message: impl Into<ToAgent>, fx: &mut Vec<Effect>) {

@@ -39,7 +39,8 @@ impl Site {
         environment: impl IntoIterator<Item = (String, String)>,
         descriptors: Option<(u64, u64)>,
     ) -> Self {
-        let own = |name: &str| ["WATCHPOST_", "ZEEK_AGENT_", "ZEEK_CONTROLLER_"].iter().any(|own| name.starts_with(own));
+        let own =
+            |name: &str| ["WATCHPOST_", "ZEEK_AGENT_", "ZEEK_CONTROLLER_"].iter().any(|own| name.starts_with(own));
         let environment = environment.into_iter().filter(|(name, _)| !own(name)).collect();
         Self { cluster, nodes, environment, descriptors }
     }
@@ -84,8 +85,7 @@ mod tests {
         node.command = vec!["sleep".into(), "9".into()];
         node.env.insert("PATH".into(), "/opt/bin".into());
         let program = site().program(&node, Life(3)).unwrap();
-        let wanted =
-            [("CLUSTER_NODE", "w"), ("PATH", "/opt/bin"), (MARKER, "lab/w/3"), ("ZEEKPATH", "/z")];
+        let wanted = [("CLUSTER_NODE", "w"), ("PATH", "/opt/bin"), (MARKER, "lab/w/3"), ("ZEEKPATH", "/z")];
         let wanted: BTreeMap<_, _> = wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         assert_eq!(program.env, wanted);
         assert_eq!(program.directory, PathBuf::from("/nodes/w"));

@@ -27,9 +27,12 @@ impl NodeChange<'_> {
 }
 
 /// The changes that lead from the nodes of `have` to those of `want`, one per name, sorted by name.
-pub fn nodes<'a>(have: &'a [Node], want: &'a [Node]) -> Vec<NodeChange<'a>> {
-    let by_name = |nodes: &'a [Node]| nodes.iter().map(|node| (&node.name, node)).collect::<BTreeMap<_, _>>();
-    pairs(by_name(have), by_name(want))
+pub fn nodes<'a>(
+    have: impl IntoIterator<Item = &'a Node>,
+    want: impl IntoIterator<Item = &'a Node>,
+) -> Vec<NodeChange<'a>> {
+    let named = |node: &'a Node| (&node.name, node);
+    pairs(have.into_iter().map(named).collect(), want.into_iter().map(named).collect())
         .map(|pair| match pair {
             Pair::Left(have) => NodeChange::Remove(have),
             Pair::Right(want) => NodeChange::Start(want),

@@ -1,15 +1,20 @@
-//! Which roles start before which, and how long a deployment may take because of it. Stopping is the reverse.
+//! Which roles start before which, and how long the order may make others wait. Stopping is the reverse.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{Configuration, Node, Role};
+use crate::model::{Node, Role};
 
-/// What a deployment may take beside the waiting for its nodes: launching them, and the way there and back.
+/// The number of ranks.
+pub const RANKS: usize = Role::ALL.len();
+/// How long a node that was asked to stop may hold up those that stop after it.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long after SIGKILL a process may take to be gone before its order counts as failed.
+pub const KILL_MARGIN: Duration = Duration::from_secs(2);
+/// What an order may take beside the waiting for its nodes: launching them, and the way there and back.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// The place of a role in the order of starting, from 0. Nodes of one rank start together.
-pub fn rank(role: Role) -> u8 {
+pub fn rank(role: Role) -> usize {
     match role {
         Role::Logger => 0,
         Role::Manager => 1,
@@ -19,58 +24,29 @@ pub fn rank(role: Role) -> u8 {
     }
 }
 
-/// The nodes in groups that start one after the other, each sorted by name. No group is empty.
-pub fn start_groups<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<Vec<&'a Node>> {
-    let mut groups = BTreeMap::<u8, Vec<&Node>>::new();
-    for node in nodes {
-        groups.entry(rank(node.role)).or_default().push(node);
-    }
-    for group in groups.values_mut() {
-        group.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-    groups.into_values().collect()
-}
-
-/// The nodes in groups that stop one after the other, each sorted by name: [`start_groups`] in reverse.
-pub fn stop_groups<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<Vec<&'a Node>> {
-    let mut groups = start_groups(nodes);
-    groups.reverse();
-    groups
-}
-
-/// The longest that a deployment of `configuration` may honestly take at the agents.
+/// The longest that an order about these nodes may honestly take at the agents: to stop them all, and to start them.
 ///
-/// Groups wait for each other, so the largest `ready_within` of each counts; what runs is told to stop once. An outer
-/// deadline that is no shorter leaves the agents the time to name the node that is late.
-pub fn patience(configuration: &Configuration) -> Duration {
-    let nodes = &configuration.nodes;
-    let starting = start_groups(nodes)
-        .iter()
-        .filter_map(|group| group.iter().map(|node| node.ready.within).max())
-        .fold(Duration::ZERO, Duration::saturating_add);
-    let stopping = nodes.iter().map(|node| node.stop_grace).max().unwrap_or_default();
-    starting.saturating_add(stopping).saturating_add(MARGIN)
+/// Whoever waits no shorter leaves the agents the time to name the node that is late.
+pub fn patience<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Duration {
+    let (mut grace, mut within) = (Duration::ZERO, [Duration::ZERO; RANKS]);
+    for node in nodes {
+        grace = grace.max(node.stop_grace);
+        within[rank(node.role)] = within[rank(node.role)].max(node.ready.within);
+    }
+    // Each rank but the last may hold up the next one; the last has its whole grace, and SIGKILL.
+    let stopping = (STOP_PATIENCE * (RANKS as u32 - 1)).saturating_add(grace).saturating_add(KILL_MARGIN);
+    within.into_iter().fold(stopping, Duration::saturating_add).saturating_add(MARGIN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ConfigurationId, InstanceName, NodeName};
+    use crate::model::{InstanceName, NodeName};
 
-    fn node(name: &str, role: Role) -> Node {
-        Node::new(NodeName::new(name).unwrap(), InstanceName::new("one").unwrap(), role)
-    }
-
-    fn names(groups: &[Vec<&Node>]) -> Vec<Vec<String>> {
-        groups.iter().map(|group| group.iter().map(|node| node.name.to_string()).collect()).collect()
-    }
-
-    #[test]
-    fn loggers_start_first_and_stop_last() {
-        let nodes =
-            [node("w2", Role::Worker), node("m", Role::Manager), node("w1", Role::Worker), node("l", Role::Logger)];
-        assert_eq!(names(&start_groups(&nodes)), [vec!["l"], vec!["m"], vec!["w1", "w2"]]);
-        assert_eq!(names(&stop_groups(&nodes)), [vec!["w1", "w2"], vec!["m"], vec!["l"]]);
+    fn node(role: Role, within: u64, grace: u64) -> Node {
+        let mut node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("one").unwrap(), role);
+        (node.ready.within, node.stop_grace) = (Duration::from_secs(within), Duration::from_secs(grace));
+        node
     }
 
     #[test]
@@ -79,19 +55,11 @@ mod tests {
     }
 
     #[test]
-    fn patience_adds_the_slowest_of_each_group_and_the_longest_grace() {
-        let seconds = Duration::from_secs;
-        let mut configuration = Configuration::empty(ConfigurationId::new("c").unwrap());
-        assert_eq!(patience(&configuration), MARGIN);
-        for (name, role, within, grace) in
-            [("m", Role::Manager, 20, 1), ("w1", Role::Worker, 7, 30), ("w2", Role::Worker, 9, 2)]
-        {
-            let mut node = node(name, role);
-            (node.ready.within, node.stop_grace) = (seconds(within), seconds(grace));
-            configuration.nodes.push(node);
-        }
-        assert_eq!(patience(&configuration), seconds(20 + 9 + 30) + MARGIN);
-        configuration.nodes[0].ready.within = Duration::MAX;
-        assert_eq!(patience(&configuration), Duration::MAX);
+    fn patience_adds_the_slowest_of_each_rank_and_the_longest_grace() {
+        let none = patience([]);
+        let mut nodes = [node(Role::Manager, 20, 1), node(Role::Worker, 7, 30), node(Role::Worker, 9, 2)];
+        assert_eq!(patience(&nodes), none + Duration::from_secs(20 + 9 + 30));
+        nodes[0].ready.within = Duration::MAX;
+        assert_eq!(patience(&nodes), Duration::MAX);
     }
 }

@@ -46,6 +46,22 @@ pub fn resolve_hosts(configuration: &mut Configuration, seen: &BTreeMap<Instance
     }
 }
 
+/// Gives nodes that have no port of their own the one that they were given out before, so that a node which did not
+/// change is not restarted because others came or went. A port that is somebody else's by now is not kept.
+pub fn keep_ports(configuration: &mut Configuration, before: &Configuration) {
+    let given: BTreeSet<u16> =
+        configuration.nodes.iter().flat_map(|node| [node.port, node.metrics_port]).flatten().collect();
+    let before: BTreeMap<_, _> = before.nodes.iter().map(|node| ((&node.name, &node.instance), node)).collect();
+    for node in &mut configuration.nodes {
+        let Some(before) = before.get(&(&node.name, &node.instance)).filter(|before| before.role == node.role) else {
+            continue;
+        };
+        let free = |port: Option<u16>| port.filter(|port| !given.contains(port));
+        node.port = node.port.or_else(|| free(before.port));
+        node.metrics_port = node.metrics_port.or_else(|| free(before.metrics_port));
+    }
+}
+
 /// Gives a port to every node that needs one and has none. Nothing is changed if ports run out.
 pub fn assign_ports(configuration: &mut Configuration, rules: &PortRules) -> Result<(), PortsExhausted> {
     let mut nodes = configuration.nodes.clone();

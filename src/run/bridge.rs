@@ -31,7 +31,11 @@ impl ControllerBridge {
     }
 
     /// Accepts agents on `socket`, for as long as the listener is kept.
-    pub fn accept(socket: TcpListener, settings: LinkSettings, controller: &Addr<Controller>) -> Result<Listener, RunError> {
+    pub fn accept(
+        socket: TcpListener,
+        settings: LinkSettings,
+        controller: &Addr<Controller>,
+    ) -> Result<Listener, RunError> {
         loopback_only(socket.local_addr()?)?;
         Ok(listen(socket, settings, owner_of(controller))?)
     }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, Addr, Context, Handler, Recipient};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings};
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
-use crate::agent::outbox::Bounds;
 use crate::agent::AgentEvent;
-use crate::bridge::LinkRole;
+use crate::agent::outbox::Bounds;
+use crate::bridge::{Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
 use crate::settings::{Machine, Settings, loopback_only};
 use crate::state_dir::StateDir;
@@ -55,6 +57,7 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
     drop(listener);
+    part(controller.recipient()).await;
     finish(web)?;
     end
 }
@@ -86,7 +89,13 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
     drop(bridge);
+    part(agent.recipient()).await;
     end
+}
+
+/// Ends links in order, so that the peers know that it was meant. One that does not answer is left.
+async fn part(from: Recipient<Farewell>) {
+    let _ = timeout(Duration::from_secs(1), from.send(Farewell)).await;
 }
 
 /// The options of an agent of this process, whose own descriptor limit is raised for the sake of many nodes.
@@ -174,4 +183,3 @@ impl Handler<AgentEvent> for Host {
         }
     }
 }
-

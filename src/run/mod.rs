@@ -108,7 +108,8 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
-    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let site = Site::new(cluster, nodes, environment, descriptors);
     let setup = AgentSetup { instance, epoch: new_epoch()?, site, bounds, host };
     Ok(Agent::launch(setup)?)

@@ -34,7 +34,12 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Minds `node` as the workshop knows it: whatever runs already is taken up, not started again.
-    pub fn start(ward: WardId, node: Arc<Node>, workshop: Workshop, agent: Rc<Recipient<FromSupervisor>>) -> Addr<Self> {
+    pub fn start(
+        ward: WardId,
+        node: Arc<Node>,
+        workshop: Workshop,
+        agent: Rc<Recipient<FromSupervisor>>,
+    ) -> Addr<Self> {
         let state = match workshop.fact(ward) {
             Fact::Down(life) => State::stopped(life),
             Fact::Launching(life) => State::launching(life),

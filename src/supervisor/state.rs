@@ -292,9 +292,7 @@ impl State {
             (P::Stopping { pid, again }, E::KillDue(_) | E::Hurry) => {
                 Arrow::to(P::Stopping { pid, again }).doing(Effect::Kill(life))
             }
-            (P::Stopping { again, .. }, E::Exited(..)) => {
-                Arrow::to(P::Sweeping { again }).doing(Effect::Sweep(life))
-            }
+            (P::Stopping { again, .. }, E::Exited(..)) => Arrow::to(P::Sweeping { again }).doing(Effect::Sweep(life)),
 
             (P::Sweeping { .. }, E::Start) => Arrow::to(P::Sweeping { again: true }),
             (P::Sweeping { .. }, E::Stop) => Arrow::to(P::Sweeping { again: false }),
@@ -364,7 +362,9 @@ impl State {
         match self.history.next_delay(now, &terms.restart) {
             Some(Duration::ZERO) => {
                 // The launch sweeps first, and nothing comes before it.
-                Arrow::to(Phase::Crashed).because(reason).doing(Effect::After(Duration::ZERO, Event::RetryDue(self.life)))
+                Arrow::to(Phase::Crashed)
+                    .because(reason)
+                    .doing(Effect::After(Duration::ZERO, Event::RetryDue(self.life)))
             }
             Some(delay) => Arrow::to(Phase::Crashed)
                 .because(reason)

@@ -37,13 +37,28 @@ pub struct WardId(u64);
 #[rtype(result = "()")]
 pub enum Word {
     /// A process came of the launch.
-    Launched { life: Life, pid: u32 },
-    LaunchFailed { life: Life, failure: LaunchFailure },
-    Died { life: Life, exit: Exit },
+    Launched {
+        life: Life,
+        pid: u32,
+    },
+    LaunchFailed {
+        life: Life,
+        failure: LaunchFailure,
+    },
+    Died {
+        life: Life,
+        exit: Exit,
+    },
     /// What a life left behind is gone, or cannot be ended for this reason.
-    Swept { life: Life, trouble: Option<String> },
+    Swept {
+        life: Life,
+        trouble: Option<String>,
+    },
     /// The last lines that a life wrote; `None` if there are none.
-    LastWords { life: Life, output: Option<Output> },
+    LastWords {
+        life: Life,
+        output: Option<Output>,
+    },
 }
 
 /// The first process of a life, which leads its session and process group.
@@ -231,7 +246,8 @@ impl Benches {
             Ok(()) => self.tell(ward, Word::Launched { life, pid }),
             Err(error) => {
                 // Only a lack of memory or descriptors; the process was ended, since nobody would hear of its exit.
-                let failure = LaunchFailure { reason: format!("cannot watch process {pid}: {error}"), permanent: false };
+                let failure =
+                    LaunchFailure { reason: format!("cannot watch process {pid}: {error}"), permanent: false };
                 self.note(ward, Fact::Down(life));
                 self.tell(ward, Word::LaunchFailed { life, failure });
             }

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use watchpost::model::{Configuration, Instance, InstanceName, Node, NodeState, ReadyBy, Role};
 use watchpost::plan::diff::{instances, nodes};
-use watchpost::plan::order::{rank, start_groups, stop_groups};
-use watchpost::plan::{InstanceChange, NodeChange, PortRules, assign_ports, patience, validate};
+use watchpost::plan::{InstanceChange, NodeChange, PortRules, assign_ports, keep_ports, patience, validate};
 
 use crate::any;
 
@@ -132,27 +131,30 @@ proptest! {
     }
 
     #[test]
-    fn starting_and_stopping_order_every_node_once(subject in any::configuration()) {
-        let start = start_groups(&subject.nodes);
-        let mut ordered: Vec<&Node> = start.iter().flatten().copied().collect();
-        let ranks: Vec<u8> = ordered.iter().map(|node| rank(node.role)).collect();
-        prop_assert!(ranks.is_sorted());
-        prop_assert!(start.iter().all(|group| !group.is_empty()));
-
-        let key = |node: &&Node| std::ptr::from_ref::<Node>(*node);
-        let mut all: Vec<&Node> = subject.nodes.iter().collect();
-        ordered.sort_by_key(key);
-        all.sort_by_key(key);
-        prop_assert_eq!(ordered.iter().map(key).collect::<Vec<_>>(), all.iter().map(key).collect::<Vec<_>>());
-
-        let mut stop = stop_groups(&subject.nodes);
-        stop.reverse();
-        prop_assert_eq!(stop, start);
+    fn a_port_that_was_given_out_stays_while_others_come_and_go(
+        mut before in any::named(),
+        gone in any::<prop::sample::Index>(),
+    ) {
+        assign_ports(&mut before, &PortRules::default()).unwrap();
+        let mut after = before.clone();
+        if !after.nodes.is_empty() {
+            after.nodes.remove(gone.index(before.nodes.len()));
+        }
+        let left = after.clone();
+        for node in &mut after.nodes {
+            (node.port, node.metrics_port) = (None, None);
+        }
+        keep_ports(&mut after, &before);
+        assign_ports(&mut after, &PortRules::default()).unwrap();
+        for (left, after) in left.nodes.iter().zip(&after.nodes) {
+            prop_assert!(left.port.is_none() || left.port == after.port);
+            prop_assert!(left.metrics_port.is_none() || left.metrics_port == after.metrics_port);
+        }
     }
 
     #[test]
     fn nobody_is_given_less_time_than_a_single_node_may_take(subject in any::configuration()) {
-        let patience = patience(&subject);
+        let patience = patience(&subject.nodes);
         prop_assert!(subject.nodes.iter().all(|node| node.ready.within + node.stop_grace < patience));
     }
 }

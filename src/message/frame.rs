@@ -7,7 +7,7 @@
 //! bincode is unmaintained (RUSTSEC-2025-0141) and pinned to 2.0.1. It stays because hostile bytes cannot hurt it
 //! here: every decode has a limit that follows the frame's own size, which was checked before anything was read; a body
 //! must be used up exactly; no type on the wire has elements of size zero; and replacing it means rewriting
-//! [`encode_body`] and [`decode_body`].
+//! `encode_body` and [`decode_body`].
 
 use bincode::config;
 use serde::de::Deserialize;

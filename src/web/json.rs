@@ -64,7 +64,8 @@ pub struct Instance {
     pub needed: bool,
     /// `UP` or `LOST`.
     pub link: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// When the link became what it is; null if there never was one.
+    #[serde(default)]
     pub since: Option<String>,
     /// The release that its agent runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,7 +89,8 @@ pub struct Node {
     pub role: String,
     /// `PENDING`, `RUNNING`, `STOPPED`, `CRASHED`, `FAILED` or `UNKNOWN`.
     pub state: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Null where nothing runs.
+    #[serde(default)]
     pub pid: Option<u32>,
     /// Restarts that nobody asked for.
     pub restarts: u32,

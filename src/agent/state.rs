@@ -30,6 +30,7 @@ pub struct State {
     nodes: BTreeMap<NodeName, Entry>,
     wards: BTreeMap<WardId, NodeName>,
     next_ward: u64,
+    next_ticket: u64,
     jobs: Jobs,
     order: Order,
     outbox: Outbox,
@@ -50,6 +51,8 @@ struct Entry {
     next: Option<Arc<Node>>,
     /// What it wrote last before it failed.
     output: Option<Output>,
+    /// The last order to stop it. Only the report that names it says that nothing runs and nothing is being born.
+    ticket: u64,
 }
 
 /// What a node is to come to.
@@ -117,6 +120,7 @@ impl State {
             nodes: BTreeMap::new(),
             wards: BTreeMap::new(),
             next_ward: 0,
+            next_ticket: 0,
             order: Order::default(),
             outbox: Outbox::new(bounds),
             answers: Vec::new(),
@@ -139,7 +143,7 @@ impl State {
             Event::LinkDown => self.link_down(),
             Event::StopAll => {
                 self.stopping_all = true;
-                self.each(|me, name| me.want_down(name, Goal::Rest, now.wall, fx));
+                self.each(|me, name| me.want_down(name, Goal::Rest));
             }
             Event::Hurry => fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(Entry::hurry)),
             Event::Tick => self.tick(now),
@@ -205,7 +209,7 @@ impl State {
             ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
                 self.configuration = None;
                 self.jobs.open(Kind::Standby, reqid, self.nodes.keys().map(|name| (name.clone(), Wish::Down)));
-                self.each(|me, name| me.want_down(name, Goal::Leave, now.wall, fx));
+                self.each(|me, name| me.want_down(name, Goal::Leave));
             }
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
@@ -218,11 +222,11 @@ impl State {
             }
             ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Stop, reqid, nodes, Wish::Down);
-                named.iter().for_each(|name| self.want_down(name, Goal::Rest, now.wall, fx));
+                named.iter().for_each(|name| self.want_down(name, Goal::Rest));
             }
             ToAgent::RestartRequest(RestartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Restart, reqid, nodes, Wish::Up);
-                named.iter().for_each(|name| self.want_afresh(name, fx));
+                named.iter().for_each(|name| self.want_afresh(name));
             }
             ToAgent::GetOutputRequest(request) => match self.nodes.contains_key(&request.node) {
                 true => fx.push(Effect::ReadOutput(request)),
@@ -261,7 +265,7 @@ impl State {
         for change in changes {
             match change {
                 NodeChange::Keep(node) => self.want_up(&node.name),
-                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave, wall, fx),
+                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
                 NodeChange::Start(node) => {
                     self.take_in(node.clone(), NodeState::Stopped, None, wall, fx);
                     self.want_up(&node.name);
@@ -270,7 +274,7 @@ impl State {
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
                         entry.next = Some(Arc::new(want.clone()));
                     }
-                    self.want_afresh(&want.name, fx);
+                    self.want_afresh(&want.name);
                 }
             }
         }
@@ -308,7 +312,8 @@ impl State {
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         self.wards.insert(ward, name.clone());
         let place = Place::idle();
-        self.nodes.insert(name, Entry { node, ward, status, goal: Goal::Run, place, next: None, output: None });
+        let goal = Goal::Run;
+        self.nodes.insert(name, Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 });
     }
 
     fn found(&mut self, node: Node, pid: Option<u32>, wanted: bool, wall: Timestamp, fx: &mut Vec<Effect>) {
@@ -317,7 +322,7 @@ impl State {
         self.take_in(node, state, pid, wall, fx);
         match wanted {
             true => self.want_up(&name),
-            false => self.want_down(&name, Goal::Rest, wall, fx),
+            false => self.want_down(&name, Goal::Rest),
         }
     }
 
@@ -337,24 +342,23 @@ impl State {
     }
 
     /// Down and up again, whatever it is now.
-    fn want_afresh(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
+    fn want_afresh(&mut self, name: &NodeName) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         entry.goal = Goal::Run;
-        match (entry.place.step, entry.status.state) {
-            (Step::Idle | Step::StartQueued, NodeState::Stopped) => self.rise_again(name, fx),
-            (Step::Stopping { holds, .. }, _) => self.keep_alarm(name, Step::Stopping { then: true, holds }),
+        match entry.place.step {
+            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: true, holds }),
             _ => self.set_step(name, Step::StopQueued { then: true }),
         }
         self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
     }
 
-    fn want_down(&mut self, name: &NodeName, goal: Goal, wall: Timestamp, fx: &mut Vec<Effect>) {
+    fn want_down(&mut self, name: &NodeName, goal: Goal) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         (entry.goal, entry.next) = (goal, None);
         self.jobs.settle(name, Wish::Up, Err("somebody asked meanwhile for it to stop"), None);
-        match (entry.place.step, entry.status.state) {
-            (Step::Idle | Step::StartQueued, NodeState::Stopped) => self.rest(name, wall, fx),
-            (Step::Stopping { holds, .. }, _) => self.keep_alarm(name, Step::Stopping { then: false, holds }),
+        // Also where it is STOPPED: a launch may be out, and only its supervisor knows.
+        match entry.place.step {
+            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: false, holds }),
             _ => self.set_step(name, Step::StopQueued { then: false }),
         }
     }
@@ -422,8 +426,8 @@ impl State {
             let (ward, role) = (entry.ward, entry.node.role);
             match entry.place.step {
                 Step::StopQueued { then } if self.order.may_stop(role) => {
-                    fx.push(Effect::Tell(ward, NodeOrder::Stop));
                     let patience = now.mono + STOP_PATIENCE.min(entry.node.stop_grace);
+                    self.tell_to_stop(&name, fx);
                     self.set_step_until(&name, Step::Stopping { then, holds: true }, Some(patience));
                 }
                 Step::StartQueued if self.order.may_start(role) && !self.waits_for_a_port(entry) => {
@@ -433,6 +437,14 @@ impl State {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn tell_to_stop(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
+        self.next_ticket += 1;
+        if let Some(entry) = self.nodes.get_mut(name) {
+            entry.ticket = self.next_ticket;
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket }));
         }
     }
 
@@ -477,9 +489,11 @@ impl State {
     fn report(&mut self, report: NodeReport, now: Now, fx: &mut Vec<Effect>) {
         let (name, new, reason) = (report.node.clone(), report.new, report.reason.clone());
         let Some(entry) = self.nodes.get_mut(&name) else { return };
+        let is_down = report.ticket == Some(entry.ticket);
+        let is_change = (entry.status.state, new) != (NodeState::Stopped, NodeState::Stopped);
         entry.output.clone_from(&report.output);
         // The last change of a node that leaves says so: see `rest`.
-        if entry.goal != Goal::Leave || new != NodeState::Stopped {
+        if is_change && (entry.goal != Goal::Leave || new != NodeState::Stopped) {
             self.notify_change(report, false, now.wall);
         }
         let Some(entry) = self.nodes.get(&name) else { return };
@@ -490,25 +504,25 @@ impl State {
                 self.set_step_until(&name, Step::Starting, Some(overdue));
             }
             (Step::Starting | Step::StartQueued, NodeState::Running) => self.settle_up(&name, Ok(())),
-            (Step::Starting, NodeState::Crashed | NodeState::Failed | NodeState::Stopped) => {
+            (Step::Starting, NodeState::Crashed | NodeState::Failed | NodeState::Stopped) if is_change => {
                 self.settle_up(&name, Err(&reason));
             }
-            (Step::Stopping { then: true, .. }, NodeState::Stopped) => self.rise_again(&name, fx),
-            (Step::Stopping { then: false, .. }, NodeState::Stopped) => self.rest(&name, now.wall, fx),
+            (Step::Stopping { then: true, .. }, NodeState::Stopped) if is_down => self.rise_again(&name, fx),
+            (Step::Stopping { then: false, .. }, NodeState::Stopped) if is_down => self.rest(&name, now.wall, fx),
             _ => {}
         }
     }
 
     fn revived(&mut self, name: NodeName, state: NodeState, pid: Option<u32>, now: Now, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get(&name) else { return };
-        let (ward, step, old, old_pid) = (entry.ward, entry.place.step, entry.status.state, entry.status.pid);
+        let (ward, old, old_pid) = (entry.ward, entry.status.state, entry.status.pid);
         let was_down = matches!(old, NodeState::Stopped | NodeState::Failed);
         self.notify_error(Some(name.clone()), "its supervisor panicked and was replaced".into(), now.wall);
-        if (old, old_pid) != (state, pid) || matches!(step, Step::Stopping { .. }) {
+        if (old, old_pid) != (state, pid) {
             self.report(NodeReport::found(name.clone(), state, pid), now, fx);
         }
         match self.nodes.get(&name).map(|entry| entry.place.step) {
-            Some(Step::Stopping { .. }) => fx.push(Effect::Tell(ward, NodeOrder::Stop)),
+            Some(Step::Stopping { .. }) => self.tell_to_stop(&name, fx),
             Some(Step::Starting) => fx.push(Effect::Tell(ward, NodeOrder::Start)),
             Some(Step::Idle) if !was_down => fx.push(Effect::Tell(ward, NodeOrder::Start)),
             _ => {}

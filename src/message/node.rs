@@ -13,14 +13,16 @@ pub enum NodeOrder {
     /// Run, from now on. Also revives a node that was given up.
     Start,
     /// Do not run, from now on: SIGTERM, the node's grace, SIGKILL to the whole tree. Beats any pending restart.
-    Stop,
+    ///
+    /// Answered by a report that the node is STOPPED and that names this ticket, also if it was so before.
+    Stop { ticket: u64 },
     /// Do not wait out the grace of a stop under way: SIGKILL now.
     Hurry,
     /// This is the node's definition from its next launch on.
     Redefine(Arc<Node>),
 }
 
-/// Supervisor → agent: the node's state changed. Sent once per change, in order.
+/// Supervisor → agent: the node's state or its process changed, or an order to stop was carried out. In order.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct NodeReport {
@@ -38,12 +40,14 @@ pub struct NodeReport {
     pub reason: String,
     /// The last lines it wrote, if it failed and wrote any.
     pub output: Option<Output>,
+    /// The order to stop that this answers.
+    pub ticket: Option<u64>,
 }
 
 impl NodeReport {
     fn plain(node: NodeName, new: NodeState, pid: Option<u32>, reason: &str) -> Self {
         let reason = reason.to_owned();
-        Self { node, new, pid, exit: None, attempt: 0, restarts: 0, reason, output: None }
+        Self { node, new, pid, exit: None, attempt: 0, restarts: 0, reason, output: None, ticket: None }
     }
 
     /// The last of a node that leaves the configuration.

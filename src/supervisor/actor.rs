@@ -28,6 +28,8 @@ pub struct Supervisor {
     /// The end of a life whose last lines are being fetched.
     dying: Option<(Life, Exit)>,
     probe: Option<SpawnHandle>,
+    /// The last order to stop that was not answered yet.
+    ticket: Option<u64>,
     workshop: Workshop,
     agent: Rc<Recipient<FromSupervisor>>,
 }
@@ -46,7 +48,7 @@ impl Supervisor {
             Fact::Alive(life, pid) => State::adopted(life, pid, Instant::now()),
         };
         let place = workshop.clone();
-        let address = Actor::start(Self { ward, node, state, dying: None, probe: None, workshop, agent });
+        let address = Actor::start(Self { ward, node, state, dying: None, probe: None, ticket: None, workshop, agent });
         place.assign(ward, address.clone());
         address
     }
@@ -90,7 +92,18 @@ impl Supervisor {
         }
         let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
         let node = self.node.name.clone();
-        self.tell(FromSupervisor::Report(NodeReport { node, new, pid, exit, attempt, restarts, reason, output }));
+        let ticket = self.ticket.take_if(|_| new == NodeState::Stopped);
+        self.tell(FromSupervisor::Report(NodeReport {
+            node,
+            new,
+            pid,
+            exit,
+            attempt,
+            restarts,
+            reason,
+            output,
+            ticket,
+        }));
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
@@ -151,7 +164,10 @@ impl Handler<NodeOrder> for Supervisor {
     fn handle(&mut self, order: NodeOrder, ctx: &mut Context<Self>) {
         let event = match order {
             NodeOrder::Start => Event::Start,
-            NodeOrder::Stop => Event::Stop,
+            NodeOrder::Stop { ticket } => {
+                self.ticket = Some(ticket);
+                Event::Stop
+            }
             NodeOrder::Hurry => Event::Hurry,
             NodeOrder::Redefine(node) => {
                 self.node = node;

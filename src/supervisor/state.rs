@@ -145,7 +145,12 @@ impl Arrow {
         Self { phase, effects: Vec::new(), reason: String::new(), pid, exit: None, output: None, announce: false }
     }
 
-    /// A new process is news, even where one that was not ready yet gave way to it.
+    /// Down because somebody asked. Whoever asked waits to hear it, also if it was so before.
+    fn stopped() -> Self {
+        Self::to(Phase::Stopped).announced().because("stopped on request")
+    }
+
+    /// Is told even if the world sees the same state as before: a new process, or another failure to make one.
     fn announced(mut self) -> Self {
         self.announce = true;
         self
@@ -258,7 +263,7 @@ impl State {
         }
         match (self.phase.clone(), event) {
             (P::Stopped | P::Failed | P::Crashed, E::Start) => self.launch_on_request(),
-            (P::Failed, E::Stop) => Arrow::to(P::Stopped).because(ON_REQUEST),
+            (P::Stopped | P::Failed, E::Stop) => Arrow::stopped(),
             (P::Crashed, E::Stop) => Arrow::to(P::Sweeping { again: false }).doing(Effect::Sweep(life)),
             (P::Crashed, E::RetryDue(_)) => self.launch(),
 
@@ -267,15 +272,15 @@ impl State {
                 Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(life))
             }
             (P::Launching, E::LaunchFailed(_, failure)) if failure.permanent => {
-                Arrow::to(P::Failed).because(failure.reason)
+                Arrow::to(P::Failed).announced().because(failure.reason)
             }
-            (P::Launching, E::LaunchFailed(_, failure)) => self.crash(failure.reason, now, terms),
+            (P::Launching, E::LaunchFailed(_, failure)) => self.crash(failure.reason, now, terms).announced(),
 
             (P::Withdrawn { .. }, E::Start) => Arrow::to(P::Withdrawn { again: true }),
             (P::Withdrawn { .. }, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
             (P::Withdrawn { again }, E::Launched(_, pid)) => self.stop(pid, again, terms),
             (P::Withdrawn { again: true }, E::LaunchFailed(..)) => self.launch_on_request(),
-            (P::Withdrawn { again: false }, E::LaunchFailed(..)) => Arrow::to(P::Stopped).because(ON_REQUEST),
+            (P::Withdrawn { again: false }, E::LaunchFailed(..)) => Arrow::stopped(),
 
             (P::Pending { pid } | P::Running { pid, .. }, E::Stop) => self.stop(pid, false, terms),
             (P::Pending { pid }, E::Ready(_)) => Arrow::to(P::Running { pid, since: now }).because("ready"),
@@ -297,10 +302,9 @@ impl State {
             (P::Sweeping { .. }, E::Start) => Arrow::to(P::Sweeping { again: true }),
             (P::Sweeping { .. }, E::Stop) => Arrow::to(P::Sweeping { again: false }),
             (P::Sweeping { again: true }, E::Swept(_)) => self.launch_on_request(),
-            (P::Sweeping { again: false }, E::Swept(_)) => Arrow::to(P::Stopped).because(ON_REQUEST),
+            (P::Sweeping { again: false }, E::Swept(_)) => Arrow::stopped(),
 
             // Asked for what is so already.
-            (phase @ P::Stopped, E::Stop) => Arrow::to(phase),
             (phase @ (P::Launching | P::Pending { .. } | P::Running { .. }), E::Start) => Arrow::to(phase),
             (
                 phase @ (P::Stopped
@@ -380,9 +384,6 @@ impl State {
         }
     }
 }
-
-/// The reason of a stop that somebody asked for.
-const ON_REQUEST: &str = "stopped on request";
 
 /// How a process ended, with the last thing it said.
 fn explain(exit: Exit, output: Option<&Output>) -> String {

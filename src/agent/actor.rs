@@ -391,3 +391,22 @@ impl Handler<HurryUp> for Agent {
         self.drive(Event::Hurry, ctx);
     }
 }
+
+#[cfg(test)]
+impl Handler<crate::run::testing::PanicOf> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, crate::run::testing::PanicOf(node): crate::run::testing::PanicOf, _: &mut Context<Self>) {
+        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward).is_some_and(|it| it.name == node));
+        self.supervisors[ward.expect("a node of that name")].do_send(crate::run::testing::Panic);
+    }
+}
+
+#[cfg(test)]
+impl Handler<crate::run::testing::Panic> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, _: crate::run::testing::Panic, _: &mut Context<Self>) {
+        panic!("a test wants this actor to panic");
+    }
+}

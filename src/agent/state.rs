@@ -34,7 +34,9 @@ pub struct State {
     jobs: Jobs,
     order: Order,
     outbox: Outbox,
-    /// The hello and answers: not numbered, sent before news, lost with the link.
+    /// The first word on a new link.
+    hello: Option<ToController>,
+    /// Not numbered, and lost with the link. Sent behind the news, so that whoever has an answer has what led to it.
     answers: Vec<ToController>,
     linked: bool,
     stopping_all: bool,
@@ -123,6 +125,7 @@ impl State {
             next_ticket: 0,
             order: Order::default(),
             outbox: Outbox::new(bounds),
+            hello: None,
             answers: Vec::new(),
             linked: false,
             stopping_all: false,
@@ -168,13 +171,14 @@ impl State {
         if !self.linked {
             return Vec::new();
         }
-        let mut mail = std::mem::take(&mut self.answers);
         let batch = self.outbox.next_batch();
-        mail.extend(batch.news);
+        let mut mail = batch.news;
+        mail.splice(..0, self.hello.take());
         if let Some(seq) = batch.snapshot {
             let configuration = self.configuration.as_ref().map(|configuration| configuration.id.clone());
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());
         }
+        mail.append(&mut self.answers);
         mail
     }
 
@@ -270,7 +274,9 @@ impl State {
                     self.take_in(node.clone(), NodeState::Stopped, None, wall, fx);
                     self.want_up(&node.name);
                 }
-                NodeChange::Replace { want, .. } => {
+                NodeChange::Replace { want, keys, .. } => {
+                    let msg = format!("started afresh, because of its {}", keys.join(", "));
+                    self.notify_log(Some(want.name.clone()), msg, wall);
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
                         entry.next = Some(Arc::new(want.clone()));
                     }
@@ -542,7 +548,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION").into(),
             epoch: self.epoch,
         };
-        self.answers.push(hello.into());
+        self.hello = Some(hello.into());
     }
 
     fn link_down(&mut self) {
@@ -586,6 +592,10 @@ impl State {
 
     fn notify_error(&mut self, node: Option<NodeName>, msg: String, time: Timestamp) {
         self.outbox.push(Item::Error(NotifyError { seq: 0, time, instance: self.instance.clone(), node, msg }));
+    }
+
+    fn notify_log(&mut self, node: Option<NodeName>, msg: String, time: Timestamp) {
+        self.outbox.push(Item::Log(NotifyLog { seq: 0, time, instance: self.instance.clone(), node, msg }));
     }
 
     fn each(&mut self, mut act: impl FnMut(&mut Self, &NodeName)) {

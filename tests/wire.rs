@@ -315,7 +315,6 @@ fn to_controller() -> Vec<ToController> {
         NotifySnapshot {
             epoch: 3,
             seq: 302,
-            dropped: 0,
             configuration: Some(ConfigurationId::new("c-1").unwrap()),
             nodes: statuses(),
         }

@@ -98,7 +98,7 @@ impl Agent {
             found.extend(tell_of_death(&record, process.as_ref()));
             let pid = process.as_ref().map(Process::pid);
             adoptable.insert(record.node.name.clone(), (record.life, process));
-            found.push(Event::Found { node: record.node, pid, wanted: record.found != Found::Stopped });
+            found.push(Event::Found { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
         }
         let agent = Self {
             state: State::new(instance, epoch, bounds),

@@ -82,7 +82,7 @@ pub enum Event {
     },
     /// Found on disk at start; running if it has a pid.
     Found {
-        node: Node,
+        node: Arc<Node>,
         pid: Option<u32>,
         wanted: bool,
     },
@@ -271,7 +271,7 @@ impl State {
                 NodeChange::Keep(node) => self.want_up(&node.name),
                 NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
                 NodeChange::Start(node) => {
-                    self.take_in(node.clone(), NodeState::Stopped, None, wall, fx);
+                    self.take_in(Arc::new(node.clone()), NodeState::Stopped, None, wall, fx);
                     self.want_up(&node.name);
                 }
                 NodeChange::Replace { want, keys, .. } => {
@@ -299,7 +299,7 @@ impl State {
 
     // --- what nodes are to come to ---
 
-    fn take_in(&mut self, node: Node, state: NodeState, pid: Option<u32>, since: Timestamp, fx: &mut Vec<Effect>) {
+    fn take_in(&mut self, node: Arc<Node>, state: NodeState, pid: Option<u32>, since: Timestamp, fx: &mut Vec<Effect>) {
         let (name, ward) = (node.name.clone(), WardId::new(self.next_ward));
         self.next_ward += 1;
         let status = NodeStatus {
@@ -314,7 +314,6 @@ impl State {
             since,
             reason: String::new(),
         };
-        let node = Arc::new(node);
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         self.wards.insert(ward, name.clone());
         let place = Place::idle();
@@ -322,7 +321,7 @@ impl State {
         self.nodes.insert(name, Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 });
     }
 
-    fn found(&mut self, node: Node, pid: Option<u32>, wanted: bool, wall: Timestamp, fx: &mut Vec<Effect>) {
+    fn found(&mut self, node: Arc<Node>, pid: Option<u32>, wanted: bool, wall: Timestamp, fx: &mut Vec<Effect>) {
         let name = node.name.clone();
         let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
         self.take_in(node, state, pid, wall, fx);

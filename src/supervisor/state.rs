@@ -271,7 +271,9 @@ impl State {
             (P::Launching, E::Launched(_, pid)) => {
                 Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(life))
             }
-            (P::Launching, E::LaunchFailed(_, failure)) if failure.permanent => {
+            (P::Launching, E::LaunchFailed(_, failure))
+                if failure.permanent || terms.restart.mode == RestartMode::Never =>
+            {
                 Arrow::to(P::Failed).announced().because(failure.reason)
             }
             (P::Launching, E::LaunchFailed(_, failure)) => self.crash(failure.reason, now, terms).announced(),

@@ -117,7 +117,7 @@ impl Drop for Daemon {
 
 fn launch(home: &Path, name: &str, args: &Vec<String>) -> Child {
     let mut command: Command = super::watchpost(home);
-    command.args(args).arg("--state-dir").arg(home.join(name));
+    command.args(args).env("WATCHPOST_LOG", "info").arg("--state-dir").arg(home.join(name));
     command.stdout(File::create(home.join(format!("{name}.out"))).unwrap());
     let log = OpenOptions::new().create(true).append(true).open(home.join(format!("{name}.log")));
     command.stderr(log.unwrap()).spawn().unwrap()

@@ -8,6 +8,7 @@ mod client;
 mod daemon;
 mod fleet;
 pub mod processes;
+mod reserved;
 mod text;
 
 use std::net::Ipv4Addr;
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 pub use client::{Client, changes, check_log, node, path, pids, states};
 pub use daemon::Daemon;
 pub use fleet::{Fleet, Lab};
+pub use reserved::Reserved;
 pub use text::{deaf, script, sleeper};
 
 /// Long enough for a machine that is busy with something else. What works never waits for it.

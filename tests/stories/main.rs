@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_nodes;
 mod deploy;
 mod fleet;
 mod lab;
+mod orders;

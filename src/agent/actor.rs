@@ -98,7 +98,7 @@ impl Agent {
             found.extend(tell_of_death(&record, process.as_ref()));
             let pid = process.as_ref().map(Process::pid);
             adoptable.insert(record.node.name.clone(), (record.life, process));
-            found.push(Event::Found { node: record.node, pid, wanted: record.found != Found::Stopped });
+            found.push(Event::Found { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
         }
         let agent = Self {
             state: State::new(instance, epoch, bounds),
@@ -389,5 +389,24 @@ impl Handler<HurryUp> for Agent {
 
     fn handle(&mut self, _: HurryUp, ctx: &mut Context<Self>) {
         self.drive(Event::Hurry, ctx);
+    }
+}
+
+#[cfg(test)]
+impl Handler<crate::run::testing::PanicOf> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, crate::run::testing::PanicOf(node): crate::run::testing::PanicOf, _: &mut Context<Self>) {
+        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward).is_some_and(|it| it.name == node));
+        self.supervisors[ward.expect("a node of that name")].do_send(crate::run::testing::Panic);
+    }
+}
+
+#[cfg(test)]
+impl Handler<crate::run::testing::Panic> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, _: crate::run::testing::Panic, _: &mut Context<Self>) {
+        panic!("a test wants this actor to panic");
     }
 }

@@ -34,7 +34,9 @@ pub struct State {
     jobs: Jobs,
     order: Order,
     outbox: Outbox,
-    /// The hello and answers: not numbered, sent before news, lost with the link.
+    /// The first word on a new link.
+    hello: Option<ToController>,
+    /// Not numbered, and lost with the link. Sent behind the news, so that whoever has an answer has what led to it.
     answers: Vec<ToController>,
     linked: bool,
     stopping_all: bool,
@@ -80,7 +82,7 @@ pub enum Event {
     },
     /// Found on disk at start; running if it has a pid.
     Found {
-        node: Node,
+        node: Arc<Node>,
         pid: Option<u32>,
         wanted: bool,
     },
@@ -123,6 +125,7 @@ impl State {
             next_ticket: 0,
             order: Order::default(),
             outbox: Outbox::new(bounds),
+            hello: None,
             answers: Vec::new(),
             linked: false,
             stopping_all: false,
@@ -168,13 +171,14 @@ impl State {
         if !self.linked {
             return Vec::new();
         }
-        let mut mail = std::mem::take(&mut self.answers);
         let batch = self.outbox.next_batch();
-        mail.extend(batch.news);
+        let mut mail = batch.news;
+        mail.splice(..0, self.hello.take());
         if let Some(seq) = batch.snapshot {
             let configuration = self.configuration.as_ref().map(|configuration| configuration.id.clone());
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());
         }
+        mail.append(&mut self.answers);
         mail
     }
 
@@ -267,10 +271,12 @@ impl State {
                 NodeChange::Keep(node) => self.want_up(&node.name),
                 NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
                 NodeChange::Start(node) => {
-                    self.take_in(node.clone(), NodeState::Stopped, None, wall, fx);
+                    self.take_in(Arc::new(node.clone()), NodeState::Stopped, None, wall, fx);
                     self.want_up(&node.name);
                 }
-                NodeChange::Replace { want, .. } => {
+                NodeChange::Replace { want, keys, .. } => {
+                    let msg = format!("started afresh, because of its {}", keys.join(", "));
+                    self.notify_log(Some(want.name.clone()), msg, wall);
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
                         entry.next = Some(Arc::new(want.clone()));
                     }
@@ -293,7 +299,7 @@ impl State {
 
     // --- what nodes are to come to ---
 
-    fn take_in(&mut self, node: Node, state: NodeState, pid: Option<u32>, since: Timestamp, fx: &mut Vec<Effect>) {
+    fn take_in(&mut self, node: Arc<Node>, state: NodeState, pid: Option<u32>, since: Timestamp, fx: &mut Vec<Effect>) {
         let (name, ward) = (node.name.clone(), WardId::new(self.next_ward));
         self.next_ward += 1;
         let status = NodeStatus {
@@ -308,7 +314,6 @@ impl State {
             since,
             reason: String::new(),
         };
-        let node = Arc::new(node);
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         self.wards.insert(ward, name.clone());
         let place = Place::idle();
@@ -316,7 +321,7 @@ impl State {
         self.nodes.insert(name, Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 });
     }
 
-    fn found(&mut self, node: Node, pid: Option<u32>, wanted: bool, wall: Timestamp, fx: &mut Vec<Effect>) {
+    fn found(&mut self, node: Arc<Node>, pid: Option<u32>, wanted: bool, wall: Timestamp, fx: &mut Vec<Effect>) {
         let name = node.name.clone();
         let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
         self.take_in(node, state, pid, wall, fx);
@@ -542,7 +547,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION").into(),
             epoch: self.epoch,
         };
-        self.answers.push(hello.into());
+        self.hello = Some(hello.into());
     }
 
     fn link_down(&mut self) {
@@ -586,6 +591,10 @@ impl State {
 
     fn notify_error(&mut self, node: Option<NodeName>, msg: String, time: Timestamp) {
         self.outbox.push(Item::Error(NotifyError { seq: 0, time, instance: self.instance.clone(), node, msg }));
+    }
+
+    fn notify_log(&mut self, node: Option<NodeName>, msg: String, time: Timestamp) {
+        self.outbox.push(Item::Log(NotifyLog { seq: 0, time, instance: self.instance.clone(), node, msg }));
     }
 
     fn each(&mut self, mut act: impl FnMut(&mut Self, &NodeName)) {

@@ -38,6 +38,9 @@ pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
     let _ = closed.send(()); // the view may have ended by itself
     if let Some(view) = view {
         let _ = view.join(); // a panic there was printed there
+        if ended.is_ok() {
+            writeln!(io::stdout(), "every node is stopped")?;
+        }
     }
     ended
 }

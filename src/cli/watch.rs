@@ -248,7 +248,7 @@ impl Picture {
     fn title(&self, now: SystemTime, screen: Screen) -> String {
         let name = ("watchpost  ".into(), Style::new().bold());
         match &self.lost {
-            None => screen.line([name, plain(&self.url)]),
+            None => screen.line([name, plain(&self.url), ("   Ctrl-C ends".into(), Style::new().dimmed())]),
             Some((since, reason)) => {
                 let gone = now.duration_since(*since).unwrap_or_default().as_secs();
                 let text = format!("NO CONTACT for {gone}s ({}); below is what was last known", tame(reason));

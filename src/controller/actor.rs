@@ -317,3 +317,12 @@ impl Handler<Mail<ToController>> for Controller {
         }
     }
 }
+
+#[cfg(test)]
+impl Handler<crate::run::testing::Panic> for Controller {
+    type Result = ();
+
+    fn handle(&mut self, _: crate::run::testing::Panic, _: &mut Context<Self>) {
+        panic!("a test wants this actor to panic");
+    }
+}

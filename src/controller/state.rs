@@ -395,10 +395,9 @@ impl State {
         else {
             return;
         };
-        let lost = self.nodes.forget_lost(|name| configuration.nodes.iter().any(|node| node.name == *name), now.wall);
-        publish_own(lost, fx);
         let answer = deployed(in_one_step, reqid, Some(configuration.id.clone()), sorted(outcomes));
         self.stored.deployed = Some(configuration.clone());
+        self.forget_lost(now.wall, fx);
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], Some((ticket, answer))));
     }
 
@@ -620,12 +619,10 @@ impl State {
             self.tell_missed(from, seq - before, seq + 1, now.wall, fx);
         }
         let has_work = configuration.is_some() || !nodes.is_empty();
-        let meant = self.deployment.as_ref().map(|deployment| &deployment.configuration);
-        let meant = meant.or(self.stored.deployed.as_ref());
-        let is_meant = |name: &NodeName| {
-            meant.is_some_and(|meant| meant.nodes.iter().any(|node| node.name == *name && node.instance == *from))
-        };
-        publish_own(self.nodes.reconcile(from, nodes, is_meant, now.wall), fx);
+        let meant: BTreeSet<NodeName> = self.meant().map_or_else(BTreeSet::new, |meant| {
+            meant.nodes.iter().filter(|node| node.instance == *from).map(|node| node.name.clone()).collect()
+        });
+        publish_own(self.nodes.reconcile(from, nodes, |name| meant.contains(name), now.wall), fx);
         // It left the cluster while it was out of reach. A controller that knows of no cluster stops nobody.
         let is_needed = self.roster.get(from).is_some_and(|seat| seat.needed.is_some());
         if has_work && !is_needed && self.stored.deployed.is_some() {
@@ -764,6 +761,8 @@ impl State {
         }
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);
+            // It was on its way out, and nobody will tell the rest.
+            self.forget_lost(now.wall, fx);
         }
     }
 
@@ -840,6 +839,19 @@ impl State {
 
     fn send_share(&self, to: &InstanceName, whole: &Configuration, reqid: RequestId, fx: &mut Vec<Effect>) {
         self.send(to, agent::SetConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
+    }
+
+    /// What is, or is about to be, deployed.
+    fn meant(&self) -> Option<&Configuration> {
+        let deploying = self.deployment.as_ref().map(|deployment| &deployment.configuration);
+        deploying.or(self.stored.deployed.as_ref())
+    }
+
+    /// Forgets nodes that are out of reach and not meant to be. A controller that means nothing forgets nothing.
+    fn forget_lost(&mut self, now: Timestamp, fx: &mut Vec<Effect>) {
+        let Some(meant) = self.meant() else { return };
+        let meant: BTreeSet<NodeName> = meant.nodes.iter().map(|node| node.name.clone()).collect();
+        publish_own(self.nodes.forget_lost(|name| meant.contains(name), now), fx);
     }
 
     fn tell_error(&self, instance: &InstanceName, msg: String, time: Timestamp, fx: &mut Vec<Effect>) {

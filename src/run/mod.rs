@@ -10,6 +10,8 @@ mod error;
 mod lab;
 mod signals;
 mod stray;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::io;
 use std::path::{Path, PathBuf};

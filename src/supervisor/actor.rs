@@ -205,3 +205,12 @@ async fn accepting(port: u16) {
         pause = (pause * 2).min(longest);
     }
 }
+
+#[cfg(test)]
+impl Handler<crate::run::testing::Panic> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: crate::run::testing::Panic, _: &mut Context<Self>) {
+        panic!("a test wants this actor to panic");
+    }
+}

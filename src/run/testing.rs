@@ -1,0 +1,171 @@
+//! What becomes of the path when one of its actors panics.
+
+use std::time::Duration;
+
+use actix::{Actor, Addr, Context, Handler, Message};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{AgentOptions, ControllerOptions, join, start_agent, start_controller};
+use crate::agent::{Agent, AgentEvent, StopAllNodes};
+use crate::controller::{Controller, ControllerGone};
+use crate::message::client::{News, NewsBatch, SetConfigurationRequest, Subscribe};
+use crate::model::{
+    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role,
+};
+
+/// Makes the actor that gets it panic.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Panic;
+
+/// Makes the supervisor of this node panic.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PanicOf(pub NodeName);
+
+/// Longer than anything here takes on a slow machine.
+const LONG: Duration = Duration::from_secs(30);
+
+/// A controller and an agent, one node that sleeps, and everything they tell.
+struct Path {
+    controller: Addr<Controller>,
+    agent: Addr<Agent>,
+    told: mpsc::UnboundedReceiver<Told>,
+    _state: tempfile::TempDir,
+}
+
+#[derive(Debug, PartialEq)]
+enum Told {
+    Change(NodeState, Option<u32>),
+    Error(String),
+    AgentGone,
+    ControllerGone,
+}
+
+struct Ear(mpsc::UnboundedSender<Told>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<NewsBatch> for Ear {
+    type Result = ();
+    fn handle(&mut self, batch: NewsBatch, _: &mut Context<Self>) {
+        for entry in batch.entries {
+            let told = match &entry.news {
+                News::Change(change) => Told::Change(change.new, change.pid),
+                News::Error(error) => Told::Error(error.msg.clone()),
+                _ => continue,
+            };
+            self.0.send(told).unwrap();
+        }
+    }
+}
+
+impl Handler<AgentEvent> for Ear {
+    type Result = ();
+    fn handle(&mut self, event: AgentEvent, _: &mut Context<Self>) {
+        if event == AgentEvent::Gone {
+            self.0.send(Told::AgentGone).unwrap();
+        }
+    }
+}
+
+impl Handler<ControllerGone> for Ear {
+    type Result = ();
+    fn handle(&mut self, _: ControllerGone, _: &mut Context<Self>) {
+        self.0.send(Told::ControllerGone).unwrap();
+    }
+}
+
+impl Path {
+    async fn open() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let (tell, told) = mpsc::unbounded_channel();
+        let ear = Ear(tell).start();
+        let here = InstanceName::new("here").unwrap();
+        let mut options = ControllerOptions::new(InstanceName::new("controller").unwrap(), state.path());
+        options.host = Some(ear.clone().recipient());
+        let controller = start_controller(options).unwrap();
+        let mut options = AgentOptions::new(here.clone(), state.path().join("nodes"));
+        options.host = Some(ear.clone().recipient());
+        let agent = start_agent(options).unwrap();
+        join(&controller, &agent, &here);
+        controller.send(Subscribe { since: None, to: ear.recipient() }).await.unwrap().unwrap();
+
+        let mut node = Node::new(sleeper(), here.clone(), Role::None);
+        node.command = vec!["/bin/sh".into(), "-c".into(), "exec sleep 1000".into()];
+        let instances = vec![Instance { name: here, host: None, port: None }];
+        let id = ConfigurationId::new("one").unwrap();
+        let configuration = Configuration { id, instances, nodes: vec![node] };
+        let reqid = RequestId::new("set").unwrap();
+        let answer = controller.send(SetConfigurationRequest { reqid, configuration }).await.unwrap().unwrap();
+        assert!(answer.outcomes.iter().all(crate::model::Outcome::is_success), "{answer:?}");
+        Self { controller, agent, told, _state: state }
+    }
+
+    async fn hear(&mut self, what: impl Fn(&Told) -> bool) -> Told {
+        loop {
+            let told = timeout(LONG, self.told.recv()).await.expect("told in time").expect("an ear");
+            if what(&told) {
+                return told;
+            }
+        }
+    }
+
+    async fn running(&mut self) -> u32 {
+        match self.hear(|told| matches!(told, Told::Change(NodeState::Running, _))).await {
+            Told::Change(_, Some(pid)) => pid,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn sleeper() -> NodeName {
+    NodeName::new("sleeper").unwrap()
+}
+
+fn exists(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[actix_rt::test]
+async fn a_supervisor_that_panics_is_replaced_and_its_process_minded_on() {
+    let mut path = Path::open().await;
+    let pid = path.running().await;
+    path.agent.send(PanicOf(sleeper())).await.unwrap();
+    path.hear(|told| matches!(told, Told::Error(msg) if msg.contains("its supervisor panicked"))).await;
+    assert!(exists(pid), "the process is the same");
+
+    // The new supervisor hears of its end as the old one would have.
+    let number = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(number, rustix::process::Signal::KILL).unwrap();
+    path.hear(|told| *told == Told::Change(NodeState::Crashed, Some(pid))).await;
+    let next = path.running().await;
+    assert_ne!(next, pid);
+    path.agent.send(StopAllNodes).await.unwrap();
+    assert!(!exists(next));
+}
+
+#[actix_rt::test]
+async fn an_agent_that_panics_tells_its_host_and_leaves_its_nodes_alone() {
+    let mut path = Path::open().await;
+    let pid = path.running().await;
+    path.agent.do_send(Panic);
+    path.hear(|told| *told == Told::AgentGone).await;
+    assert!(exists(pid));
+    let number = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(number, rustix::process::Signal::KILL).unwrap();
+}
+
+#[actix_rt::test]
+async fn a_controller_that_panics_tells_its_host_and_the_agent_goes_on() {
+    let mut path = Path::open().await;
+    let pid = path.running().await;
+    path.controller.do_send(Panic);
+    path.hear(|told| *told == Told::ControllerGone).await;
+    assert!(exists(pid));
+    path.agent.send(StopAllNodes).await.unwrap();
+    assert!(!exists(pid));
+}

@@ -1,0 +1,401 @@
+//! What the bytes on the wire are, for ever: every message has a golden file in `tests/golden/`.
+//!
+//! A golden file is one frame in hexadecimal: the header on the first line, the body in lines of sixteen bytes with
+//! their text beside them. It must read back as the sample below and be what the sample encodes to. A released file never
+//! changes; a changed message is a new kind. To write the files of new messages:
+//!
+//! ```text
+//! WATCHPOST_WRITE_GOLDEN=1 cargo test --test wire
+//! ```
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use watchpost::bridge::LinkRole;
+use watchpost::bridge::greeting::*;
+use watchpost::message::agent::*;
+use watchpost::message::frame::{FrameError, HEADER, MAX_FRAME, Wire, split};
+use watchpost::model::*;
+
+#[test]
+fn every_message_is_what_its_golden_file_says() {
+    let mut seen = BTreeSet::new();
+    compare(to_agent(), &mut seen);
+    compare(to_controller(), &mut seen);
+    compare(control(), &mut seen);
+    let files: BTreeSet<_> = std::fs::read_dir(golden())
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(files, seen, "one golden file for each sample, and none besides");
+}
+
+#[test]
+fn every_kind_that_can_be_decoded_has_a_sample() {
+    let samples = kinds(&to_agent()).into_iter().chain(kinds(&to_controller())).chain(kinds(&control()));
+    let known = |error: Option<FrameError>| !matches!(error, Some(FrameError::UnknownKind { .. }));
+    let understood = (0..=u16::MAX).filter(|&kind| {
+        known(ToAgent::decode(kind, &[]).err())
+            || known(ToController::decode(kind, &[]).err())
+            || known(Control::decode(kind, &[]).err())
+    });
+    assert_eq!(samples.collect::<BTreeSet<_>>(), understood.collect());
+}
+
+#[test]
+fn the_kinds_of_the_link_and_of_its_mail_do_not_meet() {
+    assert!(kinds(&control()).iter().all(|&kind| kind < FIRST_MAIL_KIND));
+    let (down, up) = (kinds(&to_agent()), kinds(&to_controller()));
+    assert!(down.iter().chain(&up).all(|&kind| kind >= FIRST_MAIL_KIND));
+    assert!(down.is_disjoint(&up), "a message that went the wrong way is known as such");
+}
+
+#[test]
+fn a_frame_with_one_byte_less_or_more_is_refused() {
+    fn check<T: Wire>(samples: Vec<T>) {
+        for sample in samples {
+            let body = &framed(&sample)[HEADER..];
+            let kind = kind_of(&sample);
+            assert!(T::decode(kind, &[body, &[0]].concat()).is_err(), "{} and a byte", sample.name());
+            if let Some((_, shorter)) = body.split_last() {
+                assert!(T::decode(kind, shorter).is_err(), "{} but for a byte", sample.name());
+            }
+        }
+    }
+    check(to_agent());
+    check(to_controller());
+    check(control());
+}
+
+proptest! {
+    #[test]
+    fn a_stream_cut_anywhere_gives_the_same_messages(
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
+        cuts in prop::collection::vec(1..200_usize, 1..20),
+    ) {
+        let samples = to_controller();
+        let want: Vec<_> = picks.iter().map(|pick| pick.get(&samples).clone()).collect();
+        let bytes: Vec<u8> = want.iter().flat_map(framed).collect();
+        let (mut got, mut buffer, mut rest) = (Vec::new(), Vec::new(), &bytes[..]);
+        for cut in cuts.iter().cycle() {
+            let (now, later) = rest.split_at((*cut).min(rest.len()));
+            buffer.extend_from_slice(now);
+            rest = later;
+            while let Some(frame) = split(&buffer, MAX_FRAME).unwrap() {
+                got.push(ToController::decode(frame.kind, frame.body).unwrap());
+                let size = frame.size;
+                buffer.drain(..size);
+            }
+            if rest.is_empty() { break; }
+        }
+        prop_assert_eq!((got, buffer.len()), (want, 0));
+    }
+
+    #[test]
+    fn any_bytes_decode_to_a_message_or_to_an_error(
+        bytes in prop::collection::vec(any::<u8>(), 0..2000),
+        kind in 0x0001..0x0220_u16,
+    ) {
+        let _ = split(&bytes, MAX_FRAME);
+        decodes_within_bounds(kind, &bytes);
+    }
+
+    #[test]
+    fn a_damaged_message_decodes_to_a_message_or_to_an_error(
+        pick in any::<prop::sample::Index>(),
+        hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let messages: Vec<_> = to_agent().iter().map(framed)
+            .chain(to_controller().iter().map(framed))
+            .chain(control().iter().map(framed))
+            .collect();
+        let mut bytes = pick.get(&messages).clone();
+        for (place, value) in hits {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        if let Ok(Some(frame)) = split(&bytes, MAX_FRAME) {
+            decodes_within_bounds(frame.kind, frame.body);
+        }
+    }
+}
+
+/// Decodes it each way. Nothing makes it allocate more than serde's caution for a list (1 MiB) or the codec's limit
+/// for a text, whatever length the bytes claim; and what comes of it encodes to no more than those bytes.
+fn decodes_within_bounds(kind: u16, body: &[u8]) {
+    fn check<T: Wire>(decode: impl FnOnce() -> Option<T>, body: &[u8]) {
+        LARGEST.set(0);
+        let decoded = decode();
+        let largest = LARGEST.get();
+        assert!(largest <= 1 << 20, "{} bytes made it allocate {largest}", body.len());
+        if let Some(message) = decoded {
+            let again = framed(&message).len() - HEADER;
+            assert!(again <= body.len(), "{} bytes became {again} in a {}", body.len(), message.name());
+        }
+    }
+    check(|| ToAgent::decode(kind, body).ok(), body);
+    check(|| ToController::decode(kind, body).ok(), body);
+    check(|| Control::decode(kind, body).ok(), body);
+}
+
+thread_local! {
+    /// The largest single allocation of this thread since it was last set to 0.
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, watched.
+struct Watched;
+
+// SAFETY: both calls go to the system's allocator as they came.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending has no cell any more, and no test either.
+        let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(layout.size())));
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static WATCHED: Watched = Watched;
+
+#[test]
+fn a_length_that_is_a_lie_allocates_next_to_nothing() {
+    // Each is a list or a text that claims 2^40 elements: of outcomes, of nodes, of characters.
+    let claim = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0];
+    for (kind, before) in
+        [(0x0203, &[0][..]), (0x0215, &[0, 0, 0, 0]), (0x0105, &[0]), (0x010a, &[]), (0x0001, &[1, 1])]
+    {
+        let body = [before, &claim].concat();
+        decodes_within_bounds(kind, &body);
+        assert!(ToAgent::decode(kind, &body).is_err() && ToController::decode(kind, &body).is_err());
+    }
+}
+
+fn compare<T: Wire + Clone + PartialEq + std::fmt::Debug>(samples: Vec<T>, seen: &mut BTreeSet<String>) {
+    for sample in samples {
+        let name = format!("{:04x}-{}", kind_of(&sample), snake(sample.name()));
+        let path = golden().join(format!("{name}.hex"));
+        let text = readable(&framed(&sample));
+        if std::env::var_os("WATCHPOST_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let file = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{name} has no golden file ({error}); see the top of this test"));
+        assert_eq!(file, text, "{name} is not encoded as it was; a change needs a new kind");
+        let bytes = bytes_of(&file);
+        let frame = split(&bytes, MAX_FRAME).unwrap().expect("a golden file holds a whole frame");
+        assert_eq!(T::decode(frame.kind, frame.body).unwrap(), sample, "{name}");
+        assert_eq!(frame.size, bytes.len(), "{name} holds one frame");
+        assert!(seen.insert(name), "one sample for each kind");
+    }
+}
+
+fn framed<T: Wire>(message: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.append_to(&mut bytes).unwrap();
+    bytes
+}
+
+fn kind_of<T: Wire>(message: &T) -> u16 {
+    let bytes = framed(message);
+    u16::from_be_bytes([bytes[4], bytes[5]])
+}
+
+fn kinds<T: Wire>(messages: &[T]) -> BTreeSet<u16> {
+    messages.iter().map(kind_of).collect()
+}
+
+fn golden() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// `NotifyChange` as `notify_change`.
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+fn readable(bytes: &[u8]) -> String {
+    let (header, body) = bytes.split_at(HEADER);
+    let mut text = String::new();
+    for line in std::iter::once(header).chain(body.chunks(16)) {
+        let hex: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        let beside: String = line.iter().map(|&b| if b.is_ascii_graphic() { b as char } else { '.' }).collect();
+        writeln!(text, "{:<47}  {beside}", hex.join(" ")).unwrap();
+    }
+    text
+}
+
+fn bytes_of(text: &str) -> Vec<u8> {
+    let hex = text.lines().flat_map(|line| line[..47].split_whitespace());
+    hex.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
+// The samples. Between them they hold every variant, and every optional thing both there and left out.
+
+fn control() -> Vec<Control> {
+    vec![
+        Greeting { protocol: 1, role: LinkRole::Agent, name: "sensor-1".into(), cluster: "lab".into() }.into(),
+        Refused { reason: "cluster `lab` was greeted by cluster `prod`".into() }.into(),
+        Heartbeat {}.into(),
+        NotUnderstood { kind: 0x0215 }.into(),
+    ]
+}
+
+fn to_agent() -> Vec<ToAgent> {
+    vec![
+        AgentWelcomeRequest { reqid: reqid() }.into(),
+        AgentStandbyRequest { reqid: reqid() }.into(),
+        SetConfigurationRequest { reqid: reqid(), configuration: configuration() }.into(),
+        GetNodesRequest { reqid: reqid() }.into(),
+        StartRequest { reqid: reqid(), nodes: BTreeSet::new() }.into(),
+        StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
+        RestartRequest { reqid: reqid(), nodes: [node("logger")].into() }.into(),
+        GetOutputRequest { reqid: reqid(), node: node("worker-1"), lines: 100 }.into(),
+        NewsReceived { epoch: 0x1122_3344_5566_7788, seq: 70_000 }.into(),
+        AgentRefused { reason: "another agent has this name".into() }.into(),
+    ]
+}
+
+fn to_controller() -> Vec<ToController> {
+    vec![
+        AgentWelcomeResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
+        AgentStandbyResponse { reqid: reqid(), outcome: Outcome::instance_failed(&instance(), "busy") }.into(),
+        SetConfigurationResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        GetNodesResponse { reqid: reqid(), nodes: statuses() }.into(),
+        StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
+        RestartResponse { reqid: reqid(), outcomes: vec![Outcome::failed("no")] }.into(),
+        GetOutputResponse {
+            reqid: reqid(),
+            outcome: Outcome { output: Some(output()), ..Outcome::node_done(&instance(), &node("worker-1")) },
+        }
+        .into(),
+        NotifyAgentHello {
+            instance: instance(),
+            host: Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            api_version: 1,
+            version: "0.1.0".into(),
+            epoch: 3,
+        }
+        .into(),
+        NotifyChange {
+            seq: 300,
+            time: time(),
+            instance: instance(),
+            node: node("worker-1"),
+            role: Role::Worker,
+            old: NodeState::Running,
+            new: NodeState::Crashed,
+            pid: Some(4711),
+            exit: Some(Exit::Signal { number: 11, core_dumped: true }),
+            attempt: 1,
+            restarts: 2,
+            reason: "killed by signal 11 (SIGSEGV), core dumped".into(),
+            removed: false,
+        }
+        .into(),
+        NotifyError { seq: 301, time: time(), instance: instance(), node: None, msg: "the disk is full".into() }.into(),
+        NotifyLog { seq: 302, time: time(), instance: instance(), node: Some(node("logger")), msg: "ü".into() }.into(),
+        NotifySnapshot {
+            epoch: 3,
+            seq: 302,
+            configuration: Some(ConfigurationId::new("c-1").unwrap()),
+            nodes: statuses(),
+        }
+        .into(),
+    ]
+}
+
+fn reqid() -> RequestId {
+    RequestId::new("r-1").unwrap()
+}
+
+fn instance() -> InstanceName {
+    InstanceName::new("sensor-1").unwrap()
+}
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn time() -> Timestamp {
+    Timestamp(1_700_000_000_123_456)
+}
+
+fn output() -> Output {
+    Output { stdout: "listening\n".into(), stderr: "error\n".into() }
+}
+
+fn outcomes() -> Vec<Outcome> {
+    vec![
+        Outcome::node_done(&instance(), &node("logger")),
+        Outcome::node_failed(&instance(), &node("worker-1"), "exited with status 1".into(), Some(output())),
+    ]
+}
+
+fn statuses() -> Vec<NodeStatus> {
+    let status = |name, role, state, pid| NodeStatus {
+        node: node(name),
+        instance: instance(),
+        role,
+        state,
+        pid,
+        port: pid.map(|_| 47_760),
+        metrics_port: None,
+        restarts: 7,
+        since: time(),
+        reason: String::new(),
+    };
+    vec![
+        status("agent", Role::None, NodeState::Unknown, None),
+        status("logger", Role::Logger, NodeState::Running, Some(100)),
+        status("manager", Role::Manager, NodeState::Pending, Some(70_000)),
+        status("proxy", Role::Proxy, NodeState::Stopped, None),
+        status("worker-1", Role::Worker, NodeState::Failed, None),
+        status("worker-2", Role::Worker, NodeState::Crashed, None),
+    ]
+}
+
+fn configuration() -> Configuration {
+    let full = Node {
+        port: Some(47_760),
+        metrics_port: Some(9991),
+        scripts: vec!["local.zeek".into(), "policy/tuning".into()],
+        options: [("Log::default_rotation_interval".into(), "1hr".into())].into(),
+        interface: Some("eth0".into()),
+        cpu_affinity: Some(3),
+        env: BTreeMap::from([("TZ".into(), "UTC".into())]),
+        command: vec!["zeek".into(), "-i".into(), "eth0".into()],
+        directory: Some("/var/spool/zeek".into()),
+        user: Some("zeek".into()),
+        restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
+        ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
+        ..Node::new(node("worker-1"), instance(), Role::Worker)
+    };
+    let once = RestartPolicy { mode: RestartMode::Never, ..RestartPolicy::default() };
+    let bare = Node { restart: once, ..Node::new(node("helper"), instance(), Role::None) };
+    Configuration {
+        id: ConfigurationId::new("c-1").unwrap(),
+        instances: vec![
+            Instance { name: instance(), host: Some(IpAddr::from([10, 0, 0, 7])), port: Some(2151) },
+            Instance { name: InstanceName::new("sensor-2").unwrap(), host: None, port: None },
+        ],
+        nodes: vec![full, bare, Node::new(node("logger"), instance(), Role::Logger)],
+    }
+}

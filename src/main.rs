@@ -1,5 +1,6 @@
 //! Arguments in, exit code out; the only file that prints errors.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use watchpost::cli::{self, CliError};
@@ -23,6 +24,10 @@ fn print(error: &CliError) -> std::io::Result<()> {
     use std::io::Write;
     let mut stderr = anstream::stderr().lock();
     let red = anstyle::AnsiColor::Red.on_default().bold();
-    writeln!(stderr, "{red}error{red:#}: {error}")?;
+    let text = error.to_string();
+    writeln!(stderr, "{red}error{red:#}: {text}")?;
+    // Some errors quote their cause where it reads best; it is not said twice.
+    let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    causes.filter(|cause| !text.contains(cause)).try_for_each(|cause| writeln!(stderr, "  because: {cause}"))?;
     error.details().iter().try_for_each(|detail| writeln!(stderr, "  {detail}"))
 }

@@ -1,0 +1,124 @@
+//! One daemon: a lab, a controller or an agent in a process of its own.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+
+use rustix::process::Signal;
+use watchpost::state_dir::StateDir;
+
+use super::{Client, Scene, eventually, processes};
+
+/// A running daemon, killed when it is dropped. A story that fails prints its log.
+pub struct Daemon {
+    name: String,
+    args: Vec<String>,
+    home: PathBuf,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts `watchpost ARGS` with a state directory called `name`, and waits until it says where it listens.
+    pub fn start(scene: &Scene, name: &str, args: &[&str]) -> Self {
+        let home = scene.path("");
+        let settings = scene.settings();
+        let args = args.iter().chain(&["--config", settings.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
+        let child = launch(&home, name, &args);
+        let mut daemon = Self { name: name.to_owned(), args, home, child };
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// Starts it again, on the addresses that it had.
+    pub fn start_again(&mut self) {
+        let flag = |purpose: &str| if purpose == "http" { "--http" } else { "--listen" };
+        for (purpose, address) in self.addresses() {
+            let at = self.args.iter().position(|arg| arg == flag(&purpose)).expect("it was told where to listen");
+            self.args[at + 1] = address.to_string();
+        }
+        self.child = launch(&self.home, &self.name, &self.args);
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        let name = self.name.clone();
+        eventually(&format!("{name} is ready"), || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{name} ended instead of getting ready: {}", self.log());
+            let out = std::fs::read_to_string(self.home.join(format!("{name}.out"))).unwrap_or_default();
+            out.starts_with("watchpost ").then_some(())
+        });
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.home.join(&self.name)
+    }
+
+    /// Where it listens, by purpose.
+    pub fn addresses(&self) -> BTreeMap<String, SocketAddr> {
+        StateDir::addresses_in(&self.state_dir()).unwrap()
+    }
+
+    /// Everything that it logged, in all of its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.home.join(format!("{}.log", self.name))).unwrap_or_default()
+    }
+
+    /// Waits until this node of it has written this line.
+    pub fn wait_until_says(&self, node: &str, line: &str) {
+        let stdout = self.state_dir().join("nodes").join(node).join("stdout");
+        eventually(&format!("{node} says {line}"), || {
+            let said = std::fs::read_to_string(&stdout).unwrap_or_default();
+            said.lines().any(|said| said == line).then_some(())
+        });
+    }
+
+    /// A client of it, for a lab or a controller.
+    pub fn client(&self) -> Client {
+        Client::new(&self.home, self.addresses()["http"], &self.state_dir())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        processes::signal(self.pid(), signal);
+    }
+
+    pub fn is_alive(&self) -> bool {
+        processes::is_alive(self.pid())
+    }
+
+    /// SIGKILL, as the machine's memory killer would do it.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        eventually(&format!("{} ends", self.name), || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Not there any more is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log of {} ---\n{}", self.name, self.log());
+        }
+    }
+}
+
+fn launch(home: &Path, name: &str, args: &Vec<String>) -> Child {
+    let mut command: Command = super::watchpost(home);
+    command.args(args).env("WATCHPOST_LOG", "info").arg("--state-dir").arg(home.join(name));
+    command.stdout(File::create(home.join(format!("{name}.out"))).unwrap());
+    let log = OpenOptions::new().create(true).append(true).open(home.join(format!("{name}.log")));
+    command.stderr(log.unwrap()).spawn().unwrap()
+}

@@ -1,0 +1,62 @@
+//! What really runs, as the kernel tells it.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The pids whose `WATCHPOST_NODE` begins like this, sorted.
+pub fn marked(prefix: &str) -> Vec<u32> {
+    let marker = format!("WATCHPOST_NODE={prefix}");
+    let is_marked = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(marker.as_bytes()))
+    };
+    all().filter(is_marked).collect()
+}
+
+/// The pids whose working directory is in `directory`, or was when it was there.
+pub fn working_in(directory: &Path) -> Vec<u32> {
+    let is_there = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
+    all().filter(is_there).collect()
+}
+
+/// Whether the process is there, and no zombie.
+pub fn is_alive(pid: u32) -> bool {
+    stat(pid).first().is_some_and(|state| !["Z", "X"].contains(&&**state))
+}
+
+/// When it was started, in clock ticks since the machine was.
+pub fn started(pid: u32) -> u64 {
+    stat(pid)[19].parse().unwrap()
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot send {signal:?} to {pid:?}: {error}"));
+}
+
+/// Kills what `look` finds until it twice finds nothing: what is in the middle of exec is seen by neither of its marks.
+pub fn kill_all(look: impl Fn() -> Vec<u32>) {
+    let mut clean = 0;
+    while clean < 2 {
+        let found: Vec<_> = look().into_iter().filter(|pid| is_alive(*pid)).collect();
+        clean = if found.is_empty() { clean + 1 } else { 0 };
+        for pid in found {
+            // Gone already, or it will be found again.
+            let _ = kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL);
+        }
+    }
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// What `/proc/PID/stat` says behind the name, beginning with the state; empty if there is no such process.
+fn stat(pid: u32) -> Vec<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may hold anything, also parentheses.
+    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').map(str::to_owned).collect());
+    rest.unwrap_or_default()
+}

@@ -1,0 +1,109 @@
+//! One machine, one process: the first thing that anybody tries.
+
+use std::os::unix::fs::MetadataExt;
+
+use rustix::process::Signal;
+
+use crate::common::{Lab, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper};
+
+#[test]
+fn the_built_in_example_runs_and_a_node_that_is_killed_comes_back() {
+    let lab = Lab::start(None);
+    let before = lab.client.wait_for_all("RUNNING");
+    let names: Vec<_> = before.nodes.iter().map(|node| &*node.name).collect();
+    assert_eq!(names, ["logger", "manager", "proxy", "worker-1", "worker-2"]);
+    let killed = pids(&before)["worker-1"];
+    assert!(lab.scene.processes_of("worker-1").contains(&killed));
+
+    processes::signal(killed, Signal::KILL);
+    let after = lab.client.wait("worker-1 runs again", |status| {
+        let worker = node(status, "worker-1");
+        worker.state == "RUNNING" && worker.pid != Some(killed)
+    });
+    let events = lab.client.events();
+    check_log(&events);
+    let changes = changes(&events, "worker-1");
+    assert_eq!(path(&changes), "STOPPED PENDING RUNNING CRASHED PENDING RUNNING");
+    assert_eq!((changes[2].pid, changes[2].exit.as_ref().unwrap().signal), (Some(killed), Some(9)));
+    let reborn = pids(&after)["worker-1"];
+    assert_eq!((changes[3].pid, changes[4].pid), (Some(reborn), Some(reborn)));
+    assert!(!processes::is_alive(killed) && lab.scene.processes_of("worker-1").contains(&reborn));
+
+    let others = |status| {
+        let mut pids = pids(status);
+        pids.remove("worker-1");
+        pids
+    };
+    assert_eq!(others(&after), others(&before), "nobody else was touched");
+    assert_eq!((node(&after, "worker-1").restarts, node(&after, "worker-2").restarts), (1, 0));
+    assert_eq!(lab.client.run(&["status", "--check"]).code, 0);
+}
+
+#[test]
+fn a_lab_that_is_asked_to_end_leaves_no_process_behind() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut lab = Lab::start(Some(&family()));
+        lab.daemon.wait_until_says("parent", "deaf");
+        lab.daemon.signal(signal);
+        assert_eq!(lab.daemon.ended().code(), Some(0), "{signal:?}: {}", lab.daemon.log());
+        lab.scene.check_that_nothing_runs();
+    }
+}
+
+/// A node alone, and one with children, one of which ignores SIGTERM.
+fn family() -> String {
+    sleeper("alone", "")
+        + &script("parent", "", "(trap \"\" TERM; echo deaf; while :; do sleep 0.1; done) &\nexec sleep 1000")
+}
+
+#[test]
+fn a_second_signal_hurries_a_node_that_takes_its_time() {
+    let node = script(
+        "slow",
+        "stop_grace = 10m",
+        "trap \"echo asked >> ../../../asked\" TERM\necho set\nwhile :; do sleep 0.1; done",
+    );
+    let mut lab = Lab::start(Some(&node));
+    lab.daemon.wait_until_says("slow", "set");
+    lab.daemon.signal(Signal::TERM);
+    eventually("the node is asked to end", || (lab.scene.read("asked") == "asked\n").then_some(()));
+    assert!(lab.daemon.is_alive(), "the lab waits for its node");
+    lab.daemon.signal(Signal::TERM);
+    assert_eq!(lab.daemon.ended().code(), Some(0));
+    lab.scene.check_that_nothing_runs();
+}
+
+#[test]
+fn a_second_lab_in_the_same_directory_is_refused_and_harms_nobody() {
+    let lab = Lab::start(Some(&(sleeper("one", "") + &deaf("two", "stop_grace = 100ms"))));
+    let before = lab.client.wait_for_all("RUNNING");
+    let state_dir = lab.daemon.state_dir();
+    let addresses = std::fs::read(state_dir.join("addresses.json")).unwrap();
+    let http = lab.scene.any_port();
+    let mut second = lab.scene.watchpost(&["lab", "--http", &http, "--state-dir"]);
+    let refused = second.arg(&state_dir).output().unwrap();
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("is in use by process {}", lab.daemon.pid())), "{stderr}");
+    assert_eq!(lab.client.status().nodes, before.nodes);
+    assert_eq!(std::fs::read(state_dir.join("addresses.json")).unwrap(), addresses);
+}
+
+#[test]
+fn a_lab_keeps_its_token_from_others_and_says_where_it_listens() {
+    let lab = Lab::start(Some(&sleeper("one", "")));
+    lab.client.wait_for("one", "RUNNING");
+    let state_dir = lab.daemon.state_dir();
+    let mode = |name: &str| std::fs::metadata(state_dir.join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode(""), mode("token")), (0o700, 0o600));
+    let http = lab.daemon.addresses()["http"];
+    assert_ne!(http.port(), 0);
+    let out = lab.scene.read("lab.out");
+    assert!(out.contains(&format!("listening for http on {http}\n")), "{out}");
+    let hint =
+        format!("try: watchpost status --controller http://{http} --token-file {}", state_dir.join("token").display());
+    assert!(out.contains(&hint), "{out}");
+
+    let mut stranger = lab.scene.watchpost(&["status", "--controller", &format!("http://{http}")]);
+    assert_eq!(stranger.output().unwrap().status.code(), Some(5), "nobody without the token is let in");
+}

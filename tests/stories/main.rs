@@ -1,0 +1,10 @@
+//! Stories: real daemons, real processes, told from the outside through the command itself.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_nodes;
+mod deploy;
+mod fleet;
+mod lab;
+mod orders;

@@ -32,6 +32,8 @@ use crate::message::frame::Wire;
 
 /// Above this many unsent bytes an owner that awaits its mail's result waits for it.
 const WINDOW: usize = 1 << 20;
+/// After this many reads the clock and the writing have their turn, however much the peer sends.
+const READS_IN_A_TURN: usize = 16;
 
 /// A byte stream that a link can run over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
@@ -88,11 +90,12 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
         let Connection { stream, host, dialled, expect, ended } = connection;
         let timing = Timing::new(settings.heartbeat, settings.greeting_within);
         let now = Instant::now();
+        let state = State::connected(now, &timing);
         Self {
             guard: LinkGuard::new(host, owner.down.clone(), ended),
             intake: Intake::new(Rc::clone(&settings), expect),
-            state: State::connected(now, &timing),
-            timer: Box::pin(tokio::time::sleep_until((now + settings.greeting_within).into())),
+            timer: Box::pin(tokio::time::sleep_until(state.due(&timing).unwrap_or(now).into())),
+            state,
             // The name becomes known with the greeting.
             peer: Peer { name: String::new(), host: Some(host), dialled },
             settings,
@@ -173,9 +176,12 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
         }
     }
 
-    /// Reads until nothing is there, or the owner has enough to do.
+    /// Reads until nothing is there, the owner has enough to do, or others should have their turn.
     fn read(&mut self, ctx: &mut Context<Self>, task: &mut Task<'_>) {
-        while self.state != State::Down {
+        for _ in 0..READS_IN_A_TURN {
+            if self.state == State::Down {
+                return;
+            }
             if let Some(handed) = &mut self.handed {
                 let Poll::Ready(handled) = handed.as_mut().poll(task) else { return };
                 self.handed = None;
@@ -204,12 +210,13 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
                 Poll::Ready(Err(error)) => self.fail(LinkError::Read(error), ctx),
             }
         }
+        task.waker().wake_by_ref();
     }
 
     fn take(&mut self, arrived: Arrived<In>, ctx: &mut Context<Self>) {
         let link = self.link();
         if let Some(Admitted { name, protocol }) = arrived.admitted {
-            info!(link = link.0, host = ?self.peer.host, %name, protocol, "link up");
+            info!(link = link.0, host = self.peer.host.map(tracing::field::display), %name, protocol, "link up");
             self.peer.name = name;
             self.drive(Event::Greeted, ctx);
         }

@@ -76,9 +76,11 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// A heartbeat of nothing at all would never let the clock rest, so it is at least 10 ms.
+    /// A heartbeat of nothing at all would never let the clock rest, so it is at least 10 ms; and no wait is longer
+    /// than a day, which keeps sums of times within what a clock can say.
     pub fn new(heartbeat: Duration, greeting_within: Duration) -> Self {
-        Self { heartbeat: heartbeat.max(Duration::from_millis(10)), greeting_within }
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self { heartbeat: heartbeat.clamp(Duration::from_millis(10), DAY), greeting_within: greeting_within.min(DAY) }
     }
 
     fn silence(&self) -> Duration {
@@ -125,7 +127,12 @@ pub fn step(state: State, event: Event, now: Instant, timing: &Timing) -> (State
             (S::Down, Some(F::Close(Some(Overdue::Greeting(timing.greeting_within)))))
         }
         (S::Up { heard: Some(heard), .. }, E::Due) if heard + timing.silence() <= now => {
-            (S::Down, Some(F::Close(Some(Overdue::Silence(timing.silence())))))
+            match state.due(timing).is_some_and(|due| due + timing.heartbeat <= now) {
+                // This end slept through its own beat: what the peer said meanwhile may not have got here, and a peer on
+                // the same machine slept as well. It has one interval to speak.
+                true => (S::Up { sent: now, heard: Some(now - timing.silence() + timing.heartbeat) }, Some(F::Beat)),
+                false => (S::Down, Some(F::Close(Some(Overdue::Silence(timing.silence()))))),
+            }
         }
         (S::Up { sent, heard }, E::Due) if sent + timing.heartbeat <= now => {
             (S::Up { sent: now, heard }, Some(F::Beat))
@@ -202,6 +209,27 @@ mod tests {
         assert_eq!(step(up, E::Due, at(noon, 5999), &TIMING), (up, None));
         let silence = Overdue::Silence(Duration::from_secs(6));
         assert_eq!(step(up, E::Due, at(noon, 6000), &TIMING), (S::Down, Some(F::Close(Some(silence)))));
+    }
+
+    #[test]
+    fn no_setting_is_more_than_the_clock_can_say() {
+        let noon = Instant::now();
+        for length in [Duration::ZERO, Duration::MAX] {
+            let timing = Timing::new(length, length);
+            let (up, _) = step(S::connected(noon, &timing), E::Greeted, noon, &timing);
+            assert!(up.due(&timing) > Some(noon), "{length:?}");
+        }
+    }
+
+    #[test]
+    fn an_end_that_slept_itself_does_not_blame_its_peer() {
+        let noon = Instant::now();
+        let up = S::Up { sent: noon, heard: Some(noon) };
+        let (awake, effect) = step(up, E::Due, at(noon, 60_000), &TIMING);
+        assert_eq!(effect, Some(F::Beat));
+        assert_eq!(awake.due(&TIMING), Some(at(noon, 62_000)), "the peer has one interval to speak");
+        let (_, effect) = step(awake, E::Due, at(noon, 62_000), &TIMING);
+        assert!(matches!(effect, Some(F::Close(Some(Overdue::Silence(_))))));
     }
 
     #[test]

@@ -271,7 +271,9 @@ impl State {
             (P::Launching, E::Launched(_, pid)) => {
                 Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(life))
             }
-            (P::Launching, E::LaunchFailed(_, failure)) if failure.permanent => {
+            (P::Launching, E::LaunchFailed(_, failure))
+                if failure.permanent || terms.restart.mode == RestartMode::Never =>
+            {
                 Arrow::to(P::Failed).announced().because(failure.reason)
             }
             (P::Launching, E::LaunchFailed(_, failure)) => self.crash(failure.reason, now, terms).announced(),
@@ -433,5 +435,136 @@ impl Event {
             | Self::KillDue(life)
             | Self::RetryDue(life) => Some(*life),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Effect as F;
+    use Event as E;
+    use Phase as P;
+
+    use super::*;
+
+    #[test]
+    fn a_node_moves_only_along_these_arrows() {
+        let pid = 70;
+        let running = P::Running { pid, since: noon() };
+        let gone = Exit::Status(1);
+        let kill = F::After(terms().grace, E::KillDue(L));
+        for (from, event, to, effects) in [
+            (P::Stopped, E::Start, P::Launching, vec![F::Launch(NEXT)]),
+            (P::Failed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
+            (P::Crashed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
+            (P::Crashed, E::RetryDue(L), P::Launching, vec![F::Launch(NEXT)]),
+            (P::Stopped, E::Stop, P::Stopped, vec![]),
+            (P::Failed, E::Stop, P::Stopped, vec![]),
+            (P::Crashed, E::Stop, P::Sweeping { again: false }, vec![F::Sweep(L)]), // a stop beats the retry
+            (P::Launching, E::Start, P::Launching, vec![]),
+            (P::Launching, E::Stop, P::Withdrawn { again: false }, vec![]),
+            (P::Launching, E::Launched(L, pid), P::Pending { pid }, vec![F::AwaitReady(L)]),
+            (P::Launching, E::LaunchFailed(L, hopeless()), P::Failed, vec![]),
+            (P::Launching, E::RetryDue(L), P::Launching, vec![]),
+            (P::Withdrawn { again: false }, E::Start, P::Withdrawn { again: true }, vec![]),
+            (P::Withdrawn { again: true }, E::Stop, P::Withdrawn { again: false }, vec![]),
+            (
+                P::Withdrawn { again: false },
+                E::Launched(L, pid), // no birth is lost
+                P::Stopping { pid, again: false },
+                vec![F::Terminate(L), kill.clone()],
+            ),
+            (P::Withdrawn { again: false }, E::LaunchFailed(L, hopeless()), P::Stopped, vec![]),
+            (P::Withdrawn { again: true }, E::LaunchFailed(L, hopeless()), P::Launching, vec![F::Launch(NEXT)]),
+            (P::Pending { pid }, E::Start, P::Pending { pid }, vec![]),
+            (P::Pending { pid }, E::Ready(L), running.clone(), vec![]),
+            (running.clone(), E::Start, running.clone(), vec![]),
+            (running.clone(), E::Ready(L), running.clone(), vec![]),
+            (running.clone(), E::Hurry, running.clone(), vec![]), // nothing is to be hurried
+            (running.clone(), E::Stop, P::Stopping { pid, again: false }, vec![F::Terminate(L), kill]),
+            (
+                running.clone(),
+                E::Exited(L, gone, None),
+                P::Crashed,
+                vec![F::After(Duration::ZERO, E::RetryDue(L))], // first restart at once
+            ),
+            (running.clone(), E::Exited(Life(6), gone, None), running, vec![]), // an old life
+            (P::Stopping { pid, again: false }, E::Start, P::Stopping { pid, again: true }, vec![]),
+            (P::Stopping { pid, again: true }, E::Stop, P::Stopping { pid, again: false }, vec![]),
+            (P::Stopping { pid, again: true }, E::KillDue(L), P::Stopping { pid, again: true }, vec![F::Kill(L)]),
+            (P::Stopping { pid, again: false }, E::Hurry, P::Stopping { pid, again: false }, vec![F::Kill(L)]),
+            (
+                P::Stopping { pid, again: true },
+                E::Exited(L, gone, None),
+                P::Sweeping { again: true },
+                vec![F::Sweep(L)],
+            ),
+            (P::Sweeping { again: false }, E::Start, P::Sweeping { again: true }, vec![]),
+            (P::Sweeping { again: true }, E::Stop, P::Sweeping { again: false }, vec![]),
+            (P::Sweeping { again: true }, E::Swept(L), P::Launching, vec![F::Launch(NEXT)]),
+            (P::Sweeping { again: false }, E::Swept(L), P::Stopped, vec![]),
+            (P::Sweeping { again: false }, E::KillDue(L), P::Sweeping { again: false }, vec![]), // nobody is left
+        ] {
+            let mut state = in_phase(from.clone());
+            let mut got = state.step(event.clone(), noon(), &terms());
+            got.retain(|effect| !matches!(effect, F::Report(_)));
+            assert_eq!((state.phase, got), (to, effects), "{from:?} on {event:?}");
+        }
+    }
+
+    #[test]
+    fn the_mode_decides_what_an_end_means() {
+        use RestartMode::*;
+        let (clean, failed) = (Exit::Status(0), Exit::Unknown);
+        for (mode, exit, want) in [
+            (Always, clean, NodeState::Crashed),
+            (Always, failed, NodeState::Crashed),
+            (OnFailure, clean, NodeState::Stopped),
+            (OnFailure, failed, NodeState::Crashed),
+            (Never, clean, NodeState::Stopped),
+            (Never, failed, NodeState::Failed),
+        ] {
+            let mut state = in_phase(P::Running { pid: 70, since: noon() });
+            let mut terms = terms();
+            terms.restart.mode = mode;
+            state.step(E::Exited(L, exit, None), noon(), &terms);
+            assert_eq!(state.told(), want, "{mode:?} on {exit:?}");
+        }
+    }
+
+    #[test]
+    fn the_report_of_an_end_names_the_process_its_end_and_its_last_words() {
+        let mut state = in_phase(P::Running { pid: 70, since: noon() });
+        let output = Output { stdout: "all fine\n".into(), stderr: "warming up\nno such interface: eth9\n\n".into() };
+        let exit = Exit::Status(1);
+        let effects = state.step(E::Exited(L, exit, Some(output.clone())), noon(), &terms());
+        let Some(F::Report(report)) = effects.first() else { panic!("told before anything is done: {effects:?}") };
+        assert_eq!((report.old, report.new, report.pid), (NodeState::Running, NodeState::Crashed, Some(70)));
+        assert_eq!((report.exit, &report.output, report.attempt), (Some(exit), &Some(output), 1));
+        assert_eq!(report.reason, "exited with status 1: no such interface: eth9");
+    }
+
+    const L: Life = Life(7);
+    const NEXT: Life = Life(8);
+
+    fn in_phase(phase: Phase) -> State {
+        let mut state = State { phase, ..State::stopped(L) };
+        state.told = match state.phase {
+            P::Stopping { .. } | P::Sweeping { .. } => NodeState::Running,
+            _ => state.visible(),
+        };
+        state
+    }
+
+    fn noon() -> Instant {
+        static NOON: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *NOON.get_or_init(Instant::now)
+    }
+
+    fn terms() -> Terms {
+        Terms { restart: RestartPolicy::default(), grace: Duration::from_secs(3) }
+    }
+
+    fn hopeless() -> LaunchFailure {
+        LaunchFailure { reason: "no such file".into(), permanent: true }
     }
 }

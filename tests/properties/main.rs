@@ -3,3 +3,4 @@
 mod any;
 mod cluster_file;
 mod plan;
+mod supervisor;

@@ -1,22 +1,20 @@
 //! Two ends of a link over loopback, and what hostile, broken and slow peers do to it: nothing.
 
-use std::net::SocketAddr;
-use std::pin::Pin;
+mod ends;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Context, Handler, ResponseFuture};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use ends::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use watchpost::bridge::greeting::{Control, Greeting, Heartbeat, MAGIC, NotUnderstood};
+use tokio::sync::{Semaphore, oneshot};
+use watchpost::bridge::greeting::{Control, Greeting, Heartbeat, NotUnderstood};
 use watchpost::bridge::*;
-use watchpost::message::agent::{AgentRefused, NewsReceived, NotifyLog, ToAgent, ToController};
-use watchpost::message::frame::{FrameError, MAX_FRAME, Wire, append, split};
-use watchpost::model::{InstanceName, Timestamp};
+use watchpost::message::agent::{AgentRefused, ToAgent, ToController};
+use watchpost::message::frame::{MAX_FRAME, Wire, append};
 
 #[actix_rt::test]
 async fn messages_go_both_ways_in_order() {
@@ -157,7 +155,7 @@ async fn an_idle_link_wakes_no_more_often_than_heartbeats_explain() {
     let (near, far) = tokio::io::duplex(4096);
     let polls = Rc::new(AtomicUsize::new(0));
     let stream = Box::new(Counting { stream: near, polls: Rc::clone(&polls) });
-    let settings = LinkSettings { heartbeat: Duration::from_millis(20), ..control() };
+    let settings = LinkSettings { heartbeat: Duration::from_millis(40), ..control() };
     Bridge::carry(connection(stream), Rc::new(settings), ear.owner());
     let mut peer = Raw(far);
     peer.greet(Greeting::of(&sensor())).await;
@@ -215,6 +213,18 @@ async fn an_owner_that_awaits_its_mail_is_held_to_the_pace_of_the_peer() {
     };
     let (results, ()) = within(futures_util::future::join(results, drained)).await;
     assert!(results.into_iter().all(|result| result.is_ok()));
+}
+
+#[actix_rt::test]
+async fn a_peer_that_never_stops_sending_is_still_written_to_and_left_in_time() {
+    let mut ear = Ear::<ToController, ToAgent>::open();
+    let (stream, written) = Babbling::new(Greeting::of(&sensor()), Heartbeat {});
+    Bridge::carry(connection(Box::new(stream)), Rc::new(control()), ear.owner());
+    let up = ear.up().await;
+    up.out.do_send(Mail { link: up.link, messages: vec![news(1)] });
+    up.end.do_send(EndLink { link: up.link, reason: "enough".into() });
+    assert_eq!(ear.down().await, "enough");
+    assert!(written.borrow().ends_with(&framed(&news(1))));
 }
 
 #[actix_rt::test]
@@ -366,286 +376,4 @@ async fn a_panic_in_the_bridge_actor_still_tells_that_the_link_is_down() {
     assert!(ear.down().await.contains("panic"));
     within(peer.0.read_to_end(&mut Vec::new())).await.unwrap();
     ear.hears_nothing();
-}
-
-/// A message that cannot be encoded without a panic.
-struct Explosive;
-
-impl Wire for Explosive {
-    fn append_to(&self, _: &mut Vec<u8>) -> Result<(), FrameError> {
-        panic!("an explosive message");
-    }
-    fn decode(kind: u16, _: &[u8]) -> Result<Self, FrameError> {
-        Err(FrameError::UnknownKind { kind })
-    }
-    fn name(&self) -> &'static str {
-        "explosive"
-    }
-}
-
-/// What an owner hears.
-enum Heard<In: Wire, Out: Wire> {
-    Up(LinkUp<Out>),
-    Mail(Mail<In>),
-    Down(LinkDown),
-}
-
-/// An owner that repeats what it hears to a test; its mail waits at a gate, if it has one.
-struct Repeat<In: Wire, Out: Wire> {
-    to: mpsc::UnboundedSender<Heard<In, Out>>,
-    gate: Option<Arc<Semaphore>>,
-}
-
-impl<In: Wire, Out: Wire> Actor for Repeat<In, Out> {
-    type Context = Context<Self>;
-}
-
-impl<In: Wire, Out: Wire> Handler<LinkUp<Out>> for Repeat<In, Out> {
-    type Result = ();
-    fn handle(&mut self, up: LinkUp<Out>, _: &mut Context<Self>) {
-        let _ = self.to.send(Heard::Up(up));
-    }
-}
-
-impl<In: Wire, Out: Wire> Handler<Mail<In>> for Repeat<In, Out> {
-    type Result = ResponseFuture<()>;
-    fn handle(&mut self, mail: Mail<In>, _: &mut Context<Self>) -> ResponseFuture<()> {
-        let _ = self.to.send(Heard::Mail(mail));
-        let gate = self.gate.clone();
-        Box::pin(async move {
-            if let Some(gate) = gate {
-                gate.acquire().await.unwrap().forget();
-            }
-        })
-    }
-}
-
-impl<In: Wire, Out: Wire> Handler<LinkDown> for Repeat<In, Out> {
-    type Result = ();
-    fn handle(&mut self, down: LinkDown, _: &mut Context<Self>) {
-        let _ = self.to.send(Heard::Down(down));
-    }
-}
-
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-struct Stop;
-
-impl<In: Wire, Out: Wire> Handler<Stop> for Repeat<In, Out> {
-    type Result = ();
-    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
-        actix::ActorContext::stop(ctx);
-    }
-}
-
-/// The test's end of an owner.
-struct Ear<In: Wire, Out: Wire> {
-    heard: mpsc::UnboundedReceiver<Heard<In, Out>>,
-    addr: actix::Addr<Repeat<In, Out>>,
-}
-
-impl<In: Wire, Out: Wire> Ear<In, Out> {
-    fn open() -> Self {
-        Self::new(None)
-    }
-
-    fn behind(gate: Arc<Semaphore>) -> Self {
-        Self::new(Some(gate))
-    }
-
-    fn new(gate: Option<Arc<Semaphore>>) -> Self {
-        let (to, heard) = mpsc::unbounded_channel();
-        Self { heard, addr: Repeat { to, gate }.start() }
-    }
-
-    fn owner(&self) -> Owner<In, Out> {
-        let addr = &self.addr;
-        Owner { up: addr.clone().recipient(), mail: addr.clone().recipient(), down: addr.clone().recipient() }
-    }
-
-    async fn up(&mut self) -> LinkUp<Out> {
-        match within(self.heard.recv()).await {
-            Some(Heard::Up(up)) => up,
-            Some(Heard::Mail(_)) => panic!("mail instead of a link"),
-            Some(Heard::Down(down)) => panic!("{down:?} instead of a link"),
-            None => panic!("the owner is gone"),
-        }
-    }
-
-    async fn messages(&mut self, count: usize) -> Vec<In> {
-        let mut messages = Vec::new();
-        while messages.len() < count {
-            match within(self.heard.recv()).await {
-                Some(Heard::Mail(mail)) => messages.extend(mail.messages),
-                Some(Heard::Down(down)) => panic!("{down:?} after {} messages", messages.len()),
-                Some(Heard::Up(_)) | None => panic!("no mail after {} messages", messages.len()),
-            }
-        }
-        messages
-    }
-
-    async fn down(&mut self) -> String {
-        match within(self.heard.recv()).await {
-            Some(Heard::Down(down)) => down.reason,
-            Some(Heard::Up(_) | Heard::Mail(_)) | None => panic!("anything but the end"),
-        }
-    }
-
-    fn hears_nothing(&mut self) {
-        assert!(self.heard.try_recv().is_err(), "the owner heard something");
-    }
-
-    fn hears_at_most_one_batch(&mut self) {
-        assert!(self.heard.len() <= 1, "{} batches at once", self.heard.len());
-    }
-}
-
-/// A controller's listener with its owner.
-struct Listening {
-    ear: Ear<ToController, ToAgent>,
-    addr: SocketAddr,
-    _listener: Listener,
-}
-
-impl Listening {
-    fn with(settings: LinkSettings) -> Self {
-        Self::over(Ear::open(), settings)
-    }
-
-    fn over(ear: Ear<ToController, ToAgent>, settings: LinkSettings) -> Self {
-        let (socket, addr) = socket();
-        let _listener = listen(socket, settings, ear.owner()).unwrap();
-        Self { ear, addr, _listener }
-    }
-}
-
-/// A peer made by hand.
-struct Raw<S>(S);
-
-impl Raw<TcpStream> {
-    async fn connect(addr: SocketAddr) -> Self {
-        Self(within(TcpStream::connect(addr)).await.unwrap())
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
-    /// Sends a greeting and reads that of the other end.
-    async fn greet(&mut self, greeting: Greeting) {
-        self.0.write_all(&[MAGIC.to_vec(), framed(&Control::from(greeting))].concat()).await.unwrap();
-        let mut magic = [0; 4];
-        within(self.0.read_exact(&mut magic)).await.unwrap();
-        assert_eq!(magic, MAGIC);
-        assert!(matches!(self.frame().await, Control::Greeting(_)));
-    }
-
-    async fn any_frame(&mut self) -> (u16, Vec<u8>) {
-        let mut bytes = vec![0; 4];
-        within(self.0.read_exact(&mut bytes)).await.unwrap();
-        bytes.resize(4 + u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize, 0);
-        within(self.0.read_exact(&mut bytes[4..])).await.unwrap();
-        let frame = split(&bytes, MAX_FRAME).unwrap().unwrap();
-        (frame.kind, frame.body.to_vec())
-    }
-
-    async fn frame(&mut self) -> Control {
-        let (kind, body) = self.any_frame().await;
-        Control::decode(kind, &body).unwrap()
-    }
-
-    /// Reads to the end; the last frame must be a refusal, whose reason comes back.
-    async fn refused(&mut self) -> String {
-        let mut bytes = Vec::new();
-        within(self.0.read_to_end(&mut bytes)).await.unwrap();
-        let mut rest = bytes.strip_prefix(&MAGIC).unwrap_or(&bytes);
-        let mut last = None;
-        while let Some(frame) = split(rest, MAX_FRAME).unwrap() {
-            last = Some(Control::decode(frame.kind, frame.body).unwrap());
-            rest = &rest[frame.size..];
-        }
-        let Some(Control::Refused(refused)) = last else { panic!("{last:?} instead of a refusal") };
-        refused.reason
-    }
-}
-
-/// A stream that counts how often it is read from.
-struct Counting<S> {
-    stream: S,
-    polls: Rc<AtomicUsize>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counting<S> {
-    fn poll_read(mut self: Pin<&mut Self>, task: &mut Task<'_>, room: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        self.polls.fetch_add(1, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_read(task, room)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counting<S> {
-    fn poll_write(mut self: Pin<&mut Self>, task: &mut Task<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(task, bytes)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(task)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(task)
-    }
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
-}
-
-fn control() -> LinkSettings {
-    LinkSettings::new(LinkRole::Controller, "control", "lab")
-}
-
-fn sensor() -> LinkSettings {
-    LinkSettings::new(LinkRole::Agent, "sensor-1", "lab")
-}
-
-fn socket() -> (std::net::TcpListener, SocketAddr) {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = socket.local_addr().unwrap();
-    (socket, addr)
-}
-
-fn connection(stream: Box<dyn Stream>) -> Connection {
-    Connection { stream, host: [127, 0, 0, 1].into(), dialled: None, expect: None, ended: None }
-}
-
-/// A listening controller and a dialling agent; the handles keep them going.
-async fn pair(
-    control: LinkSettings,
-    sensor: LinkSettings,
-) -> (Ear<ToController, ToAgent>, Ear<ToAgent, ToController>, (Listener, Dialer)) {
-    let (controller, agent) = (Ear::open(), Ear::open());
-    let (socket, addr) = socket();
-    let listener = listen(socket, control, controller.owner()).unwrap();
-    let dialer = dial(addr, None, sensor, agent.owner());
-    (controller, agent, (listener, dialer))
-}
-
-/// A listener with one peer made by hand that has greeted.
-async fn greeted(settings: LinkSettings) -> (Listening, Raw<TcpStream>, LinkUp<ToAgent>) {
-    let mut end = Listening::with(settings);
-    let mut peer = Raw::connect(end.addr).await;
-    peer.greet(Greeting::of(&sensor())).await;
-    let up = end.ear.up().await;
-    (end, peer, up)
-}
-
-fn framed(message: &impl Wire) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    message.append_to(&mut bytes).unwrap();
-    bytes
-}
-
-fn news(seq: u64) -> ToAgent {
-    NewsReceived { epoch: 1, seq }.into()
-}
-
-fn log(seq: u64, msg: &str) -> ToController {
-    let instance = InstanceName::new("sensor-1").unwrap();
-    NotifyLog { seq, time: Timestamp(0), instance, node: None, msg: msg.into() }.into()
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub use client::{Client, changes, check_log, node, path, pids, states};
+pub use client::{Answer, Client, changes, check_log, node, path, pids, states};
 pub use daemon::Daemon;
 pub use fleet::{Fleet, Lab};
 pub use reserved::Reserved;
@@ -59,6 +59,11 @@ impl Scene {
             // Apart from 127.0.0.1, where others listen.
             address: Ipv4Addr::new(127, 1 + high % 254, low, number),
         }
+    }
+
+    /// Names the cluster of all daemons here.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
     }
 
     /// Port 0 of this scene's own address.

@@ -6,5 +6,7 @@ mod common;
 mod bad_nodes;
 mod deploy;
 mod fleet;
+mod hostile;
 mod lab;
 mod orders;
+mod refusals;

@@ -1,0 +1,141 @@
+//! What cannot be used is refused before anything is touched: what is wrong, where, and what to do about it.
+
+use std::net::TcpListener;
+
+use crate::common::{Answer, Lab, Scene, sleeper};
+
+#[test]
+fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
+    let scene = Scene::new();
+    let text = "clustr = 'x'\nlog = 5\n[link]\nheartbeat = 'soon'\n[agent]\nlisten = '10.0.0.1:2151'\n";
+    let file = scene.write("wrong.toml", text).display().to_string();
+    for verb in ["lab", "controller", "agent"] {
+        let answer = refused(&scene, &[verb, "--config", &file]);
+        assert_eq!((answer.code, &*answer.stdout), (2, ""));
+        for complaint in [
+            format!("{file}:1: clustr: is not a setting: did you mean `cluster`?"),
+            format!("{file}:2: log: `5` does not fit"),
+            format!("{file}:4: link.heartbeat: `soon` does not fit: write a time"),
+            format!("{file}:6: agent.listen: 10.0.0.1:2151 is not on this machine"),
+        ] {
+            assert!(answer.stderr.contains(&complaint), "{complaint}\n{}", answer.stderr);
+        }
+        assert!(!scene.path("state").exists(), "nothing is touched");
+    }
+    let answer = refused(&scene, &["lab", "--config", "/nonexistent"]);
+    assert!(answer.code == 2 && answer.stderr.contains("because: No such file or directory"), "{answer:?}");
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_cluster_file_is_said_at_once_and_nothing_is_touched() {
+    let lab = Lab::start(Some(&sleeper("one", "")));
+    let before = lab.client.wait_for_all("RUNNING");
+    let text = "[one]\nrole = none\ncomand = true\n[two]\nrole = wroker\n[three]\nrole = none\nport = 99999\n";
+    let file = lab.scene.write("wrong.cfg", text);
+    let name = file.display().to_string();
+    let answers = [
+        lab.scene.watchpost(&["check", &name]).output().map(Answer::of).unwrap(),
+        refused(&lab.scene, &["lab", &name]),
+        lab.client.run(&["deploy", &name]),
+    ];
+    for answer in answers {
+        assert_eq!((answer.code, &*answer.stdout), (2, ""), "{answer:?}");
+        for complaint in [
+            format!("{name}:3: [one] comand: is not a key of a node: did you mean `command`?"),
+            format!("{name}:5: [two] role: `wroker` is not a role: did you mean `worker`?"),
+            format!("{name}:8: [three] port: `99999` is not a port"),
+        ] {
+            assert!(answer.stderr.contains(&complaint), "{complaint}\n{}", answer.stderr);
+        }
+    }
+    assert!(!lab.scene.path("state").exists());
+    let after = lab.client.status();
+    assert_eq!((after.nodes, after.configuration, after.seq), (before.nodes, before.configuration, before.seq));
+
+    let missing = lab.client.run(&["deploy", "/nonexistent"]);
+    assert!(missing.code == 2 && missing.stderr.contains("No such file"), "{missing:?}");
+}
+
+#[test]
+fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
+    let lab = Lab::start(Some(&sleeper("one", "")));
+    let before = lab.client.wait_for_all("RUNNING");
+    let both = sleeper("one", "port = 5000") + &sleeper("two", "port = 5000\nready_within = 1ms");
+    let answer = lab.client.run(&["deploy", lab.scene.write("wrong.cfg", &both).to_str().unwrap()]);
+    assert_eq!(answer.code, 2);
+    assert!(answer.stderr.contains("using port 5000/tcp"), "{answer:?}");
+    assert!(answer.stderr.contains("node 'two' cannot be ready in time"), "{answer:?}");
+    assert_eq!(lab.client.status().nodes, before.nodes);
+}
+
+#[test]
+fn a_port_in_use_is_named_with_who_wants_it() {
+    let scene = Scene::new();
+    let taken = TcpListener::bind(scene.any_port()).unwrap();
+    let (taken, free) = (taken.local_addr().unwrap().to_string(), scene.any_port());
+    let _keep = TcpListener::bind(scene.any_port());
+    for (args, who) in [
+        (&["lab", "--http", &taken][..], "for clients"),
+        (&["controller", "--listen", &free, "--http", &taken], "for clients"),
+        (&["controller", "--http", &free, "--listen", &taken], "for agents"),
+        (&["agent", "--listen", &taken], "for a controller"),
+    ] {
+        let answer = refused(&scene, args);
+        let want = format!("error: cannot listen {who} on {taken}: Address already in use");
+        assert!(answer.code == 1 && answer.stderr.starts_with(&want), "{answer:?}");
+        assert_eq!(answer.stderr.lines().count(), 1, "{}", answer.stderr);
+    }
+}
+
+#[test]
+fn an_address_beyond_this_machine_is_refused_with_the_reason() {
+    let scene = Scene::new();
+    let free = scene.any_port();
+    for (args, address) in [
+        (&["lab", "--http", "0.0.0.0:0"][..], "0.0.0.0:0"),
+        (&["controller", "--listen", &free, "--http", "0.0.0.0:0"], "0.0.0.0:0"),
+        (&["controller", "--http", &free, "--listen", "[::]:0"], "[::]:0"),
+        (&["agent", "--listen", "10.0.0.1:2151"], "10.0.0.1:2151"),
+        (&["agent", "--connect", "10.0.0.1:2150"], "10.0.0.1:2150"),
+    ] {
+        let answer = refused(&scene, args);
+        let want =
+            format!("error: {address} is not on this machine, and plain TCP stays on it until mutual TLS exists");
+        assert!(answer.code == 2 && answer.stderr.starts_with(&want), "{args:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_said_at_start() {
+    let scene = Scene::new();
+    let file = scene.write("file", "");
+    let free = scene.any_port();
+    for verb in [&["lab", "--http", &free][..], &["controller", "--listen", &free, "--http", &free], &["agent"]] {
+        for (directory, want, why) in [
+            (file.to_str().unwrap(), "cannot make the state directory", "because: File exists"),
+            // Not even root can make a file there.
+            ("/proc/self", "cannot write /proc/self/lock", "because: "),
+        ] {
+            let answer = Answer::of(scene.watchpost(&[verb, &["--state-dir", directory]].concat()).output().unwrap());
+            assert_eq!((answer.code, &*answer.stdout), (1, ""), "{answer:?}");
+            assert!(answer.stderr.contains(want) && answer.stderr.contains(why), "{answer:?}");
+        }
+        // A disk that takes not one byte.
+        let full = "ulimit -f 0; trap '' XFSZ; exec \"$0\" \"$@\"";
+        let program = env!("CARGO_BIN_EXE_watchpost");
+        let state = scene.path("full");
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", full, program]).args(verb).arg("--state-dir").arg(&state);
+        let answer = Answer::of(command.env_clear().output().unwrap());
+        assert_eq!((answer.code, &*answer.stdout), (1, ""), "{answer:?}");
+        assert!(answer.stderr.contains(&format!("cannot write {}", state.display())), "{answer:?}");
+        assert!(answer.stderr.contains("because: File too large"), "{answer:?}");
+    }
+}
+
+/// Runs a daemon that is expected to end by itself.
+fn refused(scene: &Scene, args: &[&str]) -> Answer {
+    let state = scene.path("state");
+    let mut command = scene.watchpost(args);
+    Answer::of(command.arg("--state-dir").arg(state).output().unwrap())
+}

@@ -336,10 +336,10 @@ impl State {
         entry.goal = Goal::Run;
         let runs = entry.status.state == NodeState::Running;
         match entry.place.step {
-            // It was never told to stop, but has to be for a new definition.
-            Step::StopQueued { .. } if entry.next.is_some() => self.set_step(name, Step::StopQueued { then: true }),
-            Step::Idle | Step::StopQueued { .. } if runs => self.settle_up(name, Ok(())),
-            Step::Idle | Step::StopQueued { .. } => self.set_step(name, Step::StartQueued),
+            // It comes up again by itself, and whoever asked for it to go down first waits for that.
+            Step::StopQueued { then: true } => {}
+            Step::Idle | Step::StopQueued { then: false } if runs => self.settle_up(name, Ok(())),
+            Step::Idle | Step::StopQueued { then: false } => self.set_step(name, Step::StartQueued),
             Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: true, holds }),
             Step::StartQueued | Step::Starting => {}
         }
@@ -627,3 +627,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

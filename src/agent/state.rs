@@ -340,7 +340,7 @@ impl State {
             Step::StopQueued { then: true } => {}
             Step::Idle | Step::StopQueued { then: false } if runs => self.settle_up(name, Ok(())),
             Step::Idle | Step::StopQueued { then: false } => self.set_step(name, Step::StartQueued),
-            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: true, holds }),
+            Step::Stopping { .. } => self.redirect(name, true),
             Step::StartQueued | Step::Starting => {}
         }
         self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
@@ -351,7 +351,7 @@ impl State {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         entry.goal = Goal::Run;
         match entry.place.step {
-            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: true, holds }),
+            Step::Stopping { .. } => self.redirect(name, true),
             _ => self.set_step(name, Step::StopQueued { then: true }),
         }
         self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
@@ -363,9 +363,30 @@ impl State {
         self.jobs.settle(name, Wish::Up, Err("somebody asked meanwhile for it to stop"), None);
         // Also where it is STOPPED: a launch may be out, and only its supervisor knows.
         match entry.place.step {
-            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: false, holds }),
+            Step::Stopping { .. } => self.redirect(name, false),
             _ => self.set_step(name, Step::StopQueued { then: false }),
         }
+    }
+
+    /// What is to become of a node on its way down changes; the time that it has does not.
+    fn redirect(&mut self, name: &NodeName, then: bool) {
+        let Some(entry) = self.nodes.get(name) else { return };
+        let (holds, alarm) = (matches!(entry.place.step, Step::Stopping { holds: true, .. }), entry.place.alarm());
+        self.set_step_until(name, Step::Stopping { then, holds }, alarm);
+        if alarm.is_none() {
+            // Its time was up before: whoever asks now is told at once, and not left waiting for its end.
+            self.settle_stuck(name);
+        }
+    }
+
+    /// Whoever waits for a node that does not end waits in vain.
+    fn settle_stuck(&mut self, name: &NodeName) -> String {
+        let pid = self.nodes.get(name).and_then(|entry| entry.status.pid);
+        let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        let error = format!("did not end, not even by SIGKILL{pid}");
+        self.jobs.settle(name, Wish::Down, Err(&error), None);
+        self.jobs.settle(name, Wish::Up, Err(&error), None);
+        error
     }
 
     /// The node is down and is to run: under its new definition, if it has one.
@@ -405,11 +426,6 @@ impl State {
 
     fn set_step(&mut self, name: &NodeName, step: Step) {
         self.set_step_until(name, step, None);
-    }
-
-    fn keep_alarm(&mut self, name: &NodeName, step: Step) {
-        let alarm = self.nodes.get(name).and_then(|entry| entry.place.alarm());
-        self.set_step_until(name, step, alarm);
     }
 
     fn set_step_until(&mut self, name: &NodeName, step: Step, alarm: Option<Instant>) {
@@ -477,11 +493,8 @@ impl State {
                     self.set_step_until(&name, Step::Stopping { then, holds: false }, Some(now.mono + left));
                 }
                 step @ Step::Stopping { holds: false, .. } => {
-                    let pid = entry.status.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-                    let error = format!("did not end, not even by SIGKILL{pid}");
                     self.set_step(&name, step);
-                    self.jobs.settle(&name, Wish::Down, Err(&error), None);
-                    self.jobs.settle(&name, Wish::Up, Err(&error), None);
+                    let error = self.settle_stuck(&name);
                     self.notify_error(Some(name), error, now.wall);
                 }
                 step @ (Step::Idle | Step::StopQueued { .. } | Step::StartQueued) => self.set_step(&name, step),

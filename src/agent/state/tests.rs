@@ -17,6 +17,22 @@ fn a_start_does_not_cancel_a_restart_that_waits_for_its_turn() {
     assert_eq!(agent.answered(), ["start", "restart"]);
 }
 
+#[test]
+fn orders_about_a_node_that_nothing_ends_are_answered_at_once() {
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    agent.order(StopRequest { reqid: id("first"), nodes: BTreeSet::new() });
+    agent.pass(60 * SECOND);
+    let stuck = "worker: did not end, not even by SIGKILL (pid 70)".to_owned();
+    assert_eq!(agent.answers(), [("first".to_owned(), vec![stuck.clone()])]);
+    agent.order(StopRequest { reqid: id("stop"), nodes: BTreeSet::new() });
+    agent.order(RestartRequest { reqid: id("restart"), nodes: BTreeSet::new() });
+    agent.order(StartRequest { reqid: id("start"), nodes: BTreeSet::new() });
+    let answers = ["stop", "restart", "start"].map(|reqid| (reqid.to_owned(), vec![stuck.clone()]));
+    assert_eq!(agent.answers(), answers);
+    agent.obey_all();
+    assert_eq!(agent.take_told(), ["stop worker", "start worker"], "once it is gone, it does what was asked last");
+}
+
 /// An agent whose supervisors are this test.
 struct Agent {
     state: State,

@@ -146,7 +146,7 @@ impl State {
             Event::LinkDown => self.link_down(),
             Event::StopAll => {
                 self.stopping_all = true;
-                self.each(|me, name| me.want_down(name, Goal::Rest));
+                self.each(|me, name| me.want_to_rest(name));
             }
             Event::Hurry => fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(Entry::hurry)),
             Event::Tick => self.tick(now),
@@ -226,7 +226,7 @@ impl State {
             }
             ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Stop, reqid, nodes, Wish::Down);
-                named.iter().for_each(|name| self.want_down(name, Goal::Rest));
+                named.iter().for_each(|name| self.want_to_rest(name));
             }
             ToAgent::RestartRequest(RestartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Restart, reqid, nodes, Wish::Up);
@@ -289,9 +289,10 @@ impl State {
 
     /// Opens an order about our nodes among `nodes`, or about all of ours if that is empty.
     fn open_for(&mut self, kind: Kind, reqid: RequestId, nodes: BTreeSet<NodeName>, wish: Wish) -> Vec<NodeName> {
-        let is_meant = |(name, entry): &(&NodeName, &Entry)| {
-            entry.goal != Goal::Leave && (nodes.is_empty() || nodes.contains(*name))
-        };
+        // What leaves is nobody's to start. But it runs until it is gone: whoever stops it waits for that.
+        let is_ours = |entry: &Entry| entry.goal != Goal::Leave || wish == Wish::Down;
+        let is_meant =
+            |(name, entry): &(&NodeName, &Entry)| is_ours(entry) && (nodes.is_empty() || nodes.contains(*name));
         let named: Vec<_> = self.nodes.iter().filter(is_meant).map(|(name, _)| name.clone()).collect();
         self.jobs.open(kind, reqid, named.iter().map(|name| (name.clone(), wish)));
         named
@@ -366,6 +367,12 @@ impl State {
             Step::Stopping { .. } => self.redirect(name, false),
             _ => self.set_step(name, Step::StopQueued { then: false }),
         }
+    }
+
+    /// Down, and in the configuration if it is in it now.
+    fn want_to_rest(&mut self, name: &NodeName) {
+        let leaves = self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave);
+        self.want_down(name, if leaves { Goal::Leave } else { Goal::Rest });
     }
 
     /// What is to become of a node on its way down changes; the time that it has does not.

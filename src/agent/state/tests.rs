@@ -33,6 +33,17 @@ fn orders_about_a_node_that_nothing_ends_are_answered_at_once() {
     assert_eq!(agent.take_told(), ["stop worker", "start worker"], "once it is gone, it does what was asked last");
 }
 
+#[test]
+fn a_stop_waits_for_a_node_that_is_leaving_already() {
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    agent.order(AgentStandbyRequest { reqid: id("standby") });
+    agent.order(StopRequest { reqid: id("stop"), nodes: BTreeSet::from([node_name("worker")]) });
+    assert_eq!(agent.answered(), [] as [&str; 0], "it still runs, and may not be started elsewhere");
+    agent.obey_all();
+    assert_eq!(agent.answered(), ["standby", "stop"]);
+    assert_eq!(agent.state.statuses(), []);
+}
+
 /// An agent whose supervisors are this test.
 struct Agent {
     state: State,

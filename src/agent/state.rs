@@ -205,6 +205,9 @@ impl State {
     // --- what the controller asks ---
 
     fn obey(&mut self, order: ToAgent, now: Now, fx: &mut Vec<Effect>) {
+        if let Some(refusal) = self.refusal(&order) {
+            return self.answer(refusal);
+        }
         match order {
             ToAgent::AgentWelcomeRequest(AgentWelcomeRequest { reqid }) => {
                 let outcome = Outcome::instance_done(&self.instance);
@@ -244,6 +247,26 @@ impl State {
                 self.outbox.received(if epoch == self.epoch { seq } else { 0 });
             }
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
+        }
+    }
+
+    /// While everything is being stopped, nothing is started.
+    fn refusal(&self, order: &ToAgent) -> Option<ToController> {
+        if !self.stopping_all {
+            return None;
+        }
+        let outcomes = vec![Outcome::instance_failed(&self.instance, "its agent is stopping all nodes")];
+        match order {
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
+                Some(SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::StartRequest(StartRequest { reqid, .. }) => {
+                Some(StartResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::RestartRequest(RestartRequest { reqid, .. }) => {
+                Some(RestartResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            _ => None,
         }
     }
 

@@ -44,6 +44,22 @@ fn a_stop_waits_for_a_node_that_is_leaving_already() {
     assert_eq!(agent.state.statuses(), []);
 }
 
+#[test]
+fn nothing_is_started_while_everything_is_being_stopped() {
+    let nodes = [("worker", Role::Worker)];
+    let mut agent = Agent::running(&nodes);
+    agent.step(Event::StopAll);
+    agent.order(StartRequest { reqid: id("start"), nodes: BTreeSet::new() });
+    agent.order(RestartRequest { reqid: id("restart"), nodes: BTreeSet::new() });
+    agent.order(SetConfigurationRequest { reqid: id("deploy"), configuration: configuration("c2", &nodes) });
+    let refused = vec!["instance: its agent is stopping all nodes".to_owned()];
+    let answers = ["start", "restart", "deploy"].map(|reqid| (reqid.to_owned(), refused.clone()));
+    assert_eq!(agent.answers(), answers);
+    agent.obey_all();
+    assert_eq!(agent.take_told(), ["stop worker"]);
+    assert!(agent.all_stopped);
+}
+
 /// An agent whose supervisors are this test.
 struct Agent {
     state: State,

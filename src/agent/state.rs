@@ -40,6 +40,8 @@ pub struct State {
     answers: Vec<ToController>,
     linked: bool,
     stopping_all: bool,
+    /// Nobody waits for a grace any more until all is stopped.
+    hurried: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +131,7 @@ impl State {
             answers: Vec::new(),
             linked: false,
             stopping_all: false,
+            hurried: false,
         }
     }
 
@@ -148,14 +151,17 @@ impl State {
                 self.stopping_all = true;
                 self.each(|me, name| me.want_to_rest(name));
             }
-            Event::Hurry => fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(Entry::hurry)),
+            Event::Hurry => {
+                self.hurried = self.stopping_all;
+                fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(Entry::hurry));
+            }
             Event::Tick => self.tick(now),
         }
         self.advance(now, &mut effects);
         let done = self.jobs.take_done();
         done.into_iter().for_each(|answer| self.answer(answer));
         if self.stopping_all && self.nodes.values().all(Entry::is_at_rest) {
-            self.stopping_all = false;
+            (self.stopping_all, self.hurried) = (false, false);
             effects.push(Effect::AllStopped);
         }
         effects
@@ -496,6 +502,7 @@ impl State {
         if let Some(entry) = self.nodes.get_mut(name) {
             entry.ticket = self.next_ticket;
             fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket }));
+            fx.extend(self.hurried.then(|| entry.hurry()));
         }
     }
 

@@ -60,6 +60,15 @@ fn nothing_is_started_while_everything_is_being_stopped() {
     assert!(agent.all_stopped);
 }
 
+#[test]
+fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
+    let mut agent = Agent::running(&[("manager", Role::Manager), ("worker", Role::Worker)]);
+    agent.step(Event::StopAll);
+    agent.step(Event::Hurry);
+    agent.obey_all();
+    assert_eq!(agent.take_told(), ["stop worker", "hurry worker", "stop manager", "hurry manager"]);
+}
+
 /// An agent whose supervisors are this test.
 struct Agent {
     state: State,

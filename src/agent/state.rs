@@ -82,12 +82,8 @@ pub enum Event {
         state: NodeState,
         pid: Option<u32>,
     },
-    /// Found on disk at start; running if it has a pid.
-    Found {
-        node: Arc<Node>,
-        pid: Option<u32>,
-        wanted: bool,
-    },
+    /// Everything that was found on disk at start.
+    Found(Vec<FoundNode>),
     LinkUp,
     LinkDown,
     /// Stop everything; [`Effect::AllStopped`] tells when it is done.
@@ -96,6 +92,16 @@ pub enum Event {
     Hurry,
     /// The time of [`State::next_alarm`] has come.
     Tick,
+}
+
+/// A node that an earlier agent had.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundNode {
+    pub node: Arc<Node>,
+    /// Set if it runs.
+    pub pid: Option<u32>,
+    /// Whether it was to run.
+    pub wanted: bool,
 }
 
 /// What is to be done.
@@ -144,7 +150,8 @@ impl State {
             Event::Report(report) => self.report(report, now, fx),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
-            Event::Found { node, pid, wanted } => self.found(node, pid, wanted, now.wall, fx),
+            // All at once, so that the order of roles is kept among them.
+            Event::Found(nodes) => nodes.into_iter().for_each(|node| self.found(node, now.wall, fx)),
             Event::LinkUp => self.link_up(),
             Event::LinkDown => self.link_down(),
             Event::StopAll => {
@@ -351,7 +358,8 @@ impl State {
         self.nodes.insert(name, Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 });
     }
 
-    fn found(&mut self, node: Arc<Node>, pid: Option<u32>, wanted: bool, wall: Timestamp, fx: &mut Vec<Effect>) {
+    fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let FoundNode { node, pid, wanted } = found;
         let name = node.name.clone();
         let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
         self.take_in(node, state, pid, wall, fx);

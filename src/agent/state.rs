@@ -285,6 +285,9 @@ impl State {
 
     fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let SetConfigurationRequest { reqid, configuration } = request;
+        if self.jobs.is_open(&reqid) {
+            return; // asked again over a new link: its one answer is still to come
+        }
         if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
             let outcome = match *present == configuration {
                 true => Outcome::instance_done(&self.instance),

@@ -80,6 +80,24 @@ fn what_is_found_at_start_keeps_the_order_of_roles() {
     assert_eq!(agent.take_told(), ["start a-worker"]);
 }
 
+#[test]
+fn a_configuration_asked_for_again_is_answered_when_it_is_done() {
+    let mut agent = Agent::new();
+    let request = SetConfigurationRequest {
+        reqid: id("deploy"),
+        configuration: configuration("c1", &[("worker", Role::Worker)]),
+    };
+    agent.order(request.clone());
+    agent.step(Event::LinkDown);
+    agent.step(Event::LinkUp);
+    agent.order(request.clone());
+    assert_eq!(agent.answered(), [] as [&str; 0], "the worker is not up yet");
+    agent.obey_all();
+    assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["worker: done".to_owned()])]);
+    agent.order(request);
+    assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["instance: done".to_owned()])], "it is in force");
+}
+
 /// An agent whose supervisors are this test.
 struct Agent {
     state: State,

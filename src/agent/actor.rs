@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::Bounds;
-use super::state::{Effect, Event, State};
+use super::state::{Effect, Event, FoundNode, State};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::launch::Site;
 use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
@@ -92,14 +92,15 @@ impl Agent {
         let register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
-        let mut adoptable = BTreeMap::new();
+        let (mut adoptable, mut nodes) = (BTreeMap::new(), Vec::new());
         for record in records.into_iter().filter(|record| record.node.instance == instance) {
             let process = running(&record);
             found.extend(tell_of_death(&record, process.as_ref()));
             let pid = process.as_ref().map(Process::pid);
             adoptable.insert(record.node.name.clone(), (record.life, process));
-            found.push(Event::Found { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
+            nodes.push(FoundNode { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
         }
+        found.push(Event::Found(nodes));
         let agent = Self {
             state: State::new(instance, epoch, bounds),
             workshop: Workshop::open(Arc::new(site), register)?,

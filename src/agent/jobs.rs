@@ -50,6 +50,11 @@ impl Jobs {
         self.open.push(Job { kind, reqid, waits: waits.into_iter().collect(), outcomes: BTreeMap::new() });
     }
 
+    /// Whether that order still waits for a node.
+    pub fn is_open(&self, reqid: &RequestId) -> bool {
+        self.open.iter().any(|job| job.reqid == *reqid)
+    }
+
     /// A node came to `wish`, or cannot: every order that waits for it has its outcome.
     pub fn settle(&mut self, node: &NodeName, wish: Wish, result: Result<(), &str>, output: Option<&Output>) {
         for job in self.open.iter_mut().filter(|job| job.waits.get(node) == Some(&wish)) {

@@ -40,6 +40,8 @@ pub struct State {
     answers: Vec<ToController>,
     linked: bool,
     stopping_all: bool,
+    /// Nobody waits for a grace any more until all is stopped.
+    hurried: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -80,12 +82,8 @@ pub enum Event {
         state: NodeState,
         pid: Option<u32>,
     },
-    /// Found on disk at start; running if it has a pid.
-    Found {
-        node: Arc<Node>,
-        pid: Option<u32>,
-        wanted: bool,
-    },
+    /// Everything that was found on disk at start.
+    Found(Vec<FoundNode>),
     LinkUp,
     LinkDown,
     /// Stop everything; [`Effect::AllStopped`] tells when it is done.
@@ -94,6 +92,16 @@ pub enum Event {
     Hurry,
     /// The time of [`State::next_alarm`] has come.
     Tick,
+}
+
+/// A node that an earlier agent had.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundNode {
+    pub node: Arc<Node>,
+    /// Set if it runs.
+    pub pid: Option<u32>,
+    /// Whether it was to run.
+    pub wanted: bool,
 }
 
 /// What is to be done.
@@ -129,6 +137,7 @@ impl State {
             answers: Vec::new(),
             linked: false,
             stopping_all: false,
+            hurried: false,
         }
     }
 
@@ -141,21 +150,25 @@ impl State {
             Event::Report(report) => self.report(report, now, fx),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
-            Event::Found { node, pid, wanted } => self.found(node, pid, wanted, now.wall, fx),
+            // All at once, so that the order of roles is kept among them.
+            Event::Found(nodes) => nodes.into_iter().for_each(|node| self.found(node, now.wall, fx)),
             Event::LinkUp => self.link_up(),
             Event::LinkDown => self.link_down(),
             Event::StopAll => {
                 self.stopping_all = true;
-                self.each(|me, name| me.want_down(name, Goal::Rest));
+                self.each(|me, name| me.want_to_rest(name));
             }
-            Event::Hurry => fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(Entry::hurry)),
+            Event::Hurry => {
+                self.hurried = self.stopping_all;
+                fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(Entry::hurry));
+            }
             Event::Tick => self.tick(now),
         }
         self.advance(now, &mut effects);
         let done = self.jobs.take_done();
         done.into_iter().for_each(|answer| self.answer(answer));
         if self.stopping_all && self.nodes.values().all(Entry::is_at_rest) {
-            self.stopping_all = false;
+            (self.stopping_all, self.hurried) = (false, false);
             effects.push(Effect::AllStopped);
         }
         effects
@@ -205,6 +218,9 @@ impl State {
     // --- what the controller asks ---
 
     fn obey(&mut self, order: ToAgent, now: Now, fx: &mut Vec<Effect>) {
+        if let Some(refusal) = self.refusal(&order) {
+            return self.answer(refusal);
+        }
         match order {
             ToAgent::AgentWelcomeRequest(AgentWelcomeRequest { reqid }) => {
                 let outcome = Outcome::instance_done(&self.instance);
@@ -226,7 +242,7 @@ impl State {
             }
             ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Stop, reqid, nodes, Wish::Down);
-                named.iter().for_each(|name| self.want_down(name, Goal::Rest));
+                named.iter().for_each(|name| self.want_to_rest(name));
             }
             ToAgent::RestartRequest(RestartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Restart, reqid, nodes, Wish::Up);
@@ -247,8 +263,31 @@ impl State {
         }
     }
 
+    /// While everything is being stopped, nothing is started.
+    fn refusal(&self, order: &ToAgent) -> Option<ToController> {
+        if !self.stopping_all {
+            return None;
+        }
+        let outcomes = vec![Outcome::instance_failed(&self.instance, "its agent is stopping all nodes")];
+        match order {
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
+                Some(SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::StartRequest(StartRequest { reqid, .. }) => {
+                Some(StartResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::RestartRequest(RestartRequest { reqid, .. }) => {
+                Some(RestartResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            _ => None,
+        }
+    }
+
     fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let SetConfigurationRequest { reqid, configuration } = request;
+        if self.jobs.is_open(&reqid) {
+            return; // asked again over a new link: its one answer is still to come
+        }
         if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
             let outcome = match *present == configuration {
                 true => Outcome::instance_done(&self.instance),
@@ -289,9 +328,10 @@ impl State {
 
     /// Opens an order about our nodes among `nodes`, or about all of ours if that is empty.
     fn open_for(&mut self, kind: Kind, reqid: RequestId, nodes: BTreeSet<NodeName>, wish: Wish) -> Vec<NodeName> {
-        let is_meant = |(name, entry): &(&NodeName, &Entry)| {
-            entry.goal != Goal::Leave && (nodes.is_empty() || nodes.contains(*name))
-        };
+        // What leaves is nobody's to start. But it runs until it is gone: whoever stops it waits for that.
+        let is_ours = |entry: &Entry| entry.goal != Goal::Leave || wish == Wish::Down;
+        let is_meant =
+            |(name, entry): &(&NodeName, &Entry)| is_ours(entry) && (nodes.is_empty() || nodes.contains(*name));
         let named: Vec<_> = self.nodes.iter().filter(is_meant).map(|(name, _)| name.clone()).collect();
         self.jobs.open(kind, reqid, named.iter().map(|name| (name.clone(), wish)));
         named
@@ -321,7 +361,8 @@ impl State {
         self.nodes.insert(name, Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 });
     }
 
-    fn found(&mut self, node: Arc<Node>, pid: Option<u32>, wanted: bool, wall: Timestamp, fx: &mut Vec<Effect>) {
+    fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let FoundNode { node, pid, wanted } = found;
         let name = node.name.clone();
         let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
         self.take_in(node, state, pid, wall, fx);
@@ -336,11 +377,11 @@ impl State {
         entry.goal = Goal::Run;
         let runs = entry.status.state == NodeState::Running;
         match entry.place.step {
-            // It was never told to stop, but has to be for a new definition.
-            Step::StopQueued { .. } if entry.next.is_some() => self.set_step(name, Step::StopQueued { then: true }),
-            Step::Idle | Step::StopQueued { .. } if runs => self.settle_up(name, Ok(())),
-            Step::Idle | Step::StopQueued { .. } => self.set_step(name, Step::StartQueued),
-            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: true, holds }),
+            // It comes up again by itself, and whoever asked for it to go down first waits for that.
+            Step::StopQueued { then: true } => {}
+            Step::Idle | Step::StopQueued { then: false } if runs => self.settle_up(name, Ok(())),
+            Step::Idle | Step::StopQueued { then: false } => self.set_step(name, Step::StartQueued),
+            Step::Stopping { .. } => self.redirect(name, true),
             Step::StartQueued | Step::Starting => {}
         }
         self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
@@ -351,7 +392,7 @@ impl State {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         entry.goal = Goal::Run;
         match entry.place.step {
-            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: true, holds }),
+            Step::Stopping { .. } => self.redirect(name, true),
             _ => self.set_step(name, Step::StopQueued { then: true }),
         }
         self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
@@ -363,9 +404,36 @@ impl State {
         self.jobs.settle(name, Wish::Up, Err("somebody asked meanwhile for it to stop"), None);
         // Also where it is STOPPED: a launch may be out, and only its supervisor knows.
         match entry.place.step {
-            Step::Stopping { holds, .. } => self.keep_alarm(name, Step::Stopping { then: false, holds }),
+            Step::Stopping { .. } => self.redirect(name, false),
             _ => self.set_step(name, Step::StopQueued { then: false }),
         }
+    }
+
+    /// Down, and in the configuration if it is in it now.
+    fn want_to_rest(&mut self, name: &NodeName) {
+        let leaves = self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave);
+        self.want_down(name, if leaves { Goal::Leave } else { Goal::Rest });
+    }
+
+    /// What is to become of a node on its way down changes; the time that it has does not.
+    fn redirect(&mut self, name: &NodeName, then: bool) {
+        let Some(entry) = self.nodes.get(name) else { return };
+        let (holds, alarm) = (matches!(entry.place.step, Step::Stopping { holds: true, .. }), entry.place.alarm());
+        self.set_step_until(name, Step::Stopping { then, holds }, alarm);
+        if alarm.is_none() {
+            // Its time was up before: whoever asks now is told at once, and not left waiting for its end.
+            self.settle_stuck(name);
+        }
+    }
+
+    /// Whoever waits for a node that does not end waits in vain.
+    fn settle_stuck(&mut self, name: &NodeName) -> String {
+        let pid = self.nodes.get(name).and_then(|entry| entry.status.pid);
+        let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        let error = format!("did not end, not even by SIGKILL{pid}");
+        self.jobs.settle(name, Wish::Down, Err(&error), None);
+        self.jobs.settle(name, Wish::Up, Err(&error), None);
+        error
     }
 
     /// The node is down and is to run: under its new definition, if it has one.
@@ -407,11 +475,6 @@ impl State {
         self.set_step_until(name, step, None);
     }
 
-    fn keep_alarm(&mut self, name: &NodeName, step: Step) {
-        let alarm = self.nodes.get(name).and_then(|entry| entry.place.alarm());
-        self.set_step_until(name, step, alarm);
-    }
-
     fn set_step_until(&mut self, name: &NodeName, step: Step, alarm: Option<Instant>) {
         if let Some(entry) = self.nodes.get_mut(name) {
             self.order.set(name, entry.node.role, &mut entry.place, step, alarm);
@@ -450,6 +513,7 @@ impl State {
         if let Some(entry) = self.nodes.get_mut(name) {
             entry.ticket = self.next_ticket;
             fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket }));
+            fx.extend(self.hurried.then(|| entry.hurry()));
         }
     }
 
@@ -477,11 +541,8 @@ impl State {
                     self.set_step_until(&name, Step::Stopping { then, holds: false }, Some(now.mono + left));
                 }
                 step @ Step::Stopping { holds: false, .. } => {
-                    let pid = entry.status.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-                    let error = format!("did not end, not even by SIGKILL{pid}");
                     self.set_step(&name, step);
-                    self.jobs.settle(&name, Wish::Down, Err(&error), None);
-                    self.jobs.settle(&name, Wish::Up, Err(&error), None);
+                    let error = self.settle_stuck(&name);
                     self.notify_error(Some(name), error, now.wall);
                 }
                 step @ (Step::Idle | Step::StopQueued { .. } | Step::StartQueued) => self.set_step(&name, step),
@@ -627,3 +688,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -436,7 +436,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let answer = |outcomes| Effect::Answer(ticket, verb.answer(reqid.clone(), outcomes));
-        let Some(deployed) = &self.stored.deployed else {
+        let Some(deployed) = self.in_force() else {
             let error = match self.roster.connected().is_empty() {
                 true => "no instances connected",
                 false => "no active cluster deployment",
@@ -839,6 +839,12 @@ impl State {
 
     fn send_share(&self, to: &InstanceName, whole: &Configuration, reqid: RequestId, fx: &mut Vec<Effect>) {
         self.send(to, agent::SetConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
+    }
+
+    /// What agents were last told to run.
+    fn in_force(&self) -> Option<&Configuration> {
+        let telling = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Telling);
+        telling.map(|deployment| &deployment.configuration).or(self.stored.deployed.as_ref())
     }
 
     /// What is, or is about to be, deployed.

@@ -45,9 +45,10 @@ enum Phase {
         pid: u32,
         again: bool,
     },
-    /// The process is gone, and what it left behind is being ended.
+    /// The process is gone, in this way, and what it left behind is being ended.
     Sweeping {
         again: bool,
+        ended: Option<(u32, Exit)>,
     },
 }
 
@@ -147,7 +148,7 @@ impl Arrow {
 
     /// Down because somebody asked. Whoever asked waits to hear it, also if it was so before.
     fn stopped() -> Self {
-        Self::to(Phase::Stopped).announced().because("stopped on request")
+        Self::to(Phase::Stopped).announced().because(ON_REQUEST)
     }
 
     /// Is told even if the world sees the same state as before: a new process, or another failure to make one.
@@ -264,7 +265,7 @@ impl State {
         match (self.phase.clone(), event) {
             (P::Stopped | P::Failed | P::Crashed, E::Start) => self.launch_on_request(),
             (P::Stopped | P::Failed, E::Stop) => Arrow::stopped(),
-            (P::Crashed, E::Stop) => Arrow::to(P::Sweeping { again: false }).doing(Effect::Sweep(life)),
+            (P::Crashed, E::Stop) => Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(life)),
             (P::Crashed, E::RetryDue(_)) => self.launch(),
 
             (P::Launching, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
@@ -299,12 +300,17 @@ impl State {
             (P::Stopping { pid, again }, E::KillDue(_) | E::Hurry) => {
                 Arrow::to(P::Stopping { pid, again }).doing(Effect::Kill(life))
             }
-            (P::Stopping { again, .. }, E::Exited(..)) => Arrow::to(P::Sweeping { again }).doing(Effect::Sweep(life)),
+            (P::Stopping { pid, again }, E::Exited(_, exit, _)) => {
+                Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(life))
+            }
 
-            (P::Sweeping { .. }, E::Start) => Arrow::to(P::Sweeping { again: true }),
-            (P::Sweeping { .. }, E::Stop) => Arrow::to(P::Sweeping { again: false }),
-            (P::Sweeping { again: true }, E::Swept(_)) => self.launch_on_request(),
-            (P::Sweeping { again: false }, E::Swept(_)) => Arrow::stopped(),
+            (P::Sweeping { ended, .. }, E::Start) => Arrow::to(P::Sweeping { again: true, ended }),
+            (P::Sweeping { ended, .. }, E::Stop) => Arrow::to(P::Sweeping { again: false, ended }),
+            (P::Sweeping { again: true, .. }, E::Swept(_)) => self.launch_on_request(),
+            (P::Sweeping { again: false, ended: None }, E::Swept(_)) => Arrow::stopped(),
+            (P::Sweeping { again: false, ended: Some((pid, exit)) }, E::Swept(_)) => {
+                Arrow::stopped().because(explain_stop(exit)).after(pid, exit, None)
+            }
 
             // Asked for what is so already.
             (phase @ (P::Launching | P::Pending { .. } | P::Running { .. }), E::Start) => Arrow::to(phase),
@@ -387,6 +393,15 @@ impl State {
     }
 }
 
+/// How a process that was asked to end did so, if that was in any way but the usual ones.
+fn explain_stop(exit: Exit) -> String {
+    const SIGTERM: i32 = 15;
+    match exit {
+        Exit::Status(0) | Exit::Signal { number: SIGTERM, .. } => ON_REQUEST.into(),
+        exit => format!("{ON_REQUEST}; {exit}"),
+    }
+}
+
 /// How a process ended, with the last thing it said.
 fn explain(exit: Exit, output: Option<&Output>) -> String {
     let last = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
@@ -395,6 +410,9 @@ fn explain(exit: Exit, output: Option<&Output>) -> String {
         None => exit.to_string(),
     }
 }
+
+/// The reason of a stop that somebody asked for.
+const ON_REQUEST: &str = "stopped on request";
 
 impl History {
     /// Starts counting anew, after a stable time or when a person asked.
@@ -459,7 +477,7 @@ mod tests {
             (P::Crashed, E::RetryDue(L), P::Launching, vec![F::Launch(NEXT)]),
             (P::Stopped, E::Stop, P::Stopped, vec![]),
             (P::Failed, E::Stop, P::Stopped, vec![]),
-            (P::Crashed, E::Stop, P::Sweeping { again: false }, vec![F::Sweep(L)]), // a stop beats the retry
+            (P::Crashed, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]), // a stop beats the retry
             (P::Launching, E::Start, P::Launching, vec![]),
             (P::Launching, E::Stop, P::Withdrawn { again: false }, vec![]),
             (P::Launching, E::Launched(L, pid), P::Pending { pid }, vec![F::AwaitReady(L)]),
@@ -495,14 +513,19 @@ mod tests {
             (
                 P::Stopping { pid, again: true },
                 E::Exited(L, gone, None),
-                P::Sweeping { again: true },
+                P::Sweeping { again: true, ended: Some((pid, gone)) },
                 vec![F::Sweep(L)],
             ),
-            (P::Sweeping { again: false }, E::Start, P::Sweeping { again: true }, vec![]),
-            (P::Sweeping { again: true }, E::Stop, P::Sweeping { again: false }, vec![]),
-            (P::Sweeping { again: true }, E::Swept(L), P::Launching, vec![F::Launch(NEXT)]),
-            (P::Sweeping { again: false }, E::Swept(L), P::Stopped, vec![]),
-            (P::Sweeping { again: false }, E::KillDue(L), P::Sweeping { again: false }, vec![]), // nobody is left
+            (P::Sweeping { again: false, ended: None }, E::Start, P::Sweeping { again: true, ended: None }, vec![]),
+            (P::Sweeping { again: true, ended: None }, E::Stop, P::Sweeping { again: false, ended: None }, vec![]),
+            (P::Sweeping { again: true, ended: None }, E::Swept(L), P::Launching, vec![F::Launch(NEXT)]),
+            (P::Sweeping { again: false, ended: None }, E::Swept(L), P::Stopped, vec![]),
+            (
+                P::Sweeping { again: false, ended: None },
+                E::KillDue(L),
+                P::Sweeping { again: false, ended: None },
+                vec![],
+            ), // nobody is left
         ] {
             let mut state = in_phase(from.clone());
             let mut got = state.step(event.clone(), noon(), &terms());

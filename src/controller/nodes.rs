@@ -144,12 +144,13 @@ fn unheard(node: &Node, state: NodeState, now: Timestamp) -> NodeStatus {
     }
 }
 
+/// Whoever is new here, or was removed before, comes from STOPPED, whatever its agent saw while nobody listened.
 fn first_heard(change: &NotifyChange) -> NodeStatus {
     NodeStatus {
         node: change.node.clone(),
         instance: change.instance.clone(),
         role: change.role,
-        state: change.old,
+        state: NodeState::Stopped,
         pid: None,
         port: None,
         metrics_port: None,

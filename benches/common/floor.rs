@@ -78,8 +78,8 @@ impl Floor {
         self.running[number].as_ref().map(|(pid, _)| *pid)
     }
 
-    /// Waits until somebody has ended, and fetches everybody who has.
-    pub fn ended(&mut self) -> Vec<usize> {
+    /// Waits until somebody has ended, and says who has; each is to be [buried](Self::bury).
+    pub fn ended(&self) -> Vec<usize> {
         let mut events = [const { MaybeUninit::uninit() }; 256];
         let (events, _) = loop {
             match epoll::wait(&self.epoll, &mut events, None) {
@@ -87,9 +87,7 @@ impl Floor {
                 events => break events.expect("an epoll set can be waited for"),
             }
         };
-        let numbers: Vec<_> = events.iter().map(|event| event.data.u64() as usize).collect();
-        numbers.iter().for_each(|number| self.bury(*number));
-        numbers
+        events.iter().map(|event| event.data.u64() as usize).collect()
     }
 
     /// SIGTERM to all, and waits until the last is gone.
@@ -98,11 +96,13 @@ impl Floor {
         let signalled = running.map(|(_, pidfd)| rustix::process::pidfd_send_signal(pidfd, Signal::TERM));
         let mut left = signalled.count();
         while left > 0 {
-            left -= self.ended().len();
+            let ended = self.ended();
+            ended.iter().for_each(|number| self.bury(*number));
+            left -= ended.len();
         }
     }
 
-    fn bury(&mut self, number: usize) {
+    pub fn bury(&mut self, number: usize) {
         let Some((_, pidfd)) = self.running[number].take() else { return };
         // Before it is closed: a child that is just being started may hold a copy.
         epoll::delete(&self.epoll, &pidfd).expect("a watched pidfd");
@@ -151,7 +151,7 @@ impl Drop for Floor {
             let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
         }
         while self.running.iter().any(Option::is_some) {
-            self.ended();
+            self.ended().into_iter().for_each(|number| self.bury(number));
         }
     }
 }

@@ -4,4 +4,5 @@
 pub mod cluster;
 pub mod figures;
 pub mod floor;
+pub mod keeper;
 pub mod nursery;

@@ -373,7 +373,7 @@ impl State {
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
         }
-        self.nodes.expect(&configuration, NodeState::Stopped, now.wall);
+        publish_own(self.nodes.expect(&configuration, NodeState::Stopped, now.wall), fx);
         let deadline = now.mono + self.patience(&configuration);
         let owes = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
         let inner = self.open(Parent::Deploy, owes, deadline);

@@ -92,6 +92,10 @@ impl Agent {
         let register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        match register.configuration(&instance) {
+            Ok(id) => found.extend(id.map(Event::WasInForce)),
+            Err(error) => found.push(Event::Trouble(None, error.to_string())),
+        }
         let (mut adoptable, mut nodes) = (BTreeMap::new(), Vec::new());
         for record in records.into_iter().filter(|record| record.node.instance == instance) {
             let process = running(&record);
@@ -135,6 +139,14 @@ impl Agent {
             Effect::Dismiss(ward, name) => {
                 self.supervisors.remove(&ward);
                 self.workshop.dismiss(ward, name);
+            }
+            Effect::Remember(id) => {
+                let instance = self.state.instance().clone();
+                self.workshop.run(move |register| {
+                    if let Err(error) = register.remember(&instance, &id) {
+                        tracing::warn!("{error}");
+                    }
+                });
             }
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::Refused(reason) => {

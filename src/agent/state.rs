@@ -14,7 +14,8 @@ use super::outbox::{Bounds, Item, Outbox};
 use crate::message::agent::*;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome, Output, RequestId, Timestamp,
+    Configuration, ConfigurationId, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome, Output,
+    RequestId, Timestamp,
 };
 use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
 use crate::plan::{self, NodeChange};
@@ -27,6 +28,8 @@ pub struct State {
     epoch: u64,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<Configuration>,
+    /// In force when an earlier run of the agent ended.
+    was_in_force: Option<ConfigurationId>,
     nodes: BTreeMap<NodeName, Entry>,
     wards: BTreeMap<WardId, NodeName>,
     next_ward: u64,
@@ -84,6 +87,8 @@ pub enum Event {
     },
     /// Everything that was found on disk at start.
     Found(Vec<FoundNode>),
+    /// Found on disk at start: the configuration that was in force.
+    WasInForce(ConfigurationId),
     LinkUp,
     LinkDown,
     /// Stop everything; [`Effect::AllStopped`] tells when it is done.
@@ -112,6 +117,8 @@ pub enum Effect {
     Tell(WardId, NodeOrder),
     /// The node is gone for good: let go of its supervisor.
     Dismiss(WardId, NodeName),
+    /// Keep this for the next run of the agent: the configuration in force.
+    Remember(ConfigurationId),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// The controller will have nothing to do with this agent, for this reason.
@@ -127,6 +134,7 @@ impl State {
             instance,
             epoch,
             configuration: None,
+            was_in_force: None,
             nodes: BTreeMap::new(),
             wards: BTreeMap::new(),
             next_ward: 0,
@@ -152,6 +160,7 @@ impl State {
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
             // All at once, so that the order of roles is kept among them.
             Event::Found(nodes) => nodes.into_iter().for_each(|node| self.found(node, now.wall, fx)),
+            Event::WasInForce(id) => self.was_in_force = Some(id),
             Event::LinkUp => self.link_up(),
             Event::LinkDown => self.link_down(),
             Event::StopAll => {
@@ -203,6 +212,11 @@ impl State {
             Err(error) => outcome.error = Some(error),
         }
         self.answer(GetOutputResponse { reqid: request.reqid.clone(), outcome });
+    }
+
+    /// Whose agent this is.
+    pub fn instance(&self) -> &InstanceName {
+        &self.instance
     }
 
     /// Every node, sorted by name.
@@ -299,7 +313,12 @@ impl State {
             return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
         }
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
-        let changes = plan::diff::nodes(have.iter().map(Arc::as_ref), &configuration.nodes);
+        let mut changes = plan::diff::nodes(have.iter().map(Arc::as_ref), &configuration.nodes);
+        // The same configuration told again, to the next run of the agent, starts nothing that was stopped since.
+        if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&configuration.id) {
+            let rests = |name| self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Rest);
+            changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
+        }
         let waits = changes.iter().map(|change| match change {
             NodeChange::Remove(_) => (change.name().clone(), Wish::Down),
             _ => (change.name().clone(), Wish::Up),
@@ -323,6 +342,7 @@ impl State {
                 }
             }
         }
+        fx.push(Effect::Remember(configuration.id.clone()));
         self.configuration = Some(configuration);
     }
 

@@ -154,6 +154,7 @@ fn unheard(node: &Node, state: NodeState, now: Timestamp) -> NodeStatus {
     }
 }
 
+/// Whoever is new here, or was removed before, comes from STOPPED, whatever its agent saw while nobody listened.
 fn first_heard(change: &NotifyChange) -> NodeStatus {
     NodeStatus {
         node: change.node.clone(),

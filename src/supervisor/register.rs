@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::process::identity;
-use crate::model::{Life, Node, NodeName};
+use crate::model::{ConfigurationId, InstanceName, Life, Node, NodeName};
 
 /// The format of the first line; another number is a record of another release and is refused.
 const FORMAT: u32 = 1;
@@ -132,6 +132,29 @@ impl Register {
         }
     }
 
+    /// Keeps the id of the configuration that is in force on `instance`.
+    pub fn remember(&self, instance: &InstanceName, id: &ConfigurationId) -> Result<(), RegisterError> {
+        let path = self.in_force(instance);
+        let fresh = self.nodes.join(format!(".new-{instance}"));
+        let written = fs::write(&fresh, format!("{id}\n")).and_then(|()| fs::rename(&fresh, &path));
+        written.map_err(|source| RegisterError::Io { what: "write", path, source })
+    }
+
+    /// The id that was kept last; `None` if there is none, or what is there is none.
+    pub fn configuration(&self, instance: &InstanceName) -> Result<Option<ConfigurationId>, RegisterError> {
+        let path = self.in_force(instance);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.strip_suffix('\n').and_then(|id| ConfigurationId::new(id).ok())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RegisterError::Io { what: "read", path, source }),
+        }
+    }
+
+    /// No node has a name that begins with a dot; and agents of one process may share the directory.
+    fn in_force(&self, instance: &InstanceName) -> PathBuf {
+        self.nodes.join(format!(".in-force-{instance}"))
+    }
+
     /// Every record that is there, sorted by node; what cannot be read is told beside them and left as it is.
     pub fn read(&self) -> Result<(Vec<Record>, Vec<RegisterError>), RegisterError> {
         let io = |source| RegisterError::Io { what: "read", path: self.nodes.clone(), source };
@@ -233,6 +256,20 @@ mod tests {
                 assert!(matches!(record.found, Found::Intended | Found::Launched { pid: 42, start_time: 1000 }));
             }
         }
+    }
+
+    #[test]
+    fn the_configuration_in_force_is_kept_for_each_instance_and_is_no_node() {
+        let (_directory, register, _) = register();
+        let [a, b] = ["a.x", "a.y"].map(|name| InstanceName::new(name).unwrap());
+        let id = |text| ConfigurationId::new(text).unwrap();
+        assert_eq!(register.configuration(&a).unwrap(), None);
+        register.remember(&a, &id("first")).unwrap();
+        register.remember(&b, &id("other")).unwrap();
+        register.remember(&a, &id("second")).unwrap();
+        assert_eq!(register.configuration(&a).unwrap(), Some(id("second")));
+        assert_eq!(register.configuration(&b).unwrap(), Some(id("other")));
+        assert_eq!(register.read().unwrap().0, []);
     }
 
     #[test]

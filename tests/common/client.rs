@@ -87,16 +87,20 @@ impl Client {
         })
     }
 
-    /// Waits until every node is in this state.
+    /// Waits until every node is in this state, and no deployment is under way.
     pub fn wait_for_all(&self, state: &str) -> Status {
         self.wait(&format!("every node is {state}"), |status| {
-            !status.nodes.is_empty() && status.nodes.iter().all(|node| node.state == state)
+            status.deploying.is_none()
+                && !status.nodes.is_empty()
+                && status.nodes.iter().all(|node| node.state == state)
         })
     }
 
-    /// Waits until this node is in this state.
+    /// Waits until this node is in this state, and no deployment is under way.
     pub fn wait_for(&self, name: &str, state: &str) -> Node {
-        let is_so = |status: &Status| status.nodes.iter().any(|node| node.name == name && node.state == state);
+        let is_so = |status: &Status| {
+            status.deploying.is_none() && status.nodes.iter().any(|node| node.name == name && node.state == state)
+        };
         node(&self.wait(&format!("{name} is {state}"), is_so), name).clone()
     }
 

@@ -10,3 +10,4 @@ mod hostile;
 mod lab;
 mod orders;
 mod refusals;
+mod returns;

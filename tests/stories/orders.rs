@@ -80,7 +80,7 @@ fn an_order_for_nobody_is_refused_and_the_rest_of_it_obeyed() {
 fn the_last_lines_of_a_node_can_be_read_while_it_runs_and_after() {
     let text = "echo one\necho two\necho oops >&2\nexec sleep 1000";
     let lab = Lab::start(Some(&script("talker", "", text)));
-    lab.daemon.wait_until_says("talker", "two");
+    lab.client.wait_for("talker", "RUNNING");
     let logs = |args: &[&str]| lab.client.run(&[&["logs", "talker"], args].concat()).stdout;
     eventually("everything is written", || (logs(&["--stderr"]) == "oops\n").then_some(()));
     assert_eq!(logs(&[]), "==> stdout <==\none\ntwo\n==> stderr <==\noops\n");

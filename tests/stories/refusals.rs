@@ -126,7 +126,7 @@ fn a_state_directory_that_cannot_be_used_is_said_at_start() {
         let state = scene.path("full");
         let mut command = std::process::Command::new("/bin/sh");
         command.args(["-c", full, program]).args(verb).arg("--state-dir").arg(&state);
-        let answer = Answer::of(command.env_clear().output().unwrap());
+        let answer = Answer::of(command.env_clear().env("HOME", scene.path("")).output().unwrap());
         assert_eq!((answer.code, &*answer.stdout), (1, ""), "{answer:?}");
         assert!(answer.stderr.contains(&format!("cannot write {}", state.display())), "{answer:?}");
         assert!(answer.stderr.contains("because: File too large"), "{answer:?}");

@@ -149,7 +149,7 @@ impl Agent {
                 Effect::Supervise(ward, node) => drop(self.names.insert(ward, node.name.clone())),
                 Effect::Tell(ward, order) => self.told.push((self.names[&ward].clone(), order)),
                 Effect::AllStopped => self.all_stopped = true,
-                Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) => {}
+                Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) | Effect::Remember(_) => {}
             }
         }
         self.mail.extend(self.state.outgoing());

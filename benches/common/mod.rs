@@ -1,0 +1,8 @@
+//! What the benchmarks share.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+pub mod cluster;
+pub mod figures;
+pub mod floor;
+pub mod keeper;
+pub mod nursery;

@@ -1,0 +1,27 @@
+//! The example of the front door does what it says.
+
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn the_example_shows_a_node_killed_and_back_and_leaves_nothing_behind() {
+    let example = Path::new(env!("CARGO_BIN_EXE_watchpost")).with_file_name("examples").join("embed");
+    assert!(example.exists(), "build it first: cargo build --example embed (a plain `cargo test` does)");
+    let run = Command::new(example).output().unwrap();
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+
+    let mut rest = said.as_str();
+    for line in [
+        "deployed 2 nodes",
+        "one: PENDING → RUNNING",
+        "killing one",
+        "one: RUNNING → CRASHED (killed by signal 9",
+        "one: CRASHED → PENDING",
+        "one: PENDING → RUNNING",
+        "stopped",
+    ] {
+        let at = rest.find(line).unwrap_or_else(|| panic!("`{line}` does not follow in:\n{said}"));
+        rest = &rest[at + line.len()..];
+    }
+}

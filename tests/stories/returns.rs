@@ -1,0 +1,104 @@
+//! What a daemon finds when it returns: nodes that ran on, that died, that were stopped, that nobody wants any more.
+
+use rustix::process::Signal;
+
+use crate::common::{Fleet, Lab, changes, check_log, eventually, node, path, pids, processes, sleeper, states};
+
+#[test]
+fn what_was_stopped_stays_stopped_when_its_agent_returns() {
+    let mut fleet = Fleet::with_nodes();
+    assert!(fleet.client.order("stop", &["also-b"]).ok);
+    let before = fleet.client.status();
+    fleet.agent_mut("b").kill();
+    fleet.client.wait_for("on-b", "UNKNOWN");
+    fleet.agent_mut("b").start_again();
+    fleet.client.wait_for("on-b", "RUNNING");
+    // An order to the same agent is answered behind everything that its return brought about.
+    assert!(fleet.client.order("start", &["on-b"]).ok);
+    assert_eq!(states(&fleet.client.status()), states(&before));
+    assert_eq!(fleet.scene.processes_of("also-b").len(), 0);
+    assert!(fleet.client.order("start", &["also-b"]).ok, "until somebody asks");
+    check_log(&fleet.client.events());
+}
+
+#[test]
+fn what_died_while_its_agent_was_away_is_started_again() {
+    let mut fleet = Fleet::with_nodes();
+    let before = pids(&fleet.client.status());
+    fleet.agent_mut("b").kill();
+    processes::signal(before["on-b"], Signal::KILL);
+    eventually("it is gone", || (!processes::is_alive(before["on-b"])).then_some(()));
+    fleet.client.wait_for("on-b", "UNKNOWN");
+    fleet.agent_mut("b").start_again();
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_ne!(pids(&after)["on-b"], before["on-b"]);
+    assert_eq!(pids(&after)["also-b"], before["also-b"]);
+    assert_eq!(fleet.scene.processes_of("on-b"), [pids(&after)["on-b"]]);
+    let events = fleet.client.events();
+    check_log(&events);
+    let words = format!("process {} ended while its agent was away", before["on-b"]);
+    assert!(events.iter().any(|event| event.msg.as_deref() == Some(&words)), "{events:#?}");
+}
+
+#[test]
+fn what_was_dropped_while_its_agent_was_away_is_ended_when_it_returns() {
+    let mut fleet = Fleet::with_nodes();
+    let before = pids(&fleet.client.status());
+    fleet.agent_mut("b").kill();
+    fleet.client.wait_for("on-b", "UNKNOWN");
+    let kept = ["a", "c"].map(|name| sleeper(&format!("on-{name}"), &format!("instance = {name}")));
+    let status = fleet.client.deployed(&fleet.file(&["a", "c"], &kept));
+    assert_eq!(states(&status), [("on-a", "RUNNING"), ("on-c", "RUNNING")].into());
+    assert!(processes::is_alive(before["on-b"]), "nobody can reach it");
+
+    fleet.agent_mut("b").start_again();
+    eventually("its nodes are gone", || {
+        (fleet.scene.processes_of("on-b").is_empty() && fleet.scene.processes_of("also-b").is_empty()).then_some(())
+    });
+    let status = fleet.client.wait("the cluster has what it should", |status| status.nodes.len() == 2);
+    let b = status.instances.iter().find(|instance| instance.name == "b").unwrap();
+    assert_eq!((b.needed, &*b.link), (false, "UP"));
+    check_log(&fleet.client.events());
+}
+
+#[test]
+fn daemons_of_a_fleet_that_are_asked_to_end_leave_the_nodes_alone() {
+    let mut fleet = Fleet::with_nodes();
+    let before = pids(&fleet.client.status());
+    for name in ["a", "b", "c"] {
+        fleet.agents[name].signal(Signal::TERM);
+        assert_eq!(fleet.agent_mut(name).ended().code(), Some(0));
+    }
+    fleet.controller.signal(Signal::INT);
+    assert_eq!(fleet.controller.ended().code(), Some(0));
+    assert!(before.values().all(|pid| processes::is_alive(*pid)));
+
+    fleet.controller.start_again();
+    assert!(fleet.client.status().nodes.iter().all(|node| node.state == "UNKNOWN"), "nobody has told anything yet");
+    ["a", "b", "c"].iter().for_each(|name| fleet.agent_mut(name).start_again());
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(pids(&after), before);
+    let events = fleet.client.events();
+    check_log(&events);
+    assert_eq!(path(&changes(&events, "on-a")), "UNKNOWN RUNNING");
+}
+
+#[test]
+fn a_lab_that_was_killed_takes_its_nodes_up_again() {
+    let nodes = sleeper("one", "") + &sleeper("two", "");
+    let mut lab = Lab::start(Some(&nodes));
+    let before = pids(&lab.client.wait_for_all("RUNNING"));
+    lab.daemon.kill();
+    assert!(before.values().all(|pid| processes::is_alive(*pid)));
+    lab.daemon.start_again();
+    let after = lab.client.wait_for_all("RUNNING");
+    assert_eq!(pids(&after), before);
+    assert_eq!(node(&after, "one").restarts, 0);
+    check_log(&lab.client.events());
+
+    lab.daemon.signal(Signal::TERM);
+    assert_eq!(lab.daemon.ended().code(), Some(0));
+    lab.scene.check_that_nothing_runs();
+    lab.daemon.start_again();
+    lab.client.wait_for_all("RUNNING");
+}

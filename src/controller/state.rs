@@ -63,7 +63,7 @@ enum Parent {
     Redeploy,
     /// The deployment in progress waits for instances to appear; nobody owes an answer, only the deadline counts.
     Gather,
-    Nodes(Ticket, RequestId, Vec<NodeStatus>),
+    Nodes(Ticket, RequestId, Vec<NodeStatus>, Vec<Outcome>),
     Verb(Ticket, RequestId, Verb, Vec<Outcome>),
     Output(Ticket, RequestId),
     TestTimeout(Ticket, RequestId),
@@ -420,7 +420,7 @@ impl State {
             return fx.push(Effect::Answer(ticket, answer.into()));
         }
         let deadline = now.mono + self.rules.request_timeout;
-        let inner = self.open(Parent::Nodes(ticket, reqid, Vec::new()), connected.clone(), deadline);
+        let inner = self.open(Parent::Nodes(ticket, reqid, Vec::new(), Vec::new()), connected.clone(), deadline);
         for instance in &connected {
             self.send(instance, agent::GetNodesRequest { reqid: inner.clone() }, fx);
         }
@@ -574,8 +574,9 @@ impl State {
             }
             M::GetNodesResponse(GetNodesResponse { reqid, nodes }) => {
                 let note = |parent: &mut Parent| {
-                    if let Parent::Nodes(_, _, all) = parent {
+                    if let Parent::Nodes(_, _, all, outcomes) = parent {
                         all.extend(nodes);
+                        outcomes.push(Outcome::instance_done(from));
                     }
                 };
                 if let Answered::Complete(parent) = self.requests.answer(&reqid, from, note) {
@@ -776,12 +777,12 @@ impl State {
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
             Parent::Gather | Parent::TestTimeout(..) => {}
-            Parent::Nodes(..) | Parent::Output(..) => {
+            Parent::Output(..) => {
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(vec![lost]));
                 }
             }
-            Parent::Verb(_, _, _, outcomes) => {
+            Parent::Nodes(_, _, _, outcomes) | Parent::Verb(_, _, _, outcomes) => {
                 outcomes.push(lost);
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(Vec::new()));
@@ -881,9 +882,9 @@ impl Parent {
         let first = || more.first().cloned().unwrap_or_else(|| Outcome::failed(TIMED_OUT));
         let (ticket, response) = match self {
             Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy | Self::Gather => return None,
-            Self::Nodes(ticket, reqid, mut nodes) => {
+            Self::Nodes(ticket, reqid, mut nodes, outcomes) => {
                 nodes.sort_by(|a, b| a.node.cmp(&b.node));
-                (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(Vec::new()) }.into())
+                (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(outcomes) }.into())
             }
             Self::Verb(ticket, reqid, verb, outcomes) => (ticket, verb.answer(reqid, joined(outcomes))),
             Self::Output(ticket, reqid) => (ticket, client::GetOutputResponse { reqid, outcome: first() }.into()),
@@ -947,3 +948,6 @@ fn dial(instance: &Instance) -> Option<Effect> {
     let address = SocketAddr::new(instance.host?, instance.port?);
     Some(Effect::Dial(instance.name.clone(), address))
 }
+
+#[cfg(test)]
+mod tests;

@@ -527,7 +527,10 @@ impl State {
                 return fx.push(Effect::EndLink(link, reason));
             }
         };
-        fx.extend(former.map(|former| Effect::EndLink(former, "the agent has a newer link".into())));
+        if let Some(former) = former {
+            fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
+            self.give_up_on(&hello.instance, fx);
+        }
         fx.push(Effect::Send(link, NewsReceived { epoch: hello.epoch, seq: seen }.into()));
         self.tell_log(&hello.instance, format!("connected, running watchpost {}", hello.version), now.wall, fx);
         self.welcome(&hello.instance, now, fx);
@@ -757,9 +760,7 @@ impl State {
         let Some(name) = self.roster.link_down(link, reason, now.wall) else { return };
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
-        for reqid in self.requests.owed_by(&name) {
-            self.give_up_on(&name, &reqid, fx);
-        }
+        self.give_up_on(&name, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);
             // It was on its way out, and nobody will tell the rest.
@@ -767,8 +768,14 @@ impl State {
         }
     }
 
-    /// An instance that owes an answer is out of reach.
-    fn give_up_on(&mut self, name: &InstanceName, reqid: &RequestId, fx: &mut Vec<Effect>) {
+    /// The link to an instance is gone, with whatever it was asked on it, or answered.
+    fn give_up_on(&mut self, name: &InstanceName, fx: &mut Vec<Effect>) {
+        for reqid in self.requests.owed_by(name) {
+            self.give_up(name, &reqid, fx);
+        }
+    }
+
+    fn give_up(&mut self, name: &InstanceName, reqid: &RequestId, fx: &mut Vec<Effect>) {
         let Some(open) = self.requests.get_mut(reqid) else { return };
         let lost = Outcome::instance_failed(name, "the link was lost before it answered");
         match &mut open.parent {

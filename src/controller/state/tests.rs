@@ -14,6 +14,25 @@ fn get_nodes_says_of_every_agent_whether_it_answered() {
     assert_eq!(cluster.answer("nodes"), ["a: the link was lost before it answered", "b: done"]);
 }
 
+#[test]
+fn what_was_asked_on_a_link_that_a_newer_one_replaced_is_given_up() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    cluster.ask("restart", |reqid| client::RestartRequest { reqid, nodes: BTreeSet::new() }.into());
+    cluster.answers_itself = false;
+    let former = cluster.links["a"];
+    cluster.connect("a");
+    assert_eq!(cluster.ended, [former]);
+    assert_eq!(cluster.answer("restart"), ["a: the link was lost before it answered"]);
+
+    cluster.connect("a"); // before it answered the welcome
+    cluster.published.clear();
+    cluster.answers_itself = true;
+    cluster.connect("a");
+    cluster.pass(Duration::from_secs(60));
+    let errors: Vec<_> = cluster.published.iter().filter(|news| matches!(news, News::Error(_))).collect();
+    assert_eq!(errors, [] as [&News; 0], "nothing is missed that was asked on former links");
+}
+
 /// A controller whose agents are this test.
 struct Cluster {
     state: State,

@@ -50,6 +50,11 @@ impl<P> Requests<P> {
     }
 
     /// The request, if it is open.
+    pub fn get(&self, reqid: &RequestId) -> Option<&Open<P>> {
+        self.open.get(reqid)
+    }
+
+    /// The request, if it is open.
     pub fn get_mut(&mut self, reqid: &RequestId) -> Option<&mut Open<P>> {
         self.open.get_mut(reqid)
     }

@@ -1,7 +1,8 @@
 //! The controller's copy of what agents told of their nodes.
 //!
 //! Whatever a change said of the state before it, it is published with the state that was published last: so the
-//! `old` of a change of a node is the `new` of the change before it, also across lost links and restarts.
+//! `old` of a change of a node is the `new` of the change before it, also across lost links and restarts. A node that
+//! is not known was STOPPED: that is how each one leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,13 +27,21 @@ impl Nodes {
     }
 
     /// Takes in the nodes of a configuration: those that are new here are in `state` until somebody tells otherwise.
-    pub fn expect(&mut self, configuration: &Configuration, state: NodeState, now: Timestamp) {
+    ///
+    /// Those that were on another instance are down there, or were given up on with it: returns how they are
+    /// published where that is news.
+    pub fn expect(&mut self, configuration: &Configuration, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
+        let mut given_up = Vec::new();
         for node in &configuration.nodes {
-            match self.known.get_mut(&node.name) {
-                Some(status) => (status.port, status.metrics_port) = (node.port, node.metrics_port),
-                None => drop(self.known.insert(node.name.clone(), unheard(node, state, now))),
+            let status = self.known.entry(node.name.clone()).or_insert_with(|| unheard(node, state, now));
+            (status.port, status.metrics_port) = (node.port, node.metrics_port);
+            if status.instance != node.instance {
+                status.instance = node.instance.clone();
+                let reason = "to be started elsewhere: its former instance is out of reach";
+                given_up.extend((status.state != state).then(|| own_change(status, state, reason, now)));
             }
         }
+        given_up.into_iter().filter_map(|change| self.told(change)).collect()
     }
 
     /// Takes in what an agent told, and returns the change as it is published.
@@ -41,10 +50,7 @@ impl Nodes {
     pub fn told(&mut self, mut change: NotifyChange) -> Option<NotifyChange> {
         let status = self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change));
         if status.instance != change.instance {
-            if change.removed {
-                return None;
-            }
-            status.instance = change.instance.clone();
+            return None;
         }
         change.old = status.state;
         status.state = change.new;
@@ -89,16 +95,20 @@ impl Nodes {
             })
             .collect();
         let mut changes: Vec<_> = missing.into_iter().filter_map(|change| self.told(change)).collect();
+        let is_elsewhere = |nodes: &Self, told: &NodeStatus| {
+            nodes.known.get(&told.node).is_some_and(|known| known.instance != *instance)
+        };
         for told in snapshot {
-            changes.extend(self.correct(instance, told, now));
+            if !is_elsewhere(self, &told) {
+                changes.extend(self.correct(instance, told, now));
+            }
         }
         changes
     }
 
     fn correct(&mut self, instance: &InstanceName, told: NodeStatus, now: Timestamp) -> Option<NotifyChange> {
         let known = self.known.get(&told.node);
-        let is_explained = known
-            .is_some_and(|known| known.state == told.state && known.pid == told.pid && known.instance == *instance);
+        let is_explained = known.is_some_and(|known| known.state == told.state && known.pid == told.pid);
         let change = (!is_explained).then(|| {
             let reason = match told.reason.is_empty() {
                 true => "reconciled".to_owned(),
@@ -176,5 +186,84 @@ fn own_change(status: &NodeStatus, new: NodeState, reason: &str, time: Timestamp
         restarts: status.restarts,
         reason: reason.into(),
         removed: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ConfigurationId, Role};
+
+    #[test]
+    fn a_change_begins_where_the_last_one_ended_whatever_it_says() {
+        let mut nodes = Nodes::default();
+        let old = |change: Option<NotifyChange>| change.unwrap().old;
+        assert_eq!(old(nodes.told(change("a", NodeState::Crashed, NodeState::Running))), NodeState::Stopped);
+        assert_eq!(old(nodes.told(change("a", NodeState::Pending, NodeState::Failed))), NodeState::Running);
+        let removal = NotifyChange { removed: true, ..change("a", NodeState::Failed, NodeState::Stopped) };
+        nodes.told(removal).unwrap();
+        assert_eq!(old(nodes.told(change("a", NodeState::Running, NodeState::Pending))), NodeState::Stopped);
+    }
+
+    #[test]
+    fn what_is_told_of_a_node_that_moved_away_no_longer_counts() {
+        let mut nodes = Nodes::default();
+        nodes.told(change("a", NodeState::Stopped, NodeState::Running)).unwrap();
+        assert_eq!(nodes.lose(&instance("a"), "cut", Timestamp(0)).len(), 1);
+
+        let given_up = nodes.expect(&configuration("b"), NodeState::Stopped, Timestamp(0));
+        assert_eq!(
+            given_up.iter().map(|change| (change.old, change.new)).collect::<Vec<_>>(),
+            [(NodeState::Unknown, NodeState::Stopped)]
+        );
+        assert_eq!(nodes.told(change("a", NodeState::Running, NodeState::Crashed)), None);
+        let removal = NotifyChange { removed: true, ..change("a", NodeState::Crashed, NodeState::Stopped) };
+        assert_eq!(nodes.told(removal), None);
+        let late = NodeStatus { state: NodeState::Running, ..nodes.get(&node()).unwrap().clone() };
+        let snapshot = vec![NodeStatus { instance: instance("a"), ..late }];
+        assert_eq!(nodes.reconcile(&instance("a"), snapshot, |_| false, Timestamp(0)), []);
+        let status = nodes.get(&node()).unwrap();
+        assert_eq!((&status.instance, status.state), (&instance("b"), NodeState::Stopped));
+    }
+
+    #[test]
+    fn a_snapshot_corrects_what_the_news_did_not_explain_and_nothing_else() {
+        let mut nodes = Nodes::default();
+        nodes.told(change("a", NodeState::Stopped, NodeState::Running)).unwrap();
+        let as_told = nodes.get(&node()).unwrap().clone();
+        let is_meant = |_: &NodeName| true;
+        assert_eq!(nodes.reconcile(&instance("a"), vec![as_told.clone()], is_meant, Timestamp(0)), []);
+
+        nodes.lose(&instance("a"), "cut", Timestamp(0));
+        let back = nodes.reconcile(&instance("a"), vec![as_told], is_meant, Timestamp(0));
+        assert_eq!(
+            back.iter().map(|change| (change.old, change.new, change.pid)).collect::<Vec<_>>(),
+            [(NodeState::Unknown, NodeState::Running, Some(70))]
+        );
+        let gone = nodes.reconcile(&instance("a"), vec![], |_| false, Timestamp(0));
+        assert_eq!(
+            gone.iter().map(|change| (change.new, change.removed)).collect::<Vec<_>>(),
+            [(NodeState::Stopped, true)]
+        );
+        assert_eq!(nodes.iter().count(), 0);
+    }
+
+    fn change(of: &str, old: NodeState, new: NodeState) -> NotifyChange {
+        let status = unheard(&Node::new(node(), instance(of), Role::Worker), old, Timestamp(0));
+        NotifyChange { pid: Some(70), ..own_change(&status, new, "told", Timestamp(0)) }
+    }
+
+    fn configuration(of: &str) -> Configuration {
+        let mut configuration = Configuration::empty(ConfigurationId::new("c").unwrap());
+        configuration.nodes = vec![Node::new(node(), instance(of), Role::Worker)];
+        configuration
+    }
+
+    fn node() -> NodeName {
+        NodeName::new("worker").unwrap()
+    }
+
+    fn instance(text: &str) -> InstanceName {
+        InstanceName::new(text).unwrap()
     }
 }

@@ -144,22 +144,23 @@ impl Roster {
         self.seats.iter().filter(|(_, seat)| seat.link.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether every needed instance answered the welcome.
-    pub fn all_ready(&self) -> bool {
-        self.seats.values().filter(|seat| seat.needed.is_some()).all(|seat| seat.ready)
+    /// Whether each of these answered the welcome.
+    pub fn are_ready<'a>(&self, instances: impl IntoIterator<Item = &'a Instance>) -> bool {
+        instances.into_iter().all(|instance| self.seats.get(&instance.name).is_some_and(|seat| seat.ready))
     }
 
-    /// The needed instances that did not answer the welcome, with what is known of the cause.
-    pub fn missing(&self) -> impl Iterator<Item = (&InstanceName, String)> {
-        self.seats.iter().filter(|(_, seat)| seat.needed.is_some() && !seat.ready).map(|(name, seat)| {
-            let cause = match (seat.link, seat.since, seat.reason.as_str()) {
-                (Some(_), ..) => "did not answer the welcome".to_owned(),
-                (None, None, _) => "never connected".to_owned(),
-                (None, Some(since), "") => format!("not connected since {since}"),
-                (None, Some(since), reason) => format!("not connected since {since}: {reason}"),
-            };
-            (name, cause)
-        })
+    /// Those of these instances that did not answer the welcome, with what is known of the cause.
+    pub fn missing<'a>(&self, instances: impl IntoIterator<Item = &'a Instance>) -> BTreeMap<InstanceName, String> {
+        let missing = instances.into_iter().filter(|instance| !self.are_ready([*instance]));
+        let cause = |instance: &Instance| match self.seats.get(&instance.name) {
+            Some(Seat { link: Some(_), .. }) => "did not answer the welcome".to_owned(),
+            Some(Seat { since: Some(since), reason, .. }) if reason.is_empty() => {
+                format!("not connected since {since}")
+            }
+            Some(Seat { since: Some(since), reason, .. }) => format!("not connected since {since}: {reason}"),
+            _ => "never connected".to_owned(),
+        };
+        missing.map(|instance| (instance.name.clone(), cause(instance))).collect()
     }
 
     /// Where agents were seen, for instances whose configuration does not say.

@@ -1,8 +1,9 @@
 //! What the controller decides: who belongs to the cluster, what is deployed, who is asked and who is answered.
 //!
-//! An agent's way is hello → welcome → ready → configuration. A deployment gathers all the instances that it needs,
-//! ends the nodes that move to another instance, and then tells every instance its share at once. An instance that
-//! comes back gets the deployed configuration again, which changes nothing where it is in force already.
+//! An agent's way is hello → welcome → ready → configuration. A deployment gathers all the instances that it needs and
+//! ends the nodes that move to another instance. Up to here it can be given up, and everything is as it was. Then it
+//! is decided: its configuration is the deployed one, every instance is told its share at once, and one that cannot
+//! be reached gets it when it comes back. Telling it again changes nothing where it is in force already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use crate::bridge::{LinkId, Peer};
 use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
 use crate::model::{
-    Configuration, Instance, InstanceName, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp,
+    Configuration, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp,
 };
 use crate::plan::{self, InstanceChange, PortRules};
 use crate::request::{Answered, Open, Requests};
@@ -63,7 +64,7 @@ enum Parent {
     Redeploy,
     /// The deployment in progress waits for instances to appear; nobody owes an answer, only the deadline counts.
     Gather,
-    Nodes(Ticket, RequestId, Vec<NodeStatus>),
+    Nodes(Ticket, RequestId, Vec<NodeStatus>, Vec<Outcome>),
     Verb(Ticket, RequestId, Verb, Vec<Outcome>),
     Output(Ticket, RequestId),
     TestTimeout(Ticket, RequestId),
@@ -87,6 +88,8 @@ struct Deployment {
     /// The request to agents that is under way.
     inner: RequestId,
     phase: Phase,
+    /// What is ended where it was, to be started elsewhere.
+    moving: BTreeMap<InstanceName, BTreeSet<NodeName>>,
     outcomes: Vec<Outcome>,
 }
 
@@ -291,17 +294,18 @@ impl State {
             return fx.push(refuse(Outcome::failed("no configuration available to deploy")));
         };
         plan::resolve_hosts(&mut configuration, &self.roster.seen_hosts());
-        self.change_instances(&configuration, now, fx);
+        self.admit(&configuration, now, fx);
         let deadline = now.mono + self.rules.request_timeout;
         let inner = self.open(Parent::Gather, BTreeSet::new(), deadline);
         let phase = Phase::Gathering;
-        let outcomes = Vec::new();
-        self.deployment = Some(Deployment { ticket, reqid, in_one_step, configuration, inner, phase, outcomes });
+        let (moving, outcomes) = Default::default();
+        let deployment = Deployment { ticket, reqid, in_one_step, configuration, inner, phase, moving, outcomes };
+        self.deployment = Some(deployment);
         self.go_on(now, fx);
     }
 
-    /// Makes the instances of `configuration` the needed ones.
-    fn change_instances(&mut self, configuration: &Configuration, now: Now, fx: &mut Vec<Effect>) {
+    /// Makes the instances of `configuration` needed ones. Those that are no longer needed are left alone for now.
+    fn admit(&mut self, configuration: &Configuration, now: Now, fx: &mut Vec<Effect>) {
         let have: Vec<Instance> = self.roster.needed().cloned().collect();
         for change in plan::diff::instances(&have, &configuration.instances) {
             match change {
@@ -322,12 +326,22 @@ impl State {
                     }));
                     fx.extend(dial(want));
                 }
-                InstanceChange::Removed(have) => {
-                    self.stand_by(&have.name, now, fx);
-                    fx.push(Effect::HangUp(have.name.clone()));
-                    self.roster.dispense_with(&have.name);
-                }
+                InstanceChange::Removed(_) => {}
             }
+        }
+    }
+
+    /// Sends away the instances that `configuration` does not need.
+    fn release(&mut self, configuration: &Configuration, now: Now, fx: &mut Vec<Effect>) {
+        let is_gone = |have: &&Instance| configuration.instance(&have.name).is_none();
+        let gone: Vec<_> = self.roster.needed().filter(is_gone).map(|have| have.name.clone()).collect();
+        for name in gone {
+            match self.roster.link(&name) {
+                // The link stays until it has answered: it could not hear of it otherwise.
+                Some(_) => self.stand_by(&name, now, fx),
+                None => fx.push(Effect::HangUp(name.clone())),
+            }
+            self.roster.dispense_with(&name);
         }
     }
 
@@ -335,7 +349,7 @@ impl State {
     fn go_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
         match deployment.phase {
-            Phase::Gathering if self.roster.all_ready() => {
+            Phase::Gathering if self.roster.are_ready(&deployment.configuration.instances) => {
                 self.requests.close(&deployment.inner.clone());
                 self.end_what_moves(now, fx);
             }
@@ -361,20 +375,28 @@ impl State {
         }
         let deadline = now.mono + self.patience(&deployment.configuration);
         let inner = self.open(Parent::Move, moving.keys().cloned().collect(), deadline);
-        for (instance, nodes) in moving {
+        for (instance, nodes) in moving.clone() {
             self.send(&instance, agent::StopRequest { reqid: inner.clone(), nodes }, fx);
+        }
+        if let Some(deployment) = &mut self.deployment {
+            deployment.moving = moving;
         }
         self.enter(Phase::Moving, inner);
     }
 
+    /// The point of no return. Whatever becomes of the controller or of a link from now on, no agent is told again to
+    /// run what another one may have started already.
     fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
         let configuration = deployment.configuration.clone();
+        let deadline = now.mono + self.patience(&configuration);
+        self.release(&configuration, now, fx);
+        self.stored.deployed = Some(configuration.clone());
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
         }
-        self.nodes.expect(&configuration, NodeState::Stopped, now.wall);
-        let deadline = now.mono + self.patience(&configuration);
+        fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration: configuration.clone() }], None));
+        publish_own(self.nodes.expect(&configuration, NodeState::Stopped, now.wall), fx);
         let owes = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
         let inner = self.open(Parent::Deploy, owes, deadline);
         for instance in &configuration.instances {
@@ -389,27 +411,47 @@ impl State {
         }
     }
 
-    /// Every instance has answered: this is what is deployed now.
+    /// Every instance has answered.
     fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(Deployment { ticket, reqid, in_one_step, configuration, outcomes, .. }) = self.deployment.take()
         else {
             return;
         };
         let answer = deployed(in_one_step, reqid, Some(configuration.id.clone()), sorted(outcomes));
-        self.stored.deployed = Some(configuration.clone());
         self.forget_lost(now.wall, fx);
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], Some((ticket, answer))));
     }
 
     /// The deployment cannot be completed in time.
-    fn abandon(&mut self, owing: BTreeSet<InstanceName>, fx: &mut Vec<Effect>) {
-        let Some(Deployment { ticket, reqid, in_one_step, mut outcomes, .. }) = self.deployment.take() else { return };
-        let missing: BTreeMap<_, _> = self.roster.missing().map(|(name, cause)| (name.clone(), cause)).collect();
+    fn abandon(&mut self, owing: BTreeSet<InstanceName>, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = self.deployment.take() else { return };
+        let Deployment { ticket, reqid, in_one_step, configuration, phase, moving, mut outcomes, .. } = deployment;
+        let missing = self.roster.missing(&configuration.instances);
         outcomes.extend(missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone())));
         let silent = owing.iter().filter(|name| !missing.contains_key(*name));
         outcomes.extend(silent.map(|name| Outcome::instance_failed(name, "did not answer in time")));
         outcomes.push(Outcome::failed(TIMED_OUT));
         fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, sorted(outcomes))));
+        if phase != Phase::Telling {
+            self.restore(moving, now, fx);
+        }
+    }
+
+    /// Back to what was deployed: for agents that came back meanwhile, and for nodes that were to move.
+    fn restore(&mut self, moving: BTreeMap<InstanceName, BTreeSet<NodeName>>, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployed) = self.stored.deployed.clone() else { return };
+        for instance in &deployed.instances {
+            if self.roster.are_ready([instance]) {
+                self.redeploy(&instance.name, now, fx);
+            }
+        }
+        let deadline = now.mono + self.patience(&deployed);
+        for (instance, nodes) in moving {
+            if self.roster.link(&instance).is_some() {
+                let inner = self.open(Parent::Redeploy, BTreeSet::from([instance.clone()]), deadline);
+                self.send(&instance, agent::StartRequest { reqid: inner, nodes }, fx);
+            }
+        }
     }
 
     fn get_nodes(&mut self, ticket: Ticket, reqid: RequestId, now: Now, fx: &mut Vec<Effect>) {
@@ -420,7 +462,7 @@ impl State {
             return fx.push(Effect::Answer(ticket, answer.into()));
         }
         let deadline = now.mono + self.rules.request_timeout;
-        let inner = self.open(Parent::Nodes(ticket, reqid, Vec::new()), connected.clone(), deadline);
+        let inner = self.open(Parent::Nodes(ticket, reqid, Vec::new(), Vec::new()), connected.clone(), deadline);
         for instance in &connected {
             self.send(instance, agent::GetNodesRequest { reqid: inner.clone() }, fx);
         }
@@ -436,7 +478,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let answer = |outcomes| Effect::Answer(ticket, verb.answer(reqid.clone(), outcomes));
-        let Some(deployed) = self.in_force() else {
+        let Some(deployed) = &self.stored.deployed else {
             let error = match self.roster.connected().is_empty() {
                 true => "no instances connected",
                 false => "no active cluster deployment",
@@ -447,6 +489,12 @@ impl State {
         let mut outcomes: Vec<_> = nodes.iter().filter(|name| !is_known(name)).map(Outcome::unknown_node).collect();
         let mut shares: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
         for node in deployed.nodes.iter().filter(|node| nodes.is_empty() || nodes.contains(&node.name)) {
+            if let Some(mover) = self.mover_of(node).filter(|_| verb != Verb::Stop) {
+                // It would run where it was, and soon where it will be, too.
+                let error = format!("it is moving to another instance: deployment {mover} still pending");
+                outcomes.push(Outcome::node_failed(&node.instance, &node.name, error, None));
+                continue;
+            }
             shares.entry(node.instance.clone()).or_default().insert(node.name.clone());
         }
         let deadline = now.mono + plan::patience(&deployed.nodes);
@@ -527,7 +575,10 @@ impl State {
                 return fx.push(Effect::EndLink(link, reason));
             }
         };
-        fx.extend(former.map(|former| Effect::EndLink(former, "the agent has a newer link".into())));
+        if let Some(former) = former {
+            fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
+            self.give_up_on(&hello.instance, fx);
+        }
         fx.push(Effect::Send(link, NewsReceived { epoch: hello.epoch, seq: seen }.into()));
         self.tell_log(&hello.instance, format!("connected, running watchpost {}", hello.version), now.wall, fx);
         self.welcome(&hello.instance, now, fx);
@@ -567,15 +618,18 @@ impl State {
                 }
             }
             M::AgentStandbyResponse(AgentStandbyResponse { reqid, .. }) => {
-                self.requests.answer(&reqid, from, |_| {});
+                if let Answered::Complete(Parent::Standby) = self.requests.answer(&reqid, from, |_| {}) {
+                    self.let_go(from, fx);
+                }
             }
             M::SetConfigurationResponse(SetConfigurationResponse { reqid, outcomes }) => {
                 self.shares_answered(from, &reqid, outcomes, now, fx);
             }
             M::GetNodesResponse(GetNodesResponse { reqid, nodes }) => {
                 let note = |parent: &mut Parent| {
-                    if let Parent::Nodes(_, _, all) = parent {
+                    if let Parent::Nodes(_, _, all, outcomes) = parent {
                         all.extend(nodes);
+                        outcomes.push(Outcome::instance_done(from));
                     }
                 };
                 if let Answered::Complete(parent) = self.requests.answer(&reqid, from, note) {
@@ -618,6 +672,12 @@ impl State {
         if let (Arrival::New { .. }, true) = (self.roster.arrived(from, seq), before > 0) {
             self.tell_missed(from, seq - before, seq + 1, now.wall, fx);
         }
+        if let Some(Deployment { phase: Phase::Moving, moving, inner, .. }) = &self.deployment
+            && let Some(nodes) = moving.get(from).filter(|_| self.owes(from, inner))
+        {
+            // It came back in the middle: what it was asked may have been lost with the link.
+            self.send(from, agent::StopRequest { reqid: inner.clone(), nodes: nodes.clone() }, fx);
+        }
         let has_work = configuration.is_some() || !nodes.is_empty();
         let meant: BTreeSet<NodeName> = self.meant().map_or_else(BTreeSet::new, |meant| {
             meant.nodes.iter().filter(|node| node.instance == *from).map(|node| node.name.clone()).collect()
@@ -641,9 +701,17 @@ impl State {
 
     fn stand_by(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         if self.roster.link(name).is_some() {
-            let deadline = now.mono + self.rules.request_timeout;
+            let has = self.stored.deployed.iter().flat_map(|deployed| &deployed.nodes);
+            let deadline = now.mono + plan::patience(has);
             let reqid = self.open(Parent::Standby, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentStandbyRequest { reqid }, fx);
+        }
+    }
+
+    /// The instance has stood by, or will not say so: nobody dials it any more.
+    fn let_go(&self, name: &InstanceName, fx: &mut Vec<Effect>) {
+        if self.roster.get(name).is_none_or(|seat| seat.needed.is_none()) {
+            fx.push(Effect::HangUp(name.clone()));
         }
     }
 
@@ -656,22 +724,27 @@ impl State {
             // No longer wanted since it was asked.
             _ => return self.stand_by(from, now, fx),
         }
-        if self.roster.all_ready() {
-            let instances = self.roster.needed().map(|instance| instance.name.clone()).collect();
+        let needed: Vec<Instance> = match &self.deployment {
+            Some(deployment) => deployment.configuration.instances.clone(),
+            None => self.roster.needed().cloned().collect(),
+        };
+        if self.roster.are_ready(&needed) {
+            let instances = needed.into_iter().map(|instance| instance.name).collect();
             let news = News::AgentsReady(NotifyAgentsReady { instances });
             fx.push(Effect::Publish { news, time: now.wall, origin: None });
         }
         match &self.deployment {
-            Some(Deployment { phase: Phase::Telling, configuration, inner, .. }) => {
-                // It came back in the middle: what it was asked may have been lost with the link.
-                let (configuration, inner) = (configuration.clone(), inner.clone());
-                if self.requests.get_mut(&inner).is_some_and(|open| open.owes.contains(from)) {
-                    self.send_share(from, &configuration, inner, fx);
-                }
+            // It came back in the middle: what it was asked may have been lost with the link.
+            Some(Deployment { phase: Phase::Telling, configuration, inner, .. }) if self.owes(from, inner) => {
+                self.send_share(from, configuration, inner.clone(), fx);
             }
-            Some(_) => self.go_on(now, fx),
-            None => self.redeploy(from, now, fx),
+            Some(Deployment { phase: Phase::Gathering | Phase::Moving, .. }) => self.go_on(now, fx),
+            _ => self.redeploy(from, now, fx),
         }
+    }
+
+    fn owes(&self, name: &InstanceName, reqid: &RequestId) -> bool {
+        self.requests.get(reqid).is_some_and(|open| open.owes.contains(name))
     }
 
     /// Gives an instance that is new here what is deployed; what it runs already keeps running.
@@ -744,7 +817,7 @@ impl State {
             // What would not end must not be started a second time.
             let stuck = self.deployment.as_ref().is_some_and(|deployment| !deployment.outcomes.is_empty());
             match stuck {
-                true => self.abandon(BTreeSet::new(), fx),
+                true => self.abandon(BTreeSet::new(), now, fx),
                 false => self.tell_shares(now, fx),
             }
         }
@@ -756,18 +829,23 @@ impl State {
         let Some(name) = self.roster.link_down(link, reason, now.wall) else { return };
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
-        for reqid in self.requests.owed_by(&name) {
-            self.give_up_on(&name, &reqid, fx);
-        }
+        self.give_up_on(&name, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);
+            fx.push(Effect::HangUp(name));
             // It was on its way out, and nobody will tell the rest.
             self.forget_lost(now.wall, fx);
         }
     }
 
-    /// An instance that owes an answer is out of reach.
-    fn give_up_on(&mut self, name: &InstanceName, reqid: &RequestId, fx: &mut Vec<Effect>) {
+    /// The link to an instance is gone, with whatever it was asked on it, or answered.
+    fn give_up_on(&mut self, name: &InstanceName, fx: &mut Vec<Effect>) {
+        for reqid in self.requests.owed_by(name) {
+            self.give_up(name, &reqid, fx);
+        }
+    }
+
+    fn give_up(&mut self, name: &InstanceName, reqid: &RequestId, fx: &mut Vec<Effect>) {
         let Some(open) = self.requests.get_mut(reqid) else { return };
         let lost = Outcome::instance_failed(name, "the link was lost before it answered");
         match &mut open.parent {
@@ -776,12 +854,12 @@ impl State {
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
             Parent::Gather | Parent::TestTimeout(..) => {}
-            Parent::Nodes(..) | Parent::Output(..) => {
+            Parent::Output(..) => {
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(vec![lost]));
                 }
             }
-            Parent::Verb(_, _, _, outcomes) => {
+            Parent::Nodes(_, _, _, outcomes) | Parent::Verb(_, _, _, outcomes) => {
                 outcomes.push(lost);
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(Vec::new()));
@@ -795,7 +873,7 @@ impl State {
         match parent {
             Parent::Gather | Parent::Move | Parent::Deploy => {
                 if self.deployment.as_ref().is_some_and(|deployment| deployment.inner == reqid) {
-                    self.abandon(owes, fx);
+                    self.abandon(owes, now, fx);
                 }
             }
             Parent::Welcome => {
@@ -804,9 +882,12 @@ impl State {
                     self.welcome(&name, now, fx);
                 }
             }
-            Parent::Standby | Parent::Redeploy => {
+            parent @ (Parent::Standby | Parent::Redeploy) => {
                 for name in owes {
                     self.tell_error(&name, "did not answer in time".into(), now.wall, fx);
+                    if parent == Parent::Standby {
+                        self.let_go(&name, fx);
+                    }
                 }
             }
             parent @ (Parent::Nodes(..) | Parent::Verb(..) | Parent::Output(..) | Parent::TestTimeout(..)) => {
@@ -841,10 +922,11 @@ impl State {
         self.send(to, agent::SetConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
     }
 
-    /// What agents were last told to run.
-    fn in_force(&self) -> Option<&Configuration> {
-        let telling = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Telling);
-        telling.map(|deployment| &deployment.configuration).or(self.stored.deployed.as_ref())
+    /// The deployment that is ending that node where it is.
+    fn mover_of(&self, node: &Node) -> Option<&RequestId> {
+        let deployment = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Moving)?;
+        let nodes = deployment.moving.get(&node.instance)?;
+        nodes.contains(&node.name).then_some(&deployment.reqid)
     }
 
     /// What is, or is about to be, deployed.
@@ -881,9 +963,9 @@ impl Parent {
         let first = || more.first().cloned().unwrap_or_else(|| Outcome::failed(TIMED_OUT));
         let (ticket, response) = match self {
             Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy | Self::Gather => return None,
-            Self::Nodes(ticket, reqid, mut nodes) => {
+            Self::Nodes(ticket, reqid, mut nodes, outcomes) => {
                 nodes.sort_by(|a, b| a.node.cmp(&b.node));
-                (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(Vec::new()) }.into())
+                (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(outcomes) }.into())
             }
             Self::Verb(ticket, reqid, verb, outcomes) => (ticket, verb.answer(reqid, joined(outcomes))),
             Self::Output(ticket, reqid) => (ticket, client::GetOutputResponse { reqid, outcome: first() }.into()),
@@ -947,3 +1029,6 @@ fn dial(instance: &Instance) -> Option<Effect> {
     let address = SocketAddr::new(instance.host?, instance.port?);
     Some(Effect::Dial(instance.name.clone(), address))
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ pub enum Slot {
     Staged,
     /// The same with hosts and ports filled in: the next to deploy.
     Ready,
-    /// The last that all agents have answered.
+    /// The last that agents were told to run.
     Deployed,
 }
 

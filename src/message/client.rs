@@ -137,7 +137,9 @@ pub struct DeployRequest {
 
 /// What came of a deployment: one outcome per node, and complaints without a node for what could not be reached.
 ///
-/// `configuration` is set when every agent answered, even if nodes failed: then it is the deployed one.
+/// `configuration` is set when every agent answered, even if nodes failed. Where instances did not appear or nodes
+/// that move did not end, nothing was changed. Where agents did not answer in time, it is deployed all the same, and
+/// they run it as soon as they can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeployResponse {
     pub reqid: RequestId,

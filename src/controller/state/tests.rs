@@ -1,0 +1,527 @@
+use super::*;
+use crate::model::{ConfigurationId, Node, Role};
+
+#[test]
+fn get_nodes_says_of_every_agent_whether_it_answered() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.ask("nodes", |reqid| client::GetNodesRequest { reqid }.into());
+    let inner = cluster.take_sent("a", |message| match message {
+        ToAgent::GetNodesRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    cluster.lose("a");
+    cluster.say("b", GetNodesResponse { reqid: inner, nodes: vec![] });
+    assert_eq!(cluster.answer("nodes"), ["a: the link was lost before it answered", "b: done"]);
+}
+
+#[test]
+fn what_was_asked_on_a_link_that_a_newer_one_replaced_is_given_up() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    cluster.ask("restart", |reqid| client::RestartRequest { reqid, nodes: BTreeSet::new() }.into());
+    cluster.answers_itself = false;
+    let former = cluster.links["a"];
+    cluster.connect("a");
+    assert_eq!(cluster.ended, [former]);
+    assert_eq!(cluster.answer("restart"), ["a: the link was lost before it answered"]);
+
+    cluster.connect("a"); // before it answered the welcome
+    cluster.published.clear();
+    cluster.answers_itself = true;
+    cluster.connect("a");
+    cluster.pass(Duration::from_secs(60));
+    let errors: Vec<_> = cluster.published.iter().filter(|news| matches!(news, News::Error(_))).collect();
+    assert_eq!(errors, [] as [&News; 0], "nothing is missed that was asked on former links");
+}
+
+#[test]
+fn an_agent_is_told_what_to_run_after_hello_welcome_and_ready_and_not_before() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.connect("a");
+    assert_eq!(cluster.take_all_sent(), ["a: received"], "without a deployment nobody is told anything");
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c1", &[("a", "n1"), ("b", "n2")]));
+    assert_eq!(cluster.take_all_sent(), ["a: welcome"]);
+    cluster.connect("b");
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: welcome"]);
+    cluster.reply("a");
+    assert_eq!(cluster.take_all_sent(), [] as [&str; 0], "b is not ready");
+    assert_eq!(cluster.ready(), None);
+    cluster.reply("b");
+    assert_eq!(cluster.ready(), Some(vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(cluster.take_all_sent(), ["a: configuration c1", "b: configuration c1"]);
+    cluster.reply("a");
+    assert!(cluster.answers.is_empty(), "it is complete with the last answer");
+    cluster.reply("b");
+    assert_eq!(cluster.answer("deploy"), ["a: done", "b: done"]);
+}
+
+#[test]
+fn an_agent_of_another_version_is_refused_with_a_reason() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    cluster.connect_as("b", NotifyAgentHello { api_version: 2, ..hello("b") });
+    assert_eq!(cluster.take_all_sent(), ["b: refused"]);
+    assert_eq!(cluster.ended, [cluster.links["b"]]);
+    let News::Error(error) = cluster.published.last().unwrap() else { panic!("{:?}", cluster.published) };
+    assert!(error.msg.contains("speaks version 2"), "{}", error.msg);
+    assert_eq!(cluster.state.roster.connected().len(), 1);
+}
+
+#[test]
+fn the_second_of_two_agents_of_one_name_is_refused_and_the_first_goes_on() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    let first = cluster.links["a"];
+    cluster.connect_as("a", NotifyAgentHello { epoch: 8, ..hello("a") });
+    assert_eq!(cluster.take_all_sent(), ["a: refused"]);
+    assert_eq!(cluster.ended, [cluster.links["a"]]);
+    cluster.lose("a");
+    assert_eq!(cluster.state.roster.link(&instance("a")), Some(first));
+    assert_eq!(cluster.state_of("n1"), NodeState::Running, "the end of a refused link is no loss");
+}
+
+#[test]
+fn a_deployment_that_cannot_gather_its_instances_names_them_and_changes_nothing() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1"), ("c", "n2")]));
+    cluster.deploy("another", configuration("c3", &[("a", "n1")]));
+    assert_eq!(cluster.answer("another"), ["all: earlier deployment deploy still pending"]);
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.answer("deploy"), ["c: never connected", "all: request timed out"]);
+    assert!(!cluster.take_all_sent().contains(&"b: standby".to_owned()), "b is part of what is deployed still");
+    assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
+    // And what it has come to be is no hindrance to the next one.
+    cluster.deploy("next", configuration("c4", &[("a", "n1")]));
+    assert_eq!(cluster.answer("next"), ["a: done"]);
+    assert!(cluster.take_all_sent().contains(&"b: standby".to_owned()));
+}
+
+#[test]
+fn an_instance_that_is_dialled_stands_by_before_its_link_is_ended() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1")]));
+    assert_eq!(cluster.take_all_sent(), ["b: standby", "a: configuration c2"]);
+    assert_eq!(cluster.dials, [] as [&str; 0]);
+    cluster.reply("b");
+    assert_eq!(cluster.dials, ["hang up b"]);
+}
+
+#[test]
+fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n2"), ("b", "n1")]));
+    assert_eq!(cluster.take_all_sent(), ["a: stop n1", "b: stop n2"]);
+    cluster.ask("start", |reqid| client::StartRequest { reqid, nodes: BTreeSet::new() }.into());
+    let moving = "it is moving to another instance: deployment deploy still pending";
+    assert_eq!(cluster.answer("start"), [format!("n1: {moving}"), format!("n2: {moving}")]);
+
+    cluster.reply("a");
+    // The order to stop, or its answer, was lost: it is asked again, and nothing is started meanwhile.
+    cluster.lose("b");
+    cluster.connect("b");
+    let snapshot = NotifySnapshot { epoch: 7, seq: 9, configuration: None, nodes: vec![] };
+    cluster.say("b", snapshot);
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: welcome", "b: stop n2"]);
+    assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
+    cluster.reply("b");
+    assert_eq!(cluster.take_all_sent(), ["a: configuration c2", "b: configuration c2"]);
+    assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c2", "it is decided before anybody is told");
+}
+
+#[test]
+fn nodes_that_could_not_be_moved_are_started_where_they_were() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n2"), ("b", "n1")]));
+    cluster.reply("a");
+    cluster.take_all_sent();
+    cluster.pass(Duration::from_secs(300));
+    assert_eq!(cluster.answer("deploy"), ["b: did not answer in time", "all: request timed out"]);
+    let back = ["a: configuration c1", "b: configuration c1", "a: start n1", "b: start n2"];
+    assert_eq!(cluster.take_all_sent(), back);
+}
+
+#[test]
+fn what_was_decided_reaches_an_instance_that_comes_back_too_late_for_the_answer() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1"), ("b", "n2"), ("b", "n3")]));
+    cluster.reply("a");
+    // It answered, and came back without a memory: it is told again.
+    cluster.lose("a");
+    cluster.take_all_sent();
+    cluster.connect_as("a", NotifyAgentHello { epoch: 8, ..hello("a") });
+    cluster.reply("a");
+    assert_eq!(cluster.take_all_sent(), ["a: received", "a: welcome", "a: configuration c2"]);
+    // It never answered, and comes back when nobody waits any more.
+    cluster.lose("b");
+    cluster.pass(Duration::from_secs(300));
+    assert_eq!(
+        cluster.answer("deploy")[1..],
+        ["b: not connected since 1970-01-01T00:00:00.000000Z: cut", "all: request timed out"]
+    );
+    cluster.take_all_sent();
+    cluster.answers_itself = true;
+    cluster.connect("b");
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: welcome", "b: configuration c2"]);
+}
+
+#[test]
+fn an_instance_that_left_while_it_was_away_stands_by_when_it_returns() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.lose("b");
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1")]));
+    assert_eq!(cluster.answer("deploy"), ["a: done"]);
+    assert_eq!(cluster.known(), ["n1"], "nobody will tell of n2 again");
+    cluster.take_all_sent();
+    cluster.connect("b");
+    cluster.say("b", snapshot_of(&[("b", "n2")]));
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby", "b: received"]);
+}
+
+#[test]
+fn nodes_are_unknown_while_their_agent_is_out_of_reach_and_come_back_with_it() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.lose("a");
+    assert_eq!((cluster.state_of("n1"), cluster.state_of("n2")), (NodeState::Unknown, NodeState::Running));
+    cluster.ask("stop", |reqid| client::StopRequest { reqid, nodes: BTreeSet::from([node("n1")]) }.into());
+    assert_eq!(cluster.answer("stop"), ["n1: its instance is not connected"]);
+    cluster.connect("a");
+    cluster.say("a", snapshot_of(&[("a", "n1")]));
+    assert_eq!(cluster.state_of("n1"), NodeState::Running);
+    let changes: Vec<_> = cluster.changes_of("n1");
+    let [.., lost, back] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(*lost, (NodeState::Running, NodeState::Unknown));
+    assert_eq!(*back, (NodeState::Unknown, NodeState::Running));
+}
+
+#[test]
+fn news_counts_once_and_what_is_missing_is_told() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    let log = |seq| NotifyLog { seq, time: Timestamp(0), instance: instance("a"), node: None, msg: seq.to_string() };
+    cluster.published.clear();
+    for seq in [21, 22, 22, 21, 25] {
+        cluster.say("a", log(seq));
+    }
+    let words = |news: &News| match news {
+        News::Log(log) => log.msg.clone(),
+        News::Error(error) => error.msg.chars().take(18).collect(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(cluster.published.iter().map(words).collect::<Vec<_>>(), ["21", "22", "news 23 to 24 of t", "25"]);
+}
+
+#[test]
+fn a_request_without_end_is_answered_by_the_table_of_requests() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.ask("kept", |reqid| client::TestTimeoutRequest { reqid, with_state: true }.into());
+    cluster.ask("lost", |reqid| client::TestTimeoutRequest { reqid, with_state: false }.into());
+    cluster.pass(Duration::from_secs(9));
+    assert!(cluster.answers.is_empty());
+    cluster.pass(Duration::from_secs(2));
+    assert_eq!(cluster.answer("kept"), ["all: request timed out"]);
+    assert!(cluster.answers.is_empty());
+}
+
+/// A controller whose agents are this test.
+struct Cluster {
+    state: State,
+    now: Now,
+    links: BTreeMap<String, LinkId>,
+    /// Whose each link is, or was.
+    names: BTreeMap<LinkId, String>,
+    sent: Vec<(LinkId, ToAgent)>,
+    /// What agents were told and did not reply to.
+    told: Vec<(LinkId, ToAgent)>,
+    ended: Vec<LinkId>,
+    dials: Vec<String>,
+    saved: Stored,
+    published: Vec<News>,
+    tickets: BTreeMap<Ticket, String>,
+    answers: BTreeMap<String, ClientResponse>,
+    answers_itself: bool,
+}
+
+impl Cluster {
+    fn new(stored: Stored) -> Self {
+        let now = Now { mono: Instant::now(), wall: Timestamp(0) };
+        let rules = Rules {
+            name: instance("controller"),
+            ports: PortRules::default(),
+            request_timeout: Duration::from_secs(10),
+            epoch: 1,
+        };
+        let (state, first) = State::new(rules, stored.clone(), now);
+        let mut cluster = Self {
+            state,
+            now,
+            links: BTreeMap::new(),
+            names: BTreeMap::new(),
+            sent: Vec::new(),
+            told: Vec::new(),
+            ended: Vec::new(),
+            dials: Vec::new(),
+            saved: stored,
+            published: Vec::new(),
+            tickets: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            answers_itself: true,
+        };
+        cluster.perform(first);
+        cluster
+    }
+
+    /// With agents that are connected and run these nodes, given as instance and node.
+    fn deployed(nodes: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::new(Stored::default());
+        for (instance, _) in nodes {
+            cluster.connect(instance);
+        }
+        cluster.deploy("first", configuration("c1", nodes));
+        assert!(cluster.answer("first").iter().all(|outcome| outcome.ends_with("done")));
+        for instance in nodes.iter().map(|(instance, _)| *instance).collect::<BTreeSet<_>>() {
+            let own: Vec<_> = nodes.iter().copied().filter(|(of, _)| *of == instance).collect();
+            cluster.say(instance, snapshot_of(&own));
+        }
+        cluster.sent.clear();
+        cluster
+    }
+
+    fn connect(&mut self, name: &str) {
+        self.connect_as(name, hello(name));
+    }
+
+    fn connect_as(&mut self, name: &str, hello: NotifyAgentHello) {
+        let link = LinkId(self.names.len() as u64);
+        self.names.insert(link, name.into());
+        self.links.insert(name.into(), link);
+        self.step(Event::LinkUp(link, Peer { name: name.into(), host: None, dialled: None }));
+        self.step(Event::Mail(link, vec![hello.into()]));
+    }
+
+    fn lose(&mut self, name: &str) {
+        let link = self.links.remove(name).unwrap();
+        self.step(Event::LinkDown(link, "cut".into()));
+    }
+
+    fn say(&mut self, name: &str, message: impl Into<ToController>) {
+        self.step(Event::Mail(self.links[name], vec![message.into()]));
+    }
+
+    fn ask(&mut self, name: &str, request: impl FnOnce(RequestId) -> ClientRequest) {
+        let ticket = Ticket(self.tickets.len() as u64);
+        self.tickets.insert(ticket, name.into());
+        self.step(Event::Ask(ticket, request(id(name))));
+    }
+
+    fn deploy(&mut self, name: &str, configuration: Configuration) {
+        self.ask(name, |reqid| client::SetConfigurationRequest { reqid, configuration }.into());
+    }
+
+    /// That agent does everything it was told so far.
+    fn reply(&mut self, name: &str) {
+        let link = self.links[name];
+        let replies: Vec<_> =
+            self.told.iter().filter(|(of, _)| *of == link).filter_map(|(_, told)| reply(told)).collect();
+        self.told.retain(|(of, _)| *of != link);
+        self.step(Event::Mail(link, replies));
+    }
+
+    fn step(&mut self, event: Event) {
+        let effects = self.state.step(event, self.now);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let mut replies = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send(link, message) => {
+                    replies.extend(reply(&message).map(|reply| (link, reply)));
+                    self.told.push((link, message.clone()));
+                    self.sent.push((link, message));
+                }
+                Effect::EndLink(link, _) => self.ended.push(link),
+                Effect::Dial(name, _) => self.dials.push(format!("dial {name}")),
+                Effect::HangUp(name) => self.dials.push(format!("hang up {name}")),
+                Effect::Save(saves, then) => {
+                    saves.into_iter().for_each(|save| *self.saved.slot_mut(save.slot) = Some(save.configuration));
+                    self.answered(then);
+                }
+                Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
+                Effect::Silence(_) => {}
+                Effect::Publish { news, .. } => self.published.push(news),
+            }
+        }
+        if self.answers_itself {
+            self.told.clear();
+            replies.into_iter().for_each(|(link, reply)| self.step(Event::Mail(link, vec![reply])));
+        }
+    }
+
+    fn answered(&mut self, answer: Option<(Ticket, ClientResponse)>) {
+        if let Some((ticket, response)) = answer {
+            let name = self.tickets.remove(&ticket).expect("a request is answered once");
+            self.answers.insert(name, response);
+        }
+    }
+
+    /// Time passes, deadline by deadline.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while let Some(at) = self.state.next_deadline().filter(|at| *at <= end) {
+            self.now.mono = at;
+            self.step(Event::Tick);
+        }
+        self.now.mono = end;
+    }
+
+    /// The outcomes of that request's answer, in words.
+    fn answer(&mut self, name: &str) -> Vec<String> {
+        let outcomes = match self.answers.remove(name).unwrap_or_else(|| panic!("{name} is not answered")) {
+            ClientResponse::SetConfigurationResponse(answer) => answer.outcomes,
+            ClientResponse::DeployResponse(answer) => answer.outcomes,
+            ClientResponse::GetNodesResponse(answer) => answer.outcomes,
+            ClientResponse::StartResponse(answer) => answer.outcomes,
+            ClientResponse::StopResponse(answer) => answer.outcomes,
+            ClientResponse::RestartResponse(answer) => answer.outcomes,
+            ClientResponse::TestTimeoutResponse(answer) => vec![answer.outcome],
+            other => panic!("{other:?}"),
+        };
+        let words = |outcome: Outcome| {
+            let node = outcome.node.map(|node| node.to_string());
+            let who = node.or(outcome.instance.map(|instance| instance.to_string())).unwrap_or("all".into());
+            format!("{who}: {}", outcome.error.as_deref().unwrap_or("done"))
+        };
+        outcomes.into_iter().map(words).collect()
+    }
+
+    /// Everything that was sent since this was asked last, in words.
+    fn take_all_sent(&mut self) -> Vec<String> {
+        let names = self.names.clone();
+        let nodes = |nodes: &BTreeSet<NodeName>| nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
+        let words = |(link, message): (LinkId, ToAgent)| {
+            let what = match message {
+                ToAgent::AgentWelcomeRequest(_) => "welcome".to_owned(),
+                ToAgent::AgentStandbyRequest(_) => "standby".to_owned(),
+                ToAgent::SetConfigurationRequest(request) => format!("configuration {}", request.configuration.id),
+                ToAgent::StopRequest(request) => format!("stop {}", nodes(&request.nodes)),
+                ToAgent::StartRequest(request) => format!("start {}", nodes(&request.nodes)),
+                ToAgent::NewsReceived(_) => "received".to_owned(),
+                ToAgent::AgentRefused(_) => "refused".to_owned(),
+                other => panic!("{other:?}"),
+            };
+            format!("{}: {what}", names[&link])
+        };
+        std::mem::take(&mut self.sent).into_iter().map(words).collect()
+    }
+
+    /// The instances that the last news of that kind names as ready.
+    fn ready(&self) -> Option<Vec<String>> {
+        self.published.iter().rev().find_map(|news| match news {
+            News::AgentsReady(ready) => Some(ready.instances.iter().map(InstanceName::to_string).collect()),
+            _ => None,
+        })
+    }
+
+    fn changes_of(&self, name: &str) -> Vec<(NodeState, NodeState)> {
+        let change = |news: &News| match news {
+            News::Change(change) if change.node.as_str() == name => Some((change.old, change.new)),
+            _ => None,
+        };
+        self.published.iter().filter_map(change).collect()
+    }
+
+    fn state_of(&self, name: &str) -> NodeState {
+        self.state.nodes.get(&node(name)).unwrap().state
+    }
+
+    fn known(&self) -> Vec<&str> {
+        self.state.nodes.iter().map(|status| status.node.as_str()).collect()
+    }
+
+    fn take_sent<T>(&mut self, to: &str, find: impl Fn(ToAgent) -> Option<T>) -> T {
+        let link = self.links[to];
+        let at = self.sent.iter().position(|(of, message)| *of == link && find(message.clone()).is_some());
+        let (_, message) = self.sent.remove(at.unwrap_or_else(|| panic!("not sent to {to}: {:?}", self.sent)));
+        find(message).unwrap()
+    }
+}
+
+/// What an agent says at once that does as it is told.
+fn reply(message: &ToAgent) -> Option<ToController> {
+    let done = |reqid: &RequestId| (reqid.clone(), Outcome::instance_done(&instance("i")));
+    Some(match message {
+        ToAgent::AgentWelcomeRequest(AgentWelcomeRequest { reqid }) => {
+            let (reqid, outcome) = done(reqid);
+            AgentWelcomeResponse { reqid, outcome }.into()
+        }
+        ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
+            let (reqid, outcome) = done(reqid);
+            AgentStandbyResponse { reqid, outcome }.into()
+        }
+        ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
+            // It speaks for the instance that its first node names.
+            let of = configuration.nodes.first().map_or_else(|| instance("i"), |node| node.instance.clone());
+            let outcomes = vec![Outcome::instance_done(&of)];
+            SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into()
+        }
+        ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
+            let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();
+            StopResponse { reqid: reqid.clone(), outcomes }.into()
+        }
+        _ => return None,
+    })
+}
+
+/// What the agent of a RUNNING node says; all are of one instance.
+fn snapshot_of(nodes: &[(&str, &str)]) -> NotifySnapshot {
+    let status = |(of, name): &(&str, &str)| NodeStatus {
+        node: node(name),
+        instance: instance(of),
+        role: Role::None,
+        state: NodeState::Running,
+        pid: Some(70),
+        port: None,
+        metrics_port: None,
+        restarts: 0,
+        since: Timestamp(0),
+        reason: "ready".into(),
+    };
+    NotifySnapshot { epoch: 7, seq: 20, configuration: None, nodes: nodes.iter().map(status).collect() }
+}
+
+fn hello(name: &str) -> NotifyAgentHello {
+    NotifyAgentHello {
+        instance: instance(name),
+        host: None,
+        api_version: API_VERSION,
+        version: "0.1.0".into(),
+        epoch: 7,
+    }
+}
+
+fn configuration(id: &str, nodes: &[(&str, &str)]) -> Configuration {
+    let mut configuration = Configuration::empty(ConfigurationId::new(id).unwrap());
+    let names: BTreeSet<_> = nodes.iter().map(|(of, _)| *of).collect();
+    configuration.instances =
+        names.into_iter().map(|name| Instance { name: instance(name), host: None, port: None }).collect();
+    let defined = |(of, name): &(&str, &str)| Node {
+        command: vec!["program".into()],
+        ..Node::new(node(name), instance(of), Role::None)
+    };
+    configuration.nodes = nodes.iter().map(defined).collect();
+    configuration
+}
+
+fn instance(text: &str) -> InstanceName {
+    InstanceName::new(text).unwrap()
+}
+
+fn node(text: &str) -> NodeName {
+    NodeName::new(text).unwrap()
+}
+
+fn id(text: &str) -> RequestId {
+    RequestId::new(text).unwrap()
+}

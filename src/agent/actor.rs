@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use actix::fut::wrap_future;
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture,
+    SpawnHandle,
 };
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -22,7 +23,8 @@ use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::launch::Site;
 use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
 use crate::message::node::NodeOrder;
-use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output};
+use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output, Timestamp};
+use crate::supervisor::hands::Subject;
 use crate::supervisor::process::Process;
 use crate::supervisor::register::{Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
@@ -65,7 +67,7 @@ pub struct Agent {
     workshop: Workshop,
     supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
-    adoptable: BTreeMap<NodeName, (Life, Option<Process>)>,
+    adoptable: BTreeMap<NodeName, Adoptable>,
     found: Vec<Event>,
     link: Option<Link>,
     alarm: Option<(Instant, SpawnHandle)>,
@@ -89,7 +91,7 @@ impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
         let AgentSetup { instance, epoch, site, bounds, host } = setup;
-        let register = Register::new(site.nodes.clone())?;
+        let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
         match register.configuration(&instance) {
@@ -97,11 +99,13 @@ impl Agent {
             Err(error) => found.push(Event::Trouble(None, error.to_string())),
         }
         let (mut adoptable, mut nodes) = (BTreeMap::new(), Vec::new());
-        for record in records.into_iter().filter(|record| record.node.instance == instance) {
-            let process = running(&record);
+        // Also what ran here under another instance's name: it is to be minded, whatever this agent is called now.
+        for record in records {
+            let process = running(&record)?;
             found.extend(tell_of_death(&record, process.as_ref()));
             let pid = process.as_ref().map(Process::pid);
-            adoptable.insert(record.node.name.clone(), (record.life, process));
+            let leader = record.leader();
+            adoptable.insert(record.node.name.clone(), Adoptable { life: record.life, leader, process });
             nodes.push(FoundNode { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
         }
         found.push(Event::Found(nodes));
@@ -142,7 +146,7 @@ impl Agent {
             }
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
-                self.workshop.run(move |register| {
+                self.workshop.run(Subject::Agent, move |register| {
                     if let Err(error) = register.remember(&instance, &id) {
                         tracing::warn!("{error}");
                     }
@@ -153,17 +157,28 @@ impl Agent {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
             }
-            Effect::AllStopped => self.waiting_for_rest.drain(..).for_each(|waiter| {
-                let _ = waiter.send(()); // whoever asked may have gone
-            }),
+            Effect::AllStopped => {
+                let waiting = std::mem::take(&mut self.waiting_for_rest);
+                // What is known of the nodes is on disk, too, before the host may end.
+                self.workshop.at_rest(move || {
+                    for waiter in waiting {
+                        let _ = waiter.send(()); // whoever asked may have gone
+                    }
+                });
+            }
         }
     }
 
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
-        let (life, process) = self.adoptable.remove(&node.name).unwrap_or_default();
-        if let Err(error) = self.workshop.admit(ward, life, process) {
-            let trouble = format!("cannot watch the process that was found running: {error}");
-            ctx.notify(FromSupervisor::Trouble(node.name.clone(), trouble));
+        match self.adoptable.remove(&node.name) {
+            None => self.workshop.admit(ward, first_life()),
+            Some(Adoptable { life, leader, process }) => {
+                if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
+                    // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
+                    tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
+                    ctx.stop();
+                }
+            }
         }
         self.start_supervisor(ward, node, ctx);
     }
@@ -199,7 +214,7 @@ impl Agent {
     fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {
         let (done, read) = oneshot::channel();
         let (node, lines) = (request.node.clone(), request.lines as usize);
-        self.workshop.run(move |register| {
+        self.workshop.run(Subject::Output(node.clone()), move |register| {
             let _ = done.send(output::last_lines(&register.directory(&node), lines)); // the agent may have ended
         });
         ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
@@ -274,16 +289,28 @@ impl Agent {
     }
 }
 
-/// The process of a record, if it still runs.
-fn running(record: &Record) -> Option<Process> {
-    let Found::Launched { pid, start_time } = record.found else { return None };
-    if !record.here {
-        return None;
+/// What an earlier agent left of a node.
+struct Adoptable {
+    life: Life,
+    leader: Option<u32>,
+    process: Option<Process>,
+}
+
+/// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
+fn running(record: &Record) -> io::Result<Option<Process>> {
+    match record.found {
+        Found::Launched { pid, start_time } if record.here => Process::adopt(pid, start_time).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {}: {error}", record.node.name))
+        }),
+        _ => Ok(None),
     }
-    Process::adopt(pid, start_time)
-        .inspect_err(|error| tracing::error!(node = %record.node.name, "cannot look at process {pid}: {error}"))
-        .ok()
-        .flatten()
+}
+
+/// The first life of a node here. Processes are known by cluster, node and life, also to the agents of other state
+/// directories and after a record is gone: so the lives of each begin somewhere of their own.
+fn first_life() -> Life {
+    // Without chance the moment has to do.
+    Life(getrandom::u32().map_or_else(|_| Timestamp::now().0, u64::from))
 }
 
 /// A node whose process ended while nobody minded it.

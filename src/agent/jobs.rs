@@ -47,7 +47,23 @@ impl Jobs {
 
     /// An order has come. One that waits for nothing is answered by the next [`Jobs::take_done`].
     pub fn open(&mut self, kind: Kind, reqid: RequestId, waits: impl IntoIterator<Item = (NodeName, Wish)>) {
-        self.open.push(Job { kind, reqid, waits: waits.into_iter().collect(), outcomes: BTreeMap::new() });
+        self.open_beside(kind, reqid, waits, []);
+    }
+
+    /// An order has come that also names `strangers`, which are no nodes of this instance: their outcome is said so.
+    pub fn open_beside(
+        &mut self,
+        kind: Kind,
+        reqid: RequestId,
+        waits: impl IntoIterator<Item = (NodeName, Wish)>,
+        strangers: impl IntoIterator<Item = NodeName>,
+    ) {
+        let unknown = |name: NodeName| {
+            let error = "its instance does not have it".to_owned();
+            (name.clone(), Outcome::node_failed(&self.instance, &name, error, None))
+        };
+        let outcomes = strangers.into_iter().map(unknown).collect();
+        self.open.push(Job { kind, reqid, waits: waits.into_iter().collect(), outcomes });
     }
 
     /// Whether that order still waits for a node.
@@ -80,10 +96,25 @@ impl Jobs {
     }
 }
 
+/// How much output one answer carries, in bytes: far below the longest frame, far above what anybody reads.
+const MOST_OUTPUT: usize = 4 << 20;
+
+/// A thousand nodes that fail in the same way need not all show their output.
+fn leave_out_output_beyond(most: usize, outcomes: &mut [Outcome]) {
+    let mut bytes = 0;
+    for outcome in outcomes {
+        bytes += outcome.output.as_ref().map_or(0, |output| output.stdout.len() + output.stderr.len());
+        if bytes > most {
+            outcome.output = None;
+        }
+    }
+}
+
 impl Job {
     fn answer(self, instance: &InstanceName) -> ToController {
         let Self { kind, reqid, outcomes, .. } = self;
         let mut outcomes: Vec<Outcome> = outcomes.into_values().collect();
+        leave_out_output_beyond(MOST_OUTPUT, &mut outcomes);
         match kind {
             Kind::Standby => {
                 let failed = outcomes.into_iter().find(|outcome| !outcome.is_success());

@@ -137,6 +137,11 @@ impl Outbox {
         batch
     }
 
+    /// Whether nothing waits for the window.
+    pub fn all_is_sent(&self) -> bool {
+        self.open && self.sent == self.kept.len()
+    }
+
     /// Too much waits: what counts in the end is the latest state of each node, which a snapshot tells.
     fn collapse(&mut self) {
         self.kept.clear();

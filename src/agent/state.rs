@@ -43,6 +43,8 @@ pub struct State {
     answers: Vec<ToController>,
     linked: bool,
     stopping_all: bool,
+    /// Somebody waits for [`Effect::AllStopped`].
+    asked_for_rest: bool,
     /// Nobody waits for a grace any more until all is stopped.
     hurried: bool,
 }
@@ -145,6 +147,7 @@ impl State {
             answers: Vec::new(),
             linked: false,
             stopping_all: false,
+            asked_for_rest: false,
             hurried: false,
         }
     }
@@ -164,7 +167,7 @@ impl State {
             Event::LinkUp => self.link_up(),
             Event::LinkDown => self.link_down(),
             Event::StopAll => {
-                self.stopping_all = true;
+                (self.stopping_all, self.asked_for_rest) = (true, true);
                 self.each(|me, name| me.want_to_rest(name));
             }
             Event::Hurry => {
@@ -176,8 +179,8 @@ impl State {
         self.advance(now, &mut effects);
         let done = self.jobs.take_done();
         done.into_iter().for_each(|answer| self.answer(answer));
-        if self.stopping_all && self.nodes.values().all(Entry::is_at_rest) {
-            (self.stopping_all, self.hurried) = (false, false);
+        if self.asked_for_rest && self.nodes.values().all(Entry::is_at_rest) {
+            self.asked_for_rest = false;
             effects.push(Effect::AllStopped);
         }
         effects
@@ -188,7 +191,7 @@ impl State {
         self.order.first_alarm().map(|(at, _)| at)
     }
 
-    /// What may go to the controller now, in order.
+    /// What may go to the controller now, in order. Answers wait for the news that led to them.
     pub fn outgoing(&mut self) -> Vec<ToController> {
         if !self.linked {
             return Vec::new();
@@ -200,7 +203,9 @@ impl State {
             let configuration = self.configuration.as_ref().map(|configuration| configuration.id.clone());
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());
         }
-        mail.append(&mut self.answers);
+        if self.outbox.all_is_sent() {
+            mail.append(&mut self.answers);
+        }
         mail
     }
 
@@ -277,7 +282,7 @@ impl State {
         }
     }
 
-    /// While everything is being stopped, nothing is started.
+    /// Once everything was to be stopped, nothing is started any more: the host is about to end.
     fn refusal(&self, order: &ToAgent) -> Option<ToController> {
         if !self.stopping_all {
             return None;
@@ -347,13 +352,14 @@ impl State {
     }
 
     /// Opens an order about our nodes among `nodes`, or about all of ours if that is empty.
-    fn open_for(&mut self, kind: Kind, reqid: RequestId, nodes: BTreeSet<NodeName>, wish: Wish) -> Vec<NodeName> {
+    fn open_for(&mut self, kind: Kind, reqid: RequestId, nodes: BTreeSet<NodeName>, wish: Wish) -> BTreeSet<NodeName> {
         // What leaves is nobody's to start. But it runs until it is gone: whoever stops it waits for that.
         let is_ours = |entry: &Entry| entry.goal != Goal::Leave || wish == Wish::Down;
         let is_meant =
             |(name, entry): &(&NodeName, &Entry)| is_ours(entry) && (nodes.is_empty() || nodes.contains(*name));
-        let named: Vec<_> = self.nodes.iter().filter(is_meant).map(|(name, _)| name.clone()).collect();
-        self.jobs.open(kind, reqid, named.iter().map(|name| (name.clone(), wish)));
+        let named: BTreeSet<_> = self.nodes.iter().filter(is_meant).map(|(name, _)| name.clone()).collect();
+        let strangers = nodes.iter().filter(|name| !named.contains(*name)).cloned();
+        self.jobs.open_beside(kind, reqid, named.iter().map(|name| (name.clone(), wish)), strangers);
         named
     }
 

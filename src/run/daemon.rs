@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
@@ -15,6 +16,7 @@ use crate::agent::AgentEvent;
 use crate::agent::outbox::Bounds;
 use crate::bridge::{Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
+use crate::model::InstanceName;
 use crate::settings::{Machine, Settings, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::limits;
@@ -74,7 +76,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let (host, mut ends) = Host::start();
     let agent = start_agent(AgentOptions {
         host: Some(host.recipient()),
-        ..agent_options(&settings, settings.agent.name.clone(), &home)?
+        ..agent_options(&settings, settings.agent.name.clone(), home.nodes(), limits::raise_open_files()?)
     })?;
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
@@ -98,19 +100,21 @@ async fn part(from: Recipient<Farewell>) {
     let _ = timeout(Duration::from_secs(1), from.send(Farewell)).await;
 }
 
-/// The options of an agent of this process, whose own descriptor limit is raised for the sake of many nodes.
+/// The options of an agent of this process, whose nodes get `descriptors`: the limit that the process had before it
+/// raised its own for the sake of many nodes.
 pub(super) fn agent_options(
     settings: &Settings,
-    instance: crate::model::InstanceName,
-    home: &StateDir,
-) -> Result<AgentOptions, RunError> {
+    instance: InstanceName,
+    nodes: PathBuf,
+    descriptors: (u64, u64),
+) -> AgentOptions {
     let window = settings.link.window_bytes as usize;
-    Ok(AgentOptions {
+    AgentOptions {
         cluster: settings.cluster.clone(),
-        descriptors: Some(limits::raise_open_files()?),
+        descriptors: Some(descriptors),
         bounds: Bounds { window, ..Bounds::default() },
-        ..AgentOptions::new(instance, home.nodes())
-    })
+        ..AgentOptions::new(instance, nodes)
+    }
 }
 
 /// Serves the API, if the settings want it; the token is what clients have to know.

@@ -3,6 +3,7 @@
 //! It is the fleet without the bridge: an agent for every instance of the configuration, linked by mailbox.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::{fs, io};
 
 use actix::Addr;
 
@@ -12,9 +13,10 @@ use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_
 use crate::agent::{Agent, HurryUp, StopAllNodes};
 use crate::controller::Controller;
 use crate::message::client::SetConfigurationRequest;
-use crate::model::{Configuration, Outcome, RequestId};
+use crate::model::{Configuration, InstanceName, Outcome, RequestId};
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
+use crate::supervisor::process::limits;
 
 /// Runs a lab until it is asked to end; then its nodes are stopped in order. Asked again, it hurries.
 ///
@@ -40,9 +42,12 @@ pub async fn lab(
     for instance in &mut configuration.instances {
         (instance.host, instance.port) = (None, None);
     }
-    let names: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
+    let mut names: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
+    names.extend(left_behind(&home)?);
+    let descriptors = limits::raise_open_files()?;
     for name in names {
-        let options = agent_options(&settings, name.clone(), &home)?;
+        // Each has a directory of its own, as it would have on a machine of its own.
+        let options = agent_options(&settings, name.clone(), home.nodes().join(name.as_str()), descriptors);
         let agent = start_agent(AgentOptions { host: Some(host.clone().recipient()), ..options })?;
         join(&controller, &agent, &name);
         agents.push(agent);
@@ -56,6 +61,19 @@ pub async fn lab(
     stop(&agents, &mut signals).await;
     finish(web)?;
     end
+}
+
+/// Instances that an earlier lab in this directory had: what still runs of them has to be minded, and ended.
+fn left_behind(home: &StateDir) -> io::Result<Vec<InstanceName>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(home.nodes())? {
+        let entry = entry?;
+        let has_record = |node: io::Result<fs::DirEntry>| node.is_ok_and(|node| node.path().join("record").exists());
+        let is_instance = fs::read_dir(entry.path()).is_ok_and(|mut nodes| nodes.any(has_record));
+        let name = entry.file_name().to_str().and_then(|name| InstanceName::new(name).ok());
+        names.extend(name.filter(|_| is_instance));
+    }
+    Ok(names)
 }
 
 /// Deploys, and returns only if the configuration was refused. A node that fails is shown, and the lab goes on.

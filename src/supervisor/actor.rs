@@ -83,12 +83,7 @@ impl Supervisor {
             ctx.cancel_future(probe);
         }
         if report.new == NodeState::Stopped {
-            let (node, life) = (self.node.name.clone(), self.state.life());
-            self.workshop.run(move |register| {
-                if let Err(error) = register.stopped(&node, life) {
-                    tracing::warn!(%node, "{error}");
-                }
-            });
+            self.workshop.note_stopped(self.node.name.clone(), self.state.life());
         }
         let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
         let node = self.node.name.clone();

@@ -1,9 +1,10 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
 //!
-//! [`state`] decides, [`actor`] carries, [`workshop`] does the work that blocks on threads of its own and hears of
-//! exits, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
+//! [`state`] decides, [`actor`] carries, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads
+//! for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
 
 pub mod actor;
+pub mod hands;
 pub mod output;
 pub mod process;
 pub mod register;

@@ -6,10 +6,12 @@
 //! its newline was cut off by a crash and does not count. Nothing is synced: records must survive the agent, not the
 //! machine, whose reboot ends what they speak of.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,16 @@ pub struct Record {
     pub found: Found,
 }
 
+impl Record {
+    /// The process that led the life, if its number means anything here.
+    pub fn leader(&self) -> Option<u32> {
+        match self.found {
+            Found::Launched { pid, .. } if self.here => Some(pid),
+            _ => None,
+        }
+    }
+}
+
 /// How far the life of a record came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
@@ -63,9 +75,18 @@ pub enum RegisterError {
     Foreign { path: PathBuf, why: String },
 }
 
+impl RegisterError {
+    /// Whether trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Foreign { .. })
+    }
+}
+
 /// The records of all nodes of one agent, in the nodes' own directories.
 #[derive(Debug, Clone)]
 pub struct Register {
+    /// Nodes whose record another release wrote: what it says of them is not for us to overwrite.
+    foreign: Arc<BTreeSet<PathBuf>>,
     nodes: PathBuf,
     boot: String,
     pid_namespace: u64,
@@ -74,7 +95,12 @@ pub struct Register {
 impl Register {
     /// Keeps its records in `nodes/<node>/record`.
     pub fn new(nodes: PathBuf) -> io::Result<Self> {
-        Ok(Self { nodes, boot: identity::boot_id()?, pid_namespace: identity::pid_namespace()? })
+        Ok(Self {
+            foreign: Arc::default(),
+            nodes,
+            boot: identity::boot_id()?,
+            pid_namespace: identity::pid_namespace()?,
+        })
     }
 
     /// The directory of that node.
@@ -85,6 +111,10 @@ impl Register {
     /// Replaces the node's record by an intent. The file is for the process that is launched next, which appends to it.
     pub fn intend(&self, node: &Node, life: Life) -> Result<File, RegisterError> {
         let directory = self.directory(&node.name);
+        if self.foreign.contains(&directory.join(NAME)) {
+            let why = "a later release of watchpost may run this node".into();
+            return Err(RegisterError::Foreign { path: directory.join(NAME), why });
+        }
         let (path, fresh) = (directory.join(NAME), directory.join("record.new"));
         let failed = |what| {
             let path = path.clone();
@@ -156,7 +186,8 @@ impl Register {
     }
 
     /// Every record that is there, sorted by node; what cannot be read is told beside them and left as it is.
-    pub fn read(&self) -> Result<(Vec<Record>, Vec<RegisterError>), RegisterError> {
+    /// Those of another release are left alone from now on: their nodes cannot be launched here.
+    pub fn read(&mut self) -> Result<(Vec<Record>, Vec<RegisterError>), RegisterError> {
         let io = |source| RegisterError::Io { what: "read", path: self.nodes.clone(), source };
         let (mut records, mut refused) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.nodes).map_err(io)? {
@@ -168,6 +199,11 @@ impl Register {
             }
         }
         records.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        let foreign = refused.iter().filter_map(|error| match error {
+            RegisterError::Foreign { path, .. } => Some(path.clone()),
+            RegisterError::Io { .. } => None,
+        });
+        self.foreign = Arc::new(foreign.collect());
         Ok((records, refused))
     }
 
@@ -183,8 +219,9 @@ impl Register {
             Ok(_) => {}
         }
         let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        let intent: Intent = serde_json::from_str(lines.next().ok_or_else(|| foreign("it is empty"))?)
-            .map_err(|error| foreign(&error.to_string()))?;
+        // The machine went down before the disk had it: nothing of what it spoke of runs.
+        let Some(first) = lines.next().filter(|_| !text.starts_with('\0')) else { return Ok(None) };
+        let intent: Intent = serde_json::from_str(first).map_err(|error| foreign(&error.to_string()))?;
         if intent.format != FORMAT {
             return Err(foreign(&format!("its format is {}", intent.format)));
         }
@@ -219,7 +256,18 @@ mod tests {
         (directory, register, node)
     }
 
-    fn found(register: &Register) -> Found {
+    #[test]
+    fn a_record_of_another_release_is_left_alone_and_its_node_not_launched() {
+        let (_directory, mut register, node) = register();
+        let path = register.directory(&node.name).join(NAME);
+        let foreign = "{\"format\":2}\n";
+        fs::write(&path, foreign).unwrap();
+        assert_eq!(register.read().unwrap().1.len(), 1);
+        assert!(register.intend(&node, Life(7)).unwrap_err().is_permanent());
+        assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+    }
+
+    fn found(register: &mut Register) -> Found {
         let (records, refused) = register.read().unwrap();
         assert!(refused.is_empty(), "{refused:?}");
         records[0].found
@@ -227,15 +275,15 @@ mod tests {
 
     #[test]
     fn a_record_tells_how_far_the_life_came() {
-        let (_directory, register, node) = register();
+        let (_directory, mut register, node) = register();
         let mut file = register.intend(&node, Life(7)).unwrap();
-        assert_eq!(found(&register), Found::Intended);
+        assert_eq!(found(&mut register), Found::Intended);
         file.write_all(b"pid 42 1000\n").unwrap();
-        assert_eq!(found(&register), Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
         register.stopped(&node.name, Life(6)).unwrap();
-        assert_eq!(found(&register), Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
         register.stopped(&node.name, Life(7)).unwrap();
-        assert_eq!(found(&register), Found::Stopped);
+        assert_eq!(found(&mut register), Found::Stopped);
         let record = &register.read().unwrap().0[0];
         assert_eq!((&record.node, record.life, record.here), (&node, Life(7), true));
         register.forget(&node.name).unwrap();
@@ -244,14 +292,15 @@ mod tests {
 
     #[test]
     fn a_record_cut_off_at_any_byte_is_readable_or_refused_and_never_believed() {
-        let (_directory, register, node) = register();
+        let (_directory, mut register, node) = register();
         register.intend(&node, Life(7)).unwrap().write_all(b"pid 42 1000\nstopped 7\n").unwrap();
         let path = register.directory(&node.name).join(NAME);
         let whole = fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             let (records, refused) = register.read().unwrap();
-            assert_eq!(records.len() + refused.len(), 1, "{cut}");
+            let first = whole.iter().position(|byte| *byte == b'\n').unwrap();
+            assert_eq!((records.len(), refused.len()), (usize::from(cut > first), 0), "{cut}");
             for record in records {
                 assert!(matches!(record.found, Found::Intended | Found::Launched { pid: 42, start_time: 1000 }));
             }
@@ -260,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_configuration_in_force_is_kept_for_each_instance_and_is_no_node() {
-        let (_directory, register, _) = register();
+        let (_directory, mut register, _) = register();
         let [a, b] = ["a.x", "a.y"].map(|name| InstanceName::new(name).unwrap());
         let id = |text| ConfigurationId::new(text).unwrap();
         assert_eq!(register.configuration(&a).unwrap(), None);

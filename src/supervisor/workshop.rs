@@ -1,21 +1,21 @@
 //! The hands of all supervisors of one agent: whatever blocks is done on threads of its own, and exits are heard.
 //!
-//! Jobs go to a few threads. Exits come from the kernel through one epoll set in the agent's own event loop: all
+//! What blocks goes to [`super::hands`]. Exits come from the kernel through one epoll set in the agent's own event loop: all
 //! that are there are read before the first is told. What is known of a process is written down here before its
 //! supervisor hears of it, so a supervisor that panics takes nothing with it: the next one is told the facts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 
+use super::hands::{Hands, Subject};
 use super::process::{self, Exits, Process, tree, tree::SweepError};
 use super::register::Register;
 use super::state::LaunchFailure;
@@ -23,8 +23,8 @@ use super::{Supervisor, output};
 use crate::launch::Site;
 use crate::model::{Exit, Life, Node, NodeName, Output};
 
-/// Threads that launch. Two spawn faster than one when many nodes die at once; more only wait for the kernel.
-const HANDS: usize = 2;
+/// A backlog that sees nothing finished for this long wants another thread.
+const STUCK_AFTER: Duration = Duration::from_millis(100);
 /// How many lines of a stream travel with a failure.
 const LAST_LINES: usize = 100;
 
@@ -65,7 +65,8 @@ pub enum Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Leader {
     life: Life,
-    pid: u32,
+    /// `None` where it is not known that there was one.
+    pid: Option<u32>,
     /// Launched by this run of the agent. What an earlier run launched may have lost children to another parent.
     ours: bool,
 }
@@ -90,13 +91,6 @@ struct Ward {
     leader: Option<Leader>,
 }
 
-enum Job {
-    Launch { ward: WardId, node: Arc<Node>, life: Life, before: Option<Leader> },
-    Sweep { ward: WardId, node: Arc<Node>, leader: Leader },
-    LastWords { ward: WardId, node: NodeName, life: Life },
-    Other(Box<dyn FnOnce(&Register) + Send>),
-}
-
 /// What the threads send back.
 enum Done {
     Launched(WardId, Life, Result<Process, LaunchFailure>),
@@ -106,39 +100,43 @@ enum Done {
 /// Cheap to clone; all clones are one workshop. Lives in the agent's thread.
 #[derive(Clone)]
 pub struct Workshop {
-    jobs: Sender<Job>,
+    hands: Hands,
+    tools: Arc<Tools>,
+    done: channel::UnboundedSender<Done>,
     benches: Rc<Benches>,
 }
 
 struct Benches {
     exits: Exits,
     wards: RefCell<HashMap<WardId, Ward>>,
+    /// Whether somebody looks after the backlog.
+    watched: Cell<bool>,
 }
 
 impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
     pub fn open(site: Arc<Site>, register: Register) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel();
         let (done, dones) = channel::unbounded_channel();
-        let queue = Arc::new(Mutex::new(queue));
-        for number in 0..HANDS {
-            let (queue, done) = (Arc::clone(&queue), done.clone());
-            let hands = Hands { site: Arc::clone(&site), register: register.clone() };
-            thread::Builder::new()
-                .name(format!("hands-{number}"))
-                .stack_size(256 << 10)
-                .spawn(move || hands.work(&queue, &done))?;
-        }
-        let benches = Rc::new(Benches { exits: Exits::new()?, wards: RefCell::default() });
+        let tools = Arc::new(Tools { site, register, strays_come_here: tree::is_subreaper()? });
+        let benches = Rc::new(Benches { exits: Exits::new()?, wards: RefCell::default(), watched: Cell::new(false) });
         actix::spawn(Rc::clone(&benches).hear_exits());
         actix::spawn(Rc::clone(&benches).hear_hands(dones));
-        Ok(Self { jobs, benches })
+        Ok(Self { hands: Hands::hire()?, tools, done, benches })
     }
 
-    /// Takes a node in whose last life was `life`, with the process of that life if it still runs.
-    pub fn admit(&self, ward: WardId, life: Life, process: Option<Process>) -> io::Result<()> {
+    /// Takes a node in whose last life was `life`.
+    pub fn admit(&self, ward: WardId, life: Life) {
         let fresh = Ward { minder: None, fact: Fact::Down(life), process: None, leader: None };
         self.benches.wards.borrow_mut().insert(ward, fresh);
+    }
+
+    /// Takes in a node that an earlier run of the agent launched, with its process if that still runs. What that life
+    /// left behind is ended before the next one.
+    pub fn adopt(&self, ward: WardId, life: Life, pid: Option<u32>, process: Option<Process>) -> io::Result<()> {
+        self.admit(ward, life);
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.leader = Some(Leader { life, pid, ours: false });
+        }
         process.map_or(Ok(()), |process| self.benches.alive(ward, life, process, false))
     }
 
@@ -157,11 +155,13 @@ impl Workshop {
     /// Lets a ward go and forgets its record. Its process, if any, is no longer minded.
     pub fn dismiss(&self, ward: WardId, node: NodeName) {
         self.benches.wards.borrow_mut().remove(&ward);
-        self.run(move |register| {
-            if let Err(error) = register.forget(&node) {
-                tracing::warn!(%node, "{error}");
+        let tools = Arc::clone(&self.tools);
+        let forget = move |name: &NodeName| {
+            if let Err(error) = tools.register.forget(name) {
+                tracing::warn!(node = %name, "{error}");
             }
-        });
+        };
+        self.give(Subject::Node(node.clone()), move || forget(&node));
     }
 
     /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
@@ -170,23 +170,48 @@ impl Workshop {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
-            ward.leader.take()
+            // It stays until the next one is born: a sweep that fails is to be done again.
+            ward.leader
         };
-        self.give(Job::Launch { ward, node, life, before });
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        self.give(Subject::Node(node.name.clone()), move || {
+            let result = unless_it_panics(|| tools.launch(&node, life, before))
+                .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
+            let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
+        });
     }
 
-    /// Ends what the last life left behind; answered by [`Word::Swept`].
+    /// Ends what the lives up to this one left behind; answered by [`Word::Swept`].
     pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life) {
         let leader = self.benches.wards.borrow().get(&ward).and_then(|ward| ward.leader);
-        match leader {
-            Some(leader) if leader.life == life => self.give(Job::Sweep { ward, node, leader }),
-            _ => self.benches.tell(ward, Word::Swept { life, trouble: None }), // no process came of that life
-        }
+        let Some(leader) = leader.filter(|leader| leader.life <= life) else {
+            return self.benches.tell(ward, Word::Swept { life, trouble: None }); // no process came of it
+        };
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        self.give(Subject::Node(node.name.clone()), move || {
+            let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
+            let trouble = swept.and_then(|swept| swept).err();
+            let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
+        });
+    }
+
+    /// Notes that this life is over and the node is to stay down until somebody asks.
+    pub fn note_stopped(&self, node: NodeName, life: Life) {
+        let tools = Arc::clone(&self.tools);
+        self.give(Subject::Node(node.clone()), move || {
+            if let Err(error) = tools.register.stopped(&node, life) {
+                tracing::warn!(%node, "{error}");
+            }
+        });
     }
 
     /// Reads what the node wrote last; answered by [`Word::LastWords`].
     pub fn last_words(&self, ward: WardId, node: NodeName, life: Life) {
-        self.give(Job::LastWords { ward, node, life });
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        self.give(Subject::Output(node.clone()), move || {
+            let output = last_words(&tools.register.directory(&node));
+            let _ = done.send(Done::Tell(ward, Word::LastWords { life, output })); // as above
+        });
     }
 
     /// Asks the ward's process group to end.
@@ -200,16 +225,38 @@ impl Workshop {
     }
 
     /// Does any other thing that blocks.
-    pub fn run(&self, work: impl FnOnce(&Register) + Send + 'static) {
-        self.give(Job::Other(Box::new(work)));
+    pub fn run(&self, about: Subject, work: impl FnOnce(&Register) + Send + 'static) {
+        let tools = Arc::clone(&self.tools);
+        self.give(about, move || work(&tools.register));
     }
 
-    fn give(&self, job: Job) {
-        // The threads live as long as this sender, and a job that panics does not end its thread.
-        if self.jobs.send(job).is_err() {
-            tracing::error!("the threads that launch are gone");
+    /// Does this as soon as all work that was given is done.
+    pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
+        self.hands.give_at_rest(Box::new(then));
+    }
+
+    fn give(&self, about: Subject, job: impl FnOnce() + Send + 'static) {
+        self.hands.give(about, Box::new(job));
+        if self.hands.backlog().is_some() && !self.benches.watched.replace(true) {
+            actix::spawn(look_after(self.hands.clone(), Rc::clone(&self.benches)));
         }
     }
+}
+
+/// Adds a thread whenever a backlog saw nothing finished for a while; ends with the backlog.
+async fn look_after(hands: Hands, benches: Rc<Benches>) {
+    let mut before = None;
+    while let Some(finished) = hands.backlog() {
+        if before.replace(finished) == Some(finished) {
+            hands.add_one();
+        }
+        tokio::time::sleep(STUCK_AFTER).await;
+    }
+    benches.watched.set(false);
+}
+
+fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| "it panicked: see the log".to_owned())
 }
 
 impl WardId {
@@ -271,7 +318,7 @@ impl Benches {
         if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
             ward.fact = Fact::Alive(life, pid);
             ward.process = Some(process);
-            ward.leader = Some(Leader { life, pid, ours });
+            ward.leader = Some(Leader { life, pid: Some(pid), ours });
         }
         Ok(())
     }
@@ -305,47 +352,15 @@ impl Benches {
     }
 }
 
-/// One thread's tools.
-struct Hands {
+/// What launching takes.
+struct Tools {
     site: Arc<Site>,
     register: Register,
+    /// Whether processes that lose their parent are given to us.
+    strays_come_here: bool,
 }
 
-impl Hands {
-    fn work(&self, queue: &Mutex<Receiver<Job>>, done: &channel::UnboundedSender<Done>) {
-        loop {
-            // Whoever holds the lock waits for the next job; the others wait for the lock.
-            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(job) = job else { return };
-            let job = std::panic::AssertUnwindSafe(|| self.perform(job));
-            match std::panic::catch_unwind(job) {
-                Ok(Some(result)) => drop(done.send(result)), // nobody listens while the agent ends
-                Ok(None) => {}
-                Err(_) => tracing::error!("a job panicked; its thread goes on"),
-            }
-        }
-    }
-
-    fn perform(&self, job: Job) -> Option<Done> {
-        match job {
-            Job::Launch { ward, node, life, before } => {
-                Some(Done::Launched(ward, life, self.launch(&node, life, before)))
-            }
-            Job::Sweep { ward, node, leader } => {
-                let trouble = self.sweep(&node, leader).err().map(|error| error.to_string());
-                Some(Done::Tell(ward, Word::Swept { life: leader.life, trouble }))
-            }
-            Job::LastWords { ward, node, life } => {
-                let output = last_words(&self.register.directory(&node));
-                Some(Done::Tell(ward, Word::LastWords { life, output }))
-            }
-            Job::Other(work) => {
-                work(&self.register);
-                None
-            }
-        }
-    }
-
+impl Tools {
     /// Everything from the order to the process, in the order that makes it safe to die between any two steps.
     fn launch(&self, node: &Node, life: Life, before: Option<Leader>) -> Result<Process, LaunchFailure> {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
@@ -358,16 +373,20 @@ impl Hands {
         std::fs::create_dir_all(&directory)
             .and_then(|()| output::rotate(&directory))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
-        let record = self.register.intend(node, life).map_err(|error| passing(error.to_string()))?;
+        let record = self
+            .register
+            .intend(node, life)
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
     }
 
     fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
-        let marker = self.site.marker(node, leader.life);
-        match leader.ours {
-            true => tree::sweep(&marker, leader.pid),
-            false => tree::sweep_all(&marker, leader.pid),
+        // A leader leads its session, too; where no leader is known, only the marker tells.
+        let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
+        match leader.ours && self.strays_come_here {
+            true => tree::sweep(&marker, session),
+            false => tree::sweep_all(&marker, session),
         }
     }
 }

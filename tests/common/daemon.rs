@@ -72,11 +72,18 @@ impl Daemon {
 
     /// Waits until this node of it has written this line.
     pub fn wait_until_says(&self, node: &str, line: &str) {
-        let stdout = self.state_dir().join("nodes").join(node).join("stdout");
         eventually(&format!("{node} says {line}"), || {
-            let said = std::fs::read_to_string(&stdout).unwrap_or_default();
+            let said = std::fs::read_to_string(self.home_of(node).join("stdout")).unwrap_or_default();
             said.lines().any(|said| said == line).then_some(())
         });
+    }
+
+    /// The directory of this node of it: a lab has one more for each instance.
+    fn home_of(&self, node: &str) -> PathBuf {
+        let nodes = self.state_dir().join("nodes");
+        let instances = std::fs::read_dir(&nodes).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let mut homes = instances.map(|instance| instance.join(node));
+        homes.find(|home| home.join("record").exists()).unwrap_or_else(|| nodes.join(node))
     }
 
     /// A client of it, for a lab or a controller.

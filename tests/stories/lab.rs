@@ -61,7 +61,7 @@ fn a_second_signal_hurries_a_node_that_takes_its_time() {
     let node = script(
         "slow",
         "stop_grace = 10m",
-        "trap \"echo asked >> ../../../asked\" TERM\necho set\nwhile :; do sleep 0.1; done",
+        "trap \"echo asked >> ../../../../asked\" TERM\necho set\nwhile :; do sleep 0.1; done",
     );
     let mut lab = Lab::start(Some(&node));
     lab.daemon.wait_until_says("slow", "set");

@@ -50,7 +50,7 @@ fn a_stop_beats_the_restart_that_is_pending() {
 
 #[test]
 fn what_was_given_up_is_revived_on_request() {
-    let text = "test -e ../../../mended && exec sleep 1000\necho broken >&2\nexit 1";
+    let text = "test -e ../../../../mended && exec sleep 1000\necho broken >&2\nexit 1";
     let lab = Lab::start(Some(&script("patient", "restart = never", text)));
     for verb in ["start", "restart"] {
         lab.client.wait_for("patient", "FAILED");

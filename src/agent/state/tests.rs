@@ -89,7 +89,7 @@ fn a_configuration_asked_for_again_is_answered_when_it_is_done() {
     };
     agent.order(request.clone());
     agent.step(Event::LinkDown);
-    agent.step(Event::LinkUp);
+    agent.link();
     agent.order(request.clone());
     assert_eq!(agent.answered(), [] as [&str; 0], "the worker is not up yet");
     agent.obey_all();
@@ -125,8 +125,14 @@ impl Agent {
             mail: Vec::new(),
             all_stopped: false,
         };
-        agent.step(Event::LinkUp);
+        agent.link();
         agent
+    }
+
+    /// To a controller that has heard nothing of this agent.
+    fn link(&mut self) {
+        self.step(Event::LinkUp);
+        self.order(NewsReceived { epoch: 0, seq: 0 });
     }
 
     /// With these nodes, all RUNNING.

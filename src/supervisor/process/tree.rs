@@ -44,6 +44,11 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
+/// Whether processes below us that lose their parent are given to us.
+pub fn is_subreaper() -> io::Result<bool> {
+    Ok(rustix::process::child_subreaper()?.is_some())
+}
+
 /// Kills what a node whose leader has ended left behind among those that were given to us and below; returns how many.
 ///
 /// `marker` is the value of its `WATCHPOST_NODE`, `session` the pid of its leader. Blocks until they are gone, so it wants

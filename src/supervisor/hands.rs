@@ -1,0 +1,242 @@
+//! Threads for what blocks: jobs about one node one after the other, those about different nodes side by side.
+//!
+//! A few threads do all the work. Where every one of them hangs, on a dead network disk say, another is added, so that
+//! one node's trouble is not everybody's; it stays, since what hung once may hang again.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::model::NodeName;
+
+/// Threads at the start. Two launch faster than one when many nodes die at once; more only wait for the kernel.
+const FIRST: usize = 2;
+/// Threads at the most, however many hang.
+const MOST: usize = 32;
+/// A thread's stack, in bytes: a launch needs a fraction of it.
+const STACK: usize = 256 << 10;
+
+/// What a job is about. Jobs with the same subject are done one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The life of this node.
+    Node(NodeName),
+    /// What this node wrote: readable also while its launch hangs.
+    Output(NodeName),
+    /// What concerns the agent itself.
+    Agent,
+}
+
+/// What a thread is given to do.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Cheap to clone; the threads end when the last clone is gone.
+#[derive(Clone)]
+pub struct Hands {
+    shared: Arc<Shared>,
+    _alive: Arc<Alive>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<(Subject, Job)>,
+    /// What a thread works on or `ready` holds, with what is to be done after.
+    busy: HashMap<Subject, VecDeque<Job>>,
+    idle: usize,
+    threads: usize,
+    /// How many jobs were finished, to tell slow from stuck.
+    finished: u64,
+    /// What to do once nothing is left to do.
+    at_rest: Vec<Job>,
+    closed: bool,
+}
+
+/// Closes the queue when the last pair of hands is gone.
+struct Alive(Arc<Shared>);
+
+impl Hands {
+    /// Starts the threads.
+    pub fn hire() -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new() });
+        for _ in 0..FIRST {
+            shared.add_thread()?;
+        }
+        Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared })
+    }
+
+    /// Does `job`, after everything that was given about that subject before.
+    pub fn give(&self, subject: Subject, job: Job) {
+        let mut queue = self.shared.lock();
+        match queue.busy.get_mut(&subject) {
+            Some(later) => later.push_back(job),
+            None => {
+                queue.busy.insert(subject.clone(), VecDeque::new());
+                queue.ready.push_back((subject, job));
+                self.shared.work.notify_one();
+            }
+        }
+    }
+
+    /// Does `job` as soon as nothing else is left to do.
+    pub fn give_at_rest(&self, job: Job) {
+        let mut queue = self.shared.lock();
+        if queue.busy.is_empty() {
+            drop(queue);
+            return job();
+        }
+        queue.at_rest.push(job);
+    }
+
+    /// Whether work waits for a free thread, and how much was finished so far.
+    pub fn backlog(&self) -> Option<u64> {
+        let queue = self.shared.lock();
+        (!queue.ready.is_empty() && queue.idle == 0).then_some(queue.finished)
+    }
+
+    /// Adds a thread: called where a backlog saw nothing finished for a while.
+    pub fn add_one(&self) {
+        if self.shared.lock().threads < MOST
+            && let Err(error) = self.shared.add_thread()
+        {
+            tracing::error!("every thread that launches nodes hangs, and another cannot be had: {error}");
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Jobs run outside the lock, so nothing was left half done by a panic.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_thread(self: &Arc<Self>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        thread::Builder::new().name("hands".into()).stack_size(STACK).spawn(move || shared.work())?;
+        self.lock().threads += 1;
+        Ok(())
+    }
+
+    fn work(&self) {
+        let mut queue = self.lock();
+        loop {
+            let Some((subject, job)) = queue.ready.pop_front() else {
+                if queue.closed {
+                    return;
+                }
+                queue.idle += 1;
+                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
+                continue;
+            };
+            drop(queue);
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+                tracing::error!("a job about {subject:?} panicked");
+            }
+            queue = self.lock();
+            queue.finished += 1;
+            match queue.busy.get_mut(&subject).and_then(VecDeque::pop_front) {
+                Some(next) => queue.ready.push_back((subject, next)),
+                None => drop(queue.busy.remove(&subject)),
+            }
+            if queue.busy.is_empty() {
+                let at_rest = std::mem::take(&mut queue.at_rest);
+                drop(queue);
+                at_rest.into_iter().for_each(|job| job());
+                queue = self.lock();
+            }
+        }
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.work.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn node(name: &str) -> Subject {
+        Subject::Node(NodeName::new(name).unwrap())
+    }
+
+    #[test]
+    fn jobs_of_one_node_are_done_in_order_and_those_of_others_beside_it() {
+        let hands = Hands::hire().unwrap();
+        let (done, dones) = mpsc::channel();
+        let (open, gate) = mpsc::channel::<()>();
+        hands.give(node("a"), Box::new(move || gate.recv().unwrap()));
+        for (name, number) in [("a", 1), ("a", 2), ("b", 3)] {
+            let done = done.clone();
+            hands.give(node(name), Box::new(move || done.send(number).unwrap()));
+        }
+        assert_eq!(dones.recv_timeout(LONG), Ok(3), "a's first job hangs, and b does not care");
+        open.send(()).unwrap();
+        assert_eq!([dones.recv_timeout(LONG), dones.recv_timeout(LONG)], [Ok(1), Ok(2)]);
+    }
+
+    #[test]
+    fn where_every_thread_hangs_another_does_the_work() {
+        let hands = Hands::hire().unwrap();
+        let mut gates = Vec::new();
+        let (begun, begins) = mpsc::channel();
+        for number in 0..FIRST {
+            let (open, gate) = mpsc::channel::<()>();
+            let begun = begun.clone();
+            hands.give(
+                node(&format!("hangs-{number}")),
+                Box::new(move || {
+                    begun.send(()).unwrap();
+                    gate.recv().unwrap();
+                }),
+            );
+            gates.push(open);
+        }
+        (0..FIRST).for_each(|_| begins.recv_timeout(LONG).unwrap());
+        assert_eq!(hands.backlog(), None);
+        let (done, dones) = mpsc::channel();
+        hands.give(node("waits"), Box::new(move || done.send(()).unwrap()));
+        assert_eq!(hands.backlog(), Some(0));
+        hands.add_one();
+        dones.recv_timeout(LONG).unwrap();
+        gates.into_iter().for_each(|gate| gate.send(()).unwrap());
+    }
+
+    #[test]
+    fn a_job_that_panics_ends_neither_its_thread_nor_its_nodes_later_jobs() {
+        let hands = Hands::hire().unwrap();
+        let (done, dones) = mpsc::channel();
+        for _ in 0..2 * FIRST {
+            hands.give(node("a"), Box::new(|| panic!("a test wants this job to panic")));
+        }
+        hands.give(node("a"), Box::new(move || done.send(()).unwrap()));
+        dones.recv_timeout(LONG).unwrap();
+    }
+
+    #[test]
+    fn rest_comes_after_the_last_job() {
+        let hands = Hands::hire().unwrap();
+        let (done, dones) = mpsc::channel();
+        let (open, gate) = mpsc::channel::<()>();
+        let (last, rest) = (done.clone(), done);
+        hands.give(node("a"), Box::new(move || gate.recv().unwrap()));
+        hands.give(node("a"), Box::new(move || last.send("job").unwrap()));
+        hands.give_at_rest(Box::new(move || rest.send("rest").unwrap()));
+        open.send(()).unwrap();
+        assert_eq!([dones.recv_timeout(LONG), dones.recv_timeout(LONG)], [Ok("job"), Ok("rest")]);
+    }
+}

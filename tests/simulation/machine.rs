@@ -46,6 +46,8 @@ struct Ward {
     state: supervisor::State,
     ticket: Option<u64>,
     launching: Option<Life>,
+    /// Its supervisor has just taken the place of one that panicked.
+    is_successor: bool,
     /// Until when others have to wait for it on its way up, or down.
     rises_until: Option<Instant>,
     falls_until: Option<Instant>,
@@ -177,11 +179,11 @@ impl Machine {
             (None, Some(life)) => (supervisor::State::launching(life), NodeState::Pending, None),
             (None, None) => (supervisor::State::stopped(ward.state.life()), NodeState::Stopped, None),
         };
-        (ward.state, ward.ticket) = (state, None);
+        (ward.state, ward.ticket, ward.is_successor) = (state, None, true);
         self.agent_step(Event::Revived { node: name, state: found, pid }, now);
-        // What was found counts as up, or as failed.
         if let Some(ward) = self.wards.get_mut(&id) {
-            ward.rises_until = None;
+            // What was found counts as up, or as failed.
+            (ward.is_successor, ward.rises_until) = (false, None);
         }
     }
 
@@ -281,7 +283,15 @@ impl Machine {
             Some(process) => supervisor::State::adopted(process.life, process.pid, now.mono),
             None => supervisor::State::stopped(life),
         };
-        let ward = Ward { node, state, ticket: None, launching: None, rises_until: None, falls_until: None };
+        let ward = Ward {
+            node,
+            state,
+            ticket: None,
+            launching: None,
+            is_successor: false,
+            rises_until: None,
+            falls_until: None,
+        };
         self.wards.insert(id, ward);
     }
 
@@ -294,12 +304,12 @@ impl Machine {
             others.find(|other| until(other).is_some_and(|until| until > now)).map(|other| other.node.name.clone())
         };
         match order {
-            NodeOrder::Start if ward.state.told() == NodeState::Running => {} // said to a successor, to be safe
+            NodeOrder::Start if ward.is_successor => {} // said again, whatever it runs
             NodeOrder::Start => {
                 let before = waits_for(usize::lt, |ward| ward.rises_until);
                 assert_eq!(before, None, "{name} starts when those before it are up or overdue");
             }
-            NodeOrder::Stop { .. } if ward.falls_until.is_some() => {} // said again to a successor
+            NodeOrder::Stop { .. } if ward.is_successor => {}
             NodeOrder::Stop { .. } => {
                 let before = waits_for(usize::gt, |ward| ward.falls_until);
                 assert_eq!(before, None, "{name} stops when those after it are down or overdue");
@@ -308,7 +318,7 @@ impl Machine {
         }
         if let Some(ward) = self.wards.get_mut(&id) {
             match order {
-                NodeOrder::Start if ward.state.told() == NodeState::Running => {}
+                NodeOrder::Start if ward.is_successor => {}
                 NodeOrder::Start => ward.rises_until = Some(now + ward.node.ready.within),
                 NodeOrder::Stop { .. } => {
                     ward.rises_until = None;

@@ -147,6 +147,8 @@ fn a_deployment_goes_past_a_node_that_does_not_end() {
             fine.state == "RUNNING" && fine.pid != Some(first["fine"])
         });
         assert!(processes::is_alive(first["deaf"]) && !deploying.is_finished());
+        let second = lab.client.deploy(&file);
+        assert!(second.outcomes[0].error.as_deref().unwrap().ends_with("still pending"), "{second:?}");
         processes::signal(first["deaf"], Signal::KILL);
         let verdict = deploying.join().unwrap();
         assert!(verdict.ok, "{verdict:?}");

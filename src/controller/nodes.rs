@@ -13,6 +13,8 @@ use crate::model::{Configuration, InstanceName, Node, NodeName, NodeState, NodeS
 #[derive(Debug, Clone, Default)]
 pub struct Nodes {
     known: BTreeMap<NodeName, NodeStatus>,
+    /// What instances told of nodes that another one has: they may have it again one day.
+    elsewhere: BTreeMap<(NodeName, InstanceName), NodeStatus>,
 }
 
 impl Nodes {
@@ -26,30 +28,42 @@ impl Nodes {
         self.known.get(name)
     }
 
+    /// The other instances on which that node is not known to be down.
+    pub fn elsewhere(&self, name: &NodeName) -> impl Iterator<Item = &InstanceName> {
+        let told = self.elsewhere.values().filter(move |told| told.node == *name);
+        told.filter(|told| told.state != NodeState::Stopped).map(|told| &told.instance)
+    }
+
     /// Takes in the nodes of a configuration: those that are new here are in `state` until somebody tells otherwise.
     ///
-    /// Those that were on another instance are down there, or were given up on with it: returns how they are
-    /// published where that is news.
+    /// Those that were on another instance are down there, or were given up on with it. Returns how those are
+    /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Configuration, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
-        let mut given_up = Vec::new();
+        let mut changes = Vec::new();
         for node in &configuration.nodes {
             let status = self.known.entry(node.name.clone()).or_insert_with(|| unheard(node, state, now));
             (status.port, status.metrics_port) = (node.port, node.metrics_port);
             if status.instance != node.instance {
                 status.instance = node.instance.clone();
-                let reason = "to be started elsewhere: its former instance is out of reach";
-                given_up.extend((status.state != state).then(|| own_change(status, state, reason, now)));
+                let there = self.elsewhere.remove(&(node.name.clone(), node.instance.clone()));
+                let there = there.unwrap_or_else(|| unheard(node, state, now));
+                changes.extend(self.correct(there, "moved", now));
             }
         }
-        given_up.into_iter().filter_map(|change| self.told(change)).collect()
+        changes
     }
 
     /// Takes in what an agent told, and returns the change as it is published.
     ///
-    /// `None` if another instance has the node now: what is told of it no longer concerns anybody.
+    /// `None` if another instance has the node now: what is told of it is not what the node is.
     pub fn told(&mut self, mut change: NotifyChange) -> Option<NotifyChange> {
         let status = self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change));
         if status.instance != change.instance {
+            let there = (change.node.clone(), change.instance.clone());
+            match change.removed {
+                true => drop(self.elsewhere.remove(&there)),
+                false => drop(self.elsewhere.insert(there, as_told(&change))),
+            }
             return None;
         }
         change.old = status.state;
@@ -66,6 +80,7 @@ impl Nodes {
 
     /// The agent of `instance` is out of reach: what is known of its nodes may be true no more.
     pub fn lose(&mut self, instance: &InstanceName, reason: &str, now: Timestamp) -> Vec<NotifyChange> {
+        self.elsewhere.retain(|(_, there), _| there != instance);
         let of_it = self.known.values().filter(|status| status.instance == *instance);
         let lost = of_it.filter(|status| status.state != NodeState::Unknown);
         let changes: Vec<_> = lost.map(|status| own_change(status, NodeState::Unknown, reason, now)).collect();
@@ -95,27 +110,27 @@ impl Nodes {
             })
             .collect();
         let mut changes: Vec<_> = missing.into_iter().filter_map(|change| self.told(change)).collect();
-        let is_elsewhere = |nodes: &Self, told: &NodeStatus| {
-            nodes.known.get(&told.node).is_some_and(|known| known.instance != *instance)
-        };
+        self.elsewhere.retain(|(_, there), _| there != instance);
         for told in snapshot {
-            if !is_elsewhere(self, &told) {
-                changes.extend(self.correct(instance, told, now));
+            let told = NodeStatus { instance: instance.clone(), ..told };
+            match self.known.get(&told.node).is_some_and(|known| known.instance != *instance) {
+                true => drop(self.elsewhere.insert((told.node.clone(), instance.clone()), told)),
+                false => changes.extend(self.correct(told, "reconciled", now)),
             }
         }
         changes
     }
 
-    fn correct(&mut self, instance: &InstanceName, told: NodeStatus, now: Timestamp) -> Option<NotifyChange> {
+    /// Makes the copy what is told; the change that explains it, if it was anything else, begins with `why`.
+    fn correct(&mut self, told: NodeStatus, why: &str, now: Timestamp) -> Option<NotifyChange> {
         let known = self.known.get(&told.node);
         let is_explained = known.is_some_and(|known| known.state == told.state && known.pid == told.pid);
         let change = (!is_explained).then(|| {
             let reason = match told.reason.is_empty() {
-                true => "reconciled".to_owned(),
-                false => format!("reconciled: {}", told.reason),
+                true => why.to_owned(),
+                false => format!("{why}: {}", told.reason),
             };
-            let status = NodeStatus { instance: instance.clone(), ..told.clone() };
-            NotifyChange { pid: told.pid, ..own_change(&status, told.state, &reason, now) }
+            NotifyChange { pid: told.pid, ..own_change(&told, told.state, &reason, now) }
         });
         let change = change.and_then(|change| self.told(change));
         if let Some(known) = self.known.get_mut(&told.node) {
@@ -156,17 +171,21 @@ fn unheard(node: &Node, state: NodeState, now: Timestamp) -> NodeStatus {
 
 /// Whoever is new here, or was removed before, comes from STOPPED, whatever its agent saw while nobody listened.
 fn first_heard(change: &NotifyChange) -> NodeStatus {
+    NodeStatus { state: NodeState::Stopped, pid: None, ..as_told(change) }
+}
+
+fn as_told(change: &NotifyChange) -> NodeStatus {
     NodeStatus {
         node: change.node.clone(),
         instance: change.instance.clone(),
         role: change.role,
-        state: NodeState::Stopped,
-        pid: None,
+        state: change.new,
+        pid: change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running)),
         port: None,
         metrics_port: None,
-        restarts: 0,
+        restarts: change.restarts,
         since: change.time,
-        reason: String::new(),
+        reason: change.reason.clone(),
     }
 }
 
@@ -224,6 +243,14 @@ mod tests {
         assert_eq!(nodes.reconcile(&instance("a"), snapshot, |_| false, Timestamp(0)), []);
         let status = nodes.get(&node()).unwrap();
         assert_eq!((&status.instance, status.state), (&instance("b"), NodeState::Stopped));
+        assert_eq!(nodes.elsewhere(&node()).collect::<Vec<_>>(), [&instance("a")]);
+
+        let back = nodes.expect(&configuration("a"), NodeState::Stopped, Timestamp(0));
+        assert_eq!(
+            back.iter().map(|change| (change.old, change.new)).collect::<Vec<_>>(),
+            [(NodeState::Stopped, NodeState::Running)]
+        );
+        assert_eq!(nodes.elsewhere(&node()).count(), 0);
     }
 
     #[test]

@@ -362,12 +362,11 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let mut moving: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
         for node in &deployment.configuration.nodes {
-            let Some(former) = self.nodes.get(&node.name).filter(|status| status.instance != node.instance) else {
-                continue;
-            };
+            let former = self.nodes.get(&node.name).map(|status| &status.instance);
+            let places = former.into_iter().chain(self.nodes.elsewhere(&node.name));
             // An instance that is out of reach and no longer needed was given up by whoever deploys.
-            if self.roster.link(&former.instance).is_some() {
-                moving.entry(former.instance.clone()).or_default().insert(node.name.clone());
+            for place in places.filter(|place| **place != node.instance && self.roster.link(place).is_some()) {
+                moving.entry(place.clone()).or_default().insert(node.name.clone());
             }
         }
         if moving.is_empty() {
@@ -446,8 +445,9 @@ impl State {
             }
         }
         let deadline = now.mono + self.patience(&deployed);
-        for (instance, nodes) in moving {
-            if self.roster.link(&instance).is_some() {
+        for (instance, mut nodes) in moving {
+            nodes.retain(|name| deployed.nodes.iter().any(|node| node.name == *name && node.instance == instance));
+            if !nodes.is_empty() && self.roster.link(&instance).is_some() {
                 let inner = self.open(Parent::Redeploy, BTreeSet::from([instance.clone()]), deadline);
                 self.send(&instance, agent::StartRequest { reqid: inner, nodes }, fx);
             }

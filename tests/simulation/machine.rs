@@ -1,0 +1,464 @@
+//! One machine: an agent and its supervisors, decided by their real states, over processes made up by chance.
+//!
+//! Mail between the agent and its supervisors takes a moment and keeps its order. The agent may be killed, and a
+//! supervisor may panic; processes and records stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use watchpost::agent::outbox::Bounds;
+use watchpost::agent::state::{Effect, Event, FoundNode, State};
+use watchpost::message::agent::{ToAgent, ToController};
+use watchpost::message::node::{NodeOrder, NodeReport};
+use watchpost::model::{ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now};
+use watchpost::plan::order::{STOP_PATIENCE, rank};
+use watchpost::supervisor::state as supervisor;
+use watchpost::supervisor::workshop::WardId;
+
+use crate::chance::Chance;
+
+pub struct Machine {
+    pub name: InstanceName,
+    pub all_stopped: bool,
+    /// Whether processes misbehave.
+    rough: bool,
+    chance: Chance,
+    bounds: Bounds,
+    epoch: u64,
+    agent: Option<State>,
+    wards: BTreeMap<WardId, Ward>,
+    records: BTreeMap<NodeName, Record>,
+    /// The configuration that the agent wrote down last.
+    in_force: Option<ConfigurationId>,
+    processes: BTreeMap<NodeName, Process>,
+    due: BTreeMap<(Instant, u64), Due>,
+    count: u64,
+    /// When the last mail within the machine arrives: later mail comes later.
+    mail_until: Option<Instant>,
+    out: Vec<ToController>,
+    /// Every order to a supervisor, with the node: what tests look at.
+    pub told: Vec<(NodeName, NodeOrder)>,
+}
+
+struct Ward {
+    node: Arc<Node>,
+    state: supervisor::State,
+    ticket: Option<u64>,
+    launching: Option<Life>,
+    /// Until when others have to wait for it on its way up, or down.
+    rises_until: Option<Instant>,
+    falls_until: Option<Instant>,
+}
+
+struct Record {
+    node: Arc<Node>,
+    life: Life,
+    pid: Option<u32>,
+    stopped: bool,
+}
+
+struct Process {
+    pid: u32,
+    life: Life,
+    /// Ends when it is asked to.
+    polite: bool,
+    /// How long after SIGKILL it is gone.
+    dies_within: Duration,
+}
+
+#[derive(Debug)]
+enum Due {
+    Order(WardId, NodeOrder),
+    Report(NodeReport),
+    Supervisor(WardId, supervisor::Event),
+    Born(WardId, Life),
+    Exit(NodeName, u32, Exit),
+}
+
+impl Machine {
+    pub fn new(name: &str, chance: Chance, bounds: Bounds) -> Self {
+        let name = InstanceName::new(name).unwrap();
+        let agent = Some(State::new(name.clone(), 1, bounds));
+        Self {
+            name,
+            rough: true,
+            all_stopped: false,
+            chance,
+            bounds,
+            epoch: 1,
+            agent,
+            wards: BTreeMap::new(),
+            records: BTreeMap::new(),
+            in_force: None,
+            processes: BTreeMap::new(),
+            due: BTreeMap::new(),
+            count: 0,
+            mail_until: None,
+            out: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    // --- what others do to it ---
+
+    pub fn obey(&mut self, order: ToAgent, now: Now) {
+        if !matches!(order, ToAgent::NewsReceived(_)) {
+            // Whom it sends down again nobody has to wait for.
+            self.wards.values_mut().for_each(|ward| ward.rises_until = None);
+        }
+        self.agent_step(Event::Order(order), now);
+    }
+
+    pub fn agent_step(&mut self, event: Event, now: Now) {
+        let Some(agent) = &mut self.agent else { return };
+        let effects = agent.step(event, now);
+        effects.into_iter().for_each(|effect| self.perform(effect, now));
+        let Some(agent) = &mut self.agent else { return };
+        self.out.extend(agent.outgoing());
+    }
+
+    /// The mail for the controller since it was last asked for.
+    pub fn take_mail(&mut self) -> Vec<ToController> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// The agent's process ends at once, with everything it had in memory.
+    pub fn kill_agent(&mut self) {
+        self.agent = None;
+        self.wards.clear();
+        self.out.clear();
+        self.due.retain(|_, due| matches!(due, Due::Exit(..)));
+    }
+
+    pub fn agent_is_up(&self) -> bool {
+        self.agent.is_some()
+    }
+
+    /// A new agent takes up what the records tell of.
+    pub fn start_agent(&mut self, now: Now) {
+        self.epoch += 1;
+        self.agent = Some(State::new(self.name.clone(), self.epoch, self.bounds));
+        if let Some(id) = self.in_force.clone() {
+            self.agent_step(Event::WasInForce(id), now);
+        }
+        let found = self.records.iter().map(|(name, record)| {
+            let process = self.processes.get(name).filter(|process| Some(process.pid) == record.pid);
+            let pid = process.map(|process| process.pid);
+            FoundNode { node: Arc::clone(&record.node), pid, wanted: !record.stopped }
+        });
+        self.agent_step(Event::Found(found.collect()), now);
+    }
+
+    /// One of the supervisors panics, and its successor knows only the facts.
+    pub fn panic_a_supervisor(&mut self, now: Now) {
+        let wards: Vec<_> = self.wards.keys().copied().collect();
+        if wards.is_empty() {
+            return;
+        }
+        let id = *self.chance.pick(&wards);
+        // What it said before arrives before the news of its end; orders and timers go with it.
+        let said: Vec<_> =
+            self.due.iter().filter(|(_, due)| matches!(due, Due::Report(_))).map(|(at, _)| *at).collect();
+        for at in said {
+            if let Some(Due::Report(report)) = self.due.remove(&at) {
+                self.hear(report, now);
+            }
+        }
+        self.due.retain(|_, due| !matches!(due, Due::Order(of, _) | Due::Supervisor(of, _) if *of == id));
+        let Some(ward) = self.wards.get_mut(&id) else { return };
+        let name = ward.node.name.clone();
+        let process = self.processes.get(&name);
+        ward.rises_until = None;
+        let (state, found, pid) = match (process, ward.launching) {
+            (Some(Process { life, pid, .. }), _) => {
+                (supervisor::State::adopted(*life, *pid, now.mono), NodeState::Running, Some(*pid))
+            }
+            (None, Some(life)) => (supervisor::State::launching(life), NodeState::Pending, None),
+            (None, None) => (supervisor::State::stopped(ward.state.life()), NodeState::Stopped, None),
+        };
+        (ward.state, ward.ticket) = (state, None);
+        self.agent_step(Event::Revived { node: name, state: found, pid }, now);
+        // What was found counts as up, or as failed.
+        if let Some(ward) = self.wards.get_mut(&id) {
+            ward.rises_until = None;
+        }
+    }
+
+    /// From now on every process behaves, also those that run already.
+    pub fn calm_down(&mut self) {
+        self.rough = false;
+        for process in self.processes.values_mut() {
+            (process.polite, process.dies_within) = (true, Duration::ZERO);
+        }
+    }
+
+    // --- what happens by itself ---
+
+    pub fn next_due(&self) -> Option<Instant> {
+        let alarm = self.agent.as_ref().and_then(State::next_alarm);
+        self.due.keys().next().map(|(at, _)| *at).into_iter().chain(alarm).min()
+    }
+
+    /// Lets the next thing happen that is due by now; `false` if there is none.
+    pub fn happen(&mut self, now: Now) -> bool {
+        if let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now.mono) {
+            match entry.remove() {
+                Due::Order(ward, order) => self.take_order(ward, order, now),
+                Due::Report(report) => self.hear(report, now),
+                Due::Supervisor(ward, event) => self.drive(ward, event, now),
+                Due::Born(ward, life) => self.born(ward, life, now),
+                Due::Exit(name, pid, exit) => self.exited(&name, pid, exit, now),
+            }
+            return true;
+        }
+        if self.agent.as_ref().and_then(State::next_alarm).is_some_and(|at| at <= now.mono) {
+            self.agent_step(Event::Tick, now);
+            return true;
+        }
+        false
+    }
+
+    // --- what is true ---
+
+    /// The processes that run, by node.
+    pub fn running(&self) -> BTreeMap<&NodeName, u32> {
+        self.processes.iter().map(|(name, process)| (name, process.pid)).collect()
+    }
+
+    /// What the agent says of its nodes; empty while it is down.
+    pub fn statuses(&self) -> Vec<NodeStatus> {
+        self.agent.as_ref().map_or_else(Vec::new, State::statuses)
+    }
+
+    /// Panics unless the agent says exactly what its supervisors told it, and they what is so.
+    pub fn assert_truthful(&self) {
+        let told: BTreeMap<_, _> =
+            self.wards.values().map(|ward| (ward.node.name.clone(), (ward.state.told(), ward.state.pid()))).collect();
+        let said: BTreeMap<_, _> =
+            self.statuses().into_iter().map(|status| (status.node, (status.state, status.pid))).collect();
+        assert_eq!(said, told, "the agent of {} says what its supervisors told", self.name);
+        let pids = |all: &BTreeMap<NodeName, (NodeState, Option<u32>)>| -> BTreeSet<_> {
+            all.values().filter_map(|(_, pid)| *pid).collect()
+        };
+        let running: BTreeSet<_> = self.running().into_values().collect();
+        assert_eq!(pids(&told), running, "what runs on {} is minded", self.name);
+    }
+
+    // --- the agent's hands ---
+
+    fn perform(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Supervise(ward, node) => self.supervise(ward, node, now),
+            Effect::Tell(ward, order) => {
+                self.note_order(ward, &order, now.mono);
+                let at = self.next_mail(now.mono);
+                self.at(at, Due::Order(ward, order));
+            }
+            Effect::Dismiss(ward, name) => {
+                assert!(!self.processes.contains_key(&name), "no orphan is left of {name}");
+                let gone = self.wards.remove(&ward);
+                assert!(gone.is_none_or(|ward| ward.launching.is_none()), "nothing is being born in {name}");
+                self.records.remove(&name);
+            }
+            Effect::ReadOutput(request) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.answer_output(&request, Ok(Default::default()));
+                }
+            }
+            Effect::Remember(id) => self.in_force = Some(id),
+            Effect::Refused(_) => {}
+            Effect::AllStopped => {
+                assert!(self.processes.is_empty() || self.rough, "all is stopped on {}", self.name);
+                self.all_stopped = true;
+            }
+        }
+    }
+
+    fn supervise(&mut self, id: WardId, node: Arc<Node>, now: Now) {
+        let life = self.records.get(&node.name).map_or_else(Life::default, |record| record.life);
+        let state = match self.processes.get(&node.name) {
+            Some(process) => supervisor::State::adopted(process.life, process.pid, now.mono),
+            None => supervisor::State::stopped(life),
+        };
+        let ward = Ward { node, state, ticket: None, launching: None, rises_until: None, falls_until: None };
+        self.wards.insert(id, ward);
+    }
+
+    /// Checks that the order keeps the order of roles.
+    fn note_order(&mut self, id: WardId, order: &NodeOrder, now: Instant) {
+        let Some(ward) = self.wards.get(&id) else { return };
+        let (name, role) = (ward.node.name.clone(), rank(ward.node.role));
+        let waits_for = |is_before: fn(&usize, &usize) -> bool, until: fn(&Ward) -> Option<Instant>| {
+            let mut others = self.wards.values().filter(|other| is_before(&rank(other.node.role), &role));
+            others.find(|other| until(other).is_some_and(|until| until > now)).map(|other| other.node.name.clone())
+        };
+        match order {
+            NodeOrder::Start if ward.state.told() == NodeState::Running => {} // said to a successor, to be safe
+            NodeOrder::Start => {
+                let before = waits_for(usize::lt, |ward| ward.rises_until);
+                assert_eq!(before, None, "{name} starts when those before it are up or overdue");
+            }
+            NodeOrder::Stop { .. } if ward.falls_until.is_some() => {} // said again to a successor
+            NodeOrder::Stop { .. } => {
+                let before = waits_for(usize::gt, |ward| ward.falls_until);
+                assert_eq!(before, None, "{name} stops when those after it are down or overdue");
+            }
+            NodeOrder::Hurry | NodeOrder::Redefine(_) => {}
+        }
+        if let Some(ward) = self.wards.get_mut(&id) {
+            match order {
+                NodeOrder::Start if ward.state.told() == NodeState::Running => {}
+                NodeOrder::Start => ward.rises_until = Some(now + ward.node.ready.within),
+                NodeOrder::Stop { .. } => {
+                    ward.rises_until = None;
+                    // Told again, it has no more time than before.
+                    ward.falls_until.get_or_insert(now + STOP_PATIENCE.min(ward.node.stop_grace));
+                }
+                NodeOrder::Redefine(node) => ward.node = Arc::clone(node),
+                NodeOrder::Hurry => {}
+            }
+        }
+        self.told.push((name, order.clone()));
+    }
+
+    fn hear(&mut self, report: NodeReport, now: Now) {
+        if let Some(ward) = self.wards.values_mut().find(|ward| ward.node.name == report.node) {
+            match report.new {
+                NodeState::Pending => {
+                    let is_awaited = ward.rises_until.is_some_and(|until| until > now.mono);
+                    ward.rises_until = is_awaited.then(|| now.mono + ward.node.ready.within);
+                }
+                NodeState::Stopped => (ward.rises_until, ward.falls_until) = (None, None),
+                _ => ward.rises_until = None,
+            }
+        }
+        self.agent_step(Event::Report(report), now);
+    }
+
+    // --- supervisors ---
+
+    fn take_order(&mut self, id: WardId, order: NodeOrder, now: Now) {
+        let event = match order {
+            NodeOrder::Start => supervisor::Event::Start,
+            NodeOrder::Stop { ticket } => {
+                if let Some(ward) = self.wards.get_mut(&id) {
+                    ward.ticket = Some(ticket);
+                }
+                supervisor::Event::Stop
+            }
+            NodeOrder::Hurry => supervisor::Event::Hurry,
+            NodeOrder::Redefine(_) => return,
+        };
+        self.drive(id, event, now);
+    }
+
+    fn drive(&mut self, id: WardId, event: supervisor::Event, now: Now) {
+        let Some(ward) = self.wards.get_mut(&id) else { return };
+        let terms = supervisor::Terms { restart: ward.node.restart.clone(), grace: ward.node.stop_grace };
+        let effects = ward.state.step(event, now.mono, &terms);
+        effects.into_iter().for_each(|effect| self.carry_out(id, effect, now));
+    }
+
+    fn carry_out(&mut self, id: WardId, effect: supervisor::Effect, now: Now) {
+        use supervisor::{Effect as F, Event as E};
+        let Some(ward) = self.wards.get_mut(&id) else { return };
+        let name = ward.node.name.clone();
+        match effect {
+            F::Launch(life) => {
+                assert!(!self.processes.contains_key(&name), "{name} never has two processes");
+                assert_eq!(ward.launching.replace(life), None, "{name} never has two launches");
+                let record = Record { node: Arc::clone(&ward.node), life, pid: None, stopped: false };
+                self.records.insert(name, record);
+                let hangs = self.rough && self.chance.percent(3);
+                let after = self.chance.millis(if hangs { 1000..20_000 } else { 1..30 });
+                self.at(now.mono + after, Due::Born(id, life));
+            }
+            F::Terminate(_) => {
+                if let Some(Process { pid, polite: true, .. }) = self.processes.get(&name) {
+                    let (pid, after) = (*pid, self.chance.millis(0..200));
+                    self.at(now.mono + after, Due::Exit(name, pid, Exit::Status(0)));
+                }
+            }
+            F::Kill(_) => {
+                if let Some(Process { pid, dies_within, .. }) = self.processes.get(&name) {
+                    let exit = Exit::Signal { number: 9, core_dumped: false };
+                    let due = Due::Exit(name, *pid, exit);
+                    self.at(now.mono + *dies_within, due);
+                }
+            }
+            F::Sweep(life) => {
+                let after = self.chance.millis(0..30);
+                self.at(now.mono + after, Due::Supervisor(id, E::Swept(life)));
+            }
+            F::AwaitReady(life) => {
+                let slow = self.rough && self.chance.percent(10);
+                let after = self.chance.millis(if slow { 1000..20_000 } else { 10..300 });
+                self.at(now.mono + after, Due::Supervisor(id, E::Ready(life)));
+            }
+            F::After(Duration::ZERO, event) => self.drive(id, event, now),
+            F::After(delay, event) => self.at(now.mono + delay, Due::Supervisor(id, event)),
+            F::Report(report) => {
+                let ticket = ward.ticket.take_if(|_| report.new == NodeState::Stopped);
+                if let Some(record) = self.records.get_mut(&name).filter(|_| report.new == NodeState::Stopped) {
+                    record.stopped = true;
+                }
+                let supervisor::Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
+                let report = NodeReport { node: name, new, pid, exit, attempt, restarts, reason, output, ticket };
+                let at = self.next_mail(now.mono);
+                self.at(at, Due::Report(report));
+            }
+        }
+    }
+
+    // --- processes ---
+
+    fn born(&mut self, id: WardId, life: Life, now: Now) {
+        let Some(ward) = self.wards.get_mut(&id) else { return };
+        assert_eq!(ward.launching.take(), Some(life));
+        let name = ward.node.name.clone();
+        if self.rough && self.chance.percent(8) {
+            let permanent = self.chance.percent(30);
+            let failure = supervisor::LaunchFailure { reason: "no luck".into(), permanent };
+            return self.drive(id, supervisor::Event::LaunchFailed(life, failure), now);
+        }
+        self.count += 1;
+        let pid = 1000 + u32::try_from(self.count).unwrap();
+        let polite = !self.rough || self.chance.percent(85);
+        let lingers = self.rough && self.chance.percent(10);
+        let dies_within = self.chance.millis(if lingers { 1000..15_000 } else { 0..50 });
+        self.processes.insert(name.clone(), Process { pid, life, polite, dies_within });
+        if let Some(record) = self.records.get_mut(&name) {
+            record.pid = Some(pid);
+        }
+        if self.rough && self.chance.percent(20) {
+            let (after, status) = (self.chance.millis(0..20_000), self.chance.below(2) as i32);
+            self.at(now.mono + after, Due::Exit(name, pid, Exit::Status(status)));
+        }
+        self.drive(id, supervisor::Event::Launched(life, pid), now);
+    }
+
+    fn exited(&mut self, name: &NodeName, pid: u32, exit: Exit, now: Now) {
+        let Some(process) = self.processes.get(name).filter(|process| process.pid == pid) else { return };
+        let life = process.life;
+        self.processes.remove(name);
+        let minder = self.wards.iter().find(|(_, ward)| ward.node.name == *name).map(|(id, _)| *id);
+        if let Some(id) = minder {
+            self.drive(id, supervisor::Event::Exited(life, exit, None), now);
+        }
+    }
+
+    // --- helpers ---
+
+    fn at(&mut self, at: Instant, due: Due) {
+        self.count += 1;
+        self.due.insert((at, self.count), due);
+    }
+
+    fn next_mail(&mut self, now: Instant) -> Instant {
+        let at = now + self.chance.millis(0..4);
+        let at = self.mail_until.map_or(at, |until| until.max(at));
+        self.mail_until = Some(at);
+        at
+    }
+}

@@ -294,7 +294,7 @@ impl State {
             return fx.push(refuse(Outcome::failed("no configuration available to deploy")));
         };
         plan::resolve_hosts(&mut configuration, &self.roster.seen_hosts());
-        self.admit(&configuration, now, fx);
+        self.admit(&configuration.instances, now, fx);
         let deadline = now.mono + self.rules.request_timeout;
         let inner = self.open(Parent::Gather, BTreeSet::new(), deadline);
         let phase = Phase::Gathering;
@@ -304,10 +304,10 @@ impl State {
         self.go_on(now, fx);
     }
 
-    /// Makes the instances of `configuration` needed ones. Those that are no longer needed are left alone for now.
-    fn admit(&mut self, configuration: &Configuration, now: Now, fx: &mut Vec<Effect>) {
+    /// Makes these instances needed ones. Those that are no longer needed are left alone for now.
+    fn admit(&mut self, instances: &[Instance], now: Now, fx: &mut Vec<Effect>) {
         let have: Vec<Instance> = self.roster.needed().cloned().collect();
-        for change in plan::diff::instances(&have, &configuration.instances) {
+        for change in plan::diff::instances(&have, instances) {
             match change {
                 InstanceChange::Kept(want) => self.roster.need(want),
                 InstanceChange::Added(want) => {
@@ -331,12 +331,12 @@ impl State {
         }
     }
 
-    /// Sends away the instances that `configuration` does not need.
-    fn release(&mut self, configuration: &Configuration, now: Now, fx: &mut Vec<Effect>) {
-        let is_gone = |have: &&Instance| configuration.instance(&have.name).is_none();
+    /// Sends away the instances that are none of these.
+    fn release(&mut self, instances: &[Instance], now: Now, fx: &mut Vec<Effect>) {
+        let is_gone = |have: &&Instance| instances.iter().all(|kept| kept.name != have.name);
         let gone: Vec<_> = self.roster.needed().filter(is_gone).map(|have| have.name.clone()).collect();
         for name in gone {
-            match self.roster.link(&name) {
+            match self.roster.link(&name).filter(|_| self.stored.deployed.is_some()) {
                 // The link stays until it has answered: it could not hear of it otherwise.
                 Some(_) => self.stand_by(&name, now, fx),
                 None => fx.push(Effect::HangUp(name.clone())),
@@ -389,7 +389,7 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let configuration = deployment.configuration.clone();
         let deadline = now.mono + self.patience(&configuration);
-        self.release(&configuration, now, fx);
+        self.release(&configuration.instances, now, fx);
         self.stored.deployed = Some(configuration.clone());
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
@@ -421,23 +421,35 @@ impl State {
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], Some((ticket, answer))));
     }
 
-    /// The deployment cannot be completed in time.
-    fn abandon(&mut self, owing: BTreeSet<InstanceName>, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployment) = self.deployment.take() else { return };
-        let Deployment { ticket, reqid, in_one_step, configuration, phase, moving, mut outcomes, .. } = deployment;
-        let missing = self.roster.missing(&configuration.instances);
-        outcomes.extend(missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone())));
+    /// The deployment was not completed in time.
+    fn time_out(&mut self, owing: BTreeSet<InstanceName>, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &mut self.deployment else { return };
+        let missing = self.roster.missing(&deployment.configuration.instances);
+        let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
         let silent = owing.iter().filter(|name| !missing.contains_key(*name));
-        outcomes.extend(silent.map(|name| Outcome::instance_failed(name, "did not answer in time")));
-        outcomes.push(Outcome::failed(TIMED_OUT));
+        let silent = silent.map(|name| Outcome::instance_failed(name, "did not answer in time"));
+        deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
+        self.abandon(now, fx);
+    }
+
+    /// The deployment cannot be completed, as its outcomes say.
+    fn abandon(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(Deployment { ticket, reqid, in_one_step, phase, moving, outcomes, .. }) = self.deployment.take()
+        else {
+            return;
+        };
         fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, sorted(outcomes))));
         if phase != Phase::Telling {
             self.restore(moving, now, fx);
         }
     }
 
-    /// Back to what was deployed: for agents that came back meanwhile, and for nodes that were to move.
+    /// Back to what was deployed: for the instances that it needs, for agents that came back meanwhile, and for nodes
+    /// that were to move.
     fn restore(&mut self, moving: BTreeMap<InstanceName, BTreeSet<NodeName>>, now: Now, fx: &mut Vec<Effect>) {
+        let instances = self.stored.deployed.as_ref().map_or_else(Vec::new, |deployed| deployed.instances.clone());
+        self.release(&instances, now, fx);
+        self.admit(&instances, now, fx);
         let Some(deployed) = self.stored.deployed.clone() else { return };
         for instance in &deployed.instances {
             if self.roster.are_ready([instance]) {
@@ -817,7 +829,7 @@ impl State {
             // What would not end must not be started a second time.
             let stuck = self.deployment.as_ref().is_some_and(|deployment| !deployment.outcomes.is_empty());
             match stuck {
-                true => self.abandon(BTreeSet::new(), now, fx),
+                true => self.abandon(now, fx),
                 false => self.tell_shares(now, fx),
             }
         }
@@ -873,7 +885,7 @@ impl State {
         match parent {
             Parent::Gather | Parent::Move | Parent::Deploy => {
                 if self.deployment.as_ref().is_some_and(|deployment| deployment.inner == reqid) {
-                    self.abandon(owes, now, fx);
+                    self.time_out(owes, now, fx);
                 }
             }
             Parent::Welcome => {

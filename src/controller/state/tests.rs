@@ -88,10 +88,51 @@ fn a_deployment_that_cannot_gather_its_instances_names_them_and_changes_nothing(
     assert_eq!(cluster.answer("deploy"), ["c: never connected", "all: request timed out"]);
     assert!(!cluster.take_all_sent().contains(&"b: standby".to_owned()), "b is part of what is deployed still");
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
+    assert_eq!(cluster.needed(), ["a", "b"], "nobody waits for c any more");
+    assert_eq!(cluster.dials, ["hang up c"]);
     // And what it has come to be is no hindrance to the next one.
     cluster.deploy("next", configuration("c4", &[("a", "n1")]));
     assert_eq!(cluster.answer("next"), ["a: done"]);
     assert!(cluster.take_all_sent().contains(&"b: standby".to_owned()));
+}
+
+#[test]
+fn a_deployment_that_cannot_gather_its_instances_reaches_the_others_as_before() {
+    let at = |name: &str, port| Instance { name: instance(name), host: Some([127, 0, 0, 1].into()), port: Some(port) };
+    let mut cluster = Cluster::new(Stored::default());
+    let mut first = configuration("c1", &[("a", "n1"), ("b", "n2")]);
+    first.instances[1] = at("b", 1);
+    cluster.deploy("first", first.clone());
+    ["a", "b"].iter().for_each(|name| cluster.connect(name));
+    assert_eq!((cluster.answer("first").len(), std::mem::take(&mut cluster.dials)), (2, vec!["dial b:1".to_owned()]));
+    let mut next = configuration("c2", &[("a", "n1"), ("b", "n2"), ("c", "n3"), ("d", "n4")]);
+    (next.instances[1], next.instances[2]) = (at("b", 2), at("c", 3));
+    cluster.deploy("next", next);
+    assert_eq!(std::mem::take(&mut cluster.dials), ["hang up b", "dial b:2", "dial c:3"]);
+    assert_eq!(cluster.ended, [cluster.links["b"]]);
+    cluster.lose("b");
+    cluster.connect("c");
+    cluster.take_all_sent();
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.answer("next")[1], "d: never connected");
+    assert_eq!(cluster.dials, ["hang up d", "hang up b", "dial b:1", "hang up c"]);
+    assert_eq!(cluster.take_all_sent(), ["c: standby", "a: configuration c1"]);
+    assert_eq!(cluster.needed(), ["a", "b"]);
+    cluster.connect("b");
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: welcome", "b: configuration c1"]);
+}
+
+#[test]
+fn an_agent_that_waits_for_a_first_deployment_is_left_alone_when_that_fails() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.connect("a");
+    cluster.say("a", snapshot_of(&[("a", "n1")]));
+    cluster.deploy("deploy", configuration("c1", &[("a", "n1"), ("b", "n2")]));
+    cluster.take_all_sent();
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.answer("deploy"), ["b: never connected", "all: request timed out"]);
+    assert_eq!(cluster.take_all_sent(), [] as [&str; 0], "what it runs may be all there is");
+    assert_eq!(cluster.needed(), [] as [&str; 0]);
 }
 
 #[test]
@@ -126,6 +167,21 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     cluster.reply("b");
     assert_eq!(cluster.take_all_sent(), ["a: configuration c2", "b: configuration c2"]);
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c2", "it is decided before anybody is told");
+}
+
+#[test]
+fn a_node_that_will_not_end_is_not_moved_and_the_answer_says_no_more_than_that() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1"), ("b", "n3"), ("a", "n2")]));
+    let inner = cluster.take_sent("b", |message| match message {
+        ToAgent::StopRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n2"), "it does not end".into(), None)];
+    cluster.say("b", StopResponse { reqid: inner, outcomes });
+    assert_eq!(cluster.answer("deploy"), ["n2: it does not end"]);
+    assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
 }
 
 #[test]
@@ -342,7 +398,7 @@ impl Cluster {
                     self.sent.push((link, message));
                 }
                 Effect::EndLink(link, _) => self.ended.push(link),
-                Effect::Dial(name, _) => self.dials.push(format!("dial {name}")),
+                Effect::Dial(name, address) => self.dials.push(format!("dial {name}:{}", address.port())),
                 Effect::HangUp(name) => self.dials.push(format!("hang up {name}")),
                 Effect::Save(saves, then) => {
                     saves.into_iter().for_each(|save| *self.saved.slot_mut(save.slot) = Some(save.configuration));
@@ -438,6 +494,10 @@ impl Cluster {
 
     fn known(&self) -> Vec<&str> {
         self.state.nodes.iter().map(|status| status.node.as_str()).collect()
+    }
+
+    fn needed(&self) -> Vec<&str> {
+        self.state.roster.needed().map(|instance| instance.name.as_str()).collect()
     }
 
     fn take_sent<T>(&mut self, to: &str, find: impl Fn(ToAgent) -> Option<T>) -> T {

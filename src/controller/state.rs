@@ -90,6 +90,8 @@ struct Deployment {
     phase: Phase,
     /// What is ended where it was, to be started elsewhere.
     moving: BTreeMap<InstanceName, BTreeSet<NodeName>>,
+    /// What of that was not meant to run, or had been given up there.
+    resting: BTreeSet<NodeName>,
     outcomes: Vec<Outcome>,
 }
 
@@ -298,8 +300,9 @@ impl State {
         let deadline = now.mono + self.rules.request_timeout;
         let inner = self.open(Parent::Gather, BTreeSet::new(), deadline);
         let phase = Phase::Gathering;
-        let (moving, outcomes) = Default::default();
-        let deployment = Deployment { ticket, reqid, in_one_step, configuration, inner, phase, moving, outcomes };
+        let (moving, resting, outcomes) = Default::default();
+        let deployment =
+            Deployment { ticket, reqid, in_one_step, configuration, inner, phase, moving, resting, outcomes };
         self.deployment = Some(deployment);
         self.go_on(now, fx);
     }
@@ -361,12 +364,22 @@ impl State {
     fn end_what_moves(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
         let mut moving: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
+        let mut resting = BTreeSet::new();
         for node in &deployment.configuration.nodes {
-            let former = self.nodes.get(&node.name).map(|status| &status.instance);
-            let places = former.into_iter().chain(self.nodes.elsewhere(&node.name));
-            // An instance that is out of reach and no longer needed was given up by whoever deploys.
-            for place in places.filter(|place| **place != node.instance && self.roster.link(place).is_some()) {
+            let known = self.nodes.get(&node.name);
+            let places = known.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(&node.name));
+            let is_left = |place: &&InstanceName| {
+                // An instance that is out of reach and no longer needed was given up by whoever deploys. One that comes
+                // back while others end their nodes is asked, too, before anything is started.
+                **place != node.instance
+                    && self.roster.link(place).is_some()
+                    && !deployment.has_ended(place, &node.name)
+            };
+            for place in places.filter(is_left) {
                 moving.entry(place.clone()).or_default().insert(node.name.clone());
+                if known.is_some_and(|known| matches!(known.state, NodeState::Stopped | NodeState::Failed)) {
+                    resting.insert(node.name.clone());
+                }
             }
         }
         if moving.is_empty() {
@@ -374,13 +387,16 @@ impl State {
         }
         let deadline = now.mono + self.patience(&deployment.configuration);
         let inner = self.open(Parent::Move, moving.keys().cloned().collect(), deadline);
-        for (instance, nodes) in moving.clone() {
-            self.send(&instance, agent::StopRequest { reqid: inner.clone(), nodes }, fx);
-        }
-        if let Some(deployment) = &mut self.deployment {
-            deployment.moving = moving;
+        for (instance, nodes) in &moving {
+            self.send(instance, agent::StopRequest { reqid: inner.clone(), nodes: nodes.clone() }, fx);
         }
         self.enter(Phase::Moving, inner);
+        if let Some(deployment) = &mut self.deployment {
+            deployment.resting.append(&mut resting);
+            for (instance, mut nodes) in moving {
+                deployment.moving.entry(instance).or_default().append(&mut nodes);
+            }
+        }
     }
 
     /// The point of no return. Whatever becomes of the controller or of a link from now on, no agent is told again to
@@ -390,6 +406,7 @@ impl State {
         let configuration = deployment.configuration.clone();
         let deadline = now.mono + self.patience(&configuration);
         self.release(&configuration.instances, now, fx);
+        self.tell_given_up(&configuration, now.wall, fx);
         self.stored.deployed = Some(configuration.clone());
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
@@ -402,6 +419,26 @@ impl State {
             self.send_share(&instance.name, &configuration, inner.clone(), fx);
         }
         self.enter(Phase::Telling, inner);
+    }
+
+    /// Says which nodes are started although they may still run where nobody can reach them.
+    fn tell_given_up(&self, configuration: &Configuration, now: Timestamp, fx: &mut Vec<Effect>) {
+        let ended = |place: &InstanceName, node: &Node| {
+            self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, &node.name))
+        };
+        for node in &configuration.nodes {
+            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(&node.name) else { continue };
+            if *former != node.instance && self.roster.link(former).is_none() && !ended(former, node) {
+                let msg = format!(
+                    "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
+                     and may run twice until `{former}` comes back or is stopped",
+                    node.instance
+                );
+                let (instance, node) = (former.clone(), Some(node.name.clone()));
+                let news = News::Error(NotifyError { seq: 0, time: now, instance, node, msg });
+                fx.push(Effect::Publish { news, time: now, origin: None });
+            }
+        }
     }
 
     fn enter(&mut self, phase: Phase, inner: RequestId) {
@@ -434,12 +471,11 @@ impl State {
 
     /// The deployment cannot be completed, as its outcomes say.
     fn abandon(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(Deployment { ticket, reqid, in_one_step, phase, moving, outcomes, .. }) = self.deployment.take()
-        else {
-            return;
-        };
+        let Some(deployment) = self.deployment.take() else { return };
+        let Deployment { ticket, reqid, in_one_step, phase, mut moving, resting, outcomes, .. } = deployment;
         fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, sorted(outcomes))));
         if phase != Phase::Telling {
+            moving.values_mut().for_each(|nodes| nodes.retain(|node| !resting.contains(node)));
             self.restore(moving, now, fx);
         }
     }
@@ -830,7 +866,7 @@ impl State {
             let stuck = self.deployment.as_ref().is_some_and(|deployment| !deployment.outcomes.is_empty());
             match stuck {
                 true => self.abandon(now, fx),
-                false => self.tell_shares(now, fx),
+                false => self.end_what_moves(now, fx),
             }
         }
     }
@@ -937,8 +973,7 @@ impl State {
     /// The deployment that is ending that node where it is.
     fn mover_of(&self, node: &Node) -> Option<&RequestId> {
         let deployment = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Moving)?;
-        let nodes = deployment.moving.get(&node.instance)?;
-        nodes.contains(&node.name).then_some(&deployment.reqid)
+        deployment.has_ended(&node.instance, &node.name).then_some(&deployment.reqid)
     }
 
     /// What is, or is about to be, deployed.
@@ -962,6 +997,13 @@ impl State {
     fn tell_log(&self, instance: &InstanceName, msg: String, time: Timestamp, fx: &mut Vec<Effect>) {
         let news = News::Log(NotifyLog { seq: 0, time, instance: instance.clone(), node: None, msg });
         fx.push(Effect::Publish { news, time, origin: None });
+    }
+}
+
+impl Deployment {
+    /// Whether that node has been, or is being, ended there.
+    fn has_ended(&self, place: &InstanceName, node: &NodeName) -> bool {
+        self.moving.get(place).is_some_and(|nodes| nodes.contains(node))
     }
 }
 

@@ -29,8 +29,7 @@ fn what_was_asked_on_a_link_that_a_newer_one_replaced_is_given_up() {
     cluster.answers_itself = true;
     cluster.connect("a");
     cluster.pass(Duration::from_secs(60));
-    let errors: Vec<_> = cluster.published.iter().filter(|news| matches!(news, News::Error(_))).collect();
-    assert_eq!(errors, [] as [&News; 0], "nothing is missed that was asked on former links");
+    assert_eq!(cluster.errors(), [] as [&str; 0], "nothing is missed that was asked on former links");
 }
 
 #[test]
@@ -167,6 +166,70 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     cluster.reply("b");
     assert_eq!(cluster.take_all_sent(), ["a: configuration c2", "b: configuration c2"]);
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c2", "it is decided before anybody is told");
+}
+
+#[test]
+fn a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_not_needed() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.lose("b");
+    cluster.published.clear();
+    cluster.deploy("kept", configuration("c2", &[("a", "n1"), ("a", "n2"), ("b", "n3")]));
+    cluster.pass(Duration::from_secs(30));
+    let cause = "not connected since 1970-01-01T00:00:00.000000Z: cut";
+    assert_eq!(cluster.answer("kept"), [format!("b: {cause}"), "all: request timed out".to_owned()]);
+    assert_eq!(cluster.errors(), [] as [&str; 0]);
+
+    cluster.deploy("given up", configuration("c3", &[("a", "n1"), ("a", "n2")]));
+    assert_eq!(cluster.answer("given up"), ["a: done"]);
+    let [error] = &cluster.errors()[..] else { panic!("{:?}", cluster.errors()) };
+    assert!(error.starts_with("n2 of b: given up with its instance, which is out of reach"), "{error}");
+
+    // Whatever the former instance tells is not what the node is now.
+    cluster.say("a", snapshot_of(&[("a", "n1"), ("a", "n2")]));
+    let before = cluster.state.nodes.get(&node("n2")).cloned();
+    cluster.take_all_sent();
+    cluster.connect("b");
+    cluster.say("b", snapshot_of(&[("b", "n2")]));
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby", "b: received"]);
+    cluster.say("b", removal("b", "n2"));
+    assert_eq!(cluster.state.nodes.get(&node("n2")).cloned(), before);
+}
+
+#[test]
+fn an_instance_that_comes_back_while_others_end_their_nodes_ends_its_own_first() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2"), ("c", "n3")]);
+    cluster.lose("c");
+    cluster.answers_itself = false;
+    cluster.published.clear();
+    cluster.deploy("deploy", configuration("c2", &[("a", "n2"), ("a", "n3"), ("b", "n1")]));
+    assert_eq!(cluster.take_all_sent(), ["a: stop n1", "b: stop n2"]);
+    cluster.connect("c");
+    cluster.say("c", snapshot_of(&[("c", "n3")]));
+    cluster.reply("a");
+    cluster.take_all_sent();
+    cluster.reply("b");
+    assert_eq!(cluster.take_all_sent(), ["c: stop n3"]);
+    // It is not needed any more, and asked again all the same.
+    cluster.lose("c");
+    cluster.connect("c");
+    cluster.say("c", snapshot_of(&[("c", "n3")]));
+    assert_eq!(cluster.take_all_sent(), ["c: received", "c: welcome", "c: stop n3"]);
+    cluster.reply("c");
+    assert_eq!(cluster.take_all_sent(), ["c: standby", "a: configuration c2", "b: configuration c2"]);
+    assert!(cluster.errors().iter().all(|error| !error.contains("given up")), "{:?}", cluster.errors());
+}
+
+#[test]
+fn a_node_that_rested_where_it_could_not_be_moved_from_rests_on() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("a", "n2"), ("b", "n3")]);
+    cluster.say("a", change("a", "n1", NodeState::Stopped));
+    cluster.take_all_sent();
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("b", "n1"), ("b", "n2"), ("a", "n3")]));
+    assert_eq!(cluster.take_all_sent(), ["a: stop n1 n2", "b: stop n3"]);
+    cluster.pass(Duration::from_secs(300));
+    let back = ["a: configuration c1", "b: configuration c1", "a: start n2", "b: start n3"];
+    assert_eq!(cluster.take_all_sent(), back);
 }
 
 #[test]
@@ -480,6 +543,18 @@ impl Cluster {
         })
     }
 
+    /// What was told to have gone wrong.
+    fn errors(&self) -> Vec<String> {
+        let words = |news: &News| match news {
+            News::Error(NotifyError { node: Some(node), instance, msg, .. }) => {
+                Some(format!("{node} of {instance}: {msg}"))
+            }
+            News::Error(NotifyError { instance, msg, .. }) => Some(format!("{instance}: {msg}")),
+            _ => None,
+        };
+        self.published.iter().filter_map(words).collect()
+    }
+
     fn changes_of(&self, name: &str) -> Vec<(NodeState, NodeState)> {
         let change = |news: &News| match news {
             News::Change(change) if change.node.as_str() == name => Some((change.old, change.new)),
@@ -549,6 +624,29 @@ fn snapshot_of(nodes: &[(&str, &str)]) -> NotifySnapshot {
         reason: "ready".into(),
     };
     NotifySnapshot { epoch: 7, seq: 20, configuration: None, nodes: nodes.iter().map(status).collect() }
+}
+
+/// News behind that of [`snapshot_of`].
+fn change(of: &str, name: &str, new: NodeState) -> NotifyChange {
+    NotifyChange {
+        seq: 21,
+        time: Timestamp(0),
+        instance: instance(of),
+        node: node(name),
+        role: Role::None,
+        old: NodeState::Running,
+        new,
+        pid: None,
+        exit: None,
+        attempt: 0,
+        restarts: 0,
+        reason: "told".into(),
+        removed: false,
+    }
+}
+
+fn removal(of: &str, name: &str) -> NotifyChange {
+    NotifyChange { removed: true, ..change(of, name, NodeState::Stopped) }
 }
 
 fn hello(name: &str) -> NotifyAgentHello {

@@ -623,11 +623,15 @@ impl State {
                 return fx.push(Effect::EndLink(link, reason));
             }
         };
+        let was_to_stand_by = self.is_to_stand_by(&hello.instance);
         if let Some(former) = former {
             fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
             self.give_up_on(&hello.instance, fx);
         }
         fx.push(Effect::Send(link, NewsReceived { epoch: hello.epoch, seq: seen }.into()));
+        if was_to_stand_by {
+            self.stand_by(&hello.instance, now, fx);
+        }
         self.tell_log(&hello.instance, format!("connected, running watchpost {}", hello.version), now.wall, fx);
         self.welcome(&hello.instance, now, fx);
     }
@@ -754,6 +758,11 @@ impl State {
             let reqid = self.open(Parent::Standby, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentStandbyRequest { reqid }, fx);
         }
+    }
+
+    fn is_to_stand_by(&self, name: &InstanceName) -> bool {
+        let owed = self.requests.owed_by(name);
+        owed.iter().any(|reqid| self.requests.get(reqid).is_some_and(|open| open.parent == Parent::Standby))
     }
 
     /// The instance has stood by, or will not say so: nobody dials it any more.

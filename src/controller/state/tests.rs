@@ -146,6 +146,18 @@ fn an_instance_that_is_dialled_stands_by_before_its_link_is_ended() {
 }
 
 #[test]
+fn an_instance_that_was_to_stand_by_is_told_again_on_a_newer_link() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1")]));
+    cluster.take_all_sent();
+    cluster.connect("b");
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby"]);
+    cluster.reply("b");
+    assert_eq!(cluster.dials, ["hang up b"]);
+}
+
+#[test]
 fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.answers_itself = false;

@@ -6,7 +6,7 @@
 //! be reached gets it when it comes back. Telling it again changes nothing where it is in force already.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::nodes::Nodes;
@@ -16,7 +16,8 @@ use crate::bridge::{LinkId, Peer};
 use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
 use crate::model::{
-    Configuration, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp,
+    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
+    RequestId, Timestamp,
 };
 use crate::plan::{self, InstanceChange, PortRules};
 use crate::request::{Answered, Open, Requests};
@@ -264,13 +265,14 @@ impl State {
     }
 
     /// Checks a configuration and makes it the next to deploy; every complaint is an outcome, sorted by text.
-    fn stage(&mut self, staged: Configuration) -> Result<(Vec<Save>, crate::model::ConfigurationId), Vec<Outcome>> {
+    fn stage(&mut self, staged: Configuration) -> Result<(Vec<Save>, ConfigurationId), Vec<Outcome>> {
         let complaints = plan::validate(&staged, &self.rules.ports);
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
         }
         let mut ready = staged.clone();
-        plan::resolve_hosts(&mut ready, &self.roster.seen_hosts());
+        let hosts = self.hosts(&ready.id);
+        plan::resolve_hosts(&mut ready, &hosts);
         if let Some(deployed) = &self.stored.deployed {
             plan::keep_ports(&mut ready, deployed);
         }
@@ -279,6 +281,18 @@ impl State {
         (self.stored.staged, self.stored.ready) = (Some(staged.clone()), Some(ready.clone()));
         let save = |slot, configuration| Save { slot, configuration };
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
+    }
+
+    /// Where instances are that do not say so themselves: where their agents were seen, unless that was decided before.
+    ///
+    /// What agents have under an id never changes, so it can be deployed again.
+    fn hosts(&self, id: &ConfigurationId) -> BTreeMap<InstanceName, IpAddr> {
+        match self.stored.deployed.as_ref().filter(|deployed| deployed.id == *id) {
+            Some(Configuration { instances, .. }) => {
+                instances.iter().filter_map(|instance| Some((instance.name.clone(), instance.host?))).collect()
+            }
+            None => self.roster.seen_hosts(),
+        }
     }
 
     /// Why no deployment can begin now, if none can.
@@ -292,10 +306,9 @@ impl State {
         if let Some(refusal) = self.refusal() {
             return fx.push(refuse(refusal));
         }
-        let Some(mut configuration) = self.stored.ready.clone() else {
+        let Some(configuration) = self.stored.ready.clone() else {
             return fx.push(refuse(Outcome::failed("no configuration available to deploy")));
         };
-        plan::resolve_hosts(&mut configuration, &self.roster.seen_hosts());
         self.admit(&configuration.instances, now, fx);
         let deadline = now.mono + self.rules.request_timeout;
         let inner = self.open(Parent::Gather, BTreeSet::new(), deadline);
@@ -403,7 +416,9 @@ impl State {
     /// run what another one may have started already.
     fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
-        let configuration = deployment.configuration.clone();
+        let mut configuration = deployment.configuration.clone();
+        let hosts = self.hosts(&configuration.id);
+        plan::resolve_hosts(&mut configuration, &hosts);
         let deadline = now.mono + self.patience(&configuration);
         self.release(&configuration.instances, now, fx);
         self.tell_given_up(&configuration, now.wall, fx);
@@ -1062,7 +1077,7 @@ impl Verb {
 fn deployed(
     in_one_step: bool,
     reqid: RequestId,
-    configuration: Option<crate::model::ConfigurationId>,
+    configuration: Option<ConfigurationId>,
     outcomes: Vec<Outcome>,
 ) -> ClientResponse {
     match in_one_step {

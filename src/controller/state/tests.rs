@@ -158,6 +158,30 @@ fn an_instance_that_was_to_stand_by_is_told_again_on_a_newer_link() {
 }
 
 #[test]
+fn what_is_deployed_can_be_deployed_again_wherever_its_agents_are_by_then() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.connect_at("a", [10, 0, 0, 1]);
+    cluster.answers_itself = false;
+    cluster.deploy("first", configuration("c1", &[("a", "n1"), ("b", "n2")]));
+    // It is seen only after its configuration was staged.
+    cluster.connect_at("b", [10, 0, 0, 2]);
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    let first = cluster.take_shares();
+    let hosts: Vec<_> = first[0].instances.iter().map(|instance| instance.host.unwrap().to_string()).collect();
+    assert_eq!((hosts, first.len()), (vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()], 2));
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    assert_eq!(cluster.answer("first"), ["a: done", "b: done"]);
+
+    cluster.lose("b");
+    cluster.connect_at("b", [10, 0, 0, 3]);
+    cluster.reply("b");
+    assert_eq!(cluster.take_shares(), [first[1].clone()], "an agent refuses other contents of an id");
+    cluster.reply("b");
+    cluster.ask("again", |reqid| client::DeployRequest { reqid }.into());
+    assert_eq!(cluster.take_shares(), first);
+}
+
+#[test]
 fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.answers_itself = false;
@@ -423,11 +447,22 @@ impl Cluster {
     }
 
     fn connect_as(&mut self, name: &str, hello: NotifyAgentHello) {
+        let link = self.greet(name, None);
+        self.step(Event::Mail(link, vec![hello.into()]));
+    }
+
+    fn connect_at(&mut self, name: &str, host: [u8; 4]) {
+        let link = self.greet(name, Some(host.into()));
+        self.step(Event::Mail(link, vec![hello(name).into()]));
+    }
+
+    /// A link stands, and nobody has said anything on it.
+    fn greet(&mut self, name: &str, host: Option<IpAddr>) -> LinkId {
         let link = LinkId(self.names.len() as u64);
         self.names.insert(link, name.into());
         self.links.insert(name.into(), link);
-        self.step(Event::LinkUp(link, Peer { name: name.into(), host: None, dialled: None }));
-        self.step(Event::Mail(link, vec![hello.into()]));
+        self.step(Event::LinkUp(link, Peer { name: name.into(), host, dialled: None }));
+        link
     }
 
     fn lose(&mut self, name: &str) {
@@ -545,6 +580,15 @@ impl Cluster {
             format!("{}: {what}", names[&link])
         };
         std::mem::take(&mut self.sent).into_iter().map(words).collect()
+    }
+
+    /// The shares that were sent since anything sent was asked for last.
+    fn take_shares(&mut self) -> Vec<Configuration> {
+        let share = |(_, message)| match message {
+            ToAgent::SetConfigurationRequest(request) => Some(request.configuration),
+            _ => None,
+        };
+        std::mem::take(&mut self.sent).into_iter().filter_map(share).collect()
     }
 
     /// The instances that the last news of that kind names as ready.

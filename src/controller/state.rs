@@ -719,25 +719,24 @@ impl State {
         match self.roster.arrived(from, seq) {
             Arrival::Known => None,
             Arrival::New { epoch, missed } => {
-                self.tell_missed(from, missed, seq, now, fx);
+                if missed > 0 {
+                    self.tell_missed(from, seq - missed, seq - 1, now, fx);
+                }
                 Some((epoch, seq))
             }
         }
     }
 
-    fn tell_missed(&self, from: &InstanceName, missed: u64, next: u64, now: Timestamp, fx: &mut Vec<Effect>) {
-        if missed > 0 {
-            let (first, last) = (next - missed, next - 1);
-            let msg = format!("news {first} to {last} of this agent is lost: too much of it waited for the link");
-            self.tell_error(from, msg, now, fx);
-        }
+    fn tell_missed(&self, from: &InstanceName, first: u64, last: u64, now: Timestamp, fx: &mut Vec<Effect>) {
+        let msg = format!("news {first} to {last} of this agent is lost: too much of it waited for the link");
+        self.tell_error(from, msg, now, fx);
     }
 
     fn snapshot(&mut self, from: &InstanceName, snapshot: NotifySnapshot, now: Now, fx: &mut Vec<Effect>) {
         let NotifySnapshot { seq, nodes, configuration, .. } = snapshot;
         let before = self.roster.news(from).map_or(0, |(_, before)| before);
         if let (Arrival::New { .. }, true) = (self.roster.arrived(from, seq), before > 0) {
-            self.tell_missed(from, seq - before, seq + 1, now.wall, fx);
+            self.tell_missed(from, before + 1, seq, now.wall, fx);
         }
         if let Some(Deployment { phase: Phase::Moving, moving, inner, .. }) = &self.deployment
             && let Some(nodes) = moving.get(from).filter(|_| self.owes(from, inner))

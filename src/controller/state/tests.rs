@@ -379,6 +379,19 @@ fn a_request_without_end_is_answered_by_the_table_of_requests() {
 }
 
 /// A controller whose agents are this test.
+#[test]
+fn the_last_number_there_is_may_come_from_anybody() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.published.clear();
+    cluster.say("a", NotifyChange { seq: u64::MAX, ..change("a", "n1", NodeState::Crashed) });
+    cluster.say("b", NotifySnapshot { seq: u64::MAX, ..snapshot_of(&[("b", "n2")]) });
+    let lost =
+        |from, last| format!("{from}: news 21 to {last} of this agent is lost: too much of it waited for the link");
+    assert_eq!(cluster.errors(), [lost("a", u64::MAX - 1), lost("b", u64::MAX)]);
+    cluster.say("a", snapshot_of(&[("a", "n1")]));
+    assert_eq!(cluster.state_of("n1"), NodeState::Running);
+}
+
 struct Cluster {
     state: State,
     now: Now,

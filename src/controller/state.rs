@@ -31,6 +31,8 @@ pub struct Rules {
     /// The controller's own name, under which it tells news of its own.
     pub name: InstanceName,
     pub ports: PortRules,
+    /// Whether there is anybody to dial instances that wait to be dialled.
+    pub dials: bool,
     /// How long a client waits for a plain answer, and a deployment for its instances to appear.
     pub request_timeout: Duration,
     /// Names this run of the controller in the ids of its requests to agents.
@@ -269,6 +271,14 @@ impl State {
         let complaints = plan::validate(&staged, &self.rules.ports);
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
+        }
+        let dialled = staged.instances.iter().filter(|instance| dial(instance).is_some() && !self.rules.dials);
+        let dialled: Vec<_> = dialled.map(|instance| format!("`{}`", instance.name)).collect();
+        if !dialled.is_empty() {
+            let names = dialled.join(", ");
+            let error =
+                format!("this controller cannot dial {names}: name instances without an address, as a lab does");
+            return Err(vec![Outcome::failed(error)]);
         }
         let mut ready = staged.clone();
         let hosts = self.hosts(&ready.id);

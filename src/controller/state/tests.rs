@@ -135,6 +135,19 @@ fn an_agent_that_waits_for_a_first_deployment_is_left_alone_when_that_fails() {
 }
 
 #[test]
+fn a_controller_that_cannot_dial_says_so_before_anything_is_staged() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.state.rules.dials = false;
+    let mut dialled = configuration("c1", &[("a", "n1"), ("b", "n2")]);
+    dialled.instances[1] =
+        Instance { host: Some([127, 0, 0, 1].into()), port: Some(1), ..dialled.instances[1].clone() };
+    cluster.deploy("deploy", dialled);
+    let error = "this controller cannot dial `b`: name instances without an address, as a lab does";
+    assert_eq!(cluster.answer("deploy"), [format!("all: {error}")]);
+    assert_eq!((cluster.saved.staged, cluster.dials), (None, vec![]));
+}
+
+#[test]
 fn an_instance_that_is_dialled_stands_by_before_its_link_is_ended() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.answers_itself = false;
@@ -367,19 +380,6 @@ fn news_counts_once_and_what_is_missing_is_told() {
 }
 
 #[test]
-fn a_request_without_end_is_answered_by_the_table_of_requests() {
-    let mut cluster = Cluster::new(Stored::default());
-    cluster.ask("kept", |reqid| client::TestTimeoutRequest { reqid, with_state: true }.into());
-    cluster.ask("lost", |reqid| client::TestTimeoutRequest { reqid, with_state: false }.into());
-    cluster.pass(Duration::from_secs(9));
-    assert!(cluster.answers.is_empty());
-    cluster.pass(Duration::from_secs(2));
-    assert_eq!(cluster.answer("kept"), ["all: request timed out"]);
-    assert!(cluster.answers.is_empty());
-}
-
-/// A controller whose agents are this test.
-#[test]
 fn the_last_number_there_is_may_come_from_anybody() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.published.clear();
@@ -392,6 +392,19 @@ fn the_last_number_there_is_may_come_from_anybody() {
     assert_eq!(cluster.state_of("n1"), NodeState::Running);
 }
 
+#[test]
+fn a_request_without_end_is_answered_by_the_table_of_requests() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.ask("kept", |reqid| client::TestTimeoutRequest { reqid, with_state: true }.into());
+    cluster.ask("lost", |reqid| client::TestTimeoutRequest { reqid, with_state: false }.into());
+    cluster.pass(Duration::from_secs(9));
+    assert!(cluster.answers.is_empty());
+    cluster.pass(Duration::from_secs(2));
+    assert_eq!(cluster.answer("kept"), ["all: request timed out"]);
+    assert!(cluster.answers.is_empty());
+}
+
+/// A controller whose agents are this test.
 struct Cluster {
     state: State,
     now: Now,
@@ -416,6 +429,7 @@ impl Cluster {
         let rules = Rules {
             name: instance("controller"),
             ports: PortRules::default(),
+            dials: true,
             request_timeout: Duration::from_secs(10),
             epoch: 1,
         };

@@ -25,6 +25,9 @@ use crate::request::{Answered, Open, Requests};
 /// The error of everything that was not answered in time.
 pub const TIMED_OUT: &str = "request timed out";
 
+/// How many refusals are remembered, so that they are told once: those who are refused may go by any name.
+const REFUSALS: usize = 256;
+
 /// The rules the controller decides by.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -52,6 +55,8 @@ pub struct State {
     nodes: Nodes,
     requests: Requests<Parent>,
     deployment: Option<Deployment>,
+    /// Why agents that gave this name were refused last, since anything else happened to it.
+    refusals: BTreeMap<InstanceName, String>,
     next_request: u64,
 }
 
@@ -148,6 +153,7 @@ impl State {
             nodes: Nodes::default(),
             requests: Requests::default(),
             deployment: None,
+            refusals: BTreeMap::new(),
             next_request: 0,
         };
         let mut fx = Vec::new();
@@ -643,11 +649,12 @@ impl State {
         let (seen, former) = match accepted {
             Hello::Accepted { seen, former } => (seen, former),
             Hello::Refused(reason) => {
-                self.tell_error(&hello.instance, format!("refused: {reason}"), now.wall, fx);
+                self.tell_refusal(&hello.instance, &reason, now.wall, fx);
                 fx.push(Effect::Send(link, AgentRefused { reason: reason.clone() }.into()));
                 return fx.push(Effect::EndLink(link, reason));
             }
         };
+        self.refusals.remove(&hello.instance);
         let was_to_stand_by = self.is_to_stand_by(&hello.instance);
         if let Some(former) = former {
             fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
@@ -659,6 +666,18 @@ impl State {
         }
         self.tell_log(&hello.instance, format!("connected, running watchpost {}", hello.version), now.wall, fx);
         self.welcome(&hello.instance, now, fx);
+    }
+
+    /// An agent that is refused tries on and on: each cause is told once.
+    fn tell_refusal(&mut self, name: &InstanceName, reason: &str, now: Timestamp, fx: &mut Vec<Effect>) {
+        if self.refusals.get(name).is_some_and(|known| known == reason) {
+            return;
+        }
+        if self.refusals.len() >= REFUSALS {
+            self.refusals.clear();
+        }
+        self.refusals.insert(name.clone(), reason.to_owned());
+        self.tell_error(name, format!("refused: {reason}"), now, fx);
     }
 
     fn heard(&mut self, from: &InstanceName, message: ToController, now: Now, fx: &mut Vec<Effect>) {
@@ -908,6 +927,7 @@ impl State {
 
     fn link_down(&mut self, link: LinkId, reason: &str, now: Now, fx: &mut Vec<Effect>) {
         let Some(name) = self.roster.link_down(link, reason, now.wall) else { return };
+        self.refusals.remove(&name);
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
         self.give_up_on(&name, fx);

@@ -78,6 +78,32 @@ fn the_second_of_two_agents_of_one_name_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn an_agent_that_is_refused_again_and_again_is_told_of_once() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    let first = cluster.links["a"];
+    cluster.published.clear();
+    for epoch in 8..12 {
+        cluster.connect_as("a", NotifyAgentHello { epoch, ..hello("a") });
+        cluster.lose("a");
+    }
+    assert_eq!(cluster.errors().len(), 1, "{:?}", cluster.errors());
+    cluster.connect_as("a", NotifyAgentHello { api_version: 2, ..hello("a") });
+    assert_eq!(cluster.errors().len(), 2, "the cause is another");
+
+    cluster.links.insert("a".into(), first);
+    cluster.lose("a");
+    cluster.connect("a");
+    cluster.published.clear();
+    cluster.connect_as("a", NotifyAgentHello { api_version: 2, ..hello("a") });
+    assert_eq!(cluster.errors().len(), 1, "much has happened since");
+    (0..10_000).for_each(|n| {
+        let name = format!("x{n}");
+        cluster.connect_as(&name, NotifyAgentHello { api_version: 2, ..hello(&name) });
+    });
+    assert!(cluster.state.refusals.len() <= REFUSALS);
+}
+
+#[test]
 fn a_deployment_that_cannot_gather_its_instances_names_them_and_changes_nothing() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.deploy("deploy", configuration("c2", &[("a", "n1"), ("c", "n2")]));

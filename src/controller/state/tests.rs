@@ -78,6 +78,23 @@ fn the_second_of_two_agents_of_one_name_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn an_agent_speaks_for_the_instance_that_its_link_was_greeted_by_and_no_other() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    for (greeted, said) in [("x", "a"), ("x", "y")] {
+        cluster.published.clear();
+        cluster.connect_as(greeted, hello(said));
+        assert_eq!(cluster.take_all_sent(), ["x: refused"]);
+        assert_eq!(cluster.ended.pop(), Some(cluster.links["x"]));
+        let error = format!("{said}: refused: its link was greeted by `x`, which cannot speak for `{said}`");
+        assert_eq!(cluster.errors(), [error]);
+    }
+    // Nor does it become somebody else later.
+    cluster.say("a", hello("b"));
+    assert_eq!(cluster.take_all_sent(), ["a: refused"]);
+    assert_eq!(cluster.state.roster.connected(), [instance("a")].into());
+}
+
+#[test]
 fn an_agent_that_is_refused_again_and_again_is_told_of_once() {
     let mut cluster = Cluster::deployed(&[("a", "n1")]);
     let first = cluster.links["a"];

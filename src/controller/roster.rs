@@ -102,6 +102,11 @@ impl Roster {
         Hello::Accepted { seen: news.seq, former }
     }
 
+    /// Whether nobody has said hello on this link, which stands.
+    pub fn is_silent(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|caller| caller.instance.is_none())
+    }
+
     /// Whose link it is, once it said hello and as long as it is the instance's present one.
     pub fn speaker(&self, link: LinkId) -> Option<&InstanceName> {
         let name = self.links.get(&link)?.instance.as_ref()?;

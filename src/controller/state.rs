@@ -63,6 +63,8 @@ pub struct State {
 /// What a request to agents is part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Parent {
+    /// The hello on a link that just came up; only the deadline counts.
+    Hello(LinkId),
     Welcome,
     Standby,
     /// Ends the nodes that the deployment in progress moves.
@@ -172,7 +174,10 @@ impl State {
         let mut fx = Vec::new();
         match event {
             Event::Ask(ticket, request) => self.ask(ticket, request, now, &mut fx),
-            Event::LinkUp(link, peer) => self.roster.link_up(link, peer),
+            Event::LinkUp(link, peer) => {
+                self.roster.link_up(link, peer);
+                self.open(Parent::Hello(link), BTreeSet::new(), now.mono + self.rules.request_timeout);
+            }
             Event::LinkDown(link, reason) => self.link_down(link, &reason, now, &mut fx),
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
             Event::Tick => {
@@ -954,7 +959,7 @@ impl State {
             Parent::Deploy | Parent::Move => {}
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
-            Parent::Gather | Parent::TestTimeout(..) => {}
+            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) => {}
             Parent::Output(..) => {
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(vec![lost]));
@@ -975,6 +980,12 @@ impl State {
             Parent::Gather | Parent::Move | Parent::Deploy => {
                 if self.deployment.as_ref().is_some_and(|deployment| deployment.inner == reqid) {
                     self.time_out(owes, now, fx);
+                }
+            }
+            Parent::Hello(link) => {
+                if self.roster.is_silent(link) {
+                    let reason = format!("no agent said hello on it within {:?}", self.rules.request_timeout);
+                    fx.push(Effect::EndLink(link, reason));
                 }
             }
             Parent::Welcome => {
@@ -1069,7 +1080,15 @@ impl Parent {
         };
         let first = || more.first().cloned().unwrap_or_else(|| Outcome::failed(TIMED_OUT));
         let (ticket, response) = match self {
-            Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy | Self::Gather => return None,
+            Self::Hello(_)
+            | Self::Welcome
+            | Self::Standby
+            | Self::Move
+            | Self::Deploy
+            | Self::Redeploy
+            | Self::Gather => {
+                return None;
+            }
             Self::Nodes(ticket, reqid, mut nodes, outcomes) => {
                 nodes.sort_by(|a, b| a.node.cmp(&b.node));
                 (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(outcomes) }.into())

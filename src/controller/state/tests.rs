@@ -95,6 +95,17 @@ fn an_agent_speaks_for_the_instance_that_its_link_was_greeted_by_and_no_other() 
 }
 
 #[test]
+fn a_link_on_which_nobody_says_hello_is_ended() {
+    let mut cluster = Cluster::new(Stored::default());
+    let silent = cluster.greet("a", None);
+    cluster.connect("b");
+    cluster.pass(Duration::from_secs(9));
+    assert_eq!(cluster.ended, []);
+    cluster.pass(Duration::from_secs(2));
+    assert_eq!(cluster.ended, [silent]);
+}
+
+#[test]
 fn an_agent_that_is_refused_again_and_again_is_told_of_once() {
     let mut cluster = Cluster::deployed(&[("a", "n1")]);
     let first = cluster.links["a"];

@@ -128,6 +128,7 @@ impl Controller {
     fn dial(&self, instance: InstanceName, address: Option<SocketAddr>) {
         match &self.dialler {
             Some(dialler) => dialler.do_send(DialInstance { instance, address }),
+            None if address.is_none() => {} // nobody dialled it
             None => tracing::warn!(%instance, "this controller has no bridge to dial instances with"),
         }
     }

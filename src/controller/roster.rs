@@ -54,7 +54,7 @@ struct Caller {
 pub enum Hello {
     /// It is welcome to talk. A link it had before, from the same run of the agent, is to be ended.
     Accepted { seen: u64, former: Option<LinkId> },
-    /// Another agent sits there already; in words.
+    /// It is somebody else, or another agent sits there already; in words.
     Refused(String),
 }
 
@@ -78,6 +78,10 @@ impl Roster {
         let Some(caller) = self.links.get_mut(&link) else {
             return Hello::Refused("its link is gone".into());
         };
+        if caller.peer.name != hello.instance.as_str() {
+            let (greeted, said) = (&caller.peer.name, &hello.instance);
+            return Hello::Refused(format!("its link was greeted by `{greeted}`, which cannot speak for `{said}`"));
+        }
         let seat = self.seats.entry(hello.instance.clone()).or_default();
         let same_run = seat.news.is_some_and(|news| news.epoch == hello.epoch);
         if let Some(first) = seat.link.filter(|first| *first != link && !same_run) {
@@ -96,6 +100,11 @@ impl Roster {
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false };
         let news = seat.news.insert(seat.news.filter(|_| same_run).unwrap_or(fresh));
         Hello::Accepted { seen: news.seq, former }
+    }
+
+    /// Whether nobody has said hello on this link, which stands.
+    pub fn is_silent(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|caller| caller.instance.is_none())
     }
 
     /// Whose link it is, once it said hello and as long as it is the instance's present one.

@@ -6,7 +6,7 @@
 //! be reached gets it when it comes back. Telling it again changes nothing where it is in force already.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::nodes::Nodes;
@@ -16,7 +16,8 @@ use crate::bridge::{LinkId, Peer};
 use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
 use crate::model::{
-    Configuration, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp,
+    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
+    RequestId, Timestamp,
 };
 use crate::plan::{self, InstanceChange, PortRules};
 use crate::request::{Answered, Open, Requests};
@@ -24,12 +25,17 @@ use crate::request::{Answered, Open, Requests};
 /// The error of everything that was not answered in time.
 pub const TIMED_OUT: &str = "request timed out";
 
+/// How many refusals are remembered, so that they are told once: those who are refused may go by any name.
+const REFUSALS: usize = 256;
+
 /// The rules the controller decides by.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The controller's own name, under which it tells news of its own.
     pub name: InstanceName,
     pub ports: PortRules,
+    /// Whether there is anybody to dial instances that wait to be dialled.
+    pub dials: bool,
     /// How long a client waits for a plain answer, and a deployment for its instances to appear.
     pub request_timeout: Duration,
     /// Names this run of the controller in the ids of its requests to agents.
@@ -49,12 +55,16 @@ pub struct State {
     nodes: Nodes,
     requests: Requests<Parent>,
     deployment: Option<Deployment>,
+    /// Why agents that gave this name were refused last, since anything else happened to it.
+    refusals: BTreeMap<InstanceName, String>,
     next_request: u64,
 }
 
 /// What a request to agents is part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Parent {
+    /// The hello on a link that just came up; only the deadline counts.
+    Hello(LinkId),
     Welcome,
     Standby,
     /// Ends the nodes that the deployment in progress moves.
@@ -90,6 +100,8 @@ struct Deployment {
     phase: Phase,
     /// What is ended where it was, to be started elsewhere.
     moving: BTreeMap<InstanceName, BTreeSet<NodeName>>,
+    /// What of that was not meant to run, or had been given up there.
+    resting: BTreeSet<NodeName>,
     outcomes: Vec<Outcome>,
 }
 
@@ -143,6 +155,7 @@ impl State {
             nodes: Nodes::default(),
             requests: Requests::default(),
             deployment: None,
+            refusals: BTreeMap::new(),
             next_request: 0,
         };
         let mut fx = Vec::new();
@@ -161,7 +174,10 @@ impl State {
         let mut fx = Vec::new();
         match event {
             Event::Ask(ticket, request) => self.ask(ticket, request, now, &mut fx),
-            Event::LinkUp(link, peer) => self.roster.link_up(link, peer),
+            Event::LinkUp(link, peer) => {
+                self.roster.link_up(link, peer);
+                self.open(Parent::Hello(link), BTreeSet::new(), now.mono + self.rules.request_timeout);
+            }
             Event::LinkDown(link, reason) => self.link_down(link, &reason, now, &mut fx),
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
             Event::Tick => {
@@ -262,13 +278,22 @@ impl State {
     }
 
     /// Checks a configuration and makes it the next to deploy; every complaint is an outcome, sorted by text.
-    fn stage(&mut self, staged: Configuration) -> Result<(Vec<Save>, crate::model::ConfigurationId), Vec<Outcome>> {
+    fn stage(&mut self, staged: Configuration) -> Result<(Vec<Save>, ConfigurationId), Vec<Outcome>> {
         let complaints = plan::validate(&staged, &self.rules.ports);
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
         }
+        let dialled = staged.instances.iter().filter(|instance| dial(instance).is_some() && !self.rules.dials);
+        let dialled: Vec<_> = dialled.map(|instance| format!("`{}`", instance.name)).collect();
+        if !dialled.is_empty() {
+            let names = dialled.join(", ");
+            let error =
+                format!("this controller cannot dial {names}: name instances without an address, as a lab does");
+            return Err(vec![Outcome::failed(error)]);
+        }
         let mut ready = staged.clone();
-        plan::resolve_hosts(&mut ready, &self.roster.seen_hosts());
+        let hosts = self.hosts(&ready.id);
+        plan::resolve_hosts(&mut ready, &hosts);
         if let Some(deployed) = &self.stored.deployed {
             plan::keep_ports(&mut ready, deployed);
         }
@@ -277,6 +302,18 @@ impl State {
         (self.stored.staged, self.stored.ready) = (Some(staged.clone()), Some(ready.clone()));
         let save = |slot, configuration| Save { slot, configuration };
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
+    }
+
+    /// Where instances are that do not say so themselves: where their agents were seen, unless that was decided before.
+    ///
+    /// What agents have under an id never changes, so it can be deployed again.
+    fn hosts(&self, id: &ConfigurationId) -> BTreeMap<InstanceName, IpAddr> {
+        match self.stored.deployed.as_ref().filter(|deployed| deployed.id == *id) {
+            Some(Configuration { instances, .. }) => {
+                instances.iter().filter_map(|instance| Some((instance.name.clone(), instance.host?))).collect()
+            }
+            None => self.roster.seen_hosts(),
+        }
     }
 
     /// Why no deployment can begin now, if none can.
@@ -290,24 +327,24 @@ impl State {
         if let Some(refusal) = self.refusal() {
             return fx.push(refuse(refusal));
         }
-        let Some(mut configuration) = self.stored.ready.clone() else {
+        let Some(configuration) = self.stored.ready.clone() else {
             return fx.push(refuse(Outcome::failed("no configuration available to deploy")));
         };
-        plan::resolve_hosts(&mut configuration, &self.roster.seen_hosts());
-        self.admit(&configuration, now, fx);
+        self.admit(&configuration.instances, now, fx);
         let deadline = now.mono + self.rules.request_timeout;
         let inner = self.open(Parent::Gather, BTreeSet::new(), deadline);
         let phase = Phase::Gathering;
-        let (moving, outcomes) = Default::default();
-        let deployment = Deployment { ticket, reqid, in_one_step, configuration, inner, phase, moving, outcomes };
+        let (moving, resting, outcomes) = Default::default();
+        let deployment =
+            Deployment { ticket, reqid, in_one_step, configuration, inner, phase, moving, resting, outcomes };
         self.deployment = Some(deployment);
         self.go_on(now, fx);
     }
 
-    /// Makes the instances of `configuration` needed ones. Those that are no longer needed are left alone for now.
-    fn admit(&mut self, configuration: &Configuration, now: Now, fx: &mut Vec<Effect>) {
+    /// Makes these instances needed ones. Those that are no longer needed are left alone for now.
+    fn admit(&mut self, instances: &[Instance], now: Now, fx: &mut Vec<Effect>) {
         let have: Vec<Instance> = self.roster.needed().cloned().collect();
-        for change in plan::diff::instances(&have, &configuration.instances) {
+        for change in plan::diff::instances(&have, instances) {
             match change {
                 InstanceChange::Kept(want) => self.roster.need(want),
                 InstanceChange::Added(want) => {
@@ -331,12 +368,12 @@ impl State {
         }
     }
 
-    /// Sends away the instances that `configuration` does not need.
-    fn release(&mut self, configuration: &Configuration, now: Now, fx: &mut Vec<Effect>) {
-        let is_gone = |have: &&Instance| configuration.instance(&have.name).is_none();
+    /// Sends away the instances that are none of these.
+    fn release(&mut self, instances: &[Instance], now: Now, fx: &mut Vec<Effect>) {
+        let is_gone = |have: &&Instance| instances.iter().all(|kept| kept.name != have.name);
         let gone: Vec<_> = self.roster.needed().filter(is_gone).map(|have| have.name.clone()).collect();
         for name in gone {
-            match self.roster.link(&name) {
+            match self.roster.link(&name).filter(|_| self.stored.deployed.is_some()) {
                 // The link stays until it has answered: it could not hear of it otherwise.
                 Some(_) => self.stand_by(&name, now, fx),
                 None => fx.push(Effect::HangUp(name.clone())),
@@ -361,12 +398,22 @@ impl State {
     fn end_what_moves(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
         let mut moving: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
+        let mut resting = BTreeSet::new();
         for node in &deployment.configuration.nodes {
-            let former = self.nodes.get(&node.name).map(|status| &status.instance);
-            let places = former.into_iter().chain(self.nodes.elsewhere(&node.name));
-            // An instance that is out of reach and no longer needed was given up by whoever deploys.
-            for place in places.filter(|place| **place != node.instance && self.roster.link(place).is_some()) {
+            let known = self.nodes.get(&node.name);
+            let places = known.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(&node.name));
+            let is_left = |place: &&InstanceName| {
+                // An instance that is out of reach and no longer needed was given up by whoever deploys. One that comes
+                // back while others end their nodes is asked, too, before anything is started.
+                **place != node.instance
+                    && self.roster.link(place).is_some()
+                    && !deployment.has_ended(place, &node.name)
+            };
+            for place in places.filter(is_left) {
                 moving.entry(place.clone()).or_default().insert(node.name.clone());
+                if known.is_some_and(|known| matches!(known.state, NodeState::Stopped | NodeState::Failed)) {
+                    resting.insert(node.name.clone());
+                }
             }
         }
         if moving.is_empty() {
@@ -374,22 +421,28 @@ impl State {
         }
         let deadline = now.mono + self.patience(&deployment.configuration);
         let inner = self.open(Parent::Move, moving.keys().cloned().collect(), deadline);
-        for (instance, nodes) in moving.clone() {
-            self.send(&instance, agent::StopRequest { reqid: inner.clone(), nodes }, fx);
-        }
-        if let Some(deployment) = &mut self.deployment {
-            deployment.moving = moving;
+        for (instance, nodes) in &moving {
+            self.send(instance, agent::StopRequest { reqid: inner.clone(), nodes: nodes.clone() }, fx);
         }
         self.enter(Phase::Moving, inner);
+        if let Some(deployment) = &mut self.deployment {
+            deployment.resting.append(&mut resting);
+            for (instance, mut nodes) in moving {
+                deployment.moving.entry(instance).or_default().append(&mut nodes);
+            }
+        }
     }
 
     /// The point of no return. Whatever becomes of the controller or of a link from now on, no agent is told again to
     /// run what another one may have started already.
     fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
-        let configuration = deployment.configuration.clone();
+        let mut configuration = deployment.configuration.clone();
+        let hosts = self.hosts(&configuration.id);
+        plan::resolve_hosts(&mut configuration, &hosts);
         let deadline = now.mono + self.patience(&configuration);
-        self.release(&configuration, now, fx);
+        self.release(&configuration.instances, now, fx);
+        self.tell_given_up(&configuration, now.wall, fx);
         self.stored.deployed = Some(configuration.clone());
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
@@ -402,6 +455,26 @@ impl State {
             self.send_share(&instance.name, &configuration, inner.clone(), fx);
         }
         self.enter(Phase::Telling, inner);
+    }
+
+    /// Says which nodes are started although they may still run where nobody can reach them.
+    fn tell_given_up(&self, configuration: &Configuration, now: Timestamp, fx: &mut Vec<Effect>) {
+        let ended = |place: &InstanceName, node: &Node| {
+            self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, &node.name))
+        };
+        for node in &configuration.nodes {
+            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(&node.name) else { continue };
+            if *former != node.instance && self.roster.link(former).is_none() && !ended(former, node) {
+                let msg = format!(
+                    "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
+                     and may run twice until `{former}` comes back or is stopped",
+                    node.instance
+                );
+                let (instance, node) = (former.clone(), Some(node.name.clone()));
+                let news = News::Error(NotifyError { seq: 0, time: now, instance, node, msg });
+                fx.push(Effect::Publish { news, time: now, origin: None });
+            }
+        }
     }
 
     fn enter(&mut self, phase: Phase, inner: RequestId) {
@@ -421,23 +494,34 @@ impl State {
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], Some((ticket, answer))));
     }
 
-    /// The deployment cannot be completed in time.
-    fn abandon(&mut self, owing: BTreeSet<InstanceName>, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployment) = self.deployment.take() else { return };
-        let Deployment { ticket, reqid, in_one_step, configuration, phase, moving, mut outcomes, .. } = deployment;
-        let missing = self.roster.missing(&configuration.instances);
-        outcomes.extend(missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone())));
+    /// The deployment was not completed in time.
+    fn time_out(&mut self, owing: BTreeSet<InstanceName>, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &mut self.deployment else { return };
+        let missing = self.roster.missing(&deployment.configuration.instances);
+        let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
         let silent = owing.iter().filter(|name| !missing.contains_key(*name));
-        outcomes.extend(silent.map(|name| Outcome::instance_failed(name, "did not answer in time")));
-        outcomes.push(Outcome::failed(TIMED_OUT));
+        let silent = silent.map(|name| Outcome::instance_failed(name, "did not answer in time"));
+        deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
+        self.abandon(now, fx);
+    }
+
+    /// The deployment cannot be completed, as its outcomes say.
+    fn abandon(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = self.deployment.take() else { return };
+        let Deployment { ticket, reqid, in_one_step, phase, mut moving, resting, outcomes, .. } = deployment;
         fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, sorted(outcomes))));
         if phase != Phase::Telling {
+            moving.values_mut().for_each(|nodes| nodes.retain(|node| !resting.contains(node)));
             self.restore(moving, now, fx);
         }
     }
 
-    /// Back to what was deployed: for agents that came back meanwhile, and for nodes that were to move.
+    /// Back to what was deployed: for the instances that it needs, for agents that came back meanwhile, and for nodes
+    /// that were to move.
     fn restore(&mut self, moving: BTreeMap<InstanceName, BTreeSet<NodeName>>, now: Now, fx: &mut Vec<Effect>) {
+        let instances = self.stored.deployed.as_ref().map_or_else(Vec::new, |deployed| deployed.instances.clone());
+        self.release(&instances, now, fx);
+        self.admit(&instances, now, fx);
         let Some(deployed) = self.stored.deployed.clone() else { return };
         for instance in &deployed.instances {
             if self.roster.are_ready([instance]) {
@@ -570,18 +654,35 @@ impl State {
         let (seen, former) = match accepted {
             Hello::Accepted { seen, former } => (seen, former),
             Hello::Refused(reason) => {
-                self.tell_error(&hello.instance, format!("refused: {reason}"), now.wall, fx);
+                self.tell_refusal(&hello.instance, &reason, now.wall, fx);
                 fx.push(Effect::Send(link, AgentRefused { reason: reason.clone() }.into()));
                 return fx.push(Effect::EndLink(link, reason));
             }
         };
+        self.refusals.remove(&hello.instance);
+        let was_to_stand_by = self.is_to_stand_by(&hello.instance);
         if let Some(former) = former {
             fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
             self.give_up_on(&hello.instance, fx);
         }
         fx.push(Effect::Send(link, NewsReceived { epoch: hello.epoch, seq: seen }.into()));
+        if was_to_stand_by {
+            self.stand_by(&hello.instance, now, fx);
+        }
         self.tell_log(&hello.instance, format!("connected, running watchpost {}", hello.version), now.wall, fx);
         self.welcome(&hello.instance, now, fx);
+    }
+
+    /// An agent that is refused tries on and on: each cause is told once.
+    fn tell_refusal(&mut self, name: &InstanceName, reason: &str, now: Timestamp, fx: &mut Vec<Effect>) {
+        if self.refusals.get(name).is_some_and(|known| known == reason) {
+            return;
+        }
+        if self.refusals.len() >= REFUSALS {
+            self.refusals.clear();
+        }
+        self.refusals.insert(name.clone(), reason.to_owned());
+        self.tell_error(name, format!("refused: {reason}"), now, fx);
     }
 
     fn heard(&mut self, from: &InstanceName, message: ToController, now: Now, fx: &mut Vec<Effect>) {
@@ -652,25 +753,24 @@ impl State {
         match self.roster.arrived(from, seq) {
             Arrival::Known => None,
             Arrival::New { epoch, missed } => {
-                self.tell_missed(from, missed, seq, now, fx);
+                if missed > 0 {
+                    self.tell_missed(from, seq - missed, seq - 1, now, fx);
+                }
                 Some((epoch, seq))
             }
         }
     }
 
-    fn tell_missed(&self, from: &InstanceName, missed: u64, next: u64, now: Timestamp, fx: &mut Vec<Effect>) {
-        if missed > 0 {
-            let (first, last) = (next - missed, next - 1);
-            let msg = format!("news {first} to {last} of this agent is lost: too much of it waited for the link");
-            self.tell_error(from, msg, now, fx);
-        }
+    fn tell_missed(&self, from: &InstanceName, first: u64, last: u64, now: Timestamp, fx: &mut Vec<Effect>) {
+        let msg = format!("news {first} to {last} of this agent is lost: too much of it waited for the link");
+        self.tell_error(from, msg, now, fx);
     }
 
     fn snapshot(&mut self, from: &InstanceName, snapshot: NotifySnapshot, now: Now, fx: &mut Vec<Effect>) {
         let NotifySnapshot { seq, nodes, configuration, .. } = snapshot;
         let before = self.roster.news(from).map_or(0, |(_, before)| before);
         if let (Arrival::New { .. }, true) = (self.roster.arrived(from, seq), before > 0) {
-            self.tell_missed(from, seq - before, seq + 1, now.wall, fx);
+            self.tell_missed(from, before + 1, seq, now.wall, fx);
         }
         if let Some(Deployment { phase: Phase::Moving, moving, inner, .. }) = &self.deployment
             && let Some(nodes) = moving.get(from).filter(|_| self.owes(from, inner))
@@ -706,6 +806,11 @@ impl State {
             let reqid = self.open(Parent::Standby, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentStandbyRequest { reqid }, fx);
         }
+    }
+
+    fn is_to_stand_by(&self, name: &InstanceName) -> bool {
+        let owed = self.requests.owed_by(name);
+        owed.iter().any(|reqid| self.requests.get(reqid).is_some_and(|open| open.parent == Parent::Standby))
     }
 
     /// The instance has stood by, or will not say so: nobody dials it any more.
@@ -817,8 +922,8 @@ impl State {
             // What would not end must not be started a second time.
             let stuck = self.deployment.as_ref().is_some_and(|deployment| !deployment.outcomes.is_empty());
             match stuck {
-                true => self.abandon(BTreeSet::new(), now, fx),
-                false => self.tell_shares(now, fx),
+                true => self.abandon(now, fx),
+                false => self.end_what_moves(now, fx),
             }
         }
     }
@@ -827,6 +932,7 @@ impl State {
 
     fn link_down(&mut self, link: LinkId, reason: &str, now: Now, fx: &mut Vec<Effect>) {
         let Some(name) = self.roster.link_down(link, reason, now.wall) else { return };
+        self.refusals.remove(&name);
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
         self.give_up_on(&name, fx);
@@ -853,7 +959,7 @@ impl State {
             Parent::Deploy | Parent::Move => {}
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
-            Parent::Gather | Parent::TestTimeout(..) => {}
+            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) => {}
             Parent::Output(..) => {
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(vec![lost]));
@@ -873,7 +979,13 @@ impl State {
         match parent {
             Parent::Gather | Parent::Move | Parent::Deploy => {
                 if self.deployment.as_ref().is_some_and(|deployment| deployment.inner == reqid) {
-                    self.abandon(owes, now, fx);
+                    self.time_out(owes, now, fx);
+                }
+            }
+            Parent::Hello(link) => {
+                if self.roster.is_silent(link) {
+                    let reason = format!("no agent said hello on it within {:?}", self.rules.request_timeout);
+                    fx.push(Effect::EndLink(link, reason));
                 }
             }
             Parent::Welcome => {
@@ -925,8 +1037,7 @@ impl State {
     /// The deployment that is ending that node where it is.
     fn mover_of(&self, node: &Node) -> Option<&RequestId> {
         let deployment = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Moving)?;
-        let nodes = deployment.moving.get(&node.instance)?;
-        nodes.contains(&node.name).then_some(&deployment.reqid)
+        deployment.has_ended(&node.instance, &node.name).then_some(&deployment.reqid)
     }
 
     /// What is, or is about to be, deployed.
@@ -953,6 +1064,13 @@ impl State {
     }
 }
 
+impl Deployment {
+    /// Whether that node has been, or is being, ended there.
+    fn has_ended(&self, place: &InstanceName, node: &NodeName) -> bool {
+        self.moving.get(place).is_some_and(|nodes| nodes.contains(node))
+    }
+}
+
 impl Parent {
     /// The answer to the client that asked, with `more` besides what has come together; `None` if no client did.
     fn answer(self, more: Vec<Outcome>) -> Option<Effect> {
@@ -962,7 +1080,15 @@ impl Parent {
         };
         let first = || more.first().cloned().unwrap_or_else(|| Outcome::failed(TIMED_OUT));
         let (ticket, response) = match self {
-            Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy | Self::Gather => return None,
+            Self::Hello(_)
+            | Self::Welcome
+            | Self::Standby
+            | Self::Move
+            | Self::Deploy
+            | Self::Redeploy
+            | Self::Gather => {
+                return None;
+            }
             Self::Nodes(ticket, reqid, mut nodes, outcomes) => {
                 nodes.sort_by(|a, b| a.node.cmp(&b.node));
                 (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(outcomes) }.into())
@@ -999,7 +1125,7 @@ impl Verb {
 fn deployed(
     in_one_step: bool,
     reqid: RequestId,
-    configuration: Option<crate::model::ConfigurationId>,
+    configuration: Option<ConfigurationId>,
     outcomes: Vec<Outcome>,
 ) -> ClientResponse {
     match in_one_step {

@@ -38,8 +38,8 @@ pub struct PortsExhausted {
 
 /// Fills in the address of each instance that has none from where its agent was seen.
 ///
-/// Goes before [`assign_ports`], which counts metrics ports per address, and belongs to the moment of deployment: an
-/// agent that connects after staging is then known.
+/// Goes before [`assign_ports`], which counts metrics ports per address, and again when a deployment is decided: agents
+/// that connected after staging are then known.
 pub fn resolve_hosts(configuration: &mut Configuration, seen: &BTreeMap<InstanceName, IpAddr>) {
     for instance in &mut configuration.instances {
         instance.host = instance.host.or_else(|| seen.get(&instance.name).copied());

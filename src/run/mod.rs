@@ -78,7 +78,7 @@ pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, 
     let store = RedbStore::open(&directory)?;
     let stored = store.load()?;
     let store = StoreThread::start(store)?;
-    let rules = Rules { name, ports, request_timeout, epoch: new_epoch()? };
+    let rules = Rules { name, ports, dials: dialler.is_some(), request_timeout, epoch: new_epoch()? };
     Ok(Controller::launch(ControllerSetup { rules, stored, store, log_entries, dialler, host }))
 }
 

@@ -265,6 +265,7 @@ impl Cluster {
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
+            dials: true,
             request_timeout: Duration::from_secs(10),
             epoch: self.count,
         };

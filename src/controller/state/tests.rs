@@ -29,8 +29,7 @@ fn what_was_asked_on_a_link_that_a_newer_one_replaced_is_given_up() {
     cluster.answers_itself = true;
     cluster.connect("a");
     cluster.pass(Duration::from_secs(60));
-    let errors: Vec<_> = cluster.published.iter().filter(|news| matches!(news, News::Error(_))).collect();
-    assert_eq!(errors, [] as [&News; 0], "nothing is missed that was asked on former links");
+    assert_eq!(cluster.errors(), [] as [&str; 0], "nothing is missed that was asked on former links");
 }
 
 #[test]
@@ -79,6 +78,60 @@ fn the_second_of_two_agents_of_one_name_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn an_agent_speaks_for_the_instance_that_its_link_was_greeted_by_and_no_other() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    for (greeted, said) in [("x", "a"), ("x", "y")] {
+        cluster.published.clear();
+        cluster.connect_as(greeted, hello(said));
+        assert_eq!(cluster.take_all_sent(), ["x: refused"]);
+        assert_eq!(cluster.ended.pop(), Some(cluster.links["x"]));
+        let error = format!("{said}: refused: its link was greeted by `x`, which cannot speak for `{said}`");
+        assert_eq!(cluster.errors(), [error]);
+    }
+    // Nor does it become somebody else later.
+    cluster.say("a", hello("b"));
+    assert_eq!(cluster.take_all_sent(), ["a: refused"]);
+    assert_eq!(cluster.state.roster.connected(), [instance("a")].into());
+}
+
+#[test]
+fn a_link_on_which_nobody_says_hello_is_ended() {
+    let mut cluster = Cluster::new(Stored::default());
+    let silent = cluster.greet("a", None);
+    cluster.connect("b");
+    cluster.pass(Duration::from_secs(9));
+    assert_eq!(cluster.ended, []);
+    cluster.pass(Duration::from_secs(2));
+    assert_eq!(cluster.ended, [silent]);
+}
+
+#[test]
+fn an_agent_that_is_refused_again_and_again_is_told_of_once() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    let first = cluster.links["a"];
+    cluster.published.clear();
+    for epoch in 8..12 {
+        cluster.connect_as("a", NotifyAgentHello { epoch, ..hello("a") });
+        cluster.lose("a");
+    }
+    assert_eq!(cluster.errors().len(), 1, "{:?}", cluster.errors());
+    cluster.connect_as("a", NotifyAgentHello { api_version: 2, ..hello("a") });
+    assert_eq!(cluster.errors().len(), 2, "the cause is another");
+
+    cluster.links.insert("a".into(), first);
+    cluster.lose("a");
+    cluster.connect("a");
+    cluster.published.clear();
+    cluster.connect_as("a", NotifyAgentHello { api_version: 2, ..hello("a") });
+    assert_eq!(cluster.errors().len(), 1, "much has happened since");
+    (0..10_000).for_each(|n| {
+        let name = format!("x{n}");
+        cluster.connect_as(&name, NotifyAgentHello { api_version: 2, ..hello(&name) });
+    });
+    assert!(cluster.state.refusals.len() <= REFUSALS);
+}
+
+#[test]
 fn a_deployment_that_cannot_gather_its_instances_names_them_and_changes_nothing() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.deploy("deploy", configuration("c2", &[("a", "n1"), ("c", "n2")]));
@@ -88,10 +141,64 @@ fn a_deployment_that_cannot_gather_its_instances_names_them_and_changes_nothing(
     assert_eq!(cluster.answer("deploy"), ["c: never connected", "all: request timed out"]);
     assert!(!cluster.take_all_sent().contains(&"b: standby".to_owned()), "b is part of what is deployed still");
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
+    assert_eq!(cluster.needed(), ["a", "b"], "nobody waits for c any more");
+    assert_eq!(cluster.dials, ["hang up c"]);
     // And what it has come to be is no hindrance to the next one.
     cluster.deploy("next", configuration("c4", &[("a", "n1")]));
     assert_eq!(cluster.answer("next"), ["a: done"]);
     assert!(cluster.take_all_sent().contains(&"b: standby".to_owned()));
+}
+
+#[test]
+fn a_deployment_that_cannot_gather_its_instances_reaches_the_others_as_before() {
+    let at = |name: &str, port| Instance { name: instance(name), host: Some([127, 0, 0, 1].into()), port: Some(port) };
+    let mut cluster = Cluster::new(Stored::default());
+    let mut first = configuration("c1", &[("a", "n1"), ("b", "n2")]);
+    first.instances[1] = at("b", 1);
+    cluster.deploy("first", first.clone());
+    ["a", "b"].iter().for_each(|name| cluster.connect(name));
+    assert_eq!((cluster.answer("first").len(), std::mem::take(&mut cluster.dials)), (2, vec!["dial b:1".to_owned()]));
+    let mut next = configuration("c2", &[("a", "n1"), ("b", "n2"), ("c", "n3"), ("d", "n4")]);
+    (next.instances[1], next.instances[2]) = (at("b", 2), at("c", 3));
+    cluster.deploy("next", next);
+    assert_eq!(std::mem::take(&mut cluster.dials), ["hang up b", "dial b:2", "dial c:3"]);
+    assert_eq!(cluster.ended, [cluster.links["b"]]);
+    cluster.lose("b");
+    cluster.connect("c");
+    cluster.take_all_sent();
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.answer("next")[1], "d: never connected");
+    assert_eq!(cluster.dials, ["hang up d", "hang up b", "dial b:1", "hang up c"]);
+    assert_eq!(cluster.take_all_sent(), ["c: standby", "a: configuration c1"]);
+    assert_eq!(cluster.needed(), ["a", "b"]);
+    cluster.connect("b");
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: welcome", "b: configuration c1"]);
+}
+
+#[test]
+fn an_agent_that_waits_for_a_first_deployment_is_left_alone_when_that_fails() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.connect("a");
+    cluster.say("a", snapshot_of(&[("a", "n1")]));
+    cluster.deploy("deploy", configuration("c1", &[("a", "n1"), ("b", "n2")]));
+    cluster.take_all_sent();
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.answer("deploy"), ["b: never connected", "all: request timed out"]);
+    assert_eq!(cluster.take_all_sent(), [] as [&str; 0], "what it runs may be all there is");
+    assert_eq!(cluster.needed(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_controller_that_cannot_dial_says_so_before_anything_is_staged() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.state.rules.dials = false;
+    let mut dialled = configuration("c1", &[("a", "n1"), ("b", "n2")]);
+    dialled.instances[1] =
+        Instance { host: Some([127, 0, 0, 1].into()), port: Some(1), ..dialled.instances[1].clone() };
+    cluster.deploy("deploy", dialled);
+    let error = "this controller cannot dial `b`: name instances without an address, as a lab does";
+    assert_eq!(cluster.answer("deploy"), [format!("all: {error}")]);
+    assert_eq!((cluster.saved.staged, cluster.dials), (None, vec![]));
 }
 
 #[test]
@@ -103,6 +210,42 @@ fn an_instance_that_is_dialled_stands_by_before_its_link_is_ended() {
     assert_eq!(cluster.dials, [] as [&str; 0]);
     cluster.reply("b");
     assert_eq!(cluster.dials, ["hang up b"]);
+}
+
+#[test]
+fn an_instance_that_was_to_stand_by_is_told_again_on_a_newer_link() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1")]));
+    cluster.take_all_sent();
+    cluster.connect("b");
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby"]);
+    cluster.reply("b");
+    assert_eq!(cluster.dials, ["hang up b"]);
+}
+
+#[test]
+fn what_is_deployed_can_be_deployed_again_wherever_its_agents_are_by_then() {
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.connect_at("a", [10, 0, 0, 1]);
+    cluster.answers_itself = false;
+    cluster.deploy("first", configuration("c1", &[("a", "n1"), ("b", "n2")]));
+    // It is seen only after its configuration was staged.
+    cluster.connect_at("b", [10, 0, 0, 2]);
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    let first = cluster.take_shares();
+    let hosts: Vec<_> = first[0].instances.iter().map(|instance| instance.host.unwrap().to_string()).collect();
+    assert_eq!((hosts, first.len()), (vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()], 2));
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    assert_eq!(cluster.answer("first"), ["a: done", "b: done"]);
+
+    cluster.lose("b");
+    cluster.connect_at("b", [10, 0, 0, 3]);
+    cluster.reply("b");
+    assert_eq!(cluster.take_shares(), [first[1].clone()], "an agent refuses other contents of an id");
+    cluster.reply("b");
+    cluster.ask("again", |reqid| client::DeployRequest { reqid }.into());
+    assert_eq!(cluster.take_shares(), first);
 }
 
 #[test]
@@ -126,6 +269,85 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     cluster.reply("b");
     assert_eq!(cluster.take_all_sent(), ["a: configuration c2", "b: configuration c2"]);
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c2", "it is decided before anybody is told");
+}
+
+#[test]
+fn a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_not_needed() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.lose("b");
+    cluster.published.clear();
+    cluster.deploy("kept", configuration("c2", &[("a", "n1"), ("a", "n2"), ("b", "n3")]));
+    cluster.pass(Duration::from_secs(30));
+    let cause = "not connected since 1970-01-01T00:00:00.000000Z: cut";
+    assert_eq!(cluster.answer("kept"), [format!("b: {cause}"), "all: request timed out".to_owned()]);
+    assert_eq!(cluster.errors(), [] as [&str; 0]);
+
+    cluster.deploy("given up", configuration("c3", &[("a", "n1"), ("a", "n2")]));
+    assert_eq!(cluster.answer("given up"), ["a: done"]);
+    let [error] = &cluster.errors()[..] else { panic!("{:?}", cluster.errors()) };
+    assert!(error.starts_with("n2 of b: given up with its instance, which is out of reach"), "{error}");
+
+    // Whatever the former instance tells is not what the node is now.
+    cluster.say("a", snapshot_of(&[("a", "n1"), ("a", "n2")]));
+    let before = cluster.state.nodes.get(&node("n2")).cloned();
+    cluster.take_all_sent();
+    cluster.connect("b");
+    cluster.say("b", snapshot_of(&[("b", "n2")]));
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby", "b: received"]);
+    cluster.say("b", removal("b", "n2"));
+    assert_eq!(cluster.state.nodes.get(&node("n2")).cloned(), before);
+}
+
+#[test]
+fn an_instance_that_comes_back_while_others_end_their_nodes_ends_its_own_first() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2"), ("c", "n3")]);
+    cluster.lose("c");
+    cluster.answers_itself = false;
+    cluster.published.clear();
+    cluster.deploy("deploy", configuration("c2", &[("a", "n2"), ("a", "n3"), ("b", "n1")]));
+    assert_eq!(cluster.take_all_sent(), ["a: stop n1", "b: stop n2"]);
+    cluster.connect("c");
+    cluster.say("c", snapshot_of(&[("c", "n3")]));
+    cluster.reply("a");
+    cluster.take_all_sent();
+    cluster.reply("b");
+    assert_eq!(cluster.take_all_sent(), ["c: stop n3"]);
+    // It is not needed any more, and asked again all the same.
+    cluster.lose("c");
+    cluster.connect("c");
+    cluster.say("c", snapshot_of(&[("c", "n3")]));
+    assert_eq!(cluster.take_all_sent(), ["c: received", "c: welcome", "c: stop n3"]);
+    cluster.reply("c");
+    assert_eq!(cluster.take_all_sent(), ["c: standby", "a: configuration c2", "b: configuration c2"]);
+    assert!(cluster.errors().iter().all(|error| !error.contains("given up")), "{:?}", cluster.errors());
+}
+
+#[test]
+fn a_node_that_rested_where_it_could_not_be_moved_from_rests_on() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("a", "n2"), ("b", "n3")]);
+    cluster.say("a", change("a", "n1", NodeState::Stopped));
+    cluster.take_all_sent();
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("b", "n1"), ("b", "n2"), ("a", "n3")]));
+    assert_eq!(cluster.take_all_sent(), ["a: stop n1 n2", "b: stop n3"]);
+    cluster.pass(Duration::from_secs(300));
+    let back = ["a: configuration c1", "b: configuration c1", "a: start n2", "b: start n3"];
+    assert_eq!(cluster.take_all_sent(), back);
+}
+
+#[test]
+fn a_node_that_will_not_end_is_not_moved_and_the_answer_says_no_more_than_that() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n1"), ("b", "n3"), ("a", "n2")]));
+    let inner = cluster.take_sent("b", |message| match message {
+        ToAgent::StopRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n2"), "it does not end".into(), None)];
+    cluster.say("b", StopResponse { reqid: inner, outcomes });
+    assert_eq!(cluster.answer("deploy"), ["n2: it does not end"]);
+    assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
 }
 
 #[test]
@@ -212,6 +434,19 @@ fn news_counts_once_and_what_is_missing_is_told() {
 }
 
 #[test]
+fn the_last_number_there_is_may_come_from_anybody() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.published.clear();
+    cluster.say("a", NotifyChange { seq: u64::MAX, ..change("a", "n1", NodeState::Crashed) });
+    cluster.say("b", NotifySnapshot { seq: u64::MAX, ..snapshot_of(&[("b", "n2")]) });
+    let lost =
+        |from, last| format!("{from}: news 21 to {last} of this agent is lost: too much of it waited for the link");
+    assert_eq!(cluster.errors(), [lost("a", u64::MAX - 1), lost("b", u64::MAX)]);
+    cluster.say("a", snapshot_of(&[("a", "n1")]));
+    assert_eq!(cluster.state_of("n1"), NodeState::Running);
+}
+
+#[test]
 fn a_request_without_end_is_answered_by_the_table_of_requests() {
     let mut cluster = Cluster::new(Stored::default());
     cluster.ask("kept", |reqid| client::TestTimeoutRequest { reqid, with_state: true }.into());
@@ -248,6 +483,7 @@ impl Cluster {
         let rules = Rules {
             name: instance("controller"),
             ports: PortRules::default(),
+            dials: true,
             request_timeout: Duration::from_secs(10),
             epoch: 1,
         };
@@ -292,11 +528,22 @@ impl Cluster {
     }
 
     fn connect_as(&mut self, name: &str, hello: NotifyAgentHello) {
+        let link = self.greet(name, None);
+        self.step(Event::Mail(link, vec![hello.into()]));
+    }
+
+    fn connect_at(&mut self, name: &str, host: [u8; 4]) {
+        let link = self.greet(name, Some(host.into()));
+        self.step(Event::Mail(link, vec![hello(name).into()]));
+    }
+
+    /// A link stands, and nobody has said anything on it.
+    fn greet(&mut self, name: &str, host: Option<IpAddr>) -> LinkId {
         let link = LinkId(self.names.len() as u64);
         self.names.insert(link, name.into());
         self.links.insert(name.into(), link);
-        self.step(Event::LinkUp(link, Peer { name: name.into(), host: None, dialled: None }));
-        self.step(Event::Mail(link, vec![hello.into()]));
+        self.step(Event::LinkUp(link, Peer { name: name.into(), host, dialled: None }));
+        link
     }
 
     fn lose(&mut self, name: &str) {
@@ -342,7 +589,7 @@ impl Cluster {
                     self.sent.push((link, message));
                 }
                 Effect::EndLink(link, _) => self.ended.push(link),
-                Effect::Dial(name, _) => self.dials.push(format!("dial {name}")),
+                Effect::Dial(name, address) => self.dials.push(format!("dial {name}:{}", address.port())),
                 Effect::HangUp(name) => self.dials.push(format!("hang up {name}")),
                 Effect::Save(saves, then) => {
                     saves.into_iter().for_each(|save| *self.saved.slot_mut(save.slot) = Some(save.configuration));
@@ -416,12 +663,33 @@ impl Cluster {
         std::mem::take(&mut self.sent).into_iter().map(words).collect()
     }
 
+    /// The shares that were sent since anything sent was asked for last.
+    fn take_shares(&mut self) -> Vec<Configuration> {
+        let share = |(_, message)| match message {
+            ToAgent::SetConfigurationRequest(request) => Some(request.configuration),
+            _ => None,
+        };
+        std::mem::take(&mut self.sent).into_iter().filter_map(share).collect()
+    }
+
     /// The instances that the last news of that kind names as ready.
     fn ready(&self) -> Option<Vec<String>> {
         self.published.iter().rev().find_map(|news| match news {
             News::AgentsReady(ready) => Some(ready.instances.iter().map(InstanceName::to_string).collect()),
             _ => None,
         })
+    }
+
+    /// What was told to have gone wrong.
+    fn errors(&self) -> Vec<String> {
+        let words = |news: &News| match news {
+            News::Error(NotifyError { node: Some(node), instance, msg, .. }) => {
+                Some(format!("{node} of {instance}: {msg}"))
+            }
+            News::Error(NotifyError { instance, msg, .. }) => Some(format!("{instance}: {msg}")),
+            _ => None,
+        };
+        self.published.iter().filter_map(words).collect()
     }
 
     fn changes_of(&self, name: &str) -> Vec<(NodeState, NodeState)> {
@@ -438,6 +706,10 @@ impl Cluster {
 
     fn known(&self) -> Vec<&str> {
         self.state.nodes.iter().map(|status| status.node.as_str()).collect()
+    }
+
+    fn needed(&self) -> Vec<&str> {
+        self.state.roster.needed().map(|instance| instance.name.as_str()).collect()
     }
 
     fn take_sent<T>(&mut self, to: &str, find: impl Fn(ToAgent) -> Option<T>) -> T {
@@ -489,6 +761,29 @@ fn snapshot_of(nodes: &[(&str, &str)]) -> NotifySnapshot {
         reason: "ready".into(),
     };
     NotifySnapshot { epoch: 7, seq: 20, configuration: None, nodes: nodes.iter().map(status).collect() }
+}
+
+/// News behind that of [`snapshot_of`].
+fn change(of: &str, name: &str, new: NodeState) -> NotifyChange {
+    NotifyChange {
+        seq: 21,
+        time: Timestamp(0),
+        instance: instance(of),
+        node: node(name),
+        role: Role::None,
+        old: NodeState::Running,
+        new,
+        pid: None,
+        exit: None,
+        attempt: 0,
+        restarts: 0,
+        reason: "told".into(),
+        removed: false,
+    }
+}
+
+fn removal(of: &str, name: &str) -> NotifyChange {
+    NotifyChange { removed: true, ..change(of, name, NodeState::Stopped) }
 }
 
 fn hello(name: &str) -> NotifyAgentHello {

@@ -127,7 +127,8 @@ struct Connection {
     /// The controller's HTTP address
     #[arg(long, value_name = "URL", env = "WATCHPOST_CONTROLLER", default_value = DEFAULT_CONTROLLER)]
     controller: String,
-    /// The file that holds the controller's token [default: `token` in the usual state directory]
+    /// The file that holds the controller's token [default: `token` in the usual state directory, for a controller on
+    /// this machine]
     #[arg(long, value_name = "FILE", env = "WATCHPOST_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// How long to wait, such as 30s [default: 90s for questions, without end for orders]

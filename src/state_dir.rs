@@ -22,6 +22,18 @@ pub enum StateDirError {
     #[error("cannot make the state directory {}: choose another one by `state_dir`", path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error(
+        "{} belongs to user {owner}, and this process is user {us}: whoever owns it decides what runs; take it over by \
+         `chown`, or choose another one by `state_dir`",
+        path.display()
+    )]
+    Foreign { path: PathBuf, owner: u32, us: u32 },
+    #[error(
+        "{} can be written by others (mode {mode:o}), who could then decide what runs: run `chmod go-w {}`, or choose \
+         another one by `state_dir`",
+        path.display(), path.display()
+    )]
+    Writable { path: PathBuf, mode: u32 },
+    #[error(
         "the state directory {} is in use by {}: stop that process, or choose another one by `state_dir`",
         path.display(), describe(*pid)
     )]
@@ -57,15 +69,16 @@ pub struct StateDir {
 impl StateDir {
     /// Makes the directory if it is not there (for its owner alone), locks it, and proves that it can be written.
     ///
-    /// A directory that another process holds is refused before anything in it is touched.
+    /// A directory that another process holds, or that anybody else may write, is refused before anything in it is
+    /// touched.
     pub fn take(path: &Path) -> Result<Self, StateDirError> {
-        let create = |source| StateDirError::Create { path: path.to_owned(), source };
         // Nodes are started elsewhere, so what they are handed must not depend on where we are.
-        let path = std::path::absolute(path).map_err(create)?;
-        make_private(&path).map_err(create)?;
+        let path =
+            std::path::absolute(path).map_err(|source| StateDirError::Create { path: path.to_owned(), source })?;
+        make_private(&path)?;
         let lock = lock(&path)?;
         let taken = Self { path, _lock: lock };
-        make_private(&taken.nodes()).map_err(|source| StateDirError::Create { path: taken.nodes(), source })?;
+        make_private(&taken.nodes())?;
         taken.write_atomically("probe", b"can this be written?\n", 0o600)?;
         fs::remove_file(taken.path.join("probe")).map_err(write_error(&taken.path.join("probe")))?;
         Ok(taken)
@@ -137,8 +150,19 @@ fn write_error(path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
     |source| StateDirError::Write { path, source }
 }
 
-fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// Makes the directory for its owner alone; one that is there must be ours, and nobody else's to write.
+fn make_private(path: &Path) -> Result<(), StateDirError> {
+    let create = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let found = create.and_then(|()| fs::metadata(path));
+    let found = found.map_err(|source| StateDirError::Create { path: path.to_owned(), source })?;
+    let (owner, us) = (found.uid(), rustix::process::geteuid().as_raw());
+    if owner != us {
+        return Err(StateDirError::Foreign { path: path.to_owned(), owner, us });
+    }
+    match found.mode() & 0o7777 {
+        mode if mode & 0o022 != 0 => Err(StateDirError::Writable { path: path.to_owned(), mode }),
+        _ => Ok(()),
+    }
 }
 
 /// Locks the directory and leaves our pid in the lock file, for whoever comes second.
@@ -226,6 +250,38 @@ mod tests {
         assert!(!first.nodes().exists());
         drop(first);
         StateDir::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused_with_the_way_out_and_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o720, 0o702, 0o1777] {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let error = StateDir::take(directory.path()).unwrap_err().to_string();
+            let path = directory.path().display();
+            let out = format!("(mode {mode:o}), who could then decide what runs: run `chmod go-w {path}`");
+            assert!(error.contains(&out), "{error}");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        }
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let nodes = StateDir::take(directory.path()).unwrap().nodes();
+        fs::set_permissions(nodes, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(StateDir::take(directory.path()), Err(StateDirError::Writable { .. })));
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused_with_the_way_out_and_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let us = rustix::process::geteuid().as_raw();
+        // Root can give one away; to anybody else the root of all files is another's.
+        let path = match std::os::unix::fs::chown(directory.path(), Some(us + 1), None) {
+            Ok(()) => directory.path(),
+            Err(_) => Path::new("/"),
+        };
+        let error = StateDir::take(path).unwrap_err();
+        assert!(matches!(error, StateDirError::Foreign { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("and this process is user {us}: whoever owns it")), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::error::{CliError, Exit};
 use crate::model::ConfigurationId;
+use crate::plan::PortRules;
 use crate::settings::Machine;
 use crate::web::configuration;
 use crate::web::json::Problem;
@@ -14,8 +15,11 @@ pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let name = file.display().to_string();
     let text = std::fs::read(file).map_err(|source| CliError::File { path: file.into(), source })?;
     let machine = Machine::this();
-    let configuration = configuration::read(&text, &name, machine.hostname(), ConfigurationId::new("check")?)
-        .map_err(|details| CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details }))?;
+    // Where the controller listens is not known here.
+    let rules = PortRules { controller: None, ..PortRules::default() };
+    let configuration =
+        configuration::read(&text, &name, machine.hostname(), ConfigurationId::new("check")?, &rules)
+            .map_err(|details| CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details }))?;
     let (instances, nodes) = (configuration.instances.len(), configuration.nodes.len());
     match json {
         true => writeln!(io::stdout(), r#"{{"ok":true,"instances":{instances},"nodes":{nodes}}}"#)?,

@@ -1,11 +1,12 @@
 //! The controller as a command sees it: blocking HTTP, and JSON in the shapes of [`crate::web::json`].
 
 use std::io::{self, BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use ureq::http::{Response, header};
+use ureq::http::{Response, Uri, header};
 use ureq::{Agent, Body};
 
 use super::error::CliError;
@@ -26,7 +27,8 @@ const LONGEST: u64 = 256 << 20;
 pub enum TokenFile {
     /// The user named it: it must be there.
     Given(PathBuf),
-    /// The usual place: it may be missing, since the controller may ask for none.
+    /// The usual place: it may be missing, since the controller may ask for none. What is there is told to this machine
+    /// alone, since a name or address that was mistyped is somebody else's.
     Usual(PathBuf),
 }
 
@@ -48,6 +50,14 @@ impl Client {
             TokenFile::Given(path) => (path, true),
             TokenFile::Usual(path) => (path, false),
         };
+        if !given && !is_this_machine(url) {
+            let place = path.display();
+            let hint = format!(
+                "the token in {place} is for controllers on this machine: name the file for this one with \
+                 --token-file FILE"
+            );
+            return Ok(Self { hint, timeout, ..Self::with_token(url, None)? });
+        }
         let (token, hint) = match read_token(&path) {
             Ok(token) => (Some(token), format!("the token in {} is not that controller's", path.display())),
             Err(error) if !given && error.kind() == io::ErrorKind::NotFound => {
@@ -204,10 +214,53 @@ impl Iterator for Events {
     }
 }
 
+/// Whether whoever listens at `url` is on this machine. What cannot be read as a URL is nowhere.
+fn is_this_machine(url: &str) -> bool {
+    let url = url.parse::<Uri>();
+    let host = url.as_ref().ok().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
+}
+
 fn read_token(path: &Path) -> io::Result<String> {
     let token = std::fs::read_to_string(path)?.trim().to_owned();
     match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(token),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no token")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_this_machine_are_on_this_machine() {
+        for url in ["http://127.0.0.1:2148", "http://127.9.9.9", "http://[::1]:2148/", "http://LocalHost:1"] {
+            assert!(is_this_machine(url), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1:2148",
+            "http://0.0.0.0:2148",
+            "http://localhost.example",
+            "http://127.0.0.1@evil.example:2148",
+            "http://127.0.0.1.evil.example",
+            "http://[::]:1",
+            "http://",
+        ] {
+            assert!(!is_this_machine(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_token_in_the_usual_place_is_told_to_nobody_beyond_this_machine() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let token = |url, token: fn(PathBuf) -> TokenFile| Client::new(url, token(file.path().into()), None).unwrap();
+        assert_eq!(token("http://127.0.0.1:1", TokenFile::Usual).token.as_deref(), Some("s3cret"));
+        assert_eq!(token("http://10.0.0.1:1", TokenFile::Given).token.as_deref(), Some("s3cret"));
+        let beyond = token("http://10.0.0.1:1", TokenFile::Usual);
+        assert_eq!(beyond.token, None);
+        assert!(beyond.hint.ends_with("with --token-file FILE"), "{}", beyond.hint);
     }
 }

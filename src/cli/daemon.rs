@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::error::{CliError, Exit};
 use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, watch};
 use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
+use crate::plan::PortRules;
 use crate::run::{self, Ready, RunError};
 use crate::settings::{Machine, Settings, usual_state_dir};
 use crate::web::configuration;
@@ -22,7 +23,7 @@ use crate::web::json::Problem;
 pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
     let mut settings = settings(&args.daemon)?;
     settings.controller.http = args.http.or(settings.controller.http);
-    let configuration = first_configuration(args.file.as_deref())?;
+    let configuration = first_configuration(args.file.as_deref(), &settings.controller.port_rules())?;
     // On a terminal the live view shows what happens; elsewhere, and for what it cannot show, there is the log.
     let live = io::stdout().is_terminal() && settings.controller.http.is_some();
     start_log(if live { settings.log.min(LevelFilter::ERROR) } else { settings.log });
@@ -82,7 +83,7 @@ fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
 }
 
 /// The cluster file's configuration, or the built-in one.
-fn first_configuration(file: Option<&Path>) -> Result<Configuration, CliError> {
+fn first_configuration(file: Option<&Path>, rules: &PortRules) -> Result<Configuration, CliError> {
     let (name, text) = match file {
         Some(path) => {
             let text = fs::read(path).map_err(|source| CliError::File { path: path.into(), source })?;
@@ -92,7 +93,7 @@ fn first_configuration(file: Option<&Path>) -> Result<Configuration, CliError> {
     };
     let id = random_hex().map_err(|problem| CliError::Internal(problem.to_string()))?;
     let id = ConfigurationId::new(&id)?;
-    configuration::read(&text, &name, Machine::this().hostname(), id)
+    configuration::read(&text, &name, Machine::this().hostname(), id, rules)
         .map_err(|details| CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details }))
 }
 

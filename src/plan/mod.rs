@@ -8,4 +8,4 @@ pub mod validate;
 pub use diff::{InstanceChange, NodeChange};
 pub use order::patience;
 pub use ports::{PortRules, PortsExhausted, assign_ports, keep_ports, resolve_hosts};
-pub use validate::validate;
+pub use validate::{About, examine, validate};

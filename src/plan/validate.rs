@@ -8,104 +8,154 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::ports::{PortRules, needs_port};
-use crate::model::{Configuration, InstanceName, Node, ReadyBy};
+use crate::model::{Configuration, Instance, InstanceName, Node, NodeName, ReadyBy};
 
 /// The longest wait that a node may ask for. Sums of it stay far from where clocks overflow.
 const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// CPUs are counted below this: the size of the set that the kernel's interface knows.
 const CPUS: u32 = 1024;
 
+/// One reason why a configuration cannot be deployed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Complaint {
+    /// What is wrong, with the names of all concerned.
+    pub what: String,
+    /// Where to mend it, or where it can be mended as well as elsewhere.
+    pub about: About,
+}
+
+/// What a complaint is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum About {
+    Instance(InstanceName),
+    Node(NodeName),
+    /// One key of a node, by its name in cluster files.
+    Key(NodeName, &'static str),
+}
+
 /// Checks a configuration as it was received, before ports are given out.
 ///
 /// Returns the complaints, sorted by their bytes, each once; empty if there is nothing to complain of.
 pub fn validate(configuration: &Configuration, rules: &PortRules) -> Vec<String> {
-    let mut complaints = BTreeSet::new();
+    examine(configuration, rules).into_iter().map(|complaint| complaint.what).collect()
+}
+
+/// The same complaints in the same order, each with what it is about.
+pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complaint> {
+    let mut complaints = Complaints::default();
     names(configuration, &mut complaints);
     ports(configuration, rules, &mut complaints);
     metrics_ports(configuration, &mut complaints);
-    for instance in &configuration.instances {
-        let name = &instance.name;
-        if instance.port == Some(0) {
-            complaints.insert(format!("instance '{name}' port 0/tcp cannot be dialled: name the agent's port"));
+    for Instance { name, host, port } in &configuration.instances {
+        let about = || About::Instance(name.clone());
+        if *port == Some(0) {
+            complaints.add(about(), format!("instance '{name}' port 0/tcp cannot be dialled: name the agent's port"));
         }
-        if instance.port.is_some() && instance.host.is_none() {
-            complaints.insert(format!("instance '{name}' has a port but no host: give both, or neither"));
+        if port.is_some() && host.is_none() {
+            complaints.add(about(), format!("instance '{name}' has a port but no host: give both, or neither"));
         }
     }
     for node in &configuration.nodes {
-        let about = |complaint| format!("node '{}' {complaint}", node.name);
-        complaints.extend(numbers(node).into_iter().chain(texts(node)).map(about));
+        for (key, what) in numbers(node).into_iter().chain(texts(node)) {
+            complaints.add_key(node, key, format!("node '{}' {what}", node.name));
+        }
+        if has_null(node) {
+            let what = "has a null character in command, scripts, env or options, which no program can be given";
+            complaints.add(About::Node(node.name.clone()), format!("node '{}' {what}", node.name));
+        }
     }
-    complaints.into_iter().collect()
+    complaints.0.into_iter().map(|(what, about)| Complaint { what, about }).collect()
 }
 
-fn names(configuration: &Configuration, complaints: &mut BTreeSet<String>) {
+/// Complaints as they are found: each text once, about whatever it was first said of.
+#[derive(Default)]
+struct Complaints(BTreeMap<String, About>);
+
+impl Complaints {
+    fn add(&mut self, about: About, what: String) {
+        self.0.entry(what).or_insert(about);
+    }
+
+    fn add_key(&mut self, node: &Node, key: &'static str, what: String) {
+        self.add(About::Key(node.name.clone(), key), what);
+    }
+}
+
+fn names(configuration: &Configuration, complaints: &mut Complaints) {
     let Configuration { instances, nodes, .. } = configuration;
-    let repeated = repeated(instances.iter().map(|instance| instance.name.as_str()));
-    complaints.extend(repeated.map(|name| format!("multiple instances named '{name}'")));
-    let repeated = self::repeated(nodes.iter().map(|node| node.name.as_str()));
-    complaints.extend(repeated.map(|name| format!("multiple nodes named '{name}'")));
+    for Instance { name, .. } in repeated(instances, |instance| Some(&instance.name)) {
+        complaints.add(About::Instance(name.clone()), format!("multiple instances named '{name}'"));
+    }
+    for Node { name, .. } in repeated(nodes, |node| Some(&node.name)) {
+        complaints.add(About::Node(name.clone()), format!("multiple nodes named '{name}'"));
+    }
 
     let declared: BTreeSet<&str> = instances.iter().map(|instance| instance.name.as_str()).collect();
-    let shared: BTreeSet<&str> =
-        nodes.iter().map(|node| node.name.as_str()).filter(|&name| declared.contains(name)).collect();
-    if !shared.is_empty() {
-        complaints.insert(format!("node and instance names collide: {}", join(shared)));
+    let shared: BTreeSet<&NodeName> =
+        nodes.iter().map(|node| &node.name).filter(|name| declared.contains(name.as_str())).collect();
+    if let Some(&first) = shared.first() {
+        complaints.add(About::Node(first.clone()), format!("node and instance names collide: {}", join(&shared)));
     }
-    for Node { name, instance, .. } in nodes {
+    for node in nodes {
+        let Node { name, instance, .. } = node;
         if !declared.contains(instance.as_str()) {
-            complaints.insert(format!("node '{name}' has undeclared instance name '{instance}'"));
+            let what = format!("node '{name}' has undeclared instance name '{instance}'");
+            complaints.add_key(node, "instance", what);
         }
         if ["instances", "DEFAULT"].contains(&name.as_str()) {
-            complaints.insert(format!("node '{name}' has a name that cluster files reserve: choose another"));
+            let what = format!("node '{name}' has a name that cluster files reserve: choose another");
+            complaints.add(About::Node(name.clone()), what);
         }
     }
 }
 
-fn ports(configuration: &Configuration, rules: &PortRules, complaints: &mut BTreeSet<String>) {
+fn ports(configuration: &Configuration, rules: &PortRules, complaints: &mut Complaints) {
     let agents = agent_ports(configuration);
-    let given = || configuration.nodes.iter().filter_map(|node| Some((node, node.port?)));
-    for (Node { name, instance, .. }, port) in given() {
+    let nodes = &configuration.nodes;
+    for (node, port) in nodes.iter().filter_map(|node| Some((node, node.port?))) {
+        let Node { name, instance, .. } = node;
         if agents.contains(&(instance, port)) {
-            complaints
-                .insert(format!("node '{name}' port {port}/tcp conflicts with agent port on instance '{instance}'"));
+            let what = format!("node '{name}' port {port}/tcp conflicts with agent port on instance '{instance}'");
+            complaints.add_key(node, "port", what);
         }
         if rules.controller == Some(port) {
-            complaints.insert(format!("node '{name}' port {port}/tcp conflicts with controller port"));
+            complaints.add_key(node, "port", format!("node '{name}' port {port}/tcp conflicts with controller port"));
         }
     }
-    for (instance, port) in repeated(given().map(|(node, port)| (&node.instance, port))) {
-        complaints.insert(format!("multiple nodes on instance '{instance}' using port {port}/tcp"));
+    for node in repeated(nodes, |node| Some((&node.instance, node.port?))) {
+        let (instance, port) = (&node.instance, node.port.unwrap_or_default());
+        complaints.add_key(node, "port", format!("multiple nodes on instance '{instance}' using port {port}/tcp"));
     }
-    let lacking: BTreeSet<&str> =
-        configuration.nodes.iter().filter(|node| needs_port(node)).map(|node| node.name.as_str()).collect();
-    if rules.first_port.is_none() && !lacking.is_empty() {
-        complaints.insert(format!("Broker port auto-assignment disabled but nodes {} lack ports", join(lacking)));
+    let lacking: BTreeSet<&NodeName> = nodes.iter().filter(|node| needs_port(node)).map(|node| &node.name).collect();
+    if let Some(&first) = lacking.first().filter(|_| rules.first_port.is_none()) {
+        let what = format!("Broker port auto-assignment disabled but nodes {} lack ports", join(&lacking));
+        complaints.add(About::Node(first.clone()), what);
     }
 }
 
-fn metrics_ports(configuration: &Configuration, complaints: &mut BTreeSet<String>) {
+fn metrics_ports(configuration: &Configuration, complaints: &mut Complaints) {
+    let nodes = &configuration.nodes;
     let mut listening = BTreeMap::<(&InstanceName, u16), &Node>::new();
-    for node in &configuration.nodes {
+    for node in nodes {
         if let Some(port) = node.port {
             listening.entry((&node.instance, port)).or_insert(node);
         }
     }
     let agents = agent_ports(configuration);
-    let given = || configuration.nodes.iter().filter_map(|node| Some((node, node.metrics_port?)));
-    for (Node { name, instance, .. }, port) in given() {
+    for (node, port) in nodes.iter().filter_map(|node| Some((node, node.metrics_port?))) {
+        let Node { name, instance, .. } = node;
+        let about = format!("node '{name}' metrics port {port}/tcp conflicts with");
         if let Some(other) = listening.get(&(instance, port)) {
-            let other = &other.name;
-            complaints.insert(format!("node '{name}' metrics port {port}/tcp conflicts with port of node '{other}'"));
+            complaints.add_key(node, "metrics_port", format!("{about} port of node '{}'", other.name));
         }
         if agents.contains(&(instance, port)) {
-            complaints.insert(format!(
-                "node '{name}' metrics port {port}/tcp conflicts with agent port on instance '{instance}'"
-            ));
+            complaints.add_key(node, "metrics_port", format!("{about} agent port on instance '{instance}'"));
         }
     }
-    for (instance, port) in repeated(given().map(|(node, port)| (&node.instance, port))) {
-        complaints.insert(format!("multiple nodes on instance '{instance}' using metrics port {port}/tcp"));
+    for node in repeated(nodes, |node| Some((&node.instance, node.metrics_port?))) {
+        let (instance, port) = (&node.instance, node.metrics_port.unwrap_or_default());
+        let what = format!("multiple nodes on instance '{instance}' using metrics port {port}/tcp");
+        complaints.add_key(node, "metrics_port", what);
     }
 }
 
@@ -115,19 +165,24 @@ fn agent_ports(configuration: &Configuration) -> BTreeSet<(&InstanceName, u16)> 
 }
 
 /// What is wrong with the numbers and times of one node.
-fn numbers(node: &Node) -> Vec<String> {
+fn numbers(node: &Node) -> Vec<(&'static str, String)> {
     let mut complaints = Vec::new();
     let ready_port = match node.ready.by {
         ReadyBy::Port(port) => Some(port),
         ReadyBy::Settle(_) => None,
     };
-    for (what, port) in [("port", node.port), ("metrics_port", node.metrics_port), ("ready port", ready_port)] {
+    for (key, what, port) in [
+        ("port", "port", node.port),
+        ("metrics_port", "metrics_port", node.metrics_port),
+        ("ready", "ready port", ready_port),
+    ] {
         if port == Some(0) {
-            complaints.push(format!("{what} 0/tcp is no place to be found at: choose one from 1 to 65535"));
+            complaints.push((key, format!("{what} 0/tcp is no place to be found at: choose one from 1 to 65535")));
         }
     }
     if let Some(cpu) = node.cpu_affinity.filter(|&cpu| cpu >= CPUS) {
-        complaints.push(format!("cpu_affinity {cpu} is beyond the last CPU there can be, {}", CPUS - 1));
+        let what = format!("cpu_affinity {cpu} is beyond the last CPU there can be, {}", CPUS - 1);
+        complaints.push(("cpu_affinity", what));
     }
     let settle = match node.ready.by {
         ReadyBy::Settle(settle) => settle,
@@ -135,7 +190,8 @@ fn numbers(node: &Node) -> Vec<String> {
     };
     if settle >= node.ready.within {
         let [settle, within] = [settle, node.ready.within].map(humantime::format_duration);
-        complaints.push(format!("cannot be ready in time: it settles in {settle}, and ready_within is {within}"));
+        let what = format!("cannot be ready in time: it settles in {settle}, and ready_within is {within}");
+        complaints.push(("ready_within", what));
     }
     for (key, wait) in [
         ("restart_delay", node.restart.delay),
@@ -147,52 +203,53 @@ fn numbers(node: &Node) -> Vec<String> {
         ("stop_grace", node.stop_grace),
     ] {
         if wait > LONGEST_WAIT {
-            complaints.push(format!("{key} is longer than a year: choose a shorter one"));
+            complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));
         }
     }
     complaints
 }
 
 /// What is wrong with the texts of one node: a program could not be handed them.
-fn texts(node: &Node) -> Vec<String> {
+fn texts(node: &Node) -> Vec<(&'static str, String)> {
     let mut complaints = Vec::new();
     if node.command.first().is_some_and(String::is_empty) {
-        complaints.push("command names no program: its first word is empty".to_owned());
+        complaints.push(("command", "command names no program: its first word is empty".to_owned()));
     }
     if let Some(directory) = node.directory.as_ref().filter(|directory| !directory.starts_with('/')) {
-        complaints.push(format!("directory '{}' is not absolute: begin it with '/'", directory.escape_debug()));
+        let what = format!("directory '{}' is not absolute: begin it with '/'", directory.escape_debug());
+        complaints.push(("directory", what));
     }
     for (key, text) in [("directory", &node.directory), ("user", &node.user), ("interface", &node.interface)] {
         if let Some(text) = text
             && (text.is_empty() || text.trim() != text || text.contains(char::is_control))
         {
-            complaints.push(format!("{key} is empty, has spaces around it or holds a control character"));
+            complaints.push((key, format!("{key} is empty, has spaces around it or holds a control character")));
         }
     }
     for script in &node.scripts {
         if script.is_empty() || script.starts_with('-') {
-            complaints.push(format!("script '{}' would not be read as a file name", script.escape_debug()));
+            let what = format!("script '{}' would not be read as a file name", script.escape_debug());
+            complaints.push(("scripts", what));
         }
     }
     for (key, names) in [("env", node.env.keys()), ("options", node.options.keys())] {
         for name in names.filter(|name| name.is_empty() || name.starts_with('-') || name.contains('=')) {
             let name = name.escape_debug();
-            complaints.push(format!("{key} name '{name}' is empty, begins with '-' or holds '='"));
+            complaints.push((key, format!("{key} name '{name}' is empty, begins with '-' or holds '='")));
         }
-    }
-    let pairs = node.env.iter().chain(&node.options).flat_map(|(name, value)| [name, value]);
-    if node.command.iter().chain(&node.scripts).chain(pairs).any(|text| text.contains('\0')) {
-        complaints
-            .push("has a null character in command, scripts, env or options, which no program can be given".into());
     }
     complaints
 }
 
-/// What occurs more than once, each once, sorted.
-fn repeated<T: Ord + Copy>(all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+fn has_null(node: &Node) -> bool {
+    let pairs = node.env.iter().chain(&node.options).flat_map(|(name, value)| [name, value]);
+    node.command.iter().chain(&node.scripts).chain(pairs).any(|text| text.contains('\0'))
+}
+
+/// Those whose key, if they have one, was met before.
+fn repeated<'a, T, K: Ord>(all: &'a [T], key: impl Fn(&'a T) -> Option<K>) -> Vec<&'a T> {
     let mut seen = BTreeSet::new();
-    let repeated: BTreeSet<T> = all.filter(|&one| !seen.insert(one)).collect();
-    repeated.into_iter()
+    all.iter().filter(|&one| key(one).is_some_and(|key| !seen.insert(key))).collect()
 }
 
 fn join<T: Display>(all: impl IntoIterator<Item = T>) -> String {
@@ -202,7 +259,7 @@ fn join<T: Display>(all: impl IntoIterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ConfigurationId, Instance, NodeName, Role};
+    use crate::model::{ConfigurationId, Role};
 
     fn instance(name: &str, port: Option<u16>) -> Instance {
         Instance { name: InstanceName::new(name).unwrap(), host: port.map(|_| [127, 0, 0, 1].into()), port }
@@ -351,6 +408,25 @@ mod tests {
             assert_eq!(got.len(), 1, "{want}: {got:?}");
             assert!(got[0].starts_with(&format!("node 'w' {want}")), "{want}: {got:?}");
         }
+    }
+
+    #[test]
+    fn a_complaint_says_where_it_can_be_mended() {
+        let nodes = vec![
+            node("a", "i", Role::Manager, Some(5000)),
+            Node { cpu_affinity: Some(5000), metrics_port: Some(9), ..node("b", "j", Role::Worker, None) },
+            Node { metrics_port: Some(9), ..node("c", "i", Role::Worker, Some(5000)) },
+            Node { metrics_port: Some(9), ..node("i", "i", Role::Worker, None) },
+        ];
+        let instances = vec![instance("i", None), Instance { port: Some(0), ..instance("k", Some(1)) }];
+        let found = examine(&configuration(instances, nodes), &PortRules::default());
+        let found = found.into_iter().map(|complaint| match complaint.about {
+            About::Instance(name) => format!("[instances] {name}"),
+            About::Node(name) => format!("[{name}]"),
+            About::Key(name, key) => format!("[{name}] {key}"),
+        });
+        let want = ["[instances] k", "[i] metrics_port", "[c] port", "[b] cpu_affinity", "[b] instance", "[i]"];
+        assert_eq!(found.collect::<Vec<_>>(), want);
     }
 
     #[test]

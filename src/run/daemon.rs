@@ -131,6 +131,7 @@ pub(super) fn serve(
         hosts: settings.controller.hosts.clone(),
         token: token.clone(),
         own_hostname: Machine::this().hostname().to_owned(),
+        ports: settings.controller.port_rules(),
     };
     let open = settings.controller.open;
     Ok((Some(web::serve(socket, controller.clone().into(), web)?), (!open).then_some(token)))

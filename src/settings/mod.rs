@@ -78,7 +78,8 @@ impl ControllerSettings {
 pub struct AgentSettings {
     /// The instance that it runs.
     pub name: InstanceName,
-    /// The controller that it dials; `None`: it waits to be dialled.
+    /// The controller that it dials; `None`: it waits to be dialled. If nobody says, it dials unless it listens: where
+    /// both sides dialled, each new link would end the other.
     pub controller: Option<SocketAddr>,
     /// Where it listens for a controller that dials; `None`: nowhere.
     pub listen: Option<SocketAddr>,
@@ -163,6 +164,9 @@ impl Settings {
             file::apply(&mut settings, name, text, &mut complaints);
         }
         environment::apply(&mut settings, &variables, &mut complaints);
+        if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
+            settings.agent.controller = Some(SocketAddr::from(([127, 0, 0, 1], 2150)));
+        }
 
         if settings.state_dir.as_os_str().is_empty() {
             let what = "there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR";
@@ -197,7 +201,7 @@ impl Settings {
             agent: AgentSettings {
                 // A machine's name holds at most 64 characters, all of which a name may hold.
                 name: InstanceName::new(&agent).expect("the names of machines were made to fit"),
-                controller: loopback(2150),
+                controller: None,
                 listen: None,
             },
             link: LinkSettings {
@@ -341,6 +345,30 @@ mod tests {
         assert_eq!(state_dir(false, &[("WATCHPOST_STATE_DIR", "/s")]).unwrap(), Path::new("/s"));
         let error = state_dir(false, &[]).unwrap_err().to_string();
         assert_eq!(error, "state_dir: there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR");
+    }
+
+    #[test]
+    fn an_agent_that_is_told_only_to_listen_does_not_dial() {
+        let usual = "127.0.0.1:2150".parse().ok();
+        let listening = "[agent]\nlisten = '127.0.0.1:2151'";
+        let both = "[agent]\nlisten = '127.0.0.1:2151'\ncontroller = '127.0.0.1:7'";
+        let named = "127.0.0.1:7".parse().ok();
+        for (text, variables, want) in [
+            ("", &[][..], usual),
+            ("[agent]\ncontroller = ''", &[], usual),
+            (listening, &[], None),
+            ("", &[("WATCHPOST_AGENT_LISTEN", "127.0.0.1:2151")], None),
+            ("", &[("ZEEK_AGENT_PORT", "2151/tcp")], None),
+            ("", &[("ZEEK_AGENT_ADDR", "::1")], None),
+            (listening, &[("ZEEK_AGENT_PORT", "0")], usual),
+            (listening, &[("WATCHPOST_AGENT_LISTEN", "")], usual),
+            (both, &[], named),
+            (listening, &[("WATCHPOST_AGENT_CONTROLLER", "127.0.0.1:7")], named),
+            (both, &[("WATCHPOST_AGENT_CONTROLLER", "")], None),
+        ] {
+            let agent = assemble(text, variables).unwrap().agent;
+            assert_eq!(agent.controller, want, "{text} {variables:?}");
+        }
     }
 
     #[test]

@@ -4,36 +4,101 @@ use super::desk::random_hex;
 use super::json::ConfigurationText;
 use super::problem::Problem;
 use crate::model::{Configuration, ConfigurationId, cluster_file};
+use crate::plan::validate::{About, Complaint};
 use crate::plan::{self, PortRules};
 
 /// Makes a configuration of a cluster file, under a new id; the problem lists every complaint.
 ///
 /// `hostname` names the default instance of a file that declares none.
-pub fn parse(body: &ConfigurationText, hostname: &str) -> Result<Configuration, Problem> {
+pub fn parse(body: &ConfigurationText, hostname: &str, rules: &PortRules) -> Result<Configuration, Problem> {
     let id = ConfigurationId::new(&random_hex()?)?;
-    read(&body.text, &body.file, hostname, id)
+    read(&body.text, &body.file, hostname, id, rules)
         .map_err(|complaints| Problem::Unreadable { file: body.file.clone(), complaints })
 }
 
-/// Reads a cluster file and checks it as a whole; every complaint at once.
-///
-/// What only the whole shows, such as two nodes on one port, is complained of once the file can be read.
+/// Reads a cluster file and checks it as a whole, both in one go: every complaint with its place, sorted by line.
 pub fn read(
     text: impl AsRef<[u8]>,
     file: &str,
     hostname: &str,
     id: ConfigurationId,
+    rules: &PortRules,
 ) -> Result<Configuration, Vec<String>> {
-    let configuration = cluster_file::parse(file, text, id, hostname)
-        .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-    let complaints = plan::validate(&configuration, &PortRules { controller: None, ..PortRules::default() });
-    match complaints.is_empty() {
-        true => Ok(configuration),
-        false => Err(complaints.into_iter().map(|complaint| format!("{file}: {complaint}")).collect()),
+    let mut reading = cluster_file::read(file, text, id, hostname);
+    for Complaint { what, about } in plan::examine(&reading.understood(), rules) {
+        match about {
+            About::Instance(name) => reading.complain_of_instance(name.as_str(), what),
+            About::Node(name) => reading.complain_of_node(name.as_str(), None, what),
+            About::Key(name, key) => reading.complain_of_node(name.as_str(), Some(key), what),
+        }
     }
+    reading.finish().map_err(|error| error.to_string().lines().map(str::to_owned).collect())
 }
 
 /// Writes a configuration as a cluster file.
 pub fn write(configuration: &Configuration) -> String {
     cluster_file::render(configuration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(text: &str, rules: PortRules) -> Vec<String> {
+        read(text, "c.cfg", "host", ConfigurationId::new("1").unwrap(), &rules).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_and_with_the_whole_is_said_at_once_with_its_place() {
+        let text = "[instances]\ni\n[a]\ninstance = i\nrole = worker\nport = 5000\n\
+                    [b]\ninstance = i\nrole = wroker\nport = 5000\n\
+                    [c]\ninstance = i\nrole = worker\nport = 5000\nready_within = 1ms\n\
+                    [d]\ninstance = j\nrole = worker\nready = settle 1m\n";
+        assert_eq!(
+            complaints(text, PortRules::default()),
+            [
+                "c.cfg:9: [b] role: `wroker` is not a role: did you mean `worker`?",
+                "c.cfg:14: [c] port: multiple nodes on instance 'i' using port 5000/tcp",
+                "c.cfg:15: [c] ready_within: node 'c' cannot be ready in time: it settles in 500ms, and ready_within \
+                 is 1ms",
+            ]
+        );
+        // Only once the instances are beyond doubt it is the node that is wrong.
+        let mended = text.replace("wroker", "worker");
+        assert_eq!(
+            complaints(&mended, PortRules::default())[2..],
+            [
+                "c.cfg:16: [d]: node 'd' cannot be ready in time: it settles in 1m, and ready_within is 10s",
+                "c.cfg:17: [d] instance: node 'd' has undeclared instance name 'j'",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_not_understood_makes_nothing_else_look_wrong() {
+        for text in [
+            "[instances]\ni j\nk = somewhere\n[a]\ninstance = k\nrole = worker\n",
+            "[instances]\ni\n[instances]\nk\n[a]\ninstance = k\nrole = worker\n",
+            "[_]\nrole = worker\n[a b]\nrole = worker\n",
+            "[a]\nrole = worker\nport = 1\n[b]\nrole = worker\nport = 1\nport = 2\n",
+            "[instances]\ni\n[a]\nrole = worker\n[b]\nrole = worker\n",
+        ] {
+            let got = complaints(text, PortRules::default());
+            let whole = ["undeclared", "multiple", "collide"];
+            assert!(!got.iter().any(|got| whole.iter().any(|whole| got.contains(whole))), "{text}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn the_rules_for_ports_are_those_of_whoever_will_deploy_it() {
+        let text = "[m]\nrole = manager\n[w]\nrole = worker\nport = 7\n";
+        let rules = PortRules { controller: Some(7), first_port: None, ..PortRules::default() };
+        assert_eq!(
+            complaints(text, rules),
+            [
+                "c.cfg:1: [m]: Broker port auto-assignment disabled but nodes m lack ports",
+                "c.cfg:5: [w] port: node 'w' port 7/tcp conflicts with controller port",
+            ]
+        );
+    }
 }

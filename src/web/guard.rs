@@ -152,6 +152,7 @@ mod tests {
             hosts: vec!["Watch.Example".into()],
             token: token.into(),
             own_hostname: "sensor-1".into(),
+            ports: Default::default(),
         })
     }
 

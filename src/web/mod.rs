@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 pub use desk::Desk;
 
+use crate::plan::PortRules;
+
 /// How many clients may be connected at once, readers of events included.
 const MOST_CONNECTIONS: usize = 1024;
 /// How long a client may take to send the head of its request.
@@ -45,10 +47,16 @@ pub struct WebSettings {
     pub token: String,
     /// This machine's name; also the name of the default instance in cluster files that declare none.
     pub own_hostname: String,
+    /// The controller's own, so that what it would refuse is refused with file, line and key.
+    pub ports: PortRules,
 }
 
-/// What cluster files without instances are for.
-pub(crate) struct OwnHostname(String);
+/// How cluster files are read here.
+pub(crate) struct Reader {
+    /// Names the default instance of a file that declares none.
+    hostname: String,
+    ports: PortRules,
+}
 
 /// The API while it is served. Dropping it ends the server without waiting for it.
 pub struct WebServer {
@@ -105,12 +113,12 @@ pub fn serve(listener: TcpListener, desk: Desk, settings: WebSettings) -> io::Re
 
 fn server(listener: TcpListener, desk: Desk, settings: WebSettings, closed: events::Closing) -> io::Result<Server> {
     let guard = Data::new(guard::Guard::new(&settings));
-    let own = Data::new(OwnHostname(settings.own_hostname));
+    let reader = Data::new(Reader { hostname: settings.own_hostname, ports: settings.ports });
     let (desk, feed, closed) = (Data::new(desk), Data::new(feed::Feed::default()), Data::new(closed));
     let app = move || {
         App::new()
             .app_data(guard.clone())
-            .app_data(own.clone())
+            .app_data(reader.clone())
             .app_data(desk.clone())
             .app_data(feed.clone())
             .app_data(closed.clone())

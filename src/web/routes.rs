@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::desk::{Desk, new_reqid};
 use super::json::{self, ConfigurationText, NodesOrder, Verdict};
 use super::problem::Problem;
-use super::{OwnHostname, configuration, events, guard};
+use super::{Reader, configuration, events, guard};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
 
@@ -108,15 +108,15 @@ async fn get_configuration(desk: Data<Desk>, which: Query<WhichConfiguration>) -
 }
 
 /// POST: checks a configuration and makes it the next to deploy.
-async fn stage(desk: Data<Desk>, own: Data<OwnHostname>, body: Json<ConfigurationText>) -> Answer<Verdict> {
-    let configuration = configuration::parse(&body, &own.0)?;
+async fn stage(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
+    let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let answer = desk.ask(StageConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
     Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
 }
 
 /// PUT: stages and deploys in one step, so that afterwards the configuration is what was put here.
-async fn set_configuration(desk: Data<Desk>, own: Data<OwnHostname>, body: Json<ConfigurationText>) -> Answer<Verdict> {
-    let configuration = configuration::parse(&body, &own.0)?;
+async fn set_configuration(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
+    let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
     Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
 }

@@ -60,12 +60,35 @@ fn everything_that_is_wrong_with_a_cluster_file_is_said_at_once_and_nothing_is_t
 fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
     let lab = Lab::start(Some(&sleeper("one", "")));
     let before = lab.client.wait_for_all("RUNNING");
-    let both = sleeper("one", "port = 5000") + &sleeper("two", "port = 5000\nready_within = 1ms");
-    let answer = lab.client.run(&["deploy", lab.scene.write("wrong.cfg", &both).to_str().unwrap()]);
-    assert_eq!(answer.code, 2);
-    assert!(answer.stderr.contains("using port 5000/tcp"), "{answer:?}");
-    assert!(answer.stderr.contains("node 'two' cannot be ready in time"), "{answer:?}");
+    let text = "[one]\nrole = none\nport = 5000\n[two]\nrole = none\nport = 5000\nready_within = 1ms\n\
+                [three]\nrole = none\ncomand = true\n";
+    let name = lab.scene.write("wrong.cfg", text).display().to_string();
+    for answer in [
+        lab.scene.watchpost(&["check", &name]).output().map(Answer::of).unwrap(),
+        refused(&lab.scene, &["lab", &name]),
+        lab.client.run(&["deploy", &name]),
+    ] {
+        assert_eq!((answer.code, &*answer.stdout), (2, ""), "{answer:?}");
+        for complaint in [
+            format!("{name}:6: [two] port: multiple nodes on instance"),
+            format!("{name}:7: [two] ready_within: node 'two' cannot be ready in time"),
+            format!("{name}:10: [three] comand: is not a key of a node: did you mean `command`?"),
+        ] {
+            assert!(answer.stderr.contains(&complaint), "{complaint}\n{}", answer.stderr);
+        }
+    }
     assert_eq!(lab.client.status().nodes, before.nodes);
+}
+
+#[test]
+fn a_cluster_file_that_only_this_controller_refuses_is_wrong_as_well() {
+    let lab = Lab::start(Some(&sleeper("one", "")));
+    let name = lab.scene.write("ports.cfg", "[m]\nrole = manager\nport = 2150\n").display().to_string();
+    assert_eq!(lab.scene.watchpost(&["check", &name]).output().map(Answer::of).unwrap().code, 0);
+    let answer = lab.client.run(&["deploy", &name]);
+    assert_eq!(answer.code, 2, "{answer:?}");
+    let want = format!("{name}:3: [m] port: node 'm' port 2150/tcp conflicts with controller port");
+    assert!(answer.stderr.contains(&want), "{answer:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use watchpost::message::agent::{NotifyChange, NotifyLog};
 use watchpost::message::client::*;
 use watchpost::model::{Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, Output, Role, Timestamp};
+use watchpost::plan::PortRules;
 use watchpost::web::{Desk, WebServer, WebSettings, serve};
 
 pub const TOKEN: &str = "f00df00df00df00df00df00df00df00d";
@@ -62,7 +63,8 @@ impl Fake {
         let desk = Desk::from(take.recv().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let hosts = vec!["watch.example".into()];
-        let settings = WebSettings { open, hosts, token: TOKEN.into(), own_hostname: "sensor-1".into() };
+        let (own_hostname, ports) = ("sensor-1".into(), PortRules::default());
+        let settings = WebSettings { open, hosts, token: TOKEN.into(), own_hostname, ports };
         let server = serve(listener, desk, settings).unwrap();
         Self { address: server.address().to_string(), script, length, server: Some(server) }
     }

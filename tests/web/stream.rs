@@ -57,6 +57,17 @@ fn a_place_that_is_no_longer_kept_is_announced_and_never_skipped_in_silence() {
 }
 
 #[test]
+fn the_largest_number_there_is_can_be_asked_for() {
+    let fake = told(1);
+    let last = u64::MAX;
+    let mut events = Events::open(&fake.address, &format!("/api/v1/events?since=1-{last}&snapshot=false"), &[]);
+    let gap: serde_json::Value = serde_json::from_str(&events.next().unwrap().1).unwrap();
+    assert_eq!((&gap["kind"], &gap["first"]), (&"gap".into(), &format!("1-{last}").into()));
+    fake.tell(log("and on"));
+    assert_eq!(ids(&mut events, 1), ["abc-2"]);
+}
+
+#[test]
 fn a_stream_that_does_not_follow_ends_with_what_is_the_latest_now() {
     let fake = told(3);
     let mut events = Events::open(&fake.address, "/api/v1/events?since=abc-0&follow=false", &[]);

@@ -8,7 +8,9 @@ mod read;
 mod render;
 mod words;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
 pub use render::render;
 
@@ -26,27 +28,115 @@ const MAX_COMPLAINTS: usize = 100;
 /// Reads the cluster file `file`, whose content is `text`, as the configuration `id`.
 ///
 /// Nodes that name no instance belong to `agent-<hostname>`. What comes back is not yet checked as a whole: see
-/// [`crate::plan::validate()`].
+/// [`crate::plan::validate()`], or [`read`] to have both kinds of complaints at once.
 pub fn parse(
     file: &str,
     text: impl AsRef<[u8]>,
     id: ConfigurationId,
     hostname: &str,
 ) -> Result<Configuration, ClusterFileError> {
+    read(file, text, id, hostname).finish()
+}
+
+/// The same, for somebody who has more to say about what is read before it is accepted.
+pub fn read(file: &str, text: impl AsRef<[u8]>, id: ConfigurationId, hostname: &str) -> Reading {
     let mut complaints = Complaints::default();
-    let configuration = match readable(text.as_ref()) {
-        Ok(text) => Some(read::configuration(&lines::sections(text, &mut complaints), id, hostname, &mut complaints)),
+    let (configuration, places) = match readable(text.as_ref()) {
+        Ok(text) => {
+            let sections = lines::sections(text, &mut complaints);
+            let configuration = read::configuration(&sections, id, hostname, &mut complaints);
+            (configuration, Places::of(&sections))
+        }
         Err(complaint) => {
             complaints.add(complaint);
-            None
+            (Configuration::empty(id), Places::default())
         }
     };
-    let more = complaints.is_full();
-    let mut kept = complaints.kept;
-    kept.sort_by_key(|complaint| complaint.line);
-    match configuration {
-        Some(configuration) if kept.is_empty() => Ok(configuration),
-        _ => Err(ClusterFileError { file: file.to_owned(), complaints: kept, more }),
+    Reading { file: file.to_owned(), configuration, places, complaints }
+}
+
+/// A cluster file as far as it could be understood, and everything that is wrong with it so far.
+pub struct Reading {
+    file: String,
+    configuration: Configuration,
+    places: Places,
+    complaints: Complaints,
+}
+
+impl Reading {
+    /// What can be judged as a whole: all of it, or what is left without the nodes that were complained of. Nothing
+    /// that is missing here makes the rest look wrong.
+    pub fn understood(&self) -> Configuration {
+        let lines: BTreeSet<usize> = self.complaints.kept.iter().map(|complaint| complaint.line).collect();
+        let is_sound =
+            |name: &str| self.places.section(name).is_some_and(|lines_of| lines.range(lines_of).count() == 0);
+        let mut configuration = self.configuration.clone();
+        configuration.nodes.retain(|node| is_sound(node.name.as_str()));
+        if !self.complaints.kept.is_empty() {
+            // An instance may be among what was not understood, and then its nodes are not to blame.
+            let known: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
+            configuration.nodes.retain(|node| known.contains(&node.instance));
+        }
+        configuration
+    }
+
+    /// Adds a complaint about an instance.
+    pub fn complain_of_instance(&mut self, name: &str, what: impl Into<String>) {
+        self.complain(lines::INSTANCES, Some(name), what.into());
+    }
+
+    /// Adds a complaint about a node, or a key of it.
+    pub fn complain_of_node(&mut self, name: &str, key: Option<&str>, what: impl Into<String>) {
+        self.complain(name, key, what.into());
+    }
+
+    fn complain(&mut self, section: &str, key: Option<&str>, what: String) {
+        let place = self.places.0.get(section);
+        let found = key.zip(place).and_then(|(key, place)| place.keys.get_key_value(key));
+        self.complaints.add(Complaint {
+            line: found.map(|(_, line)| *line).or(place.map(|place| place.line)).unwrap_or(1),
+            section: Some(section.to_owned()),
+            key: found.map(|(key, _)| key.clone()),
+            what,
+        });
+    }
+
+    /// The configuration, if there is nothing to complain of.
+    pub fn finish(self) -> Result<Configuration, ClusterFileError> {
+        let more = self.complaints.is_full();
+        let mut complaints = self.complaints.kept;
+        complaints.sort_by_key(|complaint| complaint.line);
+        match complaints.is_empty() {
+            true => Ok(self.configuration),
+            false => Err(ClusterFileError { file: self.file, complaints, more }),
+        }
+    }
+}
+
+/// Where everything stands, by section.
+#[derive(Default)]
+struct Places(BTreeMap<String, Place>);
+
+struct Place {
+    /// Where the section begins, and where the next one does.
+    line: usize,
+    end: usize,
+    keys: BTreeMap<String, usize>,
+}
+
+impl Places {
+    fn of(sections: &[lines::Section]) -> Self {
+        let ends = sections.iter().skip(1).map(|next| next.line).chain([usize::MAX]);
+        let place = |(section, end): (&lines::Section, usize)| {
+            let keys = section.entries.iter().map(|entry| (entry.key.to_string(), entry.line)).collect();
+            (section.name.to_owned(), Place { line: section.line, end, keys })
+        };
+        Self(sections.iter().zip(ends).map(place).collect())
+    }
+
+    /// The lines of a section.
+    fn section(&self, name: &str) -> Option<Range<usize>> {
+        self.0.get(name).map(|place| place.line..place.end)
     }
 }
 

@@ -55,7 +55,9 @@ pub(super) fn configuration(
     if let Some(name) = default_instance(&drafts, declared, hostname, complaints) {
         drafts.iter_mut().for_each(|(_, draft)| draft.node.instance = name.clone());
     }
-    let nodes: Vec<Node> = drafts.into_iter().map(|(_, draft)| draft.node).collect();
+    // Without the stand-ins, which are nobody's.
+    let named = drafts.into_iter().filter(|(section, draft)| draft.node.name.as_str() == section.name);
+    let nodes: Vec<Node> = named.map(|(_, draft)| draft.node).collect();
     let instances = match declared {
         Some(section) => section.entries.iter().filter_map(|entry| instance(section, entry, complaints)).collect(),
         None => {

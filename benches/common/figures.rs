@@ -46,9 +46,19 @@ impl Sample {
         sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
     }
 
+    /// Every measurement times this.
+    pub fn scaled(&self, factor: f64) -> Self {
+        self.values.iter().map(|value| value * factor).collect()
+    }
+
+    /// What each measurement has more than the other's of the same round.
+    pub fn minus(&self, other: &Self) -> Self {
+        self.values.iter().zip(&other.values).map(|(own, other)| own - other).collect()
+    }
+
     /// What each measurement is in terms of the other's of the same round.
     pub fn over(&self, other: &Self) -> Self {
-        Self { values: self.values.iter().zip(&other.values).map(|(own, other)| own / other).collect() }
+        self.values.iter().zip(&other.values).map(|(own, other)| own / other).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 pub mod cluster;
+pub mod daemons;
 pub mod figures;
 pub mod floor;
 pub mod keeper;

@@ -88,7 +88,6 @@ pub fn scratch() -> TempDir {
         None if memory.is_dir() => memory.into(),
         None => std::env::temp_dir(),
     };
-    println!("files in {}", place.display());
     tempfile::tempdir_in(place).expect("a temporary directory")
 }
 

@@ -1,0 +1,322 @@
+//! How many `notify_change` a second come from an agent's actor, over the bridge, to an observer of the controller.
+//!
+//! The limit is the same messages encoded and decoded in place over TCP: no actors, no bookkeeping, one thread at each
+//! end. In between stands the bridge by itself: mail from one actor to another. The agent is measured with the window
+//! that it has by default, and with one that never closes.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{self, Sender};
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, Addr, Arbiter, AsyncContext, Context, Handler, Recipient};
+use common::cluster::name;
+use common::figures::{Sample, line, now, options};
+use common::nursery::scratch;
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use watchpost::agent::Agent;
+use watchpost::agent::outbox::Bounds;
+use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, Owner, dial, listen};
+use watchpost::message::agent::{NotifyChange, ToAgent, ToController};
+use watchpost::message::client::{NewsBatch, SetConfigurationRequest, Subscribe};
+use watchpost::message::frame::{self, MAX_FRAME, Wire};
+use watchpost::message::node::NodeReport;
+use watchpost::model::{
+    Configuration, ConfigurationId, Exit, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role, Timestamp,
+};
+use watchpost::run::{AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, start_agent, start_controller};
+use watchpost::supervisor::FromSupervisor;
+
+const GOAL: f64 = 0.65;
+const MESSAGES: usize = 300_000;
+const ROUNDS: usize = 7;
+/// How many nodes the changes are about.
+const NODES: usize = 100;
+/// How much is written or mailed at a time.
+const BYTES: usize = 64 << 10;
+const BATCH: usize = 512;
+
+fn main() {
+    let Some(options) = options() else { return };
+    let [mut limit, mut bridge, mut bounded, mut unbounded] = [(); 4].map(|()| Sample::default());
+    let unbounded_window = Bounds { window: usize::MAX, kept: usize::MAX };
+    for _ in 0..ROUNDS * options.factor {
+        limit.add(in_place());
+        bridge.add(by_bridge());
+        bounded.add(by_agent(Bounds { kept: usize::MAX, ..Bounds::default() }));
+        unbounded.add(by_agent(unbounded_window));
+    }
+    println!("{MESSAGES} changes, thousands a second: median (least to most)");
+    line("the limit: encoded and decoded in place", &limit, None);
+    line("bridge alone, actor to actor", &bridge, Some((&bridge.over(&limit), None)));
+    line("agent to observer", &bounded, Some((&bounded.over(&limit), Some(GOAL))));
+    line("agent to observer, window never closed", &unbounded, Some((&unbounded.over(&limit), None)));
+    line("what the window leaves of that", bounded.over(&unbounded), None);
+}
+
+/// Thousands a second.
+fn rate(nanoseconds: u64) -> f64 {
+    MESSAGES as f64 * 1e6 / nanoseconds as f64
+}
+
+fn change(seq: u64) -> NotifyChange {
+    let number = seq as usize % NODES;
+    NotifyChange {
+        seq,
+        time: Timestamp(1_795_000_000_000_000 + seq),
+        instance: instance(),
+        node: node(number),
+        role: Role::None,
+        old: NodeState::Running,
+        new: NodeState::Crashed,
+        pid: Some(100_000 + number as u32),
+        exit: Some(Exit::Signal { number: 9, core_dumped: false }),
+        attempt: 1,
+        restarts: 1,
+        reason: "killed by signal 9 (SIGKILL)".into(),
+        removed: false,
+    }
+}
+
+fn instance() -> InstanceName {
+    name("sensor-1.example", InstanceName::new)
+}
+
+fn node(number: usize) -> NodeName {
+    name(&format!("worker-{number:05}"), NodeName::new)
+}
+
+// --- the limit ---
+
+fn in_place() -> f64 {
+    let (listener, address) = port();
+    let mut near = TcpStream::connect(address).expect("a connection");
+    let (mut far, _) = listener.accept().expect("its other end");
+    let samples: Vec<ToController> = (0..1000).map(|seq| change(seq).into()).collect();
+    let began = now();
+    let writer = std::thread::spawn(move || {
+        let mut out = Vec::with_capacity(2 * BYTES);
+        for sample in samples.iter().cycle().take(MESSAGES) {
+            sample.append_to(&mut out).expect("it can be encoded");
+            if out.len() >= BYTES {
+                near.write_all(&out).expect("a reader");
+                out.clear();
+            }
+        }
+        near.write_all(&out).expect("a reader");
+    });
+    let (mut buffer, mut filled, mut count, mut checked) = (vec![0; 4 * BYTES], 0, 0, 0);
+    while count < MESSAGES {
+        let length = far.read(&mut buffer[filled..]).expect("a writer");
+        assert_ne!(length, 0, "all messages arrive");
+        filled += length;
+        let mut used = 0;
+        while let Some(frame) = frame::split(&buffer[used..filled], MAX_FRAME).expect("a frame") {
+            if let ToController::NotifyChange(change) = ToController::decode(frame.kind, frame.body).expect("a message")
+            {
+                checked += u64::from(change.attempt);
+            }
+            used += frame.size;
+            count += 1;
+        }
+        buffer.copy_within(used..filled, 0);
+        filled -= used;
+    }
+    assert_eq!(checked, MESSAGES as u64);
+    let took = now() - began;
+    writer.join().expect("the writer ends well");
+    rate(took)
+}
+
+// --- the bridge alone ---
+
+fn by_bridge() -> f64 {
+    actix::System::new().block_on(async {
+        let (begun, begin) = mpsc::channel();
+        let (done, is_done) = oneshot::channel();
+        let (_listener, address) = {
+            let (socket, address) = port();
+            let sink = Sink { left: MESSAGES, done: Some(done) }.start();
+            (
+                listen::<ToController, ToAgent>(socket, link(LinkRole::Controller), owner(&sink)).expect("a listener"),
+                address,
+            )
+        };
+        let arbiter = Arbiter::new();
+        arbiter.spawn(async move {
+            let source = Source { left: MESSAGES, begun }.start();
+            let _dialer = dial::<ToAgent, ToController>(address, None, link(LinkRole::Agent), owner(&source));
+            std::future::pending().await
+        });
+        let ended = is_done.await.expect("all arrive");
+        arbiter.stop();
+        rate(ended - begin.recv().expect("it began"))
+    })
+}
+
+fn port() -> (TcpListener, SocketAddr) {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = socket.local_addr().expect("its address");
+    (socket, address)
+}
+
+fn link(role: LinkRole) -> LinkSettings {
+    let own = if role == LinkRole::Agent { instance().to_string() } else { "control".into() };
+    LinkSettings::new(role, own, "bench")
+}
+
+fn owner<A, In, Out>(actor: &Addr<A>) -> Owner<In, Out>
+where
+    A: Actor<Context = Context<A>> + Handler<LinkUp<Out>> + Handler<Mail<In>> + Handler<LinkDown>,
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    Owner { up: actor.clone().recipient(), mail: actor.clone().recipient(), down: actor.clone().recipient() }
+}
+
+/// Sends all it has as soon as there is a link, a batch at a time, as fast as the link takes them.
+struct Source {
+    left: usize,
+    begun: Sender<u64>,
+}
+
+impl Source {
+    fn send(&mut self, link: LinkId, out: Recipient<Mail<ToController>>, ctx: &mut Context<Self>) {
+        let count = BATCH.min(self.left);
+        if count > 0 {
+            self.left -= count;
+            let messages = (0..count as u64).map(|seq| change(seq).into()).collect();
+            let sent = wrap_future::<_, Self>(out.send(Mail { link, messages }));
+            ctx.spawn(sent.map(move |_, me, ctx| me.send(link, out, ctx)));
+        }
+    }
+}
+
+impl Actor for Source {
+    type Context = Context<Self>;
+}
+
+impl Handler<LinkUp<ToController>> for Source {
+    type Result = ();
+
+    fn handle(&mut self, LinkUp { link, out, .. }: LinkUp<ToController>, ctx: &mut Context<Self>) {
+        let _ = self.begun.send(now()); // heard at the end
+        self.send(link, out, ctx);
+    }
+}
+
+/// Counts what arrives.
+struct Sink {
+    left: usize,
+    done: Option<oneshot::Sender<u64>>,
+}
+
+impl Sink {
+    fn count(&mut self, count: usize) {
+        self.left = self.left.saturating_sub(count);
+        if let Some(done) = self.done.take_if(|_| self.left == 0) {
+            let _ = done.send(now()); // heard at the end
+        }
+    }
+}
+
+impl Actor for Sink {
+    type Context = Context<Self>;
+}
+
+impl Handler<Mail<ToController>> for Sink {
+    type Result = ();
+
+    fn handle(&mut self, mail: Mail<ToController>, _: &mut Context<Self>) {
+        self.count(mail.messages.len());
+    }
+}
+
+impl Handler<LinkUp<ToAgent>> for Sink {
+    type Result = ();
+    fn handle(&mut self, _: LinkUp<ToAgent>, _: &mut Context<Self>) {}
+}
+
+impl Handler<LinkDown> for Sink {
+    type Result = ();
+    fn handle(&mut self, _: LinkDown, _: &mut Context<Self>) {}
+}
+
+impl Handler<Mail<ToAgent>> for Source {
+    type Result = ();
+    fn handle(&mut self, _: Mail<ToAgent>, _: &mut Context<Self>) {}
+}
+
+impl Handler<LinkDown> for Source {
+    type Result = ();
+    fn handle(&mut self, _: LinkDown, _: &mut Context<Self>) {}
+}
+
+// --- from agent to observer ---
+
+fn by_agent(bounds: Bounds) -> f64 {
+    let home = scratch();
+    actix::System::new().block_on(async {
+        let options = ControllerOptions::new(name("control", InstanceName::new), home.path());
+        let controller =
+            start_controller(ControllerOptions { log_entries: MESSAGES, ..options }).expect("a controller");
+        let (socket, address) = port();
+        let _listener = ControllerBridge::accept(socket, link(LinkRole::Controller), &controller).expect("a listener");
+        let nodes = home.path().join("nodes");
+        let (arbiter, (agent, is_agent)) = (Arbiter::new(), oneshot::channel());
+        arbiter.spawn(async move {
+            let options = AgentOptions { bounds, ..AgentOptions::new(instance(), nodes) };
+            let started = start_agent(options).expect("an agent");
+            let _bridge = AgentBridge::open(&started, &link(LinkRole::Agent), None, Some(address)).expect("a dialler");
+            let _ = agent.send(started); // awaited below
+            std::future::pending().await
+        });
+        let agent: Addr<Agent> = is_agent.await.expect("an agent");
+        // The nodes have no command, so all of them fail at once and the agent only keeps their books.
+        let (reqid, configuration) = (name("deploy", RequestId::new), without_commands());
+        let deployed = controller.send(SetConfigurationRequest { reqid, configuration }).await;
+        let deployed = deployed.expect("a live controller").expect("an answer");
+        assert!(deployed.configuration.is_some(), "{:?}", deployed.outcomes);
+        let (done, is_done) = oneshot::channel();
+        let sink = Sink { left: MESSAGES, done: Some(done) }.start().recipient();
+        let subscribed = controller.send(Subscribe { since: None, to: sink }).await;
+        subscribed.expect("a live controller").expect("an answer");
+        let began = now();
+        arbiter.spawn(report_all(agent));
+        let ended = is_done.await.expect("all arrive");
+        arbiter.stop();
+        rate(ended - began)
+    })
+}
+
+fn without_commands() -> Configuration {
+    Configuration {
+        id: name("books", ConfigurationId::new),
+        instances: vec![Instance { name: instance(), host: None, port: None }],
+        nodes: (0..NODES).map(|number| Node::new(node(number), instance(), Role::None)).collect(),
+    }
+}
+
+impl Handler<NewsBatch> for Sink {
+    type Result = ();
+
+    fn handle(&mut self, batch: NewsBatch, _: &mut Context<Self>) {
+        assert_eq!(batch.gap, None, "the log holds them all");
+        self.count(batch.entries.len());
+    }
+}
+
+/// Reports to the agent as its supervisors do, a batch whenever its turn comes.
+async fn report_all(agent: Addr<Agent>) {
+    for seq in 0..MESSAGES {
+        let NotifyChange { node, new, pid, exit, attempt, restarts, reason, .. } = change(seq as u64);
+        let report = NodeReport { node, new, pid, exit, attempt, restarts, reason, output: None, ticket: None };
+        agent.do_send(FromSupervisor::Report(report));
+        if seq % BATCH == 0 {
+            yield_now().await;
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::process::Signal;
 
-use crate::common::{Lab, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper};
+use crate::common::{Daemon, Lab, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper};
 
 #[test]
 fn the_built_in_example_runs_and_a_node_that_is_killed_comes_back() {
@@ -106,4 +106,49 @@ fn a_lab_keeps_its_token_from_others_and_says_where_it_listens() {
 
     let mut stranger = lab.scene.watchpost(&["status", "--controller", &format!("http://{http}")]);
     assert_eq!(stranger.output().unwrap().status.code(), Some(5), "nobody without the token is let in");
+}
+
+#[test]
+fn two_labs_of_one_name_leave_each_others_nodes_alone() {
+    let mut one = Lab::start(Some(&sleeper("twin", "")));
+    let scene_of_both = one.scene.cluster().to_owned();
+    let first = one.client.wait_for("twin", "RUNNING").pid.unwrap();
+    let file = one.scene.write("second.cfg", &sleeper("twin", ""));
+    let second = Daemon::start(&one.scene, "second", &["lab", file.to_str().unwrap(), "--http", &one.scene.any_port()]);
+    let client = eventually("the second listens", || {
+        second.state_dir().join("addresses.json").exists().then(|| second.client())
+    });
+    let other = client.wait_for("twin", "RUNNING").pid.unwrap();
+    assert_eq!(one.scene.processes_of("twin").len(), 2, "both belong to {scene_of_both}");
+
+    // What sweeps the most: an agent that took its node up again, and stops it.
+    one.daemon.kill();
+    one.daemon.start_again();
+    let back = eventually("the first is back", || {
+        one.daemon.state_dir().join("addresses.json").exists().then(|| one.daemon.client())
+    });
+    assert_eq!(back.wait_for("twin", "RUNNING").pid, Some(first));
+    assert!(back.order("stop", &["twin"]).ok);
+    assert!(!processes::is_alive(first));
+    assert!(processes::is_alive(other), "the other lab's node is none of its business");
+    assert_eq!(client.wait_for("twin", "RUNNING").pid, Some(other));
+}
+
+#[test]
+fn a_lab_of_two_instances_keeps_their_records_apart_and_ends_both() {
+    let instances = "[instances]\nx\ny\n";
+    let on = |instance: &str| format!("{instances}{}", sleeper("mover", &format!("instance = {instance}")));
+    let mut lab = Lab::start(Some(&on("x")));
+    lab.client.wait_for("mover", "RUNNING");
+    for instance in ["y", "x", "y"] {
+        let status = lab.deploy(&on(instance));
+        let pid = pids(&status)["mover"];
+        assert_eq!(lab.scene.processes_of("mover"), [pid]);
+        let records = |of: &str| lab.daemon.state_dir().join("nodes").join(of).join("mover").join("record").exists();
+        let other = if instance == "x" { "y" } else { "x" };
+        eventually("the record moved with it", || (records(instance) && !records(other)).then_some(()));
+    }
+    lab.daemon.signal(Signal::TERM);
+    assert_eq!(lab.daemon.ended().code(), Some(0));
+    lab.scene.check_that_nothing_runs();
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::common::{Fleet, Lab, changes, check_log, eventually, node, path, pids, processes, sleeper, states};
+use crate::common::{Fleet, Lab, changes, check_log, eventually, node, path, pids, processes, script, sleeper, states};
 
 #[test]
 fn what_was_stopped_stays_stopped_when_its_agent_returns() {
@@ -101,4 +101,43 @@ fn a_lab_that_was_killed_takes_its_nodes_up_again() {
     lab.scene.check_that_nothing_runs();
     lab.daemon.start_again();
     lab.client.wait_for_all("RUNNING");
+}
+
+#[test]
+fn what_a_dead_node_left_behind_is_ended_by_the_agent_that_returns() {
+    let mut fleet = Fleet::start();
+    let text = "setsid sh -c \"while :; do sleep 0.2; done\" &\nwhile :; do sleep 0.2; done";
+    let family = script("family", "instance = a\nrole = none", text);
+    let before = pids(&fleet.client.deployed(&fleet.file(&["a"], &[family])))["family"];
+    eventually("both loops run", || (fleet.scene.processes_of("family").len() >= 2).then_some(()));
+    fleet.agent_mut("a").kill();
+    let orphans = |fleet: &Fleet| {
+        let all = fleet.scene.processes_of("family");
+        all.into_iter().filter(|pid| *pid != before && processes::is_alive(*pid)).collect::<Vec<_>>()
+    };
+    processes::signal(before, Signal::KILL);
+    eventually("the leader is gone", || (!processes::is_alive(before)).then_some(()));
+    let left = orphans(&fleet);
+    assert!(!left.is_empty(), "the other loop lives on");
+
+    fleet.agent_mut("a").start_again();
+    fleet.client.wait("it runs again", |status| pids(status).get("family").is_some_and(|pid| *pid != before));
+    let loops = left.iter().filter(|pid| processes::is_alive(**pid)).count();
+    assert_eq!(loops, 0, "what the former life left is gone before the next one runs");
+    assert!(fleet.client.order("stop", &["family"]).ok);
+    eventually("nothing is left of it", || fleet.scene.processes_of("family").is_empty().then_some(()));
+}
+
+#[test]
+fn an_agent_that_returns_under_another_name_minds_what_it_finds() {
+    let mut fleet = Fleet::start();
+    let before = pids(&fleet.client.deployed(&fleet.file(&["a"], &[sleeper("one", "instance = a")])));
+    fleet.agent_mut("a").kill();
+    fleet.client.wait_for("one", "UNKNOWN");
+    // The same state directory, as after a change of the host's name.
+    let _renamed = fleet.agent("a", "z");
+    let status = fleet.client.deployed(&fleet.file(&["z"], &[sleeper("one", "instance = z")]));
+    eventually("it runs once", || (fleet.scene.processes_of("one") == [pids(&status)["one"]]).then_some(()));
+    assert_ne!(pids(&status)["one"], before["one"], "its definition names another instance");
+    check_log(&fleet.client.events());
 }

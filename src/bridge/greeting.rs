@@ -76,7 +76,7 @@ pub struct NotUnderstood {
 pub enum Refusal {
     #[error("protocol version 0 does not exist: the greeting is damaged")]
     NoProtocol,
-    #[error("both ends are a {0}; a controller and an agent make a link")]
+    #[error("both ends are {0}s; a controller and an agent make a link")]
     SameRole(LinkRole),
     #[error("the greeting is not usable: {0}")]
     Name(#[from] NameError),
@@ -157,7 +157,11 @@ mod tests {
     fn whoever_does_not_fit_is_refused_with_the_way_out() {
         for (greeting, expect, words) in [
             (Greeting { protocol: 0, ..agent() }, None, "version 0"),
-            (Greeting { role: LinkRole::Controller, ..agent() }, None, "both ends are a controller"),
+            (
+                Greeting { role: LinkRole::Controller, ..agent() },
+                None,
+                "both ends are controllers; a controller and an agent",
+            ),
             (Greeting { cluster: "prod".into(), ..agent() }, None, "cluster `prod` was greeted by cluster `lab`"),
             (Greeting { name: "a/b".into(), ..agent() }, None, "may hold only letters"),
             (Greeting { cluster: "".into(), ..agent() }, None, "is empty"),

@@ -10,13 +10,15 @@ use ureq::http::{Response, Uri, header};
 use ureq::{Agent, Body};
 
 use super::error::CliError;
+use crate::web::desk::ASKED_AROUND;
 use crate::web::events::KEEP_ALIVE;
 use crate::web::json::{Event, Problem};
 
 /// Where a controller listens unless it was told otherwise.
 pub const DEFAULT_CONTROLLER: &str = "http://127.0.0.1:2148";
-/// How long a question may take unless `--timeout` says otherwise. An order takes as long as it takes.
-const QUESTION: Duration = Duration::from_secs(90);
+/// How long a question may take unless `--timeout` says otherwise: longer than the controller's edge gives itself. An
+/// order takes as long as it takes.
+const QUESTION: Duration = ASKED_AROUND.saturating_add(Duration::from_secs(15));
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.

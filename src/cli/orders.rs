@@ -80,7 +80,24 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
         true => writeln!(out, "{}", text.trim_end())?,
         false => lines(&verdict, done, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
     }
-    Ok(if verdict.ok { Exit::Done } else { Exit::Failed })
+    Ok(exit(&verdict))
+}
+
+/// What a script learns: whether there is something to mend, or only somebody to wait for. What the controller itself
+/// complains of beside that is the sum of it.
+fn exit(verdict: &Verdict) -> Exit {
+    let failed = || verdict.outcomes.iter().filter(|outcome| outcome.error.is_some());
+    let is_sum = |outcome: &Outcome| outcome.instance.is_none() && outcome.node.is_none();
+    match verdict.ok {
+        true => Exit::Done,
+        false
+            if failed().any(|outcome| outcome.unreachable)
+                && failed().all(|outcome| outcome.unreachable || is_sum(outcome)) =>
+        {
+            Exit::Unreachable
+        }
+        false => Exit::Failed,
+    }
 }
 
 /// Every failure with what the node wrote, then the sum.
@@ -126,10 +143,30 @@ mod tests {
             instance: Some("agent-a".into()),
             node: Some(format!("worker-{at}")),
             error: error.map(String::from),
+            unreachable: false,
             output: error.map(|_| Output { stdout: String::new(), stderr: "no such\x1b file\n".into() }),
         };
         let outcomes = errors.iter().enumerate().map(outcome).collect();
         Verdict { ok: errors.iter().all(Option::is_none), configuration: Some("c1".into()), outcomes }
+    }
+
+    #[test]
+    fn what_could_only_not_be_reached_is_told_from_what_failed() {
+        let lost = |mut outcome: Outcome| {
+            outcome.unreachable = true;
+            outcome
+        };
+        let [fine, failed] = [None, Some("no")].map(|error| verdict(&[error]).outcomes.remove(0));
+        let sum = Outcome { instance: None, node: None, ..failed.clone() };
+        for (outcomes, want) in [
+            (vec![lost(failed.clone())], Exit::Unreachable),
+            (vec![fine.clone(), lost(failed.clone()), sum.clone()], Exit::Unreachable),
+            (vec![lost(failed.clone()), failed], Exit::Failed),
+            (vec![fine, sum], Exit::Failed),
+            (vec![], Exit::Failed),
+        ] {
+            assert_eq!(exit(&Verdict { ok: false, configuration: None, outcomes }), want);
+        }
     }
 
     #[test]

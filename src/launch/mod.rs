@@ -32,15 +32,18 @@ pub enum LaunchError {
 pub const MARKER: &str = "WATCHPOST_NODE";
 
 impl Site {
-    /// A site whose nodes inherit `environment`, but not the settings and tokens of the agent itself.
+    /// A site whose nodes inherit `environment`, but not the settings and tokens of the agent itself, nor what its
+    /// service manager told it.
     pub fn new(
         cluster: String,
         nodes: PathBuf,
         environment: impl IntoIterator<Item = (String, String)>,
         descriptors: Option<(u64, u64)>,
     ) -> Self {
-        let own =
-            |name: &str| ["WATCHPOST_", "ZEEK_AGENT_", "ZEEK_CONTROLLER_"].iter().any(|own| name.starts_with(own));
+        let settings = ["WATCHPOST_", "ZEEK_AGENT_", "ZEEK_CONTROLLER_"];
+        // What a service manager tells the agent: a node that believed it would speak in the agent's name.
+        let told = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+        let own = |name: &str| told.contains(&name) || settings.iter().any(|own| name.starts_with(own));
         let environment = environment.into_iter().filter(|(name, _)| !own(name)).collect();
         Self { cluster, nodes, environment, descriptors }
     }
@@ -70,7 +73,18 @@ mod tests {
     use crate::model::{InstanceName, NodeName, Role};
 
     fn site() -> Site {
-        let agent = [("PATH", "/bin"), ("WATCHPOST_TOKEN_FILE", "/t"), ("ZEEK_AGENT_NAME", "a"), ("ZEEKPATH", "/z")];
+        let agent = [
+            ("PATH", "/bin"),
+            ("WATCHPOST_TOKEN_FILE", "/t"),
+            ("ZEEK_AGENT_NAME", "a"),
+            ("ZEEKPATH", "/z"),
+            ("NOTIFY_SOCKET", "/run/systemd/notify"),
+            ("WATCHDOG_USEC", "30000000"),
+            ("WATCHDOG_PID", "7"),
+            ("LISTEN_FDS", "1"),
+            ("LISTEN_PID", "7"),
+            ("LISTEN_FDNAMES", "web"),
+        ];
         let agent = agent.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Site::new("lab".into(), "/nodes".into(), agent, None)
     }

@@ -10,6 +10,7 @@
 //! `encode_body` and [`decode_body`].
 
 use bincode::config;
+use bincode::error::DecodeError;
 use serde::de::Deserialize;
 use serde::ser::Serialize;
 
@@ -29,14 +30,26 @@ pub enum FrameError {
     TooLong { length: usize, limit: usize },
     #[error("a frame of {length} bytes is too short for its own header")]
     TooShort { length: usize },
-    #[error("the body of a `{name}` frame is damaged: {source}")]
-    Damaged { name: &'static str, source: bincode::error::DecodeError },
+    #[error("the body of a `{name}` frame is damaged: {}", in_words(source))]
+    Damaged { name: &'static str, source: DecodeError },
     #[error("a `{name}` frame has {extra} bytes too many")]
     Trailing { name: &'static str, extra: usize },
     #[error("a `{name}` message cannot be encoded: {source}")]
     Unencodable { name: &'static str, source: bincode::error::EncodeError },
     #[error("frames of kind {kind:#06x} are not understood here")]
     UnknownKind { kind: u16 },
+}
+
+/// What is wrong with a body, for a log; the codec itself has only the names of its own types.
+fn in_words(error: &DecodeError) -> String {
+    match error {
+        DecodeError::UnexpectedEnd { .. } => "it ends too early".into(),
+        DecodeError::LimitExceeded => "it claims to hold more than its frame does".into(),
+        DecodeError::Utf8 { .. } => "a text in it is not UTF-8".into(),
+        DecodeError::InvalidBooleanValue(byte) => format!("{byte} is neither true nor false"),
+        DecodeError::OtherString(what) => what.clone(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// One frame in a buffer; its body still encoded.
@@ -200,6 +213,21 @@ mod tests {
         // 0xfd announces an eight-byte length: a string of 2^60 bytes.
         let body = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10];
         assert!(matches!(ToAgent::decode(0x010a, &body), Err(FrameError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_said_in_words() {
+        let text = |kind, body: &[u8]| ToAgent::decode(kind, body).unwrap_err().to_string();
+        for (kind, body, want) in [
+            (0x010a, &[5, b'a'][..], "it ends too early"),
+            (0x010a, &[0xfb, 0xff, 0xff], "it claims to hold more than its frame does"),
+            (0x010a, &[1, 0xff], "a text in it is not UTF-8"),
+            (0x0108, &[0, 3, b'a', b'/', b'b', 0], "node name `a/b` may hold only letters, digits and . _ - @ : +"),
+            (0x0108, &[0, 3, b'a'], "it ends too early"),
+        ] {
+            let text = text(kind, body);
+            assert!(text.ends_with(&format!("frame is damaged: {want}")), "{text}");
+        }
     }
 
     #[test]

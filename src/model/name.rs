@@ -7,7 +7,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 /// The longest name of an instance or a node, in bytes.
@@ -109,7 +109,7 @@ macro_rules! name {
                         $name::new(text).map_err(E::custom)
                     }
                 }
-                deserializer.deserialize_str(Text).map_err(D::Error::custom)
+                deserializer.deserialize_str(Text)
             }
         }
     };

@@ -1,6 +1,7 @@
 //! The daemons of a fleet: a controller, or an agent, with a state directory, listeners and signals.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,12 +24,19 @@ use crate::supervisor::process::limits;
 use crate::web::{self, WebServer, WebSettings};
 
 /// What a daemon that is ready tells whoever started it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Ready {
     /// Where it listens, by purpose: `http` for clients, `agents` for agents, `controller` for a controller.
     pub addresses: BTreeMap<String, SocketAddr>,
     /// What clients have to know; `None` if the API is open or there is none.
     pub token: Option<String>,
+}
+
+impl fmt::Debug for Ready {
+    /// Without the token, which is not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ready").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
 }
 
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
@@ -186,5 +194,16 @@ impl Handler<AgentEvent> for Host {
             // It is in the log, and the agent tries on: whoever mends the cause need not come back here.
             AgentEvent::Refused(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_for_logs() {
+        let ready = Ready { addresses: BTreeMap::new(), token: Some("s3cret".into()) };
+        assert_eq!(format!("{ready:?}"), "Ready { addresses: {}, .. }");
     }
 }

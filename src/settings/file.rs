@@ -101,8 +101,8 @@ mod tests {
                  TLS exists: choose 127.0.0.1 or [::1], and reach other machines through a tunnel",
                 "w.toml:7: controller.listen: `2150` does not fit: write IP:PORT in quotes, such as \
                  \"127.0.0.1:2150\" or \"[::1]:2150\", or \"\" for none",
-                "w.toml:8: controller.request_timeout: `10` does not fit: write a time in quotes from 1ms to 1day, \
-                 such as \"500ms\", \"10s\" or \"1m 30s\"",
+                "w.toml:8: controller.request_timeout: `10` does not fit: write a time in quotes from 1ms to 1m, \
+                 such as \"500ms\" or \"10s\"",
                 "w.toml:9: controller.open: `yes` does not fit: write true or false",
                 "w.toml:10: controller.start_port: `70000` does not fit: write a whole number from 1 to 65535",
                 "w.toml:11: controller.hosts: a list does not fit: write a list of names",

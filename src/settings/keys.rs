@@ -2,8 +2,8 @@
 
 use tracing::level_filters::LevelFilter;
 
-use super::Settings;
 use super::value::Value;
+use super::{LONGEST_REQUEST, Settings};
 use crate::hint::{instead, shown};
 
 /// One key of the settings.
@@ -56,7 +56,7 @@ keys! {
     "controller" "http": |s, v| s.controller.http = v.address()?;
     "controller" "open": |s, v| s.controller.open = v.boolean()?;
     "controller" "hosts": |s, v| s.controller.hosts = v.list()?;
-    "controller" "request_timeout": |s, v| s.controller.request_timeout = v.time()?;
+    "controller" "request_timeout": |s, v| s.controller.request_timeout = v.time_up_to(LONGEST_REQUEST)?;
     "controller" "auto_assign_ports": |s, v| s.controller.auto_assign_ports = v.boolean()?;
     "controller" "start_port": |s, v| s.controller.start_port = v.port()?;
     "controller" "auto_assign_metrics_ports": |s, v| s.controller.auto_assign_metrics_ports = v.boolean()?;

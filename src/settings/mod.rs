@@ -21,6 +21,10 @@ use tracing::level_filters::LevelFilter;
 use crate::model::InstanceName;
 use crate::plan::PortRules;
 
+/// The longest that a request may wait for agents. Whoever waits for the controller waits longer than this, so that the
+/// nearer error arrives first.
+pub const LONGEST_REQUEST: Duration = Duration::from_secs(60);
+
 /// The longest settings file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 

@@ -13,7 +13,8 @@ use crate::hint::shown;
 use crate::model::InstanceName;
 
 /// Times that make sense: long enough not to spin, short enough for any clock.
-const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A value, from the file or from a variable.
 pub(super) enum Value<'a> {
@@ -55,9 +56,14 @@ impl<'a> Value<'a> {
     }
 
     pub fn time(&self) -> Result<Duration, String> {
+        self.time_up_to(LONGEST)
+    }
+
+    pub fn time_up_to(&self, longest: Duration) -> Result<Duration, String> {
         let time = self.text().ok().and_then(|text| humantime::parse_duration(text).ok());
-        let wrong = || self.wrong("a time in quotes from 1ms to 1day, such as \"500ms\", \"10s\" or \"1m 30s\"");
-        time.filter(|time| TIMES.contains(time)).ok_or_else(wrong)
+        let [from, to] = [SHORTEST, longest].map(humantime::format_duration);
+        let wrong = || self.wrong(&format!("a time in quotes from {from} to {to}, such as \"500ms\" or \"10s\""));
+        time.filter(|time| (SHORTEST..=longest).contains(time)).ok_or_else(wrong)
     }
 
     pub fn list(&self) -> Result<Vec<String>, String> {

@@ -10,6 +10,7 @@ use actix::{Actor, Addr, Handler, MailboxError, Message, Recipient};
 use super::problem::Problem;
 use crate::message::client::*;
 use crate::model::RequestId;
+use crate::settings::LONGEST_REQUEST;
 
 /// A message that the controller answers.
 pub trait Question: Message<Result = Result<Self::Answer, Unanswered>> + Send + Sized + 'static {
@@ -48,8 +49,9 @@ macro_rules! desk {
 
 /// What the controller answers from memory.
 const AT_ONCE: Option<Duration> = Some(Duration::from_secs(10));
-/// What it asks its agents; longer than its own deadline for them, so that the nearer error arrives first.
-const ROUND_TRIP: Option<Duration> = Some(Duration::from_secs(60));
+/// What it asks its agents: longer than its own deadline for them, so that the nearer error arrives first.
+pub const ASKED_AROUND: Duration = LONGEST_REQUEST.saturating_add(Duration::from_secs(15));
+const ROUND_TRIP: Option<Duration> = Some(ASKED_AROUND);
 
 desk! {
     get_instances: GetInstancesRequest => GetInstancesResponse within AT_ONCE,

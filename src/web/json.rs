@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reach::Reach;
 use crate::message::client::{Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
 use crate::model::{self, NodeStatus};
 
@@ -133,14 +134,14 @@ pub struct Verdict {
 
 impl Verdict {
     /// The verdict over `outcomes`, of an order that speaks of no configuration.
-    pub fn over(outcomes: Vec<model::Outcome>) -> Self {
+    pub fn over(outcomes: Vec<model::Outcome>, reach: &Reach) -> Self {
         let ok = outcomes.iter().all(model::Outcome::is_success);
-        Self { ok, configuration: None, outcomes: outcomes.into_iter().map(Outcome::from).collect() }
+        Self { ok, configuration: None, outcomes: Outcome::all(outcomes, reach) }
     }
 
     /// The verdict over staging or deploying: it failed if no configuration came of it, whatever the outcomes say.
-    pub fn of_configuration(id: Option<model::ConfigurationId>, outcomes: Vec<model::Outcome>) -> Self {
-        let verdict = Self::over(outcomes);
+    pub fn of_configuration(id: Option<model::ConfigurationId>, outcomes: Vec<model::Outcome>, reach: &Reach) -> Self {
+        let verdict = Self::over(outcomes, reach);
         Self { ok: verdict.ok && id.is_some(), configuration: id.map(|id| id.to_string()), ..verdict }
     }
 }
@@ -155,9 +156,26 @@ pub struct Outcome {
     /// Absent is success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// It failed since an agent could not be reached or did not answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
     /// The last lines of a node that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
+}
+
+impl Outcome {
+    /// These outcomes, with what `reach` knows of them.
+    pub fn all(outcomes: Vec<model::Outcome>, reach: &Reach) -> Vec<Self> {
+        let outcome = |outcome: model::Outcome| Self {
+            unreachable: reach.lacks(&outcome),
+            instance: outcome.instance.map(|instance| instance.to_string()),
+            node: outcome.node.map(|node| node.to_string()),
+            error: outcome.error,
+            output: outcome.output.map(Output::from),
+        };
+        outcomes.into_iter().map(outcome).collect()
+    }
 }
 
 /// `GET /api/v1/nodes/{name}/output`: the last lines that a node wrote.
@@ -328,17 +346,6 @@ impl From<NodeStatus> for Node {
             reason: node.reason,
             port: node.port,
             metrics_port: node.metrics_port,
-        }
-    }
-}
-
-impl From<model::Outcome> for Outcome {
-    fn from(outcome: model::Outcome) -> Self {
-        Self {
-            instance: outcome.instance.map(|instance| instance.to_string()),
-            node: outcome.node.map(|node| node.to_string()),
-            error: outcome.error,
-            output: outcome.output.map(Output::from),
         }
     }
 }

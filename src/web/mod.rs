@@ -11,6 +11,7 @@ pub mod feed;
 pub mod guard;
 pub mod json;
 pub mod problem;
+pub mod reach;
 pub mod routes;
 
 use std::io;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::desk::{Desk, new_reqid};
 use super::json::{self, ConfigurationText, NodesOrder, Verdict};
 use super::problem::Problem;
+use super::reach::Reach;
 use super::{Reader, configuration, events, guard};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
@@ -84,10 +85,11 @@ async fn instances(desk: Data<Desk>) -> Answer<json::Instances> {
 
 async fn nodes(desk: Data<Desk>) -> Answer<json::Nodes> {
     let answer = desk.ask(GetNodesRequest { reqid: new_reqid()? }).await?;
+    let reach = Reach::after(&answer.outcomes, &desk).await;
     Ok(Json(json::Nodes {
         ok: answer.outcomes.iter().all(Outcome::is_success),
         nodes: answer.nodes.into_iter().map(json::Node::from).collect(),
-        outcomes: answer.outcomes.into_iter().map(json::Outcome::from).collect(),
+        outcomes: json::Outcome::all(answer.outcomes, &reach),
     }))
 }
 
@@ -111,34 +113,40 @@ async fn get_configuration(desk: Data<Desk>, which: Query<WhichConfiguration>) -
 async fn stage(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
     let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let answer = desk.ask(StageConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
-    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
 }
 
 /// PUT: stages and deploys in one step, so that afterwards the configuration is what was put here.
 async fn set_configuration(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
     let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
-    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
 }
 
 async fn deploy(desk: Data<Desk>) -> Answer<Verdict> {
     let answer = desk.ask(DeployRequest { reqid: new_reqid()? }).await?;
-    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes)))
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
 }
 
 async fn start(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
     let answer = desk.ask(StartRequest { reqid: new_reqid()?, nodes: named(&order)? }).await?;
-    Ok(Json(Verdict::over(answer.outcomes)))
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(Verdict::over(answer.outcomes, &reach)))
 }
 
 async fn stop(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
     let answer = desk.ask(StopRequest { reqid: new_reqid()?, nodes: named(&order)? }).await?;
-    Ok(Json(Verdict::over(answer.outcomes)))
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(Verdict::over(answer.outcomes, &reach)))
 }
 
 async fn restart(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
     let answer = desk.ask(RestartRequest { reqid: new_reqid()?, nodes: named(&order)? }).await?;
-    Ok(Json(Verdict::over(answer.outcomes)))
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(Verdict::over(answer.outcomes, &reach)))
 }
 
 fn named(order: &NodesOrder) -> Result<BTreeSet<NodeName>, Problem> {

@@ -250,7 +250,7 @@ async fn a_refused_greeting_is_seen_by_both() {
 async fn two_controllers_and_two_clusters_do_not_mix() {
     let mut end = Listening::with(control());
     for (greeting, words) in [
-        (Greeting::of(&control()), "both ends are a controller"),
+        (Greeting::of(&control()), "both ends are controllers"),
         (Greeting { cluster: "other".into(), ..Greeting::of(&sensor()) }, "cluster `other`"),
         (Greeting { protocol: 0, ..Greeting::of(&sensor()) }, "protocol version 0"),
     ] {

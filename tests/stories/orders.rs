@@ -32,6 +32,18 @@ fn nodes_are_started_stopped_and_restarted_by_name_or_all_together() {
 }
 
 #[test]
+fn who_is_out_of_reach_is_told_from_what_failed() {
+    let mut fleet = Fleet::with_nodes();
+    fleet.agent_mut("b").kill();
+    fleet.client.wait_for("on-b", "UNKNOWN");
+    let answer = fleet.client.run(&["restart"]);
+    assert_eq!(answer.code, 4, "{answer:?}");
+    assert!(answer.stdout.contains("failed on-b on b: its instance is not connected"), "{answer:?}");
+    assert_eq!(fleet.client.run(&["restart", "on-a"]).code, 0);
+    assert_eq!(fleet.client.run(&["restart", "on-b", "nobody"]).code, 1);
+}
+
+#[test]
 fn a_stop_beats_the_restart_that_is_pending() {
     // Both die again and again in the same rhythm; one is stopped, the other tells the time.
     let dying =
@@ -51,7 +63,7 @@ fn a_stop_beats_the_restart_that_is_pending() {
 #[test]
 fn what_was_given_up_is_revived_on_request() {
     let text = "test -e ../../../../mended && exec sleep 1000\necho broken >&2\nexit 1";
-    let lab = Lab::start(Some(&script("patient", "restart = never", text)));
+    let lab = Lab::start(Some(&script("patient", "restart = never\nready = settle 5s", text)));
     for verb in ["start", "restart"] {
         lab.client.wait_for("patient", "FAILED");
         let verdict = lab.client.order(verb, &["patient"]);

@@ -132,6 +132,34 @@ fn each_mistake_has_its_code_and_one_json_shape() {
 }
 
 #[test]
+fn the_documentation_lists_every_route_and_no_other() {
+    let code = include_str!("../../src/web/routes.rs");
+    let mut routes = Vec::new();
+    for place in code.split("at(").skip(1) {
+        let path = match place.strip_prefix('"') {
+            Some(path) => path.split('"').next().unwrap(),
+            None if place.starts_with("guard::HEALTH)") => "/healthz",
+            None => continue,
+        };
+        let methods = place.split("route(web::").skip(1).map(|rest| rest.split('(').next().unwrap());
+        routes.extend(methods.map(|method| format!("{} {}", method.to_uppercase(), path.replace("{name}", "NAME"))));
+    }
+    let mut documented = Vec::new();
+    for row in include_str!("../../docs/http.md").lines().filter(|line| line.starts_with("| `") && line.contains(" /"))
+    {
+        let mut quoted = row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2);
+        let first = quoted.next().unwrap();
+        // Others of a row differ in their last word alone.
+        let stem = &first[..first.rfind('/').unwrap()];
+        documented.extend([first.to_owned()].into_iter().chain(quoted.map(|last| format!("{stem}{last}"))));
+    }
+    routes.sort();
+    documented.sort();
+    assert!(routes.len() >= 14, "{routes:?}");
+    assert_eq!(routes, documented);
+}
+
+#[test]
 fn a_head_that_never_ends_is_cut_off() {
     use std::io::{Read, Write};
     let fake = Fake::open();

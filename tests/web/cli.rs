@@ -64,9 +64,36 @@ fn an_order_fails_if_one_node_failed() {
     assert_eq!(fake.script().orders, [r#"restart ["worker-1"]"#]);
 
     fake.script().outcomes = vec![Outcome::node_failed(&agent, &worker, "no such program".into(), None)];
+    fake.script().instances.push(instance("agent-a", LinkState::Up));
     let (code, stdout, stderr) = run(&fake.address, &["start"]);
     let want = "failed worker-1 on agent-a: no such program\nstarted in part: 0 of 1 nodes; see `watchpost status`\n";
     assert_eq!((code, &*stdout, &*stderr), (1, want, ""));
+}
+
+#[test]
+fn an_order_that_only_failed_to_reach_somebody_says_so_in_its_exit_code() {
+    let fake = Fake::open();
+    let (a, b, worker) = ("agent-a", "agent-b", NodeName::new("worker-1").unwrap());
+    let [on_a, on_b] = [a, b].map(|name| InstanceName::new(name).unwrap());
+    fake.script().instances = vec![instance(a, LinkState::Lost), instance(b, LinkState::Up)];
+    fake.script().outcomes = vec![
+        Outcome::node_failed(&on_a, &worker, "its instance is not connected".into(), None),
+        Outcome::instance_failed(&on_b, "did not answer in time"),
+        Outcome::failed("request timed out"),
+    ];
+    for verb in ["start", "stop", "restart"] {
+        let (code, stdout, _) = run(&fake.address, &[verb, "--json"]);
+        let verdict: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        let unreachable = |at: usize| verdict["outcomes"][at]["unreachable"].as_bool();
+        assert_eq!((code, [0, 1, 2].map(unreachable)), (4, [Some(true), Some(true), None]), "{stdout}");
+    }
+    let mixed = Outcome::node_failed(&on_b, &worker, "no such program".into(), None);
+    fake.script().outcomes.push(mixed);
+    assert_eq!(run(&fake.address, &["start"]).0, 1);
+
+    fake.script().instances = vec![instance(a, LinkState::Lost)];
+    fake.script().outcomes = vec![Outcome::failed("no instances connected")];
+    assert_eq!(run(&fake.address, &["start"]).0, 4);
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub async fn events(
         Some(snapshot) if wish.snapshot.unwrap_or(true) => stream.tell(&Event::snapshot(Status::from(snapshot))),
         Some(_) => {
             if let Some(since) = since {
-                let first = Cursor { number: since.number + 1, ..since };
+                let first = Cursor { number: since.number.saturating_add(1), ..since };
                 stream.tell(&Event::gap(&Gap { first, last: cursor }));
             }
         }

@@ -1,4 +1,7 @@
 //! Bytes → what they mean on a link, without a socket: first the magic, then the greeting, then mail.
+//!
+//! What a peer may make this end keep grows with what is known of it: only one that has said something sensible may
+//! send long frames.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -7,7 +10,7 @@ use std::rc::Rc;
 use super::LinkSettings;
 use super::error::LinkError;
 use super::greeting::{Admitted, Control, FIRST_MAIL_KIND, MAGIC};
-use crate::message::frame::{self, FrameError, MAX_FRAME, MAX_GREETING, Wire};
+use crate::message::frame::{self, FrameError, MAX_FIRST, MAX_FRAME, MAX_GREETING, Wire};
 
 /// How many kinds a peer may send that are not understood here. One release knows a few kinds that another does not;
 /// more than that is noise.
@@ -28,6 +31,8 @@ pub(super) struct Intake<In> {
 enum Stage {
     Magic,
     Greeting,
+    /// Greeted; the first message is still to come.
+    First,
     Open,
 }
 
@@ -81,18 +86,22 @@ impl<In: Wire> Intake<In> {
         }
         let limit = match self.stage {
             Stage::Magic | Stage::Greeting => MAX_GREETING,
+            Stage::First => MAX_FIRST,
             Stage::Open => MAX_FRAME,
         };
         let Some(frame) = frame::split(bytes, limit)? else { return Ok(0) };
         if frame.kind < FIRST_MAIL_KIND {
             self.control(&frame, arrived)?;
-        } else if let Stage::Open = self.stage {
+        } else if let Stage::First | Stage::Open = self.stage {
             if arrived.messages.capacity() == 0 {
                 // Most batches hold one kind of message, so the first frame tells how many fit into these bytes.
                 arrived.messages.reserve((bytes.len() / frame.size).clamp(1, 4096));
             }
             match In::decode(frame.kind, frame.body) {
-                Ok(message) => arrived.messages.push(message),
+                Ok(message) => {
+                    arrived.messages.push(message);
+                    self.stage = Stage::Open;
+                }
                 Err(FrameError::UnknownKind { kind }) => self.skip(kind, arrived)?,
                 Err(error) => return Err(error.into()),
             }
@@ -110,7 +119,7 @@ impl<In: Wire> Intake<In> {
             (Ok(Control::Refused(refused)), _) => Err(LinkError::RefusedByPeer(refused.reason)),
             (Ok(Control::Greeting(greeting)), Stage::Greeting) => {
                 arrived.admitted = Some(greeting.admit(&self.settings, self.expect.as_deref())?);
-                self.stage = Stage::Open;
+                self.stage = Stage::First;
                 Ok(())
             }
             (Ok(Control::Heartbeat(_) | Control::NotUnderstood(_)), Stage::Greeting)
@@ -192,6 +201,17 @@ mod tests {
     fn a_long_greeting_is_refused_by_its_length() {
         let bytes = [&MAGIC[..], &(MAX_GREETING as u32).to_be_bytes()].concat();
         assert!(broken(&bytes).contains("over the limit of 4096"));
+    }
+
+    #[test]
+    fn a_peer_that_has_said_nothing_yet_begins_with_something_short() {
+        let claim = |length: usize| move |out: &mut Vec<u8>| out.extend((length as u32).to_be_bytes());
+        let (long, longest) = (claim(MAX_FIRST), claim(MAX_FRAME - 4));
+        for early in [greeted(&[&long]), greeted(&[&kind(0x0777), &long])] {
+            assert!(broken(&early).contains("over the limit of 65536"));
+        }
+        let (_, arrived) = intake().take(&greeted(&[&news(1), &longest]));
+        assert!(arrived.broken.is_none());
     }
 
     #[test]

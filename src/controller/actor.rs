@@ -264,7 +264,7 @@ impl Handler<Subscribe> for Controller {
 
     /// The snapshot and the first news behind it are decided in one turn, so nothing falls between them.
     fn handle(&mut self, Subscribe { since, to }: Subscribe, ctx: &mut Context<Self>) -> Self::Result {
-        let honoured = since.filter(|since| self.log.reaches(*since));
+        let honoured = since.filter(|since| self.log.knows(*since));
         let cursor = honoured.unwrap_or_else(|| self.log.cursor());
         let snapshot = honoured.is_none().then(|| self.state.status(cursor));
         self.observers.join(cursor.number, to);
@@ -325,5 +325,106 @@ impl Handler<crate::run::testing::Panic> for Controller {
 
     fn handle(&mut self, _: crate::run::testing::Panic, _: &mut Context<Self>) {
         panic!("a test wants this actor to panic");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::bridge::Peer;
+    use crate::controller::store::MemoryStore;
+    use crate::message::agent::{API_VERSION, NotifyAgentHello, NotifyLog};
+    use crate::model::Timestamp;
+    use crate::plan::PortRules;
+
+    #[actix_rt::test]
+    async fn an_observer_joins_where_it_was_also_if_the_log_no_longer_reaches_there() {
+        let controller = controller(4);
+        let up = LinkUp { link: LINK, peer: peer(), out: Silent.start().recipient(), end: Silent.start().recipient() };
+        controller.send(up).await.unwrap();
+        let said = std::iter::once(hello().into()).chain((1..=10).map(|seq| log(seq).into()));
+        controller.send(Mail { link: LINK, messages: said.collect() }).await.unwrap();
+        let end = controller.send(GetStatusRequest).await.unwrap().unwrap().cursor;
+        assert!(end.number > 10);
+
+        let join = async |since| {
+            let (tell, told) = mpsc::unbounded_channel();
+            let to = Ear(tell).start().recipient();
+            (controller.send(Subscribe { since: Some(since), to }).await.unwrap().unwrap(), told)
+        };
+        let place = |number| Cursor { number, ..end };
+        let (subscribed, mut told) = join(place(2)).await;
+        assert_eq!(subscribed, Subscribed { cursor: place(2), snapshot: None });
+        let batch = tokio::time::timeout(Duration::from_secs(30), told.recv()).await.unwrap().unwrap();
+        assert_eq!(batch.gap, Some(Gap { first: place(3), last: place(end.number - 4) }));
+        let numbers: Vec<_> = batch.entries.iter().map(|entry| entry.cursor).collect();
+        assert_eq!(numbers, [3, 2, 1, 0].map(|back| place(end.number - back)));
+
+        for elsewhere in [place(end.number + 1), place(u64::MAX), Cursor { epoch: end.epoch + 1, number: 2 }] {
+            let (subscribed, _) = join(elsewhere).await;
+            assert_eq!((subscribed.cursor, subscribed.snapshot.is_some()), (end, true), "{elsewhere:?}");
+        }
+    }
+
+    const LINK: LinkId = LinkId(1);
+
+    fn controller(log_entries: usize) -> Addr<Controller> {
+        let rules = Rules {
+            name: InstanceName::new("controller").unwrap(),
+            ports: PortRules::default(),
+            dials: false,
+            request_timeout: Duration::from_secs(30),
+            epoch: 7,
+        };
+        let store = StoreThread::start(MemoryStore::default()).unwrap();
+        let stored = Stored::default();
+        Controller::launch(ControllerSetup { rules, stored, store, log_entries, dialler: None, host: None })
+    }
+
+    fn peer() -> Peer {
+        Peer { name: "a".into(), host: None, dialled: None }
+    }
+
+    fn hello() -> NotifyAgentHello {
+        let instance = InstanceName::new("a").unwrap();
+        NotifyAgentHello { instance, host: None, api_version: API_VERSION, version: "0.1.0".into(), epoch: 7 }
+    }
+
+    fn log(seq: u64) -> NotifyLog {
+        NotifyLog { seq, time: Timestamp(0), instance: hello().instance, node: None, msg: seq.to_string() }
+    }
+
+    /// The agent's end of the link.
+    struct Silent;
+
+    impl Actor for Silent {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Mail<ToAgent>> for Silent {
+        type Result = ();
+        fn handle(&mut self, _: Mail<ToAgent>, _: &mut Context<Self>) {}
+    }
+
+    impl Handler<EndLink> for Silent {
+        type Result = ();
+        fn handle(&mut self, _: EndLink, _: &mut Context<Self>) {}
+    }
+
+    struct Ear(mpsc::UnboundedSender<NewsBatch>);
+
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<NewsBatch> for Ear {
+        type Result = ();
+        fn handle(&mut self, batch: NewsBatch, _: &mut Context<Self>) {
+            let _ = self.0.send(batch); // the test may have heard enough
+        }
     }
 }

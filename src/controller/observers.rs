@@ -45,9 +45,9 @@ impl Log {
         self.entries.push_back(Arc::new(Entry { cursor: self.cursor(), time, origin, news }));
     }
 
-    /// Whether everything behind that place is still here, or will come.
-    pub fn reaches(&self, since: Cursor) -> bool {
-        since.epoch == self.epoch && since.number <= self.last && since.number >= self.dropped()
+    /// Whether that is a place in this log. What came behind it may be dropped already, which an observer is told.
+    pub fn knows(&self, place: Cursor) -> bool {
+        place.epoch == self.epoch && place.number <= self.last
     }
 
     /// The next batch behind number `since`; `None` if there is nothing yet.
@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn only_a_place_in_this_log_can_be_resumed_from() {
         let log = log(10, 3);
-        let reaches = |epoch, number| log.reaches(Cursor { epoch, number });
-        assert!(reaches(7, 7) && reaches(7, 10));
-        assert!(!reaches(7, 6) && !reaches(7, 11) && !reaches(8, 8));
+        let knows = |epoch, number| log.knows(Cursor { epoch, number });
+        assert!(knows(7, 0) && knows(7, 7) && knows(7, 10));
+        assert!(!knows(7, 11) && !knows(7, u64::MAX) && !knows(8, 8));
     }
 
     #[test]

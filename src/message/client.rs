@@ -352,9 +352,9 @@ pub struct Subscribe {
 /// The answer to [`Subscribe`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribed {
-    /// News follows behind this place: `since` where the log still reaches it.
+    /// News follows behind this place: `since` if it is a place in this log, however far back.
     pub cursor: Cursor,
-    /// Everything as of `cursor`; `None` if `since` could be honoured, so that nothing is missing.
+    /// Everything as of `cursor`; `None` if `since` is honoured: all that is kept follows, behind a gap if not all is.
     pub snapshot: Option<GetStatusResponse>,
 }
 

@@ -18,8 +18,10 @@ use serde::ser::Serialize;
 pub const PROTOCOL: u16 = 1;
 /// Bytes before a body: length, kind, flags.
 pub const HEADER: usize = 8;
-/// The longest frame of a peer that has been greeted, in bytes, header included.
+/// The longest frame of a peer that is known, in bytes, header included.
 pub const MAX_FRAME: usize = 16 << 20;
+/// The longest frame of a peer that has greeted and said nothing else yet, in bytes, header included.
+pub const MAX_FIRST: usize = 64 << 10;
 /// The longest frame of a peer that has yet to say who it is, in bytes, header included.
 pub const MAX_GREETING: usize = 4 << 10;
 

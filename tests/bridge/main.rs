@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 use watchpost::bridge::greeting::{Control, Greeting, Heartbeat, NotUnderstood};
 use watchpost::bridge::*;
 use watchpost::message::agent::{AgentRefused, ToAgent, ToController};
-use watchpost::message::frame::{MAX_FRAME, Wire, append};
+use watchpost::message::frame::{MAX_FIRST, MAX_FRAME, Wire, append};
 
 #[actix_rt::test]
 async fn messages_go_both_ways_in_order() {
@@ -41,9 +41,10 @@ async fn what_was_queued_before_an_ordered_end_still_arrives() {
     let below = controller.up().await;
     agent.up().await;
     let refused = ToAgent::from(AgentRefused { reason: "x".repeat(8 << 20) });
-    below.out.do_send(Mail { link: below.link, messages: vec![refused.clone()] });
+    let messages = vec![news(1), refused];
+    below.out.do_send(Mail { link: below.link, messages: messages.clone() });
     below.end.do_send(EndLink { link: below.link, reason: "you were refused".into() });
-    assert_eq!(agent.messages(1).await, [refused]);
+    assert_eq!(agent.messages(2).await, messages);
     assert_eq!(agent.down().await, "the peer closed the connection");
     assert_eq!(controller.down().await, "you were refused");
 }
@@ -77,12 +78,16 @@ async fn a_peer_from_the_future_is_welcome() {
 
 #[actix_rt::test]
 async fn a_frame_over_the_cap_ends_the_link_before_its_bytes_come() {
-    let (mut end, mut peer, _up) = greeted(control()).await;
-    peer.0.write_all(&(MAX_FRAME as u32).to_be_bytes()).await.unwrap();
-    let reason = format!("a frame of {} bytes is over the limit of {MAX_FRAME}", MAX_FRAME + 4);
-    assert_eq!(peer.refused().await, reason);
-    drop(peer);
-    assert_eq!(end.ear.down().await, reason);
+    for (first, cap) in [(vec![], MAX_FIRST), (vec![log(1, "first")], MAX_FRAME)] {
+        let (mut end, mut peer, _up) = greeted(control()).await;
+        let first_frames = first.iter().map(framed).collect::<Vec<_>>().concat();
+        peer.0.write_all(&[&first_frames[..], &(cap as u32).to_be_bytes()].concat()).await.unwrap();
+        let reason = format!("a frame of {} bytes is over the limit of {cap}", cap + 4);
+        assert_eq!(peer.refused().await, reason);
+        drop(peer);
+        assert_eq!(end.ear.messages(first.len()).await, first);
+        assert_eq!(end.ear.down().await, reason);
+    }
 }
 
 #[actix_rt::test]

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use watchpost::bridge::LinkRole;
 use watchpost::bridge::greeting::{Control, FIRST_MAIL_KIND, Greeting, MAGIC};
 use watchpost::message::agent::{API_VERSION, NotifyAgentHello, ToAgent, ToController};
-use watchpost::message::frame::{self, MAX_FRAME, MAX_GREETING, PROTOCOL, Wire};
+use watchpost::message::frame::{self, MAX_FIRST, MAX_FRAME, MAX_GREETING, PROTOCOL, Wire};
 use watchpost::model::InstanceName;
 use watchpost::web::json::{Event, Status};
 
@@ -29,7 +29,7 @@ fn bytes_that_make_no_sense_end_their_own_link_and_no_other() {
         ([&MAGIC[..], &[0xff; 64]].concat(), "over the limit of 4096"),
         ([&MAGIC[..], &(MAX_GREETING as u32).to_be_bytes()].concat(), "over the limit of 4096"),
         ([&MAGIC[..], &[0, 0, 0, 8, 2, 0x12, 0, 0, 1, 2, 3, 4]].concat(), "instead of a greeting"),
-        (framed(u32::MAX), "over the limit of 16777216"),
+        (framed(u32::MAX), "over the limit of 65536"),
         (framed(3), "too short for its own header"),
         (
             [&greeted[..], &[0, 0, 0, 8, 2, 0x12, 0, 0, 1, 2, 3, 4]].concat(),
@@ -44,7 +44,7 @@ fn bytes_that_make_no_sense_end_their_own_link_and_no_other() {
         // An agent that waits to be dialled has other words for an agent, and the same patience.
         assert!(Answer::to(&bytes, doors[1]).refusal.is_some(), "{reason}");
     }
-    let answer = Answer::to_whole(&[&framed(MAX_FRAME as u32 - 4)[..], &[0; 1 << 10]].concat(), doors[0]);
+    let answer = Answer::to_whole(&[&framed(MAX_FIRST as u32 - 4)[..], &[0; 1 << 10]].concat(), doors[0]);
     assert!(answer.mail.is_empty(), "{answer:?}");
     eventually("the frame that ended too early is logged", || {
         fleet.controller.log().contains("in the middle of a frame").then_some(())

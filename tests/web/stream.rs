@@ -54,6 +54,9 @@ fn a_place_that_is_no_longer_kept_is_announced_and_never_skipped_in_silence() {
     let (id, data) = events.next().unwrap();
     assert_eq!(id, "abc-2");
     assert!(data.contains(r#""kind":"gap""#) && data.contains(r#""first":"77-10""#), "{data}");
+    let last = format!("/api/v1/events?since=77-{}&snapshot=false", u64::MAX);
+    let (_, data) = Events::open(&fake.address, &last, &[]).next().unwrap();
+    assert!(data.contains(r#""kind":"gap""#), "{data}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
+use std::net::IpAddr;
+
 use super::*;
-use crate::model::{ConfigurationId, Node, Role};
+use crate::model::{Instance, Node, NodeStatus, Role};
 
 #[test]
 fn get_nodes_says_of_every_agent_whether_it_answered() {

@@ -1,0 +1,281 @@
+//! What was asked of agents and is not answered: for a client, for a deployment, or for the controller itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::{Effect, State, TIMED_OUT, Ticket};
+use crate::bridge::LinkId;
+use crate::message::agent::{self, ToAgent};
+use crate::message::client::{self, ClientResponse};
+use crate::model::{InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId};
+use crate::plan;
+use crate::request::{Answered, Open};
+
+/// What a request to agents is part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// The hello on a link that just came up; only the deadline counts.
+    Hello(LinkId),
+    Welcome,
+    Standby,
+    /// Ends the nodes that the deployment in progress moves.
+    Move,
+    Deploy,
+    /// An instance came back.
+    Redeploy,
+    /// The deployment in progress waits for instances to appear; nobody owes an answer, only the deadline counts.
+    Gather,
+    Nodes(Ticket, RequestId, Vec<NodeStatus>, Vec<Outcome>),
+    Verb(Ticket, RequestId, Verb, Vec<Outcome>),
+    Output(Ticket, RequestId),
+    TestTimeout(Ticket, RequestId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Start,
+    Stop,
+    Restart,
+}
+
+impl State {
+    pub(super) fn get_nodes(&mut self, ticket: Ticket, reqid: RequestId, now: Now, fx: &mut Vec<Effect>) {
+        let connected = self.roster.connected();
+        if connected.is_empty() {
+            let outcomes = vec![Outcome::failed("no instances connected")];
+            let answer = client::GetNodesResponse { reqid, nodes: Vec::new(), outcomes };
+            return fx.push(Effect::Answer(ticket, answer.into()));
+        }
+        let deadline = now.mono + self.rules.request_timeout;
+        let inner = self.open(Parent::Nodes(ticket, reqid, Vec::new(), Vec::new()), connected.clone(), deadline);
+        for instance in &connected {
+            self.send(instance, agent::GetNodesRequest { reqid: inner.clone() }, fx);
+        }
+    }
+
+    pub(super) fn verb(
+        &mut self,
+        ticket: Ticket,
+        reqid: RequestId,
+        verb: Verb,
+        nodes: BTreeSet<NodeName>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let answer = |outcomes| Effect::Answer(ticket, verb.answer(reqid.clone(), outcomes));
+        let Some(deployed) = &self.stored.deployed else {
+            let error = match self.roster.connected().is_empty() {
+                true => "no instances connected",
+                false => "no active cluster deployment",
+            };
+            return fx.push(answer(vec![Outcome::failed(error)]));
+        };
+        let is_known = |name: &&NodeName| deployed.nodes.iter().any(|node| node.name == **name);
+        let mut outcomes: Vec<_> = nodes.iter().filter(|name| !is_known(name)).map(Outcome::unknown_node).collect();
+        let mut shares: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
+        for node in deployed.nodes.iter().filter(|node| nodes.is_empty() || nodes.contains(&node.name)) {
+            if let Some(mover) = self.mover_of(node).filter(|_| verb != Verb::Stop) {
+                // It would run where it was, and soon where it will be, too.
+                let error = format!("it is moving to another instance: deployment {mover} still pending");
+                outcomes.push(Outcome::node_failed(&node.instance, &node.name, error, None));
+                continue;
+            }
+            shares.entry(node.instance.clone()).or_default().insert(node.name.clone());
+        }
+        let deadline = now.mono + plan::patience(&deployed.nodes);
+        if self.roster.connected().is_empty() && !shares.is_empty() {
+            return fx.push(answer(vec![Outcome::failed("no instances connected")]));
+        }
+        let (reached, lost): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            shares.into_iter().partition(|(instance, _)| self.roster.link(instance).is_some());
+        for (instance, nodes) in lost {
+            let failed = |node| Outcome::node_failed(&instance, node, "its instance is not connected".into(), None);
+            outcomes.extend(nodes.iter().map(failed));
+        }
+        if reached.is_empty() {
+            return fx.push(answer(sorted(outcomes)));
+        }
+        let owes = reached.keys().cloned().collect();
+        let inner = self.open(Parent::Verb(ticket, reqid, verb, outcomes), owes, deadline);
+        for (instance, nodes) in reached {
+            self.send(&instance, verb.order(inner.clone(), nodes), fx);
+        }
+    }
+
+    pub(super) fn get_output(
+        &mut self,
+        ticket: Ticket,
+        request: client::GetOutputRequest,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let client::GetOutputRequest { reqid, node, lines } = request;
+        let instance = self.nodes.get(&node).map(|status| status.instance.clone());
+        let refusal = match &instance {
+            None => Some(Outcome::unknown_node(&node)),
+            Some(instance) if self.roster.link(instance).is_none() => {
+                Some(Outcome::node_failed(instance, &node, "its instance is not connected".into(), None))
+            }
+            Some(_) => None,
+        };
+        let (None, Some(instance)) = (&refusal, instance) else {
+            let outcome = refusal.unwrap_or_else(|| Outcome::unknown_node(&node));
+            return fx.push(Effect::Answer(ticket, client::GetOutputResponse { reqid, outcome }.into()));
+        };
+        let deadline = now.mono + self.rules.request_timeout;
+        let inner = self.open(Parent::Output(ticket, reqid), BTreeSet::from([instance.clone()]), deadline);
+        self.send(&instance, agent::GetOutputRequest { reqid: inner, node, lines }, fx);
+    }
+
+    pub(super) fn verb_answered(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        outcomes: Vec<Outcome>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let note = |parent: &mut Parent| {
+            if let Parent::Verb(_, _, _, all) = parent {
+                all.extend(outcomes);
+            }
+        };
+        if let Answered::Complete(parent) = self.requests.answer(reqid, from, note) {
+            fx.extend(parent.answer(Vec::new()));
+        }
+    }
+
+    /// The link to an instance is gone, with whatever it was asked on it, or answered.
+    pub(super) fn give_up_on(&mut self, name: &InstanceName, fx: &mut Vec<Effect>) {
+        for reqid in self.requests.owed_by(name) {
+            self.give_up(name, &reqid, fx);
+        }
+    }
+
+    fn give_up(&mut self, name: &InstanceName, reqid: &RequestId, fx: &mut Vec<Effect>) {
+        let Some(open) = self.requests.get_mut(reqid) else { return };
+        let lost = Outcome::instance_failed(name, "the link was lost before it answered");
+        match &mut open.parent {
+            // It is asked again when it comes back, until the deadline.
+            Parent::Deploy | Parent::Move => {}
+            // The next link begins with a welcome of its own.
+            Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
+            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) => {}
+            Parent::Output(..) => {
+                if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
+                    fx.extend(parent.answer(vec![lost]));
+                }
+            }
+            Parent::Nodes(_, _, _, outcomes) | Parent::Verb(_, _, _, outcomes) => {
+                outcomes.push(lost);
+                if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
+                    fx.extend(parent.answer(Vec::new()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn expired(&mut self, reqid: RequestId, open: Open<Parent>, now: Now, fx: &mut Vec<Effect>) {
+        let Open { parent, owes, .. } = open;
+        match parent {
+            Parent::Gather | Parent::Move | Parent::Deploy => {
+                self.time_out(&reqid, &owes, now, fx);
+            }
+            Parent::Hello(link) => {
+                if self.roster.is_silent(link) {
+                    let reason = format!("no agent said hello on it within {:?}", self.rules.request_timeout);
+                    fx.push(Effect::EndLink(link, reason));
+                }
+            }
+            Parent::Welcome => {
+                for name in owes {
+                    self.tell_error(&name, "did not answer the welcome in time".into(), now.wall, fx);
+                    self.welcome(&name, now, fx);
+                }
+            }
+            parent @ (Parent::Standby | Parent::Redeploy) => {
+                for name in owes {
+                    self.tell_error(&name, "did not answer in time".into(), now.wall, fx);
+                    if parent == Parent::Standby {
+                        self.let_go(&name, fx);
+                    }
+                }
+            }
+            parent @ (Parent::Nodes(..) | Parent::Verb(..) | Parent::Output(..) | Parent::TestTimeout(..)) => {
+                let silent = owes.iter().map(|name| Outcome::instance_failed(name, "did not answer in time"));
+                fx.extend(parent.answer(silent.chain([Outcome::failed(TIMED_OUT)]).collect()));
+            }
+        }
+    }
+
+    pub(super) fn open(&mut self, parent: Parent, owes: BTreeSet<InstanceName>, deadline: Instant) -> RequestId {
+        self.next_request += 1;
+        let text = format!("c{:x}-{}", self.rules.epoch, self.next_request);
+        // Twenty letters, digits and a dash at most.
+        let reqid = RequestId::new(&text).expect("a short printable id");
+        self.requests.open(reqid.clone(), Open { parent, owes, deadline });
+        reqid
+    }
+
+    pub(super) fn owes(&self, name: &InstanceName, reqid: &RequestId) -> bool {
+        self.requests.get(reqid).is_some_and(|open| open.owes.contains(name))
+    }
+}
+
+impl Parent {
+    /// The answer to the client that asked, with `more` besides what has come together; `None` if no client did.
+    pub fn answer(self, more: Vec<Outcome>) -> Option<Effect> {
+        let joined = |mut outcomes: Vec<Outcome>| {
+            outcomes.extend(more.clone());
+            sorted(outcomes)
+        };
+        let first = || more.first().cloned().unwrap_or_else(|| Outcome::failed(TIMED_OUT));
+        let (ticket, response) = match self {
+            Self::Hello(_)
+            | Self::Welcome
+            | Self::Standby
+            | Self::Move
+            | Self::Deploy
+            | Self::Redeploy
+            | Self::Gather => {
+                return None;
+            }
+            Self::Nodes(ticket, reqid, mut nodes, outcomes) => {
+                nodes.sort_by(|a, b| a.node.cmp(&b.node));
+                (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(outcomes) }.into())
+            }
+            Self::Verb(ticket, reqid, verb, outcomes) => (ticket, verb.answer(reqid, joined(outcomes))),
+            Self::Output(ticket, reqid) => (ticket, client::GetOutputResponse { reqid, outcome: first() }.into()),
+            Self::TestTimeout(ticket, reqid) => {
+                (ticket, client::TestTimeoutResponse { reqid, outcome: Outcome::failed(TIMED_OUT) }.into())
+            }
+        };
+        Some(Effect::Answer(ticket, response))
+    }
+}
+
+impl Verb {
+    fn order(self, reqid: RequestId, nodes: BTreeSet<NodeName>) -> ToAgent {
+        match self {
+            Self::Start => agent::StartRequest { reqid, nodes }.into(),
+            Self::Stop => agent::StopRequest { reqid, nodes }.into(),
+            Self::Restart => agent::RestartRequest { reqid, nodes }.into(),
+        }
+    }
+
+    fn answer(self, reqid: RequestId, outcomes: Vec<Outcome>) -> ClientResponse {
+        match self {
+            Self::Start => client::StartResponse { reqid, outcomes }.into(),
+            Self::Stop => client::StopResponse { reqid, outcomes }.into(),
+            Self::Restart => client::RestartResponse { reqid, outcomes }.into(),
+        }
+    }
+}
+
+/// By node, then what speaks for an instance, then what speaks for the whole.
+pub(super) fn sorted(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    let key = |outcome: &Outcome| {
+        (outcome.node.is_none(), outcome.node.clone(), outcome.instance.is_none(), outcome.instance.clone())
+    };
+    outcomes.sort_by_cached_key(key);
+    outcomes
+}

@@ -63,7 +63,7 @@ fn a_stop_beats_the_restart_that_is_pending() {
 #[test]
 fn what_was_given_up_is_revived_on_request() {
     let text = "test -e ../../../../mended && exec sleep 1000\necho broken >&2\nexit 1";
-    let lab = Lab::start(Some(&script("patient", "restart = never\nready = settle 5s", text)));
+    let lab = Lab::start(Some(&script("patient", "restart = never", text).replace("settle 50ms", "settle 2s")));
     for verb in ["start", "restart"] {
         lab.client.wait_for("patient", "FAILED");
         let verdict = lab.client.order(verb, &["patient"]);

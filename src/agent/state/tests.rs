@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{ConfigurationId, Instance, Role};
+use crate::model::{ConfigurationId, Instance, RequestId, Role};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,230 @@
+//! How nodes come to what is wished of them: up, down, or down and up again, each step when its turn has come.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Effect, Entry, FoundNode, Goal, State};
+use crate::agent::jobs::Wish;
+use crate::agent::order::{Place, Step};
+use crate::message::node::{NodeOrder, NodeReport};
+use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Timestamp};
+use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
+use crate::supervisor::workshop::WardId;
+
+impl State {
+    pub(super) fn take_in(
+        &mut self,
+        node: Arc<Node>,
+        state: NodeState,
+        pid: Option<u32>,
+        since: Timestamp,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (name, ward) = (node.name.clone(), WardId::new(self.next_ward));
+        self.next_ward += 1;
+        let status = NodeStatus {
+            node: name.clone(),
+            instance: self.instance.clone(),
+            role: node.role,
+            state,
+            pid,
+            port: node.port,
+            metrics_port: node.metrics_port,
+            restarts: 0,
+            since,
+            reason: String::new(),
+        };
+        fx.push(Effect::Supervise(ward, Arc::clone(&node)));
+        self.wards.insert(ward, name.clone());
+        let place = Place::idle();
+        let goal = Goal::Run;
+        self.nodes.insert(name, Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 });
+    }
+
+    pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let FoundNode { node, pid, wanted } = found;
+        let name = node.name.clone();
+        let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
+        self.take_in(node, state, pid, wall, fx);
+        match wanted {
+            true => self.want_up(&name),
+            false => self.want_down(&name, Goal::Rest),
+        }
+    }
+
+    pub(super) fn want_up(&mut self, name: &NodeName) {
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        entry.goal = Goal::Run;
+        let runs = entry.status.state == NodeState::Running;
+        match entry.place.step {
+            // It comes up again by itself, and whoever asked for it to go down first waits for that.
+            Step::StopQueued { then: true } => {}
+            Step::Idle | Step::StopQueued { then: false } if runs => self.settle_up(name, Ok(())),
+            Step::Idle | Step::StopQueued { then: false } => self.set_step(name, Step::StartQueued),
+            Step::Stopping { .. } => self.redirect(name, true),
+            Step::StartQueued | Step::Starting => {}
+        }
+        self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
+    }
+
+    /// Down and up again, whatever it is now.
+    pub(super) fn want_afresh(&mut self, name: &NodeName) {
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        entry.goal = Goal::Run;
+        match entry.place.step {
+            Step::Stopping { .. } => self.redirect(name, true),
+            _ => self.set_step(name, Step::StopQueued { then: true }),
+        }
+        self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
+    }
+
+    pub(super) fn want_down(&mut self, name: &NodeName, goal: Goal) {
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        (entry.goal, entry.next) = (goal, None);
+        self.jobs.settle(name, Wish::Up, Err("somebody asked meanwhile for it to stop"), None);
+        // Also where it is STOPPED: a launch may be out, and only its supervisor knows.
+        match entry.place.step {
+            Step::Stopping { .. } => self.redirect(name, false),
+            _ => self.set_step(name, Step::StopQueued { then: false }),
+        }
+    }
+
+    /// Down, and in the configuration if it is in it now.
+    pub(super) fn want_to_rest(&mut self, name: &NodeName) {
+        let leaves = self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave);
+        self.want_down(name, if leaves { Goal::Leave } else { Goal::Rest });
+    }
+
+    /// What is to become of a node on its way down changes; the time that it has does not.
+    pub(super) fn redirect(&mut self, name: &NodeName, then: bool) {
+        let Some(entry) = self.nodes.get(name) else { return };
+        let (holds, alarm) = (matches!(entry.place.step, Step::Stopping { holds: true, .. }), entry.place.alarm());
+        self.set_step_until(name, Step::Stopping { then, holds }, alarm);
+        if alarm.is_none() {
+            // Its time was up before: whoever asks now is told at once, and not left waiting for its end.
+            self.settle_stuck(name);
+        }
+    }
+
+    /// Whoever waits for a node that does not end waits in vain.
+    pub(super) fn settle_stuck(&mut self, name: &NodeName) -> String {
+        let pid = self.nodes.get(name).and_then(|entry| entry.status.pid);
+        let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        let error = format!("did not end, not even by SIGKILL{pid}");
+        self.jobs.settle(name, Wish::Down, Err(&error), None);
+        self.jobs.settle(name, Wish::Up, Err(&error), None);
+        error
+    }
+
+    /// The node is down and is to run: under its new definition, if it has one.
+    pub(super) fn rise_again(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
+        // Out of the order while its role may change.
+        self.set_step(name, Step::Idle);
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        if let Some(node) = entry.next.take() {
+            entry.status.role = node.role;
+            (entry.status.port, entry.status.metrics_port) = (node.port, node.metrics_port);
+            entry.node = Arc::clone(&node);
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Redefine(node)));
+        }
+        self.set_step(name, Step::StartQueued);
+    }
+
+    /// The node is down and is to stay so.
+    pub(super) fn rest(&mut self, name: &NodeName, wall: Timestamp, fx: &mut Vec<Effect>) {
+        self.set_step(name, Step::Idle);
+        if self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave) {
+            self.notify_change(NodeReport::removal(name.clone()), true, wall);
+            if let Some(entry) = self.nodes.remove(name) {
+                self.wards.remove(&entry.ward);
+                fx.push(Effect::Dismiss(entry.ward, name.clone()));
+            }
+        }
+        self.jobs.settle(name, Wish::Down, Ok(()), None);
+    }
+
+    pub(super) fn settle_up(&mut self, name: &NodeName, result: Result<(), &str>) {
+        self.set_step(name, Step::Idle);
+        let output = self.nodes.get(name).and_then(|entry| entry.output.as_ref());
+        self.jobs.settle(name, Wish::Up, result, output);
+    }
+
+    pub(super) fn set_step(&mut self, name: &NodeName, step: Step) {
+        self.set_step_until(name, step, None);
+    }
+
+    pub(super) fn set_step_until(&mut self, name: &NodeName, step: Step, alarm: Option<Instant>) {
+        if let Some(entry) = self.nodes.get_mut(name) {
+            self.order.set(name, entry.node.role, &mut entry.place, step, alarm);
+        }
+    }
+
+    /// Begins every step whose turn has come.
+    pub(super) fn advance(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        if !self.order.anybody_queues() {
+            return;
+        }
+        let is_queued = |entry: &Entry| matches!(entry.place.step, Step::StopQueued { .. } | Step::StartQueued);
+        let queued: Vec<_> =
+            self.nodes.iter().filter(|(_, entry)| is_queued(entry)).map(|(name, _)| name.clone()).collect();
+        for name in queued {
+            let entry = &self.nodes[&name];
+            let (ward, role) = (entry.ward, entry.node.role);
+            match entry.place.step {
+                Step::StopQueued { then } if self.order.may_stop(role) => {
+                    let patience = now.mono + STOP_PATIENCE.min(entry.node.stop_grace);
+                    self.tell_to_stop(&name, fx);
+                    self.set_step_until(&name, Step::Stopping { then, holds: true }, Some(patience));
+                }
+                Step::StartQueued if self.order.may_start(role) && !self.waits_for_a_port(entry) => {
+                    fx.push(Effect::Tell(ward, NodeOrder::Start));
+                    let overdue = now.mono + entry.node.ready.within;
+                    self.set_step_until(&name, Step::Starting, Some(overdue));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn tell_to_stop(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
+        self.next_ticket += 1;
+        if let Some(entry) = self.nodes.get_mut(name) {
+            entry.ticket = self.next_ticket;
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket }));
+            fx.extend(self.hurried.then(|| entry.hurry()));
+        }
+    }
+
+    /// Whether a node on its way down still has a port that this one will listen on.
+    pub(super) fn waits_for_a_port(&self, entry: &Entry) -> bool {
+        let ports = |node: &Node| [node.port, node.metrics_port].into_iter().flatten();
+        let has = |node: &Node, port| ports(node).any(|other| other == port);
+        let is_falling =
+            |other: &&Entry| matches!(other.place.step, Step::StopQueued { .. } | Step::Stopping { holds: true, .. });
+        ports(&entry.node).any(|port| self.nodes.values().filter(is_falling).any(|other| has(&other.node, port)))
+    }
+
+    pub(super) fn tick(&mut self, now: Now) {
+        while let Some((_, name)) = self.order.first_alarm().filter(|(at, _)| *at <= now.mono) {
+            let name = name.clone();
+            let Some(entry) = self.nodes.get(&name) else { return };
+            match entry.place.step {
+                Step::Starting => {
+                    let within = humantime::format_duration(entry.node.ready.within);
+                    self.settle_up(&name, Err(&format!("not ready within {within}")));
+                }
+                Step::Stopping { then, holds: true } => {
+                    // It holds up nobody any more; it is still to end, by SIGKILL after its grace.
+                    let left = entry.node.stop_grace.saturating_sub(STOP_PATIENCE) + KILL_MARGIN;
+                    self.set_step_until(&name, Step::Stopping { then, holds: false }, Some(now.mono + left));
+                }
+                step @ Step::Stopping { holds: false, .. } => {
+                    self.set_step(&name, step);
+                    let error = self.settle_stuck(&name);
+                    self.notify_error(Some(name), error, now.wall);
+                }
+                step @ (Step::Idle | Step::StopQueued { .. } | Step::StartQueued) => self.set_step(&name, step),
+            }
+        }
+    }
+}

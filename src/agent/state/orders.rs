@@ -1,0 +1,145 @@
+//! What the controller asks of the agent: each order becomes a wish about nodes, and a job that waits for them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Effect, Entry, Goal, State};
+use crate::agent::jobs::{Kind, Wish};
+use crate::message::agent::*;
+use crate::model::{Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp};
+use crate::plan::{self, NodeChange};
+
+impl State {
+    pub(super) fn obey(&mut self, order: ToAgent, now: Now, fx: &mut Vec<Effect>) {
+        if let Some(refusal) = self.refusal(&order) {
+            return self.answer(refusal);
+        }
+        match order {
+            ToAgent::AgentWelcomeRequest(AgentWelcomeRequest { reqid }) => {
+                let outcome = Outcome::instance_done(&self.instance);
+                self.answer(AgentWelcomeResponse { reqid, outcome });
+            }
+            ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
+                self.configuration = None;
+                self.jobs.open(Kind::Standby, reqid, self.nodes.keys().map(|name| (name.clone(), Wish::Down)));
+                self.each(|me, name| me.want_down(name, Goal::Leave));
+            }
+            ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
+            ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
+                let nodes = self.statuses();
+                self.answer(GetNodesResponse { reqid, nodes });
+            }
+            ToAgent::StartRequest(StartRequest { reqid, nodes }) => {
+                let named = self.open_for(Kind::Start, reqid, nodes, Wish::Up);
+                named.iter().for_each(|name| self.want_up(name));
+            }
+            ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
+                let named = self.open_for(Kind::Stop, reqid, nodes, Wish::Down);
+                named.iter().for_each(|name| self.want_to_rest(name));
+            }
+            ToAgent::RestartRequest(RestartRequest { reqid, nodes }) => {
+                let named = self.open_for(Kind::Restart, reqid, nodes, Wish::Up);
+                named.iter().for_each(|name| self.want_afresh(name));
+            }
+            ToAgent::GetOutputRequest(request) => match self.nodes.contains_key(&request.node) {
+                true => fx.push(Effect::ReadOutput(request)),
+                false => {
+                    let outcome = Outcome::unknown_node(&request.node);
+                    self.answer(GetOutputResponse { reqid: request.reqid, outcome });
+                }
+            },
+            // What was received of another epoch says nothing about this one's numbers.
+            ToAgent::NewsReceived(NewsReceived { epoch, seq }) => {
+                self.outbox.received(if epoch == self.epoch { seq } else { 0 });
+            }
+            ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
+        }
+    }
+
+    /// Once everything was to be stopped, nothing is started any more: the host is about to end.
+    pub(super) fn refusal(&self, order: &ToAgent) -> Option<ToController> {
+        if !self.stopping_all {
+            return None;
+        }
+        let outcomes = vec![Outcome::instance_failed(&self.instance, "its agent is stopping all nodes")];
+        match order {
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
+                Some(SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::StartRequest(StartRequest { reqid, .. }) => {
+                Some(StartResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::RestartRequest(RestartRequest { reqid, .. }) => {
+                Some(RestartResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let SetConfigurationRequest { reqid, configuration } = request;
+        if self.jobs.is_open(&reqid) {
+            return; // asked again over a new link: its one answer is still to come
+        }
+        if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
+            let outcome = match *present == configuration {
+                true => Outcome::instance_done(&self.instance),
+                false => Outcome::instance_failed(
+                    &self.instance,
+                    format!("configuration {} is in force with other contents: deploy under a new id", present.id),
+                ),
+            };
+            return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
+        }
+        let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
+        let mut changes = plan::diff::nodes(have.iter().map(Arc::as_ref), &configuration.nodes);
+        // The same configuration told again, to the next run of the agent, starts nothing that was stopped since.
+        if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&configuration.id) {
+            let rests = |name| self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Rest);
+            changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
+        }
+        let waits = changes.iter().map(|change| match change {
+            NodeChange::Remove(_) => (change.name().clone(), Wish::Down),
+            _ => (change.name().clone(), Wish::Up),
+        });
+        self.jobs.open(Kind::Configure, reqid, waits);
+        for change in changes {
+            match change {
+                NodeChange::Keep(node) => self.want_up(&node.name),
+                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
+                NodeChange::Start(node) => {
+                    self.take_in(Arc::new(node.clone()), NodeState::Stopped, None, wall, fx);
+                    self.want_up(&node.name);
+                }
+                NodeChange::Replace { want, keys, .. } => {
+                    let msg = format!("started afresh, because of its {}", keys.join(", "));
+                    self.notify_log(Some(want.name.clone()), msg, wall);
+                    if let Some(entry) = self.nodes.get_mut(&want.name) {
+                        entry.next = Some(Arc::new(want.clone()));
+                    }
+                    self.want_afresh(&want.name);
+                }
+            }
+        }
+        fx.push(Effect::Remember(configuration.id.clone()));
+        self.configuration = Some(configuration);
+    }
+
+    /// Opens an order about our nodes among `nodes`, or about all of ours if that is empty.
+    pub(super) fn open_for(
+        &mut self,
+        kind: Kind,
+        reqid: RequestId,
+        nodes: BTreeSet<NodeName>,
+        wish: Wish,
+    ) -> BTreeSet<NodeName> {
+        // What leaves is nobody's to start. But it runs until it is gone: whoever stops it waits for that.
+        let is_ours = |entry: &Entry| entry.goal != Goal::Leave || wish == Wish::Down;
+        let is_meant =
+            |(name, entry): &(&NodeName, &Entry)| is_ours(entry) && (nodes.is_empty() || nodes.contains(*name));
+        let named: BTreeSet<_> = self.nodes.iter().filter(is_meant).map(|(name, _)| name.clone()).collect();
+        let strangers = nodes.iter().filter(|name| !named.contains(*name)).cloned();
+        self.jobs.open_beside(kind, reqid, named.iter().map(|name| (name.clone(), wish)), strangers);
+        named
+    }
+}

@@ -5,7 +5,7 @@
 //! is decided: its configuration is the deployed one, every instance is told its share at once, and one that cannot
 //! be reached gets it when it comes back. Telling it again changes nothing where it is in force already.
 //!
-//! [`deployment`] decides all that, and [`open`] what becomes of whatever was asked; here is who comes, says and goes.
+//! `deployment` decides all that, and `open` what becomes of whatever was asked; here is who comes, says and goes.
 
 mod deployment;
 mod open;

@@ -13,6 +13,10 @@ use crate::web::json::Event;
 
 /// Between two attempts to reach a controller that was there before.
 const RETRY: Duration = Duration::from_secs(1);
+/// From this many columns on a line shows everything.
+const ROOMY: usize = 100;
+/// The width of the column that says who.
+const WHO: usize = 24;
 
 /// Which events to show.
 #[derive(Debug, Clone)]
@@ -78,7 +82,8 @@ fn encode(text: &str) -> String {
     })
 }
 
-/// One event as one line: time, seq, who, what, pid, why.
+/// One event as one line: time, seq, who, what, pid, why. On a narrow terminal why matters more than seq, instance and
+/// pid.
 pub fn line(event: &Event, screen: Screen) -> String {
     let time = event.time.as_deref().unwrap_or("-");
     // People at a terminal know the day and need no microseconds; the hour is UTC and says so.
@@ -86,17 +91,24 @@ pub fn line(event: &Event, screen: Screen) -> String {
         Some((_, hour)) => format!("{:.12}Z", hour.trim_end_matches('Z')),
         None => time.to_owned(),
     };
+    let narrow = screen.width.is_some_and(|width| width < ROOMY);
     let who = match (&event.instance, &event.node) {
+        (Some(_), Some(node)) if narrow => node.clone(),
         (Some(instance), Some(node)) => format!("{instance}/{node}"),
         (Some(instance), None) => instance.clone(),
         _ => "-".into(),
     };
-    let head = format!("{time}  {:<14}  {:<24}  ", event.seq, tame(&who));
+    let mut who = tame(&who);
+    if screen.is_terminal() && who.chars().count() > WHO {
+        who = who.chars().take(WHO - 1).chain(['…']).collect();
+    }
+    let seq = if narrow { String::new() } else { format!("{:<14}  ", event.seq) };
+    let head = format!("{time}  {seq}{who:<WHO$}  ");
     let (what, style) = what(event);
     let gap = " ".repeat(19_usize.saturating_sub(what.chars().count()).max(1));
     let pid = event.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
     let why = tame(&why(event));
-    let tail = if event.kind == "change" { format!("{pid:<11}  {why}") } else { why };
+    let tail = if event.kind == "change" && !narrow { format!("{pid:<11}  {why}") } else { why };
     screen.line([plain(head), (what, style), plain(gap + &tail)])
 }
 
@@ -145,6 +157,16 @@ mod tests {
         let want = "2023-11-14T22:13:20.000004Z  5f3a9c01-42     agent-a/worker-1          \
                     RUNNING → CRASHED  pid 4711     killed by signal 9 (SIGKILL)";
         assert_eq!(line(&change(), Screen::pipe()), want);
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_why_and_long_names_keep_the_columns() {
+        let mut event = change();
+        event.node = Some("a-worker-with-a-rather-long-name".into());
+        let at = |width| line(&event, Screen { width: Some(width), height: None, colour: false });
+        assert_eq!(at(80), "22:13:20.000Z  a-worker-with-a-rather-…  RUNNING → CRASHED  killed by signal 9 …");
+        let wide = "22:13:20.000Z  5f3a9c01-42     agent-a/a-worker-with-a…  RUNNING → CRASHED  pid 4711     killed";
+        assert!(at(120).starts_with(wide), "{}", at(120));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::web::json::{Instance, Node, Status};
 
 const NODES: [Column; 8] = [
     words("NODE"),
-    words("ROLE"),
-    words("INSTANCE"),
+    words("ROLE").spare(),
+    words("INSTANCE").spare(),
     words("STATE"),
     numbers("PID"),
     numbers("RESTARTS"),
@@ -28,7 +28,7 @@ const INSTANCES: [Column; 7] = [
     words("NEEDED"),
     words("HOST"),
     numbers("SINCE"),
-    words("VERSION"),
+    words("VERSION").spare(),
     words("REASON"),
 ];
 
@@ -176,7 +176,7 @@ agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0";
         let screen = Screen { width: Some(70), height: None, colour: false };
         let lines = lines(&status(nodes, "UP"), now, screen);
         assert_eq!(lines[0], "1 CRASHED · 1 RUNNING");
-        assert_eq!(lines[4], "worker-10  worker  agent-a   CRASHED     -         2  1m15s  exited w…");
+        assert_eq!(lines[4], "worker-10  CRASHED     -         2  1m15s  exited with status 1");
     }
 
     #[test]

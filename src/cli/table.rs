@@ -4,21 +4,33 @@ use anstyle::Style;
 
 use super::screen::{Piece, Screen, plain, tame};
 
+/// How much of a remark in the last column is worth other columns, in characters.
+const READABLE: usize = 32;
+
 /// One column.
 pub struct Column {
     pub title: &'static str,
     /// Numbers stand flush right.
     pub right: bool,
+    /// Left out where the last column would be too narrow to read.
+    pub spare: bool,
+}
+
+impl Column {
+    /// The same, given up where it is too narrow for all.
+    pub const fn spare(self) -> Self {
+        Self { spare: true, ..self }
+    }
 }
 
 /// A column of words.
 pub const fn words(title: &'static str) -> Column {
-    Column { title, right: false }
+    Column { title, right: false, spare: false }
 }
 
 /// A column of numbers.
 pub const fn numbers(title: &'static str) -> Column {
-    Column { title, right: true }
+    Column { title, right: true, spare: false }
 }
 
 /// One field of a row.
@@ -51,12 +63,30 @@ impl From<&str> for Cell {
     }
 }
 
-/// The lines of a table. Where the screen has a width, they are cut to it with an ellipsis.
+/// The lines of a table. Where the screen has a width, spare columns are given up for the last one, and what still does
+/// not fit is cut with an ellipsis.
 pub fn lines(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> Vec<String> {
     let widths: Vec<usize> = columns.iter().enumerate().map(|(at, column)| width(at, column, rows)).collect();
+    let shown = shown(columns, &widths, screen);
     let title = |column: &Column| Cell::styled(column.title, Style::new().bold());
     let header: Vec<Cell> = columns.iter().map(title).collect();
-    std::iter::once(&header).chain(rows).map(|row| line(columns, &widths, row, screen)).collect()
+    let line =
+        |row: &Vec<Cell>| line(shown.iter().filter_map(|&at| Some((row.get(at)?, &columns[at], widths[at]))), screen);
+    std::iter::once(&header).chain(rows).map(line).collect()
+}
+
+/// Which columns there is room for: all but the first spare ones, until the last column can be read.
+fn shown(columns: &[Column], widths: &[usize], screen: Screen) -> Vec<usize> {
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    let wanted = |shown: &[usize]| match shown {
+        [before @ .., last] => before.iter().map(|&at| widths[at] + 2).sum::<usize>() + widths[*last].min(READABLE),
+        [] => 0,
+    };
+    while screen.width.is_some_and(|width| wanted(&shown) > width) {
+        let Some(spare) = shown.iter().position(|&at| columns[at].spare) else { break };
+        shown.remove(spare);
+    }
+    shown
 }
 
 fn width(at: usize, column: &Column, rows: &[Vec<Cell>]) -> usize {
@@ -64,9 +94,9 @@ fn width(at: usize, column: &Column, rows: &[Vec<Cell>]) -> usize {
     cells.chain([column.title.len()]).max().unwrap_or_default()
 }
 
-fn line(columns: &[Column], widths: &[usize], row: &[Cell], screen: Screen) -> String {
+fn line<'a>(row: impl Iterator<Item = (&'a Cell, &'a Column, usize)>, screen: Screen) -> String {
     let mut pieces: Vec<Piece> = Vec::new();
-    for ((cell, column), width) in row.iter().zip(columns).zip(widths) {
+    for (cell, column, width) in row {
         if !pieces.is_empty() {
             pieces.push(plain("  "));
         }
@@ -105,6 +135,22 @@ mod tests {
                 assert!(line.chars().count() <= width, "{line:?} is wider than {width}");
             }
         }
+    }
+
+    #[test]
+    fn spare_columns_make_room_for_the_last_one() {
+        const COLUMNS: [Column; 4] = [words("NODE"), words("ROLE").spare(), words("ON").spare(), words("REASON")];
+        let reason = "cannot run `/nonexistent/program`";
+        let rows = [vec!["w-1".into(), "worker".into(), "a".into(), Cell::remark(reason)]];
+        let titles = |width| {
+            let lines = lines(&COLUMNS, &rows, Screen { width, height: None, colour: false });
+            lines[0].split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(titles(None), "NODE ROLE ON REASON");
+        assert_eq!(titles(Some(50)), "NODE ROLE ON REASON");
+        assert_eq!(titles(Some(49)), "NODE ON REASON");
+        assert_eq!(titles(Some(41)), "NODE REASON");
+        assert_eq!(titles(Some(10)), "NODE REA…");
     }
 
     #[test]

@@ -111,6 +111,8 @@ impl Controller {
                 Effect::Publish { news, time, origin } => self.log.append(news, time, origin),
             }
         }
+        // Whoever listens comes before whoever is only to be thanked: what is mailed first is handled first.
+        self.publish(ctx);
         for (link, messages) in mail {
             if let Some(peer) = self.links.get(&link) {
                 peer.out.do_send(Mail { link, messages });
@@ -121,7 +123,6 @@ impl Controller {
                 peer.end.do_send(end);
             }
         }
-        self.publish(ctx);
         self.set_alarm(ctx);
     }
 

@@ -117,6 +117,9 @@ fn kill_all(family: &Family) -> Result<usize, SweepError> {
             Err(cause) => failure = failure.or(Some(SweepError::Kill { pid, cause })),
         }
     }
+    if killed.is_empty() {
+        return failure.map_or(Ok(0), Err); // most nodes leave nothing, and a census would wait for births
+    }
     let deadline = Instant::now() + PATIENCE;
     for process in &killed {
         if !goes_before(deadline, process) {

@@ -17,8 +17,8 @@ use super::outbox::{Bounds, Item, Outbox};
 use crate::message::agent::*;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Configuration, ConfigurationId, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome, Output,
-    Timestamp,
+    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
+    Output, Timestamp,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -28,7 +28,7 @@ pub struct State {
     instance: InstanceName,
     epoch: u64,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
-    configuration: Option<Configuration>,
+    configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
     was_in_force: Option<ConfigurationId>,
     nodes: BTreeMap<NodeName, Entry>,
@@ -48,6 +48,15 @@ pub struct State {
     asked_for_rest: bool,
     /// Nobody waits for a grace any more until all is stopped.
     hurried: bool,
+}
+
+/// A configuration as it is kept: entries share its nodes.
+#[derive(Debug, Clone)]
+struct InForce {
+    id: ConfigurationId,
+    instances: Vec<Instance>,
+    /// Not a vector: one made of another keeps the room of what was in that.
+    nodes: Box<[Arc<Node>]>,
 }
 
 #[derive(Debug, Clone)]
@@ -346,6 +355,20 @@ impl State {
     fn each(&mut self, mut act: impl FnMut(&mut Self, &NodeName)) {
         let all: Vec<_> = self.nodes.keys().cloned().collect();
         all.iter().for_each(|name| act(self, name));
+    }
+}
+
+impl From<Configuration> for InForce {
+    fn from(Configuration { id, instances, nodes }: Configuration) -> Self {
+        Self { id, instances, nodes: nodes.into_iter().map(Arc::new).collect() }
+    }
+}
+
+impl InForce {
+    /// Whether it is the same as `other`, in contents as well as by name.
+    fn is(&self, other: &Configuration) -> bool {
+        let Configuration { id, instances, nodes } = other;
+        self.id == *id && self.instances == *instances && self.nodes.iter().map(Arc::as_ref).eq(nodes)
     }
 }
 

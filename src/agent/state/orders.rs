@@ -1,9 +1,9 @@
 //! What the controller asks of the agent: each order becomes a wish about nodes, and a job that waits for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Effect, Entry, Goal, State};
+use super::{Effect, Entry, Goal, InForce, State};
 use crate::agent::jobs::{Kind, Wish};
 use crate::message::agent::*;
 use crate::model::{Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp};
@@ -82,7 +82,7 @@ impl State {
             return; // asked again over a new link: its one answer is still to come
         }
         if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
-            let outcome = match *present == configuration {
+            let outcome = match present.is(&configuration) {
                 true => Outcome::instance_done(&self.instance),
                 false => Outcome::instance_failed(
                     &self.instance,
@@ -92,9 +92,12 @@ impl State {
             return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
         }
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
-        let mut changes = plan::diff::nodes(have.iter().map(Arc::as_ref), &configuration.nodes);
+        let wished = InForce::from(configuration);
+        let wanted: BTreeMap<_, _> = wished.nodes.iter().map(|node| (&node.name, node)).collect();
+        let mut changes =
+            plan::diff::nodes(have.iter().map(Arc::as_ref), wanted.values().map(|node| Arc::as_ref(node)));
         // The same configuration told again, to the next run of the agent, starts nothing that was stopped since.
-        if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&configuration.id) {
+        if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id) {
             let rests = |name| self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Rest);
             changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
         }
@@ -108,21 +111,21 @@ impl State {
                 NodeChange::Keep(node) => self.want_up(&node.name),
                 NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
                 NodeChange::Start(node) => {
-                    self.take_in(Arc::new(node.clone()), NodeState::Stopped, None, wall, fx);
+                    self.take_in(Arc::clone(wanted[&node.name]), NodeState::Stopped, None, wall, fx);
                     self.want_up(&node.name);
                 }
                 NodeChange::Replace { want, keys, .. } => {
                     let msg = format!("started afresh, because of its {}", keys.join(", "));
                     self.notify_log(Some(want.name.clone()), msg, wall);
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
-                        entry.next = Some(Arc::new(want.clone()));
+                        entry.next = Some(Arc::clone(wanted[&want.name]));
                     }
                     self.want_afresh(&want.name);
                 }
             }
         }
-        fx.push(Effect::Remember(configuration.id.clone()));
-        self.configuration = Some(configuration);
+        fx.push(Effect::Remember(wished.id.clone()));
+        self.configuration = Some(wished);
     }
 
     /// Opens an order about our nodes among `nodes`, or about all of ours if that is empty.

@@ -5,7 +5,7 @@
 //! supervisor hears of it, so a supervisor that panics takes nothing with it: the next one is told the facts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -108,7 +108,7 @@ pub struct Workshop {
 
 struct Benches {
     exits: Exits,
-    wards: RefCell<HashMap<WardId, Ward>>,
+    wards: RefCell<BTreeMap<WardId, Ward>>,
     /// Whether somebody looks after the backlog.
     watched: Cell<bool>,
 }

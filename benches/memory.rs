@@ -11,6 +11,11 @@ use common::nursery::Nursery;
 const COUNTS: [usize; 3] = [0, 100, 1000];
 const ROUNDS: usize = 3;
 
+/// Bytes.
+const AGENT_GOAL: f64 = 4.0 * 1024.0 * 1024.0;
+const AGENT_NODE_GOAL: f64 = 2.5 * 1024.0;
+const CONTROLLER_NODE_GOAL: f64 = 512.0;
+
 fn main() {
     let Some(options) = options() else { return };
     let [mut agent, mut controller] = [(); 2].map(|()| COUNTS.map(|_| Sample::default()));
@@ -26,20 +31,25 @@ fn main() {
             controller[at].add(daemons.controller.memory());
         }
     }
-    print("agent", &agent, 4.0, 2560.0);
-    print("controller", &controller, f64::NAN, 512.0);
+    print("agent", &agent);
+    for (count, memory) in COUNTS.into_iter().zip(&agent) {
+        let goal = AGENT_GOAL + AGENT_NODE_GOAL * count as f64;
+        line(&format!("{count} nodes, of what they may take"), "", Some((&memory.scaled(1.0 / goal), Some(1.0))));
+    }
+    print("controller", &controller);
+    let each = slope(&controller).scaled(1.0 / CONTROLLER_NODE_GOAL);
+    line("a node, of what it may take", "", Some((&each, Some(1.0))));
 }
 
-fn print(what: &str, memory: &[Sample; 3], base: f64, slope: f64) {
+fn print(what: &str, memory: &[Sample; 3]) {
     println!("{what}: median (least to most)");
     for (count, memory) in COUNTS.into_iter().zip(memory) {
         line(&format!("with {count} nodes, MiB"), memory.scaled(1.0 / f64::from(1 << 20)), None);
     }
-    let [_, few, many] = memory;
-    let each = many.minus(few).scaled(1.0 / (COUNTS[2] - COUNTS[1]) as f64);
-    line("each further node, bytes", &each, Some((&each.scaled(1.0 / slope), Some(1.0))));
-    if base.is_finite() {
-        let ratio = memory[0].scaled(1.0 / base / f64::from(1 << 20));
-        line(&format!("without nodes, of {base} MiB"), "", Some((&ratio, Some(1.0))));
-    }
+    line("each further node, bytes", slope(memory), None);
+}
+
+/// From the second count to the third, in bytes a node.
+fn slope([_, few, many]: &[Sample; 3]) -> Sample {
+    many.minus(few).scaled(1.0 / (COUNTS[2] - COUNTS[1]) as f64)
 }

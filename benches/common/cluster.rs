@@ -23,6 +23,7 @@ use watchpost::model::{
 use watchpost::run::{
     AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, join, start_agent, start_controller,
 };
+use watchpost::supervisor::process::tree;
 
 use super::figures::now;
 use super::nursery::{Nursery, PATIENCE};
@@ -172,6 +173,8 @@ pub fn be_an_agent_if_asked() {
 }
 
 fn begin_agent(nodes: &Path) -> Addr<Agent> {
+    // As daemons do: otherwise what a node leaves behind is looked for among all processes of the machine.
+    tree::become_subreaper().expect("a word to the kernel");
     start_agent(AgentOptions::new(name(INSTANCE, InstanceName::new), nodes)).expect("an agent")
 }
 

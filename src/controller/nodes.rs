@@ -165,7 +165,10 @@ fn unheard(node: &Node, state: NodeState, now: Timestamp) -> NodeStatus {
         metrics_port: node.metrics_port,
         restarts: 0,
         since: now,
-        reason: "its agent has not told of it yet".into(),
+        reason: match state {
+            NodeState::Unknown => "its agent has not told of it yet".into(),
+            _ => "not started yet".into(),
+        },
     }
 }
 

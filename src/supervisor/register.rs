@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -211,16 +212,23 @@ impl Register {
         use std::io::Read;
         let foreign = |why: &str| RegisterError::Foreign { path: path.into(), why: why.into() };
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_RECORD).read_to_string(&mut text));
-        match read {
+        let read = File::open(path).and_then(|file| {
+            let written = file.metadata()?.modified()?;
+            file.take(MAX_RECORD).read_to_string(&mut text).map(|_| written)
+        });
+        let written = match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(foreign("it is not text")),
             Err(source) => return Err(RegisterError::Io { what: "read", path: path.into(), source }),
-            Ok(_) => {}
-        }
+            Ok(written) => written,
+        };
         let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        // The machine went down before the disk had it: nothing of what it spoke of runs.
-        let Some(first) = lines.next().filter(|_| !text.starts_with('\0')) else { return Ok(None) };
+        let Some(first) = lines.next().filter(|_| !text.starts_with('\0')) else {
+            // Where the machine went down before the disk had it, nothing of what it spoke of runs. Else somebody cut
+            // it off, and the node that it spoke of may well run.
+            return if was_before_this_boot(written) { Ok(None) } else { Err(foreign("it is not whole")) };
+        };
         let intent: Intent = serde_json::from_str(first).map_err(|error| foreign(&error.to_string()))?;
         if intent.format != FORMAT {
             return Err(foreign(&format!("its format is {}", intent.format)));
@@ -241,6 +249,14 @@ impl Register {
         let here = intent.boot == self.boot && intent.pid_namespace == self.pid_namespace;
         Ok(Some(Record { node: intent.node, life: intent.life, here, found }))
     }
+}
+
+/// Whether a file was last written in an earlier life of the machine; in doubt it was not.
+fn was_before_this_boot(written: SystemTime) -> bool {
+    let uptime = fs::read_to_string("/proc/uptime").ok();
+    let seconds = uptime.and_then(|uptime| uptime.split(['.', ' ']).next()?.parse().ok());
+    let boot = seconds.and_then(|seconds| SystemTime::now().checked_sub(Duration::from_secs(seconds)));
+    boot.is_some_and(|boot| written + Duration::from_secs(5) < boot)
 }
 
 #[cfg(test)]
@@ -265,6 +281,16 @@ mod tests {
         assert_eq!(register.read().unwrap().1.len(), 1);
         assert!(register.intend(&node, Life(7)).unwrap_err().is_permanent());
         assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+    }
+
+    #[test]
+    fn what_the_machine_took_down_with_it_is_no_record() {
+        let (_directory, mut register, node) = register();
+        let file = File::create(register.directory(&node.name).join(NAME)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+        let (records, refused) = register.read().unwrap();
+        assert!(records.is_empty() && refused.is_empty());
+        register.intend(&node, Life(1)).unwrap();
     }
 
     fn found(register: &mut Register) -> Found {
@@ -300,7 +326,7 @@ mod tests {
             fs::write(&path, &whole[..cut]).unwrap();
             let (records, refused) = register.read().unwrap();
             let first = whole.iter().position(|byte| *byte == b'\n').unwrap();
-            assert_eq!((records.len(), refused.len()), (usize::from(cut > first), 0), "{cut}");
+            assert_eq!((records.len(), refused.len()), (usize::from(cut > first), usize::from(cut <= first)), "{cut}");
             for record in records {
                 assert!(matches!(record.found, Found::Intended | Found::Launched { pid: 42, start_time: 1000 }));
             }

@@ -20,7 +20,8 @@ const CACHE: usize = 4 << 20;
 /// Keeps the configurations in `controller.redb`.
 pub struct RedbStore {
     path: PathBuf,
-    database: Database,
+    /// `None` after a failure, until the next write opens it anew: redb itself refuses everything from then on.
+    database: Option<Database>,
 }
 
 impl RedbStore {
@@ -30,14 +31,18 @@ impl RedbStore {
     /// Opens the store in `directory`, and makes an empty one if there is none.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(Self::FILE);
-        match Database::builder().set_cache_size(CACHE).create(&path) {
-            Ok(database) => Ok(Self { path, database }),
-            Err(error) => Err(StoreError::Open { path, source: Arc::new(error.into()) }),
+        match guarded(|| Ok(Database::builder().set_cache_size(CACHE).create(&path)?)) {
+            Ok(database) => Ok(Self { path, database: Some(database) }),
+            Err(error) => Err(StoreError::Open { path, source: Arc::new(error) }),
         }
     }
 
+    fn opened(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or(redb::Error::PreviousIo)
+    }
+
     fn read(&self) -> Result<Vec<(Slot, Vec<u8>)>, redb::Error> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.opened()?.begin_read()?;
         let table = match transaction.open_table(CONFIGURATIONS) {
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()), // nothing was ever saved
             table => table?,
@@ -49,8 +54,17 @@ impl RedbStore {
         Ok(found)
     }
 
-    fn write(&self, values: &[(Slot, Vec<u8>)]) -> Result<(), redb::Error> {
-        let mut transaction = self.database.begin_write()?;
+    /// Writes, to the file opened anew if the last write failed.
+    fn write(&mut self, values: &[(Slot, Vec<u8>)]) -> Result<(), redb::Error> {
+        if self.database.is_none() {
+            let path = &self.path;
+            self.database = Some(guarded(|| Ok(Database::builder().set_cache_size(CACHE).create(path)?))?);
+        }
+        guarded(|| self.commit(values)).inspect_err(|_| self.database = None)
+    }
+
+    fn commit(&self, values: &[(Slot, Vec<u8>)]) -> Result<(), redb::Error> {
+        let mut transaction = self.opened()?.begin_write()?;
         // A start after a crash then takes the same time however large the file is.
         transaction.set_quick_repair(true);
         {
@@ -73,10 +87,16 @@ impl RedbStore {
     }
 }
 
+/// Bytes that are damaged in the right way make redb panic: here that is an error like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(redb::Error::Corrupted("it cannot be made sense of".into())))
+}
+
 impl Store for RedbStore {
     fn load(&self) -> Result<Stored, StoreError> {
-        let values =
-            self.read().map_err(|error| StoreError::Read { path: self.path.clone(), source: Arc::new(error) })?;
+        let values = guarded(|| self.read())
+            .map_err(|error| StoreError::Read { path: self.path.clone(), source: Arc::new(error) })?;
         let mut stored = Stored::default();
         for (slot, value) in values {
             *stored.slot_mut(slot) = Some(self.decode(slot, &value)?);
@@ -129,6 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn a_store_with_damaged_pages_is_an_error_and_no_panic() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(RedbStore::FILE);
+        RedbStore::open(directory.path()).unwrap().save(&[change(Slot::Staged, "0")]).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for at in (4096..whole.len()).step_by(4096) {
+            let mut damaged = whole.clone();
+            damaged[at..(at + 2000).min(whole.len())].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31) ^ 0x5a);
+            fs::write(&path, &damaged).unwrap();
+            if let Ok(store) = RedbStore::open(directory.path()) {
+                let _ = store.load(); // whatever it is, it comes back
+            }
+        }
+    }
+
+    #[test]
     fn a_file_that_is_no_store_is_named_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(RedbStore::FILE);
@@ -154,7 +190,7 @@ mod tests {
     #[test]
     fn a_value_of_a_later_format_is_refused_and_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let store = RedbStore::open(directory.path()).unwrap();
+        let mut store = RedbStore::open(directory.path()).unwrap();
         let value = [&7u32.to_le_bytes()[..], b"whatever comes"].concat();
         store.write(&[(Slot::Ready, value.clone())]).unwrap();
         let error = store.load().unwrap_err();
@@ -165,7 +201,7 @@ mod tests {
     #[test]
     fn a_damaged_value_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let store = RedbStore::open(directory.path()).unwrap();
+        let mut store = RedbStore::open(directory.path()).unwrap();
         for value in [&b""[..], b"\x01\0", b"\0\0\0\0{}", b"\x01\0\0\0{\"id\":"] {
             store.write(&[(Slot::Ready, value.to_vec())]).unwrap();
             let error = store.load().unwrap_err();

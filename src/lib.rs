@@ -52,6 +52,7 @@
 //! ```
 
 pub mod agent;
+mod alarm;
 pub mod bridge;
 pub mod cli;
 pub mod controller;

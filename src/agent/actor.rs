@@ -7,18 +7,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use actix::fut::wrap_future;
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture,
-    SpawnHandle,
 };
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::Bounds;
 use super::state::{Effect, Event, FoundNode, State};
+use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::launch::Site;
 use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
@@ -70,7 +69,7 @@ pub struct Agent {
     adoptable: BTreeMap<NodeName, Adoptable>,
     found: Vec<Event>,
     link: Option<Link>,
-    alarm: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
     flushing: bool,
     launches: Vec<LaunchOrder>,
     /// Set once the actor runs.
@@ -116,7 +115,7 @@ impl Agent {
             adoptable,
             found,
             link: None,
-            alarm: None,
+            alarm: Alarm::default(),
             flushing: false,
             launches: Vec::new(),
             port: None,
@@ -233,20 +232,9 @@ impl Agent {
     }
 
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
-        let next = self.state.next_alarm();
-        if self.alarm.as_ref().map(|(at, _)| *at) == next {
-            return;
-        }
-        if let Some((_, handle)) = self.alarm.take() {
-            ctx.cancel_future(handle);
-        }
-        self.alarm = next.map(|at| {
-            let wait = at.saturating_duration_since(Instant::now());
-            let ring = |me: &mut Self, ctx: &mut Context<Self>| {
-                me.alarm = None;
-                me.drive(Event::Tick, ctx);
-            };
-            (at, ctx.run_later(wait, ring))
+        self.alarm.set(self.state.next_alarm(), ctx, |me: &mut Self, ctx| {
+            me.alarm.rang();
+            me.drive(Event::Tick, ctx);
         });
     }
 

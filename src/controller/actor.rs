@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use actix::fut::wrap_future;
-use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle,
-};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
 use tokio::sync::oneshot;
 
 use super::observers::{Log, Observers};
 use super::state::{Effect, Event, Rules, State, Ticket};
 use super::store::{Save, StoreError, StoreThread, Stored};
+use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::message::agent::{ToAgent, ToController};
 use crate::message::client::*;
@@ -56,7 +54,7 @@ pub struct Controller {
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<Ticket, oneshot::Sender<ClientResponse>>,
     next_ticket: u64,
-    alarm: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
     /// Who waits for the last link to end.
     parting: Vec<oneshot::Sender<()>>,
     dialler: Option<Recipient<DialInstance>>,
@@ -83,7 +81,7 @@ impl Controller {
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
-            alarm: None,
+            alarm: Alarm::default(),
             parting: Vec::new(),
             dialler,
             host,
@@ -166,20 +164,9 @@ impl Controller {
     }
 
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
-        let next = self.state.next_deadline();
-        if self.alarm.as_ref().map(|(at, _)| *at) == next {
-            return;
-        }
-        if let Some((_, handle)) = self.alarm.take() {
-            ctx.cancel_future(handle);
-        }
-        self.alarm = next.map(|at| {
-            let wait = at.saturating_duration_since(Instant::now());
-            let ring = |me: &mut Self, ctx: &mut Context<Self>| {
-                me.alarm = None;
-                me.drive(Event::Tick, ctx);
-            };
-            (at, ctx.run_later(wait, ring))
+        self.alarm.set(self.state.next_deadline(), ctx, |me: &mut Self, ctx| {
+            me.alarm.rang();
+            me.drive(Event::Tick, ctx);
         });
     }
 

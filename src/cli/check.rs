@@ -1,19 +1,29 @@
 //! `watchpost check`: what is wrong with a cluster file, without a controller.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::error::{CliError, Exit};
-use crate::model::ConfigurationId;
+use crate::model::{ConfigurationId, cluster_file};
 use crate::plan::PortRules;
 use crate::settings::Machine;
 use crate::web::configuration;
 use crate::web::json::Problem;
 
+/// The bytes of a cluster file: of one that is too long, enough to be told so.
+pub(super) fn read_cluster_file(file: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|open| open.take(cluster_file::MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|source| CliError::File { path: file.into(), source })?;
+    Ok(bytes)
+}
+
 /// Reads a cluster file and prints what it describes; the error lists every complaint.
 pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let name = file.display().to_string();
-    let text = std::fs::read(file).map_err(|source| CliError::File { path: file.into(), source })?;
+    let text = read_cluster_file(file)?;
     let machine = Machine::this();
     // Where the controller listens is not known here.
     let rules = PortRules { controller: None, ..PortRules::default() };

@@ -1,6 +1,5 @@
 //! The verbs that stay: lab, controller, agent. Each reads its settings and calls into [`crate::run`].
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -9,6 +8,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::check::read_cluster_file;
 use super::error::{CliError, Exit};
 use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, watch};
 use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
@@ -86,7 +86,7 @@ fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
 fn first_configuration(file: Option<&Path>, rules: &PortRules) -> Result<Configuration, CliError> {
     let (name, text) = match file {
         Some(path) => {
-            let text = fs::read(path).map_err(|source| CliError::File { path: path.into(), source })?;
+            let text = read_cluster_file(path)?;
             (path.display().to_string(), text)
         }
         None => ("the built-in example".to_owned(), cluster_file::LAB.into()),

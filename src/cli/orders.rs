@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::check::read_cluster_file;
 use super::client::{Client, Method};
 use super::error::{CliError, Exit};
 use super::interrupt;
@@ -26,7 +27,11 @@ struct Order {
 /// Makes a cluster file true, and tells what became of each node.
 pub fn deploy(client: &Client, file: &Path, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|source| CliError::File { path: file.into(), source })?;
+    let text = read_cluster_file(file)?;
+    let text = String::from_utf8(text).map_err(|error| CliError::File {
+        path: file.into(),
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })?;
     let order = Order {
         method: Method::Put,
         path: "/api/v1/configuration".into(),

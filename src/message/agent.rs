@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::wire_enum;
 use crate::model::{
-    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, Output, RequestId,
-    Role, Timestamp,
+    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role,
+    Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -272,12 +272,4 @@ pub struct NotifySnapshot {
     pub configuration: Option<ConfigurationId>,
     /// Sorted by name.
     pub nodes: Vec<NodeStatus>,
-}
-
-/// The output of a node, as an outcome's attachment.
-impl GetOutputResponse {
-    /// What the node wrote, if the outcome is a success and there was anything.
-    pub fn output(&self) -> Option<&Output> {
-        self.outcome.output.as_ref()
-    }
 }

@@ -143,7 +143,7 @@ impl Places {
 /// The text, without the mark that some editors put before it.
 fn readable(bytes: &[u8]) -> Result<&str, Complaint> {
     if bytes.len() > MAX_BYTES {
-        return Err(Complaint::at(1, format!("the file has {} bytes, more than the {MAX_BYTES} allowed", bytes.len())));
+        return Err(Complaint::at(1, format!("the file is longer than the {MAX_BYTES} bytes allowed")));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
@@ -306,6 +306,6 @@ mod tests {
     #[test]
     fn a_file_beyond_the_limit_is_refused_unread() {
         let error = read(&"#".repeat(MAX_BYTES + 1)).unwrap_err();
-        assert_eq!(error.to_string(), "c.cfg:1: the file has 16777217 bytes, more than the 16777216 allowed");
+        assert_eq!(error.to_string(), "c.cfg:1: the file is longer than the 16777216 bytes allowed");
     }
 }

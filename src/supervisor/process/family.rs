@@ -79,8 +79,10 @@ impl Family {
         // As long as anybody is left in a session, its number is given to nobody else. So if a stranger has it, nobody
         // was left, and whoever is in that session now belongs to the stranger.
         let stranger = Stat::of(session)?.is_some_and(|stat| !stat.is_dead()) && mark(session, marker) != Mark::Ours;
-        let our_own = rustix::process::getsid(None)?.as_raw_pid().unsigned_abs();
-        let session = (session != 0 && session != our_own && !stranger).then_some(session);
+        // Zero is what everybody has whose session began outside our pid namespace: it names none. We may have it
+        // ourselves, which is why /proc is asked and not getsid, for whose wrapper zero is no pid.
+        let our_own = Stat::of(std::process::id())?.map(|us| us.session);
+        let session = (session != 0 && Some(session) != our_own && !stranger).then_some(session);
         Ok(Self { members: BTreeMap::new(), session })
     }
 
@@ -220,7 +222,7 @@ mod tests {
     fn a_session_that_a_stranger_has_tells_nothing() {
         let stranger = std::os::unix::process::parent_id();
         assert_eq!(Family::empty("lab/none/1", stranger).unwrap().session, None);
-        let ours = rustix::process::getsid(None).unwrap().as_raw_pid().unsigned_abs();
+        let ours = Stat::of(std::process::id()).unwrap().unwrap().session;
         assert_eq!(Family::empty("lab/none/1", ours).unwrap().session, None);
         assert_eq!(Family::empty("lab/none/1", 0).unwrap().session, None);
         assert_eq!(Family::empty("lab/none/1", u32::MAX).unwrap().session, Some(u32::MAX));

@@ -265,9 +265,7 @@ impl Agent {
     }
 
     fn release(&self, launches: Vec<LaunchOrder>) {
-        for LaunchOrder { ward, node, life } in launches {
-            self.workshop.launch(ward, node, life);
-        }
+        launches.into_iter().for_each(|launch| self.workshop.launch(launch));
     }
 
     fn tell_host(&self, event: AgentEvent) {

@@ -19,10 +19,11 @@ use actix::Message;
 
 use crate::message::node::NodeReport;
 use crate::model::{Life, Node, NodeName};
+use process::Remains;
 use workshop::WardId;
 
 /// What a supervisor tells its agent.
-#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub enum FromSupervisor {
     Report(NodeReport),
@@ -35,9 +36,11 @@ pub enum FromSupervisor {
 }
 
 /// A launch that a supervisor decided on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LaunchOrder {
     pub ward: WardId,
     pub node: Arc<Node>,
     pub life: Life,
+    /// The process before, if it is not buried yet: that comes first.
+    pub remains: Option<Remains>,
 }

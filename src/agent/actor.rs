@@ -195,8 +195,8 @@ impl Agent {
     }
 
     /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
-    fn replace(&mut self, ward: WardId, ctx: &mut Context<Self>) {
-        let Some(node) = self.state.node_in(ward).cloned() else { return };
+    fn replace(&mut self, ward: WardId, name: &NodeName, ctx: &mut Context<Self>) {
+        let Some(node) = self.state.node_in(ward, name).cloned() else { return };
         if self.supervisors.get(&ward).is_some_and(Addr::connected) {
             return;
         }
@@ -392,7 +392,7 @@ impl Handler<FromSupervisor> for Agent {
                 self.flush_soon(ctx);
             }
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
-            FromSupervisor::Gone(ward) => self.replace(ward, ctx),
+            FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }
     }
 }
@@ -423,7 +423,7 @@ impl Handler<crate::run::testing::PanicOf> for Agent {
     type Result = ();
 
     fn handle(&mut self, crate::run::testing::PanicOf(node): crate::run::testing::PanicOf, _: &mut Context<Self>) {
-        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward).is_some_and(|it| it.name == node));
+        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward, &node).is_some());
         self.supervisors[ward.expect("a node of that name")].do_send(crate::run::testing::Panic);
     }
 }

@@ -122,6 +122,8 @@ impl Outbox {
         if !self.open {
             return batch;
         }
+        let waiting = self.kept.len() - self.sent;
+        batch.news.reserve(waiting.min(self.bounds.window / OVERHEAD));
         while let Some(kept) = self.kept.get(self.sent) {
             // One item always fits an empty window, however large it is.
             if self.sent_bytes > 0 && self.sent_bytes + kept.bytes > self.bounds.window {

@@ -169,7 +169,7 @@ impl Actor for Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.tell(FromSupervisor::Gone(self.ward));
+        self.tell(FromSupervisor::Gone(self.ward, self.node.name.clone()));
     }
 }
 

@@ -32,7 +32,7 @@ pub enum FromSupervisor {
     /// Something a person may have to mend, in words.
     Trouble(NodeName, String),
     /// The supervisor of this ward is gone: dismissed, or by a panic.
-    Gone(WardId),
+    Gone(WardId, NodeName),
 }
 
 /// A launch that a supervisor decided on.

@@ -70,6 +70,8 @@ pub struct Agent {
     found: Vec<Event>,
     link: Option<Link>,
     alarm: Alarm,
+    /// Read once for all the mail that is handled before the next flush.
+    now: Option<Now>,
     flushing: bool,
     launches: Vec<LaunchOrder>,
     /// Set once the actor runs.
@@ -116,6 +118,7 @@ impl Agent {
             found,
             link: None,
             alarm: Alarm::default(),
+            now: None,
             flushing: false,
             launches: Vec::new(),
             port: None,
@@ -128,7 +131,8 @@ impl Agent {
 
     /// The one door through which state changes.
     fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
-        for effect in self.state.step(event, Now::read()) {
+        let now = *self.now.get_or_insert_with(Now::read);
+        for effect in self.state.step(event, now) {
             self.perform(effect, ctx);
         }
         self.set_alarm(ctx);
@@ -246,11 +250,14 @@ impl Agent {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        self.flushing = false;
-        let messages = self.state.outgoing();
-        let told = !messages.is_empty();
-        if let (Some(link), true) = (&self.link, told) {
-            link.out.do_send(Mail { link: link.id, messages });
+        (self.flushing, self.now) = (false, None);
+        let mut told = false;
+        // All of it is in the bridge's mailbox before the bridge gets to work, and so leaves in one piece.
+        while let Some(messages) = self.state.outgoing() {
+            told = true;
+            if let Some(link) = &self.link {
+                link.out.do_send(Mail { link: link.id, messages });
+            }
         }
         let launches = std::mem::take(&mut self.launches);
         if !told {

@@ -200,10 +200,11 @@ impl State {
         self.order.first_alarm().map(|(at, _)| at)
     }
 
-    /// What may go to the controller now, in order. Answers wait for the news that led to them.
-    pub fn outgoing(&mut self) -> Vec<ToController> {
+    /// What may go to the controller now, in order, a piece at a time; `None` when there is no more. Answers wait for the
+    /// news that led to them.
+    pub fn outgoing(&mut self) -> Option<Vec<ToController>> {
         if !self.linked {
-            return Vec::new();
+            return None;
         }
         let batch = self.outbox.next_batch();
         let mut mail = batch.news;
@@ -215,7 +216,7 @@ impl State {
         if self.outbox.all_is_sent() {
             mail.append(&mut self.answers);
         }
-        mail
+        (!mail.is_empty()).then_some(mail)
     }
 
     /// Answers a [`GetOutputRequest`] with what was read.

@@ -271,6 +271,6 @@ mod tests {
             };
             (pid, Relative { stat, mark })
         };
-        Family { members: members.iter().map(member).collect(), session: Some(7) }
+        Family { members: members.iter().map(member).collect(), session: Some(7), is_nobody: false }
     }
 }

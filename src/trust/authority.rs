@@ -1,5 +1,6 @@
 //! The cluster's authority: one key that vouches for who is who.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct Authority {
 
 /// A certificate that was just made, with its key. Not `Debug` either.
 pub struct Issued {
-    pub identity: Identity,
+    pub certificate: Certificate,
     certificate_pem: String,
     key_pem: String,
     ca: PathBuf,
@@ -105,7 +106,42 @@ impl Authority {
         let key = KeyPair::generate()?;
         let made = params.signed_by(&key, &self.issuer)?;
         let (ca, _) = paths(&self.directory);
-        Ok(Issued { identity, certificate_pem: made.pem(), key_pem: key.serialize_pem(), ca })
+        let ledger = self.ledger();
+        let damaged = |why| TrustError::Damaged { path: ledger.clone(), why };
+        let certificate = Certificate::read(made.der()).map_err(|why| damaged(format!("what was made {why}")))?;
+        // Nobody gets a certificate that the authority does not remember.
+        files::make_directory(&ledger)?;
+        let entry = ledger.join(format!("{part}-{name}-{}.pem", certificate.serial));
+        files::write(&entry, made.pem().as_bytes(), 0o644)?;
+        Ok(Issued { certificate, certificate_pem: made.pem(), key_pem: key.serialize_pem(), ca })
+    }
+
+    /// Every certificate that it issued, sorted by part, name and age.
+    pub fn issued(&self) -> Result<Vec<Certificate>, TrustError> {
+        let ledger = self.ledger();
+        let failed = |source| TrustError::Read { path: ledger.clone(), source };
+        let entries = match std::fs::read_dir(&ledger) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut issued = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "pem") {
+                issued.push(files::read_certificate(&path)?.1);
+            }
+        }
+        let key = |certificate: &Certificate| {
+            let Identity { part, name, .. } = &certificate.identity;
+            (*part, name.clone(), certificate.not_before)
+        };
+        issued.sort_by_key(key);
+        Ok(issued)
+    }
+
+    /// Where it keeps a copy of each certificate that it issued.
+    fn ledger(&self) -> PathBuf {
+        self.directory.join("issued")
     }
 }
 

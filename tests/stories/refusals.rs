@@ -123,7 +123,7 @@ fn an_address_beyond_this_machine_is_refused_with_the_reason() {
     ] {
         let answer = refused(&scene, args);
         let want =
-            format!("error: {address} is not on this machine, and plain TCP stays on it until mutual TLS exists");
+            format!("error: {address} is not on this machine, and what is not secured by certificates stays on it");
         assert!(answer.code == 2 && answer.stderr.starts_with(&want), "{args:?}: {answer:?}");
     }
 }

@@ -42,9 +42,9 @@ impl fmt::Debug for Ready {
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
-    let home = StateDir::take(&settings.state_dir)?;
     let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
+    let home = StateDir::take(&settings.state_dir)?;
     let socket = listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let bridge = ControllerBridge::new(link.clone()).start();
@@ -79,9 +79,9 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         return Err(RunError::Unreachable);
     }
     let mut signals = Signals::listen()?;
-    let home = StateDir::take(&settings.state_dir)?;
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
     let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
+    let home = StateDir::take(&settings.state_dir)?;
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
     stray::take_on()?;
     let (host, mut ends) = Host::start();

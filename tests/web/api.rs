@@ -117,6 +117,7 @@ fn each_mistake_has_its_code_and_one_json_shape() {
         (ask("/api/v1/deploy"), 405, "`GET` is not what this address understands"),
         (ask("/api/v1/configuration?deployed=false"), 404, "no staged configuration"),
         (ask("/api/v1/events?since=42"), 400, "`42` is not the number of an event"),
+        (ask("/api/v1/events?since="), 400, "`` is not the number of an event"),
         (ask("/api/v1/events?sinse=42"), 400, "unknown field `sinse`"),
         (ask("/api/v1/nodes/..%2f/output"), 400, "node name `../` must begin with"),
         (post(&fake.address, "/api/v1/nodes/stop", "{"), 400, "the body is not the JSON that is expected"),

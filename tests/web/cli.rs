@@ -133,7 +133,13 @@ fn a_controller_that_is_not_there_and_one_that_is_silent_are_told_apart() {
 #[test]
 fn wrong_arguments_and_wrong_files_end_with_two() {
     let fake = Fake::open();
-    for args in [&["frobnicate"][..], &["logs", "../x"], &["deploy", "/nonexistent"], &["events", "--since", "42"]] {
+    for args in [
+        &["frobnicate"][..],
+        &["logs", "../x"],
+        &["deploy", "/nonexistent"],
+        &["events", "--since", "42"],
+        &["events", "--since", ""],
+    ] {
         let (code, stdout, stderr) = run(&fake.address, args);
         assert_eq!((code, &*stdout), (2, ""), "{args:?}: {stderr}");
         assert!(stderr.starts_with("error: "), "{stderr}");

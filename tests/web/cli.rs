@@ -149,6 +149,25 @@ fn wrong_arguments_and_wrong_files_end_with_two() {
 }
 
 #[test]
+fn a_file_without_nodes_is_deployed_only_if_that_is_meant() {
+    let fake = Fake::open();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("empty.cfg");
+    for text in ["", "# nothing\n", "[instances]\none\n"] {
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let (code, stdout, stderr) = run(&fake.address, &["deploy", file]);
+        assert_eq!((code, &*stdout), (2, ""), "{text:?}");
+        assert!(stderr.contains("has no nodes") && stderr.contains("--empty"), "{stderr}");
+        let (code, stdout, _) = run(&fake.address, &["check", file]);
+        assert!(code == 0 && stdout.contains("has no nodes"), "{stdout}");
+        assert!(fake.script().orders.is_empty());
+        assert_eq!(run(&fake.address, &["deploy", "--empty", file]).0, 0);
+        assert_eq!(std::mem::take(&mut fake.script().orders), ["set_configuration"]);
+    }
+}
+
+#[test]
 fn events_are_lines_for_people_and_objects_for_programs() {
     let fake = Fake::open();
     fake.tell(change("worker-1", NodeState::Running, NodeState::Crashed));

@@ -43,6 +43,7 @@ impl fmt::Debug for Ready {
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.watch();
     let socket = settings.controller.listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings);
@@ -79,6 +80,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     }
     let mut signals = Signals::listen()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.watch();
     let socket = settings.agent.listen.map(|address| bind("for a controller", address)).transpose()?;
     stray::take_on()?;
     let (host, mut ends) = Host::start();

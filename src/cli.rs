@@ -70,6 +70,9 @@ enum Verb {
     Deploy {
         /// The cluster file
         file: PathBuf,
+        /// Also if the file has no nodes, which removes every node there is
+        #[arg(long)]
+        empty: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -229,7 +232,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Controller(args) => daemon::controller(args),
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
-        Verb::Deploy { file, connection } => orders::deploy(&connection.open()?, &file, json, screen),
+        Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)

@@ -108,6 +108,7 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
     pub(super) fn new(connection: Connection, settings: Rc<LinkSettings>, owner: Owner<In, Out>) -> Self {
         let Connection { stream, certified, host, dialled, expect, ended } = connection;
         let timing = Timing::new(settings.heartbeat, settings.greeting_within);
+        let timing = if dialled.is_some() { timing.of_dialler() } else { timing };
         let now = Instant::now();
         let state = State::connected(now, &timing);
         Self {
@@ -154,7 +155,13 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
                 let (out, end) = (me.clone().recipient(), me.recipient());
                 self.owner.up.do_send(LinkUp { link: self.link(), peer: self.peer.clone(), out, end });
             }
-            Some(Effect::Beat) => self.beat(),
+            Some(Effect::Beat) => {
+                if let Some(due) = self.state.due(&self.timing) {
+                    // Anew, and not reset: a timer that was moved to later still wakes the runtime when it was due.
+                    self.timer.set(tokio::time::sleep_until(due.into()));
+                }
+                self.beat();
+            }
             Some(Effect::Close(overdue)) => {
                 if let Some(overdue) = overdue {
                     self.guard.because(overdue.into());

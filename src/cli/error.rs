@@ -45,6 +45,11 @@ pub enum CliError {
     Url(String),
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "{} has no nodes, so to deploy it would remove every node there is\n  if that is meant, say so with --empty",
+        .0.display()
+    )]
+    Empty(PathBuf),
     #[error("cannot read the token in {}: {source}\n  name the file with --token-file FILE or WATCHPOST_TOKEN_FILE; \
              the controller keeps it as `token` in its state directory", path.display())]
     Token { path: PathBuf, source: io::Error },
@@ -88,9 +93,13 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(usage) if !usage.use_stderr() => Exit::Done,
-            Self::Usage(_) | Self::Name(_) | Self::Url(_) | Self::File { .. } | Self::Token { .. } | Self::Wrong(_) => {
-                Exit::Usage
-            }
+            Self::Usage(_)
+            | Self::Name(_)
+            | Self::Url(_)
+            | Self::Empty(_)
+            | Self::File { .. }
+            | Self::Token { .. }
+            | Self::Wrong(_) => Exit::Usage,
             Self::Closed => Exit::Done,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::NotPermitted { .. } => Exit::NotPermitted,

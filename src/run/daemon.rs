@@ -45,6 +45,7 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.watch();
     let socket = listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let bridge = ControllerBridge::new(link.clone()).start();
@@ -82,6 +83,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
     let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.watch();
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
     stray::take_on()?;
     let (host, mut ends) = Host::start();

@@ -147,21 +147,32 @@ pub fn usual_state_dir() -> PathBuf {
 }
 
 impl Settings {
-    /// Reads the file, if there is one to read, and then the environment, such as [`std::env::vars_os`] gives it.
+    /// Reads the file, if there is one to read, and then the environment, such as [`std::env::vars_os`] gives it. A
+    /// state directory that was chosen already wins over both.
     pub fn load(
         config: Option<&Path>,
+        state_dir: Option<&Path>,
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
         let text = config.map(read).transpose()?;
         let name = config.map(|path| path.display().to_string()).unwrap_or_default();
         let file = text.as_deref().map(|text| (name.as_str(), text));
-        Self::assemble(file, machine, environment)
+        Self::gather(file, state_dir, machine, environment)
     }
 
     /// The same with the file's name and content at hand.
     pub fn assemble(
         file: Option<(&str, &str)>,
+        machine: &Machine,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        Self::gather(file, None, machine, environment)
+    }
+
+    fn gather(
+        file: Option<(&str, &str)>,
+        state_dir: Option<&Path>,
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
@@ -176,6 +187,9 @@ impl Settings {
             settings.agent.controller = Some(SocketAddr::from(([127, 0, 0, 1], 2150)));
         }
 
+        if let Some(chosen) = state_dir {
+            settings.state_dir = chosen.to_owned();
+        }
         if settings.state_dir.as_os_str().is_empty() {
             let what = "there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR";
             complaints.push(Complaint::new("state_dir", what));
@@ -326,6 +340,17 @@ mod tests {
     }
 
     #[test]
+    fn a_state_directory_that_was_chosen_needs_no_home() {
+        let chosen = Path::new("/chosen");
+        let variables = [(OsString::from("WATCHPOST_STATE_DIR"), OsString::from("/other"))];
+        for environment in [&[][..], &variables] {
+            let machine = Machine::new("h", false);
+            let settings = Settings::load(None, Some(chosen), &machine, environment.iter().cloned()).unwrap();
+            assert_eq!(settings.state_dir, chosen);
+        }
+    }
+
+    #[test]
     fn the_shipped_file_lists_every_key_with_its_default() {
         let defaults = assemble("", &[]).unwrap();
         assert_eq!(assemble(SHIPPED, &[]).unwrap(), defaults);
@@ -406,7 +431,7 @@ mod tests {
     fn a_file_that_is_not_there_or_too_long_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("w.toml");
-        let load = || Settings::load(Some(&path), &Machine::new("h", true), []);
+        let load = || Settings::load(Some(&path), None, &Machine::new("h", true), []);
         assert!(load().unwrap_err().to_string().contains(path.to_str().unwrap()));
         std::fs::write(&path, "#".repeat(MAX_BYTES as usize + 1)).unwrap();
         assert!(matches!(load(), Err(SettingsError::Read { .. })));

@@ -177,8 +177,9 @@ impl Workshop {
             ward.leader
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
+        drop(remains);
         self.give(Subject::Node(node.name.clone()), move || {
-            drop(remains);
             let result = unless_it_panics(|| tools.launch(&node, life, before))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends

@@ -67,4 +67,5 @@ pub mod run;
 pub mod settings;
 pub mod state_dir;
 pub mod supervisor;
+pub mod trust;
 pub mod web;

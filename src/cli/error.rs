@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::model::NameError;
 use crate::run::RunError;
 use crate::settings::SettingsError;
+use crate::trust::TrustError;
 use crate::web::json::Problem;
 
 /// How a command ended.
@@ -80,6 +81,8 @@ pub enum CliError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
     Run(#[from] RunError),
     /// The system has no random numbers to give.
     #[error("{0}")]
@@ -103,10 +106,12 @@ impl CliError {
             Self::NoController { .. }
             | Self::Refused { .. }
             | Self::Foreign { .. }
+            | Self::Trust(_)
             | Self::Runtime(_)
             | Self::Output(_)
             | Self::Internal(_) => Exit::Failed,
-            Self::Settings(_) | Self::Run(RunError::NotLoopback(_) | RunError::Unreachable | RunError::Refused(_)) => {
+            Self::Settings(_)
+            | Self::Run(RunError::Trust(_) | RunError::NotLoopback(_) | RunError::Unreachable | RunError::Refused(_)) => {
                 Exit::Usage
             }
             Self::Run(_) => Exit::Failed,

@@ -83,9 +83,9 @@ pub fn plain(text: impl Into<String>) -> Piece {
 /// The colour of a state. Never the only sign: the word stands there too.
 pub fn state_style(state: &str) -> Style {
     match state {
-        "RUNNING" | "UP" => AnsiColor::Green.on_default(),
-        "PENDING" => AnsiColor::Yellow.on_default(),
-        "CRASHED" | "LOST" => AnsiColor::Red.on_default(),
+        "RUNNING" | "UP" | "good" => AnsiColor::Green.on_default(),
+        "PENDING" | "due" => AnsiColor::Yellow.on_default(),
+        "CRASHED" | "LOST" | "expired" => AnsiColor::Red.on_default(),
         "FAILED" => AnsiColor::Red.on_default().bold(),
         "UNKNOWN" => AnsiColor::Magenta.on_default(),
         "STOPPED" => Style::new().dimmed(),

@@ -37,6 +37,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The least important events that are logged.
     pub log: LevelFilter,
+    /// Whether what needs certificates beyond this machine does without them.
+    pub insecure: bool,
     pub controller: ControllerSettings,
     pub agent: AgentSettings,
     pub link: LinkSettings,
@@ -102,6 +104,8 @@ pub struct LinkSettings {
     pub reconnect_max: Duration,
     /// How much may be under way unacknowledged, in bytes.
     pub window_bytes: u32,
+    /// Where the certificates are that `watchpost pki issue` made; empty: in `trust` in the state directory.
+    pub trust: PathBuf,
 }
 
 /// The machine that settings are read on.
@@ -203,6 +207,7 @@ impl Settings {
             cluster: "watchpost".into(),
             state_dir,
             log: LevelFilter::INFO,
+            insecure: false,
             controller: ControllerSettings {
                 name: format!("controller-{}", machine.hostname),
                 listen: loopback(2150),
@@ -228,6 +233,7 @@ impl Settings {
                 reconnect_min: Duration::from_millis(100),
                 reconnect_max: Duration::from_secs(10),
                 window_bytes: 256 << 10,
+                trust: PathBuf::new(),
             },
         }
     }
@@ -243,7 +249,7 @@ fn read(path: &Path) -> Result<String, SettingsError> {
     Ok(text)
 }
 
-/// Refuses an address beyond this machine. Whoever listens or dials asks here first.
+/// Refuses an address beyond this machine. Whoever listens or dials without certificates asks here first.
 pub fn loopback_only(address: SocketAddr) -> Result<SocketAddr, NotLoopback> {
     match address.ip().to_canonical().is_loopback() {
         true => Ok(address),
@@ -254,8 +260,8 @@ pub fn loopback_only(address: SocketAddr) -> Result<SocketAddr, NotLoopback> {
 /// An address that others could reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} is not on this machine, and plain TCP stays on it until mutual TLS exists: choose 127.0.0.1 or [::1], and \
-     reach other machines through a tunnel"
+    "{0} is not on this machine, and what is not secured by certificates stays on it: make them by `watchpost pki` for \
+     links, choose 127.0.0.1 or [::1] for the rest, or admit everybody who can reach it by `insecure = true`"
 )]
 pub struct NotLoopback(pub SocketAddr);
 
@@ -411,13 +417,13 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_reached_in_plain_tcp() {
+    fn only_this_machine_is_reached_without_certificates() {
         for address in ["127.0.0.1:1", "127.9.9.9:0", "[::1]:2150", "[::ffff:127.0.0.1]:1"] {
             assert!(loopback_only(address.parse().unwrap()).is_ok(), "{address}");
         }
         for address in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "[::ffff:10.0.0.1]:1"] {
             let error = loopback_only(address.parse().unwrap()).unwrap_err();
-            assert!(error.to_string().contains("until mutual TLS exists"), "{error}");
+            assert!(error.to_string().contains("`insecure = true`"), "{error}");
         }
     }
 

@@ -61,6 +61,7 @@ mod hint;
 pub mod launch;
 pub mod message;
 pub mod model;
+mod notice;
 pub mod plan;
 pub mod request;
 pub mod run;

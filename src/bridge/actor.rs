@@ -32,6 +32,7 @@ use super::secure::{self, Certified};
 use super::state::{Effect, Event, State, Timing, step};
 use super::{EndLink, LinkId, LinkSettings, LinkUp, Mail, Owner, Peer};
 use crate::message::frame::Wire;
+use crate::trust::Held;
 
 /// Above this many unsent bytes an owner that awaits its mail's result waits for it.
 const WINDOW: usize = 1 << 20;
@@ -96,6 +97,9 @@ pub struct Bridge<In: Wire, Out: Wire> {
     waiting: Rc<RefCell<Vec<OneshotSender<()>>>>,
     timer: Pin<Box<Sleep>>,
     ticket: Option<Ticket>,
+    certified: Certified,
+    /// Kept while the link stands because of a certificate.
+    held: Option<Held>,
     guard: LinkGuard,
 }
 
@@ -113,7 +117,9 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
         let state = State::connected(now, &timing);
         Self {
             guard: LinkGuard::new(host, owner.down.clone(), ended),
-            intake: Intake::new(Rc::clone(&settings), expect, certified),
+            intake: Intake::new(Rc::clone(&settings), expect, certified.clone()),
+            certified,
+            held: None,
             timer: Box::pin(tokio::time::sleep_until(state.due(&timing).unwrap_or(now).into())),
             state,
             // The name becomes known with the greeting.
@@ -152,6 +158,7 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
                 self.ticket = None;
                 self.guard.is_up(now);
                 let me = ctx.address();
+                self.hold_on_to_the_certificate(&me);
                 let (out, end) = (me.clone().recipient(), me.recipient());
                 self.owner.up.do_send(LinkUp { link: self.link(), peer: self.peer.clone(), out, end });
             }
@@ -168,6 +175,18 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
                 }
                 ctx.stop();
             }
+        }
+    }
+
+    /// The link stands for as long as the peer's certificate counts.
+    fn hold_on_to_the_certificate(&mut self, me: &Addr<Self>) {
+        let link = self.link();
+        let (Some(trust), Some(certificate)) = (&self.settings.trust, self.certified.certificate()) else { return };
+        let end = me.clone().recipient::<EndLink>();
+        let revoked = move |reason: &str| end.do_send(EndLink { link, reason: reason.into() });
+        self.held = trust.hold(certificate, revoked.clone());
+        if self.held.is_none() {
+            revoked("the peer's certificate was revoked");
         }
     }
 

@@ -28,13 +28,21 @@ pub enum Certified {
     #[default]
     Nobody,
     /// Known once hands are shaken, and so before anything is read.
-    By(Rc<OnceCell<Identity>>),
+    By(Rc<OnceCell<Certificate>>),
 }
 
 impl Certified {
+    /// The certificate, once it is known.
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        match self {
+            Self::Nobody => None,
+            Self::By(certificate) => certificate.get(),
+        }
+    }
+
     /// Whether the certificate, if one was asked for, is for whom the greeting speaks.
     pub(super) fn vouches_for(&self, greeting: &Greeting) -> Result<(), Refusal> {
-        let Self::By(identity) = self else { return Ok(()) };
+        let Self::By(certificate) = self else { return Ok(()) };
         let is_same = |identity: &Identity| {
             let part = match greeting.role {
                 LinkRole::Controller => Part::Controller,
@@ -44,7 +52,7 @@ impl Certified {
                 && identity.name.as_str() == greeting.name
                 && identity.cluster.as_str() == greeting.cluster
         };
-        match identity.get() {
+        match certificate.get().map(|certificate| &certificate.identity) {
             Some(identity) if is_same(identity) => Ok(()),
             identity => Err(Refusal::NotVouchedFor {
                 certified: identity.map_or_else(|| "nobody".into(), ToString::to_string),
@@ -78,14 +86,14 @@ fn secure(
     shake: impl FnOnce(TcpStream, &Credentials) -> State,
 ) -> (Box<dyn Stream>, Certified) {
     let Some(trust) = &settings.trust else { return (Box::new(stream), Certified::Nobody) };
-    let identity = Rc::new(OnceCell::new());
+    let certificate = Rc::new(OnceCell::new());
     let state = Box::new(shake(stream, &trust.credentials()));
-    (Box::new(Secure { state, identity: Rc::clone(&identity) }), Certified::By(identity))
+    (Box::new(Secure { state, certificate: Rc::clone(&certificate) }), Certified::By(certificate))
 }
 
 struct Secure {
     state: Box<State>,
-    identity: Rc<OnceCell<Identity>>,
+    certificate: Rc<OnceCell<Certificate>>,
 }
 
 enum State {
@@ -103,9 +111,9 @@ impl Secure {
             State::Connecting(connect) => ready!(Pin::new(connect).poll(task)).map(TlsStream::from),
             State::Up(_) | State::Broken => return Poll::Ready(self.up()),
         };
-        match shaken.and_then(|stream| Ok((identity_behind(&stream)?, stream))) {
-            Ok((identity, stream)) => {
-                let _ = self.identity.set(identity); // hands are shaken once
+        match shaken.and_then(|stream| Ok((certificate_behind(&stream)?, stream))) {
+            Ok((certificate, stream)) => {
+                let _ = self.certificate.set(certificate); // hands are shaken once
                 *self.state = State::Up(stream);
                 Poll::Ready(self.up())
             }
@@ -124,12 +132,11 @@ impl Secure {
     }
 }
 
-fn identity_behind(stream: &TlsStream<TcpStream>) -> io::Result<Identity> {
+fn certificate_behind(stream: &TlsStream<TcpStream>) -> io::Result<Certificate> {
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     // The verifier has let it pass, so it is there and readable; but who a peer is must not hang on another's care.
     let shown = shown.ok_or_else(|| io::Error::other(Error::NoCertificatesPresented))?;
-    let certificate = Certificate::read(shown).map_err(|why| io::Error::other(format!("its certificate {why}")))?;
-    Ok(certificate.identity)
+    Certificate::read(shown).map_err(|why| io::Error::other(format!("its certificate {why}")))
 }
 
 impl AsyncRead for Secure {
@@ -165,6 +172,7 @@ pub(super) fn complaint(error: &io::Error) -> Option<String> {
         Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "its certificate is of another authority than ours".into()
         }
+        Error::InvalidCertificate(C::Revoked) => "its certificate was revoked".into(),
         Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "its certificate has expired".into(),
         Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
             "its certificate is not valid yet: compare the clocks".into()

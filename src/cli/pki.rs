@@ -12,7 +12,7 @@ use super::screen::{Screen, state_style};
 use super::table::{self, Cell, words};
 use crate::model::{InstanceName, Timestamp};
 use crate::settings::usual_state_dir;
-use crate::trust::{Authority, Certificate, Part};
+use crate::trust::{Authority, Certificate, Part, TrustFiles};
 
 /// The verbs of `watchpost pki`.
 #[derive(Debug, Subcommand)]
@@ -41,6 +41,18 @@ pub enum PkiVerb {
         /// How long it is good for
         #[arg(long, value_name = "DURATION", default_value = "1year", value_parser = humantime::parse_duration)]
         lifetime: Duration,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take back every certificate of a part of the cluster; links of theirs end at once
+    Revoke {
+        /// What it is
+        part: Issuable,
+        /// Its name
+        name: String,
+        /// The certificates of the controller that is to heed it [default: `trust` in the usual state directory]
+        #[arg(long, value_name = "DIR")]
+        trust: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
@@ -89,7 +101,7 @@ struct Shown {
     cluster: String,
     part: String,
     name: String,
-    /// `good`, `due` for renewal, or `expired`.
+    /// `good`, `due` for renewal, `expired` or `revoked`.
     state: &'static str,
     not_before: String,
     not_after: String,
@@ -122,6 +134,7 @@ pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> 
         PkiVerb::Issue { part, name, out, lifetime, place } => {
             issue(part, &name, out, lifetime, place.directory(), json)
         }
+        PkiVerb::Revoke { part, name, trust, place } => revoke(part, &name, trust, place.directory(), json),
         PkiVerb::Show { place } => show(place.directory(), json, screen),
     }
 }
@@ -172,11 +185,55 @@ fn issue(
     Ok(Exit::Done)
 }
 
+fn revoke(
+    part: Issuable,
+    name: &str,
+    trust: Option<PathBuf>,
+    directory: PathBuf,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let (now, name, part) = (Timestamp::now(), InstanceName::new(name)?, Part::from(part));
+    let authority = Authority::load(&directory)?;
+    let revoked = authority.revoke(part, &name, now)?;
+    let trust = trust.map_or_else(|| Some(usual_state_dir().join("trust")).filter(|usual| usual.exists()), Some);
+    // Also if there was nothing new to take back: the list may not have reached the controller the last time.
+    let published = match &trust {
+        Some(trust) if authority.revoked_list().exists() => {
+            authority.publish_revoked(&TrustFiles::in_directory(trust)).map(|()| Some(trust))?
+        }
+        _ => None,
+    };
+    if json {
+        let shown = revoked.iter().map(|certificate| Shown { state: "revoked", ..Shown::of(certificate, now) });
+        return shown.into_iter().try_for_each(|shown| print(&shown).map(drop)).map(|()| Exit::Done);
+    }
+    let mut out = io::stdout().lock();
+    match revoked.len() {
+        0 => writeln!(out, "{part} {name} has no certificate that counts")?,
+        1 => writeln!(out, "the certificate of {part} {name} is revoked")?,
+        several => writeln!(out, "{several} certificates of {part} {name} are revoked")?,
+    }
+    match published {
+        Some(trust) => writeln!(out, "the controller with the certificates in {} heeds it at once", trust.display())?,
+        None => writeln!(
+            out,
+            "next: copy {} to `trust` in the state directory of the controller, which then heeds it at once",
+            authority.revoked_list().display()
+        )?,
+    }
+    Ok(Exit::Done)
+}
+
 fn show(directory: PathBuf, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let now = Timestamp::now();
     let authority = Authority::load(&directory)?;
     let all = std::iter::once(authority.certificate().clone()).chain(authority.issued()?);
-    let all: Vec<Shown> = all.map(|certificate| Shown::of(&certificate, now)).collect();
+    let shown = |certificate: Certificate| {
+        let shown = Shown::of(&certificate, now);
+        let state = if authority.has_revoked(&certificate)? { "revoked" } else { shown.state };
+        Ok::<_, CliError>(Shown { state, ..shown })
+    };
+    let all: Vec<Shown> = all.map(shown).collect::<Result<_, _>>()?;
     if json {
         return all.iter().try_for_each(|shown| print(shown).map(drop)).map(|()| Exit::Done);
     }

@@ -85,7 +85,7 @@ pub fn state_style(state: &str) -> Style {
     match state {
         "RUNNING" | "UP" | "good" => AnsiColor::Green.on_default(),
         "PENDING" | "due" => AnsiColor::Yellow.on_default(),
-        "CRASHED" | "LOST" | "expired" => AnsiColor::Red.on_default(),
+        "CRASHED" | "LOST" | "expired" | "revoked" => AnsiColor::Red.on_default(),
         "FAILED" => AnsiColor::Red.on_default().bold(),
         "UNKNOWN" => AnsiColor::Magenta.on_default(),
         "STOPPED" => Style::new().dimmed(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
@@ -54,6 +55,9 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
         host: Some(host.recipient()),
         ..ControllerOptions::of(&settings.controller, home.path())?
     })?;
+    if let Some(trust) = &link.trust {
+        actix_rt::spawn(Arc::clone(trust).watch());
+    }
     bridge.do_send(WorkFor(controller.clone()));
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
@@ -94,6 +98,9 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
         addresses.insert("controller".to_owned(), socket.local_addr()?);
+    }
+    if let Some(trust) = &link.trust {
+        actix_rt::spawn(Arc::clone(trust).watch());
     }
     let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
     home.write_addresses(&addresses)?;

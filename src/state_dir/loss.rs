@@ -5,15 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tracing::{debug, error};
 
 use super::StateDir;
+use crate::notice::{Notice, WatchFlags};
 
 impl StateDir {
     /// Logs an error once the directory is gone, or another one stands in its place. Sleeps until then.
@@ -38,18 +35,11 @@ impl StateDir {
         let ours = self.lock.metadata().map(identity);
         async move {
             let ours = ours?;
-            let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
             // The directory itself may live on for as long as a node stands in it; the lock goes with the others.
             let changes = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF;
-            inotify::add_watch(&watch, &path, changes)?;
-            #[allow(deprecated, reason = "it is unsound for descriptors that change under it; an OwnedFd never does")]
-            let watch = AsyncFd::with_interest(watch, Interest::READABLE)?;
+            let mut notice = Notice::of(&path, changes)?;
             while fs::metadata(&lock).is_ok_and(|found| identity(found) == ours) {
-                let mut ready = watch.readable().await?;
-                let mut buffer = [MaybeUninit::uninit(); 4096];
-                // What happened matters less than what is there now.
-                while rustix::io::read(&watch, &mut buffer).is_ok_and(|(news, _)| !news.is_empty()) {}
-                ready.clear_ready();
+                notice.changed().await?;
             }
             Ok(())
         }

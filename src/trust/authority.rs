@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::revoked::Revoked;
 use super::{Certificate, Identity, Part, TrustError, TrustFiles, files};
 use crate::model::{InstanceName, Timestamp};
 use rcgen::{
@@ -137,6 +138,35 @@ impl Authority {
         };
         issued.sort_by_key(key);
         Ok(issued)
+    }
+
+    /// Takes back every certificate that it issued to `part` `name` and that has not expired; returns those that counted
+    /// until now.
+    pub fn revoke(&self, part: Part, name: &InstanceName, now: Timestamp) -> Result<Vec<Certificate>, TrustError> {
+        let list = self.revoked_list();
+        let revoked = Revoked::read(&list)?;
+        let mut counting = self.issued()?;
+        counting.retain(|certificate| {
+            let Identity { part: of, name: to, .. } = &certificate.identity;
+            *of == part && to == name && certificate.remaining(now).is_some() && !revoked.holds(certificate)
+        });
+        Revoked::add(&list, &counting)?;
+        Ok(counting)
+    }
+
+    /// Whether it took this certificate back.
+    pub fn has_revoked(&self, certificate: &Certificate) -> Result<bool, TrustError> {
+        Ok(Revoked::read(&self.revoked_list())?.holds(certificate))
+    }
+
+    /// Lets the process whose files these are heed all that was taken back.
+    pub fn publish_revoked(&self, files: &TrustFiles) -> Result<(), TrustError> {
+        files::copy(&self.revoked_list(), &files.revoked)
+    }
+
+    /// What it took back.
+    pub fn revoked_list(&self) -> PathBuf {
+        self.directory.join("revoked")
     }
 
     /// Where it keeps a copy of each certificate that it issued.

@@ -1,6 +1,7 @@
 //! One process's own certificate, and what TLS makes of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
@@ -12,6 +13,7 @@ use tracing::{info, warn};
 
 use super::files::Stamp;
 use super::peers::Peers;
+use super::revoked::Revoked;
 use super::{Certificate, Identity, Part, TrustError, TrustFiles, files};
 use crate::model::{InstanceName, Timestamp};
 
@@ -20,6 +22,30 @@ pub struct Trust {
     ours: Identity,
     files: TrustFiles,
     current: Mutex<Current>,
+    /// Who bears on a certificate right now.
+    live: Arc<Mutex<Live>>,
+}
+
+/// The links that stand, and how to end each.
+#[derive(Default)]
+struct Live {
+    next: u64,
+    links: BTreeMap<u64, (Certificate, Ender)>,
+}
+
+/// Ends a link for the reason that it is told.
+type Ender = Box<dyn Fn(&str) + Send>;
+
+/// A link that stands because of a certificate; dropped when it ends.
+pub struct Held {
+    live: Arc<Mutex<Live>>,
+    number: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        lock(&self.live).links.remove(&self.number);
+    }
 }
 
 struct Current {
@@ -34,6 +60,7 @@ pub struct Credentials {
     pub accept: Arc<ServerConfig>,
     /// For connections that this end makes.
     pub connect: Arc<ClientConfig>,
+    peers: Arc<Peers>,
 }
 
 impl std::fmt::Debug for Trust {
@@ -59,28 +86,61 @@ impl Trust {
             return Err(TrustError::Expired { path: files.certificate, at: certificate.not_after });
         }
         warn_if_due(certificate, now);
-        Ok(Self { ours, files, current: Mutex::new(Current { stamp, credentials }) })
+        Ok(Self { ours, files, current: Mutex::new(Current { stamp, credentials }), live: Arc::default() })
     }
 
     /// What holds for a link that begins now. Files that were replaced count from here on; of files that cannot be used
     /// the log hears once, and what was read before goes on to count.
     pub fn credentials(&self) -> Arc<Credentials> {
-        // What is in there is whole, whoever panicked.
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         let stamp = self.files.stamp();
         if stamp != current.stamp {
             current.stamp = stamp;
             match Credentials::read(&self.files, &self.ours) {
                 Ok(fresh) => {
-                    info!(until = %fresh.certificate.not_after, "the certificate was replaced");
+                    info!(until = %fresh.certificate.not_after, "certificates were read again");
                     warn_if_due(&fresh.certificate, Timestamp::now());
                     current.credentials = Arc::new(fresh);
                 }
-                Err(error) => warn!("the certificate was replaced and cannot be used, the former one goes on: {error}"),
+                Err(error) => warn!(
+                    "certificates were changed and cannot be used, what was read before goes on to count: {error}"
+                ),
             }
         }
         Arc::clone(&current.credentials)
     }
+
+    /// A link stands because of a peer's certificate. Once that is taken back, `end` is told why; `None` if it is already.
+    pub fn hold(&self, certificate: &Certificate, end: impl Fn(&str) + Send + 'static) -> Option<Held> {
+        let mut live = lock(&self.live);
+        live.next += 1;
+        let number = live.next;
+        live.links.insert(number, (certificate.clone(), Box::new(end)));
+        drop(live);
+        let held = Held { live: Arc::clone(&self.live), number };
+        // Looked at behind the entry, so that none is taken back in between.
+        (!self.credentials().peers.revoked(certificate)).then_some(held)
+    }
+
+    /// Reads what changed, and ends the links of certificates that were taken back.
+    pub fn recheck(&self) {
+        let peers = Arc::clone(&self.credentials().peers);
+        for (certificate, end) in lock(&self.live).links.values() {
+            if peers.revoked(certificate) {
+                end("the peer's certificate was revoked");
+            }
+        }
+    }
+
+    /// The files, for whoever waits for them to change.
+    pub(super) fn files(&self) -> &TrustFiles {
+        &self.files
+    }
+}
+
+/// What is in there is whole, whoever panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn warn_if_due(certificate: &Certificate, now: Timestamp) {
@@ -108,7 +168,8 @@ impl Credentials {
         let certified = certified
             .map_err(|_| TrustError::KeyMismatch { key: files.key.clone(), certificate: files.certificate.clone() })?;
         let other = if ours.part == Part::Controller { Part::Agent } else { Part::Controller };
-        let peers = Arc::new(Peers::new(&ca, ours.cluster.clone(), other, Arc::clone(&provider))?);
+        let revoked = Revoked::read(&files.revoked)?;
+        let peers = Arc::new(Peers::new(&ca, ours.cluster.clone(), other, revoked, Arc::clone(&provider))?);
         // As of its first moment: whether it is still good is another question.
         let first = UnixTime::since_unix_epoch(std::time::Duration::from_micros(certificate.not_before.0));
         peers
@@ -119,6 +180,7 @@ impl Credentials {
             certificate,
             accept: Arc::new(accepting(&provider, &peers, &certified)?),
             connect: Arc::new(connecting(&provider, &peers, &certified)?),
+            peers,
         })
     }
 }

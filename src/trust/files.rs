@@ -13,7 +13,7 @@ use super::{Certificate, TrustError};
 /// No file of ours is longer than this, in bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// The three files that one end of a link needs.
+/// The files that one end of a link needs, and the list that it heeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustFiles {
     /// The authority's certificate.
@@ -22,13 +22,15 @@ pub struct TrustFiles {
     pub certificate: PathBuf,
     /// The key to it, which nobody else may read.
     pub key: PathBuf,
+    /// The certificates that count no more; there need not be any.
+    pub revoked: PathBuf,
 }
 
 impl TrustFiles {
     /// Under their usual names in a directory.
     pub fn in_directory(directory: &Path) -> Self {
         let file = |name| directory.join(name);
-        Self { ca: file("ca.pem"), certificate: file("cert.pem"), key: file("key.pem") }
+        Self { ca: file("ca.pem"), certificate: file("cert.pem"), key: file("key.pem"), revoked: file("revoked") }
     }
 
     /// Whether anything of it is there. If it is only a part, reading will say what is missing.
@@ -38,7 +40,7 @@ impl TrustFiles {
 
     /// Tells one state of the files from another, without reading them.
     pub(super) fn stamp(&self) -> Stamp {
-        Stamp([&self.ca, &self.certificate, &self.key].map(|path| {
+        Stamp([&self.ca, &self.certificate, &self.key, &self.revoked].map(|path| {
             let found = fs::metadata(path).ok()?;
             Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
         }))
@@ -47,7 +49,7 @@ impl TrustFiles {
 
 /// See [`TrustFiles::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp([Option<(u64, u64, i64, i64)>; 3]);
+pub(super) struct Stamp([Option<(u64, u64, i64, i64)>; 4]);
 
 /// The first certificate in a file, taken apart as well, since only one of ours is of any use.
 pub(super) fn read_certificate(path: &Path) -> Result<(CertificateDer<'static>, Certificate), TrustError> {
@@ -75,7 +77,8 @@ fn not_pem(path: &Path, what: &'static str) -> impl FnOnce(pem::Error) -> TrustE
     move |_| TrustError::NotPem { path, what }
 }
 
-fn read(path: &Path) -> Result<(Vec<u8>, u32), TrustError> {
+/// The content of a small file, and its mode.
+pub(super) fn read(path: &Path) -> Result<(Vec<u8>, u32), TrustError> {
     let read = || -> io::Result<_> {
         let file = File::open(path)?;
         let mode = file.metadata()?.mode();

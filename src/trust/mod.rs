@@ -2,8 +2,9 @@
 //!
 //! [`Authority`] makes certificates, each for one [`Identity`]: an agent's names its instance, and lets it speak for that
 //! instance alone. [`Trust`] is one process's own certificate with its key and the authority's certificate, read from
-//! three files, and again whenever they change. TLS 1.3 only, both ends show a certificate, and no session is resumed,
-//! so what is said of a certificate at the beginning of a link holds for all of it.
+//! three files, and again whenever they change. TLS 1.3 only, both ends show a certificate, and no session is resumed, so
+//! each link is judged anew. A list beside the files names the certificates that were taken back: links of theirs end as
+//! soon as it does.
 
 mod authority;
 mod certificate;
@@ -12,10 +13,12 @@ mod error;
 mod files;
 mod identity;
 mod peers;
+mod revoked;
+mod watch;
 
 pub use authority::{Authority, Issued};
 pub use certificate::Certificate;
-pub use credentials::{Credentials, Trust};
+pub use credentials::{Credentials, Held, Trust};
 pub use error::TrustError;
 pub use files::TrustFiles;
 pub use identity::{Identity, Part};

@@ -11,6 +11,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
+use super::revoked::Revoked;
 use super::{Certificate, Part, TrustError};
 use crate::model::InstanceName;
 
@@ -21,6 +22,7 @@ pub(super) struct Peers {
     /// What they have to be.
     part: Part,
     roots: Arc<RootCertStore>,
+    revoked: Revoked,
     clients: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
 }
@@ -40,6 +42,7 @@ impl Peers {
         ca: &CertificateDer<'static>,
         cluster: InstanceName,
         part: Part,
+        revoked: Revoked,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
@@ -49,7 +52,7 @@ impl Peers {
             .build()
             // It complains of a want of roots only, and there is one.
             .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self { cluster, part, roots, clients, provider })
+        Ok(Self { cluster, part, roots, revoked, clients, provider })
     }
 
     /// Whether the authority vouches for the certificate now, whoever it is for.
@@ -59,9 +62,15 @@ impl Peers {
         rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, &[], now, algorithms)
     }
 
-    /// Whether it is for the right part of the cluster; names are compared later, with what the peer says of itself.
+    /// Whether the certificate was taken back.
+    pub fn revoked(&self, certificate: &Certificate) -> bool {
+        self.revoked.holds(certificate)
+    }
+
+    /// Whether it counts and is for the right part of the cluster; names are compared later, with what the peer says of itself.
     fn fits(&self, der: &CertificateDer<'_>) -> Result<(), Error> {
         let misplaced = match Certificate::read(der) {
+            Ok(certificate) if self.revoked.holds(&certificate) => return Err(CertificateError::Revoked.into()),
             Ok(Certificate { identity, .. }) if identity.part == self.part && identity.cluster == self.cluster => {
                 return Ok(());
             }

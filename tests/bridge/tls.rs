@@ -109,6 +109,36 @@ async fn a_certificate_that_is_replaced_on_disk_counts_for_the_next_link() {
 }
 
 #[actix_rt::test]
+async fn a_certificate_that_is_revoked_ends_its_link_and_makes_no_other() {
+    let pki = Pki::new("lab");
+    let (control, sensor) = (pki.control(), pki.sensor("sensor-1"));
+    let other = pki.sensor("sensor-2");
+    let watching = actix_rt::spawn(Arc::clone(control.trust.as_ref().unwrap()).watch());
+    let mut end = Listening::with(control.clone());
+    let (mut revoked, mut spared) = (Ear::<ToAgent, ToController>::open(), Ear::<ToAgent, ToController>::open());
+    let _dialers = (dial(end.addr, None, sensor.clone(), revoked.owner()), dial(end.addr, None, other, spared.owner()));
+    let names = [end.ear.up().await.peer.name, end.ear.up().await.peer.name];
+    assert!(names.contains(&"sensor-1".into()) && names.contains(&"sensor-2".into()), "{names:?}");
+    revoked.up().await;
+    spared.up().await;
+
+    let name = InstanceName::new("sensor-1").unwrap();
+    assert_eq!(pki.authority.revoke(Part::Agent, &name, Timestamp::now()).unwrap().len(), 1);
+    pki.authority.publish_revoked(&pki.files(Part::Controller, "control")).unwrap();
+    assert_eq!(end.ear.down().await, "the peer's certificate was revoked");
+    revoked.down().await;
+    spared.hears_nothing();
+    let (controller, agent) = ends_of(control, sensor.clone()).await;
+    assert!(controller.contains("its certificate was revoked"), "{controller}");
+    assert!(agent.contains("does not accept our certificate"), "{agent}");
+
+    // Who is let in again gets a new certificate, which the agent finds by itself.
+    pki.sensor("sensor-1");
+    assert_eq!(end.ear.up().await.peer.name, "sensor-1");
+    watching.abort();
+}
+
+#[actix_rt::test]
 async fn who_speaks_no_tls_or_nothing_at_a_tls_port_harms_nobody() {
     let pki = Pki::new("lab");
     let mut end = Listening::with(LinkSettings { ungreeted: 4, ..pki.control() });
@@ -148,6 +178,10 @@ impl Pki {
         let now = Timestamp(Timestamp::now().0 - 20 * DAY.as_micros() as u64);
         let authority = Authority::create(&directory.path().join("pki"), &cluster, now, 365 * DAY).unwrap();
         Self { authority, cluster, directory }
+    }
+
+    fn files(&self, part: Part, name: &str) -> TrustFiles {
+        TrustFiles::in_directory(&self.directory.path().join(format!("{part}-{name}")))
     }
 
     fn trust(&self, part: Part, name: &str, issued: Timestamp, lifetime: Duration, now: Timestamp) -> Arc<Trust> {

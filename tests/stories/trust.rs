@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::common::{Answer, Daemon, Scene, eventually, pids, sleeper};
+use crate::common::{Answer, Daemon, Scene, eventually, node, pids, processes, sleeper};
 
 /// A scene with an authority, and the certificates that were asked for where the daemons of that name find them.
 struct Secured {
@@ -70,6 +70,38 @@ fn with_certificates_a_fleet_may_listen_anywhere_and_lets_nobody_else_in() {
     assert_eq!(pids(&client.status()), running, "nobody else notices");
     let known: Vec<_> = client.status().instances.into_iter().map(|instance| instance.name).collect();
     assert_eq!(known, ["a", "b"]);
+}
+
+#[test]
+fn an_agent_whose_certificate_is_revoked_is_out_at_once_and_stays_out() {
+    let secured = Secured::with(&[("controller", "control", "controller"), ("agent", "a", "a"), ("agent", "b", "b")]);
+    let mut controller = secured.controller();
+    let client = controller.client();
+    let _agents = [secured.agent("a", "a", &controller), secured.agent("b", "b", &controller)];
+    let nodes = [sleeper("on-a", "instance = a"), sleeper("on-b", "instance = b")].concat();
+    client.deployed(&secured.scene.write("fleet.cfg", &format!("[instances]\na\nb\n{nodes}")));
+    let running = pids(&client.wait_for_all("RUNNING"));
+
+    let trust = controller.state_dir().join("trust");
+    let answer = secured.pki(&["revoke", "agent", "a", "--trust", trust.to_str().unwrap()]);
+    assert!(answer.stdout.starts_with("the certificate of agent a is revoked"), "{answer:?}");
+    let lost = client.wait("a is out", |status| node(status, "on-a").state == "UNKNOWN");
+    assert!(lost.instances[0].reason.contains("revoked"), "{:?}", lost.instances);
+    assert_eq!(node(&lost, "on-b").pid, Some(running["on-b"]));
+    assert!(processes::is_alive(running["on-a"]), "its nodes are none of the controller's to end");
+
+    controller.kill();
+    controller.start_again();
+    eventually("a tries again and is refused", || {
+        let log = controller.log();
+        (log.matches("its certificate was revoked").count() >= 2).then_some(())
+    });
+    let back = client.wait("b is back", |status| node(status, "on-b").state == "RUNNING");
+    assert_eq!(node(&back, "on-a").state, "UNKNOWN");
+    let shown = secured.pki(&["show", "--json"]).stdout;
+    let states: Vec<_> =
+        shown.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["state"].clone()).collect();
+    assert_eq!(states, ["good", "good", "revoked", "good"]);
 }
 
 #[test]

@@ -187,6 +187,9 @@ fn whoever_does_not_encrypt_gets_no_answer() {
     assert_serves(&server, &ours, None);
 }
 
+/// What a client does with its connection.
+type Attempt<'a> = Box<dyn Fn(TcpStream) + 'a>;
+
 /// What this process logged.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -209,7 +212,7 @@ fn a_refused_handshake_is_logged_in_one_sentence_that_says_whose_and_why() {
     let (ours, clients, other) = (Authority::new(), Authority::new(), Authority::new());
     let with_tls = |connection, trusts, shows| drop(get_over(connection, trusts, shows, BOTH).unwrap_err());
     let (late, strange) = (&clients.issue_expired(), &other.issue());
-    let attempts: [(&str, Box<dyn Fn(TcpStream) + '_>); 6] = [
+    let attempts: [(&str, Attempt); 6] = [
         ("it does not speak TLS", Box::new(|mut connection| ask(&mut connection, "/"))),
         ("it hung up", Box::new(drop)),
         ("it has no certificate", Box::new(|connection| with_tls(connection, &ours, None))),

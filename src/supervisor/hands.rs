@@ -34,6 +34,9 @@ pub enum Subject {
 /// What a thread is given to do.
 pub type Job = Box<dyn FnOnce() + Send>;
 
+/// Jobs that a free thread may begin, the first one first.
+type Line = VecDeque<(Subject, Job)>;
+
 /// Cheap to clone; the threads end when the last clone is gone.
 #[derive(Clone)]
 pub struct Hands {
@@ -48,7 +51,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    ready: VecDeque<(Subject, Job)>,
+    ready: Line,
     /// What a thread works on or `ready` holds, with what is to be done after.
     busy: HashMap<Subject, VecDeque<Job>>,
     idle: usize,
@@ -83,7 +86,7 @@ impl Hands {
         self.queue(subject, job, VecDeque::push_front)
     }
 
-    fn queue(&self, subject: Subject, job: Job, push: fn(&mut VecDeque<(Subject, Job)>, (Subject, Job))) -> bool {
+    fn queue(&self, subject: Subject, job: Job, push: fn(&mut Line, (Subject, Job))) -> bool {
         let mut queue = self.shared.lock();
         let is_ready = match queue.busy.get_mut(&subject) {
             Some(later) => {

@@ -46,6 +46,7 @@ fn a_node_that_cannot_run_is_answered_at_once_and_says_why() {
 #[test]
 fn every_one_of_many_nodes_that_fail_together_brings_its_last_lines() {
     let lab = Lab::start(Some(&sleeper("fine", "")));
+    lab.client.wait_for_all("RUNNING");
     let hasty = |number: usize| {
         let command = format!("sh -c 'echo no luck for {number} >&2; exit 3'");
         format!("[hasty-{number}]\ncommand = {command}\nrestart = never\nready = settle 30m\nready_within = 40m\n")

@@ -311,8 +311,10 @@ impl Handler<NewsBatch> for Sink {
 
 /// Reports to the agent as its supervisors do, a batch whenever its turn comes.
 async fn report_all(agent: Addr<Agent>) {
+    // As a supervisor holds its node's name, and the limit its samples.
+    let samples: Vec<_> = (0..NODES as u64).map(change).collect();
     for seq in 0..MESSAGES {
-        let NotifyChange { node, new, pid, exit, attempt, restarts, reason, .. } = change(seq as u64);
+        let NotifyChange { node, new, pid, exit, attempt, restarts, reason, .. } = samples[seq % NODES].clone();
         let report = NodeReport { node, new, pid, exit, attempt, restarts, reason, output: None, ticket: None };
         agent.do_send(FromSupervisor::Report(report));
         if seq % BATCH == 0 {

@@ -17,6 +17,9 @@ const MOST: usize = 32;
 /// A thread's stack, in bytes: a launch needs a fraction of it.
 const STACK: usize = 256 << 10;
 
+/// For how many jobs there is room when there are none.
+const ROOM: usize = 64;
+
 /// What a job is about. Jobs with the same subject are done one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -72,12 +75,21 @@ impl Hands {
 
     /// Does `job`, after everything that was given about that subject before.
     pub fn give(&self, subject: Subject, job: Job) {
+        self.queue(subject, job, VecDeque::push_back);
+    }
+
+    /// Does the same, before what was given about other subjects: a short job that somebody waits for.
+    pub fn give_first(&self, subject: Subject, job: Job) {
+        self.queue(subject, job, VecDeque::push_front);
+    }
+
+    fn queue(&self, subject: Subject, job: Job, push: fn(&mut VecDeque<(Subject, Job)>, (Subject, Job))) {
         let mut queue = self.shared.lock();
         match queue.busy.get_mut(&subject) {
             Some(later) => later.push_back(job),
             None => {
                 queue.busy.insert(subject.clone(), VecDeque::new());
-                queue.ready.push_back((subject, job));
+                push(&mut queue.ready, (subject, job));
                 self.shared.work.notify_one();
             }
         }
@@ -145,6 +157,8 @@ impl Shared {
                 None => drop(queue.busy.remove(&subject)),
             }
             if queue.busy.is_empty() {
+                queue.ready.shrink_to(ROOM);
+                queue.busy.shrink_to(ROOM);
                 let at_rest = std::mem::take(&mut queue.at_rest);
                 drop(queue);
                 at_rest.into_iter().for_each(|job| job());
@@ -187,6 +201,26 @@ mod tests {
         assert_eq!(dones.recv_timeout(LONG), Ok(3), "a's first job hangs, and b does not care");
         open.send(()).unwrap();
         assert_eq!([dones.recv_timeout(LONG), dones.recv_timeout(LONG)], [Ok(1), Ok(2)]);
+    }
+
+    #[test]
+    fn a_job_that_somebody_waits_for_is_not_kept_waiting_by_those_of_other_nodes() {
+        let hands = Hands::hire().unwrap();
+        let (done, dones) = mpsc::channel();
+        let gates = [(); FIRST].map(|()| mpsc::channel::<()>());
+        let (opens, gates): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
+        for (number, gate) in gates.into_iter().enumerate() {
+            hands.give(node(&format!("hangs-{number}")), Box::new(move || gate.recv().unwrap()));
+        }
+        for name in ["a", "b"] {
+            let done = done.clone();
+            hands.give(node(name), Box::new(move || done.send(name).unwrap()));
+        }
+        hands.give_first(node("c"), Box::new(move || done.send("c").unwrap()));
+        opens[0].send(()).unwrap();
+        let order = [(); 3].map(|()| dones.recv_timeout(LONG).unwrap());
+        assert_eq!(order, ["c", "a", "b"]);
+        opens[1..].iter().for_each(|open| open.send(()).unwrap());
     }
 
     #[test]

@@ -117,7 +117,9 @@ impl Machine {
         let effects = agent.step(event, now);
         effects.into_iter().for_each(|effect| self.perform(effect, now));
         let Some(agent) = &mut self.agent else { return };
-        self.out.extend(agent.outgoing());
+        while let Some(mail) = agent.outgoing() {
+            self.out.extend(mail);
+        }
     }
 
     /// The mail for the controller since it was last asked for.

@@ -140,7 +140,8 @@ impl State {
         let is_ours = |entry: &Entry| entry.goal != Goal::Leave || wish == Wish::Down;
         let is_meant =
             |(name, entry): &(&NodeName, &Entry)| is_ours(entry) && (nodes.is_empty() || nodes.contains(*name));
-        let named: BTreeSet<_> = self.nodes.iter().filter(is_meant).map(|(name, _)| name.clone()).collect();
+        let ours = self.nodes.iter().map(|(name, entry)| (name, entry.as_ref()));
+        let named: BTreeSet<_> = ours.filter(is_meant).map(|(name, _)| name.clone()).collect();
         let strangers = nodes.iter().filter(|name| !named.contains(*name)).cloned();
         self.jobs.open_beside(kind, reqid, named.iter().map(|name| (name.clone(), wish)), strangers);
         named

@@ -159,7 +159,9 @@ impl Agent {
                 Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) | Effect::Remember(_) => {}
             }
         }
-        self.mail.extend(self.state.outgoing());
+        while let Some(mail) = self.state.outgoing() {
+            self.mail.extend(mail);
+        }
     }
 
     /// Supervisors do what they were told, until nothing more is told.

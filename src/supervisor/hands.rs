@@ -34,6 +34,9 @@ pub enum Subject {
 /// What a thread is given to do.
 pub type Job = Box<dyn FnOnce() + Send>;
 
+/// Jobs that a free thread may begin, the first one first.
+type Line = VecDeque<(Subject, Job)>;
+
 /// Cheap to clone; the threads end when the last clone is gone.
 #[derive(Clone)]
 pub struct Hands {
@@ -48,7 +51,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    ready: VecDeque<(Subject, Job)>,
+    ready: Line,
     /// What a thread works on or `ready` holds, with what is to be done after.
     busy: HashMap<Subject, VecDeque<Job>>,
     idle: usize,
@@ -73,26 +76,35 @@ impl Hands {
         Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared })
     }
 
-    /// Does `job`, after everything that was given about that subject before.
-    pub fn give(&self, subject: Subject, job: Job) {
-        self.queue(subject, job, VecDeque::push_back);
+    /// Does `job`, after everything that was given about that subject before. Says whether work waits for a free thread.
+    pub fn give(&self, subject: Subject, job: Job) -> bool {
+        self.queue(subject, job, VecDeque::push_back)
     }
 
     /// Does the same, before what was given about other subjects: a short job that somebody waits for.
-    pub fn give_first(&self, subject: Subject, job: Job) {
-        self.queue(subject, job, VecDeque::push_front);
+    pub fn give_first(&self, subject: Subject, job: Job) -> bool {
+        self.queue(subject, job, VecDeque::push_front)
     }
 
-    fn queue(&self, subject: Subject, job: Job, push: fn(&mut VecDeque<(Subject, Job)>, (Subject, Job))) {
+    fn queue(&self, subject: Subject, job: Job, push: fn(&mut Line, (Subject, Job))) -> bool {
         let mut queue = self.shared.lock();
-        match queue.busy.get_mut(&subject) {
-            Some(later) => later.push_back(job),
+        let is_ready = match queue.busy.get_mut(&subject) {
+            Some(later) => {
+                later.push_back(job);
+                false
+            }
             None => {
                 queue.busy.insert(subject.clone(), VecDeque::new());
                 push(&mut queue.ready, (subject, job));
-                self.shared.work.notify_one();
+                true
             }
+        };
+        let waits = queue.waits();
+        drop(queue); // or whoever wakes up would have to wait for it
+        if is_ready {
+            self.shared.work.notify_one();
         }
+        waits
     }
 
     /// Does `job` as soon as nothing else is left to do.
@@ -108,7 +120,7 @@ impl Hands {
     /// Whether work waits for a free thread, and how much was finished so far.
     pub fn backlog(&self) -> Option<u64> {
         let queue = self.shared.lock();
-        (!queue.ready.is_empty() && queue.idle == 0).then_some(queue.finished)
+        queue.waits().then_some(queue.finished)
     }
 
     /// Adds a thread: called where a backlog saw nothing finished for a while.
@@ -118,6 +130,13 @@ impl Hands {
         {
             tracing::error!("every thread that launches nodes hangs, and another cannot be had: {error}");
         }
+    }
+}
+
+impl Queue {
+    /// Whether work waits for a free thread. One that was just woken still counts as idle, and takes one job.
+    fn waits(&self) -> bool {
+        self.ready.len() > self.idle
     }
 }
 

@@ -177,8 +177,9 @@ impl Workshop {
             ward.leader
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
+        drop(remains);
         self.give(Subject::Node(node.name.clone()), move || {
-            drop(remains);
             let result = unless_it_panics(|| tools.launch(&node, life, before))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
@@ -215,7 +216,7 @@ impl Workshop {
     pub fn last_words(&self, ward: WardId, node: NodeName, life: Life, remains: Remains) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         let about = Subject::Node(node.clone()); // the next launch, whatever asks for it, waits until they are read
-        self.hands.give_first(
+        let waits = self.hands.give_first(
             about,
             Box::new(move || {
                 drop(remains);
@@ -223,7 +224,7 @@ impl Workshop {
                 let _ = done.send(Done::Tell(ward, Word::LastWords { life, output })); // as above
             }),
         );
-        self.look_after_backlog();
+        self.look_after_backlog(waits);
     }
 
     /// Asks the ward's process group to end.
@@ -248,12 +249,12 @@ impl Workshop {
     }
 
     fn give(&self, about: Subject, job: impl FnOnce() + Send + 'static) {
-        self.hands.give(about, Box::new(job));
-        self.look_after_backlog();
+        let waits = self.hands.give(about, Box::new(job));
+        self.look_after_backlog(waits);
     }
 
-    fn look_after_backlog(&self) {
-        if self.hands.backlog().is_some() && !self.benches.watched.replace(true) {
+    fn look_after_backlog(&self, there_is_one: bool) {
+        if there_is_one && !self.benches.watched.replace(true) {
             actix::spawn(look_after(self.hands.clone(), Rc::clone(&self.benches)));
         }
     }

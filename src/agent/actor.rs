@@ -15,7 +15,8 @@ use actix::{
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use super::outbox::Bounds;
+use super::outbox::{Bounds, Outbox};
+use super::spool::Spool;
 use super::state::{Effect, Event, FoundNode, State};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
@@ -32,7 +33,7 @@ use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
 /// What an agent needs to start.
 pub struct AgentSetup {
     pub instance: InstanceName,
-    /// Names this run of the agent; never the same twice.
+    /// Names the numbering of its news if it has to begin anew; never the same twice.
     pub epoch: u64,
     pub site: Site,
     pub bounds: Bounds,
@@ -63,6 +64,7 @@ pub struct HurryUp;
 /// See the module. Dropping it, also by a panic, tells the host.
 pub struct Agent {
     state: State,
+    spool: Spool,
     workshop: Workshop,
     supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
@@ -110,8 +112,12 @@ impl Agent {
             nodes.push(FoundNode { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
         }
         found.push(Event::Found(nodes));
+        let news = site.nodes.join(format!(".news-{instance}"));
+        let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
+        let outbox = Outbox::restore(bounds, restored.last, restored.items);
         let agent = Self {
-            state: State::new(instance, epoch, bounds),
+            state: State::new(instance, restored.epoch, outbox),
+            spool,
             workshop: Workshop::open(Arc::new(site), register)?,
             supervisors: BTreeMap::new(),
             adoptable,
@@ -251,6 +257,7 @@ impl Agent {
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
         (self.flushing, self.now) = (false, None);
+        self.spool.keep(self.state.outbox());
         let mut told = false;
         // All of it is in the bridge's mailbox before the bridge gets to work, and so leaves in one piece.
         while let Some(messages) = self.state.outgoing() {

@@ -82,6 +82,33 @@ impl Outbox {
         }
     }
 
+    /// An outbox as it was: these items are kept, and the last of them has number `last`.
+    pub fn restore(bounds: Bounds, last: u64, items: Vec<Item>) -> Self {
+        let mut outbox = Self { last: last - items.len() as u64, ..Self::new(bounds) };
+        items.into_iter().for_each(|item| outbox.push(item));
+        outbox
+    }
+
+    /// The number of the last item that was made.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The number before that of the first item that is kept.
+    pub fn base(&self) -> u64 {
+        self.last - self.kept.len() as u64
+    }
+
+    /// What is kept, in order.
+    pub fn kept(&self) -> impl Iterator<Item = &Item> {
+        self.kept.iter().map(|kept| &kept.item)
+    }
+
+    /// How much is kept.
+    pub fn bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// Numbers an item and keeps it.
     pub fn push(&mut self, mut item: Item) {
         self.last += 1;

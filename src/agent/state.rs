@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
-use super::outbox::{Bounds, Item, Outbox};
+use super::outbox::{Item, Outbox};
 use crate::message::agent::*;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
@@ -139,8 +139,8 @@ pub enum Effect {
 }
 
 impl State {
-    /// An agent without nodes. `epoch` names this run of it.
-    pub fn new(instance: InstanceName, epoch: u64, bounds: Bounds) -> Self {
+    /// An agent without nodes, and with this to say. `epoch` names the numbering of its news.
+    pub fn new(instance: InstanceName, epoch: u64, outbox: Outbox) -> Self {
         Self {
             jobs: Jobs::new(instance.clone()),
             instance,
@@ -151,7 +151,7 @@ impl State {
             next_ward: 0,
             next_ticket: 0,
             order: Order::default(),
-            outbox: Outbox::new(bounds),
+            outbox,
             hello: None,
             answers: Vec::new(),
             linked: false,
@@ -227,6 +227,11 @@ impl State {
             Err(error) => outcome.error = Some(error),
         }
         self.answer(GetOutputResponse { reqid: request.reqid.clone(), outcome });
+    }
+
+    /// What has not arrived yet.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     /// Whose agent this is.

@@ -132,6 +132,14 @@ pub fn decode_body<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str
     }
 }
 
+/// A message that can be the body of a frame.
+pub trait Body: Serialize {
+    /// Its number on the wire.
+    const KIND: u16;
+    /// For errors.
+    const NAME: &'static str;
+}
+
 /// A set of messages that crosses a link in one direction, each kind with a number of its own.
 pub trait Wire: Sized + Send + 'static {
     /// Appends this message to `out` as one frame.
@@ -155,11 +163,17 @@ macro_rules! wire_enum {
             }
         })*
 
+        $(impl $crate::message::frame::Body for $message {
+            const KIND: u16 = $kind;
+            const NAME: &'static str = stringify!($message);
+        })*
+
         impl $crate::message::frame::Wire for $enum {
             fn append_to(&self, out: &mut Vec<u8>) -> Result<(), $crate::message::frame::FrameError> {
                 match self {
                     $(Self::$message(body) => {
-                        $crate::message::frame::append(out, $kind, stringify!($message), body)
+                        use $crate::message::frame::Body;
+                        $crate::message::frame::append(out, $message::KIND, $message::NAME, body)
                     })*
                 }
             }

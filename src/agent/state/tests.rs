@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::super::outbox::Bounds;
 use super::*;
 use crate::model::{ConfigurationId, Instance, RequestId, Role};
 
@@ -117,7 +118,7 @@ impl Agent {
         let instance = InstanceName::new("i").unwrap();
         let now = Now { mono: Instant::now(), wall: Timestamp(0) };
         let mut agent = Self {
-            state: State::new(instance, 1, Bounds::default()),
+            state: State::new(instance, 1, Outbox::new(Bounds::default())),
             now,
             told: Vec::new(),
             obeyed: 0,

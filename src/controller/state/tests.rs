@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::model::{Instance, Node, NodeStatus, Role};
@@ -807,7 +808,7 @@ fn configuration(id: &str, nodes: &[(&str, &str)]) -> Configuration {
         command: vec!["program".into()],
         ..Node::new(node(name), instance(of), Role::None)
     };
-    configuration.nodes = nodes.iter().map(defined).collect();
+    configuration.nodes = nodes.iter().map(defined).map(Arc::new).collect();
     configuration
 }
 

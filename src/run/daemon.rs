@@ -20,7 +20,7 @@ use crate::controller::{Controller, ControllerGone};
 use crate::model::InstanceName;
 use crate::settings::{Machine, Settings, loopback_only};
 use crate::state_dir::StateDir;
-use crate::supervisor::process::limits;
+use crate::supervisor::process::{limits, memory};
 use crate::web::{self, WebServer, WebSettings};
 
 /// What a daemon that is ready tells whoever started it.
@@ -41,6 +41,7 @@ impl fmt::Debug for Ready {
 
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+    memory::share_one_heap();
     let mut signals = Signals::listen()?;
     let home = StateDir::take(&settings.state_dir)?;
     let socket = settings.controller.listen.map(|address| bind("for agents", address)).transpose()?;

@@ -107,8 +107,8 @@ fn node(bytes: &[u8]) -> Arc<Node> {
     Arc::new(frame::decode_body(bytes, "node").expect("a node that was encoded here"))
 }
 
-fn head(bytes: &[u8]) -> Head<'_> {
-    frame::decode_front(bytes, "node").expect("a node that was encoded here")
+fn head(mut bytes: &[u8]) -> Head<'_> {
+    frame::take_front(&mut bytes, "node").expect("a node that was encoded here")
 }
 
 /// The three configurations; `None` where there was none yet.

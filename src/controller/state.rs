@@ -267,6 +267,7 @@ impl State {
         // Nobody speaks before a hello, nor on a former link of an agent that has a newer one.
         let mut from = self.roster.speaker(link).cloned();
         let before = from.as_ref().and_then(|name| self.roster.news(name));
+        fx.reserve(messages.len() + 1);
         for message in messages {
             match (message, &from) {
                 (ToController::NotifyAgentHello(hello), _) => {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -192,7 +193,7 @@ pub fn configuration(id: &str, nursery: &Nursery, first: usize, count: usize) ->
         node.restart.stable = Duration::from_millis(1);
         node.ready = Ready { by: ReadyBy::Settle(Duration::ZERO), within: PATIENCE };
         node.stop_grace = PATIENCE;
-        node
+        Arc::new(node)
     };
     Configuration {
         id: name(id, ConfigurationId::new),

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
+use serde::{Deserialize, Serialize};
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
 use crate::model::{Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, RequestId, Timestamp};
@@ -280,7 +281,7 @@ pub struct TestTimeoutResponse {
 }
 
 /// All instances that the configuration needs have answered the welcome. Controller-internal; observers hear of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotifyAgentsReady {
     pub instances: BTreeSet<InstanceName>,
 }
@@ -328,7 +329,7 @@ pub struct Entry {
 }
 
 /// What the log tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
     /// The `old` of each change of a node is the `new` of the one before it.
     Change(NotifyChange),

@@ -27,9 +27,10 @@ pub fn rank(role: Role) -> usize {
 /// The longest that an order about these nodes may honestly take at the agents: to stop them all, and to start them.
 ///
 /// Whoever waits no shorter leaves the agents the time to name the node that is late.
-pub fn patience<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Duration {
+pub fn patience(nodes: impl IntoIterator<Item = impl AsRef<Node>>) -> Duration {
     let (mut grace, mut within) = (Duration::ZERO, [Duration::ZERO; RANKS]);
     for node in nodes {
+        let node = node.as_ref();
         grace = grace.max(node.stop_grace);
         within[rank(node.role)] = within[rank(node.role)].max(node.ready.within);
     }
@@ -40,13 +41,15 @@ pub fn patience<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{InstanceName, NodeName};
 
-    fn node(role: Role, within: u64, grace: u64) -> Node {
+    fn node(role: Role, within: u64, grace: u64) -> Arc<Node> {
         let mut node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("one").unwrap(), role);
         (node.ready.within, node.stop_grace) = (Duration::from_secs(within), Duration::from_secs(grace));
-        node
+        Arc::new(node)
     }
 
     #[test]
@@ -56,10 +59,10 @@ mod tests {
 
     #[test]
     fn patience_adds_the_slowest_of_each_rank_and_the_longest_grace() {
-        let none = patience([]);
+        let none = patience([] as [Arc<Node>; 0]);
         let mut nodes = [node(Role::Manager, 20, 1), node(Role::Worker, 7, 30), node(Role::Worker, 9, 2)];
         assert_eq!(patience(&nodes), none + Duration::from_secs(20 + 9 + 30));
-        nodes[0].ready.within = Duration::MAX;
+        Arc::make_mut(&mut nodes[0]).ready.within = Duration::MAX;
         assert_eq!(patience(&nodes), Duration::MAX);
     }
 }

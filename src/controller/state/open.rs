@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::bridge::LinkId;
+use crate::controller::kept::Kept;
 use crate::message::agent::{self, ToAgent};
 use crate::message::client::{self, ClientResponse};
 use crate::model::{InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId};
@@ -63,7 +64,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let answer = |outcomes| Effect::Answer(ticket, verb.answer(reqid.clone(), outcomes));
-        let Some(deployed) = &self.stored.deployed else {
+        let Some(deployed) = self.shelf.deployed().map(Kept::open) else {
             let error = match self.roster.connected().is_empty() {
                 true => "no instances connected",
                 false => "no active cluster deployment",

@@ -14,8 +14,8 @@ const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("confi
 /// Format 1 is JSON.
 const FORMAT: u32 = 1;
 
-/// What redb may keep in memory, in bytes. Three configurations are read once and written seldom.
-const CACHE: usize = 4 << 20;
+/// What redb may keep in memory, in bytes: nothing is read twice, and it is written seldom.
+const CACHE: usize = 64 << 10;
 
 /// Keeps the configurations in `controller.redb`.
 pub struct RedbStore {
@@ -132,7 +132,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut deployed = change(Slot::Deployed, "1");
         let (name, instance) = (NodeName::new("w").unwrap(), InstanceName::new("i").unwrap());
-        deployed.configuration.nodes.push(Node::new(name, instance, Role::Worker));
+        deployed.configuration.nodes.push(Node::new(name, instance, Role::Worker).into());
 
         let mut store = RedbStore::open(directory.path()).unwrap();
         assert_eq!(store.load().unwrap(), Stored::default());

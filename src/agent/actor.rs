@@ -109,7 +109,7 @@ impl Agent {
         }
         found.push(Event::Found(nodes));
         let agent = Self {
-            state: State::new(instance, epoch, bounds),
+            state: State::new(instance, epoch, bounds).run_by(std::process::id()),
             workshop: Workshop::open(Arc::new(site), register)?,
             supervisors: BTreeMap::new(),
             adoptable,

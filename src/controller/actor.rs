@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
@@ -170,7 +171,12 @@ impl Controller {
         });
     }
 
-    fn ask<T>(&mut self, request: ClientRequest, ctx: &mut Context<Self>) -> ResponseFuture<Result<T, Unanswered>>
+    fn ask<T>(
+        &mut self,
+        request: ClientRequest,
+        within: Option<Duration>,
+        ctx: &mut Context<Self>,
+    ) -> ResponseFuture<Result<T, Unanswered>>
     where
         T: TryFrom<ClientResponse, Error = Unanswered> + 'static,
     {
@@ -179,6 +185,9 @@ impl Controller {
         self.next_ticket += 1;
         self.waiting.insert(ticket, answer);
         self.drive(Event::Ask(ticket, request), ctx);
+        if let Some(within) = within.filter(|_| self.waiting.contains_key(&ticket)) {
+            self.drive(Event::Limit(ticket, within), ctx);
+        }
         Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
     }
 }
@@ -219,7 +228,15 @@ macro_rules! answer_by_state {
             type Result = ResponseFuture<<$request as Message>::Result>;
 
             fn handle(&mut self, request: $request, ctx: &mut Context<Self>) -> Self::Result {
-                self.ask(request.into(), ctx)
+                self.ask(request.into(), None, ctx)
+            }
+        }
+
+        impl Handler<Within<$request>> for Controller {
+            type Result = ResponseFuture<<$request as Message>::Result>;
+
+            fn handle(&mut self, asked: Within<$request>, ctx: &mut Context<Self>) -> Self::Result {
+                self.ask(asked.request.into(), Some(asked.within), ctx)
             }
         })*
     };
@@ -235,6 +252,7 @@ answer_by_state!(
     StartRequest,
     StopRequest,
     RestartRequest,
+    GetIdValueRequest,
     GetOutputRequest,
     TestTimeoutRequest,
 );
@@ -318,8 +336,6 @@ impl Handler<crate::run::testing::Panic> for Controller {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::sync::mpsc;
 
     use super::*;

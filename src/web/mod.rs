@@ -4,6 +4,7 @@
 //! [`guard`] stands in front of every route, [`routes`] turns requests into messages, [`events`] streams the log,
 //! [`json`] is what people see, and [`problem`] what they see when it went wrong.
 
+pub mod broker;
 pub mod configuration;
 pub mod desk;
 pub mod events;

@@ -296,7 +296,7 @@ fn without_commands() -> Configuration {
     Configuration {
         id: name("books", ConfigurationId::new),
         instances: vec![Instance { name: instance(), host: None, port: None }],
-        nodes: (0..NODES).map(|number| Node::new(node(number), instance(), Role::None)).collect(),
+        nodes: (0..NODES).map(|number| Node::new(node(number), instance(), Role::None).into()).collect(),
     }
 }
 

@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let configuration = Configuration {
         id: ConfigurationId::new("two-sleepers")?,
         instances: vec![Instance { name: here.clone(), host: None, port: None }],
-        nodes: vec![node("one")?, node("two")?],
+        nodes: vec![node("one")?.into(), node("two")?.into()],
     };
     let answer = controller.send(SetConfigurationRequest { reqid: RequestId::new("first")?, configuration }).await??;
     println!("deployed {} nodes", answer.outcomes.iter().filter(|outcome| outcome.is_success()).count());

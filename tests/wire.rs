@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -410,6 +411,6 @@ fn configuration() -> Configuration {
             Instance { name: instance(), host: Some(IpAddr::from([10, 0, 0, 7])), port: Some(2151) },
             Instance { name: InstanceName::new("sensor-2").unwrap(), host: None, port: None },
         ],
-        nodes: vec![full, bare, Node::new(node("logger"), instance(), Role::Logger)],
+        nodes: [full, bare, Node::new(node("logger"), instance(), Role::Logger)].map(Arc::new).into(),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -194,7 +195,7 @@ pub fn configuration(id: &str, nursery: &Nursery, first: usize, count: usize) ->
         node.restart = restart;
         node.ready = Ready { by: ReadyBy::Settle(at_once), within: PATIENCE };
         node.stop_grace = PATIENCE;
-        node
+        Arc::new(node)
     };
     Configuration {
         id: name(id, ConfigurationId::new),

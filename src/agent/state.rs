@@ -56,7 +56,7 @@ pub struct State {
 struct InForce {
     id: ConfigurationId,
     instances: Vec<Instance>,
-    /// Not a vector: one made of another keeps the room of what was in that.
+    /// Not a vector, which would keep room to grow.
     nodes: Box<[Arc<Node>]>,
 }
 
@@ -367,7 +367,7 @@ impl State {
 
 impl From<Configuration> for InForce {
     fn from(Configuration { id, instances, nodes }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into_iter().map(Arc::new).collect() }
+        Self { id, instances, nodes: nodes.into() }
     }
 }
 
@@ -375,7 +375,7 @@ impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
     fn is(&self, other: &Configuration) -> bool {
         let Configuration { id, instances, nodes } = other;
-        self.id == *id && self.instances == *instances && self.nodes.iter().map(Arc::as_ref).eq(nodes)
+        self.id == *id && self.instances == *instances && *self.nodes == **nodes
     }
 }
 

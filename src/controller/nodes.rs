@@ -285,7 +285,7 @@ mod tests {
 
     fn configuration(of: &str) -> Configuration {
         let mut configuration = Configuration::empty(ConfigurationId::new("c").unwrap());
-        configuration.nodes = vec![Node::new(node(), instance(of), Role::Worker)];
+        configuration.nodes = vec![Node::new(node(), instance(of), Role::Worker).into()];
         configuration
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,8 @@ pub struct Configuration {
     pub id: ConfigurationId,
     /// In the order they were written.
     pub instances: Vec<Instance>,
-    /// In the order they were written.
-    pub nodes: Vec<Node>,
+    /// In the order they were written. Configurations that come of one another share what is the same in both.
+    pub nodes: Vec<Arc<Node>>,
 }
 
 impl Configuration {

@@ -1,6 +1,7 @@
 //! From what is to what should be: exactly one change for each node and each instance, sorted by name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{Instance, InstanceName, Node, NodeName};
 
@@ -8,13 +9,13 @@ use crate::model::{Instance, InstanceName, Node, NodeName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeChange<'a> {
     /// Its definition is the same: its process stays.
-    Keep(&'a Node),
+    Keep(&'a Arc<Node>),
     /// It is new.
-    Start(&'a Node),
+    Start(&'a Arc<Node>),
     /// Its definition differs in these keys, in the order in which cluster files list them; never empty.
-    Replace { have: &'a Node, want: &'a Node, keys: Vec<&'static str> },
+    Replace { have: &'a Arc<Node>, want: &'a Arc<Node>, keys: Vec<&'static str> },
     /// It is no longer wanted.
-    Remove(&'a Node),
+    Remove(&'a Arc<Node>),
 }
 
 impl NodeChange<'_> {
@@ -28,10 +29,10 @@ impl NodeChange<'_> {
 
 /// The changes that lead from the nodes of `have` to those of `want`, one per name, sorted by name.
 pub fn nodes<'a>(
-    have: impl IntoIterator<Item = &'a Node>,
-    want: impl IntoIterator<Item = &'a Node>,
+    have: impl IntoIterator<Item = &'a Arc<Node>>,
+    want: impl IntoIterator<Item = &'a Arc<Node>>,
 ) -> Vec<NodeChange<'a>> {
-    let named = |node: &'a Node| (&node.name, node);
+    let named = |node: &'a Arc<Node>| (&node.name, node);
     pairs(have.into_iter().map(named).collect(), want.into_iter().map(named).collect())
         .map(|pair| match pair {
             Pair::Left(have) => NodeChange::Remove(have),
@@ -165,8 +166,8 @@ mod tests {
     use super::*;
     use crate::model::{NodeState, RestartMode, Role};
 
-    fn node(name: &str) -> Node {
-        Node::new(NodeName::new(name).unwrap(), InstanceName::new("one").unwrap(), Role::Worker)
+    fn node(name: &str) -> Arc<Node> {
+        Arc::new(Node::new(NodeName::new(name).unwrap(), InstanceName::new("one").unwrap(), Role::Worker))
     }
 
     fn instance(name: &str, host: Option<[u8; 4]>, port: Option<u16>) -> Instance {
@@ -176,8 +177,9 @@ mod tests {
     #[test]
     fn every_node_of_either_side_changes_exactly_once() {
         let (have, mut want) = ([node("a"), node("b"), node("c")], [node("d"), node("c"), node("b")]);
-        want[2].stop_grace = Duration::ZERO;
-        want[2].restart.mode = RestartMode::Never;
+        let changed = Arc::make_mut(&mut want[2]);
+        changed.stop_grace = Duration::ZERO;
+        changed.restart.mode = RestartMode::Never;
         let changes = nodes(&have, &want);
         assert_eq!(
             changes,
@@ -194,7 +196,7 @@ mod tests {
     #[test]
     fn a_wanted_state_is_no_difference() {
         let (have, mut want) = (node("a"), node("a"));
-        want.state = NodeState::Stopped;
+        Arc::make_mut(&mut want).state = NodeState::Stopped;
         assert_eq!(nodes(&[have], std::slice::from_ref(&want)), [NodeChange::Keep(&want)]);
     }
 

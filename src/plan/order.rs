@@ -1,5 +1,6 @@
 //! Which roles start before which, and how long the order may make others wait. Stopping is the reverse.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Node, Role};
@@ -27,7 +28,7 @@ pub fn rank(role: Role) -> usize {
 /// The longest that an order about these nodes may honestly take at the agents: to stop them all, and to start them.
 ///
 /// Whoever waits no shorter leaves the agents the time to name the node that is late.
-pub fn patience<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Duration {
+pub fn patience<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Duration {
     let (mut grace, mut within) = (Duration::ZERO, [Duration::ZERO; RANKS]);
     for node in nodes {
         grace = grace.max(node.stop_grace);
@@ -43,10 +44,10 @@ mod tests {
     use super::*;
     use crate::model::{InstanceName, NodeName};
 
-    fn node(role: Role, within: u64, grace: u64) -> Node {
+    fn node(role: Role, within: u64, grace: u64) -> Arc<Node> {
         let mut node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("one").unwrap(), role);
         (node.ready.within, node.stop_grace) = (Duration::from_secs(within), Duration::from_secs(grace));
-        node
+        Arc::new(node)
     }
 
     #[test]
@@ -59,7 +60,7 @@ mod tests {
         let none = patience([]);
         let mut nodes = [node(Role::Manager, 20, 1), node(Role::Worker, 7, 30), node(Role::Worker, 9, 2)];
         assert_eq!(patience(&nodes), none + Duration::from_secs(20 + 9 + 30));
-        nodes[0].ready.within = Duration::MAX;
+        Arc::make_mut(&mut nodes[0]).ready.within = Duration::MAX;
         assert_eq!(patience(&nodes), Duration::MAX);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{Configuration, InstanceName, Node, ReadyBy, Role};
 
@@ -57,8 +58,12 @@ pub fn keep_ports(configuration: &mut Configuration, before: &Configuration) {
             continue;
         };
         let free = |port: Option<u16>| port.filter(|port| !given.contains(port));
-        node.port = node.port.or_else(|| free(before.port));
-        node.metrics_port = node.metrics_port.or_else(|| free(before.metrics_port));
+        let port = node.port.or_else(|| free(before.port));
+        let metrics_port = node.metrics_port.or_else(|| free(before.metrics_port));
+        if (port, metrics_port) != (node.port, node.metrics_port) {
+            let node = Arc::make_mut(node);
+            (node.port, node.metrics_port) = (port, metrics_port);
+        }
     }
 }
 
@@ -78,15 +83,16 @@ pub fn assign_ports(configuration: &mut Configuration, rules: &PortRules) -> Res
 /// One counter for the whole cluster.
 fn assign_listening(
     configuration: &Configuration,
-    nodes: &mut [Node],
+    nodes: &mut [Arc<Node>],
     rules: &PortRules,
     first: u16,
 ) -> Result<(), PortsExhausted> {
     let taken = rules.controller.into_iter().chain(configuration.instances.iter().filter_map(|i| i.port));
-    let taken = taken.chain(nodes.iter().flat_map(given)).collect();
+    let taken = taken.chain(nodes.iter().flat_map(|node| given(node))).collect();
     let mut counter = Counter { what: "port", first, next: Some(first), taken };
     for index in in_order(nodes, needs_port) {
-        nodes[index].port = Some(counter.next_free(&nodes[index])?);
+        let port = counter.next_free(&nodes[index])?;
+        Arc::make_mut(&mut nodes[index]).port = Some(port);
     }
     Ok(())
 }
@@ -94,7 +100,7 @@ fn assign_listening(
 /// One counter per address; instances whose address nobody knows share one.
 fn assign_metrics(
     configuration: &Configuration,
-    nodes: &mut [Node],
+    nodes: &mut [Arc<Node>],
     rules: &PortRules,
     first: u16,
 ) -> Result<(), PortsExhausted> {
@@ -118,7 +124,8 @@ fn assign_metrics(
     for index in in_order(nodes, |node| node.role != Role::None && node.metrics_port.is_none()) {
         let host = host_of(&nodes[index].instance);
         let counter = counters.entry(host).or_insert_with(|| counter(BTreeSet::new()));
-        nodes[index].metrics_port = Some(counter.next_free(&nodes[index])?);
+        let port = counter.next_free(&nodes[index])?;
+        Arc::make_mut(&mut nodes[index]).metrics_port = Some(port);
     }
     Ok(())
 }
@@ -138,7 +145,7 @@ fn given(node: &Node) -> impl Iterator<Item = u16> + use<> {
 }
 
 /// The indices of the nodes that `wants` one, in the order of assignment.
-fn in_order(nodes: &[Node], wants: impl Fn(&Node) -> bool) -> Vec<usize> {
+fn in_order(nodes: &[Arc<Node>], wants: impl Fn(&Node) -> bool) -> Vec<usize> {
     let place = |role| match role {
         Role::Manager => 0,
         Role::Logger => 1,
@@ -190,7 +197,7 @@ mod tests {
             let role = Role::ALL.into_iter().find(|role| role.as_str() == words[2]).unwrap();
             let mut node = Node::new(NodeName::new(words[0]).unwrap(), name(words[1]), role);
             (node.port, node.metrics_port) = (words[3].parse().ok(), words[4].parse().ok());
-            node
+            Arc::new(node)
         };
         Configuration {
             id: ConfigurationId::new("c").unwrap(),
@@ -201,7 +208,7 @@ mod tests {
 
     fn ports(configuration: &Configuration) -> Vec<String> {
         let show = |port: Option<u16>| port.map_or("-".to_owned(), |port| port.to_string());
-        let line = |node: &Node| format!("{} {} {}", node.name, show(node.port), show(node.metrics_port));
+        let line = |node: &Arc<Node>| format!("{} {} {}", node.name, show(node.port), show(node.metrics_port));
         configuration.nodes.iter().map(line).collect()
     }
 
@@ -246,7 +253,7 @@ mod tests {
             &[("a", None, Some(2200)), ("b", None, None)],
             &["m a manager - 2201", "w b worker 2202 -", "l a logger - -"],
         );
-        subject.nodes[1].ready = Ready { by: ReadyBy::Port(2204), ..Ready::default() };
+        Arc::make_mut(&mut subject.nodes[1]).ready = Ready { by: ReadyBy::Port(2204), ..Ready::default() };
         let rules = PortRules { controller: Some(2203), ..without_metrics() };
         assign_ports(&mut subject, &rules).unwrap();
         assert_eq!(ports(&subject), ["m 2205 2201", "w 2202 -", "l 2206 -"]);

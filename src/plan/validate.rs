@@ -86,7 +86,7 @@ fn names(configuration: &Configuration, complaints: &mut Complaints) {
     for Instance { name, .. } in repeated(instances, |instance| Some(&instance.name)) {
         complaints.add(About::Instance(name.clone()), format!("multiple instances named '{name}'"));
     }
-    for Node { name, .. } in repeated(nodes, |node| Some(&node.name)) {
+    for name in repeated(nodes, |node| Some(&node.name)).into_iter().map(|node| &node.name) {
         complaints.add(About::Node(name.clone()), format!("multiple nodes named '{name}'"));
     }
 
@@ -97,7 +97,7 @@ fn names(configuration: &Configuration, complaints: &mut Complaints) {
         complaints.add(About::Node(first.clone()), format!("node and instance names collide: {}", join(&shared)));
     }
     for node in nodes {
-        let Node { name, instance, .. } = node;
+        let Node { name, instance, .. } = &**node;
         if !declared.contains(instance.as_str()) {
             let what = format!("node '{name}' has undeclared instance name '{instance}'");
             complaints.add_key(node, "instance", what);
@@ -113,7 +113,7 @@ fn ports(configuration: &Configuration, rules: &PortRules, complaints: &mut Comp
     let agents = agent_ports(configuration);
     let nodes = &configuration.nodes;
     for (node, port) in nodes.iter().filter_map(|node| Some((node, node.port?))) {
-        let Node { name, instance, .. } = node;
+        let Node { name, instance, .. } = &**node;
         if agents.contains(&(instance, port)) {
             let what = format!("node '{name}' port {port}/tcp conflicts with agent port on instance '{instance}'");
             complaints.add_key(node, "port", what);
@@ -143,7 +143,7 @@ fn metrics_ports(configuration: &Configuration, complaints: &mut Complaints) {
     }
     let agents = agent_ports(configuration);
     for (node, port) in nodes.iter().filter_map(|node| Some((node, node.metrics_port?))) {
-        let Node { name, instance, .. } = node;
+        let Node { name, instance, .. } = &**node;
         let about = format!("node '{name}' metrics port {port}/tcp conflicts with");
         if let Some(other) = listening.get(&(instance, port)) {
             complaints.add_key(node, "metrics_port", format!("{about} port of node '{}'", other.name));
@@ -258,6 +258,8 @@ fn join<T: Display>(all: impl IntoIterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{ConfigurationId, Role};
 
@@ -270,6 +272,7 @@ mod tests {
     }
 
     fn configuration(instances: Vec<Instance>, nodes: Vec<Node>) -> Configuration {
+        let nodes = nodes.into_iter().map(Arc::new).collect();
         Configuration { id: ConfigurationId::new("c").unwrap(), instances, nodes }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::collection::{btree_map, btree_set, vec};
@@ -78,13 +79,13 @@ prop_compose! {
         directory in option::of(plain().prop_map(|text| format!("/{text}"))),
         cpu_affinity in option::of(0..1024u32),
         (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
-    ) -> Node {
+    ) -> Arc<Node> {
         scripts.sort();
-        Node {
+        Arc::new(Node {
             role, port, metrics_port, scripts, command, options, env, interface, user, directory, cpu_affinity,
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
             ..Node::new(name.clone(), instance.clone(), role)
-        }
+        })
     }
 }
 
@@ -131,6 +132,6 @@ pub fn named() -> impl Strategy<Value = Configuration> {
 }
 
 /// The same node in another wanted state, which is no difference.
-pub fn in_state(node: &Node, state: NodeState) -> Node {
-    Node { state, ..node.clone() }
+pub fn in_state(node: &Node, state: NodeState) -> Arc<Node> {
+    Arc::new(Node { state, ..node.clone() })
 }

@@ -1,5 +1,7 @@
 //! Cluster files: what is written reads back, and nothing that is read brings the reader down.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use watchpost::model::cluster_file::{parse, render};
 use watchpost::model::{Configuration, ConfigurationId};
@@ -30,7 +32,7 @@ proptest! {
     #[test]
     fn a_configuration_reads_back_as_it_was_written(mut subject in any::named()) {
         // Clashes and other reasons to complain can be written, but a port 0 cannot.
-        for node in &mut subject.nodes {
+        for node in subject.nodes.iter_mut().map(Arc::make_mut) {
             node.port = node.port.filter(|&port| port != 0);
             node.metrics_port = node.metrics_port.filter(|&port| port != 0);
         }

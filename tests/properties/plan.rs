@@ -1,6 +1,7 @@
 //! Plans: whatever the configuration, they are complete, and they leave alone what is not theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use watchpost::model::{Configuration, Instance, InstanceName, Node, NodeState, ReadyBy, Role};
@@ -9,12 +10,12 @@ use watchpost::plan::{InstanceChange, NodeChange, PortRules, assign_ports, keep_
 
 use crate::any;
 
-fn by_name(nodes: &[Node]) -> BTreeMap<&str, &Node> {
-    nodes.iter().map(|node| (node.name.as_str(), node)).collect()
+fn by_name(nodes: &[Arc<Node>]) -> BTreeMap<&str, &Node> {
+    nodes.iter().map(|node| (node.name.as_str(), &**node)).collect()
 }
 
 /// Carries out a diff the way an agent does.
-fn apply<'a>(have: &'a [Node], changes: &[NodeChange<'a>]) -> BTreeMap<&'a str, &'a Node> {
+fn apply<'a>(have: &'a [Arc<Node>], changes: &[NodeChange<'a>]) -> BTreeMap<&'a str, &'a Node> {
     let mut nodes = by_name(have);
     for change in changes {
         match change {
@@ -62,7 +63,7 @@ proptest! {
 
     #[test]
     fn nothing_changes_between_a_configuration_and_itself(subject in any::named()) {
-        let again: Vec<Node> = subject.nodes.iter().map(|node| any::in_state(node, NodeState::Stopped)).collect();
+        let again: Vec<Arc<Node>> = subject.nodes.iter().map(|node| any::in_state(node, NodeState::Stopped)).collect();
         prop_assert!(nodes(&subject.nodes, &again).iter().all(|change| matches!(change, NodeChange::Keep(_))));
         let changes = instances(&subject.instances, &subject.instances);
         prop_assert!(changes.iter().all(|change| matches!(change, InstanceChange::Kept(_))));
@@ -95,8 +96,8 @@ proptest! {
             let needs_port = matches!(after.role, Role::Manager | Role::Logger | Role::Proxy);
             prop_assert_eq!(after.port.is_some(), before.port.is_some() || needs_port);
             prop_assert_eq!(after.metrics_port.is_some(), before.metrics_port.is_some() || after.role != Role::None);
-            let given = Node { port: before.port, metrics_port: before.metrics_port, ..after.clone() };
-            prop_assert_eq!(before, &given);
+            let given = Node { port: before.port, metrics_port: before.metrics_port, ..Node::clone(after) };
+            prop_assert_eq!(&**before, &given);
         }
         // What clashes now did so before, and just as often.
         let given = uses(&before);
@@ -141,7 +142,7 @@ proptest! {
             after.nodes.remove(gone.index(before.nodes.len()));
         }
         let left = after.clone();
-        for node in &mut after.nodes {
+        for node in after.nodes.iter_mut().map(Arc::make_mut) {
             (node.port, node.metrics_port) = (None, None);
         }
         keep_ports(&mut after, &before);

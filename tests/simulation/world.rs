@@ -47,7 +47,7 @@ pub fn configuration(chance: &mut Chance, id: u64, instances: &[&str]) -> Config
         if matches!(role, Role::Manager | Role::Logger) {
             node.port = Some(if (role == Role::Manager) == is_swapped { 4001 } else { 4002 });
         }
-        configuration.nodes.push(node);
+        configuration.nodes.push(node.into());
     }
     configuration
 }

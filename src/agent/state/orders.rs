@@ -1,6 +1,6 @@
 //! What the controller asks of the agent: each order becomes a wish about nodes, and a job that waits for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Effect, Entry, Goal, InForce, State};
@@ -95,9 +95,7 @@ impl State {
         }
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
         let wished = InForce::from(configuration);
-        let wanted: BTreeMap<_, _> = wished.nodes.iter().map(|node| (&node.name, node)).collect();
-        let mut changes =
-            plan::diff::nodes(have.iter().map(Arc::as_ref), wanted.values().map(|node| Arc::as_ref(node)));
+        let mut changes = plan::diff::nodes(&have, &wished.nodes);
         // The same configuration told again, to the next run of the agent, starts nothing that was stopped since.
         if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id) {
             let rests = |name| self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Rest);
@@ -113,14 +111,14 @@ impl State {
                 NodeChange::Keep(node) => self.want_up(&node.name),
                 NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
                 NodeChange::Start(node) => {
-                    self.take_in(Arc::clone(wanted[&node.name]), NodeState::Stopped, None, wall, fx);
+                    self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
                     self.want_up(&node.name);
                 }
                 NodeChange::Replace { want, keys, .. } => {
                     let msg = format!("started afresh, because of its {}", keys.join(", "));
                     self.notify_log(Some(want.name.clone()), msg, wall);
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
-                        entry.next = Some(Arc::clone(wanted[&want.name]));
+                        entry.next = Some(Arc::clone(want));
                     }
                     self.want_afresh(&want.name);
                 }

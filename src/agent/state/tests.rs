@@ -74,7 +74,7 @@ fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
 fn what_is_found_at_start_keeps_the_order_of_roles() {
     let mut agent = Agent::new();
     let nodes = configuration("c1", &[("a-worker", Role::Worker), ("b-manager", Role::Manager)]).nodes;
-    let found = nodes.into_iter().map(|node| FoundNode { node: Arc::new(node), pid: None, wanted: true });
+    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, wanted: true });
     agent.step(Event::Found(found.collect()));
     assert_eq!(agent.take_told(), ["start b-manager"]);
     agent.obey_all();
@@ -258,7 +258,7 @@ fn configuration(id: &str, nodes: &[(&str, Role)]) -> Configuration {
     let mut configuration = Configuration::empty(ConfigurationId::new(id).unwrap());
     configuration.instances = vec![Instance { name: instance.clone(), host: None, port: None }];
     configuration.nodes =
-        nodes.iter().map(|(name, role)| Node::new(node_name(name), instance.clone(), *role)).collect();
+        nodes.iter().map(|(name, role)| Arc::new(Node::new(node_name(name), instance.clone(), *role))).collect();
     configuration
 }
 

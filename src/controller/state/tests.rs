@@ -1,6 +1,7 @@
 mod limits;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::model::{Instance, Node, NodeStatus, Role};
@@ -811,7 +812,7 @@ fn configuration(id: &str, nodes: &[(&str, &str)]) -> Configuration {
         command: vec!["program".into()],
         ..Node::new(node(name), instance(of), Role::None)
     };
-    configuration.nodes = nodes.iter().map(defined).collect();
+    configuration.nodes = nodes.iter().map(defined).map(Arc::new).collect();
     configuration
 }
 

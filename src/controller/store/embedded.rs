@@ -132,7 +132,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut deployed = change(Slot::Deployed, "1");
         let (name, instance) = (NodeName::new("w").unwrap(), InstanceName::new("i").unwrap());
-        deployed.configuration.nodes.push(Node::new(name, instance, Role::Worker));
+        deployed.configuration.nodes.push(Node::new(name, instance, Role::Worker).into());
 
         let mut store = RedbStore::open(directory.path()).unwrap();
         assert_eq!(store.load().unwrap(), Stored::default());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::lines::{Entry, INSTANCES, Section};
@@ -57,7 +58,7 @@ pub(super) fn configuration(
     }
     // Without the stand-ins, which are nobody's.
     let named = drafts.into_iter().filter(|(section, draft)| draft.node.name.as_str() == section.name);
-    let nodes: Vec<Node> = named.map(|(_, draft)| draft.node).collect();
+    let nodes: Vec<Arc<Node>> = named.map(|(_, draft)| Arc::new(draft.node)).collect();
     let instances = match declared {
         Some(section) => section.entries.iter().filter_map(|entry| instance(section, entry, complaints)).collect(),
         None => {
@@ -365,7 +366,7 @@ mod tests {
         };
         (want.ready.by, want.ready.within) = (ReadyBy::Port(8080), Duration::from_secs(90));
         want.stop_grace = Duration::from_millis(700);
-        assert_eq!(got, [want]);
+        assert_eq!(got, [want.into()]);
     }
 
     #[test]

@@ -51,6 +51,7 @@
 //! # }
 //! ```
 
+mod accept;
 pub mod agent;
 mod alarm;
 pub mod bridge;

@@ -12,12 +12,13 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::desk::Desk;
 use super::feed::{Feed, Form, Text};
 use super::json::{Event, Status};
 use super::problem::Problem;
+use super::serve::Closing;
 use crate::message::client::{Cursor, Gap, GetStatusRequest, NewsBatch, Subscribe, Subscribed};
 
 /// How long a stream may be silent before a line that means nothing shows that it still stands.
@@ -36,9 +37,6 @@ pub struct Wish {
     /// Whether to begin with how everything is where `since` was not given or is no longer kept; true by default.
     snapshot: Option<bool>,
 }
-
-/// Tells the streams that the server is about to end.
-pub type Closing = watch::Receiver<bool>;
 
 /// Starts a stream of events.
 pub async fn events(

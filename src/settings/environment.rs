@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::KEYS;
 use super::value::Value;
-use super::{Complaint, Settings, loopback_only};
+use super::{Complaint, NotLoopback, Settings, loopback_only};
 use crate::hint::{instead, shown};
 
 /// Variables of ours that are no settings: those of the command line, and the mark that nodes carry.
@@ -75,10 +75,26 @@ pub(super) fn apply(settings: &mut Settings, variables: &Variables, complaints: 
         &mut settings.controller.listen,
         2150,
         ["ZEEK_CONTROLLER_ADDR", "ZEEK_CONTROLLER_PORT"],
+        loopback_only,
         variables,
         complaints,
     );
-    zeek_listen(&mut settings.agent.listen, 2151, ["ZEEK_AGENT_ADDR", "ZEEK_AGENT_PORT"], variables, complaints);
+    zeek_listen(
+        &mut settings.controller.websocket,
+        2149,
+        ["ZEEK_CONTROLLER_WEBSOCKET_ADDR", "ZEEK_CONTROLLER_WEBSOCKET_PORT"],
+        Ok, // who may listen there depends on more than the address
+        variables,
+        complaints,
+    );
+    zeek_listen(
+        &mut settings.agent.listen,
+        2151,
+        ["ZEEK_AGENT_ADDR", "ZEEK_AGENT_PORT"],
+        loopback_only,
+        variables,
+        complaints,
+    );
 
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("WATCHPOST_")) {
         let done = match KEYS.iter().find(|key| key.variable() == *name) {
@@ -99,6 +115,7 @@ fn zeek_listen(
     listen: &mut Option<SocketAddr>,
     default_port: u16,
     [address, port]: [&str; 2],
+    check: impl Fn(SocketAddr) -> Result<SocketAddr, NotLoopback>,
     variables: &Variables,
     complaints: &mut Vec<Complaint>,
 ) {
@@ -117,7 +134,7 @@ fn zeek_listen(
     let wanted = match (host, number) {
         (Ok(_), Ok(0)) => Ok(None),
         (Ok(host), Ok(number)) => {
-            let checked = loopback_only(SocketAddr::new(host, number));
+            let checked = check(SocketAddr::new(host, number));
             checked.map(Some).map_err(|error| vec![(address, error.to_string())])
         }
         (host, number) => Err([host.err(), number.err()].into_iter().flatten().collect()),
@@ -162,6 +179,13 @@ mod tests {
         assert_eq!(listen(&[("ZEEK_AGENT_ADDR", "::1")]).as_deref(), Some("[::1]:2151"));
         assert_eq!(listen(&[("ZEEK_AGENT_PORT", "9/tcp")]).as_deref(), Some("127.0.0.1:9"));
         assert_eq!(listen(&[("ZEEK_AGENT_ADDR", "10.0.0.1"), ("ZEEK_AGENT_PORT", "0")]), None);
+        let websocket = |variables: &[(&str, &str)]| {
+            let settings = assemble("", variables).unwrap();
+            settings.controller.websocket.map(|address| address.to_string())
+        };
+        assert_eq!(websocket(&[("ZEEK_CONTROLLER_WEBSOCKET_PORT", "9/tcp")]).as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(websocket(&[("ZEEK_CONTROLLER_WEBSOCKET_ADDR", "0.0.0.0")]).as_deref(), Some("0.0.0.0:2149"));
+        assert_eq!(websocket(&[("ZEEK_CONTROLLER_WEBSOCKET_PORT", "0")]), None);
         let closed = assemble("", &[("ZEEK_CONTROLLER_PORT", "0")]).unwrap();
         assert_eq!(closed.controller.listen, None);
     }

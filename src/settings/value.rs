@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,8 +36,8 @@ impl<'a> Value<'a> {
     pub fn boolean(&self) -> Result<bool, String> {
         match self {
             Self::Toml(DeValue::Boolean(value)) => Ok(*value),
-            Self::Variable("true") => Ok(true),
-            Self::Variable("false") => Ok(false),
+            Self::Variable("true" | "1") => Ok(true),
+            Self::Variable("false" | "0") => Ok(false),
             _ => Err(self.wrong("true or false")),
         }
     }
@@ -82,14 +83,23 @@ impl<'a> Value<'a> {
 
     /// An address on this machine; `None` if the text is empty.
     pub fn address(&self) -> Result<Option<SocketAddr>, String> {
+        let address = self.any_address()?;
+        address.map(loopback_only).transpose().map_err(|error| error.to_string())
+    }
+
+    /// An address; `None` if the text is empty.
+    pub fn any_address(&self) -> Result<Option<SocketAddr>, String> {
         let wrong = || self.wrong("IP:PORT in quotes, such as \"127.0.0.1:2150\" or \"[::1]:2150\", or \"\" for none");
         match self.text().map_err(|_| wrong())? {
             "" => Ok(None),
-            text => {
-                let address = SocketAddr::from_str(text).map_err(|_| wrong())?;
-                loopback_only(address).map(Some).map_err(|error| error.to_string())
-            }
+            text => SocketAddr::from_str(text).map(Some).map_err(|_| wrong()),
         }
+    }
+
+    /// A file; `None` if the text is empty.
+    pub fn path(&self) -> Result<Option<PathBuf>, String> {
+        let text = self.text().map_err(|_| self.wrong("the path of a file in quotes, or \"\" for none"))?;
+        Ok((!text.is_empty()).then(|| text.into()))
     }
 
     /// The name of a daemon or a cluster; `None` if the text is empty.

@@ -12,6 +12,7 @@ pub mod events;
 pub mod feed;
 pub mod guard;
 pub mod json;
+pub mod management;
 pub mod problem;
 pub mod reach;
 pub mod routes;

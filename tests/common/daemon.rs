@@ -33,7 +33,11 @@ impl Daemon {
 
     /// Starts it again, on the addresses that it had.
     pub fn start_again(&mut self) {
-        let flag = |purpose: &str| if purpose == "http" { "--http" } else { "--listen" };
+        let flag = |purpose: &str| match purpose {
+            "http" => "--http",
+            "zeek-client" => "--websocket",
+            _ => "--listen",
+        };
         for (purpose, address) in self.addresses() {
             let at = self.args.iter().position(|arg| arg == flag(&purpose)).expect("it was told where to listen");
             self.args[at + 1] = address.to_string();

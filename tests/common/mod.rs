@@ -90,7 +90,7 @@ impl Scene {
     pub fn settings(&self) -> PathBuf {
         let cluster = &self.cluster;
         let link = "heartbeat = '1s'\nreconnect_min = '20ms'\nreconnect_max = '200ms'";
-        self.write("settings.toml", &format!("cluster = '{cluster}'\n[link]\n{link}\n"))
+        self.write("settings.toml", &format!("cluster = '{cluster}'\n[controller]\nwebsocket = ''\n[link]\n{link}\n"))
     }
 
     /// The program, in an environment without settings.

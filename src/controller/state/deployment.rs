@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::{Effect, Parent, State, TIMED_OUT, Ticket, publish_own, sorted};
 use crate::controller::store::{Save, Slot};
@@ -234,9 +235,9 @@ impl State {
     }
 
     fn note_what_changes(&mut self, configuration: &Configuration) {
-        let was = |node: &&Node| self.stored.deployed.iter().any(|deployed| deployed.nodes.contains(node));
+        let was = |node: &&Arc<Node>| self.stored.deployed.iter().any(|deployed| deployed.nodes.contains(node));
         let changed = configuration.nodes.iter().filter(|node| !was(node));
-        let since = |node: &Node| Some((node.name.clone(), self.nodes.get(&node.name)?.since));
+        let since = |node: &Arc<Node>| Some((node.name.clone(), self.nodes.get(&node.name)?.since));
         let before = changed.filter_map(since).collect();
         if let Some(deployment) = &mut self.deployment {
             deployment.before = before;
@@ -253,7 +254,7 @@ impl State {
         let mut outcomes = outcomes.clone();
         let owing = self.requests.get(inner).map(|open| &open.owes);
         let is_open =
-            |node: &&Node| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(&node.instance));
+            |node: &&Arc<Node>| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(&node.instance));
         for node in configuration.nodes.iter().filter(is_open) {
             let status = self.nodes.get(&node.name);
             let is_up = |status: &&NodeStatus| {

@@ -1,6 +1,7 @@
 //! Zeek's events, and the values that carry them.
 
 use super::data::{Kind, Value};
+use super::json::{TYPE, put, put_list, put_text};
 
 /// An event as Zeek knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +17,9 @@ pub struct Event {
 /// The version of Zeek's format of messages, and the number of its message that is an event.
 const FORMAT: u64 = 1;
 const EVENT: u64 = 1;
+
+/// How a vector begins.
+const VECTOR: &str = r#"{"@data-type":"vector","data":"#;
 
 /// Why a value is no event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +42,29 @@ impl Event {
     /// An event without metadata.
     pub fn new(name: impl Into<String>, args: Vec<Value>) -> Self {
         Self { name: name.into(), args, metadata: Vec::new() }
+    }
+
+    /// Writes what the value of this event would, but without making one.
+    pub(super) fn write_fields(&self, out: &mut Vec<u8>) {
+        let pair = |(id, value): &(u64, Value), out: &mut Vec<u8>| {
+            put(out, VECTOR);
+            put_list(out, [&Value::Count(*id), value], Value::write);
+            out.push(b'}');
+        };
+        put(out, format_args!(r#""{TYPE}":"vector","data":["#));
+        for number in [FORMAT, EVENT] {
+            Value::Count(number).write(out);
+            out.push(b',');
+        }
+        put(out, format_args!(r#"{VECTOR}[{{"{TYPE}":"string","data":"#));
+        put_text(out, &self.name);
+        put(out, format_args!("}},{VECTOR}"));
+        put_list(out, &self.args, Value::write);
+        if !self.metadata.is_empty() {
+            put(out, format_args!("}},{VECTOR}"));
+            put_list(out, &self.metadata, pair);
+        }
+        put(out, "}]}]");
     }
 }
 
@@ -108,6 +135,19 @@ mod tests {
         let metadata = Value::Vector(vec![Value::Vector(vec![Value::Count(200), Value::None])]);
         let read = Event::try_from(message(vec![name, args, metadata])).unwrap();
         assert_eq!(read, Event { metadata: vec![(200, Value::None)], ..plain });
+    }
+
+    #[test]
+    fn an_event_is_written_as_its_value_is() {
+        let plain = Event::new("a::\"b\"", vec![]);
+        let metadata = vec![(1, Value::vector([true])), (200, Value::None)];
+        let rich = Event { args: vec![Value::Count(7), Value::string("x")], metadata, ..plain.clone() };
+        for event in [plain, rich] {
+            let mut out = vec![b'{'];
+            event.write_fields(&mut out);
+            out.push(b'}');
+            assert_eq!(String::from_utf8(out).unwrap(), Value::from(event).to_json());
+        }
     }
 
     #[test]

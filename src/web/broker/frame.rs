@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::data::Value;
 use super::event::Event;
 use super::json::{self, DecodeError, Field, Parts, put, put_text};
 
@@ -106,23 +105,18 @@ impl Publication {
 
     /// The data message.
     pub fn to_json(&self) -> Vec<u8> {
-        data_message(&self.topic, &Value::from(self.event.clone()))
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
     }
 
-    /// The data message of an event that is not needed any more.
-    pub fn into_json(self) -> Vec<u8> {
-        data_message(&self.topic, &Value::from(self.event))
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        put(out, r#"{"type":"data-message","topic":"#);
+        put_text(out, &self.topic);
+        put(out, ",");
+        self.event.write_fields(out);
+        put(out, "}");
     }
-}
-
-fn data_message(topic: &str, payload: &Value) -> Vec<u8> {
-    let mut out = Vec::new();
-    put(&mut out, r#"{"type":"data-message","topic":"#);
-    put_text(&mut out, topic);
-    put(&mut out, ",");
-    payload.write_fields(&mut out);
-    put(&mut out, "}");
-    out
 }
 
 /// Reads the first message of a client: a list of topics. The result is sorted, and has no topic that begins with
@@ -158,12 +152,17 @@ pub struct Refused {
     /// What the client is told, in Broker's words.
     pub told: ErrorMessage,
     /// What is wrong, for whoever looks after this end.
-    why: String,
+    pub why: String,
 }
 
 impl Refused {
     fn unreadable(error: DecodeError) -> Self {
         Self { told: ErrorMessage::unreadable(), why: error.to_string() }
+    }
+
+    /// What nobody was left to read, since the process is about to end.
+    pub(super) fn unread() -> Self {
+        Self { told: ErrorMessage::unreadable(), why: "nobody was left to read it".into() }
     }
 
     fn no_topic() -> Self {
@@ -215,6 +214,7 @@ impl<'de> Deserialize<'de> for Loose {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::broker::data::Value;
 
     fn told(text: &str) -> String {
         Publication::from_json(text.as_bytes()).unwrap_err().told.context

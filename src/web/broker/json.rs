@@ -40,7 +40,7 @@ impl Value {
         read(text)
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         self.write_fields(out);
         out.push(b'}');
@@ -91,7 +91,8 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("memory takes whatever is written, and every text is JSON");
 }
 
-fn put_list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl Fn(T, &mut Vec<u8>)) {
+/// Writes a list of whatever `write` makes of the items.
+pub(super) fn put_list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl Fn(T, &mut Vec<u8>)) {
     out.push(b'[');
     for (at, item) in items.into_iter().enumerate() {
         if at > 0 {

@@ -26,7 +26,7 @@ use crate::plan::{self, PortRules};
 use crate::web::broker::data::Value;
 use crate::web::broker::event::Event;
 use crate::web::broker::frame::{ErrorMessage, Publication};
-use crate::web::broker::host::{Answers, Host};
+use crate::web::broker::{Answers, Host};
 
 /// Where clients ask, and are answered.
 const TOPIC: &str = "zeek/management/controller";

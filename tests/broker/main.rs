@@ -1,0 +1,8 @@
+//! Broker's JSON over WebSocket: its texts, its talk, and what bad input gets.
+
+mod client;
+mod golden;
+mod hostile;
+mod scene;
+mod talk;
+mod values;

@@ -112,6 +112,9 @@ fn announce(what: &str, ready: &Ready, state_dir: &Path) {
     for (purpose, address) in &ready.addresses {
         say(format!("listening for {purpose} on {address}"));
     }
+    if let Some(address) = ready.addresses.get("zeek-client") {
+        say(format!("try: zeek-client --controller {address} get-nodes"));
+    }
     if let Some(url) = url(ready) {
         say(format!("try: watchpost status --controller {url}{}", token_option(ready, state_dir)));
     }

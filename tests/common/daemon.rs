@@ -22,9 +22,15 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `watchpost ARGS` with a state directory called `name`, and waits until it says where it listens.
     pub fn start(scene: &Scene, name: &str, args: &[&str]) -> Self {
+        Self::start_with(scene, name, args, "")
+    }
+
+    /// The same with settings of its own beside those of the scene.
+    pub fn start_with(scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
+        let all = std::fs::read_to_string(scene.settings()).unwrap() + settings;
+        let file = scene.write(&format!("{name}.toml"), &all);
         let home = scene.path("");
-        let settings = scene.settings();
-        let args = args.iter().chain(&["--config", settings.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
+        let args = args.iter().chain(&["--config", file.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
         let child = launch(&home, name, &args);
         let mut daemon = Self { name: name.to_owned(), args, home, child };
         daemon.wait_until_ready();

@@ -90,7 +90,7 @@ impl Scene {
     pub fn settings(&self) -> PathBuf {
         let cluster = &self.cluster;
         let link = "heartbeat = '1s'\nreconnect_min = '20ms'\nreconnect_max = '200ms'";
-        self.write("settings.toml", &format!("cluster = '{cluster}'\n[controller]\nwebsocket = ''\n[link]\n{link}\n"))
+        self.write("settings.toml", &format!("cluster = '{cluster}'\n[link]\n{link}\n"))
     }
 
     /// The program, in an environment without settings.
@@ -131,6 +131,8 @@ impl Drop for Scene {
 fn watchpost(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_watchpost"));
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    // Its usual port is one for the whole machine: who wants another says so.
+    command.env("WATCHPOST_CONTROLLER_WEBSOCKET", "");
     command.stdin(std::process::Stdio::null());
     command
 }

@@ -1,7 +1,7 @@
 //! Zeek's Management framework as `zeek-client` speaks it: its events ⇄ [`crate::message::client`].
 //!
 //! [`schema`] knows the events, [`record`] the records in them, and [`reply`] puts the controller's answers into
-//! results; [`news`] publishes what agents tell. The events come and go through [`super::broker`], which knows nothing
+//! results; [`news`] puts what agents tell into events, and [`serve`] lets clients in. The events come and go through [`super::broker`], which knows nothing
 //! of what they mean.
 //!
 //! Only a request on the controller's own topic is one. Whatever else clients publish goes to other clients at most,
@@ -11,6 +11,7 @@ pub mod news;
 pub mod record;
 pub mod reply;
 pub mod schema;
+mod server;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,10 +24,9 @@ use crate::controller::Controller;
 use crate::message::client::*;
 use crate::model::{Configuration, NodeName, RequestId};
 use crate::plan::{self, PortRules};
-use crate::web::broker::data::Value;
-use crate::web::broker::event::Event;
-use crate::web::broker::frame::{ErrorMessage, Publication};
-use crate::web::broker::{Answers, Host};
+use crate::web::broker::{Answers, ErrorMessage, Event, Host, Publication, Value};
+
+pub use server::{ManagementServer, Port, serve};
 
 /// Where clients ask, and are answered.
 const TOPIC: &str = "zeek/management/controller";

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::record;
 use crate::message::agent::{NotifyChange, NotifyError, NotifyLog};
-use crate::message::client::{Entry, News};
+use crate::message::client::{Entry, Gap, News};
 use crate::model::{Configuration, ConfigurationId, InstanceName, Node, NodeName, NodeState};
-use crate::web::broker::data::{Timestamp, Value};
-use crate::web::broker::event::Event;
-use crate::web::broker::frame::Publication;
+use crate::web::broker::Value;
+use crate::web::broker::data::Timestamp;
+use crate::web::broker::{Event, Publication};
 
 const TOPIC: &str = "zeek/management/agent";
 const MODULE: &str = "Management::Agent::API::";
@@ -59,6 +59,13 @@ impl Teller {
         let time = i64::try_from(entry.time.0 / 1000).ok().and_then(Timestamp::from_millis);
         event.metadata = time.map(|time| (NETWORK_TIME, time.into())).into_iter().collect();
         Some(Publication::new(topic(instance), event))
+    }
+
+    /// What the log no longer held for us, as an error that the controller itself tells.
+    pub fn tell_gap(controller: &str, gap: &Gap) -> Publication {
+        let msg = format!("events {} to {} of the log are not told here: they came too fast", gap.first, gap.last);
+        let args = vec![controller.into(), msg.into(), "".into()];
+        Publication::new(format!("{TOPIC}/{controller}"), Event::new(format!("{MODULE}notify_error"), args))
     }
 
     fn change(&self, change: &NotifyChange) -> [Value; 3] {

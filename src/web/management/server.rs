@@ -1,0 +1,139 @@
+//! The port for zeek-client: where the framework's clients come in, and news goes out.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture};
+use actix_web::App;
+use actix_web::web::Data;
+
+use super::news::Teller;
+use super::{Management, ManagementSettings};
+use crate::controller::Controller;
+use crate::message::client::{GetConfigurationRequest, NewsBatch, Subscribe};
+use crate::model::RequestId;
+use crate::web::broker::{Door, Hub};
+use crate::web::serve::{self, Limits, WebServer};
+use crate::web::tls::Tls;
+
+/// What the port needs besides a controller.
+#[derive(Clone)]
+pub struct Port {
+    pub management: ManagementSettings,
+    /// What clients may call this machine besides its addresses and `localhost`.
+    pub own_hostname: String,
+    pub hosts: Vec<String>,
+    /// Encrypts it.
+    pub tls: Option<Tls>,
+}
+
+/// The port while it is open. Dropping it closes it without waiting for it.
+pub struct ManagementServer {
+    server: WebServer,
+    hub: Hub,
+}
+
+impl ManagementServer {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Closes it: clients are told that it terminates. Blocks until it is done, so it is not for actors.
+    pub fn join(self) -> io::Result<()> {
+        self.hub.close();
+        self.server.join()
+    }
+}
+
+/// Serves the framework's clients on `listener`, on a thread of its own.
+pub fn serve(listener: TcpListener, controller: Addr<Controller>, port: Port) -> io::Result<ManagementServer> {
+    let Port { management, own_hostname, hosts, tls } = port;
+    let (name, hub) = (management.name.clone(), Hub::new(management.name.clone()));
+    let host = Arc::new(Management::new(controller.clone(), management));
+    let door = Arc::new(Door::new(hub.clone(), host, &own_hostname, &hosts));
+    let herald_hub = hub.clone();
+    let server = serve::serve("zeek-client", listener, Limits::default(), tls, move |_| {
+        // Nobody has to be told anything while nobody is here.
+        let herald = Herald::new(controller.clone(), herald_hub.clone(), name.clone());
+        App::new().app_data(Data::new(Presence(herald.start()))).configure(door.configure())
+    })?;
+    Ok(ManagementServer { server, hub })
+}
+
+/// Publishes what the controller's log tells, for as long as somebody is there who might want to know.
+struct Herald {
+    controller: Addr<Controller>,
+    hub: Hub,
+    name: String,
+    teller: Teller,
+}
+
+impl Herald {
+    fn new(controller: Addr<Controller>, hub: Hub, name: String) -> Self {
+        Self { controller, hub, name, teller: Teller::default() }
+    }
+
+    fn publish(&self, batch: &NewsBatch) {
+        if let Some(gap) = &batch.gap {
+            self.hub.publish(&Teller::tell_gap(&self.name, gap));
+        }
+        for event in batch.entries.iter().filter_map(|entry| self.teller.tell(entry)) {
+            self.hub.publish(&event);
+        }
+    }
+}
+
+impl Actor for Herald {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        // A controller that is gone has no news.
+        self.controller.do_send(Subscribe { since: None, to: ctx.address().recipient() });
+    }
+}
+
+impl Handler<NewsBatch> for Herald {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, batch: NewsBatch, _: &mut Context<Self>) -> Self::Result {
+        if !batch.entries.iter().any(|entry| self.teller.needs_to_learn(entry)) {
+            self.publish(&batch);
+            return Box::pin(actix::fut::ready(()));
+        }
+        // A short printable text.
+        let reqid = RequestId::new("news").expect("a valid id");
+        let deployed = self.controller.send(GetConfigurationRequest { reqid, deployed: true });
+        Box::pin(wrap_future::<_, Self>(deployed).map(move |deployed, me, _| {
+            if let Ok(Ok(deployed)) = deployed
+                && let Ok(deployed) = deployed.configuration
+            {
+                me.teller.learn(deployed);
+            }
+            me.publish(&batch);
+        }))
+    }
+}
+
+/// Ends the herald with the last client.
+struct Presence(Addr<Herald>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.do_send(Leave);
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Leave;
+
+impl Handler<Leave> for Herald {
+    type Result = ();
+
+    fn handle(&mut self, Leave: Leave, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}

@@ -4,14 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use watchpost::message::agent::{NotifyChange, NotifyError, NotifyLog, NotifySnapshot};
+use watchpost::message::agent::{NotifyChange, NotifyError, NotifyLog};
 use watchpost::model::*;
 
 use crate::common::{DEADLINE, eventually};
 use crate::install::program;
-use crate::play::{Manners, Play};
+use crate::play::{Manners, Play, Rules};
 use crate::run::python;
 
 const FILE: &str =
@@ -168,9 +169,8 @@ fn the_program_of_the_documentation_prints_changes() {
 
 #[test]
 fn the_requests_of_2021_are_answered_on_their_own_topic_in_their_own_records() {
-    let play = Play::start(&[("sensor-1", Manners::default())]);
-    let snapshot = NotifySnapshot { epoch: 0, seq: 0, configuration: None, nodes: Vec::new() };
-    play.tell("sensor-1", snapshot);
+    let rules = Rules { request_timeout: Duration::from_secs(2), ..Rules::default() };
+    let play = Play::start_by(rules, &[("sensor-1", Manners::default())]);
     let program = r#"
 import json, sys, websocket
 ws = websocket.create_connection("ws://%s/v1/messages/json" % sys.argv[1], timeout=60)

@@ -15,7 +15,6 @@ mod run;
 mod commands;
 mod deadlines;
 mod deploying;
-mod documents;
 mod doors;
 mod events;
 mod refused;

@@ -178,6 +178,18 @@ fn what_a_client_publishes_on_an_agents_topic_is_never_obeyed() {
 }
 
 #[test]
+fn a_request_for_nothing_is_answered_by_nothing() {
+    let play = Play::start(&[]);
+    let request = |name: &str| {
+        let name = format!("Management::Controller::API::{name}_request");
+        event("zeek/management/controller", &name, &[value("string", "r".into())])
+    };
+    let program = SEND.replace("    got = ", "    if line != sys.argv[-1]: continue\n    got = ");
+    let said = python(&program, &[&play.address().to_string(), &request("test_noop"), &request("get_instances")]);
+    assert_eq!(said, "Management::Controller::API::get_instances_response\n");
+}
+
+#[test]
 fn two_clients_may_choose_the_same_id_for_their_requests() {
     let rules = Rules { request_timeout: Duration::from_secs(3), ..Rules::default() };
     let play = Play::start_by(rules, &[]);

@@ -151,7 +151,7 @@ fn server(listener: TcpListener, door: Arc<Door>) -> io::Result<Server> {
 
 /// Lets the system find peers that vanished without a word: a ping of ours would make zeek-client wait for longer.
 /// What is set here every accepted socket has, too.
-fn find_dead_peers(listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn find_dead_peers(listener: &TcpListener) -> io::Result<()> {
     sockopt::set_socket_keepalive(listener, true)?;
     sockopt::set_tcp_keepidle(listener, PROBE_AFTER)?;
     sockopt::set_tcp_keepintvl(listener, PROBE_EVERY)?;

@@ -262,3 +262,6 @@ fn respond(module: &str, short: &str, reqid: &str, age: Age, shape: Shape, repor
     };
     Some(Event::new(format!("{module}{short}_response"), vec![Value::string(reqid), result]))
 }
+
+#[cfg(test)]
+mod tests;

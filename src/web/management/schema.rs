@@ -115,8 +115,6 @@ pub fn check(name: &str, args: &[Value]) -> Result<(), Misfit> {
 // --- what the types of the framework are ---
 
 const STRINGS: Type = Set(&String);
-#[cfg(test)]
-const ROLE: Type = Enum(&["Management::NONE", "Management::AGENT", "Management::CONTROLLER", "Management::NODE"]);
 const STATE: Type = Enum(&[
     "Management::PENDING",
     "Management::RUNNING",
@@ -151,9 +149,6 @@ const RESULT: Type = Record(&[String, Bool, Maybe(&String), Any, Maybe(&String),
 const RESULTS: Type = Vector(&RESULT);
 /// stdout, stderr
 const OUTPUTS: Type = Record(&[String, String]);
-/// node, state, mgmt_role, cluster_role, pid, p, metrics_port
-#[cfg(test)]
-pub const NODE_STATUS: Type = Record(&[String, STATE, ROLE, CLUSTER_ROLE, Maybe(&Int), Maybe(&Port), Maybe(&Port)]);
 
 const OLD_STATE: Type = Enum(&[
     "ClusterController::Types::Running",
@@ -179,8 +174,11 @@ const OLD_CONFIGURATION: Type = Record(&[String, Set(&INSTANCE), Set(&OLD_NODE)]
 /// reqid, instance, success, data, error, node
 const OLD_RESULT: Type = Record(&[String, String, Bool, Any, String, Maybe(&String)]);
 
+/// The events of a module, with their arguments.
+type Events = &'static [(&'static str, &'static [Type])];
+
 /// Every event, by its module.
-const EVENTS: &[(&str, &[(&str, &[Type])])] = &[
+const EVENTS: &[(&str, Events)] = &[
     (
         "Management::Controller::API::",
         &[

@@ -14,7 +14,7 @@ use super::{Management, ManagementSettings};
 use crate::controller::Controller;
 use crate::message::client::{GetConfigurationRequest, NewsBatch, Subscribe};
 use crate::model::RequestId;
-use crate::web::broker::{Door, Hub};
+use crate::web::broker::{Door, Hub, MOST_CLIENTS, find_dead_peers};
 use crate::web::serve::{self, Limits, WebServer};
 use crate::web::tls::Tls;
 
@@ -54,8 +54,10 @@ pub fn serve(listener: TcpListener, controller: Addr<Controller>, port: Port) ->
     let (name, hub) = (management.name.clone(), Hub::new(management.name.clone()));
     let host = Arc::new(Management::new(controller.clone(), management));
     let door = Arc::new(Door::new(hub.clone(), host, &own_hostname, &hosts));
+    find_dead_peers(&listener)?;
+    let limits = Limits { connections: MOST_CLIENTS + 100, probe_after: None, ..Limits::default() };
     let herald_hub = hub.clone();
-    let server = serve::serve("zeek-client", listener, Limits::default(), tls, move |_| {
+    let server = serve::serve("zeek-client", listener, limits, tls, move |_| {
         // Nobody has to be told anything while nobody is here.
         let herald = Herald::new(controller.clone(), herald_hub.clone(), name.clone());
         App::new().app_data(Data::new(Presence(herald.start()))).configure(door.configure())

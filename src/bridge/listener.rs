@@ -71,8 +71,7 @@ impl Lobby {
     ) {
         // It fails only for a connection that is gone, which the link finds out by itself.
         let _ = stream.set_nodelay(true);
-        let connection =
-            Connection { stream: Box::new(stream), host: peer.ip(), dialled: None, expect: None, ended: None };
+        let connection = Connection::accepted(stream, peer, &settings);
         let mut bridge = Bridge::new(connection, settings, owner);
         let link = bridge.link();
         bridge.hold(Ticket { lobby: self.clone(), link });

@@ -8,6 +8,7 @@ use crate::message::client::Unanswered;
 use crate::model::NameError;
 use crate::settings::{NotLoopback, Unguarded};
 use crate::state_dir::StateDirError;
+use crate::trust::TrustError;
 use crate::web::tls::TlsError;
 
 /// See the module.
@@ -19,6 +20,8 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error(transparent)]
     StateDir(#[from] StateDirError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     NotLoopback(#[from] NotLoopback),
     #[error(transparent)]

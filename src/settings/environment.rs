@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::KEYS;
 use super::value::Value;
-use super::{Complaint, NotLoopback, Settings, loopback_only};
+use super::{Complaint, Settings};
 use crate::hint::{instead, shown};
 
 /// Variables of ours that are no settings: those of the command line, and the mark that nodes carry.
@@ -75,7 +75,6 @@ pub(super) fn apply(settings: &mut Settings, variables: &Variables, complaints: 
         &mut settings.controller.listen,
         2150,
         ["ZEEK_CONTROLLER_ADDR", "ZEEK_CONTROLLER_PORT"],
-        loopback_only,
         variables,
         complaints,
     );
@@ -83,18 +82,10 @@ pub(super) fn apply(settings: &mut Settings, variables: &Variables, complaints: 
         &mut settings.controller.websocket,
         2149,
         ["ZEEK_CONTROLLER_WEBSOCKET_ADDR", "ZEEK_CONTROLLER_WEBSOCKET_PORT"],
-        Ok, // who may listen there depends on more than the address
         variables,
         complaints,
     );
-    zeek_listen(
-        &mut settings.agent.listen,
-        2151,
-        ["ZEEK_AGENT_ADDR", "ZEEK_AGENT_PORT"],
-        loopback_only,
-        variables,
-        complaints,
-    );
+    zeek_listen(&mut settings.agent.listen, 2151, ["ZEEK_AGENT_ADDR", "ZEEK_AGENT_PORT"], variables, complaints);
 
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("WATCHPOST_")) {
         let done = match KEYS.iter().find(|key| key.variable() == *name) {
@@ -115,7 +106,6 @@ fn zeek_listen(
     listen: &mut Option<SocketAddr>,
     default_port: u16,
     [address, port]: [&str; 2],
-    check: impl Fn(SocketAddr) -> Result<SocketAddr, NotLoopback>,
     variables: &Variables,
     complaints: &mut Vec<Complaint>,
 ) {
@@ -133,15 +123,12 @@ fn zeek_listen(
     });
     let wanted = match (host, number) {
         (Ok(_), Ok(0)) => Ok(None),
-        (Ok(host), Ok(number)) => {
-            let checked = check(SocketAddr::new(host, number));
-            checked.map(Some).map_err(|error| vec![(address, error.to_string())])
-        }
-        (host, number) => Err([host.err(), number.err()].into_iter().flatten().collect()),
+        (Ok(host), Ok(number)) => Ok(Some(SocketAddr::new(host, number))),
+        (host, number) => Err([host.err(), number.err()].into_iter().flatten()),
     };
     match wanted {
         Ok(wanted) => *listen = wanted,
-        Err(wrong) => complaints.extend(wrong.into_iter().map(|(name, what)| Complaint::new(name, what))),
+        Err(wrong) => complaints.extend(wrong.map(|(name, what)| Complaint::new(name, what))),
     }
 }
 
@@ -198,13 +185,13 @@ mod tests {
             ("WATCHPOST_CONTROLLER_HOSTS", "a,,b"),
             ("ZEEK_AGENT_ADDR", "here"),
             ("ZEEK_AGENT_PORT", "x"),
-            ("ZEEK_CONTROLLER_ADDR", "0.0.0.0"),
+            ("ZEEK_CONTROLLER_ADDR", "0.0.0"),
             ("ZEEK_AGENT_NAME", "a b"),
         ];
         let got = complaints("", &variables);
         for (got, want) in got.iter().zip([
             "ZEEK_AGENT_NAME: `a b` may hold only",
-            "ZEEK_CONTROLLER_ADDR: 0.0.0.0:2150 is not on this machine",
+            "ZEEK_CONTROLLER_ADDR: `0.0.0` is not an IP address",
             "ZEEK_AGENT_ADDR: `here` is not an IP address",
             "ZEEK_AGENT_PORT: `x` is not a port",
             "WATCHPOST_CONTROLER_LISTEN: is not a setting: did you mean `WATCHPOST_CONTROLLER_LISTEN`?",

@@ -57,7 +57,7 @@ keys! {
     "controller" "http": |s, v| s.controller.http = v.address()?;
     "controller" "open": |s, v| s.controller.open = v.boolean()?;
     "controller" "hosts": |s, v| s.controller.hosts = v.list()?;
-    "controller" "websocket": |s, v| s.controller.websocket = v.any_address()?;
+    "controller" "websocket": |s, v| s.controller.websocket = v.address()?;
     "controller" "websocket_answer_within": |s, v| s.controller.websocket_answer_within = v.time_up_to(LONGEST_REQUEST)?;
     "controller" "websocket_certificate": |s, v| s.controller.websocket_certificate = v.path()?;
     "controller" "websocket_key": |s, v| s.controller.websocket_key = v.path()?;
@@ -76,6 +76,7 @@ keys! {
     "link" "reconnect_min": |s, v| s.link.reconnect_min = v.time()?;
     "link" "reconnect_max": |s, v| s.link.reconnect_max = v.time()?;
     "link" "window_bytes": |s, v| s.link.window_bytes = v.number(4096..=1 << 30)?;
+    "link" "trust": |s, v| s.link.trust = v.text()?.into();
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::loopback_only;
 use crate::hint::shown;
 use crate::model::InstanceName;
 
@@ -81,14 +80,8 @@ impl<'a> Value<'a> {
         if list.iter().any(String::is_empty) { Err(wrong()) } else { Ok(list) }
     }
 
-    /// An address on this machine; `None` if the text is empty.
-    pub fn address(&self) -> Result<Option<SocketAddr>, String> {
-        let address = self.any_address()?;
-        address.map(loopback_only).transpose().map_err(|error| error.to_string())
-    }
-
     /// An address; `None` if the text is empty.
-    pub fn any_address(&self) -> Result<Option<SocketAddr>, String> {
+    pub fn address(&self) -> Result<Option<SocketAddr>, String> {
         let wrong = || self.wrong("IP:PORT in quotes, such as \"127.0.0.1:2150\" or \"[::1]:2150\", or \"\" for none");
         match self.text().map_err(|_| wrong())? {
             "" => Ok(None),

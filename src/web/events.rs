@@ -88,7 +88,8 @@ fn form_of(request: &HttpRequest) -> Form {
 
 fn since_of(request: &HttpRequest, wish: &Wish) -> Result<Option<Cursor>, Problem> {
     let resumed = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-    let text = resumed.or(wish.since.as_deref()).filter(|text| !text.is_empty());
+    // A browser that has seen nothing yet may say so by an empty header.
+    let text = resumed.filter(|text| !text.is_empty()).or(wish.since.as_deref());
     Ok(text.map(str::parse).transpose()?)
 }
 

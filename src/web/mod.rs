@@ -1,6 +1,6 @@
 //! The edge for people and programs: HTTP ⇄ [`crate::message::client`].
 //!
-//! [`serve`] answers on a thread of its own, so that no client, however busy, takes time from the controller;
+//! [`serve()`] answers on a thread of its own, so that no client, however busy, takes time from the controller;
 //! [`serve::serve`] is the server under it, which any other API can stand on as well, encrypted or not ([`tls`]).
 //! [`guard`] stands in front of every route, [`routes`] turns requests into messages, [`events`] streams the log,
 //! [`json`] is what people see, and [`problem`] what they see when it went wrong.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use actix_web::web::{self, Data};
-use actix_web::{App, HttpResponse};
+use actix_web::{App, HttpRequest, HttpResponse};
 use futures_util::stream;
 use watchpost::web::WebServer;
 use watchpost::web::serve::{Closing, Limits, serve};
@@ -17,7 +17,7 @@ use crate::fake::eventually;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Answers `/` at once, `/last` when the server ends, `/stream` until it ends, and `/never` never.
+/// Answers `/` at once, `/peer` with the client's address, `/last` when the server ends, `/stream` until it ends, and `/never` never.
 pub fn server(limits: Limits, tls: Option<Tls>) -> WebServer {
     probed(limits, tls, Arc::default())
 }
@@ -30,6 +30,7 @@ fn probed(limits: Limits, tls: Option<Tls>, probe: Arc<()>) -> WebServer {
             .app_data(Data::new(closing.clone()))
             .app_data(Data::new(probe.clone()))
             .route("/", web::get().to(async || "hello"))
+            .route("/peer", web::get().to(async |request: HttpRequest| request.peer_addr().unwrap().to_string()))
             .route("/last", web::get().to(last))
             .route("/stream", web::get().to(until_the_end))
             .route("/never", web::get().to(async || std::future::pending::<&str>().await))
@@ -117,6 +118,15 @@ fn the_application_exists_only_while_somebody_is_connected() {
         drop(second);
         eventually("the application is gone", || Arc::strong_count(&probe) == ours_and_the_servers);
     }
+}
+
+#[test]
+fn the_application_knows_the_address_of_its_client() {
+    let server = server(Limits::default(), None);
+    let mut stream = connect(&server);
+    ask(&mut stream, "/peer");
+    let address = stream.local_addr().unwrap().to_string();
+    until(&mut stream, &format!("\r\n\r\n{address}"));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -16,6 +16,7 @@ use watchpost::web::WebServer;
 use watchpost::web::serve::Limits;
 use watchpost::web::tls::{Tls, TlsError, TlsFiles};
 
+use crate::fake::eventually;
 use crate::serve::{ask, connect, server};
 
 const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
@@ -104,6 +105,15 @@ fn get(
     shows: Option<&Identity>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<String> {
+    get_over(connect(server), trusts, shows, versions)
+}
+
+fn get_over(
+    connection: TcpStream,
+    trusts: &Authority,
+    shows: Option<&Identity>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusts.pem.as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -117,8 +127,8 @@ fn get(
             config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
         }
     };
-    let connection = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-    let mut stream = StreamOwned::new(connection, connect(server));
+    let client = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(client, connection);
     stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -175,6 +185,55 @@ fn whoever_does_not_encrypt_gets_no_answer() {
     ask(&mut plain, "/");
     assert!(!ends(plain).contains("HTTP"));
     assert_serves(&server, &ours, None);
+}
+
+/// What a client does with its connection.
+type Attempt<'a> = Box<dyn Fn(TcpStream) + 'a>;
+
+/// What this process logged.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_refused_handshake_is_logged_in_one_sentence_that_says_whose_and_why() {
+    // It may be set only once in a process, and no other test does.
+    tracing_subscriber::fmt().with_writer(|| Log).with_ansi(false).init();
+    let (ours, clients, other) = (Authority::new(), Authority::new(), Authority::new());
+    let with_tls = |connection, trusts, shows| drop(get_over(connection, trusts, shows, BOTH).unwrap_err());
+    let (late, strange) = (&clients.issue_expired(), &other.issue());
+    let attempts: [(&str, Attempt); 6] = [
+        ("it does not speak TLS", Box::new(|mut connection| ask(&mut connection, "/"))),
+        ("it hung up", Box::new(drop)),
+        ("it has no certificate", Box::new(|connection| with_tls(connection, &ours, None))),
+        ("its certificate has expired", Box::new(|connection| with_tls(connection, &ours, Some(late)))),
+        (
+            "its certificate was issued by somebody else",
+            Box::new(|connection| with_tls(connection, &ours, Some(strange))),
+        ),
+        (
+            "it does not know who issued the server's certificate",
+            Box::new(|connection| with_tls(connection, &other, None)),
+        ),
+    ];
+    for (reason, attempt) in attempts {
+        // A server for each, since one says only so much in a second.
+        let server = encrypted(&ours, Some(&clients));
+        let connection = connect(&server);
+        let want = format!("TLS handshake with {} refused: {reason}\n", connection.local_addr().unwrap());
+        attempt(connection);
+        eventually(&want, || String::from_utf8_lossy(&LOG.lock().unwrap()).contains(&want));
+    }
 }
 
 #[test]

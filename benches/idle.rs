@@ -1,7 +1,7 @@
 //! How often idle daemons wake up, with heartbeats on: voluntary context switches of all threads, per minute.
 //!
 //! A heartbeat wakes the side that hears it once, and the side that says it twice: the runtime's timer wheel rounds a
-//! longer time down first, and then waits for the rest.
+//! longer time down first, and then waits for the rest. That both can be done in one wake-up is not counted in.
 
 mod common;
 

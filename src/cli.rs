@@ -11,6 +11,7 @@ mod events;
 mod interrupt;
 mod logs;
 mod orders;
+mod pki;
 mod screen;
 mod status;
 mod table;
@@ -28,6 +29,7 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use pki::PkiVerb;
 use screen::Screen;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments or file, 3 `status --check`: not as it \
@@ -68,6 +70,9 @@ enum Verb {
     Deploy {
         /// The cluster file
         file: PathBuf,
+        /// Also if the file has no nodes, which removes every node there is
+        #[arg(long)]
+        empty: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -116,6 +121,11 @@ enum Verb {
         stdout: bool,
         #[command(flatten)]
         connection: Connection,
+    },
+    /// Make the certificates that secure links between machines
+    Pki {
+        #[command(subcommand)]
+        verb: PkiVerb,
     },
     /// Print a completion script for a shell
     Completions { shell: Shell },
@@ -222,7 +232,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Controller(args) => daemon::controller(args),
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
-        Verb::Deploy { file, connection } => orders::deploy(&connection.open()?, &file, json, screen),
+        Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)
@@ -244,6 +254,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
             };
             logs::run(&connection.open()?, &node, lines, streams, json, screen)
         }
+        Verb::Pki { verb } => pki::run(verb, json, screen),
         Verb::Completions { shell } => print_completions(shell),
     }
 }

@@ -51,6 +51,7 @@
 //! # }
 //! ```
 
+mod accept;
 pub mod agent;
 mod alarm;
 pub mod bridge;
@@ -60,10 +61,12 @@ mod hint;
 pub mod launch;
 pub mod message;
 pub mod model;
+mod notice;
 pub mod plan;
 pub mod request;
 pub mod run;
 pub mod settings;
 pub mod state_dir;
 pub mod supervisor;
+pub mod trust;
 pub mod web;

@@ -3,6 +3,8 @@
 //! Everything in it is reached through the process that holds the lock, but for the two files that the command line
 //! reads: the token, and the addresses under which the daemons are found.
 
+mod loss;
+
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -63,7 +65,7 @@ fn describe(pid: Option<u32>) -> String {
 pub struct StateDir {
     path: PathBuf,
     /// Open, and therefore locked.
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -77,7 +79,7 @@ impl StateDir {
             std::path::absolute(path).map_err(|source| StateDirError::Create { path: path.to_owned(), source })?;
         make_private(&path)?;
         let lock = lock(&path)?;
-        let taken = Self { path, _lock: lock };
+        let taken = Self { path, lock };
         make_private(&taken.nodes())?;
         taken.write_atomically("probe", b"can this be written?\n", 0o600)?;
         fs::remove_file(taken.path.join("probe")).map_err(write_error(&taken.path.join("probe")))?;

@@ -61,7 +61,7 @@ impl Daemons {
             let _ = write!(text, "[node-{number}]\ninstance = sensor\nrole = none\ncommand = {command}\n"); // a String
         }
         std::fs::write(&file, text).expect("a cluster file");
-        self.run(&["deploy", file.to_str().expect("a path that is text")]);
+        self.run(&["deploy", "--empty", file.to_str().expect("a path that is text")]);
     }
 
     fn run(&self, arguments: &[&str]) {

@@ -6,7 +6,8 @@
 //! wakes only for heartbeats, and nothing that belongs to the link can outlive it.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as Task, Poll};
@@ -15,6 +16,7 @@ use std::time::Instant;
 use actix::dev::{MessageResponse, OneshotSender, RecipientRequest};
 use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Context, Handler, Message};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
@@ -26,9 +28,11 @@ use super::inbox::Inbox;
 use super::intake::{Arrived, Intake};
 use super::listener::Ticket;
 use super::outbox::Outbox;
+use super::secure::{self, Certified};
 use super::state::{Effect, Event, State, Timing, step};
 use super::{EndLink, LinkId, LinkSettings, LinkUp, Mail, Owner, Peer};
 use crate::message::frame::Wire;
+use crate::trust::Held;
 
 /// Above this many unsent bytes an owner that awaits its mail's result waits for it.
 const WINDOW: usize = 1 << 20;
@@ -42,6 +46,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Stream for T {}
 /// A connection that was just made.
 pub struct Connection {
     pub stream: Box<dyn Stream>,
+    /// Whom the peer's certificate names.
+    pub certified: Certified,
     /// The peer's address.
     pub host: IpAddr,
     /// The port that this side dialled, if it did.
@@ -50,6 +56,20 @@ pub struct Connection {
     pub expect: Option<String>,
     /// Hears how the link ended, also if it never came up.
     pub ended: Option<oneshot::Sender<Ended>>,
+}
+
+impl Connection {
+    /// One that a peer made, secured as the settings want it.
+    pub fn accepted(stream: TcpStream, peer: SocketAddr, settings: &LinkSettings) -> Self {
+        let (stream, certified) = secure::accepted(stream, settings);
+        Self { stream, certified, host: peer.ip(), dialled: None, expect: None, ended: None }
+    }
+
+    /// One that this end made to `peer`, secured as the settings want it.
+    pub fn dialled(stream: TcpStream, peer: SocketAddr, settings: &LinkSettings) -> Self {
+        let (stream, certified) = secure::dialled(stream, settings);
+        Self { stream, certified, host: peer.ip(), dialled: Some(peer.port()), expect: None, ended: None }
+    }
 }
 
 /// One link. It ends with its connection, not with the addresses of it that are held.
@@ -77,6 +97,9 @@ pub struct Bridge<In: Wire, Out: Wire> {
     waiting: Rc<RefCell<Vec<OneshotSender<()>>>>,
     timer: Pin<Box<Sleep>>,
     ticket: Option<Ticket>,
+    certified: Certified,
+    /// Kept while the link stands because of a certificate.
+    held: Option<Held>,
     guard: LinkGuard,
 }
 
@@ -87,13 +110,16 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
     }
 
     pub(super) fn new(connection: Connection, settings: Rc<LinkSettings>, owner: Owner<In, Out>) -> Self {
-        let Connection { stream, host, dialled, expect, ended } = connection;
+        let Connection { stream, certified, host, dialled, expect, ended } = connection;
         let timing = Timing::new(settings.heartbeat, settings.greeting_within);
+        let timing = if dialled.is_some() { timing.of_dialler() } else { timing };
         let now = Instant::now();
         let state = State::connected(now, &timing);
         Self {
             guard: LinkGuard::new(host, owner.down.clone(), ended),
-            intake: Intake::new(Rc::clone(&settings), expect),
+            intake: Intake::new(Rc::clone(&settings), expect, certified.clone()),
+            certified,
+            held: None,
             timer: Box::pin(tokio::time::sleep_until(state.due(&timing).unwrap_or(now).into())),
             state,
             // The name becomes known with the greeting.
@@ -132,16 +158,35 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
                 self.ticket = None;
                 self.guard.is_up(now);
                 let me = ctx.address();
+                self.hold_on_to_the_certificate(&me);
                 let (out, end) = (me.clone().recipient(), me.recipient());
                 self.owner.up.do_send(LinkUp { link: self.link(), peer: self.peer.clone(), out, end });
             }
-            Some(Effect::Beat) => self.beat(),
+            Some(Effect::Beat) => {
+                if let Some(due) = self.state.due(&self.timing) {
+                    // Anew, and not reset: a timer that was moved to later still wakes the runtime when it was due.
+                    self.timer.set(tokio::time::sleep_until(due.into()));
+                }
+                self.beat();
+            }
             Some(Effect::Close(overdue)) => {
                 if let Some(overdue) = overdue {
                     self.guard.because(overdue.into());
                 }
                 ctx.stop();
             }
+        }
+    }
+
+    /// The link stands for as long as the peer's certificate counts.
+    fn hold_on_to_the_certificate(&mut self, me: &Addr<Self>) {
+        let link = self.link();
+        let (Some(trust), Some(certificate)) = (&self.settings.trust, self.certified.certificate()) else { return };
+        let end = me.clone().recipient::<EndLink>();
+        let revoked = move |reason: &str| end.do_send(EndLink { link, reason: reason.into() });
+        self.held = trust.hold(certificate, revoked.clone());
+        if self.held.is_none() {
+            revoked("the peer's certificate was revoked");
         }
     }
 
@@ -207,7 +252,7 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
                 Poll::Ready(Ok(Some(None))) => {}
                 Poll::Ready(Ok(None)) if self.inbox.is_empty() => self.fail(LinkError::Closed, ctx),
                 Poll::Ready(Ok(None)) => self.fail(LinkError::Truncated, ctx),
-                Poll::Ready(Err(error)) => self.fail(LinkError::Read(error), ctx),
+                Poll::Ready(Err(error)) => self.fail(unreadable(error), ctx),
             }
         }
         task.waker().wake_by_ref();
@@ -287,6 +332,10 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             let _ = result.send(());
         }
     }
+}
+
+fn unreadable(error: io::Error) -> LinkError {
+    secure::complaint(&error).map_or(LinkError::Read(error), LinkError::Tls)
 }
 
 impl<In: Wire, Out: Wire> Actor for Bridge<In, Out> {

@@ -96,13 +96,7 @@ async fn carry<In: Wire, Out: Wire>(
     stopped: &mut oneshot::Receiver<()>,
 ) -> Option<Ended> {
     let (ended, mut end) = oneshot::channel();
-    let connection = Connection {
-        stream: Box::new(stream),
-        host: addr.ip(),
-        dialled: Some(addr.port()),
-        expect,
-        ended: Some(ended),
-    };
+    let connection = Connection { expect, ended: Some(ended), ..Connection::dialled(stream, addr, settings) };
     let bridge = Bridge::new(connection, Rc::clone(settings), owner);
     let link = bridge.link();
     let bridge = actix::Actor::start(bridge);

@@ -11,6 +11,13 @@ use crate::message::frame::FrameError;
 pub enum LinkError {
     #[error("the peer does not speak this protocol: it began with the bytes {0:02x?}; check the address and the port")]
     NotWatchpost([u8; 4]),
+    #[error(
+        "the peer speaks TLS, and this end has no certificates: put those that `watchpost pki issue` made for it into \
+         the directory `trust` of its state directory"
+    )]
+    SpeaksTls,
+    #[error("the peer is turned away: {}", printable(.0))]
+    Tls(String),
     #[error("the peer began with a frame of kind {0:#06x} instead of a greeting")]
     NotAGreeting(u16),
     #[error("the peer greeted twice")]
@@ -52,6 +59,8 @@ impl LinkError {
             | Self::Babble(_)
             | Self::Frame(_) => true,
             Self::RefusedByPeer(_)
+            | Self::SpeaksTls
+            | Self::Tls(_)
             | Self::Overdue(_)
             | Self::NotReading { .. }
             | Self::Closed

@@ -82,6 +82,8 @@ pub enum Refusal {
     Name(#[from] NameError),
     #[error("cluster `{theirs}` was greeted by cluster `{ours}`; give both ends the same cluster name")]
     OtherCluster { theirs: String, ours: String },
+    #[error("its certificate is for {certified}, which cannot speak for {role} `{name}` of cluster `{cluster}`")]
+    NotVouchedFor { certified: String, role: LinkRole, name: String, cluster: String },
     #[error("`{got}` answered where `{expected}` was expected; correct the address or the name")]
     Unexpected { got: String, expected: String },
 }

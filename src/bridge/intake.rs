@@ -10,17 +10,23 @@ use std::rc::Rc;
 use super::LinkSettings;
 use super::error::LinkError;
 use super::greeting::{Admitted, Control, FIRST_MAIL_KIND, MAGIC};
+use super::secure::Certified;
 use crate::message::frame::{self, FrameError, MAX_FIRST, MAX_FRAME, MAX_GREETING, Wire};
 
 /// How many kinds a peer may send that are not understood here. One release knows a few kinds that another does not;
 /// more than that is noise.
 const MAX_UNKNOWN: usize = 64;
 
+/// The first byte of the first record of whoever speaks TLS; the second is the 3 of all its versions.
+const TLS_ALERT: u8 = 21;
+const TLS_HANDSHAKE: u8 = 22;
+
 /// What was read from a peer so far, as far as it decides how the next bytes are read.
 pub(super) struct Intake<In> {
     stage: Stage,
     settings: Rc<LinkSettings>,
     expect: Option<String>,
+    certified: Certified,
     /// Kinds that came and were skipped.
     unknown: BTreeSet<u16>,
     /// Kinds of ours that the peer said it skipped.
@@ -51,10 +57,11 @@ pub(super) struct Arrived<In> {
 }
 
 impl<In: Wire> Intake<In> {
-    /// An intake that accepts the peers that `settings` do, of the name `expect` if there is one.
-    pub fn new(settings: Rc<LinkSettings>, expect: Option<String>) -> Self {
+    /// An intake that accepts the peers that `settings` do, of the name `expect` if there is one, and that their
+    /// certificate names if one was asked for.
+    pub fn new(settings: Rc<LinkSettings>, expect: Option<String>, certified: Certified) -> Self {
         let (unknown, disowned) = (BTreeSet::new(), BTreeSet::new());
-        Self { stage: Stage::Magic, settings, expect, unknown, disowned, messages: PhantomData }
+        Self { stage: Stage::Magic, settings, expect, certified, unknown, disowned, messages: PhantomData }
     }
 
     /// Reads everything that is whole at the beginning of `bytes`; also says how much that was.
@@ -79,7 +86,10 @@ impl<In: Wire> Intake<In> {
         if let Stage::Magic = self.stage {
             let Some(first) = bytes.first_chunk::<4>() else { return Ok(0) };
             if *first != MAGIC {
-                return Err(LinkError::NotWatchpost(*first));
+                return Err(match first {
+                    [TLS_ALERT | TLS_HANDSHAKE, 3, ..] => LinkError::SpeaksTls,
+                    _ => LinkError::NotWatchpost(*first),
+                });
             }
             self.stage = Stage::Greeting;
             return Ok(MAGIC.len());
@@ -118,6 +128,7 @@ impl<In: Wire> Intake<In> {
         match (Control::decode(frame.kind, frame.body), &self.stage) {
             (Ok(Control::Refused(refused)), _) => Err(LinkError::RefusedByPeer(refused.reason)),
             (Ok(Control::Greeting(greeting)), Stage::Greeting) => {
+                self.certified.vouches_for(&greeting)?;
                 arrived.admitted = Some(greeting.admit(&self.settings, self.expect.as_deref())?);
                 self.stage = Stage::First;
                 Ok(())
@@ -158,7 +169,7 @@ mod tests {
     use crate::message::agent::{NewsReceived, ToAgent};
 
     fn intake() -> Intake<ToAgent> {
-        Intake::new(Rc::new(LinkSettings::new(LinkRole::Agent, "sensor-1", "lab")), None)
+        Intake::new(Rc::new(LinkSettings::new(LinkRole::Agent, "sensor-1", "lab")), None, Certified::Nobody)
     }
 
     type Append<'a> = &'a dyn Fn(&mut Vec<u8>);

@@ -5,19 +5,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use actix::{Actor, Recipient};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
 
 use super::actor::{Bridge, Connection};
 use super::{EndLink, LinkId, LinkSettings, Owner};
+use crate::accept::accept_forever;
 use crate::message::frame::Wire;
-
-/// How long to wait when accepting fails for want of descriptors or memory: the backlog keeps what comes meanwhile.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts peers until it is stopped or dropped. Links that stand outlive it; those not greeted yet do not.
 #[must_use = "a listener stops when it is dropped"]
@@ -43,6 +39,7 @@ pub fn listen<In: Wire, Out: Wire>(
     let settings = Rc::new(settings);
     actix_rt::spawn(async move {
         let accepting = accept_forever(
+            "peers",
             async || socket.accept().await,
             |(stream, peer)| lobby.admit(stream, peer, Rc::clone(&settings), owner.clone()),
         );
@@ -51,30 +48,6 @@ pub fn listen<In: Wire, Out: Wire>(
         lobby.clear();
     });
     Ok(Listener { _stop: stop })
-}
-
-/// Hands over everything that `accept` brings. A failure neither ends it nor makes it spin, and is logged once per run
-/// of failures.
-async fn accept_forever<T>(mut accept: impl AsyncFnMut() -> io::Result<T>, mut take: impl FnMut(T)) {
-    let mut failing = false;
-    loop {
-        match accept().await {
-            Ok(accepted) => {
-                if std::mem::take(&mut failing) {
-                    info!("peers are accepted again");
-                }
-                take(accepted);
-            }
-            // The peer was gone before it was accepted: its affair.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    warn!("cannot accept peers, trying on: {error}");
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
 }
 
 /// Where connections are until they have greeted. Full, it drops the one that has taken longest.
@@ -98,8 +71,7 @@ impl Lobby {
     ) {
         // It fails only for a connection that is gone, which the link finds out by itself.
         let _ = stream.set_nodelay(true);
-        let connection =
-            Connection { stream: Box::new(stream), host: peer.ip(), dialled: None, expect: None, ended: None };
+        let connection = Connection::accepted(stream, peer, &settings);
         let mut bridge = Bridge::new(connection, settings, owner);
         let link = bridge.link();
         bridge.hold(Ticket { lobby: self.clone(), link });
@@ -131,31 +103,5 @@ impl Drop for Ticket {
         // Taken out first: what is dropped with it may look at the lobby again.
         let place = self.lobby.waiting.borrow_mut().remove(&self.link);
         drop(place);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[actix_rt::test]
-    async fn a_want_of_descriptors_neither_ends_the_accepting_nor_makes_it_spin() {
-        const EMFILE: i32 = 24;
-        let began = std::time::Instant::now();
-        let mut answers = vec![Ok(7), Err(EMFILE), Err(EMFILE)];
-        let (done, taken) = oneshot::channel();
-        let mut done = Some(done);
-        let accept = async || match answers.pop() {
-            Some(answer) => answer.map_err(io::Error::from_raw_os_error),
-            None => std::future::pending().await,
-        };
-        let take = |accepted| done.take().unwrap().send(accepted).unwrap();
-        let accepting = std::pin::pin!(accept_forever(accept, take));
-        let futures_util::future::Either::Right((taken, _)) = futures_util::future::select(accepting, taken).await
-        else {
-            panic!("accepting ended")
-        };
-        assert_eq!(taken, Ok(7));
-        assert!(began.elapsed() >= 2 * PAUSE);
     }
 }

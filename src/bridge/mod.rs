@@ -5,7 +5,8 @@
 //! two actors that hold each other's recipient, and neither can tell.
 //!
 //! [`listen`] and [`dial`] make connections; each becomes one [`Bridge`], an actor that lives as long as its
-//! connection. What it says and when is decided in [`state`]; who may talk to whom in [`greeting`].
+//! connection. What it says and when is decided in [`state`]; who may talk to whom in [`greeting`], and by
+//! certificate where there are any: see [`crate::trust`].
 
 mod actor;
 mod backoff;
@@ -16,6 +17,7 @@ mod inbox;
 mod intake;
 mod listener;
 mod outbox;
+mod secure;
 mod settings;
 
 pub mod greeting;
@@ -32,6 +34,7 @@ pub use error::LinkError;
 pub use greeting::LinkRole;
 pub use guard::Ended;
 pub use listener::{Listener, listen};
+pub use secure::Certified;
 pub use settings::LinkSettings;
 
 /// Whom a link tells of its life. All three usually lead to one actor, which then hears of each link in order:

@@ -1,4 +1,8 @@
 //! One link's life: greeting, up, ending, down. Decides by the clock that it is handed when to beat, and when a peer is lost.
+//!
+//! To hear and to speak in one wake-up is cheaper than to wake up for each. So an end that hears something answers with
+//! its own beat if that is due soon, and one that was the first to beat waits a little longer the next time, which makes
+//! the ends take turns. The end that dialled waits less long: two that beat at once would else do so for ever.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +18,8 @@ pub enum State {
     Greeting { until: Instant },
     /// Both said who they are.
     Up {
-        /// When something was last queued for the peer.
-        sent: Instant,
+        /// When this end is to beat, unless something is queued for the peer before.
+        beat: Instant,
         /// When bytes last came. `None` while their owner works on them and nobody listens: silence then means nothing.
         heard: Option<Instant>,
     },
@@ -72,6 +76,8 @@ pub enum Overdue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     heartbeat: Duration,
+    /// The wait after having been the first to beat.
+    patience: Duration,
     greeting_within: Duration,
 }
 
@@ -80,7 +86,13 @@ impl Timing {
     /// than a day, which keeps sums of times within what a clock can say.
     pub fn new(heartbeat: Duration, greeting_within: Duration) -> Self {
         const DAY: Duration = Duration::from_secs(86_400);
-        Self { heartbeat: heartbeat.clamp(Duration::from_millis(10), DAY), greeting_within: greeting_within.min(DAY) }
+        let heartbeat = heartbeat.clamp(Duration::from_millis(10), DAY);
+        Self { heartbeat, patience: heartbeat * 3 / 2, greeting_within: greeting_within.min(DAY) }
+    }
+
+    /// The same for the end that dialled.
+    pub fn of_dialler(self) -> Self {
+        Self { patience: self.heartbeat * 5 / 4, ..self }
     }
 
     fn silence(&self) -> Duration {
@@ -98,10 +110,7 @@ impl State {
     pub fn due(&self, timing: &Timing) -> Option<Instant> {
         match *self {
             Self::Greeting { until } | Self::Ending { until } => Some(until),
-            Self::Up { sent, heard } => {
-                let beat = sent + timing.heartbeat;
-                Some(heard.map_or(beat, |heard| beat.min(heard + timing.silence())))
-            }
+            Self::Up { beat, heard } => Some(heard.map_or(beat, |heard| beat.min(heard + timing.silence()))),
             Self::Down => None,
         }
     }
@@ -111,12 +120,15 @@ impl State {
 pub fn step(state: State, event: Event, now: Instant, timing: &Timing) -> (State, Option<Effect>) {
     use {Effect as F, Event as E, State as S};
     match (state, event) {
-        (S::Greeting { .. }, E::Greeted) => (S::Up { sent: now, heard: Some(now) }, Some(F::TellUp)),
-        (S::Up { heard, .. }, E::Sent) => (S::Up { sent: now, heard }, None),
-        (S::Up { sent, heard: Some(_) }, E::Heard) | (S::Up { sent, heard: None }, E::Handled) => {
-            (S::Up { sent, heard: Some(now) }, None)
+        (S::Greeting { .. }, E::Greeted) => (S::Up { beat: now + timing.heartbeat, heard: Some(now) }, Some(F::TellUp)),
+        (S::Up { heard, .. }, E::Sent) => (S::Up { beat: now + timing.heartbeat, heard }, None),
+        (S::Up { beat, heard: Some(_) }, E::Heard) if beat <= now + timing.heartbeat / 2 => {
+            (S::Up { beat: now + timing.heartbeat, heard: Some(now) }, Some(F::Beat))
         }
-        (S::Up { sent, .. }, E::Handed) => (S::Up { sent, heard: None }, None),
+        (S::Up { beat, heard: Some(_) }, E::Heard) | (S::Up { beat, heard: None }, E::Handled) => {
+            (S::Up { beat, heard: Some(now) }, None)
+        }
+        (S::Up { beat, .. }, E::Handed) => (S::Up { beat, heard: None }, None),
         (S::Greeting { .. } | S::Up { .. }, E::Refuse) | (S::Up { .. }, E::End) => {
             (S::Ending { until: now + FLUSH_WITHIN }, None)
         }
@@ -130,13 +142,14 @@ pub fn step(state: State, event: Event, now: Instant, timing: &Timing) -> (State
             match state.due(timing).is_some_and(|due| due + timing.heartbeat <= now) {
                 // This end slept through its own beat: what the peer said meanwhile may not have got here, and a peer on
                 // the same machine slept as well. It has one interval to speak.
-                true => (S::Up { sent: now, heard: Some(now - timing.silence() + timing.heartbeat) }, Some(F::Beat)),
+                true => {
+                    let beat = now + timing.heartbeat;
+                    (S::Up { beat, heard: Some(beat - timing.silence()) }, Some(F::Beat))
+                }
                 false => (S::Down, Some(F::Close(Some(Overdue::Silence(timing.silence()))))),
             }
         }
-        (S::Up { sent, heard }, E::Due) if sent + timing.heartbeat <= now => {
-            (S::Up { sent: now, heard }, Some(F::Beat))
-        }
+        (S::Up { beat, heard }, E::Due) if beat <= now => (S::Up { beat: now + timing.patience, heard }, Some(F::Beat)),
         (S::Ending { until }, E::Due) if until <= now => (S::Down, Some(F::Close(None))),
         // The greeting itself is sent and heard before the link is up; an ending link no longer cares.
         (S::Greeting { .. } | S::Ending { .. }, E::Sent | E::Heard | E::Handed | E::Handled) => (state, None),
@@ -151,7 +164,11 @@ pub fn step(state: State, event: Event, now: Instant, timing: &Timing) -> (State
 mod tests {
     use super::{Effect as F, Event as E, State as S, *};
 
-    const TIMING: Timing = Timing { heartbeat: Duration::from_secs(2), greeting_within: Duration::from_secs(5) };
+    const TIMING: Timing = Timing {
+        heartbeat: Duration::from_secs(2),
+        patience: Duration::from_secs(3),
+        greeting_within: Duration::from_secs(5),
+    };
 
     /// The moments of a test: `at(noon, 1500)` is one and a half seconds later.
     fn at(noon: Instant, ms: u64) -> Instant {
@@ -163,19 +180,20 @@ mod tests {
         let noon = Instant::now();
         let later = at(noon, 100);
         let greeting = S::connected(noon, &TIMING);
-        let up = S::Up { sent: noon, heard: Some(noon) };
-        let busy = S::Up { sent: noon, heard: None };
+        let (due, moved) = (at(noon, 2000), at(later, 2000));
+        let up = S::Up { beat: due, heard: Some(noon) };
+        let busy = S::Up { beat: due, heard: None };
         let ending = S::Ending { until: at(later, 1000) };
         for (from, event, want) in [
-            (greeting, E::Greeted, (S::Up { sent: later, heard: Some(later) }, Some(F::TellUp))),
+            (greeting, E::Greeted, (S::Up { beat: moved, heard: Some(later) }, Some(F::TellUp))),
             (greeting, E::Refuse, (ending, None)),
             (greeting, E::End, (S::Down, Some(F::Close(None)))),
             (greeting, E::Due, (greeting, None)),
-            (up, E::Sent, (S::Up { sent: later, heard: Some(noon) }, None)),
-            (up, E::Heard, (S::Up { sent: noon, heard: Some(later) }, None)),
+            (up, E::Sent, (S::Up { beat: moved, heard: Some(noon) }, None)),
+            (up, E::Heard, (S::Up { beat: due, heard: Some(later) }, None)),
             (up, E::Handed, (busy, None)),
             (busy, E::Heard, (busy, None)), // the rest of what was read with the mail
-            (busy, E::Handled, (S::Up { sent: noon, heard: Some(later) }, None)),
+            (busy, E::Handled, (S::Up { beat: due, heard: Some(later) }, None)),
             (up, E::End, (ending, None)),
             (up, E::Lost, (S::Down, Some(F::Close(None)))),
             (ending, E::Greeted, (ending, None)), // no link comes up that was given up
@@ -198,13 +216,54 @@ mod tests {
         assert_eq!(up.due(&TIMING), Some(at(noon, 3500)));
         let (up, effect) = step(up, E::Due, at(noon, 3500), &TIMING);
         assert_eq!(effect, Some(F::Beat));
-        assert_eq!(up.due(&TIMING), Some(at(noon, 5500)));
+        assert_eq!(up.due(&TIMING), Some(at(noon, 6500)), "it is the peer's turn");
+    }
+
+    #[test]
+    fn two_quiet_ends_take_turns_and_answer_each_other_at_once() {
+        let mut now = Instant::now();
+        let dialler = TIMING.of_dialler();
+        let up = |timing: &Timing| step(S::connected(now, timing), E::Greeted, now, timing).0;
+        let mut ends = [(up(&dialler), dialler), (up(&TIMING), TIMING)];
+        let mut beats = Vec::new();
+        for _ in 0..20 {
+            now = ends.iter().filter_map(|(state, timing)| state.due(timing)).min().unwrap();
+            // Both may be due, and then neither has heard the other yet.
+            let due: Vec<usize> = (0..2).filter(|&end| ends[end].0.due(&ends[end].1) == Some(now)).collect();
+            for (event, to) in due.iter().map(|&end| (E::Due, end)).chain(due.iter().map(|&end| (E::Heard, 1 - end))) {
+                let (state, timing) = ends[to];
+                let (next, effect) = step(state, event, now, &timing);
+                ends[to].0 = next;
+                if effect == Some(F::Beat) {
+                    beats.push((event, to));
+                    if event == E::Heard {
+                        ends[1 - to].0 = step(ends[1 - to].0, E::Heard, now, &ends[1 - to].1).0;
+                    }
+                }
+            }
+        }
+        let settled: Vec<_> = beats.into_iter().skip(4).collect();
+        for four in settled.chunks_exact(4) {
+            assert_eq!(four, &settled[..4], "each in turn, with an answer: {settled:?}");
+        }
+        assert_eq!(settled[..4].iter().filter(|(event, _)| *event == E::Heard).count(), 2, "{settled:?}");
+        assert!(settled[0].1 != settled[2].1, "{settled:?}");
+    }
+
+    #[test]
+    fn a_beat_that_is_due_soon_is_the_answer_to_whatever_comes() {
+        let noon = Instant::now();
+        let up = S::Up { beat: at(noon, 2000), heard: Some(noon) };
+        let heard = S::Up { beat: at(noon, 2000), heard: Some(at(noon, 999)) };
+        assert_eq!(step(up, E::Heard, at(noon, 999), &TIMING), (heard, None));
+        let answered = S::Up { beat: at(noon, 3000), heard: Some(at(noon, 1000)) };
+        assert_eq!(step(up, E::Heard, at(noon, 1000), &TIMING), (answered, Some(F::Beat)));
     }
 
     #[test]
     fn a_silent_peer_is_lost_after_three_intervals_and_not_before() {
         let noon = Instant::now();
-        let up = S::Up { sent: at(noon, 5999), heard: Some(noon) };
+        let up = S::Up { beat: at(noon, 7999), heard: Some(noon) };
         assert_eq!(up.due(&TIMING), Some(at(noon, 6000)));
         assert_eq!(step(up, E::Due, at(noon, 5999), &TIMING), (up, None));
         let silence = Overdue::Silence(Duration::from_secs(6));
@@ -224,7 +283,7 @@ mod tests {
     #[test]
     fn an_end_that_slept_itself_does_not_blame_its_peer() {
         let noon = Instant::now();
-        let up = S::Up { sent: noon, heard: Some(noon) };
+        let up = S::Up { beat: at(noon, 2000), heard: Some(noon) };
         let (awake, effect) = step(up, E::Due, at(noon, 60_000), &TIMING);
         assert_eq!(effect, Some(F::Beat));
         assert_eq!(awake.due(&TIMING), Some(at(noon, 62_000)), "the peer has one interval to speak");
@@ -235,7 +294,7 @@ mod tests {
     #[test]
     fn a_peer_is_not_called_silent_while_nobody_listens() {
         let noon = Instant::now();
-        let (busy, _) = step(S::Up { sent: noon, heard: Some(noon) }, E::Handed, noon, &TIMING);
+        let (busy, _) = step(S::Up { beat: at(noon, 2000), heard: Some(noon) }, E::Handed, noon, &TIMING);
         let (busy, effect) = step(busy, E::Due, at(noon, 60_000), &TIMING);
         assert_eq!(effect, Some(F::Beat), "the peer still hears from us");
         let (up, _) = step(busy, E::Handled, at(noon, 60_000), &TIMING);

@@ -20,6 +20,12 @@ pub(super) fn read_cluster_file(file: &Path) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
+/// Whether a cluster file is free of complaints and of nodes. Whoever is asked to deploy it says what else it is.
+pub(super) fn has_no_nodes(text: &[u8], name: &str) -> Result<bool, CliError> {
+    let read = cluster_file::read(name, text, ConfigurationId::new("check")?, Machine::this().hostname()).finish();
+    Ok(read.is_ok_and(|configuration| configuration.nodes.is_empty()))
+}
+
 /// Reads a cluster file and prints what it describes; the error lists every complaint.
 pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let name = file.display().to_string();
@@ -33,6 +39,9 @@ pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let (instances, nodes) = (configuration.instances.len(), configuration.nodes.len());
     match json {
         true => writeln!(io::stdout(), r#"{{"ok":true,"instances":{instances},"nodes":{nodes}}}"#)?,
+        false if nodes == 0 => {
+            writeln!(io::stdout(), "{name} is fine, but has no nodes: to deploy it removes all there are")?
+        }
         false => writeln!(io::stdout(), "{name} is fine: {nodes} nodes on {instances} instances")?,
     }
     Ok(Exit::Done)

@@ -74,12 +74,10 @@ pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
 }
 
 fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
-    let mut settings = Settings::load(args.config.as_deref(), &Machine::this(), std::env::vars_os())?;
-    if let Some(state_dir) = &args.state_dir {
-        settings.state_dir =
-            std::path::absolute(state_dir).map_err(|source| CliError::File { path: state_dir.clone(), source })?;
-    }
-    Ok(settings)
+    let absolute =
+        |path: &PathBuf| std::path::absolute(path).map_err(|source| CliError::File { path: path.clone(), source });
+    let state_dir = args.state_dir.as_ref().map(absolute).transpose()?;
+    Ok(Settings::load(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
 }
 
 /// The cluster file's configuration, or the built-in one.

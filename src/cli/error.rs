@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::model::NameError;
 use crate::run::RunError;
 use crate::settings::SettingsError;
+use crate::trust::TrustError;
 use crate::web::json::Problem;
 
 /// How a command ended.
@@ -44,6 +45,11 @@ pub enum CliError {
     Url(String),
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "{} has no nodes, so to deploy it would remove every node there is\n  if that is meant, say so with --empty",
+        .0.display()
+    )]
+    Empty(PathBuf),
     #[error("cannot read the token in {}: {source}\n  name the file with --token-file FILE or WATCHPOST_TOKEN_FILE; \
              the controller keeps it as `token` in its state directory", path.display())]
     Token { path: PathBuf, source: io::Error },
@@ -75,6 +81,8 @@ pub enum CliError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
     Run(#[from] RunError),
     /// The system has no random numbers to give.
     #[error("{0}")]
@@ -85,19 +93,25 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(usage) if !usage.use_stderr() => Exit::Done,
-            Self::Usage(_) | Self::Name(_) | Self::Url(_) | Self::File { .. } | Self::Token { .. } | Self::Wrong(_) => {
-                Exit::Usage
-            }
+            Self::Usage(_)
+            | Self::Name(_)
+            | Self::Url(_)
+            | Self::Empty(_)
+            | Self::File { .. }
+            | Self::Token { .. }
+            | Self::Wrong(_) => Exit::Usage,
             Self::Closed => Exit::Done,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::NotPermitted { .. } => Exit::NotPermitted,
             Self::NoController { .. }
             | Self::Refused { .. }
             | Self::Foreign { .. }
+            | Self::Trust(_)
             | Self::Runtime(_)
             | Self::Output(_)
             | Self::Internal(_) => Exit::Failed,
-            Self::Settings(_) | Self::Run(RunError::NotLoopback(_) | RunError::Unreachable | RunError::Refused(_)) => {
+            Self::Settings(_)
+            | Self::Run(RunError::Trust(_) | RunError::NotLoopback(_) | RunError::Unreachable | RunError::Refused(_)) => {
                 Exit::Usage
             }
             Self::Run(_) => Exit::Failed,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::check::read_cluster_file;
+use super::check::{has_no_nodes, read_cluster_file};
 use super::client::{Client, Method};
 use super::error::{CliError, Exit};
 use super::interrupt;
@@ -24,10 +24,14 @@ struct Order {
     done: &'static str,
 }
 
-/// Makes a cluster file true, and tells what became of each node.
-pub fn deploy(client: &Client, file: &Path, json: bool, screen: Screen) -> Result<Exit, CliError> {
+/// Makes a cluster file true, and tells what became of each node. One without nodes needs a word that it is meant: a file
+/// that lost its content looks the same.
+pub fn deploy(client: &Client, file: &Path, empty: bool, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let name = file.display().to_string();
     let text = read_cluster_file(file)?;
+    if !empty && has_no_nodes(&text, &name)? {
+        return Err(CliError::Empty(file.into()));
+    }
     let text = String::from_utf8(text).map_err(|error| CliError::File {
         path: file.into(),
         source: io::Error::new(io::ErrorKind::InvalidData, error),

@@ -6,6 +6,9 @@ use std::time::SystemTime;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
+/// The width of a terminal that does not tell its own, in columns.
+const USUAL_WIDTH: u16 = 80;
+
 /// Where a table goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Screen {
@@ -23,13 +26,15 @@ impl Screen {
         if !stdout.is_terminal() {
             return Self::pipe();
         }
-        let size = rustix::termios::tcgetwinsize(&stdout).ok();
-        let known = |cells: u16| usize::from(cells).max(20);
-        Self {
-            width: size.filter(|size| size.ws_col > 0).map(|size| known(size.ws_col)),
-            height: size.filter(|size| size.ws_row > 0).map(|size| usize::from(size.ws_row).max(5)),
-            colour: AutoStream::choice(&stdout) != ColorChoice::Never,
-        }
+        let (columns, rows) = rustix::termios::tcgetwinsize(&stdout).map_or((0, 0), |size| (size.ws_col, size.ws_row));
+        Self::terminal(columns, rows, AutoStream::choice(&stdout) != ColorChoice::Never)
+    }
+
+    /// A terminal of this size; zero is one that does not tell, and which is a terminal all the same.
+    fn terminal(columns: u16, rows: u16, colour: bool) -> Self {
+        let columns = if columns == 0 { USUAL_WIDTH } else { columns.max(20) };
+        let height = (rows > 0).then_some(usize::from(rows.max(5)));
+        Self { width: Some(columns.into()), height, colour }
     }
 
     /// No width, no colour.
@@ -78,9 +83,9 @@ pub fn plain(text: impl Into<String>) -> Piece {
 /// The colour of a state. Never the only sign: the word stands there too.
 pub fn state_style(state: &str) -> Style {
     match state {
-        "RUNNING" | "UP" => AnsiColor::Green.on_default(),
-        "PENDING" => AnsiColor::Yellow.on_default(),
-        "CRASHED" | "LOST" => AnsiColor::Red.on_default(),
+        "RUNNING" | "UP" | "good" => AnsiColor::Green.on_default(),
+        "PENDING" | "due" => AnsiColor::Yellow.on_default(),
+        "CRASHED" | "LOST" | "expired" | "revoked" => AnsiColor::Red.on_default(),
         "FAILED" => AnsiColor::Red.on_default().bold(),
         "UNKNOWN" => AnsiColor::Magenta.on_default(),
         "STOPPED" => Style::new().dimmed(),
@@ -120,6 +125,15 @@ mod tests {
         }
         assert_eq!(age("2023-11-14T22:13:20.000000Z", start - Duration::from_secs(5)), "0s");
         assert_eq!(age("yesterday", start), "-");
+    }
+
+    #[test]
+    fn a_terminal_that_does_not_tell_its_size_is_no_pipe() {
+        let silent = Screen::terminal(0, 0, false);
+        assert!(silent.is_terminal());
+        assert_eq!((silent.width, silent.height), (Some(80), None));
+        assert_eq!(Screen::terminal(132, 50, true), Screen { width: Some(132), height: Some(50), colour: true });
+        assert_eq!(Screen::terminal(1, 1, true), Screen { width: Some(20), height: Some(5), colour: true });
     }
 
     #[test]

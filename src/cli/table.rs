@@ -6,6 +6,8 @@ use super::screen::{Piece, Screen, plain, tame};
 
 /// How much of a remark in the last column is worth other columns, in characters.
 const READABLE: usize = 32;
+/// How much of a name is shown where there is no room for more, in characters.
+const NAME: usize = 24;
 
 /// One column.
 pub struct Column {
@@ -63,16 +65,26 @@ impl From<&str> for Cell {
     }
 }
 
-/// The lines of a table. Where the screen has a width, spare columns are given up for the last one, and what still does
-/// not fit is cut with an ellipsis.
+/// The lines of a table. Where the screen has a width, long words are shortened and then spare columns given up for the
+/// last one, and what still does not fit is cut with an ellipsis.
 pub fn lines(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> Vec<String> {
-    let widths: Vec<usize> = columns.iter().enumerate().map(|(at, column)| width(at, column, rows)).collect();
+    let mut widths: Vec<usize> = columns.iter().enumerate().map(|(at, column)| width(at, column, rows)).collect();
+    shorten(&mut widths, screen);
     let shown = shown(columns, &widths, screen);
     let title = |column: &Column| Cell::styled(column.title, Style::new().bold());
     let header: Vec<Cell> = columns.iter().map(title).collect();
     let line =
         |row: &Vec<Cell>| line(shown.iter().filter_map(|&at| Some((row.get(at)?, &columns[at], widths[at]))), screen);
     std::iter::once(&header).chain(rows).map(line).collect()
+}
+
+/// Makes room for the last column in those that are longer than a name usually is.
+fn shorten(widths: &mut [usize], screen: Screen) {
+    let Some((last, before)) = widths.split_last_mut() else { return };
+    let wanted = before.iter().map(|width| width + 2).sum::<usize>() + (*last).min(READABLE);
+    if screen.width.is_some_and(|width| wanted > width) {
+        before.iter_mut().for_each(|width| *width = (*width).min(NAME));
+    }
 }
 
 /// Which columns there is room for: all but the first spare ones, until the last column can be read.
@@ -100,8 +112,13 @@ fn line<'a>(row: impl Iterator<Item = (&'a Cell, &'a Column, usize)>, screen: Sc
         if !pieces.is_empty() {
             pieces.push(plain("  "));
         }
-        let padding = plain(" ".repeat(width.saturating_sub(cell.text.chars().count())));
-        let text = (cell.text.clone(), cell.style);
+        let length = cell.text.chars().count();
+        let padding = plain(" ".repeat(width.saturating_sub(length)));
+        let text = match length > width {
+            true => cell.text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+            false => cell.text.clone(),
+        };
+        let text = (text, cell.style);
         pieces.extend(if column.right { [padding, text] } else { [text, padding] });
     }
     screen.line(pieces)
@@ -151,6 +168,24 @@ mod tests {
         assert_eq!(titles(Some(49)), "NODE ON REASON");
         assert_eq!(titles(Some(41)), "NODE REASON");
         assert_eq!(titles(Some(10)), "NODE REA…");
+    }
+
+    #[test]
+    fn one_long_name_leaves_room_for_the_rest_on_a_terminal_and_is_whole_in_a_pipe() {
+        let long = "x".repeat(128);
+        let rows = [
+            vec![long.as_str().into(), Some(7).into(), Cell::remark("a reason")],
+            vec!["w".into(), Some(8).into(), Cell::remark("")],
+        ];
+        let at = |width| lines(&COLUMNS, &rows, Screen { width, height: None, colour: false });
+        let want = [
+            "NODE                      PID  REASON".to_owned(),
+            format!("{}…    7  a reason", "x".repeat(23)),
+            "w                           8".to_owned(),
+        ];
+        assert_eq!(at(Some(80)), want);
+        assert!(at(Some(200))[1].starts_with(&long), "there is room for it");
+        assert!(at(None)[1].starts_with(&long));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler};
 
@@ -10,8 +11,9 @@ use crate::agent::Agent;
 use crate::bridge::{Dialer, LinkRole, LinkSettings, Listener, Owner, dial, listen};
 use crate::controller::{Controller, DialInstance};
 use crate::message::agent::{ToAgent, ToController};
-use crate::model::InstanceName;
-use crate::settings::{self, loopback_only};
+use crate::model::{InstanceName, Timestamp};
+use crate::settings;
+use crate::trust::{Part, Trust, TrustFiles};
 
 /// The controller's end: dials the instances that it is told to.
 ///
@@ -36,7 +38,7 @@ impl ControllerBridge {
         settings: LinkSettings,
         controller: &Addr<Controller>,
     ) -> Result<Listener, RunError> {
-        loopback_only(socket.local_addr()?)?;
+        settings.permit(socket.local_addr()?)?;
         Ok(listen(socket, settings, owner_of(controller))?)
     }
 
@@ -44,7 +46,7 @@ impl ControllerBridge {
         // The former dialler ends its link before the next one makes a new link.
         drop(self.dialled.remove(&instance));
         let (Some(controller), Some(address)) = (&self.controller, address) else { return };
-        match loopback_only(address) {
+        match self.settings.permit(address) {
             Ok(address) => {
                 let expect = Some(instance.to_string());
                 let dialer = dial(address, expect, self.settings.clone(), owner_of(controller));
@@ -104,9 +106,9 @@ impl AgentBridge {
             down: agent.clone().recipient(),
         };
         if let Some(socket) = &socket {
-            loopback_only(socket.local_addr()?)?;
+            settings.permit(socket.local_addr()?)?;
         }
-        let controller = controller.map(loopback_only).transpose()?;
+        let controller = controller.map(|address| settings.permit(address)).transpose()?;
         let _listener = socket.map(|socket| listen(socket, settings.clone(), owner())).transpose()?;
         let _dialer = controller.map(|address| dial::<ToAgent, ToController>(address, None, settings.clone(), owner()));
         Ok(Self { _listener, _dialer })
@@ -121,14 +123,39 @@ fn owner_of(controller: &Addr<Controller>) -> Owner<ToController, ToAgent> {
     }
 }
 
-/// How one end of every link of this process behaves.
-pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) -> LinkSettings {
+/// How one end of every link of this process behaves. With certificates where its settings say that they are, it uses
+/// them; without, links stay on this machine, unless the settings admit what that means.
+pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<LinkSettings, RunError> {
     let settings::LinkSettings { heartbeat, greeting_within, reconnect_min, reconnect_max, .. } = settings.link;
-    LinkSettings {
+    let trust = trust(role, name, settings)?.map(Arc::new);
+    let insecure = settings.insecure;
+    if insecure && trust.is_none() {
+        tracing::warn!(
+            "INSECURE, as the settings want it: whoever reaches a port of this process is a part of the cluster"
+        );
+    }
+    Ok(LinkSettings {
+        trust,
+        insecure,
         heartbeat,
         greeting_within,
         backoff_min: reconnect_min,
         backoff_max: reconnect_max,
         ..LinkSettings::new(role, name, settings.cluster.clone())
+    })
+}
+
+/// The certificates of this process. None are needed at the usual place, but any that are there must be whole.
+fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
+    let chosen = Some(&settings.link.trust).filter(|chosen| !chosen.as_os_str().is_empty());
+    let files = TrustFiles::in_directory(&chosen.cloned().unwrap_or_else(|| settings.state_dir.join("trust")));
+    if chosen.is_none() && !files.exist() {
+        return Ok(None);
     }
+    let part = match role {
+        LinkRole::Controller => Part::Controller,
+        LinkRole::Agent => Part::Agent,
+    };
+    let (cluster, name) = (InstanceName::new(&settings.cluster)?, InstanceName::new(name)?);
+    Ok(Some(Trust::open(files, cluster, part, name, Timestamp::now())?))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
@@ -42,16 +43,21 @@ impl fmt::Debug for Ready {
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
+    let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
+    let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
-    let socket = settings.controller.listen.map(|address| bind("for agents", address)).transpose()?;
+    home.watch();
+    let socket = listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
-    let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings);
     let bridge = ControllerBridge::new(link.clone()).start();
     let controller = start_controller(ControllerOptions {
         dialler: Some(bridge.clone().recipient()),
         host: Some(host.recipient()),
         ..ControllerOptions::of(&settings.controller, home.path())?
     })?;
+    if let Some(trust) = &link.trust {
+        actix_rt::spawn(Arc::clone(trust).watch());
+    }
     bridge.do_send(WorkFor(controller.clone()));
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
@@ -78,8 +84,11 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         return Err(RunError::Unreachable);
     }
     let mut signals = Signals::listen()?;
+    let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
+    let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
-    let socket = settings.agent.listen.map(|address| bind("for a controller", address)).transpose()?;
+    home.watch();
+    let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
     stray::take_on()?;
     let (host, mut ends) = Host::start();
     let agent = start_agent(AgentOptions {
@@ -90,7 +99,9 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     if let Some(socket) = &socket {
         addresses.insert("controller".to_owned(), socket.local_addr()?);
     }
-    let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings);
+    if let Some(trust) = &link.trust {
+        actix_rt::spawn(Arc::clone(trust).watch());
+    }
     let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token: None });
@@ -132,6 +143,7 @@ pub(super) fn serve(
     home: &StateDir,
 ) -> Result<(Option<WebServer>, Option<String>), RunError> {
     let Some(address) = settings.controller.http else { return Ok((None, None)) };
+    let address = if settings.insecure { address } else { loopback_only(address)? };
     let socket = bind("for clients", address)?;
     let token = home.token()?;
     let web = WebSettings {
@@ -153,7 +165,6 @@ pub(super) fn finish(web: Option<WebServer>) -> Result<(), RunError> {
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let address = loopback_only(address)?;
     TcpListener::bind(address).map_err(|source| RunError::Listen { what, address, source })
 }
 

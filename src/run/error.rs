@@ -8,6 +8,7 @@ use crate::message::client::Unanswered;
 use crate::model::NameError;
 use crate::settings::NotLoopback;
 use crate::state_dir::StateDirError;
+use crate::trust::TrustError;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error(transparent)]
     StateDir(#[from] StateDirError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     NotLoopback(#[from] NotLoopback),
     #[error("cannot listen {what} on {address}: {source}; choose another address, or port 0 for any free one")]

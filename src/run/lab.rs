@@ -28,6 +28,7 @@ pub async fn lab(
 ) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.watch();
     stray::take_on()?;
     let (host, mut ends) = Host::start();
     let controller = start_controller(ControllerOptions {

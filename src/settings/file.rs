@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn every_wrong_key_and_value_is_named_at_once() {
-        let text = "clutser = 'a'\nlog = 'loud'\nlink = 3\nopen = true\n[controller]\nhttp = '0.0.0.0:80'\n\
+        let text = "clutser = 'a'\nlog = 'loud'\nlink = 3\nopen = true\n[controller]\nhttp = '0.0.0.0'\n\
                     listen = 2150\nrequest_timeout = 10\nopen = 'yes'\nstart_port = 70000\nhosts = ['a', 3]\n\
                     cluster = 'x'\n[agents]\nname = 'a'\n[agent]\nname = 'a/b'\n";
         assert_eq!(
@@ -97,8 +97,8 @@ mod tests {
                 "w.toml:2: log: `loud` is not a level: known are off, error, warn, info, debug, trace",
                 "w.toml:3: link: is a section: begin it with a line [link]",
                 "w.toml:4: open: belongs to [controller]: move it there",
-                "w.toml:6: controller.http: 0.0.0.0:80 is not on this machine, and plain TCP stays on it until mutual \
-                 TLS exists: choose 127.0.0.1 or [::1], and reach other machines through a tunnel",
+                "w.toml:6: controller.http: `0.0.0.0` does not fit: write IP:PORT in quotes, such as \
+                 \"127.0.0.1:2150\" or \"[::1]:2150\", or \"\" for none",
                 "w.toml:7: controller.listen: `2150` does not fit: write IP:PORT in quotes, such as \
                  \"127.0.0.1:2150\" or \"[::1]:2150\", or \"\" for none",
                 "w.toml:8: controller.request_timeout: `10` does not fit: write a time in quotes from 1ms to 1m, \

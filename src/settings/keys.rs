@@ -51,6 +51,7 @@ keys! {
     "" "cluster": |s, v| s.cluster = v.name()?.ok_or_else(|| v.wrong("a name"))?.to_string();
     "" "state_dir": |s, v| if !v.text()?.is_empty() { s.state_dir = v.text()?.into() };
     "" "log": |s, v| s.log = level(v.text()?)?;
+    "" "insecure": |s, v| s.insecure = v.boolean()?;
     "controller" "name": |s, v| if let Some(name) = v.name()? { s.controller.name = name.to_string() };
     "controller" "listen": |s, v| s.controller.listen = v.address()?;
     "controller" "http": |s, v| s.controller.http = v.address()?;
@@ -70,6 +71,7 @@ keys! {
     "link" "reconnect_min": |s, v| s.link.reconnect_min = v.time()?;
     "link" "reconnect_max": |s, v| s.link.reconnect_max = v.time()?;
     "link" "window_bytes": |s, v| s.link.window_bytes = v.number(4096..=1 << 30)?;
+    "link" "trust": |s, v| s.link.trust = v.text()?.into();
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {

@@ -37,6 +37,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The least important events that are logged.
     pub log: LevelFilter,
+    /// Whether what needs certificates beyond this machine does without them.
+    pub insecure: bool,
     pub controller: ControllerSettings,
     pub agent: AgentSettings,
     pub link: LinkSettings,
@@ -102,6 +104,8 @@ pub struct LinkSettings {
     pub reconnect_max: Duration,
     /// How much may be under way unacknowledged, in bytes.
     pub window_bytes: u32,
+    /// Where the certificates are that `watchpost pki issue` made; empty: in `trust` in the state directory.
+    pub trust: PathBuf,
 }
 
 /// The machine that settings are read on.
@@ -143,21 +147,32 @@ pub fn usual_state_dir() -> PathBuf {
 }
 
 impl Settings {
-    /// Reads the file, if there is one to read, and then the environment, such as [`std::env::vars_os`] gives it.
+    /// Reads the file, if there is one to read, and then the environment, such as [`std::env::vars_os`] gives it. A
+    /// state directory that was chosen already wins over both.
     pub fn load(
         config: Option<&Path>,
+        state_dir: Option<&Path>,
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
         let text = config.map(read).transpose()?;
         let name = config.map(|path| path.display().to_string()).unwrap_or_default();
         let file = text.as_deref().map(|text| (name.as_str(), text));
-        Self::assemble(file, machine, environment)
+        Self::gather(file, state_dir, machine, environment)
     }
 
     /// The same with the file's name and content at hand.
     pub fn assemble(
         file: Option<(&str, &str)>,
+        machine: &Machine,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        Self::gather(file, None, machine, environment)
+    }
+
+    fn gather(
+        file: Option<(&str, &str)>,
+        state_dir: Option<&Path>,
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
@@ -172,6 +187,9 @@ impl Settings {
             settings.agent.controller = Some(SocketAddr::from(([127, 0, 0, 1], 2150)));
         }
 
+        if let Some(chosen) = state_dir {
+            settings.state_dir = chosen.to_owned();
+        }
         if settings.state_dir.as_os_str().is_empty() {
             let what = "there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR";
             complaints.push(Complaint::new("state_dir", what));
@@ -189,6 +207,7 @@ impl Settings {
             cluster: "watchpost".into(),
             state_dir,
             log: LevelFilter::INFO,
+            insecure: false,
             controller: ControllerSettings {
                 name: format!("controller-{}", machine.hostname),
                 listen: loopback(2150),
@@ -214,6 +233,7 @@ impl Settings {
                 reconnect_min: Duration::from_millis(100),
                 reconnect_max: Duration::from_secs(10),
                 window_bytes: 256 << 10,
+                trust: PathBuf::new(),
             },
         }
     }
@@ -229,7 +249,7 @@ fn read(path: &Path) -> Result<String, SettingsError> {
     Ok(text)
 }
 
-/// Refuses an address beyond this machine. Whoever listens or dials asks here first.
+/// Refuses an address beyond this machine. Whoever listens or dials without certificates asks here first.
 pub fn loopback_only(address: SocketAddr) -> Result<SocketAddr, NotLoopback> {
     match address.ip().to_canonical().is_loopback() {
         true => Ok(address),
@@ -240,8 +260,8 @@ pub fn loopback_only(address: SocketAddr) -> Result<SocketAddr, NotLoopback> {
 /// An address that others could reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} is not on this machine, and plain TCP stays on it until mutual TLS exists: choose 127.0.0.1 or [::1], and \
-     reach other machines through a tunnel"
+    "{0} is not on this machine, and what is not secured by certificates stays on it: make them by `watchpost pki` for \
+     links, choose 127.0.0.1 or [::1] for the rest, or admit everybody who can reach it by `insecure = true`"
 )]
 pub struct NotLoopback(pub SocketAddr);
 
@@ -320,6 +340,17 @@ mod tests {
     }
 
     #[test]
+    fn a_state_directory_that_was_chosen_needs_no_home() {
+        let chosen = Path::new("/chosen");
+        let variables = [(OsString::from("WATCHPOST_STATE_DIR"), OsString::from("/other"))];
+        for environment in [&[][..], &variables] {
+            let machine = Machine::new("h", false);
+            let settings = Settings::load(None, Some(chosen), &machine, environment.iter().cloned()).unwrap();
+            assert_eq!(settings.state_dir, chosen);
+        }
+    }
+
+    #[test]
     fn the_shipped_file_lists_every_key_with_its_default() {
         let defaults = assemble("", &[]).unwrap();
         assert_eq!(assemble(SHIPPED, &[]).unwrap(), defaults);
@@ -386,13 +417,13 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_reached_in_plain_tcp() {
+    fn only_this_machine_is_reached_without_certificates() {
         for address in ["127.0.0.1:1", "127.9.9.9:0", "[::1]:2150", "[::ffff:127.0.0.1]:1"] {
             assert!(loopback_only(address.parse().unwrap()).is_ok(), "{address}");
         }
         for address in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "[::ffff:10.0.0.1]:1"] {
             let error = loopback_only(address.parse().unwrap()).unwrap_err();
-            assert!(error.to_string().contains("until mutual TLS exists"), "{error}");
+            assert!(error.to_string().contains("`insecure = true`"), "{error}");
         }
     }
 
@@ -400,7 +431,7 @@ mod tests {
     fn a_file_that_is_not_there_or_too_long_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("w.toml");
-        let load = || Settings::load(Some(&path), &Machine::new("h", true), []);
+        let load = || Settings::load(Some(&path), None, &Machine::new("h", true), []);
         assert!(load().unwrap_err().to_string().contains(path.to_str().unwrap()));
         std::fs::write(&path, "#".repeat(MAX_BYTES as usize + 1)).unwrap();
         assert!(matches!(load(), Err(SettingsError::Read { .. })));

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::loopback_only;
 use crate::hint::shown;
 use crate::model::InstanceName;
 
@@ -35,8 +34,8 @@ impl<'a> Value<'a> {
     pub fn boolean(&self) -> Result<bool, String> {
         match self {
             Self::Toml(DeValue::Boolean(value)) => Ok(*value),
-            Self::Variable("true") => Ok(true),
-            Self::Variable("false") => Ok(false),
+            Self::Variable("true" | "1") => Ok(true),
+            Self::Variable("false" | "0") => Ok(false),
             _ => Err(self.wrong("true or false")),
         }
     }
@@ -80,15 +79,12 @@ impl<'a> Value<'a> {
         if list.iter().any(String::is_empty) { Err(wrong()) } else { Ok(list) }
     }
 
-    /// An address on this machine; `None` if the text is empty.
+    /// An address; `None` if the text is empty.
     pub fn address(&self) -> Result<Option<SocketAddr>, String> {
         let wrong = || self.wrong("IP:PORT in quotes, such as \"127.0.0.1:2150\" or \"[::1]:2150\", or \"\" for none");
         match self.text().map_err(|_| wrong())? {
             "" => Ok(None),
-            text => {
-                let address = SocketAddr::from_str(text).map_err(|_| wrong())?;
-                loopback_only(address).map(Some).map_err(|error| error.to_string())
-            }
+            text => SocketAddr::from_str(text).map(Some).map_err(|_| wrong()),
         }
     }
 

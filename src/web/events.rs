@@ -12,12 +12,13 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::desk::Desk;
 use super::feed::{Feed, Form, Text};
 use super::json::{Event, Status};
 use super::problem::Problem;
+use super::serve::Closing;
 use crate::message::client::{Cursor, Gap, GetStatusRequest, NewsBatch, Subscribe, Subscribed};
 
 /// How long a stream may be silent before a line that means nothing shows that it still stands.
@@ -36,9 +37,6 @@ pub struct Wish {
     /// Whether to begin with how everything is where `since` was not given or is no longer kept; true by default.
     snapshot: Option<bool>,
 }
-
-/// Tells the streams that the server is about to end.
-pub type Closing = watch::Receiver<bool>;
 
 /// Starts a stream of events.
 pub async fn events(
@@ -90,7 +88,8 @@ fn form_of(request: &HttpRequest) -> Form {
 
 fn since_of(request: &HttpRequest, wish: &Wish) -> Result<Option<Cursor>, Problem> {
     let resumed = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-    let text = resumed.or(wish.since.as_deref()).filter(|text| !text.is_empty());
+    // A browser that has seen nothing yet may say so by an empty header.
+    let text = resumed.filter(|text| !text.is_empty()).or(wish.since.as_deref());
     Ok(text.map(str::parse).transpose()?)
 }
 

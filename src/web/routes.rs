@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, Json, JsonConfig, Path, PathConfig, Query, QueryConfig, ServiceConfig};
-use actix_web::{HttpRequest, Resource};
+use actix_web::{HttpRequest, Resource, Route};
 use serde::Deserialize;
 
 use super::desk::{Desk, new_reqid};
@@ -36,14 +37,14 @@ pub fn configure(app: &mut ServiceConfig) {
             at("/api/v1/configuration")
                 .app_data(json_up_to(LONGEST_CONFIGURATION))
                 .route(web::get().to(get_configuration))
-                .route(web::post().to(stage))
-                .route(web::put().to(set_configuration)),
+                .route(change(web::post().to(stage)))
+                .route(change(web::put().to(set_configuration))),
         )
-        .service(at("/api/v1/deploy").route(web::post().to(deploy)))
+        .service(at("/api/v1/deploy").route(change(web::post().to(deploy))))
         .service(at("/api/v1/nodes").route(web::get().to(nodes)))
-        .service(at("/api/v1/nodes/start").route(web::post().to(start)))
-        .service(at("/api/v1/nodes/stop").route(web::post().to(stop)))
-        .service(at("/api/v1/nodes/restart").route(web::post().to(restart)))
+        .service(at("/api/v1/nodes/start").route(change(web::post().to(start))))
+        .service(at("/api/v1/nodes/stop").route(change(web::post().to(stop))))
+        .service(at("/api/v1/nodes/restart").route(change(web::post().to(restart))))
         .service(at("/api/v1/nodes/{name}/output").route(web::get().to(output)))
         .service(at("/api/v1/events").route(web::get().to(events::events)))
         .default_service(web::to(nowhere));
@@ -51,6 +52,11 @@ pub fn configure(app: &mut ServiceConfig) {
 
 fn at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(wrong_method))
+}
+
+/// A route by which something changes.
+fn change(route: Route) -> Route {
+    route.wrap(from_fn(guard::says_json))
 }
 
 fn json_up_to(limit: usize) -> JsonConfig {

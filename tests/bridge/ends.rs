@@ -298,7 +298,8 @@ pub fn socket() -> (std::net::TcpListener, SocketAddr) {
 }
 
 pub fn connection(stream: Box<dyn Stream>) -> Connection {
-    Connection { stream, host: [127, 0, 0, 1].into(), dialled: None, expect: None, ended: None }
+    let certified = Certified::Nobody;
+    Connection { stream, certified, host: [127, 0, 0, 1].into(), dialled: None, expect: None, ended: None }
 }
 
 /// A listening controller and a dialling agent; the handles keep them going.

@@ -1,6 +1,7 @@
 //! Two ends of a link over loopback, and what hostile, broken and slow peers do to it: nothing.
 
 mod ends;
+mod tls;
 
 use std::rc::Rc;
 use std::sync::Arc;

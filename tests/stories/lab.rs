@@ -57,6 +57,20 @@ fn family() -> String {
 }
 
 #[test]
+fn a_state_directory_that_is_taken_away_is_missed_once_and_at_once() {
+    let mut lab = Lab::start(Some(&sleeper("alone", "")));
+    lab.client.wait_for_all("RUNNING");
+    let missed = || lab.daemon.log().matches("is gone: what is to survive").count();
+    assert_eq!(missed(), 0);
+    std::fs::remove_dir_all(lab.daemon.state_dir()).unwrap();
+    eventually("the lab misses its state directory", || (missed() > 0).then_some(()));
+    lab.daemon.signal(Signal::TERM);
+    lab.daemon.ended();
+    assert_eq!(lab.daemon.log().matches("is gone: what is to survive").count(), 1);
+    lab.scene.check_that_nothing_runs();
+}
+
+#[test]
 fn a_second_signal_hurries_a_node_that_takes_its_time() {
     let node = script(
         "slow",

@@ -11,3 +11,4 @@ mod lab;
 mod orders;
 mod refusals;
 mod returns;
+mod trust;

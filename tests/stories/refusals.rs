@@ -7,7 +7,7 @@ use crate::common::{Answer, Lab, Scene, sleeper};
 #[test]
 fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
     let scene = Scene::new();
-    let text = "clustr = 'x'\nlog = 5\n[link]\nheartbeat = 'soon'\n[agent]\nlisten = '10.0.0.1:2151'\n";
+    let text = "clustr = 'x'\nlog = 5\n[link]\nheartbeat = 'soon'\n[agent]\nlisten = '10.0.0.1'\n";
     let file = scene.write("wrong.toml", text).display().to_string();
     for verb in ["lab", "controller", "agent"] {
         let answer = refused(&scene, &[verb, "--config", &file]);
@@ -16,7 +16,7 @@ fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
             format!("{file}:1: clustr: is not a setting: did you mean `cluster`?"),
             format!("{file}:2: log: `5` does not fit"),
             format!("{file}:4: link.heartbeat: `soon` does not fit: write a time"),
-            format!("{file}:6: agent.listen: 10.0.0.1:2151 is not on this machine"),
+            format!("{file}:6: agent.listen: `10.0.0.1` does not fit: write IP:PORT"),
         ] {
             assert!(answer.stderr.contains(&complaint), "{complaint}\n{}", answer.stderr);
         }
@@ -123,7 +123,7 @@ fn an_address_beyond_this_machine_is_refused_with_the_reason() {
     ] {
         let answer = refused(&scene, args);
         let want =
-            format!("error: {address} is not on this machine, and plain TCP stays on it until mutual TLS exists");
+            format!("error: {address} is not on this machine, and what is not secured by certificates stays on it");
         assert!(answer.code == 2 && answer.stderr.starts_with(&want), "{args:?}: {answer:?}");
     }
 }

@@ -117,6 +117,7 @@ fn each_mistake_has_its_code_and_one_json_shape() {
         (ask("/api/v1/deploy"), 405, "`GET` is not what this address understands"),
         (ask("/api/v1/configuration?deployed=false"), 404, "no staged configuration"),
         (ask("/api/v1/events?since=42"), 400, "`42` is not the number of an event"),
+        (ask("/api/v1/events?since="), 400, "`` is not the number of an event"),
         (ask("/api/v1/events?sinse=42"), 400, "unknown field `sinse`"),
         (ask("/api/v1/nodes/..%2f/output"), 400, "node name `../` must begin with"),
         (post(&fake.address, "/api/v1/nodes/stop", "{"), 400, "the body is not the JSON that is expected"),
@@ -141,9 +142,19 @@ fn the_documentation_lists_every_route_and_no_other() {
             None if place.starts_with("guard::HEALTH)") => "/healthz",
             None => continue,
         };
-        let methods = place.split("route(web::").skip(1).map(|rest| rest.split('(').next().unwrap());
+        let words = place.split("(web::").skip(1).map(|rest| rest.split('(').next().unwrap());
+        let methods = words.filter(|word| ["get", "post", "put", "patch", "delete"].contains(word));
         routes.extend(methods.map(|method| format!("{} {}", method.to_uppercase(), path.replace("{name}", "NAME"))));
     }
+    let mut documented = documented_routes();
+    routes.sort();
+    documented.sort();
+    assert!(routes.len() >= 14, "{routes:?}");
+    assert_eq!(routes, documented);
+}
+
+/// Such as `GET /healthz`.
+fn documented_routes() -> Vec<String> {
     let mut documented = Vec::new();
     for row in include_str!("../../docs/http.md").lines().filter(|line| line.starts_with("| `") && line.contains(" /"))
     {
@@ -153,10 +164,28 @@ fn the_documentation_lists_every_route_and_no_other() {
         let stem = &first[..first.rfind('/').unwrap()];
         documented.extend([first.to_owned()].into_iter().chain(quoted.map(|last| format!("{stem}{last}"))));
     }
-    routes.sort();
-    documented.sort();
-    assert!(routes.len() >= 14, "{routes:?}");
-    assert_eq!(routes, documented);
+    documented
+}
+
+#[test]
+fn every_change_must_say_that_it_is_json_and_nothing_else_need_do_so() {
+    let fake = Fake::open();
+    let ask = |route: &str| exchange(&fake.address, &[&format!("{route} HTTP/1.1"), "host: localhost"], "");
+    let mut changes = 0;
+    for route in documented_routes() {
+        let (method, path) = route.split_once(' ').unwrap();
+        if method != "GET" {
+            changes += 1;
+            assert_eq!(ask(&route).status, 415, "{route}");
+        }
+        for other in ["POST", "PUT", "DELETE"] {
+            let known = documented_routes().contains(&format!("{other} {path}"));
+            assert_eq!(ask(&format!("{other} {path}")).status, if known { 415 } else { 405 }, "{other} {path}");
+        }
+    }
+    assert!(changes >= 6, "{changes}");
+    assert_eq!(ask("POST /nowhere").status, 404);
+    assert!(fake.script().orders.is_empty());
 }
 
 #[test]

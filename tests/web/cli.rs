@@ -133,13 +133,38 @@ fn a_controller_that_is_not_there_and_one_that_is_silent_are_told_apart() {
 #[test]
 fn wrong_arguments_and_wrong_files_end_with_two() {
     let fake = Fake::open();
-    for args in [&["frobnicate"][..], &["logs", "../x"], &["deploy", "/nonexistent"], &["events", "--since", "42"]] {
+    for args in [
+        &["frobnicate"][..],
+        &["logs", "../x"],
+        &["deploy", "/nonexistent"],
+        &["events", "--since", "42"],
+        &["events", "--since", ""],
+    ] {
         let (code, stdout, stderr) = run(&fake.address, args);
         assert_eq!((code, &*stdout), (2, ""), "{args:?}: {stderr}");
         assert!(stderr.starts_with("error: "), "{stderr}");
     }
     let (code, _, stderr) = run("127.0.0.1:1", &["status", "--controller", "https://127.0.0.1:2148"]);
     assert_eq!(code, 2, "{stderr}");
+}
+
+#[test]
+fn a_file_without_nodes_is_deployed_only_if_that_is_meant() {
+    let fake = Fake::open();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("empty.cfg");
+    for text in ["", "# nothing\n", "[instances]\none\n"] {
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let (code, stdout, stderr) = run(&fake.address, &["deploy", file]);
+        assert_eq!((code, &*stdout), (2, ""), "{text:?}");
+        assert!(stderr.contains("has no nodes") && stderr.contains("--empty"), "{stderr}");
+        let (code, stdout, _) = run(&fake.address, &["check", file]);
+        assert!(code == 0 && stdout.contains("has no nodes"), "{stdout}");
+        assert!(fake.script().orders.is_empty());
+        assert_eq!(run(&fake.address, &["deploy", "--empty", file]).0, 0);
+        assert_eq!(std::mem::take(&mut fake.script().orders), ["set_configuration"]);
+    }
 }
 
 #[test]

@@ -4,4 +4,6 @@ mod api;
 mod cli;
 mod fake;
 mod http;
+mod serve;
 mod stream;
+mod tls;

@@ -130,8 +130,8 @@ fn address(text: &str) -> Result<(IpAddr, u16), String> {
         Some(inner) => inner.parse().map(IpAddr::V6).ok(),
         None => host.parse().map(IpAddr::V4).ok(),
     };
-    match (host, port.parse()) {
-        (Some(host), Ok(port)) if port != 0 && !host.is_unspecified() => Ok((host, port)),
+    match host {
+        Some(host) if !host.is_unspecified() => Ok((host, self::port(port)?)),
         _ => Err(wrong()),
     }
 }
@@ -141,6 +141,8 @@ struct Draft {
     node: Node,
     /// Whether it says what it is for, understood or not.
     has_role: bool,
+    /// Whether it says what it runs, understood or not.
+    has_command: bool,
     /// Whether it says where it belongs, understood or not.
     has_instance: bool,
 }
@@ -154,7 +156,7 @@ impl Draft {
             NodeName::new(STAND_IN)
         });
         let node = Node::new(name.ok()?, InstanceName::new(STAND_IN).ok()?, Role::None);
-        let mut draft = Self { node, has_role: false, has_instance: false };
+        let mut draft = Self { node, has_role: false, has_command: false, has_instance: false };
         for entry in &section.entries {
             if complaints.is_full() {
                 break;
@@ -163,7 +165,7 @@ impl Draft {
                 complaints.add(section.complaint(Some(entry), what));
             }
         }
-        if !draft.has_role && draft.node.command.is_empty() {
+        if !draft.has_role && !draft.has_command {
             let what =
                 "has no role: add `role = worker` (or logger, manager, proxy), or the `command` of another program";
             complaints.add(section.complaint(None, what));
@@ -201,7 +203,11 @@ impl Draft {
             "cpu_affinity" => node.cpu_affinity = Some(number(value)?),
             "env" => node.env = assignments(value)?,
             "options" => node.options = assignments(value)?,
-            "command" => node.command = words(value)?,
+            "command" => {
+                // One without a word is as good as none.
+                self.has_command = !value.trim().is_empty();
+                node.command = words(value)?;
+            }
             "directory" => node.directory = Some(value.to_owned()),
             "user" => node.user = Some(value.to_owned()),
             "restart" => {
@@ -298,12 +304,16 @@ mod tests {
 
     #[test]
     fn addresses_that_nobody_can_dial_are_refused() {
-        for value in
-            ["host:1", "10.0.0.5", "10.0.0.5:0", "10.0.0.5:70000", "0.0.0.0:1", "fd00::5:1", "[10.0.0.5]:1", ":1"]
-        {
+        for value in ["host:1", "10.0.0.5", "0.0.0.0:1", "fd00::5:1", "[10.0.0.5]:1", ":1"] {
             let got = complaints(&format!("[instances]\na = {value}"));
             let want = format!("c.cfg:2: [instances] a: `{value}` is not the address of an agent: write IP:PORT");
             assert!(got.len() == 1 && got[0].starts_with(&want), "{got:?}");
+        }
+        for port in ["0", "99999", "", "x"] {
+            assert_eq!(
+                complaints(&format!("[instances]\na = 10.0.0.5:{port}")),
+                [format!("c.cfg:2: [instances] a: `{port}` is not a port: write a number from 1 to 65535")]
+            );
         }
         let got = complaints("[instances]\na b = 10.0.0.5:1");
         assert_eq!(
@@ -331,7 +341,12 @@ mod tests {
     fn a_node_has_a_role_or_a_command() {
         assert_eq!(read("[a]\ncommand = true").unwrap().nodes[0].role, Role::None);
         assert_eq!(read("[a]\ncommand = true\nrole = Worker").unwrap().nodes[0].role, Role::Worker);
-        assert!(complaints("[a]\nport = 1")[0].starts_with("c.cfg:1: [a]: has no role: add `role = worker`"));
+        for text in ["[a]\nport = 1", "[a]\ncommand ="] {
+            let got = complaints(text);
+            assert!(got[0].starts_with("c.cfg:1: [a]: has no role: add `role = worker`"), "{text}: {got:?}");
+        }
+        let unread = ["c.cfg:2: [a] command: the quote ' is never closed"];
+        assert_eq!(complaints("[a]\ncommand = 'true"), unread, "it has a command, if only it could be read");
         assert_eq!(
             complaints("[a]\nrole = worker\ntype = worker"),
             ["c.cfg:3: [a] type: `role` and `type` are two words for one key: remove one"]

@@ -1,0 +1,196 @@
+//! TLS under a link, where this end has certificates: a stream that shakes hands when it is first read or written.
+//!
+//! So a handshake is a part of the greeting, with its deadline and its place in the lobby, and a link is up only when
+//! the peer's greeting has come through the finished handshake. That matters to whoever dials: in TLS 1.3 it has finished
+//! before the other end has seen its certificate.
+
+use std::cell::OnceCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, Error};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{Accept, Connect, TlsAcceptor, TlsConnector, TlsStream};
+
+use super::greeting::{Greeting, LinkRole, Refusal};
+use super::{LinkSettings, Stream};
+use crate::trust::{Certificate, Credentials, Identity, Part};
+
+/// Whom the peer's certificate names.
+#[derive(Debug, Clone, Default)]
+pub enum Certified {
+    /// No certificates are used on this link.
+    #[default]
+    Nobody,
+    /// Known once hands are shaken, and so before anything is read.
+    By(Rc<OnceCell<Certificate>>),
+}
+
+impl Certified {
+    /// The certificate, once it is known.
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        match self {
+            Self::Nobody => None,
+            Self::By(certificate) => certificate.get(),
+        }
+    }
+
+    /// Whether the certificate, if one was asked for, is for whom the greeting speaks.
+    pub(super) fn vouches_for(&self, greeting: &Greeting) -> Result<(), Refusal> {
+        let Self::By(certificate) = self else { return Ok(()) };
+        let is_same = |identity: &Identity| {
+            let part = match greeting.role {
+                LinkRole::Controller => Part::Controller,
+                LinkRole::Agent => Part::Agent,
+            };
+            identity.part == part
+                && identity.name.as_str() == greeting.name
+                && identity.cluster.as_str() == greeting.cluster
+        };
+        match certificate.get().map(|certificate| &certificate.identity) {
+            Some(identity) if is_same(identity) => Ok(()),
+            identity => Err(Refusal::NotVouchedFor {
+                certified: identity.map_or_else(|| "nobody".into(), ToString::to_string),
+                role: greeting.role,
+                name: greeting.name.clone(),
+                cluster: greeting.cluster.clone(),
+            }),
+        }
+    }
+}
+
+/// What a peer's connection is read and written through.
+pub(super) fn accepted(stream: TcpStream, settings: &LinkSettings) -> (Box<dyn Stream>, Certified) {
+    secure(stream, settings, |stream, with| {
+        State::Accepting(TlsAcceptor::from(Arc::clone(&with.accept)).accept(stream))
+    })
+}
+
+/// What a connection of our own is read and written through.
+pub(super) fn dialled(stream: TcpStream, settings: &LinkSettings) -> (Box<dyn Stream>, Certified) {
+    secure(stream, settings, |stream, with| {
+        // Never sent, and not looked at: the certificate is judged by the cluster's own rule.
+        let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+        State::Connecting(TlsConnector::from(Arc::clone(&with.connect)).connect(nobody, stream))
+    })
+}
+
+fn secure(
+    stream: TcpStream,
+    settings: &LinkSettings,
+    shake: impl FnOnce(TcpStream, &Credentials) -> State,
+) -> (Box<dyn Stream>, Certified) {
+    let Some(trust) = &settings.trust else { return (Box::new(stream), Certified::Nobody) };
+    let certificate = Rc::new(OnceCell::new());
+    let state = Box::new(shake(stream, &trust.credentials()));
+    (Box::new(Secure { state, certificate: Rc::clone(&certificate) }), Certified::By(certificate))
+}
+
+struct Secure {
+    state: Box<State>,
+    certificate: Rc<OnceCell<Certificate>>,
+}
+
+enum State {
+    Accepting(Accept<TcpStream>),
+    Connecting(Connect<TcpStream>),
+    Up(TlsStream<TcpStream>),
+    Broken,
+}
+
+impl Secure {
+    /// The stream behind the handshake, once that is done.
+    fn poll_up(&mut self, task: &mut Context<'_>) -> Poll<io::Result<Pin<&mut TlsStream<TcpStream>>>> {
+        let shaken = match &mut *self.state {
+            State::Accepting(accept) => ready!(Pin::new(accept).poll(task)).map(TlsStream::from),
+            State::Connecting(connect) => ready!(Pin::new(connect).poll(task)).map(TlsStream::from),
+            State::Up(_) | State::Broken => return Poll::Ready(self.up()),
+        };
+        match shaken.and_then(|stream| Ok((certificate_behind(&stream)?, stream))) {
+            Ok((certificate, stream)) => {
+                let _ = self.certificate.set(certificate); // hands are shaken once
+                *self.state = State::Up(stream);
+                Poll::Ready(self.up())
+            }
+            Err(error) => {
+                *self.state = State::Broken;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    fn up(&mut self) -> io::Result<Pin<&mut TlsStream<TcpStream>>> {
+        match &mut *self.state {
+            State::Up(stream) => Ok(Pin::new(stream)),
+            State::Accepting(_) | State::Connecting(_) | State::Broken => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+fn certificate_behind(stream: &TlsStream<TcpStream>) -> io::Result<Certificate> {
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    // The verifier has let it pass, so it is there and readable; but who a peer is must not hang on another's care.
+    let shown = shown.ok_or_else(|| io::Error::other(Error::NoCertificatesPresented))?;
+    Certificate::read(shown).map_err(|why| io::Error::other(format!("its certificate {why}")))
+}
+
+impl AsyncRead for Secure {
+    fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_up(task))?.poll_read(task, into)
+    }
+}
+
+impl AsyncWrite for Secure {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_up(task))?.poll_write(task, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_up(task))?.poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_up(task))?.poll_shutdown(task)
+    }
+}
+
+/// What TLS found wrong with a peer or its bytes, in words for whoever has to mend it; `None` if it was something else.
+pub(super) fn complaint(error: &io::Error) -> Option<String> {
+    use AlertDescription as A;
+    use CertificateError as C;
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match error {
+        Error::InvalidMessage(_) => {
+            "it does not speak TLS: it has no certificates, or is no part of a watchpost cluster".into()
+        }
+        Error::NoCertificatesPresented => "it shows no certificate".into(),
+        Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "its certificate is of another authority than ours".into()
+        }
+        Error::InvalidCertificate(C::Revoked) => "its certificate was revoked".into(),
+        Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "its certificate has expired".into(),
+        Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
+            "its certificate is not valid yet: compare the clocks".into()
+        }
+        Error::InvalidCertificate(C::Other(other)) => format!("its certificate does not fit: {other}"),
+        Error::AlertReceived(
+            alert @ (A::UnknownCA
+            | A::BadCertificate
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::CertificateRequired
+            | A::CertificateRevoked
+            | A::DecryptError
+            | A::AccessDenied),
+        ) => format!("it does not accept our certificate ({alert:?}): its log says why"),
+        Error::PeerIncompatible(_) | Error::AlertReceived(A::ProtocolVersion | A::HandshakeFailure) => {
+            format!("it speaks another TLS than 1.3 with certificates at both ends ({error})")
+        }
+        error => error.to_string(),
+    })
+}

@@ -1,0 +1,266 @@
+//! `watchpost pki`: the cluster's authority and the certificates that it issues. Works on files, without a controller.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::error::{CliError, Exit};
+use super::screen::{Screen, state_style};
+use super::table::{self, Cell, words};
+use crate::model::{InstanceName, Timestamp};
+use crate::settings::usual_state_dir;
+use crate::trust::{Authority, Certificate, Part, TrustFiles};
+
+/// The verbs of `watchpost pki`.
+#[derive(Debug, Subcommand)]
+pub enum PkiVerb {
+    /// Make the authority of a cluster
+    Init {
+        /// The cluster that it vouches for
+        #[arg(long, value_name = "NAME", env = "WATCHPOST_CLUSTER", default_value = "watchpost")]
+        cluster: String,
+        /// How long it is good for
+        #[arg(long, value_name = "DURATION", default_value = "10years", value_parser = humantime::parse_duration)]
+        lifetime: Duration,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a key and a certificate for a part of the cluster
+    Issue {
+        /// What it is for
+        part: Issuable,
+        /// The controller's name, the agent's instance, or the client's name
+        name: String,
+        /// Where to put ca.pem, cert.pem and key.pem [default: NAME.trust here, or for a controller `trust` in the usual
+        /// state directory]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// How long it is good for
+        #[arg(long, value_name = "DURATION", default_value = "1year", value_parser = humantime::parse_duration)]
+        lifetime: Duration,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take back every certificate of a part of the cluster; links of theirs end at once
+    Revoke {
+        /// What it is
+        part: Issuable,
+        /// Its name
+        name: String,
+        /// The certificates of the controller that is to heed it [default: `trust` in the usual state directory]
+        #[arg(long, value_name = "DIR")]
+        trust: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show the authority and every certificate that it issued
+    Show {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where the authority is.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The authority's directory [default: `pki` in the usual state directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn directory(self) -> PathBuf {
+        self.dir.unwrap_or_else(|| usual_state_dir().join("pki"))
+    }
+}
+
+/// Whom certificates are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Issuable {
+    Controller,
+    Agent,
+    Client,
+}
+
+impl From<Issuable> for Part {
+    fn from(part: Issuable) -> Self {
+        match part {
+            Issuable::Controller => Self::Controller,
+            Issuable::Agent => Self::Agent,
+            Issuable::Client => Self::Client,
+        }
+    }
+}
+
+/// One certificate as it is printed.
+#[derive(Serialize)]
+struct Shown {
+    cluster: String,
+    part: String,
+    name: String,
+    /// `good`, `due` for renewal, `expired` or `revoked`.
+    state: &'static str,
+    not_before: String,
+    not_after: String,
+    serial: String,
+}
+
+impl Shown {
+    fn of(certificate: &Certificate, now: Timestamp) -> Self {
+        let identity = &certificate.identity;
+        Self {
+            cluster: identity.cluster.to_string(),
+            part: identity.part.to_string(),
+            name: identity.name.to_string(),
+            state: match certificate.remaining(now) {
+                None => "expired",
+                Some(_) if certificate.is_due(now) => "due",
+                Some(_) => "good",
+            },
+            not_before: certificate.not_before.to_string(),
+            not_after: certificate.not_after.to_string(),
+            serial: certificate.serial.clone(),
+        }
+    }
+}
+
+/// Does what the arguments say.
+pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    match verb {
+        PkiVerb::Init { cluster, lifetime, place } => init(&cluster, lifetime, place.directory(), json),
+        PkiVerb::Issue { part, name, out, lifetime, place } => {
+            issue(part, &name, out, lifetime, place.directory(), json)
+        }
+        PkiVerb::Revoke { part, name, trust, place } => revoke(part, &name, trust, place.directory(), json),
+        PkiVerb::Show { place } => show(place.directory(), json, screen),
+    }
+}
+
+fn init(cluster: &str, lifetime: Duration, directory: PathBuf, json: bool) -> Result<Exit, CliError> {
+    let now = Timestamp::now();
+    let authority = Authority::create(&directory, &InstanceName::new(cluster)?, now, lifetime)?;
+    if json {
+        return print(&Shown::of(authority.certificate(), now));
+    }
+    let mut out = io::stdout().lock();
+    let until = authority.certificate().not_after;
+    writeln!(out, "the authority of cluster {cluster} is in {}, good until {until}", directory.display())?;
+    writeln!(out, "whoever has its ca.key can be any part of the cluster: keep it here, and a copy in a safe place")?;
+    writeln!(
+        out,
+        "next: watchpost pki issue controller NAME, then watchpost pki issue agent INSTANCE for each machine"
+    )?;
+    Ok(Exit::Done)
+}
+
+fn issue(
+    part: Issuable,
+    name: &str,
+    out: Option<PathBuf>,
+    lifetime: Duration,
+    directory: PathBuf,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let (now, name) = (Timestamp::now(), InstanceName::new(name)?);
+    let authority = Authority::load(&directory)?;
+    let place = out.unwrap_or_else(|| match part {
+        Issuable::Controller => usual_state_dir().join("trust"),
+        Issuable::Agent | Issuable::Client => PathBuf::from(format!("{name}.trust")),
+    });
+    let issued = authority.issue(part.into(), &name, now, lifetime)?;
+    issued.write(&place)?;
+    if json {
+        return print(&Shown::of(&issued.certificate, now));
+    }
+    let (part, until) = (&issued.certificate.identity.part, issued.certificate.not_after);
+    let mut out = io::stdout().lock();
+    writeln!(out, "the certificate of {part} {name}, good until {until}, and its key are in {}", place.display())?;
+    if *part == Part::Agent {
+        writeln!(out, "next: move them to `trust` in the state directory of {name}'s agent, such as")?;
+        writeln!(out, "  scp -p {}/*.pem {name}:/var/lib/watchpost/trust/", place.display())?;
+    }
+    Ok(Exit::Done)
+}
+
+fn revoke(
+    part: Issuable,
+    name: &str,
+    trust: Option<PathBuf>,
+    directory: PathBuf,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let (now, name, part) = (Timestamp::now(), InstanceName::new(name)?, Part::from(part));
+    let authority = Authority::load(&directory)?;
+    let revoked = authority.revoke(part, &name, now)?;
+    let trust = trust.map_or_else(|| Some(usual_state_dir().join("trust")).filter(|usual| usual.exists()), Some);
+    // Also if there was nothing new to take back: the list may not have reached the controller the last time.
+    let published = match &trust {
+        Some(trust) if authority.revoked_list().exists() => {
+            authority.publish_revoked(&TrustFiles::in_directory(trust)).map(|()| Some(trust))?
+        }
+        _ => None,
+    };
+    if json {
+        let shown = revoked.iter().map(|certificate| Shown { state: "revoked", ..Shown::of(certificate, now) });
+        return shown.into_iter().try_for_each(|shown| print(&shown).map(drop)).map(|()| Exit::Done);
+    }
+    let mut out = io::stdout().lock();
+    match revoked.len() {
+        0 => writeln!(out, "{part} {name} has no certificate that counts")?,
+        1 => writeln!(out, "the certificate of {part} {name} is revoked")?,
+        several => writeln!(out, "{several} certificates of {part} {name} are revoked")?,
+    }
+    match published {
+        Some(trust) => writeln!(out, "the controller with the certificates in {} heeds it at once", trust.display())?,
+        None => writeln!(
+            out,
+            "next: copy {} to `trust` in the state directory of the controller, which then heeds it at once",
+            authority.revoked_list().display()
+        )?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show(directory: PathBuf, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    let now = Timestamp::now();
+    let authority = Authority::load(&directory)?;
+    let all = std::iter::once(authority.certificate().clone()).chain(authority.issued()?);
+    let shown = |certificate: Certificate| {
+        let shown = Shown::of(&certificate, now);
+        let state = if authority.has_revoked(&certificate)? { "revoked" } else { shown.state };
+        Ok::<_, CliError>(Shown { state, ..shown })
+    };
+    let all: Vec<Shown> = all.map(shown).collect::<Result<_, _>>()?;
+    if json {
+        return all.iter().try_for_each(|shown| print(shown).map(drop)).map(|()| Exit::Done);
+    }
+    let columns = [words("PART"), words("NAME"), words("STATE"), words("UNTIL"), words("SERIAL").spare()];
+    let rows: Vec<_> = all
+        .iter()
+        .map(|shown| {
+            let state = Cell::styled(shown.state, state_style(shown.state));
+            let until = shown.not_after.split('.').next().unwrap_or_default();
+            vec![
+                shown.part.as_str().into(),
+                shown.name.as_str().into(),
+                state,
+                until.into(),
+                shown.serial.as_str().into(),
+            ]
+        })
+        .collect();
+    let mut out = io::stdout().lock();
+    for line in table::lines(&columns, &rows, screen) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print(shown: &Shown) -> Result<Exit, CliError> {
+    // Text only.
+    writeln!(io::stdout(), "{}", serde_json::to_string(shown).expect("a certificate is always JSON"))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,88 @@
+//! What stands in a certificate, as far as it matters here.
+
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Identity;
+use crate::model::Timestamp;
+
+/// A certificate taken apart. Whether anybody vouches for it is another question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub identity: Identity,
+    /// In hexadecimal digits; no two certificates of an authority have the same.
+    pub serial: String,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+}
+
+impl Certificate {
+    /// Takes it apart; the error says what is missing, in words that follow "it".
+    pub fn read(der: &CertificateDer<'_>) -> Result<Self, String> {
+        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| "is no X.509 certificate".to_owned())?;
+        if !rest.is_empty() {
+            return Err("goes on behind its end".into());
+        }
+        let names = parsed.subject_alternative_name().map_err(|_| "names its bearer in several ways".to_owned())?;
+        let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+        let uris = names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.parse().ok(),
+            _ => None,
+        });
+        let [identity] = <[Identity; 1]>::try_from(uris.collect::<Vec<_>>())
+            .map_err(|_| "names no part of a watchpost cluster: it was not made by `watchpost pki`".to_owned())?;
+        let at = |time: x509_parser::time::ASN1Time| {
+            let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+            Timestamp(u64::try_from(Duration::from_secs(seconds).as_micros()).unwrap_or(u64::MAX))
+        };
+        let validity = parsed.validity();
+        let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { identity, serial, not_before: at(validity.not_before), not_after: at(validity.not_after) })
+    }
+
+    /// Whether it was made for this public key, as both have it in their raw form.
+    pub(super) fn has_key(der: &CertificateDer<'_>, public: &[u8]) -> bool {
+        X509Certificate::from_der(der).is_ok_and(|(_, parsed)| *parsed.public_key().subject_public_key.data == *public)
+    }
+
+    /// How long it is still good for, if it is.
+    pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
+        self.not_after.0.checked_sub(now.0).map(Duration::from_micros)
+    }
+
+    /// Whether so little of its time is left, a third, that it should be renewed.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let whole = self.not_after.0.saturating_sub(self.not_before.0);
+        self.not_after.0.saturating_sub(now.0) < whole / 3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Part;
+    use super::*;
+    use crate::model::InstanceName;
+
+    #[test]
+    fn a_certificate_is_due_in_the_last_third_of_its_time() {
+        let named = |text| InstanceName::new(text).unwrap();
+        let identity = Identity { cluster: named("lab"), part: Part::Agent, name: named("a") };
+        let certificate =
+            Certificate { identity, serial: "01".into(), not_before: Timestamp(1000), not_after: Timestamp(4000) };
+        assert!(!certificate.is_due(Timestamp(2999)) && certificate.is_due(Timestamp(3001)));
+        assert!(certificate.is_due(Timestamp(5000)), "expired");
+        assert_eq!(certificate.remaining(Timestamp(3999)), Some(Duration::from_micros(1)));
+        assert_eq!(certificate.remaining(Timestamp(4001)), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_said_to_be_none() {
+        for bytes in [&b""[..], b"\x30\x03\x02\x01\x01", &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0]] {
+            let der = CertificateDer::from(bytes);
+            assert_eq!(Certificate::read(&der), Err("is no X.509 certificate".into()));
+        }
+    }
+}

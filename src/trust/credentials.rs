@@ -1,0 +1,216 @@
+//! One process's own certificate, and what TLS makes of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::UnixTime;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ServerConfig, version};
+use tracing::{info, warn};
+
+use super::files::Stamp;
+use super::peers::Peers;
+use super::revoked::Revoked;
+use super::{Certificate, Identity, Part, TrustError, TrustFiles, files};
+use crate::model::{InstanceName, Timestamp};
+
+/// What a process shows its peers, and by what it judges them; read from disk again whenever the files change.
+pub struct Trust {
+    ours: Identity,
+    files: TrustFiles,
+    current: Mutex<Current>,
+    /// Who bears on a certificate right now.
+    live: Arc<Mutex<Live>>,
+}
+
+/// The links that stand, and how to end each.
+#[derive(Default)]
+struct Live {
+    next: u64,
+    links: BTreeMap<u64, (Certificate, Ender)>,
+}
+
+/// Ends a link for the reason that it is told.
+type Ender = Box<dyn Fn(&str) + Send>;
+
+/// A link that stands because of a certificate; dropped when it ends.
+pub struct Held {
+    live: Arc<Mutex<Live>>,
+    number: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        lock(&self.live).links.remove(&self.number);
+    }
+}
+
+struct Current {
+    stamp: Stamp,
+    credentials: Arc<Credentials>,
+}
+
+/// One state of the files.
+pub struct Credentials {
+    pub certificate: Certificate,
+    /// For connections that are accepted.
+    pub accept: Arc<ServerConfig>,
+    /// For connections that this end makes.
+    pub connect: Arc<ClientConfig>,
+    peers: Arc<Peers>,
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trust").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// Reads the files, whose certificate must be for `part` `name` of `cluster`.
+    pub fn open(
+        files: TrustFiles,
+        cluster: InstanceName,
+        part: Part,
+        name: InstanceName,
+        now: Timestamp,
+    ) -> Result<Self, TrustError> {
+        let ours = Identity { cluster, part, name };
+        let stamp = files.stamp();
+        let credentials = Arc::new(Credentials::read(&files, &ours)?);
+        let certificate = &credentials.certificate;
+        if certificate.remaining(now).is_none() {
+            return Err(TrustError::Expired { path: files.certificate, at: certificate.not_after });
+        }
+        warn_if_due(certificate, now);
+        Ok(Self { ours, files, current: Mutex::new(Current { stamp, credentials }), live: Arc::default() })
+    }
+
+    /// What holds for a link that begins now. Files that were replaced count from here on; of files that cannot be used
+    /// the log hears once, and what was read before goes on to count.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        let mut current = lock(&self.current);
+        let stamp = self.files.stamp();
+        if stamp != current.stamp {
+            current.stamp = stamp;
+            match Credentials::read(&self.files, &self.ours) {
+                Ok(fresh) => {
+                    info!(until = %fresh.certificate.not_after, "certificates were read again");
+                    warn_if_due(&fresh.certificate, Timestamp::now());
+                    current.credentials = Arc::new(fresh);
+                }
+                Err(error) => warn!(
+                    "certificates were changed and cannot be used, what was read before goes on to count: {error}"
+                ),
+            }
+        }
+        Arc::clone(&current.credentials)
+    }
+
+    /// A link stands because of a peer's certificate. Once that is taken back, `end` is told why; `None` if it is already.
+    pub fn hold(&self, certificate: &Certificate, end: impl Fn(&str) + Send + 'static) -> Option<Held> {
+        let mut live = lock(&self.live);
+        live.next += 1;
+        let number = live.next;
+        live.links.insert(number, (certificate.clone(), Box::new(end)));
+        drop(live);
+        let held = Held { live: Arc::clone(&self.live), number };
+        // Looked at behind the entry, so that none is taken back in between.
+        (!self.credentials().peers.revoked(certificate)).then_some(held)
+    }
+
+    /// Reads what changed, and ends the links of certificates that were taken back.
+    pub fn recheck(&self) {
+        let peers = Arc::clone(&self.credentials().peers);
+        for (certificate, end) in lock(&self.live).links.values() {
+            if peers.revoked(certificate) {
+                end("the peer's certificate was revoked");
+            }
+        }
+    }
+
+    /// The files, for whoever waits for them to change.
+    pub(super) fn files(&self) -> &TrustFiles {
+        &self.files
+    }
+}
+
+/// What is in there is whole, whoever panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn warn_if_due(certificate: &Certificate, now: Timestamp) {
+    if certificate.is_due(now) {
+        warn!("the certificate of this process expires at {}: issue a new one in time", certificate.not_after);
+    }
+}
+
+impl Credentials {
+    fn read(files: &TrustFiles, ours: &Identity) -> Result<Self, TrustError> {
+        let (ca, _) = files::read_certificate(&files.ca)?;
+        let (der, certificate) = files::read_certificate(&files.certificate)?;
+        let (key, _) = files::read_key(&files.key)?;
+        if certificate.identity != *ours {
+            return Err(TrustError::NotOurs {
+                path: files.certificate.clone(),
+                found: certificate.identity,
+                part: ours.part,
+                name: ours.name.clone(),
+                cluster: ours.cluster.clone(),
+            });
+        }
+        let provider = Arc::new(ring::default_provider());
+        let certified = CertifiedKey::from_der(vec![der.clone()], key, &provider);
+        let certified = certified
+            .map_err(|_| TrustError::KeyMismatch { key: files.key.clone(), certificate: files.certificate.clone() })?;
+        let other = if ours.part == Part::Controller { Part::Agent } else { Part::Controller };
+        let revoked = Revoked::read(&files.revoked)?;
+        let peers = Arc::new(Peers::new(&ca, ours.cluster.clone(), other, revoked, Arc::clone(&provider))?);
+        // As of its first moment: whether it is still good is another question.
+        let first = UnixTime::since_unix_epoch(std::time::Duration::from_micros(certificate.not_before.0));
+        peers
+            .vouch(&der, first)
+            .map_err(|_| TrustError::OtherAuthority { certificate: files.certificate.clone(), ca: files.ca.clone() })?;
+        let certified = Arc::new(certified);
+        Ok(Self {
+            certificate,
+            accept: Arc::new(accepting(&provider, &peers, &certified)?),
+            connect: Arc::new(connecting(&provider, &peers, &certified)?),
+            peers,
+        })
+    }
+}
+
+fn accepting(
+    provider: &Arc<CryptoProvider>,
+    peers: &Arc<Peers>,
+    certified: &Arc<CertifiedKey>,
+) -> Result<ServerConfig, TrustError> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_client_cert_verifier(Arc::clone(peers) as _);
+    let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(certified))));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn connecting(
+    provider: &Arc<CryptoProvider>,
+    peers: &Arc<Peers>,
+    certified: &Arc<CertifiedKey>,
+) -> Result<ClientConfig, TrustError> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&version::TLS13])?
+        .dangerous() // to judge by the cluster's own rule, which looks at everything but a host name
+        .with_custom_certificate_verifier(Arc::clone(peers) as _);
+    let mut config =
+        builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(certified))));
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(config)
+}

@@ -1,0 +1,40 @@
+//! Why certificates cannot be made or used.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::{Identity, Part};
+use crate::model::{InstanceName, Timestamp};
+
+/// See the module. No text repeats anything of a key.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{} is there already: an authority is made once; to begin anew, move the directory away", path.display())]
+    Exists { path: PathBuf },
+    #[error("there is no authority in {}: make one by `watchpost pki init`", directory.display())]
+    NoAuthority { directory: PathBuf },
+    #[error("{} holds no {what} in PEM form", path.display())]
+    NotPem { path: PathBuf, what: &'static str },
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged { path: PathBuf, why: String },
+    #[error("{} can be read by others (mode {mode:o}): run `chmod 600 {}`", path.display(), path.display())]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("the key {} does not belong to the certificate {}", key.display(), certificate.display())]
+    KeyMismatch { key: PathBuf, certificate: PathBuf },
+    #[error("{} was not issued by the authority of {}: take all three files from one `pki issue`", certificate.display(), ca.display())]
+    OtherAuthority { certificate: PathBuf, ca: PathBuf },
+    #[error("{} is the certificate of {} `{}` in cluster `{}`, and this is {part} `{name}` in cluster `{cluster}`", path.display(), found.part, found.name, found.cluster)]
+    NotOurs { path: PathBuf, found: Identity, part: Part, name: InstanceName, cluster: InstanceName },
+    #[error("{} expired at {at}: issue a new one by `watchpost pki issue`", path.display())]
+    Expired { path: PathBuf, at: Timestamp },
+    #[error("a certificate could not be made: {0}")]
+    Making(#[from] rcgen::Error),
+    #[error("the certificates cannot be used for TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the system has no random bytes to give: {0}")]
+    Random(getrandom::Error),
+}

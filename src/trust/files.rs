@@ -1,0 +1,119 @@
+//! Certificates and keys on disk, in PEM form.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Certificate, TrustError};
+
+/// No file of ours is longer than this, in bytes.
+const LONGEST: u64 = 64 << 10;
+
+/// The files that one end of a link needs, and the list that it heeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustFiles {
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    /// This end's own.
+    pub certificate: PathBuf,
+    /// The key to it, which nobody else may read.
+    pub key: PathBuf,
+    /// The certificates that count no more; there need not be any.
+    pub revoked: PathBuf,
+}
+
+impl TrustFiles {
+    /// Under their usual names in a directory.
+    pub fn in_directory(directory: &Path) -> Self {
+        let file = |name| directory.join(name);
+        Self { ca: file("ca.pem"), certificate: file("cert.pem"), key: file("key.pem"), revoked: file("revoked") }
+    }
+
+    /// Whether anything of it is there. If it is only a part, reading will say what is missing.
+    pub fn exist(&self) -> bool {
+        [&self.ca, &self.certificate, &self.key].into_iter().any(|path| path.exists())
+    }
+
+    /// Tells one state of the files from another, without reading them.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp([&self.ca, &self.certificate, &self.key, &self.revoked].map(|path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+        }))
+    }
+}
+
+/// See [`TrustFiles::stamp`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp([Option<(u64, u64, i64, i64)>; 4]);
+
+/// The first certificate in a file, taken apart as well, since only one of ours is of any use.
+pub(super) fn read_certificate(path: &Path) -> Result<(CertificateDer<'static>, Certificate), TrustError> {
+    let (text, _) = read(path)?;
+    let der = CertificateDer::from_pem_slice(&text).map_err(not_pem(path, "certificate"))?;
+    let certificate = Certificate::read(&der)
+        .map_err(|why| TrustError::Damaged { path: path.to_owned(), why: format!("it {why}") })?;
+    Ok((der, certificate))
+}
+
+/// The private key in a file that only its owner may read, as DER and as the text that it was.
+pub(super) fn read_key(path: &Path) -> Result<(PrivateKeyDer<'static>, String), TrustError> {
+    let (text, mode) = read(path)?;
+    if mode & 0o077 != 0 {
+        return Err(TrustError::Exposed { path: path.to_owned(), mode: mode & 0o7777 });
+    }
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(not_pem(path, "private key"))?;
+    let text = String::from_utf8(text);
+    Ok((key, text.map_err(|_| TrustError::NotPem { path: path.to_owned(), what: "private key" })?))
+}
+
+/// What the decoder says is left out: it might quote a key.
+fn not_pem(path: &Path, what: &'static str) -> impl FnOnce(pem::Error) -> TrustError {
+    let path = path.to_owned();
+    move |_| TrustError::NotPem { path, what }
+}
+
+/// The content of a small file, and its mode.
+pub(super) fn read(path: &Path) -> Result<(Vec<u8>, u32), TrustError> {
+    let read = || -> io::Result<_> {
+        let file = File::open(path)?;
+        let mode = file.metadata()?.mode();
+        let mut bytes = Vec::new();
+        file.take(LONGEST).read_to_end(&mut bytes)?;
+        Ok((bytes, mode))
+    };
+    read().map_err(|source| TrustError::Read { path: path.to_owned(), source })
+}
+
+/// Puts a copy of a file that anybody may read in the place of one that may be there.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), TrustError> {
+    let (bytes, _) = read(from)?;
+    write(to, &bytes, 0o644)
+}
+
+/// Makes a directory for its owner alone, unless it is there.
+pub(super) fn make_directory(path: &Path) -> Result<(), TrustError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| TrustError::Write { path: path.to_owned(), source })
+}
+
+/// Writes a whole file or none, with this mode from the beginning, in the place of one that may be there.
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TrustError> {
+    let fresh = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        // One that a crash left has whatever mode it has.
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(|source| TrustError::Write { path: path.to_owned(), source })
+}

@@ -1,0 +1,162 @@
+//! What a certificate that a peer shows must be: issued by the cluster's authority, for the other part of the cluster.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+};
+
+use super::revoked::Revoked;
+use super::{Certificate, Part, TrustError};
+use crate::model::InstanceName;
+
+/// Judges the peers of one process: of a controller its agents, of an agent its controller.
+#[derive(Debug)]
+pub(super) struct Peers {
+    cluster: InstanceName,
+    /// What they have to be.
+    part: Part,
+    roots: Arc<RootCertStore>,
+    revoked: Revoked,
+    clients: Arc<dyn ClientCertVerifier>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// A certificate that the authority did issue, and that is no good here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Misplaced {
+    #[error("it {0}")]
+    NoIdentity(String),
+    #[error("it is for {got}, and {want} of cluster `{cluster}` was expected")]
+    Other { got: String, want: Part, cluster: InstanceName },
+}
+
+impl Peers {
+    /// Accepts `part` of the cluster whose authority has the certificate `ca`.
+    pub fn new(
+        ca: &CertificateDer<'static>,
+        cluster: InstanceName,
+        part: Part,
+        revoked: Revoked,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone())?;
+        let roots = Arc::new(roots);
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .build()
+            // It complains of a want of roots only, and there is one.
+            .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self { cluster, part, roots, revoked, clients, provider })
+    }
+
+    /// Whether the authority vouches for the certificate now, whoever it is for.
+    pub fn vouch(&self, der: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let parsed = ParsedCertificate::try_from(der)?;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, &[], now, algorithms)
+    }
+
+    /// Whether the certificate was taken back.
+    pub fn revoked(&self, certificate: &Certificate) -> bool {
+        self.revoked.holds(certificate)
+    }
+
+    /// Whether it counts and is for the right part of the cluster; names are compared later, with what the peer says of itself.
+    fn fits(&self, der: &CertificateDer<'_>) -> Result<(), Error> {
+        let misplaced = match Certificate::read(der) {
+            Ok(certificate) if self.revoked.holds(&certificate) => return Err(CertificateError::Revoked.into()),
+            Ok(Certificate { identity, .. }) if identity.part == self.part && identity.cluster == self.cluster => {
+                return Ok(());
+            }
+            Ok(Certificate { identity, .. }) => {
+                let got = format!("{} `{}` of cluster `{}`", identity.part, identity.name, identity.cluster);
+                Misplaced::Other { got, want: self.part, cluster: self.cluster.clone() }
+            }
+            Err(why) => Misplaced::NoIdentity(why),
+        };
+        Err(CertificateError::Other(OtherError(Arc::new(misplaced))).into())
+    }
+}
+
+impl ServerCertVerifier for Peers {
+    /// The name is not looked at: who dials knows an address, and hears in the greeting who answered.
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.vouch(end_entity, now)?;
+        self.fits(end_entity)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Peers {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.clients.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.clients.verify_client_cert(end_entity, intermediates, now)?;
+        self.fits(end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.clients.supported_verify_schemes()
+    }
+}

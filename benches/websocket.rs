@@ -17,8 +17,9 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use actix_ws::Message;
 use common::figures::{Sample, line, now, options};
 use tokio::io::AsyncReadExt;
+use watchpost::web::WebServer;
 use watchpost::web::broker::{
-    Answers, BrokerServer, Door, ErrorMessage, Event, Host, Hub, MAX_MESSAGE, PATH, Publication, Value, serve,
+    Answers, Door, ErrorMessage, Event, Host, Hub, MAX_MESSAGE, PATH, Publication, Value, serve,
 };
 
 const MOST_LATENCY: f64 = 1.5;
@@ -132,11 +133,11 @@ impl Host for Trivial {
     }
 }
 
-fn endpoint() -> (Hub, BrokerServer) {
+fn endpoint() -> (Hub, WebServer) {
     let hub = Hub::new("bench");
     let door = Door::new(hub.clone(), Arc::new(Trivial), "", &[]);
     let server =
-        serve(TcpListener::bind(("127.0.0.1", 0)).expect("loopback has ports"), door).expect("it can be served");
+        serve(TcpListener::bind(("127.0.0.1", 0)).expect("loopback has ports"), door, None).expect("it can be served");
     (hub, server)
 }
 

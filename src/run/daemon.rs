@@ -22,7 +22,7 @@ use crate::model::InstanceName;
 use crate::settings::{ControllerSettings, Machine, Settings, guarded, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::limits;
-use crate::web::management::{self, ManagementServer, ManagementSettings, Port};
+use crate::web::management::{self, ManagementSettings, Port};
 use crate::web::tls::{Tls, TlsFiles};
 use crate::web::{self, WebServer, WebSettings};
 
@@ -163,10 +163,7 @@ pub(super) fn serve(
 }
 
 /// Serves zeek-client, if the settings want it.
-pub(super) fn serve_clients(
-    controller: &Addr<Controller>,
-    settings: &Settings,
-) -> Result<Option<ManagementServer>, RunError> {
+pub(super) fn serve_clients(controller: &Addr<Controller>, settings: &Settings) -> Result<Option<WebServer>, RunError> {
     let ControllerSettings { name, hosts, websocket_answer_within, .. } = &settings.controller;
     let ControllerSettings { websocket, websocket_certificate, websocket_key, websocket_client_ca, .. } =
         settings.controller.clone();
@@ -187,12 +184,10 @@ pub(super) fn serve_clients(
 }
 
 /// Closes the ports for clients, and waits until they are closed.
-pub(super) fn finish(web: Option<WebServer>, clients: Option<ManagementServer>) -> Result<(), RunError> {
-    if let Some(web) = &web {
-        web.stop();
-    }
-    clients.map_or(Ok(()), ManagementServer::join)?;
-    Ok(web.map_or(Ok(()), WebServer::join)?)
+pub(super) fn finish(web: Option<WebServer>, clients: Option<WebServer>) -> Result<(), RunError> {
+    let servers: Vec<_> = web.into_iter().chain(clients).collect();
+    servers.iter().for_each(WebServer::stop);
+    Ok(servers.into_iter().try_for_each(WebServer::join)?)
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

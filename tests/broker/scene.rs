@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use watchpost::web::broker::{Answers, BrokerServer, Door, ErrorMessage, Event, Host, Hub, Publication, Value, serve};
+use watchpost::web::broker::{Answers, Door, ErrorMessage, Event, Host, Hub, Publication, Value, serve};
+
+use watchpost::web::WebServer;
 
 use crate::client::{Client, DEADLINE};
 
@@ -13,7 +15,7 @@ use crate::client::{Client, DEADLINE};
 pub const TOPIC: &str = "zeek/management/controller";
 
 pub struct Scene {
-    server: BrokerServer,
+    server: WebServer,
     pub hub: Hub,
     heard: Arc<Mutex<Vec<Publication>>>,
 }
@@ -51,7 +53,7 @@ impl Scene {
         let host = Arc::new(TestHost { heard: heard.clone() });
         let door = Door::new(hub.clone(), host, "sensor-1", &["watch.example".into()]);
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        Self { server: serve(listener, door).unwrap(), hub, heard }
+        Self { server: serve(listener, door, None).unwrap(), hub, heard }
     }
 
     pub fn address(&self) -> SocketAddr {

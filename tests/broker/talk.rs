@@ -66,7 +66,7 @@ fn an_event_goes_to_all_others_that_asked_for_its_topic_and_not_back() {
     let last = Publication::new("zeek/management/controller/more", Event::new("Test::last", vec![]));
     scene.hub.publish(&last);
     assert_eq!(longer.event(), last, "and nothing before");
-    scene.hub.close();
+    scene.stop();
     assert_eq!(none.closed(), (1001, "Terminating".into()), "and nothing before");
 }
 

@@ -1,5 +1,7 @@
 //! The process behind the endpoint, which hears what clients publish and answers some of it.
 
+use std::any::Any;
+
 use futures_util::future::LocalBoxFuture;
 
 use super::frame::{ErrorMessage, Publication};
@@ -22,4 +24,10 @@ pub trait Host: Send + Sync + 'static {
     /// The answers are published like any event, so whoever subscribed to their topic gets them. Until the future is
     /// ready its sender counts as waiting: it is sent no pings, and only so many of its events may be under way.
     fn answer(&self, publication: Publication) -> Answers;
+
+    /// Hears, on the thread of the endpoint, that a client has come where none was. What it returns is dropped when the
+    /// last one has gone.
+    fn attend(&self) -> Box<dyn Any> {
+        Box::new(())
+    }
 }

@@ -32,11 +32,7 @@ struct Shared {
     clients: Mutex<Clients>,
 }
 
-#[derive(Default)]
-struct Clients {
-    by_number: BTreeMap<u64, Arc<Client>>,
-    closed: bool,
-}
+type Clients = BTreeMap<u64, Arc<Client>>;
 
 /// One client.
 pub(super) struct Client {
@@ -93,17 +89,7 @@ impl Hub {
 
     /// How many clients are connected.
     pub fn clients(&self) -> usize {
-        self.lock().by_number.len()
-    }
-
-    /// Sends all clients away, and those who come later.
-    pub fn close(&self) {
-        let clients = {
-            let mut clients = self.lock();
-            clients.closed = true;
-            std::mem::take(&mut clients.by_number)
-        };
-        clients.values().for_each(|client| client.end(terminating()));
+        self.lock().len()
     }
 
     /// Takes in a client.
@@ -118,12 +104,8 @@ impl Hub {
             heard: AtomicU64::new(self.now()),
         });
         let mut clients = self.lock();
-        if clients.closed {
-            client.end(terminating());
-            return client;
-        }
-        let silent = (clients.by_number.len() >= MOST_CLIENTS).then(|| clients.longest_silent()).flatten();
-        clients.by_number.insert(client.number, client.clone());
+        let silent = (clients.len() >= MOST_CLIENTS).then(|| longest_silent(&mut clients)).flatten();
+        clients.insert(client.number, client.clone());
         drop(clients);
         if let Some(silent) = silent {
             tracing::warn!("sent away {}, silent for the longest: there are {MOST_CLIENTS} others", silent.name());
@@ -167,12 +149,12 @@ impl Hub {
 
     /// Forgets a client. False if it was forgotten before.
     pub(super) fn leave(&self, client: &Client) -> bool {
-        self.lock().by_number.remove(&client.number).is_some()
+        self.lock().remove(&client.number).is_some()
     }
 
     fn route(&self, publication: &Publication, sender: Option<u64>) {
         let hears = |client: &&Arc<Client>| Some(client.number) != sender && client.wants(&publication.topic);
-        let readers: Vec<_> = self.lock().by_number.values().filter(hears).cloned().collect();
+        let readers: Vec<_> = self.lock().values().filter(hears).cloned().collect();
         if !readers.is_empty() {
             let frame = Frame::text(|out| publication.write(out));
             readers.iter().for_each(|client| self.send(client, &frame));
@@ -189,15 +171,9 @@ impl Hub {
     }
 }
 
-impl Clients {
-    /// Takes out the client that was silent for the longest, but none that waits for an answer.
-    fn longest_silent(&mut self) -> Option<Arc<Client>> {
-        let idle = self.by_number.values().filter(|client| !client.is_waiting());
-        let silent = idle.min_by_key(|client| client.heard.load(Ordering::Relaxed))?.number;
-        self.by_number.remove(&silent)
-    }
-}
-
-fn terminating() -> Frame {
-    Frame::close(CloseCode::Away, "Terminating")
+/// Takes out the client that was silent for the longest, but none that waits for an answer.
+fn longest_silent(clients: &mut Clients) -> Option<Arc<Client>> {
+    let idle = clients.values().filter(|client| !client.is_waiting());
+    let silent = idle.min_by_key(|client| client.heard.load(Ordering::Relaxed))?.number;
+    clients.remove(&silent)
 }

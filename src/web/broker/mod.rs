@@ -22,6 +22,5 @@ pub use host::{Answers, Host};
 pub use hub::{Hub, MOST_CLIENTS, MOST_WAITING};
 pub use incoming::MAX_MESSAGE;
 pub use outgoing::{MOST_BYTES, MOST_FRAMES};
-pub(crate) use server::find_dead_peers;
-pub use server::{BrokerServer, Door, PATH, serve};
+pub use server::{Door, PATH, serve};
 pub use session::PING_AFTER;

@@ -13,6 +13,7 @@ use super::hub::{Client, Hub};
 use super::incoming::{Broken, Heard, Incoming, Watch};
 use super::outgoing::{Frame, Outgoing, Queue};
 use super::server::{Door, PATH};
+use crate::web::serve::Closing;
 
 /// How long a client may be silent before it is sent a ping: much longer than the 20 s after which the unmodified
 /// zeek-client gives up, since every frame that it gets makes it wait anew.
@@ -23,6 +24,7 @@ const LONG_WORK: usize = 256 * 1024;
 /// Answers a request, whatever it is: a WebSocket client hears of its mistakes over the WebSocket.
 pub(super) async fn open(
     door: web::Data<Door>,
+    closing: web::Data<Closing>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
@@ -44,6 +46,7 @@ pub(super) async fn open(
             let queue = client.queue.clone();
             let session = Session {
                 door: door.into_inner(),
+                closing: closing.get_ref().clone(),
                 client,
                 incoming: Incoming::new(stream, passage),
                 phase: Phase::Greeting,
@@ -84,6 +87,7 @@ fn told(error: &ErrorMessage) -> Frame {
 
 struct Session {
     door: Arc<Door>,
+    closing: Closing,
     client: Arc<Client>,
     incoming: Incoming,
     phase: Phase,
@@ -108,6 +112,8 @@ enum End {
     /// Somebody here ended it, and has said so.
     PutOut,
     Broken(Broken),
+    /// The server ends.
+    Terminating,
 }
 
 impl Session {
@@ -123,6 +129,7 @@ impl Session {
                 }
             }
             End::PutOut => {}
+            End::Terminating => self.client.queue.finish(Frame::close(CloseCode::Away, "Terminating")),
             End::Broken(broken) => {
                 tracing::warn!("disconnected {name}: {broken}");
                 self.client.queue.finish(Frame::close(broken.close_code(), broken.close_reason()));
@@ -132,12 +139,14 @@ impl Session {
     }
 
     async fn converse(&mut self) -> End {
-        let client = self.client.clone();
+        let (client, mut closing) = (self.client.clone(), self.closing.clone());
         loop {
             let late_at = self.incoming.late_at();
             let due = late_at.map_or(self.ping_at, |late| late.min(self.ping_at));
             tokio::select! {
                 () = client.gone.notified() => return End::PutOut,
+                // An error means that the server is gone.
+                _ = closing.wait_for(|closing| *closing) => return End::Terminating,
                 heard = self.incoming.next() => {
                     self.hub().heard(&client);
                     self.ping_at = Instant::now() + PING_AFTER;
@@ -213,6 +222,7 @@ impl Session {
                 self.client.gone.notify_one();
                 return;
             }
+            _ = self.closing.wait_for(|closing| *closing) => return,
         };
         let (answers, hub) = (self.door.host.answer(publication), self.hub().clone());
         // Not part of this session: what was asked for goes on when the client is gone.

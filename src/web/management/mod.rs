@@ -13,6 +13,7 @@ pub mod reply;
 pub mod schema;
 mod server;
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +21,14 @@ use std::time::Duration;
 use actix::{Addr, Handler, MailboxError, Message};
 
 use self::record::{Age, Report};
+use self::server::Presence;
 use crate::controller::Controller;
 use crate::message::client::*;
 use crate::model::{Configuration, NodeName, RequestId};
 use crate::plan::{self, PortRules};
-use crate::web::broker::{Answers, ErrorMessage, Event, Host, Publication, Value};
+use crate::web::broker::{Answers, ErrorMessage, Event, Host, Hub, Publication, Value};
 
-pub use server::{ManagementServer, Port, serve};
+pub use server::{Port, serve};
 
 /// Where clients ask, and are answered.
 const TOPIC: &str = "zeek/management/controller";
@@ -50,6 +52,7 @@ pub struct ManagementSettings {
 #[derive(Clone)]
 pub struct Management {
     controller: Addr<Controller>,
+    hub: Hub,
     settings: Arc<ManagementSettings>,
 }
 
@@ -74,6 +77,11 @@ impl Host for Management {
             answer.map(|event| Publication::new(topic, event)).into_iter().collect()
         })
     }
+
+    /// Nobody has to be told what happens while nobody is here.
+    fn attend(&self) -> Box<dyn Any> {
+        Box::new(Presence::begin(self.controller.clone(), self.hub.clone(), self.settings.name.clone()))
+    }
 }
 
 /// What comes of a question: results, or no answer at all.
@@ -94,8 +102,9 @@ enum Shape {
 }
 
 impl Management {
-    pub fn new(controller: Addr<Controller>, settings: ManagementSettings) -> Self {
-        Self { controller, settings: Arc::new(settings) }
+    /// `hub` is where news goes.
+    pub fn new(controller: Addr<Controller>, hub: Hub, settings: ManagementSettings) -> Self {
+        Self { controller, hub, settings: Arc::new(settings) }
     }
 
     async fn answer_present(&self, event: Event) -> Option<Event> {

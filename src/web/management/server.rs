@@ -1,21 +1,19 @@
 //! The port for zeek-client: where the framework's clients come in, and news goes out.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture};
-use actix_web::App;
-use actix_web::web::Data;
 
 use super::news::Teller;
 use super::{Management, ManagementSettings};
 use crate::controller::Controller;
 use crate::message::client::{GetConfigurationRequest, NewsBatch, Subscribe};
 use crate::model::RequestId;
-use crate::web::broker::{Door, Hub, MOST_CLIENTS, find_dead_peers};
-use crate::web::serve::{self, Limits, WebServer};
+use crate::web::broker::{self, Door, Hub};
+use crate::web::serve::WebServer;
 use crate::web::tls::Tls;
 
 /// What the port needs besides a controller.
@@ -29,44 +27,16 @@ pub struct Port {
     pub tls: Option<Tls>,
 }
 
-/// The port while it is open. Dropping it closes it without waiting for it.
-pub struct ManagementServer {
-    server: WebServer,
-    hub: Hub,
-}
-
-impl ManagementServer {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.server.address()
-    }
-
-    /// Closes it: clients are told that it terminates. Blocks until it is done, so it is not for actors.
-    pub fn join(self) -> io::Result<()> {
-        self.hub.close();
-        self.server.join()
-    }
-}
-
-/// Serves the framework's clients on `listener`, on a thread of its own.
-pub fn serve(listener: TcpListener, controller: Addr<Controller>, port: Port) -> io::Result<ManagementServer> {
+/// Serves the framework's clients on `listener`, on a thread of its own, until the handle is stopped.
+pub fn serve(listener: TcpListener, controller: Addr<Controller>, port: Port) -> io::Result<WebServer> {
     let Port { management, own_hostname, hosts, tls } = port;
-    let (name, hub) = (management.name.clone(), Hub::new(management.name.clone()));
-    let host = Arc::new(Management::new(controller.clone(), management));
-    let door = Arc::new(Door::new(hub.clone(), host, &own_hostname, &hosts));
-    find_dead_peers(&listener)?;
-    let limits = Limits { connections: MOST_CLIENTS + 100, probe_after: None, ..Limits::default() };
-    let herald_hub = hub.clone();
-    let server = serve::serve("zeek-client", listener, limits, tls, move |_| {
-        // Nobody has to be told anything while nobody is here.
-        let herald = Herald::new(controller.clone(), herald_hub.clone(), name.clone());
-        App::new().app_data(Data::new(Presence(herald.start()))).configure(door.configure())
-    })?;
-    Ok(ManagementServer { server, hub })
+    let hub = Hub::new(management.name.clone());
+    let host = Arc::new(Management::new(controller, hub.clone(), management));
+    broker::serve(listener, Door::new(hub, host, &own_hostname, &hosts), tls)
 }
 
 /// Publishes what the controller's log tells, for as long as somebody is there who might want to know.
-struct Herald {
+pub(super) struct Herald {
     controller: Addr<Controller>,
     hub: Hub,
     name: String,
@@ -74,10 +44,6 @@ struct Herald {
 }
 
 impl Herald {
-    fn new(controller: Addr<Controller>, hub: Hub, name: String) -> Self {
-        Self { controller, hub, name, teller: Teller::default() }
-    }
-
     fn publish(&self, batch: &NewsBatch) {
         if let Some(gap) = &batch.gap {
             self.hub.publish(&Teller::tell_gap(&self.name, gap));
@@ -119,8 +85,15 @@ impl Handler<NewsBatch> for Herald {
     }
 }
 
-/// Ends the herald with the last client.
-struct Presence(Addr<Herald>);
+/// Somebody is there. Dropped with the last client, it ends the herald.
+pub(super) struct Presence(Addr<Herald>);
+
+impl Presence {
+    /// Begins to tell what happens from now on.
+    pub fn begin(controller: Addr<Controller>, hub: Hub, name: String) -> Self {
+        Self(Herald { controller, hub, name, teller: Teller::default() }.start())
+    }
+}
 
 impl Drop for Presence {
     fn drop(&mut self) {

@@ -92,7 +92,7 @@ enum Verb {
         /// Stay for what is to come
         #[arg(short, long)]
         follow: bool,
-        /// Begin behind this event
+        /// Begin behind this event; where the log began anew since, with all of the new one
         #[arg(long, value_name = "SEQ", conflicts_with = "last")]
         since: Option<String>,
         /// Begin with at most this many of the latest events

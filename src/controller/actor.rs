@@ -8,7 +8,8 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
 use tokio::sync::oneshot;
 
-use super::observers::{Log, Observers};
+use super::log::Log;
+use super::observers::Observers;
 use super::state::{Effect, Event, Rules, State, Ticket};
 use super::store::{Save, StoreError, StoreThread, Stored};
 use crate::alarm::Alarm;
@@ -16,6 +17,9 @@ use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::message::agent::{ToAgent, ToController};
 use crate::message::client::*;
 use crate::model::{InstanceName, Now, Outcome};
+
+/// How long an entry of the log is likely to be asked for.
+const NEW_FOR: Duration = Duration::from_secs(1);
 
 /// What a controller needs to start.
 pub struct ControllerSetup {
@@ -51,6 +55,8 @@ pub struct Controller {
     first: Vec<Effect>,
     store: StoreThread,
     log: Log,
+    /// The log will be packed soon.
+    packing: bool,
     observers: Observers,
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<Ticket, oneshot::Sender<ClientResponse>>,
@@ -78,6 +84,7 @@ impl Controller {
             first,
             store,
             log,
+            packing: false,
             observers: Observers::default(),
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -123,6 +130,7 @@ impl Controller {
             }
         }
         self.set_alarm(ctx);
+        self.pack_later(ctx);
     }
 
     fn dial(&self, instance: InstanceName, address: Option<SocketAddr>) {
@@ -133,8 +141,20 @@ impl Controller {
         }
     }
 
+    /// Has the log packed when what is new now is old. A burst costs nothing while it lasts.
+    fn pack_later(&mut self, ctx: &mut Context<Self>) {
+        if self.log.can_pack() && !std::mem::replace(&mut self.packing, true) {
+            ctx.run_later(NEW_FOR, |me, _| {
+                me.packing = false;
+                me.log.pack();
+            });
+        }
+    }
+
     /// Makes changes durable, then answers. What could not be kept is a failure, whatever the answer was to be.
     fn save(&mut self, changes: Vec<Save>, then: Option<(Ticket, ClientResponse)>, ctx: &mut Context<Self>) {
+        // A deployment brings much news at once, and the store gives back what is free when it has written.
+        self.log.pack();
         let saved = self.store.save(changes);
         ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, _| {
             let error = saved.unwrap_or(Err(StoreError::Stopped)).err();
@@ -248,6 +268,7 @@ answer_by_state!(
     DeployRequest,
     SetConfigurationRequest,
     GetConfigurationRequest,
+    GetDeployedRequest,
     GetNodesRequest,
     StartRequest,
     StopRequest,

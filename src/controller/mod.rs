@@ -1,9 +1,11 @@
 //! The controller: knows what should be, hears what is, and tells whoever listens.
 //!
-//! [`state`] decides, with [`roster`] for the instances and [`nodes`] for what is known of their nodes; [`observers`]
-//! keeps the log and who reads it; [`store`] what must survive; [`actor`] carries.
+//! [`state`] decides, with [`roster`] for the instances and [`nodes`] for what is known of their nodes; [`log`] keeps
+//! the last of the news, [`observers`] who reads it; [`store`] what must survive, and [`kept`] how it is kept in memory; [`actor`] carries.
 
 pub mod actor;
+pub mod kept;
+pub mod log;
 pub mod nodes;
 pub mod observers;
 pub mod roster;

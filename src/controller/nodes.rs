@@ -40,13 +40,17 @@ impl Nodes {
     /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Configuration, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
         let mut changes = Vec::new();
+        // One name of each instance, for all of its nodes.
+        let names: BTreeSet<_> = configuration.instances.iter().map(|instance| &instance.name).collect();
         for node in &configuration.nodes {
-            let status = self.known.entry(node.name.clone()).or_insert_with(|| unheard(node, state, now));
+            let instance = names.get(&node.instance).map_or(&node.instance, |name| *name);
+            let unheard = || NodeStatus { instance: instance.clone(), ..unheard(node, state, now) };
+            let status = self.known.entry(node.name.clone()).or_insert_with(unheard);
             (status.port, status.metrics_port) = (node.port, node.metrics_port);
             if status.instance != node.instance {
-                status.instance = node.instance.clone();
+                status.instance = instance.clone();
                 let there = self.elsewhere.remove(&(node.name.clone(), node.instance.clone()));
-                let there = there.unwrap_or_else(|| unheard(node, state, now));
+                let there = there.unwrap_or_else(unheard);
                 changes.extend(self.correct(there, "moved", now));
             }
         }
@@ -57,7 +61,10 @@ impl Nodes {
     ///
     /// `None` if another instance has the node now: what is told of it is not what the node is.
     pub fn told(&mut self, mut change: NotifyChange) -> Option<NotifyChange> {
-        let status = self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change));
+        let status = match self.known.get_mut(&change.node) {
+            Some(status) => status,
+            None => self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change)),
+        };
         if status.instance != change.instance {
             let there = (change.node.clone(), change.instance.clone());
             match change.removed {
@@ -66,6 +73,8 @@ impl Nodes {
             }
             return None;
         }
+        // The same name rather than an equal one: the log keeps many changes of one node.
+        change.node.clone_from(&status.node);
         change.old = status.state;
         status.state = change.new;
         status.role = change.role;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use self::deployment::{Deployment, dial};
 use self::open::{Parent, Verb, sorted};
+use super::kept::{Kept, Shelf};
 use super::nodes::Nodes;
 use super::roster::{Arrival, Hello, Roster};
 use super::store::{Save, Slot, Stored};
@@ -58,7 +59,7 @@ pub struct Ticket(pub u64);
 #[derive(Debug, Clone)]
 pub struct State {
     rules: Rules,
-    stored: Stored,
+    shelf: Shelf,
     roster: Roster,
     nodes: Nodes,
     requests: Requests<Parent>,
@@ -110,7 +111,7 @@ impl State {
     pub fn new(rules: Rules, stored: Stored, now: Now) -> (Self, Vec<Effect>) {
         let mut state = Self {
             rules,
-            stored,
+            shelf: stored.into(),
             roster: Roster::default(),
             nodes: Nodes::default(),
             requests: Requests::default(),
@@ -120,7 +121,7 @@ impl State {
             next_request: 0,
         };
         let mut fx = Vec::new();
-        if let Some(deployed) = state.stored.deployed.clone() {
+        if let Some(deployed) = state.shelf.deployed().map(Kept::open) {
             state.nodes.expect(&deployed, NodeState::Unknown, now.wall);
             for instance in &deployed.instances {
                 state.roster.need(instance);
@@ -163,7 +164,7 @@ impl State {
             cursor,
             instances: self.roster.statuses(),
             nodes: self.nodes.iter().cloned().collect(),
-            configuration: self.stored.deployed.as_ref().map(|deployed| deployed.id.clone()),
+            configuration: self.shelf.deployed().map(|deployed| deployed.id.clone()),
             deploying: self.deployment.as_ref().map(|deployment| deployment.reqid.clone()),
         }
     }
@@ -209,11 +210,16 @@ impl State {
             }
             R::GetConfigurationRequest(client::GetConfigurationRequest { reqid, deployed }) => {
                 let (slot, name) = match deployed {
-                    true => (&self.stored.deployed, "deployed"),
-                    false => (&self.stored.staged, "staged"),
+                    true => (Slot::Deployed, "deployed"),
+                    false => (Slot::Staged, "staged"),
                 };
-                let configuration = slot.clone().ok_or_else(|| format!("no {name} configuration available"));
+                let configuration = self.shelf.get(slot).map(Kept::open);
+                let configuration = configuration.ok_or_else(|| format!("no {name} configuration available"));
                 fx.push(Effect::Answer(ticket, client::GetConfigurationResponse { reqid, configuration }.into()));
+            }
+            R::GetDeployedRequest(client::GetDeployedRequest) => {
+                let configuration = self.shelf.deployed().map(|deployed| deployed.id.clone());
+                fx.push(Effect::Answer(ticket, client::GetDeployedResponse { configuration }.into()));
             }
             // Answered by the actor, which knows the log; asked of the state alone there is no entry yet.
             R::GetStatusRequest(client::GetStatusRequest) => {
@@ -258,12 +264,13 @@ impl State {
         let mut ready = staged.clone();
         let hosts = self.hosts(&ready.id);
         plan::resolve_hosts(&mut ready, &hosts);
-        if let Some(deployed) = &self.stored.deployed {
-            plan::keep_ports(&mut ready, deployed);
+        if let Some(deployed) = self.shelf.deployed() {
+            plan::keep_ports(&mut ready, &deployed.open());
         }
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         let id = staged.id.clone();
-        (self.stored.staged, self.stored.ready) = (Some(staged.clone()), Some(ready.clone()));
+        self.shelf.put(Slot::Staged, Kept::new(&staged));
+        self.shelf.put(Slot::Ready, Kept::new(&ready));
         let save = |slot, configuration| Save { slot, configuration };
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
     }
@@ -274,6 +281,7 @@ impl State {
         // Nobody speaks before a hello, nor on a former link of an agent that has a newer one.
         let mut from = self.roster.speaker(link).cloned();
         let before = from.as_ref().and_then(|name| self.roster.news(name));
+        fx.reserve(messages.len() + 1);
         for message in messages {
             match (message, &from) {
                 (ToController::NotifyAgentHello(hello), _) => {
@@ -427,13 +435,11 @@ impl State {
         }
         self.ask_again_what_moves(from, fx);
         let has_work = configuration.is_some() || !nodes.is_empty();
-        let meant: BTreeSet<NodeName> = self.meant().map_or_else(BTreeSet::new, |meant| {
-            meant.nodes.iter().filter(|node| node.instance == *from).map(|node| node.name.clone()).collect()
-        });
+        let meant: BTreeSet<NodeName> = self.meant().iter().flat_map(|meant| meant.names_on(from)).collect();
         publish_own(self.nodes.reconcile(from, nodes, |name| meant.contains(name), now.wall), fx);
         // It left the cluster while it was out of reach. A controller that knows of no cluster stops nobody.
         let is_needed = self.roster.get(from).is_some_and(|seat| seat.needed.is_some());
-        if has_work && !is_needed && self.stored.deployed.is_some() {
+        if has_work && !is_needed && self.shelf.deployed().is_some() {
             self.stand_by(from, now, fx);
         }
     }
@@ -449,7 +455,7 @@ impl State {
 
     fn stand_by(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         if self.roster.link(name).is_some() {
-            let has = self.stored.deployed.iter().flat_map(|deployed| &deployed.nodes);
+            let has = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
             let deadline = now.mono + plan::patience(has);
             let reqid = self.open(Parent::Standby, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentStandbyRequest { reqid }, fx);
@@ -517,23 +523,23 @@ impl State {
     // --- helpers ---
 
     /// How long agents may take to go from what is deployed to `configuration`.
-    fn patience(&self, configuration: &Configuration) -> Duration {
-        let deployed = self.stored.deployed.iter().flat_map(|deployed| &deployed.nodes);
-        plan::patience(deployed.chain(&configuration.nodes))
+    fn patience(&self, configuration: &Kept) -> Duration {
+        let deployed = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
+        plan::patience(deployed.chain(configuration.nodes()))
     }
 
     fn send(&self, to: &InstanceName, message: impl Into<ToAgent>, fx: &mut Vec<Effect>) {
         fx.extend(self.roster.link(to).map(|link| Effect::Send(link, message.into())));
     }
 
-    fn send_share(&self, to: &InstanceName, whole: &Configuration, reqid: RequestId, fx: &mut Vec<Effect>) {
+    fn send_share(&self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
         self.send(to, agent::SetConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
     }
 
     /// Forgets nodes that are out of reach and not meant to be. A controller that means nothing forgets nothing.
     fn forget_lost(&mut self, now: Timestamp, fx: &mut Vec<Effect>) {
         let Some(meant) = self.meant() else { return };
-        let meant: BTreeSet<NodeName> = meant.nodes.iter().map(|node| node.name.clone()).collect();
+        let meant: BTreeSet<NodeName> = meant.heads().map(|head| head.name()).collect();
         publish_own(self.nodes.forget_lost(|name| meant.contains(name), now), fx);
     }
 

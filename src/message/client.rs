@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Message, Recipient};
+use serde::{Deserialize, Serialize};
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
 use crate::model::{Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, RequestId, Timestamp};
@@ -65,6 +66,7 @@ conversations! {
     DeployRequest => DeployResponse,
     SetConfigurationRequest => SetConfigurationResponse,
     GetConfigurationRequest => GetConfigurationResponse,
+    GetDeployedRequest => GetDeployedResponse,
     GetStatusRequest => GetStatusResponse,
     GetNodesRequest => GetNodesResponse,
     StartRequest => StartResponse,
@@ -176,6 +178,16 @@ pub struct GetConfigurationRequest {
 pub struct GetConfigurationResponse {
     pub reqid: RequestId,
     pub configuration: Result<Configuration, String>,
+}
+
+/// Which configuration is deployed? Answered from memory, whatever its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetDeployedRequest;
+
+/// Its id, if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetDeployedResponse {
+    pub configuration: Option<ConfigurationId>,
 }
 
 /// How is everything? Answered at once from the controller's copy.
@@ -333,7 +345,7 @@ impl<Q: Message<Result: 'static>> Message for Within<Q> {
 }
 
 /// All instances that the configuration needs have answered the welcome. Controller-internal; observers hear of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotifyAgentsReady {
     pub instances: BTreeSet<InstanceName>,
 }
@@ -381,7 +393,7 @@ pub struct Entry {
 }
 
 /// What the log tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
     /// The `old` of each change of a node is the `new` of the one before it.
     Change(NotifyChange),

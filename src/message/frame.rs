@@ -7,7 +7,7 @@
 //! bincode is unmaintained (RUSTSEC-2025-0141) and pinned to 2.0.1. It stays because hostile bytes cannot hurt it
 //! here: every decode has a limit that follows the frame's own size, which was checked before anything was read; a body
 //! must be used up exactly; no type on the wire has elements of size zero; and replacing it means rewriting
-//! `encode_body` and [`decode_body`].
+//! [`encode_body`], [`decode_body`] and [`take_front`].
 
 use bincode::config;
 use bincode::error::DecodeError;
@@ -107,7 +107,8 @@ pub fn append<T: Serialize>(out: &mut Vec<u8>, kind: u16, name: &'static str, bo
     Ok(())
 }
 
-fn encode_body<T: Serialize>(out: &mut Vec<u8>, body: &T) -> Result<(), bincode::error::EncodeError> {
+/// Appends a body to `out`.
+pub fn encode_body<T: Serialize>(out: &mut Vec<u8>, body: &T) -> Result<(), bincode::error::EncodeError> {
     bincode::serde::encode_into_std_write(body, out, config::standard()).map(drop)
 }
 
@@ -130,6 +131,14 @@ pub fn decode_body<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str
         0 => Ok(value),
         extra => Err(FrameError::Trailing { name, extra }),
     }
+}
+
+/// Decodes what `bytes` of our own begin with, and leaves the rest of them.
+pub fn take_front<'de, T: Deserialize<'de>>(bytes: &mut &'de [u8], name: &'static str) -> Result<T, FrameError> {
+    let decoded = bincode::serde::borrow_decode_from_slice(bytes, config::standard());
+    let (value, used) = decoded.map_err(|source| FrameError::Damaged { name, source })?;
+    *bytes = &bytes[used..];
+    Ok(value)
 }
 
 /// A set of messages that crosses a link in one direction, each kind with a number of its own.

@@ -1,6 +1,5 @@
 //! Which roles start before which, and how long the order may make others wait. Stopping is the reverse.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Node, Role};
@@ -28,9 +27,10 @@ pub fn rank(role: Role) -> usize {
 /// The longest that an order about these nodes may honestly take at the agents: to stop them all, and to start them.
 ///
 /// Whoever waits no shorter leaves the agents the time to name the node that is late.
-pub fn patience<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Duration {
+pub fn patience(nodes: impl IntoIterator<Item = impl AsRef<Node>>) -> Duration {
     let (mut grace, mut within) = (Duration::ZERO, [Duration::ZERO; RANKS]);
     for node in nodes {
+        let node = node.as_ref();
         grace = grace.max(node.stop_grace);
         within[rank(node.role)] = within[rank(node.role)].max(node.ready.within);
     }
@@ -41,6 +41,8 @@ pub fn patience<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Duration 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{InstanceName, NodeName};
 
@@ -57,7 +59,7 @@ mod tests {
 
     #[test]
     fn patience_adds_the_slowest_of_each_rank_and_the_longest_grace() {
-        let none = patience([]);
+        let none = patience([] as [Arc<Node>; 0]);
         let mut nodes = [node(Role::Manager, 20, 1), node(Role::Worker, 7, 30), node(Role::Worker, 9, 2)];
         assert_eq!(patience(&nodes), none + Duration::from_secs(20 + 9 + 30));
         Arc::make_mut(&mut nodes[0]).ready.within = Duration::MAX;

@@ -21,7 +21,7 @@ use crate::controller::{Controller, ControllerGone};
 use crate::model::InstanceName;
 use crate::settings::{ControllerSettings, Machine, Settings, guarded, loopback_only};
 use crate::state_dir::StateDir;
-use crate::supervisor::process::limits;
+use crate::supervisor::process::{limits, memory};
 use crate::web::management::{self, ManagementSettings, Port};
 use crate::web::tls::{Tls, TlsFiles};
 use crate::web::{self, WebServer, WebSettings};
@@ -45,6 +45,7 @@ impl fmt::Debug for Ready {
 
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+    memory::share_one_heap();
     let mut signals = Signals::listen()?;
     let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;

@@ -49,12 +49,14 @@ pub async fn events(
     let form = form_of(&request);
     let mut since = since_of(&request, &wish)?;
     let follow = wish.follow.unwrap_or(true);
-    let mut end = None;
-    if !follow || (since.is_none() && wish.last.is_some()) {
+    let with_snapshot = wish.snapshot.unwrap_or(true);
+    let (mut end, mut anew) = (None, None);
+    if !follow || (since.is_none() && wish.last.is_some()) || (since.is_some() && !with_snapshot) {
         let now = desk.ask(GetStatusRequest).await?.cursor;
         end = (!follow).then_some(now);
         let back = |last| Cursor { number: now.number.saturating_sub(last), ..now };
-        since = since.or(wish.last.map(back));
+        anew = since.filter(|since| since.epoch != now.epoch && !with_snapshot);
+        since = since.filter(|_| anew.is_none()).or(anew.map(|_| back(u64::MAX))).or(wish.last.map(back));
     }
 
     let (out, batches) = mpsc::channel(1);
@@ -62,8 +64,11 @@ pub async fn events(
     let Subscribed { cursor, snapshot } = desk.ask(Subscribe { since, to }).await?;
     let closing = closing.get_ref().clone();
     let mut stream = Stream { feed, form, ready: VecDeque::new(), batches, end, closing, done: false };
+    if let Some(since) = anew {
+        stream.tell(&Event::anew(since, cursor));
+    }
     match snapshot {
-        Some(snapshot) if wish.snapshot.unwrap_or(true) => stream.tell(&Event::snapshot(Status::from(snapshot))),
+        Some(snapshot) if with_snapshot => stream.tell(&Event::snapshot(Status::from(snapshot))),
         Some(_) => {
             if let Some(since) = since {
                 let first = Cursor { number: since.number.saturating_add(1), ..since };

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::reach::Reach;
-use crate::message::client::{Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
+use crate::message::client::{Cursor, Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
 use crate::model::{self, NodeStatus};
 
 /// `GET /api/v1/version`, and `watchpost --version --json`.
@@ -275,6 +275,15 @@ impl Event {
     /// How everything is, at the beginning of a stream.
     pub fn snapshot(status: Status) -> Self {
         Self { seq: status.seq.clone(), kind: "snapshot".into(), status: Some(status), ..Self::default() }
+    }
+
+    /// A gap between a place in a log that ended and the beginning of the one that followed it.
+    pub fn anew(since: Cursor, beginning: Cursor) -> Self {
+        let first = Cursor { number: since.number.saturating_add(1), ..since };
+        Self {
+            msg: Some(format!("the log began anew since {since}: what came behind that in the former one is not kept")),
+            ..Self::gap(&Gap { first, last: beginning })
+        }
     }
 
     /// Events that are gone for good.

@@ -52,8 +52,13 @@ fn a_place_that_is_no_longer_kept_is_announced_and_never_skipped_in_silence() {
     assert!(events.next().unwrap().1.contains(r#""kind":"snapshot""#));
     let mut events = Events::open(&fake.address, "/api/v1/events?since=77-9&snapshot=false", &[]);
     let (id, data) = events.next().unwrap();
-    assert_eq!(id, "abc-2");
+    assert_eq!(id, "abc-0");
     assert!(data.contains(r#""kind":"gap""#) && data.contains(r#""first":"77-10""#), "{data}");
+    assert!(data.contains("the log began anew since 77-9"), "{data}");
+    assert_eq!(ids(&mut events, 2), ["abc-1", "abc-2"], "all of the new log");
+    let ahead = "/api/v1/events?since=abc-9&snapshot=false&follow=false";
+    let (id, data) = Events::open(&fake.address, ahead, &[]).next().unwrap();
+    assert!(id == "abc-2" && data.contains(r#""kind":"gap""#), "{data}");
     let last = format!("/api/v1/events?since=77-{}&snapshot=false", u64::MAX);
     let (_, data) = Events::open(&fake.address, &last, &[]).next().unwrap();
     assert!(data.contains(r#""kind":"gap""#), "{data}");
@@ -67,7 +72,7 @@ fn the_largest_number_there_is_can_be_asked_for() {
     let gap: serde_json::Value = serde_json::from_str(&events.next().unwrap().1).unwrap();
     assert_eq!((&gap["kind"], &gap["first"]), (&"gap".into(), &format!("1-{last}").into()));
     fake.tell(log("and on"));
-    assert_eq!(ids(&mut events, 1), ["abc-2"]);
+    assert_eq!(ids(&mut events, 2), ["abc-1", "abc-2"]);
 }
 
 #[test]

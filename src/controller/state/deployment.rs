@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Effect, Parent, State, TIMED_OUT, Ticket, publish_own, sorted};
+use crate::controller::kept::Kept;
 use crate::controller::store::{Save, Slot};
 use crate::message::agent::{self, NotifyError};
 use crate::message::client::{self, ClientResponse, News};
@@ -26,7 +27,7 @@ pub(super) struct Deployment {
     pub reqid: RequestId,
     /// Whether it was asked for by `set_configuration`.
     in_one_step: bool,
-    configuration: Configuration,
+    configuration: Kept,
     /// The request to agents that is under way.
     inner: RequestId,
     phase: Phase,
@@ -65,7 +66,7 @@ impl State {
         if let Some(refusal) = self.refusal() {
             return fx.push(refuse(refusal));
         }
-        let Some(configuration) = self.stored.ready.clone() else {
+        let Some(configuration) = self.shelf.get(Slot::Ready).cloned() else {
             return fx.push(refuse(Outcome::failed("no configuration available to deploy")));
         };
         self.admit(&configuration.instances, now, fx);
@@ -93,8 +94,8 @@ impl State {
     ///
     /// What agents have under an id never changes, so it can be deployed again.
     pub(super) fn hosts(&self, id: &ConfigurationId) -> BTreeMap<InstanceName, IpAddr> {
-        match self.stored.deployed.as_ref().filter(|deployed| deployed.id == *id) {
-            Some(Configuration { instances, .. }) => {
+        match self.shelf.deployed().filter(|deployed| deployed.id == *id) {
+            Some(Kept { instances, .. }) => {
                 instances.iter().filter_map(|instance| Some((instance.name.clone(), instance.host?))).collect()
             }
             None => self.roster.seen_hosts(),
@@ -145,7 +146,7 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let mut moving: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
         let mut resting = BTreeSet::new();
-        for node in &deployment.configuration.nodes {
+        for node in deployment.configuration.nodes() {
             let known = self.nodes.get(&node.name);
             let places = known.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(&node.name));
             let is_left = |place: &&InstanceName| {
@@ -212,30 +213,37 @@ impl State {
     /// The point of no return. Whatever becomes of the controller or of a link from now on, no agent is told again to
     /// run what another one may have started already.
     fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployment) = &self.deployment else { return };
-        let mut configuration = deployment.configuration.clone();
+        let Some(mut configuration) = self.deployment.as_ref().map(|deployment| deployment.configuration.open()) else {
+            return;
+        };
         let hosts = self.hosts(&configuration.id);
         plan::resolve_hosts(&mut configuration, &hosts);
-        let deadline = now.mono + self.patience(&configuration);
+        let kept = Kept::new(&configuration);
+        let deadline = now.mono + self.patience(&kept);
         self.release(&configuration.instances, now, fx);
         self.tell_given_up(&configuration, now.wall, fx);
         self.note_what_changes(&configuration);
-        self.stored.deployed = Some(configuration.clone());
+        self.shelf.put(Slot::Deployed, kept.clone());
+        if let Some(deployment) = &mut self.deployment {
+            deployment.configuration = kept.clone();
+        }
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
         }
-        fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration: configuration.clone() }], None));
         publish_own(self.nodes.expect(&configuration, NodeState::Stopped, now.wall), fx);
         let owes = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
         let inner = self.open(Parent::Deploy, owes, deadline);
         for instance in &configuration.instances {
-            self.send_share(&instance.name, &configuration, inner.clone(), fx);
+            self.send_share(&instance.name, &kept, inner.clone(), fx);
         }
+        fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], None));
         self.enter(Phase::Telling, inner);
     }
 
     fn note_what_changes(&mut self, configuration: &Configuration) {
-        let was = |node: &&Arc<Node>| self.stored.deployed.iter().any(|deployed| deployed.nodes.contains(node));
+        let former: BTreeMap<_, _> =
+            self.shelf.deployed().into_iter().flat_map(Kept::nodes).map(|node| (node.name.clone(), node)).collect();
+        let was = |node: &&Arc<Node>| former.get(&node.name) == Some(*node);
         let changed = configuration.nodes.iter().filter(|node| !was(node));
         let since = |node: &Arc<Node>| Some((node.name.clone(), self.nodes.get(&node.name)?.since));
         let before = changed.filter_map(since).collect();
@@ -254,8 +262,8 @@ impl State {
         let mut outcomes = outcomes.clone();
         let owing = self.requests.get(inner).map(|open| &open.owes);
         let is_open =
-            |node: &&Arc<Node>| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(&node.instance));
-        for node in configuration.nodes.iter().filter(is_open) {
+            |node: &Arc<Node>| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(&node.instance));
+        for node in configuration.nodes().filter(is_open) {
             let status = self.nodes.get(&node.name);
             let is_up = |status: &&NodeStatus| {
                 status.state == NodeState::Running && before.get(&node.name) != Some(&status.since)
@@ -296,7 +304,7 @@ impl State {
         let is_gone = |have: &&Instance| instances.iter().all(|kept| kept.name != have.name);
         let gone: Vec<_> = self.roster.needed().filter(is_gone).map(|have| have.name.clone()).collect();
         for name in gone {
-            match self.roster.link(&name).filter(|_| self.stored.deployed.is_some()) {
+            match self.roster.link(&name).filter(|_| self.shelf.deployed().is_some()) {
                 // The link stays until it has answered: it could not hear of it otherwise.
                 Some(_) => self.stand_by(&name, now, fx),
                 None => fx.push(Effect::HangUp(name.clone())),
@@ -319,7 +327,7 @@ impl State {
 
     /// Gives an instance that is new here what is deployed; what it runs already keeps running.
     fn redeploy(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployed) = self.stored.deployed.clone().filter(|deployed| deployed.instance(name).is_some()) else {
+        let Some(deployed) = self.shelf.deployed().filter(|deployed| deployed.has(name)).cloned() else {
             return;
         };
         let deadline = now.mono + self.patience(&deployed);
@@ -365,7 +373,7 @@ impl State {
         };
         let answer = deployed(in_one_step, reqid, Some(configuration.id.clone()), sorted(outcomes));
         self.forget_lost(now.wall, fx);
-        let then = ticket.map(|ticket| (ticket, answer));
+        let (configuration, then) = (configuration.open(), ticket.map(|ticket| (ticket, answer)));
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], then));
     }
 
@@ -401,10 +409,10 @@ impl State {
     /// Back to what was deployed: for the instances that it needs, for agents that came back meanwhile, and for nodes
     /// that were to move.
     fn restore(&mut self, moving: BTreeMap<InstanceName, BTreeSet<NodeName>>, now: Now, fx: &mut Vec<Effect>) {
-        let instances = self.stored.deployed.as_ref().map_or_else(Vec::new, |deployed| deployed.instances.clone());
+        let instances = self.shelf.deployed().map_or_else(Vec::new, |deployed| deployed.instances.clone());
         self.release(&instances, now, fx);
         self.admit(&instances, now, fx);
-        let Some(deployed) = self.stored.deployed.clone() else { return };
+        let Some(deployed) = self.shelf.deployed().cloned() else { return };
         for instance in &deployed.instances {
             if self.roster.are_ready([instance]) {
                 self.redeploy(&instance.name, now, fx);
@@ -412,7 +420,7 @@ impl State {
         }
         let deadline = now.mono + self.patience(&deployed);
         for (instance, mut nodes) in moving {
-            nodes.retain(|name| deployed.nodes.iter().any(|node| node.name == *name && node.instance == instance));
+            nodes.retain(|name| deployed.names_on(&instance).any(|node| node == *name));
             if !nodes.is_empty() && self.roster.link(&instance).is_some() {
                 let inner = self.open(Parent::Redeploy, BTreeSet::from([instance.clone()]), deadline);
                 self.send(&instance, agent::StartRequest { reqid: inner, nodes }, fx);
@@ -433,9 +441,9 @@ impl State {
     }
 
     /// What is, or is about to be, deployed.
-    pub(super) fn meant(&self) -> Option<&Configuration> {
+    pub(super) fn meant(&self) -> Option<&Kept> {
         let deploying = self.deployment.as_ref().map(|deployment| &deployment.configuration);
-        deploying.or(self.stored.deployed.as_ref())
+        deploying.or(self.shelf.deployed())
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::open::{Parent, sorted};
 use super::{Effect, State, TIMED_OUT, Ticket};
+use crate::controller::kept::Kept;
 use crate::message::agent::{NodeAnswer, NodeDispatchRequest};
 use crate::message::client::{self, ClientResponse, IdValue};
 use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
@@ -28,8 +29,8 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let client::GetIdValueRequest { reqid, id, nodes } = request;
-        let deployed = self.stored.deployed.as_ref().filter(|deployed| !deployed.instances.is_empty());
-        let Some(deployed) = deployed else {
+        let deployed = self.shelf.deployed().filter(|deployed| !deployed.instances.is_empty());
+        let Some(deployed) = deployed.map(Kept::open) else {
             let outcomes = vec![Outcome::failed("no cluster deployed")];
             let answer = client::GetIdValueResponse { reqid, values: Vec::new(), outcomes };
             return fx.push(Effect::Answer(ticket, answer.into()));

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::dispatch::Inquiry;
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::bridge::LinkId;
+use crate::controller::kept::Kept;
 use crate::controller::nodes::Nodes;
 use crate::message::agent::{self, ToAgent};
 use crate::message::client::{self, AgentStatus, ClientResponse};
@@ -87,7 +88,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let answer = |outcomes| Effect::Answer(ticket, verb.answer(reqid.clone(), outcomes));
-        let deployed = match &self.stored.deployed {
+        let deployed = match self.shelf.deployed().map(Kept::open) {
             _ if self.roster.connected().is_empty() => Err("no instances connected"),
             None => Err("no active cluster deployment"),
             Some(deployed) => Ok(deployed),

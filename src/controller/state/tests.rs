@@ -244,6 +244,8 @@ fn what_is_deployed_can_be_deployed_again_wherever_its_agents_are_by_then() {
     assert_eq!((hosts, first.len()), (vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()], 2));
     ["a", "b"].iter().for_each(|name| cluster.reply(name));
     assert_eq!(cluster.answer("first"), ["a: done", "b: done"]);
+    let saved = cluster.saved.deployed.as_ref().map(|saved| &saved.instances);
+    assert_eq!(saved, Some(&first[0].instances), "a controller that is started again tells them nothing else");
 
     cluster.lose("b");
     cluster.connect_at("b", [10, 0, 0, 3]);

@@ -14,8 +14,8 @@ const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("confi
 /// Format 1 is JSON.
 const FORMAT: u32 = 1;
 
-/// What redb may keep in memory, in bytes. Three configurations are read once and written seldom.
-const CACHE: usize = 4 << 20;
+/// What redb may keep in memory, in bytes: nothing is read twice, and it is written seldom.
+const CACHE: usize = 64 << 10;
 
 /// Keeps the configurations in `controller.redb`.
 pub struct RedbStore {

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use super::{Save, Store, StoreError};
+use crate::supervisor::process::memory;
 
 /// How many orders may wait. A deployment saves a handful of times, so more means that the disk does not answer.
 const QUEUE: usize = 256;
@@ -70,6 +71,9 @@ fn write_all(mut store: impl Store, inbox: &Receiver<Order>) {
             waiting.push(order.done);
         }
         let result = store.save(&changes);
+        // What was decoded, checked, planned and encoded by now is many times what is kept of it.
+        drop(changes);
+        memory::give_back();
         waiting.into_iter().for_each(|done| answer_one(done, result.clone()));
     }
 }

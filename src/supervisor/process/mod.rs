@@ -2,7 +2,8 @@
 //!
 //! [`spawn`] starts one in a session of its own, [`Process`] names one so that a signal can never hit another,
 //! [`Exits`] tells when any of many ends and how, [`tree`] clears away what a node leaves behind. [`identity`] says
-//! which boot and which pid namespace a pid belongs to; [`limits`] makes room for a descriptor per node.
+//! which boot and which pid namespace a pid belongs to; [`limits`] makes room for a descriptor per node, [`memory`] gives
+//! back what nobody needs.
 //!
 //! A pid is a number that comes back; a pidfd is not. So every signal goes through a pidfd, and a number is used only
 //! while something pins it: a child of ours that nobody reaped yet.
@@ -15,6 +16,7 @@ mod handle;
 pub mod identity;
 mod leaders;
 pub mod limits;
+pub mod memory;
 mod spawn;
 mod stat;
 mod sys;

@@ -36,12 +36,15 @@ impl Teller {
         }
     }
 
+    /// The configuration that was learnt last.
+    pub fn knows(&self) -> Option<&ConfigurationId> {
+        self.id.as_ref()
+    }
+
     /// Takes in what is deployed.
     pub fn learn(&mut self, deployed: Configuration) {
-        if self.id.as_ref() != Some(&deployed.id) {
-            self.id = Some(deployed.id);
-            self.nodes = deployed.nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
-        }
+        self.id = Some(deployed.id);
+        self.nodes = deployed.nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
     }
 
     /// The event, if it is one that the framework has.

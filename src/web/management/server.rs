@@ -10,8 +10,8 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Ha
 use super::news::Teller;
 use super::{Management, ManagementSettings};
 use crate::controller::Controller;
-use crate::message::client::{GetConfigurationRequest, NewsBatch, Subscribe};
-use crate::model::RequestId;
+use crate::message::client::{GetConfigurationRequest, GetDeployedRequest, NewsBatch, Subscribe};
+use crate::model::{Configuration, ConfigurationId, RequestId};
 use crate::web::broker::{self, Door, Hub};
 use crate::web::serve::WebServer;
 use crate::web::tls::Tls;
@@ -71,18 +71,26 @@ impl Handler<NewsBatch> for Herald {
             self.publish(&batch);
             return Box::pin(actix::fut::ready(()));
         }
-        // A short printable text.
-        let reqid = RequestId::new("news").expect("a valid id");
-        let deployed = self.controller.send(GetConfigurationRequest { reqid, deployed: true });
+        let deployed = deployed(self.controller.clone(), self.teller.knows().cloned());
         Box::pin(wrap_future::<_, Self>(deployed).map(move |deployed, me, _| {
-            if let Ok(Ok(deployed)) = deployed
-                && let Ok(deployed) = deployed.configuration
-            {
+            if let Some(deployed) = deployed {
                 me.teller.learn(deployed);
             }
             me.publish(&batch);
         }))
     }
+}
+
+/// What is deployed, if it is another than that.
+async fn deployed(controller: Addr<Controller>, known: Option<ConfigurationId>) -> Option<Configuration> {
+    let id = controller.send(GetDeployedRequest).await.ok()?.ok()?.configuration;
+    if id == known {
+        return None;
+    }
+    // A short printable text.
+    let reqid = RequestId::new("news").expect("a valid id");
+    let answer = controller.send(GetConfigurationRequest { reqid, deployed: true }).await.ok()?.ok()?;
+    answer.configuration.ok()
 }
 
 /// Somebody is there. Dropped with the last client, it ends the herald.

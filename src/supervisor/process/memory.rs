@@ -1,0 +1,17 @@
+//! Memory of this process.
+
+/// Has the threads of this process, but for those that run already, share one heap.
+///
+/// They wait for each other a little, but what is free is free for all of them, and all of it can be given back: the
+/// GNU C library never gives back the end of a heap of a thread's own.
+pub fn share_one_heap() {
+    super::sys::heap::share();
+}
+
+/// Gives memory back that the allocator keeps for more of the same; may take a millisecond for every 10 MiB.
+///
+/// For whoever has just let go of a lot and does not need as much again soon. Other allocators than that of the GNU C
+/// library decide by themselves.
+pub fn give_back() {
+    super::sys::heap::trim();
+}

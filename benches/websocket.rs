@@ -12,15 +12,20 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use actix_ws::Message;
 use common::figures::{Sample, line, now, options};
 use tokio::io::AsyncReadExt;
+use watchpost::model::InstanceName;
+use watchpost::plan::PortRules;
+use watchpost::run::{AgentOptions, ControllerOptions, join, start_agent, start_controller};
 use watchpost::web::WebServer;
 use watchpost::web::broker::{
     Answers, Door, ErrorMessage, Event, Host, Hub, MAX_MESSAGE, PATH, Publication, Value, serve,
 };
+use watchpost::web::management::{self, ManagementSettings, Port};
 
 const MOST_LATENCY: f64 = 1.5;
 const LEAST_FAN_OUT: f64 = 0.6;
@@ -39,14 +44,17 @@ fn main() {
     let Some(options) = options() else { return };
     let (hub, server) = endpoint();
     let floor = bare();
-    let [mut echoed, mut answered, mut floor_sent, mut sent] = [(); 4].map(|()| Sample::default());
+    let controller = controller();
+    let [mut echoed, mut answered, mut asked, mut floor_sent, mut sent] = [(); 5].map(|()| Sample::default());
 
     let question = question();
     let mut echo = Client::upgraded(floor);
     let mut asking = Client::hearing(server.address(), CONTROLLER);
+    let mut asking_controller = Client::hearing(controller, CONTROLLER);
     for _ in 0..ROUNDS * options.factor {
         echoed.add(round_trips(&mut echo, &question));
         answered.add(round_trips(&mut asking, &question));
+        asked.add(round_trips(&mut asking_controller, &question));
     }
 
     let change = change();
@@ -68,6 +76,7 @@ fn main() {
     println!("a question of {} bytes, microseconds at p50 of {QUESTIONS}: median (least to most)", question.len());
     line("the floor: sent back by a bare actix-ws", &echoed, None);
     line("heard, put to a host and answered", &answered, Some((&answered.over(&echoed), Some(MOST_LATENCY))));
+    line("the same by a controller with one agent", &asked, Some((&asked.over(&echoed), Some(MOST_LATENCY))));
     println!("changes of {} bytes to {CLIENTS} clients, thousands of messages a second", text.len());
     line("the floor: sent by a bare actix-ws", &floor_sent, None);
     line("published", &sent, Some((&sent.over(&floor_sent), Some(LEAST_FAN_OUT))));
@@ -139,6 +148,29 @@ fn endpoint() -> (Hub, WebServer) {
     let server =
         serve(TcpListener::bind(("127.0.0.1", 0)).expect("loopback has ports"), door, None).expect("it can be served");
     (hub, server)
+}
+
+/// A controller with an agent beside it, and its port for clients, on threads of their own.
+fn controller() -> SocketAddr {
+    let (started, start) = mpsc::channel();
+    thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let home = tempfile::tempdir().expect("a directory");
+            let name = |text| InstanceName::new(text).expect("a name");
+            let controller = start_controller(ControllerOptions::new(name("controller"), home.path()));
+            let controller = controller.expect("it can start");
+            let agent = start_agent(AgentOptions::new(name("agent-box"), home.path().join("nodes")));
+            join(&controller, &agent.expect("it can start"), &name("agent-box"));
+            let ports = PortRules::default();
+            let management = ManagementSettings { name: "bench".into(), answer_within: Duration::from_secs(19), ports };
+            let port = Port { management, own_hostname: String::new(), hosts: Vec::new(), tls: None };
+            let socket = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has ports");
+            let server = management::serve(socket, controller, port).expect("it can be served");
+            started.send(server.address()).expect("somebody waits");
+            std::future::pending::<()>().await;
+        });
+    });
+    start.recv().expect("it starts")
 }
 
 /// What tells the floor to keep the next text, and to send it as often as a number then says.

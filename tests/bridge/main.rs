@@ -173,7 +173,8 @@ async fn an_idle_link_wakes_no_more_often_than_heartbeats_explain() {
     }
     // Of each interval: one wake-up to beat, one to hear, which reads twice: the heartbeat, and that there is no more.
     let polled = polls.load(Ordering::Relaxed) - before;
-    assert!(polled <= 10 * 3 + 3, "{polled} reads in ten intervals");
+    // A wake-up more in each would make it forty; a busy machine makes it a few more at times.
+    assert!(polled < 10 * 4, "{polled} reads in ten intervals");
 }
 
 #[actix_rt::test]

@@ -3,6 +3,9 @@
 #[path = "broker/client.rs"]
 #[allow(dead_code, reason = "only a part is needed here")]
 mod client;
+#[path = "broker/log.rs"]
+#[allow(dead_code, reason = "only a part is needed here")]
+mod log;
 #[path = "broker/scene.rs"]
 #[allow(dead_code, reason = "only a part is needed here")]
 mod scene;

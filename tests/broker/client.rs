@@ -74,6 +74,11 @@ impl Client {
         String::from_utf8(head).unwrap()
     }
 
+    /// Where the server sees it.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }

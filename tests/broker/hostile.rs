@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use watchpost::web::broker::{Event, MAX_MESSAGE, MOST_CLIENTS, MOST_FRAMES, PATH, Publication, Value};
+use watchpost::web::broker::{Event, MAX_MESSAGE, MOST_CLIENTS, MOST_FRAMES, PATH, Patience, Publication, Value};
 
 use crate::client::{Client, Got, frame, head};
+use crate::log::about;
 use crate::scene::{Scene, TOPIC, answered, ask, event, eventually};
 
 fn error(context: &str) -> (String, String) {
@@ -60,6 +61,8 @@ fn a_message_that_cannot_be_read_is_answered_with_an_error_and_the_next_one_as_u
     }
     client.write(&frame(0x82, b"{\"topic\":\"\xff\"}"));
     assert_eq!(client.error(), error("failed to decode JSON object"));
+    let lines = about(client.address());
+    assert_eq!(lines.len(), 1, "the first tells enough: {lines:?}");
     scene.check_that_it_answers();
 }
 
@@ -86,6 +89,7 @@ fn what_is_no_websocket_is_closed_with_the_code_for_it() {
         let Got::Close(Some(got), _) = client.next() else { panic!("{code} was to come") };
         assert_eq!(got, code, "{:x?}", &bytes[..bytes.len().min(16)]);
         assert_eq!(client.rest(), []);
+        assert_eq!(about(client.address()).len(), 1);
     }
     scene.check_that_it_answers();
     eventually("nobody is left", || scene.hub.clients() == 0);
@@ -142,6 +146,7 @@ fn when_all_places_are_taken_the_longest_silent_makes_room() {
     assert_eq!(scene.hub.clients(), MOST_CLIENTS);
     scene.check_that_it_answers();
     assert_eq!(first.closed(), (1013, "too many clients".into()));
+    assert_eq!(about(first.address()).len(), 1);
     assert_eq!((waiting.event(), waiting.event()), (ask(4711), answered(4711)), "who waits for an answer may stay");
     let last = others.last_mut().unwrap();
     last.say("[]");
@@ -167,6 +172,9 @@ fn a_client_that_does_not_read_is_disconnected_and_the_others_miss_nothing() {
     let got = deaf.rest();
     assert!(got.len() < number as usize, "what waited was thrown away");
     assert!(got.iter().all(|got| matches!(got, Got::Text(_))), "up to then it missed nothing");
+    let lines = about(deaf.address());
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("does not read"), "{lines:?}");
     scene.check_that_it_answers();
 }
 
@@ -186,6 +194,16 @@ fn a_client_that_vanishes_in_the_middle_harms_nobody() {
     eventually("they are gone", || scene.hub.clients() == 1);
     scene.check_that_it_answers();
     assert_eq!(scene.heard().len(), 1, "what was never complete was never heard");
+}
+
+#[test]
+fn a_long_message_that_takes_too_long_is_not_waited_for() {
+    let patience = Patience { long_within: Duration::from_millis(200), ..Patience::default() };
+    let scene = Scene::with_patience(patience);
+    let mut client = scene.client();
+    client.write(&[head(0x81, 1_000_000), vec![0; 100]].concat());
+    assert_eq!(client.closed(), (1008, "message took too long".into()));
+    assert_eq!(about(client.address()).len(), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod client;
 mod golden;
 mod hostile;
+mod log;
 mod scene;
 mod talk;
 mod values;

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use watchpost::web::broker::{Answers, Door, ErrorMessage, Event, Host, Hub, Publication, Value, serve};
+use watchpost::web::broker::{Answers, Door, ErrorMessage, Event, Host, Hub, Patience, Publication, Value, serve};
 
 use watchpost::web::WebServer;
 
 use crate::client::{Client, DEADLINE};
+use crate::log;
 
 /// The topic that everybody here speaks on.
 pub const TOPIC: &str = "zeek/management/controller";
@@ -49,9 +50,14 @@ fn answer(publication: Publication) -> Publication {
 
 impl Scene {
     pub fn new() -> Self {
+        Self::with_patience(Patience::default())
+    }
+
+    pub fn with_patience(patience: Patience) -> Self {
+        log::begin();
         let (hub, heard) = (Hub::new("test"), Arc::<Mutex<Vec<_>>>::default());
         let host = Arc::new(TestHost { heard: heard.clone() });
-        let door = Door::new(hub.clone(), host, "sensor-1", &["watch.example".into()]);
+        let door = Door::new(hub.clone(), host, "sensor-1", &["watch.example".into()]).with_patience(patience);
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         Self { server: serve(listener, door, None).unwrap(), hub, heard }
     }

@@ -1,8 +1,9 @@
 //! What a client and the endpoint say to each other when both mean well.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use watchpost::web::broker::{Event, MOST_WAITING, PATH, Publication};
+use watchpost::web::broker::{Event, MOST_WAITING, PATH, Patience, Publication};
 
 use crate::client::{Client, Got, frame};
 use crate::scene::{Scene, TOPIC, answered, ask, event, eventually};
@@ -107,6 +108,25 @@ fn what_was_asked_goes_on_when_the_asker_is_gone() {
     drop(client);
     assert_eq!(other.event(), ask(1));
     assert_eq!(other.event(), answered(1));
+}
+
+#[test]
+fn a_silent_client_is_sent_pings_but_none_while_it_waits_for_an_answer() {
+    let scene = Scene::with_patience(Patience { ping_after: Duration::from_millis(100), ..Patience::default() });
+    let (mut idle, mut waiting) = (scene.client(), scene.client());
+    waiting.publish(&event("Test::hang", 1));
+    eventually("it waits", || scene.heard().len() == 1);
+    waiting.write(&frame(0x89, b"from now on"));
+    while waiting.next() == Got::Ping {}
+    while idle.next() == Got::Ping {}
+    // By what the idle one sees, time passes for both.
+    for _ in 0..5 {
+        assert_eq!(idle.next(), Got::Ping);
+        idle.write(&frame(0x8a, b"alive?"));
+    }
+    scene.hub.publish(&event("Test::change", 1));
+    assert_eq!(waiting.event(), event("Test::change", 1), "and nothing before");
+    assert!(Patience::default().ping_after > Duration::from_secs(20), "the unmodified client gives up after that");
 }
 
 #[test]

@@ -131,9 +131,11 @@ impl Hub {
     /// Sends something to one client, which is put out if it has too much unread.
     pub(super) fn send(&self, client: &Client, frame: &Frame) {
         if let Err(Full { frames, bytes }) = client.queue.push(frame) {
+            // Before the session gets to know and does it itself: this is told once.
+            let first = self.leave(client);
             client.queue.cut();
             client.gone.notify_one();
-            if self.leave(client) {
+            if first {
                 tracing::warn!(
                     "disconnected {}, which does not read: {frames} messages wait, {bytes} bytes",
                     client.name()
@@ -171,9 +173,9 @@ impl Hub {
     }
 }
 
-/// Takes out the client that was silent for the longest, but none that waits for an answer.
+/// Takes out the client that was silent for the longest; one that waits for an answer only if all do.
 fn longest_silent(clients: &mut Clients) -> Option<Arc<Client>> {
-    let idle = clients.values().filter(|client| !client.is_waiting());
-    let silent = idle.min_by_key(|client| client.heard.load(Ordering::Relaxed))?.number;
+    let silence = |client: &&Arc<Client>| (client.is_waiting(), client.heard.load(Ordering::Relaxed));
+    let silent = clients.values().min_by_key(silence)?.number;
     clients.remove(&silent)
 }

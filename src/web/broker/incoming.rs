@@ -18,7 +18,7 @@ use actix_web::error::PayloadError;
 use actix_ws::{CloseCode, CloseReason, Item, Message, MessageStream, ProtocolError};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::json::MAX_TEXT;
 
@@ -28,8 +28,6 @@ pub const MAX_MESSAGE: usize = MAX_TEXT;
 pub const SMALL: usize = 64 * 1024;
 /// How many larger messages may be under way, of all clients together.
 pub const MOST_LARGE: usize = 8;
-/// How long a larger one may take to arrive.
-pub const LARGE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a client cannot be listened to any longer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +36,7 @@ pub(super) enum Broken {
     TooLong,
     #[error("too many long messages at a time")]
     TooMany,
-    #[error("a long message took more than {LARGE_WITHIN:?}")]
+    #[error("a long message took too long to arrive")]
     TooSlow,
     #[error("a text is not UTF-8")]
     NoText,
@@ -125,6 +123,11 @@ impl Incoming {
         self.passage.borrow_mut().permits.pop_front();
     }
 
+    /// Tells that a long message has begun.
+    pub fn long_begun(&self) -> Rc<Notify> {
+        self.passage.borrow().long_begun.clone()
+    }
+
     /// When a long message under way is late.
     pub fn late_at(&self) -> Option<Instant> {
         self.passage.borrow().late_at
@@ -176,6 +179,8 @@ pub(super) struct Passage {
     permits: VecDeque<Option<OwnedSemaphorePermit>>,
     /// When the long message that passes now is late.
     late_at: Option<Instant>,
+    /// Tells that this was set.
+    long_begun: Rc<Notify>,
     /// Why nothing passes any more.
     broken: Option<Broken>,
 }
@@ -184,14 +189,23 @@ pub(super) struct Passage {
 pub(super) struct Watch {
     payload: dev::Payload,
     heads: Heads,
-    large: Arc<Semaphore>,
+    rules: Rules,
     passage: Rc<RefCell<Passage>>,
 }
 
+/// What long messages are subject to.
+struct Rules {
+    /// One permit for each that may be under way.
+    large: Arc<Semaphore>,
+    /// How long each may take to arrive.
+    within: Duration,
+}
+
 impl Watch {
-    pub fn new(payload: dev::Payload, large: Arc<Semaphore>) -> (Self, Rc<RefCell<Passage>>) {
+    /// `large` has one permit for each long message that may be under way, `within` is how long it may take to arrive.
+    pub fn new(payload: dev::Payload, large: Arc<Semaphore>, within: Duration) -> (Self, Rc<RefCell<Passage>>) {
         let passage = Rc::<RefCell<Passage>>::default();
-        (Self { payload, heads: Heads::default(), large, passage: passage.clone() }, passage)
+        (Self { payload, heads: Heads::default(), rules: Rules { large, within }, passage: passage.clone() }, passage)
     }
 }
 
@@ -206,7 +220,7 @@ impl Stream for Watch {
         let item = Pin::new(&mut watch.payload).poll_next(context);
         if let Poll::Ready(Some(Ok(bytes))) = &item {
             let passage = &mut *watch.passage.borrow_mut();
-            if let Err(broken) = watch.heads.pass(bytes, passage, &watch.large) {
+            if let Err(broken) = watch.heads.pass(bytes, passage, &watch.rules) {
                 passage.broken = Some(broken);
                 return Poll::Ready(Some(Err(PayloadError::Overflow)));
             }
@@ -229,7 +243,7 @@ struct Heads {
 }
 
 impl Heads {
-    fn pass(&mut self, mut bytes: &[u8], passage: &mut Passage, large: &Arc<Semaphore>) -> Result<(), Broken> {
+    fn pass(&mut self, mut bytes: &[u8], passage: &mut Passage, rules: &Rules) -> Result<(), Broken> {
         while !bytes.is_empty() {
             if self.rest > 0 {
                 let here = self.rest.min(bytes.len() as u64);
@@ -242,7 +256,7 @@ impl Heads {
                 if self.head.len() < length_of_head(&self.head) {
                     continue;
                 }
-                self.frame(passage, large)?;
+                self.frame(passage, rules)?;
                 self.head.clear();
             }
             if self.rest == 0 && self.last {
@@ -254,7 +268,7 @@ impl Heads {
     }
 
     /// Takes note of the frame whose head is complete.
-    fn frame(&mut self, passage: &mut Passage, large: &Arc<Semaphore>) -> Result<(), Broken> {
+    fn frame(&mut self, passage: &mut Passage, rules: &Rules) -> Result<(), Broken> {
         let (whole, kind) = (self.head[0] & 0x80 != 0, self.head[0] & 0x0f);
         self.rest = payload_of(&self.head);
         if kind >= 8 {
@@ -275,8 +289,9 @@ impl Heads {
         if let Some(permit @ None) = passage.permits.back_mut()
             && self.message > SMALL as u64
         {
-            *permit = Some(large.clone().try_acquire_owned().map_err(|_| Broken::TooMany)?);
-            passage.late_at = Some(Instant::now() + LARGE_WITHIN);
+            *permit = Some(rules.large.clone().try_acquire_owned().map_err(|_| Broken::TooMany)?);
+            passage.late_at = Some(Instant::now() + rules.within);
+            passage.long_begun.notify_one();
         }
         Ok(())
     }
@@ -323,17 +338,18 @@ mod tests {
     struct Scene {
         heads: Heads,
         passage: Passage,
-        large: Arc<Semaphore>,
+        rules: Rules,
     }
 
     impl Scene {
         fn new() -> Self {
-            Self { heads: Heads::default(), passage: Passage::default(), large: Arc::new(Semaphore::new(1)) }
+            let rules = Rules { large: Arc::new(Semaphore::new(1)), within: Duration::from_secs(60) };
+            Self { heads: Heads::default(), passage: Passage::default(), rules }
         }
 
         /// All at once, and byte by byte.
         fn pass(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-            self.heads.pass(bytes, &mut self.passage, &self.large)
+            self.heads.pass(bytes, &mut self.passage, &self.rules)
         }
     }
 
@@ -376,18 +392,18 @@ mod tests {
     fn a_long_message_holds_a_permit_until_it_was_dealt_with() {
         let mut scene = Scene::new();
         scene.pass(&frame(0x81, SMALL as u64, SMALL)).unwrap();
-        assert_eq!((scene.large.available_permits(), scene.passage.late_at), (1, None));
+        assert_eq!((scene.rules.large.available_permits(), scene.passage.late_at), (1, None));
         scene.pass(&frame(0x01, 60_000, 60_000)).unwrap();
         scene.pass(&frame(0x80, 60_000, 59_999)).unwrap();
-        assert_eq!(scene.large.available_permits(), 0);
+        assert_eq!(scene.rules.large.available_permits(), 0);
         assert!(scene.passage.late_at.is_some());
         scene.pass(b"x").unwrap();
         assert_eq!(scene.passage.late_at, None, "it is complete");
         assert_eq!(scene.pass(&frame(0x81, 70_000, 0)), Err(Broken::TooMany));
 
         scene.passage.permits.pop_front();
-        assert_eq!(scene.large.available_permits(), 0, "that was the short one's turn");
+        assert_eq!(scene.rules.large.available_permits(), 0, "that was the short one's turn");
         scene.passage.permits.pop_front();
-        assert_eq!(scene.large.available_permits(), 1);
+        assert_eq!(scene.rules.large.available_permits(), 1);
     }
 }

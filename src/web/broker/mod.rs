@@ -22,5 +22,4 @@ pub use host::{Answers, Host};
 pub use hub::{Hub, MOST_CLIENTS, MOST_WAITING};
 pub use incoming::MAX_MESSAGE;
 pub use outgoing::{MOST_BYTES, MOST_FRAMES};
-pub use server::{Door, PATH, serve};
-pub use session::PING_AFTER;
+pub use server::{Door, PATH, Patience, serve};

@@ -37,13 +37,35 @@ pub struct Door {
     pub(super) names: OwnNames,
     /// One permit for each long message that may be under way.
     pub(super) large: Arc<Semaphore>,
+    pub(super) patience: Patience,
+}
+
+/// How long the endpoint waits for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a client may be silent before it is sent a ping, unless it waits for an answer. By default 45 s: much
+    /// longer than the 20 s after which the unmodified zeek-client gives up, since every frame makes it wait anew.
+    pub ping_after: Duration,
+    /// How long a long message may take to arrive; by default 60 s.
+    pub long_within: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { ping_after: Duration::from_secs(45), long_within: Duration::from_secs(60) }
+    }
 }
 
 impl Door {
     /// `own_hostname` and `hosts` are what clients may call this machine besides its addresses and `localhost`.
     pub fn new(hub: Hub, host: Arc<dyn Host>, own_hostname: &str, hosts: &[String]) -> Self {
         let names = OwnNames(Names::new(own_hostname, hosts));
-        Self { hub, host, names, large: Arc::new(Semaphore::new(MOST_LARGE)) }
+        Self { hub, host, names, large: Arc::new(Semaphore::new(MOST_LARGE)), patience: Patience::default() }
+    }
+
+    /// The same with other patience.
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One client's connection, from the upgrade to its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::{Error, FromRequest, HttpRequest, HttpResponse, dev, web};
@@ -15,9 +15,6 @@ use super::outgoing::{Frame, Outgoing, Queue};
 use super::server::{Door, PATH};
 use crate::web::serve::Closing;
 
-/// How long a client may be silent before it is sent a ping: much longer than the 20 s after which the unmodified
-/// zeek-client gives up, since every frame that it gets makes it wait anew.
-pub const PING_AFTER: Duration = Duration::from_secs(45);
 /// Messages above this are read on another thread, so that nobody waits for them.
 const LONG_WORK: usize = 256 * 1024;
 
@@ -29,10 +26,10 @@ pub(super) async fn open(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     if let Err(refusal) = door.names.admit(request.headers()) {
-        tracing::warn!("refused a WebSocket client: {refusal}");
+        tracing::warn!("refused a WebSocket client{}: {refusal}", at(&request));
         return Ok(HttpResponse::Forbidden().body(refusal.to_string()));
     }
-    let (watch, passage) = Watch::new(payload.into_inner(), door.large.clone());
+    let (watch, passage) = Watch::new(payload.into_inner(), door.large.clone(), door.patience.long_within);
     let mut watched: dev::Payload = dev::Payload::Stream { payload: Box::pin(watch) };
     let payload = web::Payload::from_request(&request, &mut watched).await?;
     let (response, _, stream) = match actix_ws::handle(&request, payload) {
@@ -40,17 +37,20 @@ pub(super) async fn open(
         Err(error) => return Ok(HttpResponse::BadRequest().body(error.to_string())),
     };
     let queue = match mistake(&request) {
-        Some(mistake) => parting(&mistake),
+        Some(mistake) => {
+            tracing::warn!("refused a WebSocket client{}: {}", at(&request), mistake.context);
+            parting(&mistake)
+        }
         None => {
             let client = door.hub.join(request.peer_addr());
             let queue = client.queue.clone();
             let session = Session {
+                ping_at: Instant::now() + door.patience.ping_after,
                 door: door.into_inner(),
                 closing: closing.get_ref().clone(),
                 client,
                 incoming: Incoming::new(stream, passage),
                 phase: Phase::Greeting,
-                ping_at: Instant::now() + PING_AFTER,
                 complained: false,
             };
             actix_web::rt::spawn(session.run());
@@ -58,6 +58,11 @@ pub(super) async fn open(
         }
     };
     Ok(response.map_body(|_, tie| Outgoing::new(queue, tie).boxed()))
+}
+
+/// Where it comes from, for the log.
+fn at(request: &HttpRequest) -> String {
+    request.peer_addr().map_or_else(String::new, |peer| format!(" at {peer}"))
 }
 
 /// What is wrong with a request that can be upgraded.
@@ -73,7 +78,6 @@ fn mistake(request: &HttpRequest) -> Option<ErrorMessage> {
 
 /// An error message and the end.
 fn parting(mistake: &ErrorMessage) -> Arc<Queue> {
-    tracing::warn!("refused a WebSocket client: {}", mistake.context);
     let queue = Arc::new(Queue::default());
     // An empty queue takes any frame.
     let _ = queue.push(&told(mistake));
@@ -140,6 +144,7 @@ impl Session {
 
     async fn converse(&mut self) -> End {
         let (client, mut closing) = (self.client.clone(), self.closing.clone());
+        let long_begun = self.incoming.long_begun();
         loop {
             let late_at = self.incoming.late_at();
             let due = late_at.map_or(self.ping_at, |late| late.min(self.ping_at));
@@ -149,7 +154,7 @@ impl Session {
                 _ = closing.wait_for(|closing| *closing) => return End::Terminating,
                 heard = self.incoming.next() => {
                     self.hub().heard(&client);
-                    self.ping_at = Instant::now() + PING_AFTER;
+                    self.ping_at = Instant::now() + self.door.patience.ping_after;
                     match heard {
                         Err(broken) => return End::Broken(broken),
                         Ok(None) => return End::Left(None),
@@ -164,6 +169,8 @@ impl Session {
                         }
                     }
                 }
+                // It may be late before anything else is due.
+                () = long_begun.notified() => {}
                 () = tokio::time::sleep_until(due.into()) => {
                     let now = Instant::now();
                     if late_at.is_some_and(|late| late <= now) {
@@ -182,7 +189,7 @@ impl Session {
     /// Sends a ping, unless the client waits for an answer: a ping would make it wait for longer.
     fn ping(&mut self, now: Instant) {
         if self.ping_at <= now {
-            self.ping_at = now + PING_AFTER;
+            self.ping_at = now + self.door.patience.ping_after;
             if !self.client.is_waiting() {
                 self.hub().send(&self.client, &Frame::ping());
             }

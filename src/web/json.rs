@@ -2,7 +2,7 @@
 //!
 //! Additive: a field once there keeps its name and meaning, new ones may appear, and readers skip what they do not
 //! know. What is absent is left out. Times are RFC 3339 in UTC, states are in upper case, `seq` is a
-//! [`Cursor`](crate::message::client::Cursor) in text form.
+//! [`Cursor`] in text form.
 
 use serde::{Deserialize, Serialize};
 

@@ -183,6 +183,9 @@ pub struct LabArgs {
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
+    /// Where zeek-client is served
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub websocket: Option<SocketAddr>,
     #[command(flatten)]
     pub daemon: DaemonArgs,
 }
@@ -199,6 +202,9 @@ pub struct ControllerArgs {
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
+    /// Where zeek-client is served
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub websocket: Option<SocketAddr>,
     #[command(flatten)]
     pub daemon: DaemonArgs,
 }

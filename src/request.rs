@@ -59,6 +59,11 @@ impl<P> Requests<P> {
         self.open.get_mut(reqid)
     }
 
+    /// The first request whose parent is such a one.
+    pub fn find(&self, is_meant: impl Fn(&P) -> bool) -> Option<RequestId> {
+        self.open.iter().find(|(_, open)| is_meant(&open.parent)).map(|(reqid, _)| reqid.clone())
+    }
+
     /// `from` has answered; `note` keeps what it said.
     pub fn answer(&mut self, reqid: &RequestId, from: &InstanceName, note: impl FnOnce(&mut P)) -> Answered<'_, P> {
         let Some(open) = self.open.get_mut(reqid).filter(|open| open.owes.contains(from)) else {

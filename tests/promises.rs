@@ -1,4 +1,5 @@
-//! The README names a test for every promise. This holds it to its word: each of them exists.
+//! The README names a test for every promise, and docs/zeek-client.md one for everything that it compares. This holds them
+//! to their word: each of them exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,11 +7,21 @@ use std::path::Path;
 
 #[test]
 fn every_test_that_the_readme_names_exists() {
+    check("README.md", "## Promises", 10);
+}
+
+#[test]
+fn every_test_that_the_comparison_with_zeek_names_exists() {
+    check("docs/zeek-client.md", "## Event by event", 30);
+}
+
+/// Looks at the last column of the table in that section, which has more than so many rows.
+fn check(document: &str, heading: &str, least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let promises = readme.split("## Promises").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-    let rows: Vec<_> = promises.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    assert!(rows.len() > 10, "{rows:?}");
+    let text = fs::read_to_string(root.join(document)).unwrap();
+    let section = text.split(heading).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > least, "{rows:?}");
 
     let mut code = String::new();
     ["src", "tests"].iter().for_each(|folder| read(&root.join(folder), &mut code));

@@ -32,7 +32,9 @@ fn every_message_is_what_its_golden_file_says() {
     compare(control(), &mut seen);
     let files: BTreeSet<_> = std::fs::read_dir(golden())
         .unwrap()
-        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     assert_eq!(files, seen, "one golden file for each sample, and none besides");
 }
@@ -270,6 +272,12 @@ fn to_agent() -> Vec<ToAgent> {
         GetOutputRequest { reqid: reqid(), node: node("worker-1"), lines: 100 }.into(),
         NewsReceived { epoch: 0x1122_3344_5566_7788, seq: 70_000 }.into(),
         AgentRefused { reason: "another agent has this name".into() }.into(),
+        NodeDispatchRequest {
+            reqid: reqid(),
+            action: vec!["get_id_value".into(), "bits_per_uid".into()],
+            nodes: [node("worker-1")].into(),
+        }
+        .into(),
     ]
 }
 
@@ -278,13 +286,21 @@ fn to_controller() -> Vec<ToController> {
         AgentWelcomeResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
         AgentStandbyResponse { reqid: reqid(), outcome: Outcome::instance_failed(&instance(), "busy") }.into(),
         SetConfigurationResponse { reqid: reqid(), outcomes: outcomes() }.into(),
-        GetNodesResponse { reqid: reqid(), nodes: statuses() }.into(),
+        GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
         RestartResponse { reqid: reqid(), outcomes: vec![Outcome::failed("no")] }.into(),
         GetOutputResponse {
             reqid: reqid(),
             outcome: Outcome { output: Some(output()), ..Outcome::node_done(&instance(), &node("worker-1")) },
+        }
+        .into(),
+        NodeDispatchResponse {
+            reqid: reqid(),
+            answers: vec![
+                NodeAnswer { node: node("worker-1"), value: Ok("96".into()) },
+                NodeAnswer { node: node("worker-2"), value: Err("unknown id".into()) },
+            ],
         }
         .into(),
         NotifyAgentHello {

@@ -38,7 +38,11 @@ impl Daemons {
         };
         let controller = begin(
             "controller",
-            &[("WATCHPOST_CONTROLLER_LISTEN", "127.0.0.1:0"), ("WATCHPOST_CONTROLLER_HTTP", "127.0.0.1:0")],
+            &[
+                ("WATCHPOST_CONTROLLER_LISTEN", "127.0.0.1:0"),
+                ("WATCHPOST_CONTROLLER_HTTP", "127.0.0.1:0"),
+                ("WATCHPOST_CONTROLLER_WEBSOCKET", ""),
+            ],
         );
         let addresses = home.join("controller/addresses.json");
         let addresses = wait_for("addresses", || {

@@ -116,7 +116,7 @@ impl Agent {
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, restored.items);
         let agent = Self {
-            state: State::new(instance, restored.epoch, outbox),
+            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id()),
             spool,
             workshop: Workshop::open(Arc::new(site), register)?,
             supervisors: BTreeMap::new(),

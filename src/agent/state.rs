@@ -27,6 +27,7 @@ use crate::supervisor::workshop::WardId;
 pub struct State {
     instance: InstanceName,
     epoch: u64,
+    pid: Option<u32>,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
@@ -145,6 +146,7 @@ impl State {
             jobs: Jobs::new(instance.clone()),
             instance,
             epoch,
+            pid: None,
             configuration: None,
             was_in_force: None,
             nodes: BTreeMap::new(),
@@ -159,6 +161,11 @@ impl State {
             asked_for_rest: false,
             hurried: false,
         }
+    }
+
+    /// The same, run by this process.
+    pub fn run_by(self, pid: u32) -> Self {
+        Self { pid: Some(pid), ..self }
     }
 
     /// Decides. What is to be said comes out of [`State::outgoing`].

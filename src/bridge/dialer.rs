@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use super::actor::{Bridge, Connection};
@@ -32,12 +32,25 @@ pub fn dial<In: Wire, Out: Wire>(
     settings: LinkSettings,
     owner: Owner<In, Out>,
 ) -> Dialer {
+    dial_unless(watch::channel(false).1, addr, expect, settings, owner)
+}
+
+/// The same, but it rests while `reached` says that the peer has come by another way: two links of one peer would end
+/// each other for ever.
+pub fn dial_unless<In: Wire, Out: Wire>(
+    reached: watch::Receiver<bool>,
+    addr: SocketAddr,
+    expect: Option<String>,
+    settings: LinkSettings,
+    owner: Owner<In, Out>,
+) -> Dialer {
     let (stop, stopped) = oneshot::channel();
-    actix_rt::spawn(keep_dialling(addr, expect, Rc::new(settings), owner, stopped));
+    actix_rt::spawn(keep_dialling(reached, addr, expect, Rc::new(settings), owner, stopped));
     Dialer { _stop: stop }
 }
 
 async fn keep_dialling<In: Wire, Out: Wire>(
+    mut reached: watch::Receiver<bool>,
     addr: SocketAddr,
     expect: Option<String>,
     settings: Rc<LinkSettings>,
@@ -49,6 +62,13 @@ async fn keep_dialling<In: Wire, Out: Wire>(
     let mut failing: Option<String> = None;
     info!(%addr, "dialling");
     loop {
+        let unreached = async {
+            // Whoever told of it is gone with every other way.
+            let _ = reached.wait_for(|reached| !*reached).await;
+        };
+        if or_stop(unreached, &mut stopped).await.is_none() {
+            return;
+        }
         let ended = match or_stop(connect(addr, &settings), &mut stopped).await {
             None => return,
             Some(Err(error)) => Ended { stood: None, reason: error.to_string() },

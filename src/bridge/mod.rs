@@ -29,7 +29,7 @@ use actix::{Message, Recipient};
 
 pub use actor::{Bridge, Connection, Stream};
 pub use backoff::Backoff;
-pub use dialer::{Dialer, dial};
+pub use dialer::{Dialer, dial, dial_unless};
 pub use error::LinkError;
 pub use greeting::LinkRole;
 pub use guard::Ended;

@@ -23,6 +23,7 @@ use crate::web::json::Problem;
 pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
     let mut settings = settings(&args.daemon)?;
     settings.controller.http = args.http.or(settings.controller.http);
+    settings.controller.websocket = args.websocket.or(settings.controller.websocket);
     let configuration = first_configuration(args.file.as_deref(), &settings.controller.port_rules())?;
     // On a terminal the live view shows what happens; elsewhere, and for what it cannot show, there is the log.
     let live = io::stdout().is_terminal() && settings.controller.http.is_some();
@@ -52,6 +53,7 @@ pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
     settings.controller.name = args.name.unwrap_or(settings.controller.name);
     settings.controller.listen = args.listen.or(settings.controller.listen);
     settings.controller.http = args.http.or(settings.controller.http);
+    settings.controller.websocket = args.websocket.or(settings.controller.websocket);
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
     block_on(run::controller(settings, |ready| announce("controller", ready, &state_dir)))
@@ -107,6 +109,9 @@ fn announce(what: &str, ready: &Ready, state_dir: &Path) {
     say(format!("watchpost {what} {}, state in {}", env!("CARGO_PKG_VERSION"), state_dir.display()));
     for (purpose, address) in &ready.addresses {
         say(format!("listening for {purpose} on {address}"));
+    }
+    if let Some(address) = ready.addresses.get("zeek-client") {
+        say(format!("try: zeek-client --controller {address} get-nodes"));
     }
     if let Some(url) = url(ready) {
         say(format!("try: watchpost status --controller {url}{}", token_option(ready, state_dir)));

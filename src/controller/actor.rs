@@ -191,7 +191,12 @@ impl Controller {
         });
     }
 
-    fn ask<T>(&mut self, request: ClientRequest, ctx: &mut Context<Self>) -> ResponseFuture<Result<T, Unanswered>>
+    fn ask<T>(
+        &mut self,
+        request: ClientRequest,
+        within: Option<Duration>,
+        ctx: &mut Context<Self>,
+    ) -> ResponseFuture<Result<T, Unanswered>>
     where
         T: TryFrom<ClientResponse, Error = Unanswered> + 'static,
     {
@@ -200,6 +205,9 @@ impl Controller {
         self.next_ticket += 1;
         self.waiting.insert(ticket, answer);
         self.drive(Event::Ask(ticket, request), ctx);
+        if let Some(within) = within.filter(|_| self.waiting.contains_key(&ticket)) {
+            self.drive(Event::Limit(ticket, within), ctx);
+        }
         Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
     }
 }
@@ -240,7 +248,15 @@ macro_rules! answer_by_state {
             type Result = ResponseFuture<<$request as Message>::Result>;
 
             fn handle(&mut self, request: $request, ctx: &mut Context<Self>) -> Self::Result {
-                self.ask(request.into(), ctx)
+                self.ask(request.into(), None, ctx)
+            }
+        }
+
+        impl Handler<Within<$request>> for Controller {
+            type Result = ResponseFuture<<$request as Message>::Result>;
+
+            fn handle(&mut self, asked: Within<$request>, ctx: &mut Context<Self>) -> Self::Result {
+                self.ask(asked.request.into(), Some(asked.within), ctx)
             }
         })*
     };
@@ -252,10 +268,12 @@ answer_by_state!(
     DeployRequest,
     SetConfigurationRequest,
     GetConfigurationRequest,
+    GetDeployedRequest,
     GetNodesRequest,
     StartRequest,
     StopRequest,
     RestartRequest,
+    GetIdValueRequest,
     GetOutputRequest,
     TestTimeoutRequest,
 );

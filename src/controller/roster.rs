@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::bridge::{LinkId, Peer};
 use crate::message::agent::NotifyAgentHello;
-use crate::message::client::{InstanceStatus, LinkState};
+use crate::message::client::{AgentStatus, InstanceStatus, LinkState};
 use crate::model::{Instance, InstanceName, Timestamp};
 
 /// Every instance that is needed or was ever connected.
@@ -196,6 +196,17 @@ impl Roster {
     /// The epoch and the number of what arrived of that instance's news last.
     pub fn news(&self, name: &InstanceName) -> Option<(u64, u64)> {
         self.news.get(name).map(|news| (news.epoch, news.seq))
+    }
+
+    /// The agent of that instance, which runs as this process.
+    pub fn agent(&self, name: &InstanceName, pid: Option<u32>) -> AgentStatus {
+        let seat = self.seats.get(name);
+        AgentStatus {
+            instance: name.clone(),
+            pid,
+            port: seat.and_then(|seat| seat.dialled),
+            beside: seat.is_some_and(|seat| seat.link.is_some() && seat.host.is_none()),
+        }
     }
 
     /// Every instance as people see it, sorted by name.

@@ -8,6 +8,8 @@
 //! `deployment` decides all that, and `open` what becomes of whatever was asked; here is who comes, says and goes.
 
 mod deployment;
+mod dispatch;
+mod limit;
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +64,8 @@ pub struct State {
     nodes: Nodes,
     requests: Requests<Parent>,
     deployment: Option<Deployment>,
+    /// Who waits no longer than until one of `requests`, which stands for that moment, expires.
+    limits: BTreeMap<Ticket, RequestId>,
     /// Why agents that gave this name were refused last, since anything else happened to it.
     refusals: BTreeMap<InstanceName, String>,
     next_request: u64,
@@ -71,6 +75,8 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Ask(Ticket, ClientRequest),
+    /// Whoever waits for this answer waits no longer than this from now on.
+    Limit(Ticket, Duration),
     LinkUp(LinkId, Peer),
     LinkDown(LinkId, String),
     Mail(LinkId, Vec<ToController>),
@@ -110,6 +116,7 @@ impl State {
             nodes: Nodes::default(),
             requests: Requests::default(),
             deployment: None,
+            limits: BTreeMap::new(),
             refusals: BTreeMap::new(),
             next_request: 0,
         };
@@ -129,6 +136,7 @@ impl State {
         let mut fx = Vec::new();
         match event {
             Event::Ask(ticket, request) => self.ask(ticket, request, now, &mut fx),
+            Event::Limit(ticket, within) => self.limit(ticket, now.mono + within),
             Event::LinkUp(link, peer) => {
                 self.roster.link_up(link, peer);
                 self.open(Parent::Hello(link), BTreeSet::new(), now.mono + self.rules.request_timeout);
@@ -141,6 +149,7 @@ impl State {
                 }
             }
         }
+        self.lift_limits(&fx);
         fx
     }
 
@@ -208,6 +217,10 @@ impl State {
                 let configuration = configuration.ok_or_else(|| format!("no {name} configuration available"));
                 fx.push(Effect::Answer(ticket, client::GetConfigurationResponse { reqid, configuration }.into()));
             }
+            R::GetDeployedRequest(client::GetDeployedRequest) => {
+                let configuration = self.shelf.deployed().map(|deployed| deployed.id.clone());
+                fx.push(Effect::Answer(ticket, client::GetDeployedResponse { configuration }.into()));
+            }
             // Answered by the actor, which knows the log; asked of the state alone there is no entry yet.
             R::GetStatusRequest(client::GetStatusRequest) => {
                 fx.push(Effect::Answer(ticket, self.status(Cursor { epoch: 0, number: 0 }).into()));
@@ -222,6 +235,7 @@ impl State {
             R::RestartRequest(client::RestartRequest { reqid, nodes }) => {
                 self.verb(ticket, reqid, Verb::Restart, nodes, now, fx);
             }
+            R::GetIdValueRequest(request) => self.get_id_value(ticket, request, now, fx),
             R::GetOutputRequest(request) => self.get_output(ticket, request, now, fx),
             R::TestTimeoutRequest(client::TestTimeoutRequest { with_state: false, .. }) => {
                 fx.push(Effect::Silence(ticket));
@@ -368,11 +382,13 @@ impl State {
             M::SetConfigurationResponse(SetConfigurationResponse { reqid, outcomes }) => {
                 self.shares_answered(from, &reqid, outcomes, now, fx);
             }
-            M::GetNodesResponse(GetNodesResponse { reqid, nodes }) => {
+            M::GetNodesResponse(GetNodesResponse { reqid, pid, nodes }) => {
+                let agent = self.roster.agent(from, pid);
                 let note = |parent: &mut Parent| {
-                    if let Parent::Nodes(_, _, all, outcomes) = parent {
-                        all.extend(nodes);
-                        outcomes.push(Outcome::instance_done(from));
+                    if let Parent::Nodes(_, _, all) = parent {
+                        all.nodes.extend(nodes);
+                        all.agents.push(agent);
+                        all.outcomes.push(Outcome::instance_done(from));
                     }
                 };
                 if let Answered::Complete(parent) = self.requests.answer(&reqid, from, note) {
@@ -382,6 +398,9 @@ impl State {
             M::StartResponse(StartResponse { reqid, outcomes })
             | M::RestartResponse(RestartResponse { reqid, outcomes }) => self.verb_answered(from, &reqid, outcomes, fx),
             M::StopResponse(StopResponse { reqid, outcomes }) => self.stop_answered(from, &reqid, outcomes, now, fx),
+            M::NodeDispatchResponse(NodeDispatchResponse { reqid, answers }) => {
+                self.dispatch_answered(from, &reqid, answers, fx);
+            }
             M::GetOutputResponse(GetOutputResponse { reqid, outcome }) => {
                 if let Answered::Complete(parent) = self.requests.answer(&reqid, from, |_| {}) {
                     fx.extend(parent.answer(vec![outcome]));

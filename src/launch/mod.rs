@@ -31,6 +31,14 @@ pub enum LaunchError {
 /// The environment variable by which a process is known to be a node's, whoever its parent is.
 pub const MARKER: &str = "WATCHPOST_NODE";
 
+/// Why the process of this node cannot be asked anything: it has no way to answer.
+pub fn unasked(node: &Node) -> &'static str {
+    match node.command.is_empty() {
+        true => "this release cannot ask a Zeek node",
+        false => "runs a `command` of its own, which cannot be asked",
+    }
+}
+
 impl Site {
     /// A site whose nodes inherit `environment`, but not the settings and tokens of the agent itself, nor what its
     /// service manager told it.

@@ -33,6 +33,7 @@ wire_enum! {
         0x0108 => GetOutputRequest,
         0x0109 => NewsReceived,
         0x010a => AgentRefused,
+        0x010b => NodeDispatchRequest,
     }
 }
 
@@ -47,6 +48,7 @@ wire_enum! {
         0x0206 => StopResponse,
         0x0207 => RestartResponse,
         0x0208 => GetOutputResponse,
+        0x0209 => NodeDispatchResponse,
         0x0211 => NotifyAgentHello,
         0x0212 => NotifyChange,
         0x0213 => NotifyError,
@@ -113,6 +115,8 @@ pub struct GetNodesRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetNodesResponse {
     pub reqid: RequestId,
+    /// The agent's own process, if it says.
+    pub pid: Option<u32>,
     pub nodes: Vec<NodeStatus>,
 }
 
@@ -178,6 +182,32 @@ pub struct GetOutputRequest {
 pub struct GetOutputResponse {
     pub reqid: RequestId,
     pub outcome: Outcome,
+}
+
+/// Controller → agent: ask these nodes, all of the instance if the set is empty.
+///
+/// The only `action` there is: `get_id_value` and the name of a global identifier. Answered by
+/// [`NodeDispatchResponse`]; a node that nobody can ask is an error for that node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDispatchRequest {
+    pub reqid: RequestId,
+    pub action: Vec<String>,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// Agent → controller: what each node of the instance that was named said, sorted by name; may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDispatchResponse {
+    pub reqid: RequestId,
+    pub answers: Vec<NodeAnswer>,
+}
+
+/// What one node said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAnswer {
+    pub node: NodeName,
+    /// JSON text, or why there is none.
+    pub value: Result<String, String>,
 }
 
 /// Controller → agent: your news up to and including `seq` of `epoch` has arrived and need not be kept.

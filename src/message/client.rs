@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Message, Recipient};
 use serde::{Deserialize, Serialize};
@@ -65,11 +66,13 @@ conversations! {
     DeployRequest => DeployResponse,
     SetConfigurationRequest => SetConfigurationResponse,
     GetConfigurationRequest => GetConfigurationResponse,
+    GetDeployedRequest => GetDeployedResponse,
     GetStatusRequest => GetStatusResponse,
     GetNodesRequest => GetNodesResponse,
     StartRequest => StartResponse,
     StopRequest => StopResponse,
     RestartRequest => RestartResponse,
+    GetIdValueRequest => GetIdValueResponse,
     GetOutputRequest => GetOutputResponse,
     TestTimeoutRequest => TestTimeoutResponse,
 }
@@ -177,6 +180,16 @@ pub struct GetConfigurationResponse {
     pub configuration: Result<Configuration, String>,
 }
 
+/// Which configuration is deployed? Answered from memory, whatever its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetDeployedRequest;
+
+/// Its id, if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetDeployedResponse {
+    pub configuration: Option<ConfigurationId>,
+}
+
 /// How is everything? Answered at once from the controller's copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GetStatusRequest;
@@ -200,12 +213,25 @@ pub struct GetNodesRequest {
     pub reqid: RequestId,
 }
 
-/// The nodes of every agent that answered, and an outcome per agent, sorted by instance.
+/// The nodes of every agent that answered, the agents themselves, and an outcome per agent, sorted by instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GetNodesResponse {
     pub reqid: RequestId,
     pub nodes: Vec<NodeStatus>,
+    pub agents: Vec<AgentStatus>,
     pub outcomes: Vec<Outcome>,
+}
+
+/// An agent that answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentStatus {
+    pub instance: InstanceName,
+    /// Its process, if it says.
+    pub pid: Option<u32>,
+    /// Where the controller dials it, if the controller dials.
+    pub port: Option<u16>,
+    /// It lives in the controller's own process.
+    pub beside: bool,
 }
 
 /// Start these nodes, every node if the set is empty.
@@ -266,6 +292,31 @@ pub struct GetOutputResponse {
     pub outcome: Outcome,
 }
 
+/// What value has this identifier in these nodes, in every node if the set is empty?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetIdValueRequest {
+    pub reqid: RequestId,
+    pub id: String,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// A value of each node that has one, sorted by name, and an outcome for each that has none or did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetIdValueResponse {
+    pub reqid: RequestId,
+    pub values: Vec<IdValue>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The value of an identifier in one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdValue {
+    pub instance: InstanceName,
+    pub node: NodeName,
+    /// JSON text, as the node wrote it.
+    pub value: String,
+}
+
 /// The request table's own test: with state, the answer is the table's timeout; without, there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestTimeoutRequest {
@@ -278,6 +329,19 @@ pub struct TestTimeoutRequest {
 pub struct TestTimeoutResponse {
     pub reqid: RequestId,
     pub outcome: Outcome,
+}
+
+/// Any request, for a client that waits no longer than this: at the deadline the answer says what is known by then.
+///
+/// What was asked for goes on: a deployment is decided as if its client had waited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Within<Q> {
+    pub within: Duration,
+    pub request: Q,
+}
+
+impl<Q: Message<Result: 'static>> Message for Within<Q> {
+    type Result = Q::Result;
 }
 
 /// All instances that the configuration needs have answered the welcome. Controller-internal; observers hear of it.

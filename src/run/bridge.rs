@@ -1,14 +1,17 @@
 //! The two ends of a TCP link, each with its listener and its diallers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler};
+use tokio::sync::watch;
 
 use super::RunError;
 use crate::agent::Agent;
-use crate::bridge::{Dialer, LinkRole, LinkSettings, Listener, Owner, dial, listen};
+use crate::bridge::{
+    Dialer, LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Listener, Mail, Owner, dial, dial_unless, listen,
+};
 use crate::controller::{Controller, DialInstance};
 use crate::message::agent::{ToAgent, ToController};
 use crate::model::{InstanceName, Timestamp};
@@ -109,9 +112,57 @@ impl AgentBridge {
             settings.permit(socket.local_addr()?)?;
         }
         let controller = controller.map(|address| settings.permit(address)).transpose()?;
-        let _listener = socket.map(|socket| listen(socket, settings.clone(), owner())).transpose()?;
-        let _dialer = controller.map(|address| dial::<ToAgent, ToController>(address, None, settings.clone(), owner()));
+        // Where both are to be done, whoever has come need not be dialled as well.
+        let (reached, is_reached) = watch::channel(false);
+        let reception = Reception { agent: agent.clone(), reached, links: BTreeSet::new() }.start();
+        let visitors = Owner {
+            up: reception.clone().recipient(),
+            mail: reception.clone().recipient(),
+            down: reception.recipient(),
+        };
+        let _listener = socket.map(|socket| listen(socket, settings.clone(), visitors)).transpose()?;
+        let dial = |address| dial_unless::<ToAgent, ToController>(is_reached, address, None, settings.clone(), owner());
+        let _dialer = controller.map(dial);
         Ok(Self { _listener, _dialer })
+    }
+}
+
+/// Knows whether a controller has come by itself. All that it hears goes on to the agent.
+struct Reception {
+    agent: Addr<Agent>,
+    reached: watch::Sender<bool>,
+    links: BTreeSet<LinkId>,
+}
+
+impl Actor for Reception {
+    type Context = Context<Self>;
+}
+
+impl Handler<LinkUp<ToController>> for Reception {
+    type Result = ();
+
+    fn handle(&mut self, up: LinkUp<ToController>, _: &mut Context<Self>) {
+        self.links.insert(up.link);
+        self.reached.send_replace(true);
+        self.agent.do_send(up);
+    }
+}
+
+impl Handler<Mail<ToAgent>> for Reception {
+    type Result = ();
+
+    fn handle(&mut self, mail: Mail<ToAgent>, _: &mut Context<Self>) {
+        self.agent.do_send(mail); // by the way that the link itself was told by, so that it does not come first
+    }
+}
+
+impl Handler<LinkDown> for Reception {
+    type Result = ();
+
+    fn handle(&mut self, down: LinkDown, _: &mut Context<Self>) {
+        self.links.remove(&down.link);
+        self.reached.send_replace(!self.links.is_empty());
+        self.agent.do_send(down);
     }
 }
 

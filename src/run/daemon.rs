@@ -19,15 +19,18 @@ use crate::agent::outbox::Bounds;
 use crate::bridge::{Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
 use crate::model::InstanceName;
-use crate::settings::{Machine, Settings, loopback_only};
+use crate::settings::{ControllerSettings, Machine, Settings, guarded, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::{limits, memory};
+use crate::web::management::{self, ManagementSettings, Port};
+use crate::web::tls::{Tls, TlsFiles};
 use crate::web::{self, WebServer, WebSettings};
 
 /// What a daemon that is ready tells whoever started it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ready {
-    /// Where it listens, by purpose: `http` for clients, `agents` for agents, `controller` for a controller.
+    /// Where it listens, by purpose: `http` for clients, `zeek-client` for those, `agents` for agents, `controller` for a
+    /// controller.
     pub addresses: BTreeMap<String, SocketAddr>,
     /// What clients have to know; `None` if the API is open or there is none.
     pub token: Option<String>,
@@ -66,6 +69,8 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     }
     let (web, token) = serve(&controller, &settings, &home)?;
     addresses.extend(web.as_ref().map(|web| ("http".to_owned(), web.address())));
+    let clients = serve_clients(&controller, &settings)?;
+    addresses.extend(clients.as_ref().map(|clients| ("zeek-client".to_owned(), clients.address())));
     let listener = socket.map(|socket| ControllerBridge::accept(socket, link, &controller)).transpose()?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token });
@@ -75,7 +80,7 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     };
     drop(listener);
     part(controller.recipient()).await;
-    finish(web)?;
+    finish(web, clients)?;
     end
 }
 
@@ -158,11 +163,32 @@ pub(super) fn serve(
     Ok((Some(web::serve(socket, controller.clone().into(), web)?), (!open).then_some(token)))
 }
 
-pub(super) fn finish(web: Option<WebServer>) -> Result<(), RunError> {
-    web.map_or(Ok(()), |web| {
-        web.stop();
-        Ok(web.join()?)
-    })
+/// Serves zeek-client, if the settings want it.
+pub(super) fn serve_clients(controller: &Addr<Controller>, settings: &Settings) -> Result<Option<WebServer>, RunError> {
+    let ControllerSettings { name, hosts, websocket_answer_within, .. } = &settings.controller;
+    let ControllerSettings { websocket, websocket_certificate, websocket_key, websocket_client_ca, .. } =
+        settings.controller.clone();
+    let Some(address) = websocket else { return Ok(None) };
+    let files = TlsFiles::of(websocket_certificate, websocket_key, websocket_client_ca)?;
+    let has_client_ca = files.as_ref().is_some_and(|files| files.client_ca.is_some());
+    let address = guarded(address, has_client_ca, settings.insecure)?;
+    let tls = files.map(|files| Tls::from_files(&files)).transpose()?;
+    let socket = bind("for zeek-client", address)?;
+    let ports = settings.controller.port_rules();
+    let port = Port {
+        management: ManagementSettings { name: name.clone(), answer_within: *websocket_answer_within, ports },
+        own_hostname: Machine::this().hostname().to_owned(),
+        hosts: hosts.clone(),
+        tls,
+    };
+    Ok(Some(management::serve(socket, controller.clone(), port)?))
+}
+
+/// Closes the ports for clients, and waits until they are closed.
+pub(super) fn finish(web: Option<WebServer>, clients: Option<WebServer>) -> Result<(), RunError> {
+    let servers: Vec<_> = web.into_iter().chain(clients).collect();
+    servers.iter().for_each(WebServer::stop);
+    Ok(servers.into_iter().try_for_each(WebServer::join)?)
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

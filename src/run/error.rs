@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use crate::controller::store::StoreError;
 use crate::message::client::Unanswered;
 use crate::model::NameError;
-use crate::settings::NotLoopback;
+use crate::settings::{NotLoopback, Unguarded};
 use crate::state_dir::StateDirError;
 use crate::trust::TrustError;
+use crate::web::tls::TlsError;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,10 @@ pub enum RunError {
     Trust(#[from] TrustError),
     #[error(transparent)]
     NotLoopback(#[from] NotLoopback),
+    #[error(transparent)]
+    Unguarded(#[from] Unguarded),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen {what} on {address}: {source}; choose another address, or port 0 for any free one")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
     #[error("the agent neither dials a controller nor listens for one: set `controller` or `listen` in [agent]")]

@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use actix::Addr;
 
-use super::daemon::{Host, Ready, agent_options, finish, serve};
+use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients};
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_controller, stray};
 use crate::agent::{Agent, HurryUp, StopAllNodes};
@@ -36,7 +36,9 @@ pub async fn lab(
         ..ControllerOptions::of(&settings.controller, home.path())?
     })?;
     let (web, token) = serve(&controller, &settings, &home)?;
-    let addresses: BTreeMap<_, _> = web.iter().map(|web| ("http".to_owned(), web.address())).collect();
+    let clients = serve_clients(&controller, &settings)?;
+    let mut addresses: BTreeMap<_, _> = web.iter().map(|web| ("http".to_owned(), web.address())).collect();
+    addresses.extend(clients.iter().map(|clients| ("zeek-client".to_owned(), clients.address())));
     home.write_addresses(&addresses)?;
     let mut agents = Vec::new();
     // Here every instance is this machine, and nobody is dialled.
@@ -60,7 +62,7 @@ pub async fn lab(
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
     stop(&agents, &mut signals).await;
-    finish(web)?;
+    finish(web, clients)?;
     end
 }
 

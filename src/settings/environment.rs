@@ -78,6 +78,13 @@ pub(super) fn apply(settings: &mut Settings, variables: &Variables, complaints: 
         variables,
         complaints,
     );
+    zeek_listen(
+        &mut settings.controller.websocket,
+        2149,
+        ["ZEEK_CONTROLLER_WEBSOCKET_ADDR", "ZEEK_CONTROLLER_WEBSOCKET_PORT"],
+        variables,
+        complaints,
+    );
     zeek_listen(&mut settings.agent.listen, 2151, ["ZEEK_AGENT_ADDR", "ZEEK_AGENT_PORT"], variables, complaints);
 
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("WATCHPOST_")) {
@@ -159,6 +166,13 @@ mod tests {
         assert_eq!(listen(&[("ZEEK_AGENT_ADDR", "::1")]).as_deref(), Some("[::1]:2151"));
         assert_eq!(listen(&[("ZEEK_AGENT_PORT", "9/tcp")]).as_deref(), Some("127.0.0.1:9"));
         assert_eq!(listen(&[("ZEEK_AGENT_ADDR", "10.0.0.1"), ("ZEEK_AGENT_PORT", "0")]), None);
+        let websocket = |variables: &[(&str, &str)]| {
+            let settings = assemble("", variables).unwrap();
+            settings.controller.websocket.map(|address| address.to_string())
+        };
+        assert_eq!(websocket(&[("ZEEK_CONTROLLER_WEBSOCKET_PORT", "9/tcp")]).as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(websocket(&[("ZEEK_CONTROLLER_WEBSOCKET_ADDR", "0.0.0.0")]).as_deref(), Some("0.0.0.0:2149"));
+        assert_eq!(websocket(&[("ZEEK_CONTROLLER_WEBSOCKET_PORT", "0")]), None);
         let closed = assemble("", &[("ZEEK_CONTROLLER_PORT", "0")]).unwrap();
         assert_eq!(closed.controller.listen, None);
     }

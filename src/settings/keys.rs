@@ -57,6 +57,11 @@ keys! {
     "controller" "http": |s, v| s.controller.http = v.address()?;
     "controller" "open": |s, v| s.controller.open = v.boolean()?;
     "controller" "hosts": |s, v| s.controller.hosts = v.list()?;
+    "controller" "websocket": |s, v| s.controller.websocket = v.address()?;
+    "controller" "websocket_answer_within": |s, v| s.controller.websocket_answer_within = v.time_up_to(LONGEST_REQUEST)?;
+    "controller" "websocket_certificate": |s, v| s.controller.websocket_certificate = v.path()?;
+    "controller" "websocket_key": |s, v| s.controller.websocket_key = v.path()?;
+    "controller" "websocket_client_ca": |s, v| s.controller.websocket_client_ca = v.path()?;
     "controller" "request_timeout": |s, v| s.controller.request_timeout = v.time_up_to(LONGEST_REQUEST)?;
     "controller" "auto_assign_ports": |s, v| s.controller.auto_assign_ports = v.boolean()?;
     "controller" "start_port": |s, v| s.controller.start_port = v.port()?;

@@ -56,6 +56,14 @@ pub struct ControllerSettings {
     pub open: bool,
     /// Names under which the HTTP API may be called, beside its address and `localhost`.
     pub hosts: Vec<String>,
+    /// Where it serves zeek-client; `None`: nowhere.
+    pub websocket: Option<SocketAddr>,
+    /// By when zeek-client is answered with what is known.
+    pub websocket_answer_within: Duration,
+    /// What encrypts that port, all of it PEM: our certificate, its key, and who issues clients' certificates.
+    pub websocket_certificate: Option<PathBuf>,
+    pub websocket_key: Option<PathBuf>,
+    pub websocket_client_ca: Option<PathBuf>,
     /// How long a request waits for agents that do not answer.
     pub request_timeout: Duration,
     /// Whether loggers, managers and proxies without a port are given one, from `start_port` on.
@@ -214,6 +222,12 @@ impl Settings {
                 http: loopback(2148),
                 open: false,
                 hosts: Vec::new(),
+                websocket: loopback(2149),
+                // zeek-client gives up after 20 seconds.
+                websocket_answer_within: Duration::from_secs(19),
+                websocket_certificate: None,
+                websocket_key: None,
+                websocket_client_ca: None,
                 request_timeout: Duration::from_secs(10),
                 auto_assign_ports: true,
                 start_port: 2200,
@@ -264,6 +278,22 @@ pub fn loopback_only(address: SocketAddr) -> Result<SocketAddr, NotLoopback> {
      links, choose 127.0.0.1 or [::1] for the rest, or admit everybody who can reach it by `insecure = true`"
 )]
 pub struct NotLoopback(pub SocketAddr);
+
+/// Refuses an address beyond this machine whose clients need no certificate, unless the settings admit it.
+pub fn guarded(address: SocketAddr, has_client_ca: bool, insecure: bool) -> Result<SocketAddr, Unguarded> {
+    match has_client_ca || insecure || loopback_only(address).is_ok() {
+        true => Ok(address),
+        false => Err(Unguarded(address)),
+    }
+}
+
+/// An address at which others could command the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} is not on this machine, and whoever reaches it could command the cluster: choose 127.0.0.1 or [::1], or name \
+     websocket_certificate, websocket_key and websocket_client_ca, or admit it by insecure = true (WATCHPOST_INSECURE=1)"
+)]
+pub struct Unguarded(pub SocketAddr);
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]

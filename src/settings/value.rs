@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -86,6 +87,12 @@ impl<'a> Value<'a> {
             "" => Ok(None),
             text => SocketAddr::from_str(text).map(Some).map_err(|_| wrong()),
         }
+    }
+
+    /// A file; `None` if the text is empty.
+    pub fn path(&self) -> Result<Option<PathBuf>, String> {
+        let text = self.text().map_err(|_| self.wrong("the path of a file in quotes, or \"\" for none"))?;
+        Ok((!text.is_empty()).then(|| text.into()))
     }
 
     /// The name of a daemon or a cluster; `None` if the text is empty.

@@ -34,41 +34,17 @@ pub enum Refusal {
     ContentType,
 }
 
-/// What the guard knows.
-pub struct Guard {
-    /// Names that `Host` may give besides addresses, in lower case.
-    names: BTreeSet<String>,
-    /// `None` asks for no token.
-    token: Option<String>,
-}
+/// What this machine is called besides its addresses, in lower case.
+pub struct Names(BTreeSet<String>);
 
-impl Guard {
-    pub fn new(settings: &WebSettings) -> Self {
-        let own = [settings.own_hostname.as_str(), "localhost"];
-        let names = own.into_iter().chain(settings.hosts.iter().map(String::as_str));
-        Self {
-            names: names.filter(|name| !name.is_empty()).map(str::to_ascii_lowercase).collect(),
-            token: (!settings.open).then(|| settings.token.clone()),
-        }
-    }
-
-    /// Lets a request pass, or says why not. The checks that need no secret come first.
-    pub fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-        let host = only(headers, header::HOST).ok_or(Refusal::NoHost)?;
-        if !self.is_own_name(host) {
-            return Err(Refusal::Host(shorten(host)));
-        }
-        if headers.contains_key(header::ORIGIN) {
-            let origin = only(headers, header::ORIGIN).unwrap_or("several origins");
-            if !origin.eq_ignore_ascii_case(&format!("http://{host}")) {
-                return Err(Refusal::Origin(shorten(origin)));
-            }
-        }
-        if path == HEALTH { Ok(()) } else { self.check_token(headers) }
+impl Names {
+    pub fn new(own_hostname: &str, hosts: &[String]) -> Self {
+        let names = [own_hostname, "localhost"].into_iter().chain(hosts.iter().map(String::as_str));
+        Self(names.filter(|name| !name.is_empty()).map(str::to_ascii_lowercase).collect())
     }
 
     /// Whether `host`, with or without a port, is an address or a name of this machine.
-    fn is_own_name(&self, host: &str) -> bool {
+    pub fn is_own(&self, host: &str) -> bool {
         if let Some(rest) = host.strip_prefix('[') {
             let Some((address, port)) = rest.split_once(']') else { return false };
             return address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || is_port(port.strip_prefix(':')));
@@ -78,7 +54,38 @@ impl Guard {
             Some(_) => return false,
             None => host,
         };
-        name.parse::<Ipv4Addr>().is_ok() || self.names.contains(&name.to_ascii_lowercase())
+        name.parse::<Ipv4Addr>().is_ok() || self.0.contains(&name.to_ascii_lowercase())
+    }
+}
+
+/// What the guard knows.
+pub struct Guard {
+    names: Names,
+    /// `None` asks for no token.
+    token: Option<String>,
+}
+
+impl Guard {
+    pub fn new(settings: &WebSettings) -> Self {
+        Self {
+            names: Names::new(&settings.own_hostname, &settings.hosts),
+            token: (!settings.open).then(|| settings.token.clone()),
+        }
+    }
+
+    /// Lets a request pass, or says why not. The checks that need no secret come first.
+    pub fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = only(headers, header::HOST).ok_or(Refusal::NoHost)?;
+        if !self.names.is_own(host) {
+            return Err(Refusal::Host(shorten(host)));
+        }
+        if headers.contains_key(header::ORIGIN) {
+            let origin = only(headers, header::ORIGIN).unwrap_or("several origins");
+            if !origin.eq_ignore_ascii_case(&format!("http://{host}")) {
+                return Err(Refusal::Origin(shorten(origin)));
+            }
+        }
+        if path == HEALTH { Ok(()) } else { self.check_token(headers) }
     }
 
     fn check_token(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -118,7 +125,7 @@ pub async fn says_json(
 }
 
 /// The value of a header that must be there exactly once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+pub(super) fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name);
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),
@@ -141,7 +148,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && differ == 0
 }
 
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }
 

@@ -5,12 +5,14 @@
 //! [`guard`] stands in front of every route, [`routes`] turns requests into messages, [`events`] streams the log,
 //! [`json`] is what people see, and [`problem`] what they see when it went wrong.
 
+pub mod broker;
 pub mod configuration;
 pub mod desk;
 pub mod events;
 pub mod feed;
 pub mod guard;
 pub mod json;
+pub mod management;
 pub mod problem;
 pub mod reach;
 pub mod routes;

@@ -24,15 +24,25 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `watchpost ARGS` with a state directory called `name`, and waits until it says where it listens.
     pub fn start(scene: &Scene, name: &str, args: &[&str]) -> Self {
-        Self::start_through(&[], scene, name, args)
+        Self::start_as(&[], scene, name, args, "")
     }
 
     /// The same by way of another command, which becomes the program.
     pub fn start_through(through: &[&str], scene: &Scene, name: &str, args: &[&str]) -> Self {
+        Self::start_as(through, scene, name, args, "")
+    }
+
+    /// The same with settings of its own beside those of the scene.
+    pub fn start_with(scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
+        Self::start_as(&[], scene, name, args, settings)
+    }
+
+    fn start_as(through: &[&str], scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
         let through: Vec<_> = through.iter().map(|word| (*word).to_owned()).collect();
+        let all = std::fs::read_to_string(scene.settings()).unwrap() + settings;
+        let file = scene.write(&format!("{name}.toml"), &all);
         let home = scene.path("");
-        let settings = scene.settings();
-        let args = args.iter().chain(&["--config", settings.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
+        let args = args.iter().chain(&["--config", file.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
         let child = launch(&through, &home, name, &args);
         let mut daemon = Self { name: name.to_owned(), through, args, home, child };
         daemon.wait_until_ready();
@@ -41,7 +51,11 @@ impl Daemon {
 
     /// Starts it again, on the addresses that it had.
     pub fn start_again(&mut self) {
-        let flag = |purpose: &str| if purpose == "http" { "--http" } else { "--listen" };
+        let flag = |purpose: &str| match purpose {
+            "http" => "--http",
+            "zeek-client" => "--websocket",
+            _ => "--listen",
+        };
         for (purpose, address) in self.addresses() {
             let at = self.args.iter().position(|arg| arg == flag(&purpose)).expect("it was told where to listen");
             self.args[at + 1] = address.to_string();

@@ -144,6 +144,8 @@ fn watchpost_through(through: &[String], home: &Path) -> Command {
         }
     };
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    // Its usual port is one for the whole machine: who wants another says so.
+    command.env("WATCHPOST_CONTROLLER_WEBSOCKET", "");
     command.stdin(std::process::Stdio::null());
     command
 }

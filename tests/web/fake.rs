@@ -197,7 +197,7 @@ answers! {
         GetConfigurationResponse { reqid: r.reqid, configuration }
     },
     |me, r: GetNodesRequest| GetNodesResponse {
-        reqid: r.reqid, nodes: me.status().nodes, outcomes: me.order("get_nodes".into())
+        reqid: r.reqid, nodes: me.status().nodes, agents: Vec::new(), outcomes: me.order("get_nodes".into())
     },
     |me, r: GetOutputRequest| {
         let mut outcomes = me.order(format!("output {} {}", r.node, r.lines));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Effect, Entry, Goal, InForce, State};
 use crate::agent::jobs::{Kind, Wish};
+use crate::launch;
 use crate::message::agent::*;
 use crate::model::{Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp};
 use crate::plan::{self, NodeChange};
@@ -27,7 +28,7 @@ impl State {
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
                 let nodes = self.statuses();
-                self.answer(GetNodesResponse { reqid, nodes });
+                self.answer(GetNodesResponse { reqid, pid: self.pid, nodes });
             }
             ToAgent::StartRequest(StartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Start, reqid, nodes, Wish::Up);
@@ -48,6 +49,7 @@ impl State {
                     self.answer(GetOutputResponse { reqid: request.reqid, outcome });
                 }
             },
+            ToAgent::NodeDispatchRequest(request) => self.dispatch(request),
             // What was received of another epoch says nothing about this one's numbers.
             ToAgent::NewsReceived(NewsReceived { epoch, seq }) => {
                 self.outbox.received(if epoch == self.epoch { seq } else { 0 });
@@ -126,6 +128,22 @@ impl State {
         self.configuration = Some(wished);
     }
 
+    /// Puts a question to nodes.
+    fn dispatch(&mut self, NodeDispatchRequest { reqid, action, nodes }: NodeDispatchRequest) {
+        let misread = misread(&action);
+        let is_meant = |(name, _): &(&NodeName, &Box<Entry>)| nodes.is_empty() || nodes.contains(*name);
+        let answers = self.nodes.iter().filter(is_meant).map(|(name, entry)| {
+            let refusal = match (misread.clone(), entry.status.state) {
+                (Some(misread), _) => misread,
+                (None, NodeState::Running) => launch::unasked(&entry.node).to_owned(),
+                (None, _) => format!("cluster node {name} not in running state"),
+            };
+            NodeAnswer { node: name.clone(), value: Err(refusal) }
+        });
+        let answers = answers.collect();
+        self.answer(NodeDispatchResponse { reqid, answers });
+    }
+
     /// Opens an order about our nodes among `nodes`, or about all of ours if that is empty.
     pub(super) fn open_for(
         &mut self,
@@ -143,5 +161,15 @@ impl State {
         let strangers = nodes.iter().filter(|name| !named.contains(*name)).cloned();
         self.jobs.open_beside(kind, reqid, named.iter().map(|name| (name.clone(), wish)), strangers);
         named
+    }
+}
+
+/// Why nodes cannot be asked this, in the words that Zeek's own have for it; `None` if they can.
+fn misread(action: &[String]) -> Option<String> {
+    match action {
+        [] => Some("no dispatch arguments provided".into()),
+        [verb, _] if verb == "get_id_value" => None,
+        [verb, ..] if verb == "get_id_value" => Some("get_id_value expects name of global identifier".into()),
+        [verb, ..] => Some(format!("dispatch {verb} unknown")),
     }
 }

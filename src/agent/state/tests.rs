@@ -100,6 +100,31 @@ fn a_configuration_asked_for_again_is_answered_when_it_is_done() {
     assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["instance: done".to_owned()])], "it is in force");
 }
 
+#[test]
+fn a_node_that_cannot_be_asked_says_so_itself_and_the_others_are_not_in_its_way() {
+    let mut agent = Agent::running(&[("manager", Role::Manager), ("worker", Role::Worker)]);
+    agent.order(StopRequest { reqid: id("stop"), nodes: BTreeSet::from([node_name("worker")]) });
+    agent.obey_all();
+    agent.mail.clear();
+    let down = "worker: cluster node worker not in running state";
+    let unasked = "manager: this release cannot ask a Zeek node";
+    for (action, nodes, want) in [
+        (&["get_id_value", "x"][..], &[][..], &[unasked, down][..]),
+        (&["get_id_value", "x"], &["worker", "elsewhere"], &[down]),
+        (&["get_id_value"], &["manager"], &["manager: get_id_value expects name of global identifier"]),
+        (&["sing"], &["manager"], &["manager: dispatch sing unknown"]),
+        (&[], &["manager"], &["manager: no dispatch arguments provided"]),
+    ] {
+        let action = action.iter().map(|&word| word.to_owned()).collect();
+        let nodes = nodes.iter().map(|name| node_name(name)).collect();
+        agent.order(NodeDispatchRequest { reqid: id("ask"), action, nodes });
+        let Some(ToController::NodeDispatchResponse(got)) = agent.mail.pop() else { panic!("{:?}", agent.mail) };
+        let got: Vec<_> =
+            got.answers.iter().map(|it| format!("{}: {}", it.node, it.value.clone().unwrap_err())).collect();
+        assert_eq!(got, want);
+    }
+}
+
 /// An agent whose supervisors are this test.
 struct Agent {
     state: State,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::{Effect, Parent, State, TIMED_OUT, Ticket, publish_own, sorted};
 use crate::controller::kept::Kept;
@@ -21,7 +22,8 @@ use crate::request::Answered;
 /// A deployment in progress.
 #[derive(Debug, Clone)]
 pub(super) struct Deployment {
-    ticket: Ticket,
+    /// Who waits for the answer, until it was answered.
+    ticket: Option<Ticket>,
     pub reqid: RequestId,
     /// Whether it was asked for by `set_configuration`.
     in_one_step: bool,
@@ -33,6 +35,8 @@ pub(super) struct Deployment {
     moving: BTreeMap<InstanceName, BTreeSet<NodeName>>,
     /// What of that was not meant to run, or had been given up there.
     resting: BTreeSet<NodeName>,
+    /// Since when nodes that have to change were in the state that they had when agents were told.
+    before: BTreeMap<NodeName, Timestamp>,
     outcomes: Vec<Outcome>,
 }
 
@@ -69,9 +73,19 @@ impl State {
         let deadline = now.mono + self.rules.request_timeout;
         let inner = self.open(Parent::Gather, BTreeSet::new(), deadline);
         let phase = Phase::Gathering;
-        let (moving, resting, outcomes) = Default::default();
-        let deployment =
-            Deployment { ticket, reqid, in_one_step, configuration, inner, phase, moving, resting, outcomes };
+        let (moving, resting, before, outcomes) = Default::default();
+        let deployment = Deployment {
+            ticket: Some(ticket),
+            reqid,
+            in_one_step,
+            configuration,
+            inner,
+            phase,
+            moving,
+            resting,
+            before,
+            outcomes,
+        };
         self.deployment = Some(deployment);
         self.go_on(now, fx);
     }
@@ -208,6 +222,7 @@ impl State {
         let deadline = now.mono + self.patience(&kept);
         self.release(&configuration.instances, now, fx);
         self.tell_given_up(&configuration, now.wall, fx);
+        self.note_what_changes(&configuration);
         self.shelf.put(Slot::Deployed, kept.clone());
         if let Some(deployment) = &mut self.deployment {
             deployment.configuration = kept.clone();
@@ -223,6 +238,45 @@ impl State {
         }
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], None));
         self.enter(Phase::Telling, inner);
+    }
+
+    fn note_what_changes(&mut self, configuration: &Configuration) {
+        let former: BTreeMap<_, _> =
+            self.shelf.deployed().into_iter().flat_map(Kept::nodes).map(|node| (node.name.clone(), node)).collect();
+        let was = |node: &&Arc<Node>| former.get(&node.name) == Some(*node);
+        let changed = configuration.nodes.iter().filter(|node| !was(node));
+        let since = |node: &Arc<Node>| Some((node.name.clone(), self.nodes.get(&node.name)?.since));
+        let before = changed.filter_map(since).collect();
+        if let Some(deployment) = &mut self.deployment {
+            deployment.before = before;
+        }
+    }
+
+    /// Answers whoever deploys, with what is known by now. The deployment itself goes on.
+    pub(super) fn answer_deployer(&mut self, ticket: Ticket, fx: &mut Vec<Effect>) {
+        let Some(deployment) = self.deployment.as_mut().filter(|deployment| deployment.ticket == Some(ticket)) else {
+            return;
+        };
+        deployment.ticket = None;
+        let Deployment { reqid, in_one_step, configuration, inner, phase, before, outcomes, .. } = &*deployment;
+        let mut outcomes = outcomes.clone();
+        let owing = self.requests.get(inner).map(|open| &open.owes);
+        let is_open =
+            |node: &Arc<Node>| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(&node.instance));
+        for node in configuration.nodes().filter(is_open) {
+            let status = self.nodes.get(&node.name);
+            let is_up = |status: &&NodeStatus| {
+                status.state == NodeState::Running && before.get(&node.name) != Some(&status.since)
+            };
+            outcomes.push(match status.filter(is_up) {
+                Some(_) => Outcome::node_done(&node.instance, &node.name),
+                None => Outcome::node_failed(&node.instance, &node.name, TIMED_OUT.into(), None),
+            });
+        }
+        outcomes.push(Outcome::failed(TIMED_OUT));
+        // From telling on it is what is deployed, whatever becomes of the nodes that are not up yet.
+        let decided = (*phase == Phase::Telling).then(|| configuration.id.clone());
+        fx.push(Effect::Answer(ticket, deployed(*in_one_step, reqid.clone(), decided, sorted(outcomes))));
     }
 
     /// Says which nodes are started although they may still run where nobody can reach them.
@@ -319,8 +373,8 @@ impl State {
         };
         let answer = deployed(in_one_step, reqid, Some(configuration.id.clone()), sorted(outcomes));
         self.forget_lost(now.wall, fx);
-        let configuration = configuration.open();
-        fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], Some((ticket, answer))));
+        let (configuration, then) = (configuration.open(), ticket.map(|ticket| (ticket, answer)));
+        fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], then));
     }
 
     /// The deployment was not completed in time.
@@ -344,7 +398,8 @@ impl State {
     fn abandon(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = self.deployment.take() else { return };
         let Deployment { ticket, reqid, in_one_step, phase, mut moving, resting, outcomes, .. } = deployment;
-        fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, sorted(outcomes))));
+        let answer = |ticket| Effect::Answer(ticket, deployed(in_one_step, reqid, None, sorted(outcomes)));
+        fx.extend(ticket.map(answer));
         if phase != Phase::Telling {
             moving.values_mut().for_each(|nodes| nodes.retain(|node| !resting.contains(node)));
             self.restore(moving, now, fx);

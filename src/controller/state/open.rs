@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::dispatch::Inquiry;
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::bridge::LinkId;
 use crate::controller::kept::Kept;
+use crate::controller::nodes::Nodes;
 use crate::message::agent::{self, ToAgent};
-use crate::message::client::{self, ClientResponse};
-use crate::model::{InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId};
+use crate::message::client::{self, AgentStatus, ClientResponse};
+use crate::model::{InstanceName, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp};
 use crate::plan;
 use crate::request::{Answered, Open};
 
@@ -26,10 +28,32 @@ pub(super) enum Parent {
     Redeploy,
     /// The deployment in progress waits for instances to appear; nobody owes an answer, only the deadline counts.
     Gather,
-    Nodes(Ticket, RequestId, Vec<NodeStatus>, Vec<Outcome>),
-    Verb(Ticket, RequestId, Verb, Vec<Outcome>),
+    Nodes(Ticket, RequestId, Told),
+    Verb(Order),
+    Dispatch(Inquiry),
     Output(Ticket, RequestId),
     TestTimeout(Ticket, RequestId),
+    /// Whoever holds this ticket is answered now; only the deadline counts.
+    Limit(Ticket),
+}
+
+/// What agents said of their nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    pub nodes: Vec<NodeStatus>,
+    pub agents: Vec<AgentStatus>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a client ordered, and what has come of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Order {
+    pub ticket: Ticket,
+    reqid: RequestId,
+    verb: Verb,
+    /// Who was asked for which nodes, and since when each was in the state that it had then.
+    asked: BTreeMap<InstanceName, BTreeMap<NodeName, Option<Timestamp>>>,
+    outcomes: Vec<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +68,11 @@ impl State {
         let connected = self.roster.connected();
         if connected.is_empty() {
             let outcomes = vec![Outcome::failed("no instances connected")];
-            let answer = client::GetNodesResponse { reqid, nodes: Vec::new(), outcomes };
+            let answer = client::GetNodesResponse { reqid, nodes: Vec::new(), agents: Vec::new(), outcomes };
             return fx.push(Effect::Answer(ticket, answer.into()));
         }
         let deadline = now.mono + self.rules.request_timeout;
-        let inner = self.open(Parent::Nodes(ticket, reqid, Vec::new(), Vec::new()), connected.clone(), deadline);
+        let inner = self.open(Parent::Nodes(ticket, reqid, Told::default()), connected.clone(), deadline);
         for instance in &connected {
             self.send(instance, agent::GetNodesRequest { reqid: inner.clone() }, fx);
         }
@@ -64,12 +88,14 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let answer = |outcomes| Effect::Answer(ticket, verb.answer(reqid.clone(), outcomes));
-        let Some(deployed) = self.shelf.deployed().map(Kept::open) else {
-            let error = match self.roster.connected().is_empty() {
-                true => "no instances connected",
-                false => "no active cluster deployment",
-            };
-            return fx.push(answer(vec![Outcome::failed(error)]));
+        let deployed = match self.shelf.deployed().map(Kept::open) {
+            _ if self.roster.connected().is_empty() => Err("no instances connected"),
+            None => Err("no active cluster deployment"),
+            Some(deployed) => Ok(deployed),
+        };
+        let deployed = match deployed {
+            Ok(deployed) => deployed,
+            Err(error) => return fx.push(answer(vec![Outcome::failed(error)])),
         };
         let is_known = |name: &&NodeName| deployed.nodes.iter().any(|node| node.name == **name);
         let mut outcomes: Vec<_> = nodes.iter().filter(|name| !is_known(name)).map(Outcome::unknown_node).collect();
@@ -84,9 +110,6 @@ impl State {
             shares.entry(node.instance.clone()).or_default().insert(node.name.clone());
         }
         let deadline = now.mono + plan::patience(&deployed.nodes);
-        if self.roster.connected().is_empty() && !shares.is_empty() {
-            return fx.push(answer(vec![Outcome::failed("no instances connected")]));
-        }
         let (reached, lost): (BTreeMap<_, _>, BTreeMap<_, _>) =
             shares.into_iter().partition(|(instance, _)| self.roster.link(instance).is_some());
         for (instance, nodes) in lost {
@@ -97,7 +120,10 @@ impl State {
             return fx.push(answer(sorted(outcomes)));
         }
         let owes = reached.keys().cloned().collect();
-        let inner = self.open(Parent::Verb(ticket, reqid, verb, outcomes), owes, deadline);
+        let since = |name: &NodeName| (name.clone(), self.nodes.get(name).map(|status| status.since));
+        let asked =
+            reached.iter().map(|(instance, nodes)| (instance.clone(), nodes.iter().map(since).collect())).collect();
+        let inner = self.open(Parent::Verb(Order { ticket, reqid, verb, asked, outcomes }), owes, deadline);
         for (instance, nodes) in reached {
             self.send(&instance, verb.order(inner.clone(), nodes), fx);
         }
@@ -136,8 +162,8 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let note = |parent: &mut Parent| {
-            if let Parent::Verb(_, _, _, all) = parent {
-                all.extend(outcomes);
+            if let Parent::Verb(order) = parent {
+                order.outcomes.extend(outcomes);
             }
         };
         if let Answered::Complete(parent) = self.requests.answer(reqid, from, note) {
@@ -160,14 +186,19 @@ impl State {
             Parent::Deploy | Parent::Move => {}
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
-            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) => {}
+            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) => {}
             Parent::Output(..) => {
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(vec![lost]));
                 }
             }
-            Parent::Nodes(_, _, _, outcomes) | Parent::Verb(_, _, _, outcomes) => {
-                outcomes.push(lost);
+            Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) => {
+                match &mut open.parent {
+                    Parent::Verb(order) => order.lose(name, &lost),
+                    Parent::Dispatch(inquiry) => inquiry.lose(name, &lost),
+                    Parent::Nodes(_, _, told) => told.outcomes.push(lost),
+                    _ => {}
+                }
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(Vec::new()));
                 }
@@ -201,10 +232,8 @@ impl State {
                     }
                 }
             }
-            parent @ (Parent::Nodes(..) | Parent::Verb(..) | Parent::Output(..) | Parent::TestTimeout(..)) => {
-                let silent = owes.iter().map(|name| Outcome::instance_failed(name, "did not answer in time"));
-                fx.extend(parent.answer(silent.chain([Outcome::failed(TIMED_OUT)]).collect()));
-            }
+            Parent::Limit(ticket) => self.over_limit(ticket, fx),
+            parent => fx.extend(self.answer_late(parent, &owes)),
         }
     }
 
@@ -223,6 +252,17 @@ impl State {
 }
 
 impl Parent {
+    /// Who waits for the answer, if a client does.
+    pub fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Self::Nodes(ticket, ..) | Self::Output(ticket, _) | Self::TestTimeout(ticket, _) => Some(*ticket),
+            Self::Verb(order) => Some(order.ticket),
+            Self::Dispatch(inquiry) => Some(inquiry.ticket),
+            Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
+            Self::Gather | Self::Limit(_) => None,
+        }
+    }
+
     /// The answer to the client that asked, with `more` besides what has come together; `None` if no client did.
     pub fn answer(self, more: Vec<Outcome>) -> Option<Effect> {
         let joined = |mut outcomes: Vec<Outcome>| {
@@ -232,6 +272,7 @@ impl Parent {
         let first = || more.first().cloned().unwrap_or_else(|| Outcome::failed(TIMED_OUT));
         let (ticket, response) = match self {
             Self::Hello(_)
+            | Self::Limit(_)
             | Self::Welcome
             | Self::Standby
             | Self::Move
@@ -240,11 +281,13 @@ impl Parent {
             | Self::Gather => {
                 return None;
             }
-            Self::Nodes(ticket, reqid, mut nodes, outcomes) => {
+            Self::Nodes(ticket, reqid, Told { mut nodes, mut agents, outcomes }) => {
                 nodes.sort_by(|a, b| a.node.cmp(&b.node));
-                (ticket, client::GetNodesResponse { reqid, nodes, outcomes: joined(outcomes) }.into())
+                agents.sort_by(|a, b| a.instance.cmp(&b.instance));
+                (ticket, client::GetNodesResponse { reqid, nodes, agents, outcomes: joined(outcomes) }.into())
             }
-            Self::Verb(ticket, reqid, verb, outcomes) => (ticket, verb.answer(reqid, joined(outcomes))),
+            Self::Verb(Order { ticket, reqid, verb, outcomes, .. }) => (ticket, verb.answer(reqid, joined(outcomes))),
+            Self::Dispatch(inquiry) => (inquiry.ticket, inquiry.answer(&more)),
             Self::Output(ticket, reqid) => (ticket, client::GetOutputResponse { reqid, outcome: first() }.into()),
             Self::TestTimeout(ticket, reqid) => {
                 (ticket, client::TestTimeoutResponse { reqid, outcome: Outcome::failed(TIMED_OUT) }.into())
@@ -254,7 +297,38 @@ impl Parent {
     }
 }
 
+impl Order {
+    /// An instance will not answer: the outcome of each node that it was asked for, and of the whole of it.
+    fn lose(&mut self, name: &InstanceName, lost: &Outcome) {
+        let asked = self.asked.get(name).into_iter().flat_map(BTreeMap::keys);
+        self.outcomes.extend(asked.map(|node| Outcome { node: Some(node.clone()), ..lost.clone() }));
+        self.outcomes.push(lost.clone());
+    }
+
+    /// The same when time is up: what is seen of a node since then counts as its answer.
+    pub(super) fn time_out(&mut self, name: &InstanceName, nodes: &Nodes) {
+        let silent = Outcome::instance_failed(name, "did not answer in time");
+        for (node, since) in self.asked.get(name).into_iter().flatten() {
+            let done = nodes.get(node).is_some_and(|status| self.verb.is_done(status, *since));
+            self.outcomes.push(match done {
+                true => Outcome::node_done(name, node),
+                false => Outcome::node_failed(name, node, TIMED_OUT.into(), None),
+            });
+        }
+        self.outcomes.push(silent);
+    }
+}
+
 impl Verb {
+    /// Whether a node, which was as it was before since `before`, has come to what was asked.
+    fn is_done(self, status: &NodeStatus, before: Option<Timestamp>) -> bool {
+        match self {
+            Self::Start => status.state == NodeState::Running,
+            Self::Stop => status.state == NodeState::Stopped,
+            Self::Restart => status.state == NodeState::Running && before != Some(status.since),
+        }
+    }
+
     fn order(self, reqid: RequestId, nodes: BTreeSet<NodeName>) -> ToAgent {
         match self {
             Self::Start => agent::StartRequest { reqid, nodes }.into(),

@@ -1,3 +1,5 @@
+mod limits;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ fn get_nodes_says_of_every_agent_whether_it_answered() {
         _ => None,
     });
     cluster.lose("a");
-    cluster.say("b", GetNodesResponse { reqid: inner, nodes: vec![] });
+    cluster.say("b", GetNodesResponse { reqid: inner, pid: None, nodes: vec![] });
     assert_eq!(cluster.answer("nodes"), ["a: the link was lost before it answered", "b: done"]);
 }
 
@@ -25,7 +27,8 @@ fn what_was_asked_on_a_link_that_a_newer_one_replaced_is_given_up() {
     let former = cluster.links["a"];
     cluster.connect("a");
     assert_eq!(cluster.ended, [former]);
-    assert_eq!(cluster.answer("restart"), ["a: the link was lost before it answered"]);
+    let lost = "the link was lost before it answered";
+    assert_eq!(cluster.answer("restart"), [format!("n1: {lost}"), format!("a: {lost}")]);
 
     cluster.connect("a"); // before it answered the welcome
     cluster.published.clear();
@@ -637,6 +640,7 @@ impl Cluster {
             ClientResponse::StartResponse(answer) => answer.outcomes,
             ClientResponse::StopResponse(answer) => answer.outcomes,
             ClientResponse::RestartResponse(answer) => answer.outcomes,
+            ClientResponse::GetIdValueResponse(answer) => answer.outcomes,
             ClientResponse::TestTimeoutResponse(answer) => vec![answer.outcome],
             other => panic!("{other:?}"),
         };

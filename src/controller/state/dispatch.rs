@@ -1,0 +1,112 @@
+//! What nodes are asked through their agents: the value of an identifier.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::open::{Parent, sorted};
+use super::{Effect, State, TIMED_OUT, Ticket};
+use crate::controller::kept::Kept;
+use crate::message::agent::{NodeAnswer, NodeDispatchRequest};
+use crate::message::client::{self, ClientResponse, IdValue};
+use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
+use crate::request::Answered;
+
+/// A question to nodes, and what has come together of its answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Inquiry {
+    pub ticket: Ticket,
+    reqid: RequestId,
+    asked: BTreeMap<InstanceName, BTreeSet<NodeName>>,
+    values: Vec<IdValue>,
+    outcomes: Vec<Outcome>,
+}
+
+impl State {
+    pub(super) fn get_id_value(
+        &mut self,
+        ticket: Ticket,
+        request: client::GetIdValueRequest,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let client::GetIdValueRequest { reqid, id, nodes } = request;
+        let deployed = self.shelf.deployed().filter(|deployed| !deployed.instances.is_empty());
+        let Some(deployed) = deployed.map(Kept::open) else {
+            let outcomes = vec![Outcome::failed("no cluster deployed")];
+            let answer = client::GetIdValueResponse { reqid, values: Vec::new(), outcomes };
+            return fx.push(Effect::Answer(ticket, answer.into()));
+        };
+        let is_known = |name: &&NodeName| deployed.nodes.iter().any(|node| node.name == **name);
+        let mut outcomes: Vec<_> = nodes.iter().filter(|name| !is_known(name)).map(Outcome::unknown_node).collect();
+        let mut asked: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
+        for node in deployed.nodes.iter().filter(|node| nodes.is_empty() || nodes.contains(&node.name)) {
+            match self.roster.link(&node.instance) {
+                Some(_) => drop(asked.entry(node.instance.clone()).or_default().insert(node.name.clone())),
+                None => {
+                    let error = "its instance is not connected".into();
+                    outcomes.push(Outcome::node_failed(&node.instance, &node.name, error, None));
+                }
+            }
+        }
+        let inquiry = Inquiry { ticket, reqid, asked: asked.clone(), values: Vec::new(), outcomes };
+        if asked.is_empty() {
+            return fx.push(Effect::Answer(ticket, inquiry.answer(&[])));
+        }
+        let deadline = now.mono + self.rules.request_timeout;
+        let inner = self.open(Parent::Dispatch(inquiry), asked.keys().cloned().collect(), deadline);
+        for (instance, nodes) in asked {
+            let action = vec!["get_id_value".into(), id.clone()];
+            self.send(&instance, NodeDispatchRequest { reqid: inner.clone(), action, nodes }, fx);
+        }
+    }
+
+    pub(super) fn dispatch_answered(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        answers: Vec<NodeAnswer>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let note = |parent: &mut Parent| {
+            if let Parent::Dispatch(inquiry) = parent {
+                inquiry.note(from, answers);
+            }
+        };
+        if let Answered::Complete(parent) = self.requests.answer(reqid, from, note) {
+            fx.extend(parent.answer(Vec::new()));
+        }
+    }
+}
+
+impl Inquiry {
+    /// Takes in what an agent says its nodes said; of nodes that it was asked for, and once of each.
+    fn note(&mut self, from: &InstanceName, answers: Vec<NodeAnswer>) {
+        let mut owed = self.asked.get(from).cloned().unwrap_or_default();
+        for NodeAnswer { node, value } in answers.into_iter().filter(|answer| owed.remove(&answer.node)) {
+            match value {
+                Ok(value) => self.values.push(IdValue { instance: from.clone(), node, value }),
+                Err(error) => self.outcomes.push(Outcome::node_failed(from, &node, error, None)),
+            }
+        }
+        // Its configuration is another by now.
+        let missing =
+            owed.iter().map(|node| Outcome::node_failed(from, node, "its agent does not have it".into(), None));
+        self.outcomes.extend(missing);
+    }
+
+    /// An instance will not answer: the outcome of each node that it was asked for.
+    pub(super) fn lose(&mut self, name: &InstanceName, lost: &Outcome) {
+        let asked = self.asked.get(name).into_iter().flatten();
+        self.outcomes.extend(asked.map(|node| Outcome { node: Some(node.clone()), ..lost.clone() }));
+    }
+
+    pub(super) fn time_out(&mut self, name: &InstanceName) {
+        self.lose(name, &Outcome::instance_failed(name, TIMED_OUT));
+    }
+
+    pub(super) fn answer(mut self, more: &[Outcome]) -> ClientResponse {
+        self.values.sort_by(|a, b| a.node.cmp(&b.node));
+        self.outcomes.extend_from_slice(more);
+        let (reqid, values, outcomes) = (self.reqid, self.values, sorted(self.outcomes));
+        client::GetIdValueResponse { reqid, values, outcomes }.into()
+    }
+}

@@ -33,6 +33,7 @@ impl Daemon {
     }
 
     /// The same with settings of its own beside those of the scene.
+    #[allow(dead_code, reason = "only some of the programs that share this need it")]
     pub fn start_with(scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
         Self::start_as(&[], scene, name, args, settings)
     }

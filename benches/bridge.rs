@@ -2,19 +2,25 @@
 //!
 //! The limit is the same messages encoded and decoded in place over TCP: no actors, no bookkeeping, one thread at each
 //! end. In between stands the bridge by itself: mail from one actor to another. The agent is measured with the window
-//! that it has by default, and with one that never closes.
+//! that it has by default, and with one that never closes. The bridge with certificates is held against the bridge
+//! without, and against TLS by itself: the limit's bytes through rustls on a blocking socket.
 
 mod common;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, Arbiter, AsyncContext, Context, Handler, Recipient};
 use common::cluster::name;
 use common::figures::{Sample, line, now, options};
 use common::nursery::scratch;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, ServerConnection, StreamOwned};
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use watchpost::agent::Agent;
@@ -29,6 +35,7 @@ use watchpost::model::{
 };
 use watchpost::run::{AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, start_agent, start_controller};
 use watchpost::supervisor::FromSupervisor;
+use watchpost::trust::{Authority, Part, Trust};
 
 const GOAL: f64 = 0.65;
 const MESSAGES: usize = 300_000;
@@ -41,17 +48,24 @@ const BATCH: usize = 512;
 
 fn main() {
     let Some(options) = options() else { return };
+    let keys = Keys::make();
     let [mut limit, mut bridge, mut bounded, mut unbounded] = [(); 4].map(|()| Sample::default());
+    let [mut sealed_limit, mut sealed] = [(); 2].map(|()| Sample::default());
     let unbounded_window = Bounds { window: usize::MAX, kept: usize::MAX };
     for _ in 0..ROUNDS * options.factor {
         limit.add(in_place());
-        bridge.add(by_bridge());
+        bridge.add(by_bridge(None));
+        sealed_limit.add(in_place_over_tls(&keys));
+        sealed.add(by_bridge(Some(&keys)));
         bounded.add(by_agent(Bounds { kept: usize::MAX, ..Bounds::default() }));
         unbounded.add(by_agent(unbounded_window));
     }
     println!("{MESSAGES} changes, thousands a second: median (least to most)");
     line("the limit: encoded and decoded in place", &limit, None);
     line("bridge alone, actor to actor", &bridge, Some((&bridge.over(&limit), None)));
+    line("in place over TLS 1.3", &sealed_limit, Some((&sealed_limit.over(&limit), None)));
+    line("bridge over TLS 1.3, of the bridge without", &sealed, Some((&sealed.over(&bridge), Some(GOAL))));
+    line("the same, of TLS in place", &sealed, Some((&sealed.over(&sealed_limit), None)));
     line("agent to observer", &bounded, Some((&bounded.over(&limit), Some(GOAL))));
     line("agent to observer, window never closed", &unbounded, Some((&unbounded.over(&limit), None)));
     line("what the window leaves of that", bounded.over(&unbounded), None);
@@ -92,9 +106,28 @@ fn node(number: usize) -> NodeName {
 // --- the limit ---
 
 fn in_place() -> f64 {
+    let (near, far) = connection();
+    in_place_over(near, far)
+}
+
+fn in_place_over_tls(keys: &Keys) -> f64 {
+    let (near, far) = connection();
+    let nobody = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
+    let connect = keys.sensor.credentials().connect.clone();
+    let near = StreamOwned::new(ClientConnection::new(connect, nobody).expect("a client"), near);
+    let accept = keys.control.credentials().accept.clone();
+    let far = StreamOwned::new(ServerConnection::new(accept).expect("a server"), far);
+    in_place_over(near, far)
+}
+
+fn connection() -> (TcpStream, TcpStream) {
     let (listener, address) = port();
-    let mut near = TcpStream::connect(address).expect("a connection");
-    let (mut far, _) = listener.accept().expect("its other end");
+    let near = TcpStream::connect(address).expect("a connection");
+    let (far, _) = listener.accept().expect("its other end");
+    (near, far)
+}
+
+fn in_place_over(mut near: impl Write + Send + 'static, mut far: impl Read) -> f64 {
     let samples: Vec<ToController> = (0..1000).map(|seq| change(seq).into()).collect();
     let began = now();
     let writer = std::thread::spawn(move || {
@@ -106,7 +139,8 @@ fn in_place() -> f64 {
                 out.clear();
             }
         }
-        near.write_all(&out).expect("a reader");
+        near.write_all(&out).and_then(|()| near.flush()).expect("a reader");
+        near
     });
     let (mut buffer, mut filled, mut count, mut checked) = (vec![0; 4 * BYTES], 0, 0, 0);
     while count < MESSAGES {
@@ -127,28 +161,28 @@ fn in_place() -> f64 {
     }
     assert_eq!(checked, MESSAGES as u64);
     let took = now() - began;
-    writer.join().expect("the writer ends well");
+    drop(writer.join().expect("the writer ends well"));
     rate(took)
 }
 
 // --- the bridge alone ---
 
-fn by_bridge() -> f64 {
+fn by_bridge(keys: Option<&Keys>) -> f64 {
+    let control = LinkSettings { trust: keys.map(|keys| Arc::clone(&keys.control)), ..link(LinkRole::Controller) };
+    let sensor_trust = keys.map(|keys| Arc::clone(&keys.sensor));
     actix::System::new().block_on(async {
         let (begun, begin) = mpsc::channel();
         let (done, is_done) = oneshot::channel();
         let (_listener, address) = {
             let (socket, address) = port();
             let sink = Sink { left: MESSAGES, done: Some(done) }.start();
-            (
-                listen::<ToController, ToAgent>(socket, link(LinkRole::Controller), owner(&sink)).expect("a listener"),
-                address,
-            )
+            (listen::<ToController, ToAgent>(socket, control, owner(&sink)).expect("a listener"), address)
         };
         let arbiter = Arbiter::new();
         arbiter.spawn(async move {
             let source = Source { left: MESSAGES, begun }.start();
-            let _dialer = dial::<ToAgent, ToController>(address, None, link(LinkRole::Agent), owner(&source));
+            let sensor = LinkSettings { trust: sensor_trust, ..link(LinkRole::Agent) };
+            let _dialer = dial::<ToAgent, ToController>(address, None, sensor, owner(&source));
             std::future::pending().await
         });
         let ended = is_done.await.expect("all arrive");
@@ -161,6 +195,29 @@ fn port() -> (TcpListener, SocketAddr) {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = socket.local_addr().expect("its address");
     (socket, address)
+}
+
+/// The certificates of both ends.
+struct Keys {
+    control: Arc<Trust>,
+    sensor: Arc<Trust>,
+    _directory: TempDir,
+}
+
+impl Keys {
+    fn make() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let (now, hour) = (Timestamp::now(), Duration::from_secs(3600));
+        let cluster = name("bench", InstanceName::new);
+        let authority = Authority::create(&directory.path().join("pki"), &cluster, now, hour).expect("an authority");
+        let trust = |part, own: InstanceName| {
+            let issued = authority.issue(part, &own, now, hour).expect("a certificate");
+            let files = issued.write(&directory.path().join(own.as_str())).expect("its files");
+            Arc::new(Trust::open(files, cluster.clone(), part, own, now).expect("what was just made"))
+        };
+        let control = trust(Part::Controller, name("control", InstanceName::new));
+        Self { control, sensor: trust(Part::Agent, instance()), _directory: directory }
+    }
 }
 
 fn link(role: LinkRole) -> LinkSettings {
@@ -311,8 +368,10 @@ impl Handler<NewsBatch> for Sink {
 
 /// Reports to the agent as its supervisors do, a batch whenever its turn comes.
 async fn report_all(agent: Addr<Agent>) {
+    // As a supervisor holds its node's name, and the limit its samples.
+    let samples: Vec<_> = (0..NODES as u64).map(change).collect();
     for seq in 0..MESSAGES {
-        let NotifyChange { node, new, pid, exit, attempt, restarts, reason, .. } = change(seq as u64);
+        let NotifyChange { node, new, pid, exit, attempt, restarts, reason, .. } = samples[seq % NODES].clone();
         let report = NodeReport { node, new, pid, exit, attempt, restarts, reason, output: None, ticket: None };
         agent.do_send(FromSupervisor::Report(report));
         if seq % BATCH == 0 {

@@ -18,8 +18,7 @@ use watchpost::controller::Controller;
 use watchpost::message::agent::NotifyChange;
 use watchpost::message::client::{News, NewsBatch, SetConfigurationRequest, StopRequest, Subscribe};
 use watchpost::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Ready, ReadyBy, RequestId,
-    RestartPolicy, Role,
+    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Ready, ReadyBy, RequestId, Role,
 };
 use watchpost::run::{
     AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, join, start_agent, start_controller,
@@ -190,10 +189,9 @@ pub fn configuration(id: &str, nursery: &Nursery, first: usize, count: usize) ->
     let node = |number: usize| {
         let mut node = Node::new(name(&format!("node-{number}"), NodeName::new), instance.clone(), Role::None);
         node.command = nursery.command(number);
-        let at_once = Duration::ZERO;
-        let restart = RestartPolicy { delay: at_once, max_delay: at_once, stable: at_once, limit: 0, ..node.restart };
-        node.restart = restart;
-        node.ready = Ready { by: ReadyBy::Settle(at_once), within: PATIENCE };
+        // Each lives for longer than this, and so is restarted as if it were the first time.
+        node.restart.stable = Duration::from_millis(1);
+        node.ready = Ready { by: ReadyBy::Settle(Duration::ZERO), within: PATIENCE };
         node.stop_grace = PATIENCE;
         Arc::new(node)
     };

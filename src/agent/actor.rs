@@ -15,7 +15,8 @@ use actix::{
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use super::outbox::Bounds;
+use super::outbox::{Bounds, Outbox};
+use super::spool::Spool;
 use super::state::{Effect, Event, FoundNode, State};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
@@ -32,7 +33,7 @@ use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
 /// What an agent needs to start.
 pub struct AgentSetup {
     pub instance: InstanceName,
-    /// Names this run of the agent; never the same twice.
+    /// Names the numbering of its news if it has to begin anew; never the same twice.
     pub epoch: u64,
     pub site: Site,
     pub bounds: Bounds,
@@ -63,6 +64,7 @@ pub struct HurryUp;
 /// See the module. Dropping it, also by a panic, tells the host.
 pub struct Agent {
     state: State,
+    spool: Spool,
     workshop: Workshop,
     supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
@@ -70,6 +72,8 @@ pub struct Agent {
     found: Vec<Event>,
     link: Option<Link>,
     alarm: Alarm,
+    /// Read once for all the mail that is handled before the next flush.
+    now: Option<Now>,
     flushing: bool,
     launches: Vec<LaunchOrder>,
     /// Set once the actor runs.
@@ -108,14 +112,19 @@ impl Agent {
             nodes.push(FoundNode { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
         }
         found.push(Event::Found(nodes));
+        let news = site.nodes.join(format!(".news-{instance}"));
+        let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
+        let outbox = Outbox::restore(bounds, restored.last, restored.items);
         let agent = Self {
-            state: State::new(instance, epoch, bounds).run_by(std::process::id()),
+            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id()),
+            spool,
             workshop: Workshop::open(Arc::new(site), register)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
             link: None,
             alarm: Alarm::default(),
+            now: None,
             flushing: false,
             launches: Vec::new(),
             port: None,
@@ -128,7 +137,8 @@ impl Agent {
 
     /// The one door through which state changes.
     fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
-        for effect in self.state.step(event, Now::read()) {
+        let now = *self.now.get_or_insert_with(Now::read);
+        for effect in self.state.step(event, now) {
             self.perform(effect, ctx);
         }
         self.set_alarm(ctx);
@@ -195,8 +205,8 @@ impl Agent {
     }
 
     /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
-    fn replace(&mut self, ward: WardId, ctx: &mut Context<Self>) {
-        let Some(node) = self.state.node_in(ward).cloned() else { return };
+    fn replace(&mut self, ward: WardId, name: &NodeName, ctx: &mut Context<Self>) {
+        let Some(node) = self.state.node_in(ward, name).cloned() else { return };
         if self.supervisors.get(&ward).is_some_and(Addr::connected) {
             return;
         }
@@ -246,11 +256,15 @@ impl Agent {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        self.flushing = false;
-        let messages = self.state.outgoing();
-        let told = !messages.is_empty();
-        if let (Some(link), true) = (&self.link, told) {
-            link.out.do_send(Mail { link: link.id, messages });
+        (self.flushing, self.now) = (false, None);
+        self.spool.keep(self.state.outbox());
+        let mut told = false;
+        // All of it is in the bridge's mailbox before the bridge gets to work, and so leaves in one piece.
+        while let Some(messages) = self.state.outgoing() {
+            told = true;
+            if let Some(link) = &self.link {
+                link.out.do_send(Mail { link: link.id, messages });
+            }
         }
         let launches = std::mem::take(&mut self.launches);
         if !told {
@@ -265,9 +279,7 @@ impl Agent {
     }
 
     fn release(&self, launches: Vec<LaunchOrder>) {
-        for LaunchOrder { ward, node, life } in launches {
-            self.workshop.launch(ward, node, life);
-        }
+        launches.into_iter().for_each(|launch| self.workshop.launch(launch));
     }
 
     fn tell_host(&self, event: AgentEvent) {
@@ -394,7 +406,7 @@ impl Handler<FromSupervisor> for Agent {
                 self.flush_soon(ctx);
             }
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
-            FromSupervisor::Gone(ward) => self.replace(ward, ctx),
+            FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }
     }
 }
@@ -425,7 +437,7 @@ impl Handler<crate::run::testing::PanicOf> for Agent {
     type Result = ();
 
     fn handle(&mut self, crate::run::testing::PanicOf(node): crate::run::testing::PanicOf, _: &mut Context<Self>) {
-        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward).is_some_and(|it| it.name == node));
+        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward, &node).is_some());
         self.supervisors[ward.expect("a node of that name")].do_send(crate::run::testing::Panic);
     }
 }

@@ -1,12 +1,13 @@
 //! The agent: runs the nodes of its instance, and tells the controller.
 //!
 //! [`state`] decides, with [`order`] for who may move and [`jobs`] for who waits for it; [`outbox`] keeps news until
-//! it has arrived; [`actor`] carries.
+//! it has arrived, and [`spool`] keeps it on disk; [`actor`] carries.
 
 pub mod actor;
 pub mod jobs;
 pub mod order;
 pub mod outbox;
+pub mod spool;
 pub mod state;
 
 pub use actor::{Agent, AgentEvent, AgentSetup, HurryUp, StopAllNodes};

@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 
 use crate::message::agent::{NotifyChange, NotifyError, NotifyLog, ToController};
 
+/// How many items make one batch at most. A longer one is more than what the allocator gives back without a look at
+/// everything that was freed before it.
+const MOST: usize = 256;
 /// How much a piece of news takes, in bytes, besides its texts.
 const OVERHEAD: usize = 96;
 
@@ -79,6 +82,33 @@ impl Outbox {
         }
     }
 
+    /// An outbox as it was: these items are kept, and the last of them has number `last`.
+    pub fn restore(bounds: Bounds, last: u64, items: Vec<Item>) -> Self {
+        let mut outbox = Self { last: last - items.len() as u64, ..Self::new(bounds) };
+        items.into_iter().for_each(|item| outbox.push(item));
+        outbox
+    }
+
+    /// The number of the last item that was made.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The number before that of the first item that is kept.
+    pub fn base(&self) -> u64 {
+        self.last - self.kept.len() as u64
+    }
+
+    /// What is kept, in order.
+    pub fn kept(&self) -> impl Iterator<Item = &Item> {
+        self.kept.iter().map(|kept| &kept.item)
+    }
+
+    /// How much is kept.
+    pub fn bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// Numbers an item and keeps it.
     pub fn push(&mut self, mut item: Item) {
         self.last += 1;
@@ -116,13 +146,18 @@ impl Outbox {
         }
     }
 
-    /// What may go out now; empty if there is nothing or the window is closed.
+    /// What may go out now, or the first part of it; empty if there is nothing or the window is closed.
     pub fn next_batch(&mut self) -> Batch {
         let mut batch = Batch { news: Vec::new(), snapshot: None };
         if !self.open {
             return batch;
         }
+        let waiting = self.kept.len() - self.sent;
+        batch.news.reserve(waiting.min(MOST));
         while let Some(kept) = self.kept.get(self.sent) {
+            if batch.news.len() == MOST {
+                return batch;
+            }
             // One item always fits an empty window, however large it is.
             if self.sent_bytes > 0 && self.sent_bytes + kept.bytes > self.bounds.window {
                 return batch;
@@ -233,6 +268,20 @@ mod tests {
         let last = outbox.next_batch();
         assert_eq!(numbers(&last), [4, 5]);
         assert_eq!(last.snapshot, Some(5));
+    }
+
+    #[test]
+    fn much_that_waits_goes_out_in_batches_and_the_snapshot_with_the_last() {
+        let mut outbox = filled(2 * MOST + 1, Bounds::default());
+        outbox.received(0);
+        let batches = [(); 3].map(|()| outbox.next_batch());
+        let sent: Vec<_> = batches.iter().flat_map(numbers).collect();
+        assert_eq!(sent, (1..=2 * MOST as u64 + 1).collect::<Vec<_>>());
+        assert_eq!(
+            batches.map(|batch| (batch.news.len(), batch.snapshot.is_some())),
+            [(MOST, false), (MOST, false), (1, true)]
+        );
+        assert_eq!(outbox.next_batch(), Batch { news: vec![], snapshot: None });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
-use super::outbox::{Bounds, Item, Outbox};
+use super::outbox::{Item, Outbox};
 use crate::message::agent::*;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
@@ -32,8 +32,8 @@ pub struct State {
     configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
     was_in_force: Option<ConfigurationId>,
-    nodes: BTreeMap<NodeName, Entry>,
-    wards: BTreeMap<WardId, NodeName>,
+    /// Boxed: the room that a tree keeps for more is about as much as it holds.
+    nodes: BTreeMap<NodeName, Box<Entry>>,
     next_ward: u64,
     next_ticket: u64,
     jobs: Jobs,
@@ -70,7 +70,7 @@ struct Entry {
     /// The definition it gets once it is down.
     next: Option<Arc<Node>>,
     /// What it wrote last before it failed.
-    output: Option<Output>,
+    output: Option<Box<Output>>,
     /// The last order to stop it. Only the report that names it says that nothing runs and nothing is being born.
     ticket: u64,
 }
@@ -140,8 +140,8 @@ pub enum Effect {
 }
 
 impl State {
-    /// An agent without nodes. `epoch` names this run of it.
-    pub fn new(instance: InstanceName, epoch: u64, bounds: Bounds) -> Self {
+    /// An agent without nodes, and with this to say. `epoch` names the numbering of its news.
+    pub fn new(instance: InstanceName, epoch: u64, outbox: Outbox) -> Self {
         Self {
             jobs: Jobs::new(instance.clone()),
             instance,
@@ -150,11 +150,10 @@ impl State {
             configuration: None,
             was_in_force: None,
             nodes: BTreeMap::new(),
-            wards: BTreeMap::new(),
             next_ward: 0,
             next_ticket: 0,
             order: Order::default(),
-            outbox: Outbox::new(bounds),
+            outbox,
             hello: None,
             answers: Vec::new(),
             linked: false,
@@ -189,14 +188,14 @@ impl State {
             }
             Event::Hurry => {
                 self.hurried = self.stopping_all;
-                fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(Entry::hurry));
+                fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(|entry| entry.hurry()));
             }
             Event::Tick => self.tick(now),
         }
         self.advance(now, &mut effects);
         let done = self.jobs.take_done();
         done.into_iter().for_each(|answer| self.answer(answer));
-        if self.asked_for_rest && self.nodes.values().all(Entry::is_at_rest) {
+        if self.asked_for_rest && self.nodes.values().all(|entry| entry.is_at_rest()) {
             self.asked_for_rest = false;
             effects.push(Effect::AllStopped);
         }
@@ -208,10 +207,11 @@ impl State {
         self.order.first_alarm().map(|(at, _)| at)
     }
 
-    /// What may go to the controller now, in order. Answers wait for the news that led to them.
-    pub fn outgoing(&mut self) -> Vec<ToController> {
+    /// What may go to the controller now, in order, a piece at a time; `None` when there is no more. Answers wait for the
+    /// news that led to them.
+    pub fn outgoing(&mut self) -> Option<Vec<ToController>> {
         if !self.linked {
-            return Vec::new();
+            return None;
         }
         let batch = self.outbox.next_batch();
         let mut mail = batch.news;
@@ -223,7 +223,7 @@ impl State {
         if self.outbox.all_is_sent() {
             mail.append(&mut self.answers);
         }
-        mail
+        (!mail.is_empty()).then_some(mail)
     }
 
     /// Answers a [`GetOutputRequest`] with what was read.
@@ -236,6 +236,11 @@ impl State {
         self.answer(GetOutputResponse { reqid: request.reqid.clone(), outcome });
     }
 
+    /// What has not arrived yet.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// Whose agent this is.
     pub fn instance(&self) -> &InstanceName {
         &self.instance
@@ -246,24 +251,23 @@ impl State {
         self.nodes.values().map(|entry| entry.status.clone()).collect()
     }
 
-    /// The node in that ward, as it is defined now.
-    pub fn node_in(&self, ward: WardId) -> Option<&Arc<Node>> {
-        self.wards.get(&ward).and_then(|name| self.nodes.get(name)).map(|entry| &entry.node)
+    /// The node of that name, as it is defined now, if it is in that ward.
+    pub fn node_in(&self, ward: WardId, name: &NodeName) -> Option<&Arc<Node>> {
+        self.nodes.get(name).filter(|entry| entry.ward == ward).map(|entry| &entry.node)
     }
 
     // --- what supervisors tell ---
 
-    fn report(&mut self, report: NodeReport, now: Now, fx: &mut Vec<Effect>) {
-        let (name, new, reason) = (report.node.clone(), report.new, report.reason.clone());
+    fn report(&mut self, mut report: NodeReport, now: Now, fx: &mut Vec<Effect>) {
+        let (name, new) = (report.node.clone(), report.new);
         let Some(entry) = self.nodes.get_mut(&name) else { return };
         let is_down = report.ticket == Some(entry.ticket);
         let is_change = (entry.status.state, new) != (NodeState::Stopped, NodeState::Stopped);
-        entry.output.clone_from(&report.output);
+        entry.output = report.output.take().map(Box::new);
         // The last change of a node that leaves says so: see `rest`.
         if is_change && (entry.goal != Goal::Leave || new != NodeState::Stopped) {
-            self.notify_change(report, false, now.wall);
+            self.outbox.push(Item::Change(entry.change(report, &self.instance, false, now.wall)));
         }
-        let Some(entry) = self.nodes.get(&name) else { return };
         match (entry.place.step, new) {
             // Its own deadline counts from its launch, not from the time it waited for its turn.
             (Step::Starting, NodeState::Pending) => {
@@ -272,6 +276,7 @@ impl State {
             }
             (Step::Starting | Step::StartQueued, NodeState::Running) => self.settle_up(&name, Ok(())),
             (Step::Starting, NodeState::Crashed | NodeState::Failed | NodeState::Stopped) if is_change => {
+                let reason = entry.status.reason.clone();
                 self.settle_up(&name, Err(&reason));
             }
             (Step::Stopping { then: true, .. }, NodeState::Stopped) if is_down => self.rise_again(&name, fx),
@@ -324,33 +329,6 @@ impl State {
         }
     }
 
-    /// Makes a report the node's status, and news.
-    fn notify_change(&mut self, report: NodeReport, removed: bool, time: Timestamp) {
-        let NodeReport { node, new, pid, exit, attempt, restarts, reason, .. } = report;
-        let Some(entry) = self.nodes.get_mut(&node) else { return };
-        let status = &mut entry.status;
-        let old = std::mem::replace(&mut status.state, new);
-        status.pid = pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running));
-        (status.restarts, status.since) = (restarts.max(status.restarts), time);
-        status.reason.clone_from(&reason);
-        let (instance, role, restarts) = (self.instance.clone(), status.role, status.restarts);
-        self.outbox.push(Item::Change(NotifyChange {
-            seq: 0,
-            time,
-            instance,
-            node,
-            role,
-            old,
-            new,
-            pid,
-            exit,
-            attempt,
-            restarts,
-            reason,
-            removed,
-        }));
-    }
-
     fn notify_error(&mut self, node: Option<NodeName>, msg: String, time: Timestamp) {
         self.outbox.push(Item::Error(NotifyError { seq: 0, time, instance: self.instance.clone(), node, msg }));
     }
@@ -383,6 +361,31 @@ impl Entry {
     /// What it is to be: by what it runs under, or gets once it is down.
     fn definition(&self) -> &Arc<Node> {
         self.next.as_ref().unwrap_or(&self.node)
+    }
+
+    /// Makes a report the node's status, and news that has no number yet.
+    fn change(&mut self, report: NodeReport, instance: &InstanceName, removed: bool, time: Timestamp) -> NotifyChange {
+        let NodeReport { node, new, pid, exit, attempt, restarts, reason, .. } = report;
+        let status = &mut self.status;
+        let old = std::mem::replace(&mut status.state, new);
+        status.pid = pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running));
+        (status.restarts, status.since) = (restarts.max(status.restarts), time);
+        status.reason.clone_from(&reason);
+        NotifyChange {
+            seq: 0,
+            time,
+            instance: instance.clone(),
+            node,
+            role: status.role,
+            old,
+            new,
+            pid,
+            exit,
+            attempt,
+            restarts: status.restarts,
+            reason,
+            removed,
+        }
     }
 
     fn is_stopping(&self) -> bool {

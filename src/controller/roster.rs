@@ -14,6 +14,8 @@ pub struct Roster {
     seats: BTreeMap<InstanceName, Seat>,
     /// Links that stand, and who spoke on them once they said hello.
     links: BTreeMap<LinkId, Caller>,
+    /// How far the news of each agent has come that was ever heard: also when its seat is gone, and it comes again.
+    news: BTreeMap<InstanceName, Received>,
 }
 
 /// One instance.
@@ -30,7 +32,6 @@ pub struct Seat {
     version: Option<String>,
     since: Option<Timestamp>,
     reason: String,
-    news: Option<Received>,
 }
 
 /// How far an agent's news has come.
@@ -83,7 +84,8 @@ impl Roster {
             return Hello::Refused(format!("its link was greeted by `{greeted}`, which cannot speak for `{said}`"));
         }
         let seat = self.seats.entry(hello.instance.clone()).or_default();
-        let same_run = seat.news.is_some_and(|news| news.epoch == hello.epoch);
+        let received = self.news.get(&hello.instance).copied();
+        let same_run = received.is_some_and(|news| news.epoch == hello.epoch);
         if let Some(first) = seat.link.filter(|first| *first != link && !same_run) {
             let place = seat.host.map_or_else(|| "in this process".to_owned(), |host| format!("at {host}"));
             let since = seat.since.unwrap_or_default();
@@ -98,7 +100,8 @@ impl Roster {
         (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
         seat.reason.clear();
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false };
-        let news = seat.news.insert(seat.news.filter(|_| same_run).unwrap_or(fresh));
+        let news = received.filter(|_| same_run).unwrap_or(fresh);
+        self.news.insert(hello.instance.clone(), news);
         Hello::Accepted { seen: news.seq, former }
     }
 
@@ -179,7 +182,7 @@ impl Roster {
 
     /// Notes the arrival of news number `seq`; what of it is new.
     pub fn arrived(&mut self, name: &InstanceName, seq: u64) -> Arrival {
-        let Some(news) = self.seats.get_mut(name).and_then(|seat| seat.news.as_mut()) else {
+        let Some(news) = self.news.get_mut(name) else {
             return Arrival::Known;
         };
         if seq <= news.seq {
@@ -192,7 +195,7 @@ impl Roster {
 
     /// The epoch and the number of what arrived of that instance's news last.
     pub fn news(&self, name: &InstanceName) -> Option<(u64, u64)> {
-        self.seats.get(name).and_then(|seat| seat.news).map(|news| (news.epoch, news.seq))
+        self.news.get(name).map(|news| (news.epoch, news.seq))
     }
 
     /// The agent of that instance, which runs as this process.

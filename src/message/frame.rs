@@ -133,6 +133,14 @@ pub fn decode_body<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str
     }
 }
 
+/// A message that can be the body of a frame.
+pub trait Body: Serialize {
+    /// Its number on the wire.
+    const KIND: u16;
+    /// For errors.
+    const NAME: &'static str;
+}
+
 /// Decodes what `bytes` of our own begin with, and leaves the rest of them.
 pub fn take_front<'de, T: Deserialize<'de>>(bytes: &mut &'de [u8], name: &'static str) -> Result<T, FrameError> {
     let decoded = bincode::serde::borrow_decode_from_slice(bytes, config::standard());
@@ -164,11 +172,17 @@ macro_rules! wire_enum {
             }
         })*
 
+        $(impl $crate::message::frame::Body for $message {
+            const KIND: u16 = $kind;
+            const NAME: &'static str = stringify!($message);
+        })*
+
         impl $crate::message::frame::Wire for $enum {
             fn append_to(&self, out: &mut Vec<u8>) -> Result<(), $crate::message::frame::FrameError> {
                 match self {
                     $(Self::$message(body) => {
-                        $crate::message::frame::append(out, $kind, stringify!($message), body)
+                        use $crate::message::frame::Body;
+                        $crate::message::frame::append(out, $message::KIND, $message::NAME, body)
                     })*
                 }
             }

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::ports::{PortRules, needs_port};
-use crate::model::{Configuration, Instance, InstanceName, Node, NodeName, ReadyBy};
+use crate::model::{Configuration, Instance, InstanceName, Node, NodeName, ReadyBy, RestartMode, RestartPolicy};
 
 /// The longest wait that a node may ask for. Sums of it stay far from where clocks overflow.
 const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -56,7 +56,7 @@ pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complain
         }
     }
     for node in &configuration.nodes {
-        for (key, what) in numbers(node).into_iter().chain(texts(node)) {
+        for (key, what) in numbers(node).into_iter().chain(storm(node)).chain(texts(node)) {
             complaints.add_key(node, key, format!("node '{}' {what}", node.name));
         }
         if has_null(node) {
@@ -207,6 +207,23 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         }
     }
     complaints
+}
+
+/// Why a node that ends as soon as it starts would be started again without a pause and without an end, if it would.
+fn storm(node: &Node) -> Option<(&'static str, String)> {
+    let RestartPolicy { mode, delay, max_delay, stable, limit, window } = &node.restart;
+    let is_ready_at_once = matches!(node.ready.by, ReadyBy::Settle(settle) if settle.is_zero());
+    let (key, what) = if stable.is_zero() && is_ready_at_once {
+        ("restart_stable", "restart_stable is 0 and it is ready at once, so that no failure ever counts")
+    } else if (*limit == 0 || window.is_zero()) && delay.is_zero() {
+        ("restart_delay", "restart_delay is 0 and no restart_limit counts")
+    } else if (*limit == 0 || window.is_zero()) && max_delay.is_zero() {
+        ("restart_max_delay", "restart_max_delay is 0 and no restart_limit counts")
+    } else {
+        return None;
+    };
+    let why = "a program that ends at once would be started again and again without a pause: give it one";
+    (*mode != RestartMode::Never).then(|| (key, format!("{what}: {why}")))
 }
 
 /// What is wrong with the texts of one node: a program could not be handed them.
@@ -411,6 +428,33 @@ mod tests {
             assert_eq!(got.len(), 1, "{want}: {got:?}");
             assert!(got[0].starts_with(&format!("node 'w' {want}")), "{want}: {got:?}");
         }
+    }
+
+    #[test]
+    fn a_storm_of_restarts_without_a_bound_is_refused() {
+        fn changed(change: impl Fn(&mut RestartPolicy)) -> Vec<String> {
+            complaints_after(|node| change(&mut node.restart))
+        }
+        let none: [&str; 0] = [];
+        let zero = Duration::ZERO;
+        for got in [
+            changed(|policy| (policy.delay, policy.limit) = (zero, 0)),
+            changed(|policy| (policy.delay, policy.window) = (zero, zero)),
+            changed(|policy| (policy.max_delay, policy.limit) = (zero, 0)),
+            complaints_after(|node| {
+                (node.ready.by, node.restart.stable) = (ReadyBy::Settle(zero), zero);
+            }),
+        ] {
+            assert_eq!(got.len(), 1, "{got:?}");
+            assert!(got[0].ends_with("without a pause: give it one"), "{got:?}");
+        }
+        assert_eq!(changed(|policy| policy.delay = zero), none, "the limit bounds it");
+        assert_eq!(changed(|policy| policy.limit = 0), none, "the delay bounds it");
+        assert_eq!(changed(|policy| policy.stable = zero), none, "the time to settle bounds it");
+        let never = |policy: &mut RestartPolicy| {
+            (policy.mode, policy.delay, policy.limit) = (RestartMode::Never, zero, 0);
+        };
+        assert_eq!(changed(never), none);
     }
 
     #[test]

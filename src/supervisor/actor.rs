@@ -9,14 +9,16 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipie
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::process::Remains;
 use super::state::{Effect, Event, Report, State, Terms};
 use super::workshop::{Fact, WardId, Word, Workshop};
 use super::{FromSupervisor, LaunchOrder};
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{Exit, Life, Node, NodeState, Output, ReadyBy};
 
-/// How long the last lines of a node may delay the news of its death.
-const LAST_WORDS_WITHIN: Duration = Duration::from_millis(200);
+/// How long the last lines of a node may delay the news of its death, on a disk that hangs. They are read before any
+/// launch that waits, so a busy agent alone does not delay them.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 /// The pauses between two tries to reach a node's port: doubling from the first to the last.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
@@ -25,6 +27,8 @@ pub struct Supervisor {
     ward: WardId,
     node: Arc<Node>,
     state: State,
+    /// The process that just ended, until somebody buries it.
+    remains: Option<Remains>,
     /// The end of a life whose last lines are being fetched.
     dying: Option<(Life, Exit)>,
     probe: Option<SpawnHandle>,
@@ -48,7 +52,17 @@ impl Supervisor {
             Fact::Alive(life, pid) => State::adopted(life, pid, Instant::now()),
         };
         let place = workshop.clone();
-        let address = Actor::start(Self { ward, node, state, dying: None, probe: None, ticket: None, workshop, agent });
+        let address = Actor::start(Self {
+            ward,
+            node,
+            state,
+            remains: None,
+            dying: None,
+            probe: None,
+            ticket: None,
+            workshop,
+            agent,
+        });
         place.assign(ward, address.clone());
         address
     }
@@ -64,11 +78,14 @@ impl Supervisor {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Launch(life) => {
-                self.tell(FromSupervisor::Launch(LaunchOrder { ward: self.ward, node: Arc::clone(&self.node), life }));
+                let (ward, node, remains) = (self.ward, Arc::clone(&self.node), self.remains.take());
+                self.tell(FromSupervisor::Launch(LaunchOrder { ward, node, life, remains }));
             }
             Effect::Terminate(_) => self.complain("ask to end", self.workshop.terminate(self.ward)),
             Effect::Kill(_) => self.complain("kill", self.workshop.kill(self.ward)),
-            Effect::Sweep(life) => self.workshop.sweep(self.ward, Arc::clone(&self.node), life),
+            Effect::Sweep(life) => {
+                self.workshop.sweep(self.ward, Arc::clone(&self.node), life, self.remains.take());
+            }
             Effect::AwaitReady(life) => self.await_ready(life, ctx),
             Effect::After(Duration::ZERO, event) => self.drive(event, ctx),
             Effect::After(delay, event) => {
@@ -116,13 +133,16 @@ impl Supervisor {
     }
 
     /// The process of the present life ended: its last lines are worth a moment's wait, unless it was simply killed.
-    fn died(&mut self, life: Life, exit: Exit, ctx: &mut Context<Self>) {
+    fn died(&mut self, life: Life, exit: Exit, remains: Remains, ctx: &mut Context<Self>) {
         let speaks = !matches!(exit, Exit::Signal { core_dumped: false, number: 1 | 2 | 9 | 15 });
         if !speaks || self.state.is_ending() {
-            return self.drive(Event::Exited(life, exit, None), ctx);
+            // What comes next begins with the burial. Where nothing does, it is at hand.
+            self.remains = Some(remains);
+            self.drive(Event::Exited(life, exit, None), ctx);
+            return drop(self.remains.take());
         }
         self.dying = Some((life, exit));
-        self.workshop.last_words(self.ward, self.node.name.clone(), life);
+        self.workshop.last_words(self.ward, self.node.name.clone(), life, remains);
         ctx.run_later(LAST_WORDS_WITHIN, move |me, ctx| me.last_words(life, None, ctx));
     }
 
@@ -149,7 +169,7 @@ impl Actor for Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.tell(FromSupervisor::Gone(self.ward));
+        self.tell(FromSupervisor::Gone(self.ward, self.node.name.clone()));
     }
 }
 
@@ -180,7 +200,7 @@ impl Handler<Word> for Supervisor {
         match word {
             Word::Launched { life, pid } => self.drive(Event::Launched(life, pid), ctx),
             Word::LaunchFailed { life, failure } => self.drive(Event::LaunchFailed(life, failure), ctx),
-            Word::Died { life, exit } => self.died(life, exit, ctx),
+            Word::Died { life, exit, remains } => self.died(life, exit, remains, ctx),
             Word::LastWords { life, output } => self.last_words(life, output, ctx),
             Word::Swept { life, trouble } => {
                 if let Some(trouble) = trouble {

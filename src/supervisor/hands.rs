@@ -17,6 +17,9 @@ const MOST: usize = 32;
 /// A thread's stack, in bytes: a launch needs a fraction of it.
 const STACK: usize = 256 << 10;
 
+/// For how many jobs there is room when there are none.
+const ROOM: usize = 64;
+
 /// What a job is about. Jobs with the same subject are done one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -30,6 +33,9 @@ pub enum Subject {
 
 /// What a thread is given to do.
 pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs that a free thread may begin, the first one first.
+type Line = VecDeque<(Subject, Job)>;
 
 /// Cheap to clone; the threads end when the last clone is gone.
 #[derive(Clone)]
@@ -45,7 +51,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    ready: VecDeque<(Subject, Job)>,
+    ready: Line,
     /// What a thread works on or `ready` holds, with what is to be done after.
     busy: HashMap<Subject, VecDeque<Job>>,
     idle: usize,
@@ -70,17 +76,35 @@ impl Hands {
         Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared })
     }
 
-    /// Does `job`, after everything that was given about that subject before.
-    pub fn give(&self, subject: Subject, job: Job) {
+    /// Does `job`, after everything that was given about that subject before. Says whether work waits for a free thread.
+    pub fn give(&self, subject: Subject, job: Job) -> bool {
+        self.queue(subject, job, VecDeque::push_back)
+    }
+
+    /// Does the same, before what was given about other subjects: a short job that somebody waits for.
+    pub fn give_first(&self, subject: Subject, job: Job) -> bool {
+        self.queue(subject, job, VecDeque::push_front)
+    }
+
+    fn queue(&self, subject: Subject, job: Job, push: fn(&mut Line, (Subject, Job))) -> bool {
         let mut queue = self.shared.lock();
-        match queue.busy.get_mut(&subject) {
-            Some(later) => later.push_back(job),
+        let is_ready = match queue.busy.get_mut(&subject) {
+            Some(later) => {
+                later.push_back(job);
+                false
+            }
             None => {
                 queue.busy.insert(subject.clone(), VecDeque::new());
-                queue.ready.push_back((subject, job));
-                self.shared.work.notify_one();
+                push(&mut queue.ready, (subject, job));
+                true
             }
+        };
+        let waits = queue.waits();
+        drop(queue); // or whoever wakes up would have to wait for it
+        if is_ready {
+            self.shared.work.notify_one();
         }
+        waits
     }
 
     /// Does `job` as soon as nothing else is left to do.
@@ -96,7 +120,7 @@ impl Hands {
     /// Whether work waits for a free thread, and how much was finished so far.
     pub fn backlog(&self) -> Option<u64> {
         let queue = self.shared.lock();
-        (!queue.ready.is_empty() && queue.idle == 0).then_some(queue.finished)
+        queue.waits().then_some(queue.finished)
     }
 
     /// Adds a thread: called where a backlog saw nothing finished for a while.
@@ -106,6 +130,13 @@ impl Hands {
         {
             tracing::error!("every thread that launches nodes hangs, and another cannot be had: {error}");
         }
+    }
+}
+
+impl Queue {
+    /// Whether work waits for a free thread. One that was just woken still counts as idle, and takes one job.
+    fn waits(&self) -> bool {
+        self.ready.len() > self.idle
     }
 }
 
@@ -145,6 +176,8 @@ impl Shared {
                 None => drop(queue.busy.remove(&subject)),
             }
             if queue.busy.is_empty() {
+                queue.ready.shrink_to(ROOM);
+                queue.busy.shrink_to(ROOM);
                 let at_rest = std::mem::take(&mut queue.at_rest);
                 drop(queue);
                 at_rest.into_iter().for_each(|job| job());
@@ -187,6 +220,26 @@ mod tests {
         assert_eq!(dones.recv_timeout(LONG), Ok(3), "a's first job hangs, and b does not care");
         open.send(()).unwrap();
         assert_eq!([dones.recv_timeout(LONG), dones.recv_timeout(LONG)], [Ok(1), Ok(2)]);
+    }
+
+    #[test]
+    fn a_job_that_somebody_waits_for_is_not_kept_waiting_by_those_of_other_nodes() {
+        let hands = Hands::hire().unwrap();
+        let (done, dones) = mpsc::channel();
+        let gates = [(); FIRST].map(|()| mpsc::channel::<()>());
+        let (opens, gates): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
+        for (number, gate) in gates.into_iter().enumerate() {
+            hands.give(node(&format!("hangs-{number}")), Box::new(move || gate.recv().unwrap()));
+        }
+        for name in ["a", "b"] {
+            let done = done.clone();
+            hands.give(node(name), Box::new(move || done.send(name).unwrap()));
+        }
+        hands.give_first(node("c"), Box::new(move || done.send("c").unwrap()));
+        opens[0].send(()).unwrap();
+        let order = [(); 3].map(|()| dones.recv_timeout(LONG).unwrap());
+        assert_eq!(order, ["c", "a", "b"]);
+        opens[1..].iter().for_each(|open| open.send(()).unwrap());
     }
 
     #[test]

@@ -19,10 +19,11 @@ use actix::Message;
 
 use crate::message::node::NodeReport;
 use crate::model::{Life, Node, NodeName};
+use process::Remains;
 use workshop::WardId;
 
 /// What a supervisor tells its agent.
-#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub enum FromSupervisor {
     Report(NodeReport),
@@ -31,13 +32,15 @@ pub enum FromSupervisor {
     /// Something a person may have to mend, in words.
     Trouble(NodeName, String),
     /// The supervisor of this ward is gone: dismissed, or by a panic.
-    Gone(WardId),
+    Gone(WardId, NodeName),
 }
 
 /// A launch that a supervisor decided on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LaunchOrder {
     pub ward: WardId,
     pub node: Arc<Node>,
     pub life: Life,
+    /// The process before, if it is not buried yet: that comes first.
+    pub remains: Option<Remains>,
 }

@@ -104,6 +104,11 @@ impl Register {
         })
     }
 
+    /// The boot that records made now belong to.
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
     /// The directory of that node.
     pub fn directory(&self, node: &NodeName) -> PathBuf {
         self.nodes.join(node.as_str())

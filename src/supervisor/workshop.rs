@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
+use tokio::task::yield_now;
 
 use super::hands::{Hands, Subject};
-use super::process::{self, Exits, Process, tree, tree::SweepError};
+use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
 use super::register::Register;
 use super::state::LaunchFailure;
-use super::{Supervisor, output};
+use super::{LaunchOrder, Supervisor, output};
 use crate::launch::Site;
 use crate::model::{Exit, Life, Node, NodeName, Output};
 
@@ -33,7 +34,7 @@ const LAST_LINES: usize = 100;
 pub struct WardId(u64);
 
 /// What the workshop tells the supervisor of a ward.
-#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub enum Word {
     /// A process came of the launch.
@@ -45,9 +46,11 @@ pub enum Word {
         life: Life,
         failure: LaunchFailure,
     },
+    /// Whoever hears of it tells it first, and then has what is left of the process buried.
     Died {
         life: Life,
         exit: Exit,
+        remains: Remains,
     },
     /// What a life left behind is gone, or cannot be ended for this reason.
     Swept {
@@ -165,7 +168,7 @@ impl Workshop {
     }
 
     /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
-    pub fn launch(&self, ward: WardId, node: Arc<Node>, life: Life) {
+    pub fn launch(&self, LaunchOrder { ward, node, life, remains }: LaunchOrder) {
         let before = {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
@@ -174,6 +177,8 @@ impl Workshop {
             ward.leader
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
+        drop(remains);
         self.give(Subject::Node(node.name.clone()), move || {
             let result = unless_it_panics(|| tools.launch(&node, life, before))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
@@ -182,13 +187,14 @@ impl Workshop {
     }
 
     /// Ends what the lives up to this one left behind; answered by [`Word::Swept`].
-    pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life) {
+    pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life, remains: Option<Remains>) {
         let leader = self.benches.wards.borrow().get(&ward).and_then(|ward| ward.leader);
         let Some(leader) = leader.filter(|leader| leader.life <= life) else {
             return self.benches.tell(ward, Word::Swept { life, trouble: None }); // no process came of it
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Node(node.name.clone()), move || {
+            drop(remains);
             let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
             let trouble = swept.and_then(|swept| swept).err();
             let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
@@ -205,13 +211,20 @@ impl Workshop {
         });
     }
 
-    /// Reads what the node wrote last; answered by [`Word::LastWords`].
-    pub fn last_words(&self, ward: WardId, node: NodeName, life: Life) {
+    /// Reads what the node wrote last; answered by [`Word::LastWords`]. What is left of it is buried before, so that
+    /// nobody writes any more.
+    pub fn last_words(&self, ward: WardId, node: NodeName, life: Life, remains: Remains) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
-        self.give(Subject::Output(node.clone()), move || {
-            let output = last_words(&tools.register.directory(&node));
-            let _ = done.send(Done::Tell(ward, Word::LastWords { life, output })); // as above
-        });
+        let about = Subject::Node(node.clone()); // the next launch, whatever asks for it, waits until they are read
+        let waits = self.hands.give_first(
+            about,
+            Box::new(move || {
+                drop(remains);
+                let output = last_words(&tools.register.directory(&node));
+                let _ = done.send(Done::Tell(ward, Word::LastWords { life, output })); // as above
+            }),
+        );
+        self.look_after_backlog(waits);
     }
 
     /// Asks the ward's process group to end.
@@ -236,8 +249,12 @@ impl Workshop {
     }
 
     fn give(&self, about: Subject, job: impl FnOnce() + Send + 'static) {
-        self.hands.give(about, Box::new(job));
-        if self.hands.backlog().is_some() && !self.benches.watched.replace(true) {
+        let waits = self.hands.give(about, Box::new(job));
+        self.look_after_backlog(waits);
+    }
+
+    fn look_after_backlog(&self, there_is_one: bool) {
+        if there_is_one && !self.benches.watched.replace(true) {
             actix::spawn(look_after(self.hands.clone(), Rc::clone(&self.benches)));
         }
     }
@@ -269,8 +286,9 @@ impl WardId {
 impl Benches {
     async fn hear_exits(self: Rc<Self>) {
         // It fails only while the event loop itself ends.
-        while let Ok(exits) = self.exits.next().await {
-            exits.into_iter().for_each(|(key, exit)| self.died(WardId(key), exit));
+        while let Ok(dead) = self.exits.next().await {
+            dead.into_iter().for_each(|ended| self.died(ended));
+            yield_now().await; // what was told now goes out before anybody looks for more
         }
     }
 
@@ -323,7 +341,8 @@ impl Benches {
         Ok(())
     }
 
-    fn died(&self, id: WardId, exit: Exit) {
+    fn died(&self, Ended { key, exit, remains }: Ended) {
+        let id = WardId(key);
         let life = {
             let mut wards = self.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&id) else { return };
@@ -332,7 +351,7 @@ impl Benches {
             ward.process = None;
             life
         };
-        self.tell(id, Word::Died { life, exit });
+        self.tell(id, Word::Died { life, exit, remains });
     }
 
     fn note(&self, id: WardId, fact: Fact) {

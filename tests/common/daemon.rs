@@ -14,6 +14,8 @@ use super::{Client, Scene, eventually, processes};
 /// A running daemon, killed when it is dropped. A story that fails prints its log.
 pub struct Daemon {
     name: String,
+    /// A command that runs the program, such as one that takes it to another network; may be empty.
+    through: Vec<String>,
     args: Vec<String>,
     home: PathBuf,
     child: Child,
@@ -28,11 +30,20 @@ impl Daemon {
     /// The same with settings of its own beside those of the scene.
     pub fn start_with(scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
         let all = std::fs::read_to_string(scene.settings()).unwrap() + settings;
-        let file = scene.write(&format!("{name}.toml"), &all);
+        Self::start_by(&[], scene, name, args, &scene.write(&format!("{name}.toml"), &all))
+    }
+
+    /// The same by way of another command, which becomes the program.
+    pub fn start_through(through: &[&str], scene: &Scene, name: &str, args: &[&str]) -> Self {
+        Self::start_by(through, scene, name, args, &scene.settings())
+    }
+
+    fn start_by(through: &[&str], scene: &Scene, name: &str, args: &[&str], settings: &Path) -> Self {
+        let through: Vec<_> = through.iter().map(|word| (*word).to_owned()).collect();
         let home = scene.path("");
-        let args = args.iter().chain(&["--config", file.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
-        let child = launch(&home, name, &args);
-        let mut daemon = Self { name: name.to_owned(), args, home, child };
+        let args = args.iter().chain(&["--config", settings.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
+        let child = launch(&through, &home, name, &args);
+        let mut daemon = Self { name: name.to_owned(), through, args, home, child };
         daemon.wait_until_ready();
         daemon
     }
@@ -48,7 +59,7 @@ impl Daemon {
             let at = self.args.iter().position(|arg| arg == flag(&purpose)).expect("it was told where to listen");
             self.args[at + 1] = address.to_string();
         }
-        self.child = launch(&self.home, &self.name, &self.args);
+        self.child = launch(&self.through, &self.home, &self.name, &self.args);
         self.wait_until_ready();
     }
 
@@ -132,8 +143,8 @@ impl Drop for Daemon {
     }
 }
 
-fn launch(home: &Path, name: &str, args: &Vec<String>) -> Child {
-    let mut command: Command = super::watchpost(home);
+fn launch(through: &[String], home: &Path, name: &str, args: &Vec<String>) -> Child {
+    let mut command: Command = super::watchpost_through(through, home);
     command.args(args).env("WATCHPOST_LOG", "info").arg("--state-dir").arg(home.join(name));
     command.stdout(File::create(home.join(format!("{name}.out"))).unwrap());
     let log = OpenOptions::new().create(true).append(true).open(home.join(format!("{name}.log")));

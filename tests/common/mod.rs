@@ -129,7 +129,20 @@ impl Drop for Scene {
 
 /// The program, with `home` for its home and nothing of the environment that the tests run in but the way to programs.
 fn watchpost(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_watchpost"));
+    watchpost_through(&[], home)
+}
+
+/// The same by way of another command.
+fn watchpost_through(through: &[String], home: &Path) -> Command {
+    let program = env!("CARGO_BIN_EXE_watchpost");
+    let mut command = match through {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     // Its usual port is one for the whole machine: who wants another says so.
     command.env("WATCHPOST_CONTROLLER_WEBSOCKET", "");

@@ -106,6 +106,8 @@ struct Controller {
     state: State,
     /// What was told of each node last, by this controller.
     told: BTreeMap<NodeName, NodeState>,
+    /// The number of what was published last of each agent's news, by its numbering.
+    heard: BTreeMap<(InstanceName, u64), u64>,
     alive_links: BTreeSet<LinkId>,
 }
 
@@ -272,7 +274,7 @@ impl Cluster {
         let (state, first) = State::new(rules, self.stored.clone(), self.clock.now);
         let told = state.status(Cursor { epoch: 0, number: 0 }).nodes;
         let told = told.into_iter().map(|status| (status.node, status.state)).collect();
-        self.controller = Some(Controller { state, told, alive_links: BTreeSet::new() });
+        self.controller = Some(Controller { state, told, heard: BTreeMap::new(), alive_links: BTreeSet::new() });
         self.perform(first);
     }
 
@@ -298,7 +300,7 @@ impl Cluster {
                 }
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
-                Effect::Publish { news, .. } => self.published(news),
+                Effect::Publish { news, origin, .. } => self.published(news, origin),
             }
         }
         for (link, messages) in mail {
@@ -318,7 +320,21 @@ impl Cluster {
         }
     }
 
-    fn published(&mut self, news: News) {
+    /// An agent's news comes in its own order and once, as long as its numbering goes on.
+    fn assert_in_order(&mut self, news: &News, origin: Option<(u64, u64)>) {
+        let (Some(controller), Some((epoch, seq))) = (&mut self.controller, origin) else { return };
+        let instance = match news {
+            News::Change(change) => &change.instance,
+            News::Error(error) => &error.instance,
+            News::Log(log) => &log.instance,
+            News::AgentsReady(_) => panic!("no agent says that: {news:?}"),
+        };
+        let before = controller.heard.insert((instance.clone(), epoch), seq);
+        assert!(before < Some(seq), "news {seq} of {instance} comes behind {before:?}");
+    }
+
+    fn published(&mut self, news: News, origin: Option<(u64, u64)>) {
+        self.assert_in_order(&news, origin);
         let (Some(controller), News::Change(change)) = (&mut self.controller, news) else { return };
         let former = controller.told.insert(change.node.clone(), change.new);
         let former = former.unwrap_or(NodeState::Stopped);

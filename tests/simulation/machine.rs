@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use watchpost::agent::outbox::Bounds;
+use watchpost::agent::outbox::{Bounds, Outbox};
 use watchpost::agent::state::{Effect, Event, FoundNode, State};
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::node::{NodeOrder, NodeReport};
@@ -26,6 +26,8 @@ pub struct Machine {
     chance: Chance,
     bounds: Bounds,
     epoch: u64,
+    /// The agent's news on disk: what it had before it sent anything.
+    spool: Outbox,
     agent: Option<State>,
     wards: BTreeMap<WardId, Ward>,
     records: BTreeMap<NodeName, Record>,
@@ -81,7 +83,8 @@ enum Due {
 impl Machine {
     pub fn new(name: &str, chance: Chance, bounds: Bounds) -> Self {
         let name = InstanceName::new(name).unwrap();
-        let agent = Some(State::new(name.clone(), 1, bounds));
+        let outbox = Outbox::new(bounds);
+        let agent = Some(State::new(name.clone(), 1, outbox.clone()));
         Self {
             name,
             rough: true,
@@ -89,6 +92,7 @@ impl Machine {
             chance,
             bounds,
             epoch: 1,
+            spool: outbox,
             agent,
             wards: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -117,7 +121,10 @@ impl Machine {
         let effects = agent.step(event, now);
         effects.into_iter().for_each(|effect| self.perform(effect, now));
         let Some(agent) = &mut self.agent else { return };
-        self.out.extend(agent.outgoing());
+        self.spool = agent.outbox().clone();
+        while let Some(mail) = agent.outgoing() {
+            self.out.extend(mail);
+        }
     }
 
     /// The mail for the controller since it was last asked for.
@@ -137,10 +144,16 @@ impl Machine {
         self.agent.is_some()
     }
 
-    /// A new agent takes up what the records tell of.
+    /// A new agent takes up what the records tell of, and its news if that is still there.
     pub fn start_agent(&mut self, now: Now) {
-        self.epoch += 1;
-        self.agent = Some(State::new(self.name.clone(), self.epoch, self.bounds));
+        let outbox = match self.chance.percent(20) {
+            true => {
+                self.epoch += 1;
+                Outbox::new(self.bounds)
+            }
+            false => Outbox::restore(self.bounds, self.spool.last(), self.spool.kept().cloned().collect()),
+        };
+        self.agent = Some(State::new(self.name.clone(), self.epoch, outbox));
         if let Some(id) = self.in_force.clone() {
             self.agent_step(Event::WasInForce(id), now);
         }

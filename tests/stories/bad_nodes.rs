@@ -44,6 +44,22 @@ fn a_node_that_cannot_run_is_answered_at_once_and_says_why() {
 }
 
 #[test]
+fn every_one_of_many_nodes_that_fail_together_brings_its_last_lines() {
+    let lab = Lab::start(Some(&sleeper("fine", "")));
+    lab.client.wait_for_all("RUNNING");
+    let hasty = |number: usize| {
+        let command = format!("sh -c 'echo no luck for {number} >&2; exit 3'");
+        format!("[hasty-{number}]\ncommand = {command}\nrestart = never\nready = settle 30m\nready_within = 40m\n")
+    };
+    let text: String = (0..60).map(hasty).collect();
+    let verdict = lab.client.deploy(&lab.scene.write("next.cfg", &(sleeper("fine", "") + &text)));
+    for number in 0..60 {
+        let output = outcome(&verdict, &format!("hasty-{number}")).output.as_ref().unwrap();
+        assert_eq!(output.stderr, format!("no luck for {number}\n"));
+    }
+}
+
+#[test]
 fn a_node_that_keeps_dying_is_given_up_at_its_limit() {
     let keys = "restart_limit = 3\nrestart_delay = 10ms\nrestart_max_delay = 40ms";
     let looping = script("looping", keys, "echo dying >&2\nexit 1");

@@ -41,6 +41,34 @@ fn what_died_while_its_agent_was_away_is_started_again() {
 }
 
 #[test]
+fn what_an_agent_could_not_say_before_it_was_killed_is_said_when_it_returns() {
+    let mut fleet = Fleet::with_nodes();
+    let before = pids(&fleet.client.status());
+    fleet.controller.kill();
+    // It dies and comes back while nobody hears of it, and then the only one who knows is killed.
+    processes::signal(before["on-b"], Signal::KILL);
+    let second = eventually("the agent brings its node back alone", || {
+        let now = fleet.scene.processes_of("on-b");
+        now.first().copied().filter(|pid| now.len() == 1 && *pid != before["on-b"])
+    });
+    fleet.agent_mut("b").kill();
+    fleet.controller.start_again();
+    for name in ["on-a", "on-c"] {
+        fleet.client.wait_for(name, "RUNNING");
+    }
+    fleet.agent_mut("b").start_again();
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(pids(&after)["on-b"], second);
+    let events = fleet.client.events();
+    check_log(&events);
+    let told = changes(&events, "on-b");
+    assert!(path(&told).starts_with("UNKNOWN CRASHED PENDING"), "{told:#?}");
+    let death = told.iter().find(|change| change.new.as_deref() == Some("CRASHED")).unwrap();
+    assert_eq!(death.pid, Some(before["on-b"]));
+    assert!(death.reason.as_deref().is_some_and(|reason| reason.contains("SIGKILL")), "{death:?}");
+}
+
+#[test]
 fn what_was_dropped_while_its_agent_was_away_is_ended_when_it_returns() {
     let mut fleet = Fleet::with_nodes();
     let before = pids(&fleet.client.status());

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{Effect, Entry, FoundNode, Goal, State};
 use crate::agent::jobs::Wish;
 use crate::agent::order::{Place, Step};
+use crate::agent::outbox::Item;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Timestamp};
 use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
@@ -35,10 +36,10 @@ impl State {
             reason: String::new(),
         };
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
-        self.wards.insert(ward, name.clone());
         let place = Place::idle();
         let goal = Goal::Run;
-        self.nodes.insert(name, Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 });
+        let entry = Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 };
+        self.nodes.insert(name, Box::new(entry));
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
@@ -133,19 +134,19 @@ impl State {
     /// The node is down and is to stay so.
     pub(super) fn rest(&mut self, name: &NodeName, wall: Timestamp, fx: &mut Vec<Effect>) {
         self.set_step(name, Step::Idle);
-        if self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave) {
-            self.notify_change(NodeReport::removal(name.clone()), true, wall);
-            if let Some(entry) = self.nodes.remove(name) {
-                self.wards.remove(&entry.ward);
-                fx.push(Effect::Dismiss(entry.ward, name.clone()));
-            }
+        if self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave)
+            && let Some(mut entry) = self.nodes.remove(name)
+        {
+            let last = entry.change(NodeReport::removal(name.clone()), &self.instance, true, wall);
+            self.outbox.push(Item::Change(last));
+            fx.push(Effect::Dismiss(entry.ward, name.clone()));
         }
         self.jobs.settle(name, Wish::Down, Ok(()), None);
     }
 
     pub(super) fn settle_up(&mut self, name: &NodeName, result: Result<(), &str>) {
         self.set_step(name, Step::Idle);
-        let output = self.nodes.get(name).and_then(|entry| entry.output.as_ref());
+        let output = self.nodes.get(name).and_then(|entry| entry.output.as_deref());
         self.jobs.settle(name, Wish::Up, result, output);
     }
 
@@ -201,7 +202,8 @@ impl State {
         let has = |node: &Node, port| ports(node).any(|other| other == port);
         let is_falling =
             |other: &&Entry| matches!(other.place.step, Step::StopQueued { .. } | Step::Stopping { holds: true, .. });
-        ports(&entry.node).any(|port| self.nodes.values().filter(is_falling).any(|other| has(&other.node, port)))
+        ports(&entry.node)
+            .any(|port| self.nodes.values().map(Box::as_ref).filter(is_falling).any(|other| has(&other.node, port)))
     }
 
     pub(super) fn tick(&mut self, now: Now) {

@@ -131,8 +131,8 @@ impl State {
     /// Puts a question to nodes.
     fn dispatch(&mut self, NodeDispatchRequest { reqid, action, nodes }: NodeDispatchRequest) {
         let misread = misread(&action);
-        let is_meant = |(name, _): &(&NodeName, &Entry)| nodes.is_empty() || nodes.contains(*name);
-        let answers = self.nodes.iter().filter(is_meant).map(|(name, entry)| {
+        let is_meant = |name: &NodeName| nodes.is_empty() || nodes.contains(name);
+        let answers = self.nodes.iter().filter(|(name, _)| is_meant(name)).map(|(name, entry)| {
             let refusal = match (misread.clone(), entry.status.state) {
                 (Some(misread), _) => misread,
                 (None, NodeState::Running) => launch::unasked(&entry.node).to_owned(),
@@ -156,7 +156,8 @@ impl State {
         let is_ours = |entry: &Entry| entry.goal != Goal::Leave || wish == Wish::Down;
         let is_meant =
             |(name, entry): &(&NodeName, &Entry)| is_ours(entry) && (nodes.is_empty() || nodes.contains(*name));
-        let named: BTreeSet<_> = self.nodes.iter().filter(is_meant).map(|(name, _)| name.clone()).collect();
+        let ours = self.nodes.iter().map(|(name, entry)| (name, entry.as_ref()));
+        let named: BTreeSet<_> = ours.filter(is_meant).map(|(name, _)| name.clone()).collect();
         let strangers = nodes.iter().filter(|name| !named.contains(*name)).cloned();
         self.jobs.open_beside(kind, reqid, named.iter().map(|name| (name.clone(), wish)), strangers);
         named

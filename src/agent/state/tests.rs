@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::super::outbox::Bounds;
 use super::*;
 use crate::model::{ConfigurationId, Instance, RequestId, Role};
 
@@ -142,7 +143,7 @@ impl Agent {
         let instance = InstanceName::new("i").unwrap();
         let now = Now { mono: Instant::now(), wall: Timestamp(0) };
         let mut agent = Self {
-            state: State::new(instance, 1, Bounds::default()),
+            state: State::new(instance, 1, Outbox::new(Bounds::default())),
             now,
             told: Vec::new(),
             obeyed: 0,
@@ -184,7 +185,9 @@ impl Agent {
                 Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) | Effect::Remember(_) => {}
             }
         }
-        self.mail.extend(self.state.outgoing());
+        while let Some(mail) = self.state.outgoing() {
+            self.mail.extend(mail);
+        }
     }
 
     /// Supervisors do what they were told, until nothing more is told.

@@ -29,6 +29,32 @@ pub struct Exits {
     watched: Mutex<BTreeMap<u64, Arc<Process>>>,
 }
 
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The key under which it was watched.
+    pub key: u64,
+    pub exit: Exit,
+    pub remains: Remains,
+}
+
+/// A process that has ended and was not buried: if it is our child it is a zombie, and its group may live.
+///
+/// Dropping it sends SIGKILL to what is left of the group and reaps it. That takes longer than to learn of the end, so
+/// whoever has news to tell does that first. Nothing may be started in its place before.
+#[derive(Debug)]
+pub struct Remains(Arc<Process>);
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        // The zombie still holds the number of its group, so whoever is left in it can be reached.
+        if let Err(error) = self.0.signal_group(Signal::KILL) {
+            tracing::warn!(pid = self.0.pid(), %error, "cannot end what is left of the process group");
+        }
+        self.0.reap();
+    }
+}
+
 impl Exits {
     /// Makes one that watches nothing. Must be called within a tokio runtime whose I/O driver is enabled.
     pub fn new() -> io::Result<Self> {
@@ -46,29 +72,32 @@ impl Exits {
             let why = format!("the key {key} already stands for process {}", watched[&key].pid());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
-        epoll::add(self.epoll.get_ref(), &process, EventData::new_u64(key), EventFlags::IN)?;
+        // Told once, and then as good as taken out. That matters when the descriptor is closed: a child of ours between
+        // clone and exec may hold a copy of it, and with it the entry, which would else be ready for ever.
+        let once = EventFlags::IN | EventFlags::ONESHOT;
+        epoll::add(self.epoll.get_ref(), &process, EventData::new_u64(key), once)?;
         watched.insert(key, process);
         Ok(())
     }
 
     /// Waits until at least one process has ended, and returns all that have, in the order in which the kernel says so.
+    /// They are no longer watched.
     ///
-    /// What is left of each one's process group was sent SIGKILL; it was reaped and is no longer watched. Dropping the
-    /// future loses nothing.
-    pub async fn next(&self) -> io::Result<Vec<(u64, Exit)>> {
+    /// Dropping the future loses nothing.
+    pub async fn next(&self) -> io::Result<Vec<Ended>> {
         loop {
             let mut ready = self.epoll.readable().await?;
             let ended = self.drain()?;
-            // Drained until empty, and only the readiness that was seen before is cleared: an end since then has made
-            // the descriptor ready anew, and is seen at the next call.
-            ready.clear_ready();
             if !ended.is_empty() {
+                // Whether there is more is seen at the next call: these can be told meanwhile.
                 return Ok(ended);
             }
+            // Only the readiness that was seen before is cleared: an end since then has made the descriptor ready anew.
+            ready.clear_ready();
         }
     }
 
-    fn drain(&self) -> io::Result<Vec<(u64, Exit)>> {
+    fn drain(&self) -> io::Result<Vec<Ended>> {
         let mut ended = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); BATCH];
         loop {
@@ -79,28 +108,16 @@ impl Exits {
                 Err(errno) if ended.is_empty() => return Err(errno.into()),
                 Err(_) => return Ok(ended),
             };
-            if events.is_empty() {
+            let mut watched = self.watched();
+            ended.extend(events.iter().filter_map(|event| {
+                let key = event.data.u64();
+                let process = watched.remove(&key)?;
+                Some(Ended { key, exit: process.exit(), remains: Remains(process) })
+            }));
+            if events.len() < BATCH {
                 return Ok(ended);
             }
-            for event in events {
-                let key = event.data.u64();
-                let process = self.watched().remove(&key);
-                ended.extend(process.map(|process| (key, self.end(&process))));
-            }
         }
-    }
-
-    fn end(&self, process: &Process) -> Exit {
-        // The zombie still holds the number of its group, so whoever is left in it can be reached.
-        if let Err(error) = process.signal_group(Signal::KILL) {
-            tracing::warn!(pid = process.pid(), %error, "cannot end what is left of the process group");
-        }
-        // Closing would not do: a child of ours between clone and exec may hold a copy of the descriptor, and with it
-        // the entry, which would be ready for ever.
-        if let Err(error) = epoll::delete(self.epoll.get_ref(), process) {
-            tracing::warn!(pid = process.pid(), %error, "cannot stop watching a process that ended");
-        }
-        process.reap()
     }
 
     fn watched(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Process>>> {
@@ -195,6 +212,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_ended_stays_a_zombie_until_its_remains_are_let_go() {
+        let home = tempfile::tempdir().unwrap();
+        let exits = Exits::new().unwrap();
+        let node = start(home.path(), "sleep 1000 & echo $! > stray; exit 1");
+        exits.watch(1, node.clone()).unwrap();
+        let ended = tokio::time::timeout(PATIENCE, exits.next()).await.unwrap().unwrap().remove(0);
+        let stray = number_in(&home.path().join("stray"));
+        let lives = |pid| super::super::stat::Stat::of(pid).unwrap().is_some_and(|stat| !stat.is_dead());
+        assert_eq!((ended.key, ended.exit), (1, Exit::Status(1)));
+        assert!(super::super::stat::Stat::of(node.pid()).unwrap().is_some_and(|stat| stat.is_dead()));
+        assert!(lives(stray));
+        let told_again = tokio::time::timeout(std::time::Duration::ZERO, exits.next()).await;
+        assert!(told_again.is_err(), "an end is told once, also while its zombie is there");
+        drop(ended);
+        assert!(super::super::stat::Stat::of(node.pid()).unwrap().is_none());
+        wait_until("the rest of the group is gone", || !lives(stray));
+    }
+
+    #[tokio::test]
     async fn the_group_goes_with_its_leader() {
         let home = tempfile::tempdir().unwrap();
         let exits = Exits::new().unwrap();
@@ -266,7 +302,8 @@ mod tests {
     }
 
     async fn next(exits: &Exits) -> Vec<(u64, Exit)> {
-        tokio::time::timeout(PATIENCE, exits.next()).await.expect("an end is told").unwrap()
+        let ended = tokio::time::timeout(PATIENCE, exits.next()).await.expect("an end is told").unwrap();
+        ended.into_iter().map(|ended| (ended.key, ended.exit)).collect()
     }
 
     fn adopt(pid_file: &std::path::Path) -> Arc<Process> {

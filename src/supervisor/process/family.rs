@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::stat::{Stat, is_gone};
@@ -39,6 +40,7 @@ pub(super) struct Family {
     members: BTreeMap<u32, Relative>,
     /// The session by which a member without a mark belongs to the node.
     session: Option<u32>,
+    is_nobody: bool,
 }
 
 impl Family {
@@ -51,6 +53,10 @@ impl Family {
             Err(error) if is_gone(&error) => return Self::everybody(marker, session),
             Err(error) => return Err(error),
         };
+        if waiting.is_empty() {
+            // So it is after most lives.
+            return Ok(Self { members: BTreeMap::new(), session: None, is_nobody: true });
+        }
         let mut family = Self::empty(marker, session)?;
         while let Some(pid) = waiting.pop() {
             if family.add(pid, marker)? != Some(Mark::Foreign) {
@@ -69,6 +75,11 @@ impl Family {
         Ok(family)
     }
 
+    /// Whether there was nobody at all to look at, dead or alive, of whatever node.
+    pub fn is_nobody(&self) -> bool {
+        self.is_nobody
+    }
+
     /// The living members that belong to the node, with the start time of each, sorted by pid.
     pub fn of_the_node(&self) -> impl Iterator<Item = (u32, u64)> {
         let living = self.members.iter().filter(|(_, relative)| !relative.stat.is_dead());
@@ -79,11 +90,9 @@ impl Family {
         // As long as anybody is left in a session, its number is given to nobody else. So if a stranger has it, nobody
         // was left, and whoever is in that session now belongs to the stranger.
         let stranger = Stat::of(session)?.is_some_and(|stat| !stat.is_dead()) && mark(session, marker) != Mark::Ours;
-        // Zero is what everybody has whose session began outside our pid namespace: it names none. We may have it
-        // ourselves, which is why /proc is asked and not getsid, for whose wrapper zero is no pid.
-        let our_own = Stat::of(std::process::id())?.map(|us| us.session);
-        let session = (session != 0 && Some(session) != our_own && !stranger).then_some(session);
-        Ok(Self { members: BTreeMap::new(), session })
+        // Zero is what everybody has whose session began outside our pid namespace: it names none.
+        let session = (session != 0 && session != our_own_session()? && !stranger).then_some(session);
+        Ok(Self { members: BTreeMap::new(), session, is_nobody: false })
     }
 
     /// Says how it is marked; `None` if it is gone, or is this process.
@@ -111,6 +120,20 @@ impl Family {
             }
         }
         false
+    }
+}
+
+/// The session that we are in, as it was when this was first asked. Should we leave it for one of our own, no node's
+/// leader has that one's number either.
+fn our_own_session() -> io::Result<u32> {
+    static SESSION: OnceLock<u32> = OnceLock::new();
+    match SESSION.get() {
+        Some(session) => Ok(*session),
+        None => {
+            // It may be zero, which is why /proc is asked and not getsid, for whose wrapper zero is no pid.
+            let session = Stat::of(std::process::id())?.map_or(0, |us| us.session);
+            Ok(*SESSION.get_or_init(|| session))
+        }
     }
 }
 
@@ -248,6 +271,6 @@ mod tests {
             };
             (pid, Relative { stat, mark })
         };
-        Family { members: members.iter().map(member).collect(), session: Some(7) }
+        Family { members: members.iter().map(member).collect(), session: Some(7), is_nobody: false }
     }
 }

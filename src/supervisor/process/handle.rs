@@ -90,18 +90,30 @@ impl Process {
         if result == Err(Errno::SRCH) { self.signal(signal) } else { sent(result) }
     }
 
-    /// Fetches how it ended, once its pidfd says that it did. From then on its number may be given to another.
-    pub(super) fn reap(&self) -> Exit {
-        let mut unreaped = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(leader) = unreaped.take() {
-            match leader.reap(|| reap(self.pidfd.as_fd(), WaitIdOptions::NOHANG)) {
-                Ok(exit) => return exit,
-                // Its debugger has not let go of it. It stays a zombie, and ours, until it is dropped.
-                Err(leader) => *unreaped = Some(leader),
+    /// Fetches how it ended, once its pidfd says that it did, and leaves it as it is: our child stays a zombie, which
+    /// keeps its number, and that of its group, from being given to others.
+    pub(super) fn exit(&self) -> Exit {
+        let is_ours = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let look = || reap(self.pidfd.as_fd(), WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
+        match is_ours.then(look).flatten() {
+            // Not our child, or its debugger has not let go of it, or somebody else in this program reaped it. Whoever
+            // reaps it may do so between the two, and then the second knows.
+            None | Some(Exit::Unknown) => {
+                self.ended_in_proc().or_else(|| info::wait_status(&self.pidfd)).map_or(Exit::Unknown, decoded)
             }
+            Some(exit) => exit,
         }
-        // Whoever else reaps it may do so between the two, and then the second knows.
-        self.ended_in_proc().or_else(|| info::wait_status(&self.pidfd)).map_or(Exit::Unknown, decoded)
+    }
+
+    /// Reaps it, if it has ended and is our child. From then on its number may be given to another.
+    pub(super) fn reap(&self) {
+        let mut unreaped = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(leader) = unreaped.take()
+            && let Err(leader) = leader.reap(|| reap(self.pidfd.as_fd(), WaitIdOptions::NOHANG))
+        {
+            // Its debugger has not let go of it. It stays a zombie, and ours, until it is dropped.
+            *unreaped = Some(leader);
+        }
     }
 
     /// The status of a zombie, if the kernel lets us see it.

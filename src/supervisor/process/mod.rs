@@ -25,7 +25,7 @@ mod testing;
 pub mod tree;
 
 pub use error::SpawnError;
-pub use exits::Exits;
+pub use exits::{Ended, Exits, Remains};
 pub use handle::Process;
 pub use rustix::process::Signal;
 pub use spawn::{Program, spawn};

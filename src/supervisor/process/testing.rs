@@ -40,7 +40,9 @@ pub fn output(program: &Program) -> String {
 /// Waits for the end, and reaps.
 pub fn finish(process: &Process) -> Exit {
     wait_until("the process ends", || has_ended(process));
-    process.reap()
+    let exit = process.exit();
+    process.reap();
+    exit
 }
 
 pub fn has_ended(process: &Process) -> bool {

@@ -5,6 +5,7 @@
 //! was prepared for it: no allocation, no lock, no panic, and none of the C library's wrappers that tell its threads of a
 //! change (`setuid`). `syscall` itself only sets `errno`, which is our thread's own and waits with it.
 
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io::Write;
@@ -118,7 +119,7 @@ struct Shared<'a> {
 ///
 /// With the failure of a child that existed comes its pidfd: it has ended or is about to, and wants to be reaped.
 pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
-    let stack = Stack::new().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
+    let top = stack_of_this_thread().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
     // SAFETY: asks for a constant of the machine; a failure is no tick length and refused as such.
     let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(0);
     let before_birth = Tick::now(ticks_per_second).map_err(|failure| (failure, None))?;
@@ -128,11 +129,10 @@ pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
 
     // A handler of ours must not run in the child, on our memory: every signal waits until the child has none left.
     let before = set_signal_mask(!0);
-    // SAFETY: the stack is the child's alone, `shared` and what it refers to outlive the call, and this thread does not
+    // SAFETY: the stack is the child's alone as long as this thread waits for it, `shared` and what it refers to outlive the call, and this thread does not
     // go on before the child has stopped using either (CLONE_VFORK). The child calls only what may be called there.
-    let pid = unsafe {
-        libc::clone(run, stack.top(), flags, ptr::from_mut(&mut shared).cast::<c_void>(), ptr::from_mut(&mut pidfd))
-    };
+    let pid =
+        unsafe { libc::clone(run, top, flags, ptr::from_mut(&mut shared).cast::<c_void>(), ptr::from_mut(&mut pidfd)) };
     let errno = last_error();
     set_signal_mask(before);
 
@@ -306,6 +306,22 @@ fn set_signal_mask(mask: u64) -> u64 {
     before
 }
 
+thread_local! {
+    /// Kept from one start to the next: to unmap memory interrupts every processor that we run on.
+    static STACK: OnceCell<Stack> = const { OnceCell::new() };
+}
+
+/// The upper end of the stack for the children that this thread starts, one after the other.
+fn stack_of_this_thread() -> Result<*mut c_void, Errno> {
+    STACK.with(|stack| match stack.get() {
+        Some(stack) => Ok(stack.top()),
+        None => {
+            let made = Stack::new()?;
+            Ok(stack.get_or_init(|| made).top())
+        }
+    })
+}
+
 /// Memory for the child to run on, with a page below it that catches an overflow.
 struct Stack {
     base: *mut c_void,
@@ -339,7 +355,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and the child left it by exec or exit.
+        // SAFETY: the mapping is ours, and every child left it by exec or exit.
         unsafe { libc::munmap(self.base, Self::SIZE) };
     }
 }

@@ -27,21 +27,22 @@ impl Daemon {
         Self::start_with(scene, name, args, "")
     }
 
-    /// The same with settings of its own beside those of the scene.
-    pub fn start_with(scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
-        let all = std::fs::read_to_string(scene.settings()).unwrap() + settings;
-        Self::start_by(&[], scene, name, args, &scene.write(&format!("{name}.toml"), &all))
-    }
-
     /// The same by way of another command, which becomes the program.
     pub fn start_through(through: &[&str], scene: &Scene, name: &str, args: &[&str]) -> Self {
-        Self::start_by(through, scene, name, args, &scene.settings())
+        Self::start_as(through, scene, name, args, "")
     }
 
-    fn start_by(through: &[&str], scene: &Scene, name: &str, args: &[&str], settings: &Path) -> Self {
+    /// The same with settings of its own beside those of the scene.
+    pub fn start_with(scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
+        Self::start_as(&[], scene, name, args, settings)
+    }
+
+    fn start_as(through: &[&str], scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
         let through: Vec<_> = through.iter().map(|word| (*word).to_owned()).collect();
+        let all = std::fs::read_to_string(scene.settings()).unwrap() + settings;
+        let file = scene.write(&format!("{name}.toml"), &all);
         let home = scene.path("");
-        let args = args.iter().chain(&["--config", settings.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
+        let args = args.iter().chain(&["--config", file.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
         let child = launch(&through, &home, name, &args);
         let mut daemon = Self { name: name.to_owned(), through, args, home, child };
         daemon.wait_until_ready();

@@ -301,7 +301,7 @@ fn a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_not_needed() {
     cluster.take_all_sent();
     cluster.connect("b");
     cluster.say("b", snapshot_of(&[("b", "n2")]));
-    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby", "b: received"]);
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby"]);
     cluster.say("b", removal("b", "n2"));
     assert_eq!(cluster.state.nodes.get(&node("n2")).cloned(), before);
 }
@@ -406,7 +406,7 @@ fn an_instance_that_left_while_it_was_away_stands_by_when_it_returns() {
     cluster.take_all_sent();
     cluster.connect("b");
     cluster.say("b", snapshot_of(&[("b", "n2")]));
-    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby", "b: received"]);
+    assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby"]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `watchpost ARGS` with a state directory called `name`, and waits until it says where it listens.
     pub fn start(scene: &Scene, name: &str, args: &[&str]) -> Self {
-        Self::start_as(&[], scene, name, args, "")
+        Self::start_with(scene, name, args, "")
     }
 
     /// The same by way of another command, which becomes the program.

@@ -131,8 +131,8 @@ impl State {
     /// Puts a question to nodes.
     fn dispatch(&mut self, NodeDispatchRequest { reqid, action, nodes }: NodeDispatchRequest) {
         let misread = misread(&action);
-        let is_meant = |(name, _): &(&NodeName, &Box<Entry>)| nodes.is_empty() || nodes.contains(*name);
-        let answers = self.nodes.iter().filter(is_meant).map(|(name, entry)| {
+        let is_meant = |name: &NodeName| nodes.is_empty() || nodes.contains(name);
+        let answers = self.nodes.iter().filter(|(name, _)| is_meant(name)).map(|(name, entry)| {
             let refusal = match (misread.clone(), entry.status.state) {
                 (Some(misread), _) => misread,
                 (None, NodeState::Running) => launch::unasked(&entry.node).to_owned(),

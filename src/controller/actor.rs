@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
-use tokio::sync::oneshot;
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture,
+};
+use tokio::sync::{oneshot, watch};
 
 use super::log::Log;
 use super::observers::Observers;
@@ -58,6 +61,8 @@ pub struct Controller {
     /// The log will be packed soon.
     packing: bool,
     observers: Observers,
+    /// Who is connected, for whoever looks on, and as of which revision of the roster.
+    connected: (watch::Sender<Arc<[InstanceStatus]>>, u64),
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<Ticket, oneshot::Sender<ClientResponse>>,
     next_ticket: u64,
@@ -86,6 +91,7 @@ impl Controller {
             log,
             packing: false,
             observers: Observers::default(),
+            connected: (watch::Sender::new(Arc::default()), 0),
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
@@ -117,6 +123,7 @@ impl Controller {
                 Effect::Publish { news, time, origin } => self.log.append(news, time, origin),
             }
         }
+        self.show_connected();
         // Whoever listens comes before whoever is only to be thanked: what is mailed first is handled first.
         self.publish(ctx);
         for (link, messages) in mail {
@@ -131,6 +138,13 @@ impl Controller {
         }
         self.set_alarm(ctx);
         self.pack_later(ctx);
+    }
+
+    fn show_connected(&mut self) {
+        let (shown, revision) = &mut self.connected;
+        if std::mem::replace(revision, self.state.roster_revision()) != *revision {
+            shown.send_replace(self.state.connected().into());
+        }
     }
 
     fn dial(&self, instance: InstanceName, address: Option<SocketAddr>) {
@@ -286,6 +300,14 @@ impl Handler<GetStatusRequest> for Controller {
     }
 }
 
+impl Handler<WatchConnected> for Controller {
+    type Result = MessageResult<WatchConnected>;
+
+    fn handle(&mut self, _: WatchConnected, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.connected.0.subscribe())
+    }
+}
+
 impl Handler<Subscribe> for Controller {
     type Result = Result<Subscribed, Unanswered>;
 
@@ -363,7 +385,7 @@ mod tests {
     use crate::bridge::Peer;
     use crate::controller::store::MemoryStore;
     use crate::message::agent::{API_VERSION, NotifyAgentHello, NotifyLog};
-    use crate::model::Timestamp;
+    use crate::model::{RequestId, Timestamp};
     use crate::plan::PortRules;
 
     #[actix_rt::test]
@@ -393,6 +415,25 @@ mod tests {
             let (subscribed, _) = join(elsewhere).await;
             assert_eq!((subscribed.cursor, subscribed.snapshot.is_some()), (end, true), "{elsewhere:?}");
         }
+    }
+
+    #[actix_rt::test]
+    async fn whoever_looks_on_sees_who_is_connected_as_it_changes() {
+        let controller = controller(4);
+        let mut connected = controller.send(WatchConnected).await.unwrap();
+        assert!(connected.borrow_and_update().is_empty());
+        let up = LinkUp { link: LINK, peer: peer(), out: Silent.start().recipient(), end: Silent.start().recipient() };
+        controller.send(up).await.unwrap();
+        controller.send(Mail { link: LINK, messages: vec![hello().into()] }).await.unwrap();
+        let asked = controller.send(GetInstancesRequest { reqid: RequestId::new("r").unwrap() }).await;
+        assert_eq!(*connected.borrow_and_update().to_vec(), asked.unwrap().unwrap().instances);
+        assert_eq!(connected.borrow().len(), 1);
+        controller.send(Mail { link: LINK, messages: vec![log(1).into()] }).await.unwrap();
+        assert!(!connected.has_changed().unwrap(), "news of nodes is none of the roster's");
+        controller.send(LinkDown { link: LINK, reason: "cut".into() }).await.unwrap();
+        assert!(connected.borrow_and_update().is_empty());
+        controller.do_send(crate::run::testing::Panic);
+        tokio::time::timeout(Duration::from_secs(30), connected.changed()).await.unwrap().unwrap_err();
     }
 
     const LINK: LinkId = LinkId(1);

@@ -16,6 +16,8 @@ pub struct Roster {
     links: BTreeMap<LinkId, Caller>,
     /// How far the news of each agent has come that was ever heard: also when its seat is gone, and it comes again.
     news: BTreeMap<InstanceName, Received>,
+    /// Counts what changed [`Roster::statuses`].
+    revision: u64,
 }
 
 /// One instance.
@@ -71,6 +73,7 @@ impl Roster {
         let seat = self.seats.get_mut(&name).filter(|seat| seat.link == Some(link))?;
         (seat.link, seat.ready, seat.since) = (None, false, Some(now));
         reason.clone_into(&mut seat.reason);
+        self.revision += 1;
         Some(name)
     }
 
@@ -99,6 +102,7 @@ impl Roster {
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
         (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
         seat.reason.clear();
+        self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false };
         let news = received.filter(|_| same_run).unwrap_or(fresh);
         self.news.insert(hello.instance.clone(), news);
@@ -108,6 +112,11 @@ impl Roster {
     /// Whether nobody has said hello on this link, which stands.
     pub fn is_silent(&self, link: LinkId) -> bool {
         self.links.get(&link).is_some_and(|caller| caller.instance.is_none())
+    }
+
+    /// Another number than before wherever [`Roster::statuses`] may tell something else.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Whose link it is, once it said hello and as long as it is the instance's present one.
@@ -134,10 +143,12 @@ impl Roster {
     /// The cluster needs this instance.
     pub fn need(&mut self, instance: &Instance) {
         self.seats.entry(instance.name.clone()).or_default().needed = Some(instance.clone());
+        self.revision += 1;
     }
 
     /// The cluster does not need it any more.
     pub fn dispense_with(&mut self, name: &InstanceName) {
+        self.revision += 1;
         if let Some(seat) = self.seats.get_mut(name) {
             (seat.needed, seat.ready) = (None, false);
             if seat.link.is_none() {

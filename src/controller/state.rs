@@ -169,14 +169,25 @@ impl State {
         }
     }
 
+    /// The connected agents, sorted by name.
+    pub fn connected(&self) -> Vec<client::InstanceStatus> {
+        let mut instances = self.roster.statuses();
+        instances.retain(|instance| instance.link == client::LinkState::Up);
+        instances
+    }
+
+    /// Another number than before wherever [`State::connected`] may tell something else.
+    pub fn roster_revision(&self) -> u64 {
+        self.roster.revision()
+    }
+
     // --- what clients ask ---
 
     fn ask(&mut self, ticket: Ticket, request: ClientRequest, now: Now, fx: &mut Vec<Effect>) {
         use ClientRequest as R;
         match request {
             R::GetInstancesRequest(client::GetInstancesRequest { reqid }) => {
-                let mut instances = self.roster.statuses();
-                instances.retain(|instance| instance.link == client::LinkState::Up);
+                let instances = self.connected();
                 fx.push(Effect::Answer(ticket, client::GetInstancesResponse { reqid, instances }.into()));
             }
             R::StageConfigurationRequest(client::StageConfigurationRequest { reqid, configuration }) => {

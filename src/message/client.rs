@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use actix::{Message, Recipient};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
 use crate::model::{Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, RequestId, Timestamp};
@@ -89,6 +90,15 @@ pub struct GetInstancesResponse {
     pub reqid: RequestId,
     pub instances: Vec<InstanceStatus>,
 }
+
+/// Who is connected, now and whenever it changes? For an edge on a thread of its own that is asked often: what it looks
+/// up costs no turn of the controller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "Connected")]
+pub struct WatchConnected;
+
+/// What [`GetInstancesResponse`] would tell at any moment, from the same turn on. Closed once the controller is gone.
+pub type Connected = watch::Receiver<Arc<[InstanceStatus]>>;
 
 /// One instance as the controller sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Handler, MailboxError, Message};
+use tokio::sync::OnceCell;
 
 use self::record::{Age, Report};
 use self::server::Presence;
@@ -54,6 +55,8 @@ pub struct Management {
     controller: Addr<Controller>,
     hub: Hub,
     settings: Arc<ManagementSettings>,
+    /// Asked for once.
+    connected: Arc<OnceCell<Connected>>,
 }
 
 impl Host for Management {
@@ -105,7 +108,7 @@ enum Shape {
 impl Management {
     /// `hub` is where news goes.
     pub fn new(controller: Addr<Controller>, hub: Hub, settings: ManagementSettings) -> Self {
-        Self { controller, hub, settings: Arc::new(settings) }
+        Self { controller, hub, settings: Arc::new(settings), connected: Arc::default() }
     }
 
     async fn answer_present(&self, event: Event) -> Option<Event> {
@@ -120,8 +123,8 @@ impl Management {
         let id = request_id(reqid);
         Some(match (short, args) {
             ("get_instances", _) => {
-                let answer = self.put(GetInstancesRequest { reqid: id }).await;
-                (One, answer.map(|answer| reply::instances(&answer)))
+                let connected = self.connected().await;
+                (One, connected.map(|instances| reply::instances(&instances)))
             }
             ("stage_configuration", [_, configuration]) => (Many, self.stage(id, configuration).await),
             ("get_configuration", [_, deployed]) => {
@@ -159,6 +162,15 @@ impl Management {
             _ => return None,
         };
         respond(SEED_MODULE, &short, &reqid, Age::Seed, shape, reports)
+    }
+
+    /// Looked up here: it is asked for often, and needs no turn of the controller's.
+    async fn connected(&self) -> Result<Arc<[InstanceStatus]>, NoAnswer> {
+        let watch = || async { self.controller.send(WatchConnected).await };
+        let connected = self.connected.get_or_try_init(watch).await.map_err(|_| NoAnswer::NoController)?;
+        // A controller that is gone no longer knows.
+        connected.has_changed().map_err(|_| NoAnswer::NoController)?;
+        Ok(Arc::clone(&connected.borrow()))
     }
 
     async fn stage(&self, reqid: RequestId, configuration: &Value) -> Reports {

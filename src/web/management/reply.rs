@@ -11,8 +11,8 @@ use crate::model::{InstanceName, Outcome};
 use crate::web::broker::data::Value;
 
 /// The connected agents, in one result.
-pub fn instances(answer: &GetInstancesResponse) -> Vec<Report> {
-    vec![Report::of(Value::vector(answer.instances.iter().map(record::connected)))]
+pub fn instances(connected: &[InstanceStatus]) -> Vec<Report> {
+    vec![Report::of(Value::vector(connected.iter().map(record::connected)))]
 }
 
 pub fn staged(answer: StageConfigurationResponse) -> Vec<Report> {

@@ -158,11 +158,7 @@ fn responses() -> Vec<Publication> {
         outcomes: vec![done.clone(), failed.clone(), Outcome::instance_done(&instance("two"))],
     };
     vec![
-        present(
-            "get_instances",
-            one,
-            reply::instances(&GetInstancesResponse { reqid: reqid(), instances: vec![status] }),
-        ),
+        present("get_instances", one, reply::instances(&[status])),
         present("stage_configuration", many, reply::staged(staged(id(), vec![]))),
         present("stage_configuration", many, reply::staged(staged(None, refused()))),
         present("get_configuration", one, told(Ok(configuration()))),

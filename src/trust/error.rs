@@ -11,6 +11,8 @@ use crate::model::{InstanceName, Timestamp};
 pub enum TrustError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("{} is longer than {longest} bytes: it is none of the files that `watchpost pki` makes", path.display())]
+    TooLong { path: PathBuf, longest: u64 },
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("{} is there already: an authority is made once; to begin anew, move the directory away", path.display())]

@@ -139,6 +139,31 @@ async fn a_certificate_that_is_revoked_ends_its_link_and_makes_no_other() {
 }
 
 #[actix_rt::test]
+async fn what_was_taken_back_counts_whatever_else_is_wrong_with_the_files() {
+    let pki = Pki::new("lab");
+    let (control, sensor) = (pki.control(), pki.sensor("sensor-1"));
+    let watching = actix_rt::spawn(Arc::clone(control.trust.as_ref().unwrap()).watch());
+    let mut end = Listening::with(control.clone());
+    let mut agent = Ear::<ToAgent, ToController>::open();
+    let dialer = dial(end.addr, None, sensor.clone(), agent.owner());
+    end.ear.up().await;
+    agent.up().await;
+
+    let files = pki.files(Part::Controller, "control");
+    std::fs::copy(pki.files(Part::Agent, "sensor-1").key, &files.key).unwrap();
+    pki.authority.revoke(Part::Agent, &InstanceName::new("sensor-1").unwrap(), Timestamp::now()).unwrap();
+    pki.authority.publish_revoked(&files).unwrap();
+    assert_eq!(end.ear.down().await, "the peer's certificate was revoked");
+    drop(dialer);
+    watching.abort();
+    for gone in [&files.certificate, &files.revoked] {
+        std::fs::remove_file(gone).unwrap();
+        let (controller, _) = ends_of(control.clone(), sensor.clone()).await;
+        assert!(controller.contains("its certificate was revoked"), "without {}: {controller}", gone.display());
+    }
+}
+
+#[actix_rt::test]
 async fn who_speaks_no_tls_or_nothing_at_a_tls_port_harms_nobody() {
     let pki = Pki::new("lab");
     let mut end = Listening::with(LinkSettings { ungreeted: 4, ..pki.control() });

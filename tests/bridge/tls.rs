@@ -182,6 +182,7 @@ async fn who_speaks_no_tls_or_nothing_at_a_tls_port_harms_nobody() {
     // All but the last few of the silent ones have been turned away, without a word.
     let mut answer = Vec::new();
     let _ = within(silent[0].read_to_end(&mut answer)).await;
+    assert!(answer.is_empty(), "{answer:?}");
     end.ear.hears_nothing();
     let mut agent = Ear::<ToAgent, ToController>::open();
     let _dialer = dial(end.addr, None, pki.sensor("sensor-1"), agent.owner());

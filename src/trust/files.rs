@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Certificate, TrustError};
+use super::{Certificate, Identity, TrustError};
 
 /// No certificate or key of ours is longer than this, in bytes.
 const LONGEST: u64 = 64 << 10;
@@ -38,6 +38,11 @@ impl TrustFiles {
     /// Whether anything of it is there. If it is only a part, reading will say what is missing.
     pub fn exist(&self) -> bool {
         [&self.ca, &self.certificate, &self.key].into_iter().any(|path| path.exists())
+    }
+
+    /// Whose certificate it is.
+    pub fn bearer(&self) -> Result<Identity, TrustError> {
+        Ok(read_certificate(&self.certificate)?.1.identity)
     }
 
     /// Tells one state of the certificates and the key from another.

@@ -85,6 +85,7 @@ fn an_agent_whose_certificate_is_revoked_is_out_at_once_and_stays_out() {
     let trust = controller.state_dir().join("trust");
     let answer = secured.pki(&["revoke", "agent", "a", "--trust", trust.to_str().unwrap()]);
     assert!(answer.stdout.starts_with("the certificate of agent a is revoked"), "{answer:?}");
+    assert!(answer.stdout.contains("controller control heeds it at once"), "{answer:?}");
     let lost = client.wait("a is out", |status| node(status, "on-a").state == "UNKNOWN");
     assert!(lost.instances[0].reason.contains("revoked"), "{:?}", lost.instances);
     assert_eq!(node(&lost, "on-b").pid, Some(running["on-b"]));
@@ -102,6 +103,30 @@ fn an_agent_whose_certificate_is_revoked_is_out_at_once_and_stays_out() {
     let states: Vec<_> =
         shown.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["state"].clone()).collect();
     assert_eq!(states, ["good", "good", "revoked", "good"]);
+}
+
+#[test]
+fn an_agent_that_has_the_list_drops_a_controller_whose_certificate_is_revoked() {
+    let secured = Secured::with(&[("controller", "control", "controller"), ("agent", "a", "a")]);
+    let controller = secured.controller();
+    let agent = secured.agent("a", "a", &controller);
+    eventually("they are linked", || agent.log().contains("link up").then_some(()));
+
+    let own = controller.state_dir().join("trust/revoked");
+    let answer = secured.pki(&["revoke", "controller", "control"]);
+    assert!(answer.stdout.starts_with("the certificate of controller control is revoked"), "{answer:?}");
+    assert!(answer.stdout.contains("to `trust` in the state directory of every agent"), "{answer:?}");
+    assert!(!answer.stdout.contains("heeds it at once") && !own.exists(), "no controller judges itself: {answer:?}");
+
+    let trust = agent.state_dir().join("trust");
+    let answer = secured.pki(&["revoke", "controller", "control", "--trust", trust.to_str().unwrap()]);
+    assert!(answer.stdout.contains("agent a heeds it at once"), "{answer:?}");
+    eventually("the agent drops its controller", || {
+        agent.log().contains("the peer's certificate was revoked").then_some(())
+    });
+    eventually("the agent refuses it from then on", || {
+        agent.log().contains("its certificate was revoked").then_some(())
+    });
 }
 
 #[test]

@@ -33,6 +33,10 @@ pub enum TrustError {
     NotOurs { path: PathBuf, found: Identity, part: Part, name: InstanceName, cluster: InstanceName },
     #[error("{} expired at {at}: issue a new one by `watchpost pki issue`", path.display())]
     Expired { path: PathBuf, at: Timestamp },
+    #[error("the authority of {} expired at {at} and can vouch for nobody: make another by `watchpost pki init`, in another directory", directory.display())]
+    AuthorityExpired { directory: PathBuf, at: Timestamp },
+    #[error("a certificate cannot be good for so long: the last year that it can name is 9999")]
+    TooFar,
     #[error("a certificate could not be made: {0}")]
     Making(#[from] rcgen::Error),
     #[error("the certificates cannot be used for TLS: {0}")]

@@ -138,3 +138,32 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TrustErr
     };
     write().map_err(|source| TrustError::Write { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_differ_in_their_ending_alone_are_not_written_over_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name| directory.path().join(name);
+        fs::write(file("ca.new"), "somebody's").unwrap();
+        fs::write(file("ca.key.new"), "left by a crash").unwrap();
+        write(&file("ca.pem"), b"certificate", 0o644).unwrap();
+        write(&file("ca.key"), b"key", 0o600).unwrap();
+        for (name, content) in [("ca.pem", "certificate"), ("ca.key", "key"), ("ca.new", "somebody's")] {
+            assert_eq!(fs::read_to_string(file(name)).unwrap(), content);
+        }
+        assert!(!file("ca.key.new").exists());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_used_in_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cert.pem");
+        fs::write(&path, "x".repeat(100)).unwrap();
+        assert_eq!(read(&path, 100).unwrap().0.len(), 100);
+        let error = read(&path, 99).unwrap_err();
+        assert!(matches!(error, TrustError::TooLong { longest: 99, .. }), "{error}");
+    }
+}

@@ -137,6 +137,11 @@ impl Trust {
         }
     }
 
+    /// Says so if the certificate that counts now should be renewed.
+    pub(super) fn warn_if_due(&self, now: Timestamp) {
+        warn_if_due(&self.credentials().certificate, now);
+    }
+
     /// The files, for whoever waits for them to change.
     pub(super) fn files(&self) -> &TrustFiles {
         &self.files

@@ -44,7 +44,7 @@ pub enum PkiVerb {
         #[command(flatten)]
         place: Place,
     },
-    /// Take back every certificate of a part of the cluster; links of theirs end at once
+    /// Take back every certificate of a part of the cluster; links of theirs end where the list gets to
     Revoke {
         /// What it is
         part: Issuable,

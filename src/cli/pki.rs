@@ -1,7 +1,7 @@
 //! `watchpost pki`: the cluster's authority and the certificates that it issues. Works on files, without a controller.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -214,7 +214,7 @@ fn revoke(
         1 => writeln!(out, "the certificate of {part} {name} is revoked")?,
         several => writeln!(out, "{several} certificates of {part} {name} are revoked")?,
     }
-    let heeds = published.as_ref().and_then(bearer).filter(|bearer| bearer.part == judge);
+    let heeds = published.as_deref().and_then(bearer).filter(|bearer| bearer.part == judge);
     if let (Some(trust), Some(Identity { part, name, .. })) = (&published, &heeds) {
         writeln!(out, "{part} {name} heeds it at once, by the list in {}", trust.display())?;
     }
@@ -235,7 +235,7 @@ fn revoke(
 }
 
 /// Whose certificate is in this directory, if one is.
-fn bearer(trust: &PathBuf) -> Option<Identity> {
+fn bearer(trust: &Path) -> Option<Identity> {
     TrustFiles::in_directory(trust).bearer().ok()
 }
 

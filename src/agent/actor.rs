@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::fut::wrap_future;
 use actix::{
@@ -256,8 +257,9 @@ impl Agent {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        (self.flushing, self.now) = (false, None);
-        self.spool.keep(self.state.outbox());
+        let now = self.now.take().map_or_else(Instant::now, |now| now.mono);
+        self.flushing = false;
+        self.spool.keep(self.state.outbox(), now);
         let mut told = false;
         // All of it is in the bridge's mailbox before the bridge gets to work, and so leaves in one piece.
         while let Some(messages) = self.state.outgoing() {

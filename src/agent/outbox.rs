@@ -42,6 +42,8 @@ pub struct Outbox {
     bounds: Bounds,
     /// The number of the last item that was made.
     last: u64,
+    /// The number of the last item that an earlier run made, as far as it is known.
+    restored: u64,
     /// In order, without gaps, ending with number `last`.
     kept: VecDeque<Kept>,
     kept_bytes: usize,
@@ -73,6 +75,7 @@ impl Outbox {
         Self {
             bounds,
             last: 0,
+            restored: 0,
             kept: VecDeque::new(),
             kept_bytes: 0,
             sent: 0,
@@ -84,7 +87,7 @@ impl Outbox {
 
     /// An outbox as it was: these items are kept, and the last of them has number `last`.
     pub fn restore(bounds: Bounds, last: u64, items: Vec<Item>) -> Self {
-        let mut outbox = Self { last: last - items.len() as u64, ..Self::new(bounds) };
+        let mut outbox = Self { last: last - items.len() as u64, restored: last, ..Self::new(bounds) };
         items.into_iter().for_each(|item| outbox.push(item));
         outbox
     }
@@ -133,6 +136,10 @@ impl Outbox {
 
     /// The controller has everything up to `seq`. The first word of this kind on a link opens it.
     pub fn received(&mut self, seq: u64) {
+        // No agent has told as much as that: numbers that leave no room for others are nobody's.
+        if seq > self.last && seq < u64::MAX / 2 {
+            self.resume_behind(seq);
+        }
         while self.kept.front_mut().is_some_and(|kept| *kept.item.seq() <= seq) {
             let Some(kept) = self.kept.pop_front() else { break };
             self.kept_bytes -= kept.bytes;
@@ -144,6 +151,17 @@ impl Outbox {
         if !self.open {
             (self.open, self.snapshot_due) = (true, true);
         }
+    }
+
+    /// The controller has heard more than is known here: an earlier run said what it could not keep. What was made since
+    /// then comes behind that, under numbers that are still free; what lies between was told, and is not here to tell again.
+    fn resume_behind(&mut self, seq: u64) {
+        let kept = std::mem::take(&mut self.kept);
+        (self.kept_bytes, self.sent, self.sent_bytes) = (0, 0, 0);
+        self.last = seq;
+        let made_since = kept.into_iter().map(|kept| kept.item).filter(|item| item.number() > self.restored);
+        made_since.collect::<Vec<_>>().into_iter().for_each(|item| self.push(item));
+        self.restored = seq;
     }
 
     /// What may go out now, or the first part of it; empty if there is nothing or the window is closed.
@@ -186,6 +204,14 @@ impl Outbox {
 }
 
 impl Item {
+    fn number(&self) -> u64 {
+        match self {
+            Self::Change(NotifyChange { seq, .. })
+            | Self::Error(NotifyError { seq, .. })
+            | Self::Log(NotifyLog { seq, .. }) => *seq,
+        }
+    }
+
     fn seq(&mut self) -> &mut u64 {
         match self {
             Self::Change(NotifyChange { seq, .. })
@@ -251,6 +277,25 @@ mod tests {
         assert_eq!(numbers(&batch), [2, 3]);
         assert_eq!(batch.snapshot, Some(3));
         assert_eq!(outbox.next_batch(), Batch { news: vec![], snapshot: None });
+    }
+
+    #[test]
+    fn what_an_earlier_run_told_and_could_not_keep_takes_no_number_twice() {
+        // Up to 10 it was kept, and up to 20 it was told.
+        let mut earlier = filled(10, Bounds::default());
+        earlier.received(8);
+        let mut outbox = Outbox::restore(Bounds::default(), earlier.last(), earlier.kept().cloned().collect());
+        outbox.push(log("since"));
+        outbox.link_up();
+        outbox.received(20);
+        let batch = outbox.next_batch();
+        assert_eq!((numbers(&batch), batch.snapshot), (vec![21], Some(21)));
+        outbox.received(21);
+        outbox.push(log("more"));
+        assert_eq!(numbers(&outbox.next_batch()), [22]);
+        outbox.received(u64::MAX);
+        outbox.push(log("still"));
+        assert_eq!(numbers(&outbox.next_batch()), [23], "nonsense is not believed");
     }
 
     #[test]

@@ -11,13 +11,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::outbox::{Item, Outbox};
-use crate::message::agent::{NewsReceived, ToController};
-use crate::message::frame::{self, Body, MAX_FRAME, Wire};
+use crate::message::agent::{NewsReceived, NotifyChange, NotifyError, NotifyLog, ToController};
+use crate::message::frame::{self, Body, FrameError, MAX_FRAME, Wire};
 
 /// The format of the file; another number is the file of another release, and is refused.
 const FORMAT: u32 = 1;
@@ -25,6 +26,8 @@ const FORMAT: u32 = 1;
 const SMALL: u64 = 1 << 20;
 /// A longer one is made anew when it holds this many times what is still waiting.
 const WASTE: u64 = 4;
+/// How long not to try again what failed.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Bytes of the checksum behind a frame.
 const CHECKSUM: usize = 4;
 
@@ -78,8 +81,8 @@ pub struct Spool {
     /// The number up to which all is acknowledged, as the file has it.
     acknowledged: u64,
     buffer: Vec<u8>,
-    /// Writing failed, and the log has said so.
-    failing: bool,
+    /// When writing failed last, of which the log has heard.
+    failed: Option<Instant>,
 }
 
 impl Spool {
@@ -101,7 +104,7 @@ impl Spool {
             written: 0,
             acknowledged: 0,
             buffer: Vec::new(),
-            failing: false,
+            failed: None,
         };
         let Some((head, frames)) = spool.head(&bytes)? else {
             return Ok((spool, Restored { epoch: fresh, last: 0, items: Vec::new() }));
@@ -136,16 +139,24 @@ impl Spool {
                 return Ok(None);
             }
         }
-        let head = serde_json::from_slice::<Head>(line).ok();
-        Ok(head.filter(|head| head.boot == self.boot).map(|head| (head, frames)))
+        let head = serde_json::from_slice::<Head>(line);
+        if head.is_err() {
+            warn!("{} is damaged: news that had not arrived is lost", self.path.display());
+        }
+        Ok(head.ok().filter(|head| head.boot == self.boot).map(|head| (head, frames)))
     }
 
     /// Brings the file up to what the outbox has. Called before news is sent, so that none is known only elsewhere.
     ///
-    /// What cannot be written is sent all the same; the log hears of it once.
-    pub fn keep(&mut self, outbox: &Outbox) {
+    /// What cannot be written is sent all the same; the log hears of it once, and it is tried again after a while. It is
+    /// done here and now, by whoever says the news: a hand for it would be one more wake-up before each word, and all of
+    /// it goes no further than the kernel's memory.
+    pub fn keep(&mut self, outbox: &Outbox, now: Instant) {
         let is_kept = (outbox.last(), outbox.base()) == (self.written, self.acknowledged);
         if is_kept && (self.file.is_some() || outbox.last() == 0) {
+            return;
+        }
+        if self.failed.is_some_and(|at| now.saturating_duration_since(at) < AGAIN) {
             return;
         }
         let is_wasteful = self.length > SMALL && self.length / WASTE > outbox.bytes() as u64;
@@ -155,7 +166,8 @@ impl Spool {
                 let news = outbox.kept().skip((self.written - outbox.base()) as usize);
                 append_items(&mut self.buffer, news);
                 if outbox.base() > self.acknowledged {
-                    append_one(&mut self.buffer, &NewsReceived { epoch: self.epoch, seq: outbox.base() });
+                    // Two numbers, so it fits.
+                    let _ = append_one(&mut self.buffer, &NewsReceived { epoch: self.epoch, seq: outbox.base() });
                 }
                 file.write_all(&self.buffer).map(|()| self.length += self.buffer.len() as u64)
             }
@@ -165,13 +177,13 @@ impl Spool {
         match kept {
             Ok(()) => {
                 (self.written, self.acknowledged) = (outbox.last(), outbox.base());
-                if std::mem::take(&mut self.failing) {
+                if self.failed.take().is_some() {
                     info!("news is kept in {} again", self.path.display());
                 }
             }
             Err(error) => {
                 self.file = None; // whatever of it was written is no place to append to
-                if !std::mem::replace(&mut self.failing, true) {
+                if self.failed.replace(now).is_none() {
                     let path = self.path.display();
                     warn!("news cannot be kept in {path}, and would be lost with this process: {error}");
                 }
@@ -187,8 +199,11 @@ impl Spool {
         append_items(&mut self.buffer, outbox.kept());
         let fresh = fresh(&self.path);
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&self.buffer)?;
-        fs::rename(&fresh, &self.path)?;
+        let written = file.write_all(&self.buffer).and_then(|()| fs::rename(&fresh, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&fresh); // on a full disk half a file is in the way
+        }
+        written?;
         (self.file, self.length) = (Some(file), self.buffer.len() as u64);
         Ok(())
     }
@@ -202,21 +217,33 @@ fn fresh(path: &Path) -> PathBuf {
 
 fn append_items<'a>(out: &mut Vec<u8>, items: impl Iterator<Item = &'a Item>) {
     for item in items {
-        match item {
+        let framed = match item {
             Item::Change(change) => append_one(out, change),
             Item::Error(error) => append_one(out, error),
             Item::Log(log) => append_one(out, log),
+        };
+        if framed.is_err() {
+            // It cannot be sent either. Its number must not be missing, or nothing behind it would be read back.
+            let _ = append_one(out, &in_place_of(item)); // short, so it fits
         }
     }
 }
 
-fn append_one<T: Body>(out: &mut Vec<u8>, body: &T) {
+fn in_place_of(item: &Item) -> NotifyError {
+    let (seq, time, instance) = match item {
+        Item::Change(NotifyChange { seq, time, instance, .. })
+        | Item::Error(NotifyError { seq, time, instance, .. })
+        | Item::Log(NotifyLog { seq, time, instance, .. }) => (*seq, *time, instance.clone()),
+    };
+    NotifyError { seq, time, instance, node: None, msg: "a piece of news was too long to be kept".into() }
+}
+
+fn append_one<T: Body>(out: &mut Vec<u8>, body: &T) -> Result<(), FrameError> {
     let start = out.len();
-    // One that cannot be framed cannot be sent either, which the bridge says. What stands behind it is not read back.
-    if frame::append(out, T::KIND, T::NAME, body).is_ok() {
-        let checksum = crc32fast::hash(&out[start..]).to_be_bytes();
-        out.extend_from_slice(&checksum);
-    }
+    frame::append(out, T::KIND, T::NAME, body)?;
+    let checksum = crc32fast::hash(&out[start..]).to_be_bytes();
+    out.extend_from_slice(&checksum);
+    Ok(())
 }
 
 /// What a file holds behind its first line.
@@ -269,7 +296,6 @@ mod tests {
 
     use super::super::outbox::Bounds;
     use super::*;
-    use crate::message::agent::NotifyLog;
     use crate::model::{InstanceName, Timestamp};
 
     const BOOT: &str = "5bc6b0c9-0000-4000-8000-000000000000";
@@ -281,7 +307,7 @@ mod tests {
         assert_eq!((restored.epoch, restored.last, restored.items.len()), (7, 0, 0));
         for text in ["a", "b", "c"] {
             outbox.push(log(text));
-            spool.keep(&outbox);
+            spool.keep(&outbox, Instant::now());
         }
         let (_, restored) = open(&directory, 8);
         assert_eq!((restored.epoch, restored.last), (7, 3), "the numbering goes on");
@@ -297,14 +323,14 @@ mod tests {
         let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds::default()));
         let (mut spool, _) = open(&directory, 7);
         ["a", "b", "c"].into_iter().for_each(|text| outbox.push(log(text)));
-        spool.keep(&outbox);
+        spool.keep(&outbox, Instant::now());
         outbox.received(2);
-        spool.keep(&outbox);
+        spool.keep(&outbox, Instant::now());
         let (mut spool, restored) = open(&directory, 8);
         assert_eq!((restored.last, restored.items.len()), (3, 1));
         outbox.received(3);
         outbox.push(log("d"));
-        spool.keep(&outbox);
+        spool.keep(&outbox, Instant::now());
         let (_, restored) = open(&directory, 9);
         assert_eq!((restored.epoch, restored.last), (7, 4));
         assert!(outbox.kept().eq(restored.items.iter()));
@@ -317,7 +343,7 @@ mod tests {
         let mut ends = Vec::new();
         for text in ["a", "bb", "ccc"] {
             outbox.push(log(text));
-            spool.keep(&outbox);
+            spool.keep(&outbox, Instant::now());
             ends.push(fs::metadata(path(&directory)).unwrap().len() as usize);
         }
         let whole = fs::read(path(&directory)).unwrap();
@@ -330,7 +356,7 @@ mod tests {
             assert_eq!((restored.epoch, restored.items.len()), (epoch, want), "cut at {cut}");
             let mut outbox = Outbox::restore(Bounds::default(), restored.last, restored.items);
             outbox.push(log("next"));
-            spool.keep(&outbox);
+            spool.keep(&outbox, Instant::now());
             let (_, restored) = open(&directory, 9);
             assert_eq!((restored.epoch, restored.last), (epoch, want as u64 + 1), "cut at {cut}, and gone on");
         }
@@ -341,7 +367,7 @@ mod tests {
         let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds::default()));
         let (mut spool, _) = open(&directory, 7);
         ["a", "bb", "ccc"].into_iter().for_each(|text| outbox.push(log(text)));
-        spool.keep(&outbox);
+        spool.keep(&outbox, Instant::now());
         let whole = fs::read(path(&directory)).unwrap();
         let told: Vec<_> = outbox.kept().cloned().collect();
         for at in 0..whole.len() {
@@ -360,7 +386,7 @@ mod tests {
         let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds::default()));
         let (mut spool, _) = open(&directory, 7);
         outbox.push(log("a"));
-        spool.keep(&outbox);
+        spool.keep(&outbox, Instant::now());
         let (_, restored) = Spool::open(path(&directory), "another", 8).unwrap();
         assert_eq!((restored.epoch, restored.last), (8, 0));
         let newer = "{\"format\":2,\"anything\":true}\nwhatever";
@@ -377,7 +403,7 @@ mod tests {
         let text = "x".repeat(1000);
         for number in 1..=3000 {
             outbox.push(log(&text));
-            spool.keep(&outbox);
+            spool.keep(&outbox, Instant::now());
             outbox.received(number - 1);
         }
         let length = fs::metadata(path(&directory)).unwrap().len();
@@ -387,13 +413,25 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_of_news_that_is_too_long_hides_nothing_behind_it() {
+        let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds::default()));
+        let (mut spool, _) = open(&directory, 7);
+        outbox.push(log(&"x".repeat(MAX_FRAME)));
+        outbox.push(log("b"));
+        spool.keep(&outbox, Instant::now());
+        let (_, restored) = open(&directory, 8);
+        assert_eq!(restored.last, 2);
+        assert!(matches!(&restored.items[..], [Item::Error(_), Item::Log(behind)] if behind.msg == "b"));
+    }
+
+    #[test]
     fn an_outbox_that_overflowed_is_kept_as_it_is() {
         let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds { window: 1 << 10, kept: 400 }));
         let (mut spool, _) = open(&directory, 7);
         for text in ["a", "b", "c", "d", "e"] {
             outbox.push(log(text));
         }
-        spool.keep(&outbox);
+        spool.keep(&outbox, Instant::now());
         let (_, restored) = open(&directory, 8);
         assert_eq!(restored.last, 5);
         assert!(outbox.kept().eq(restored.items.iter()) && restored.items.len() < 5);
@@ -405,9 +443,12 @@ mod tests {
         let nowhere = directory.path().join("later").join("news");
         let (mut spool, _) = Spool::open(nowhere.clone(), BOOT, 7).unwrap();
         outbox.push(log("a"));
-        spool.keep(&outbox);
+        let now = Instant::now();
+        spool.keep(&outbox, now);
         fs::create_dir(nowhere.parent().unwrap()).unwrap();
-        spool.keep(&outbox);
+        spool.keep(&outbox, now + AGAIN / 2);
+        assert!(!nowhere.exists(), "not at every word");
+        spool.keep(&outbox, now + AGAIN);
         let (_, restored) = Spool::open(nowhere, BOOT, 8).unwrap();
         assert_eq!((restored.epoch, restored.last), (7, 1));
     }

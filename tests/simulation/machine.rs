@@ -121,7 +121,10 @@ impl Machine {
         let effects = agent.step(event, now);
         effects.into_iter().for_each(|effect| self.perform(effect, now));
         let Some(agent) = &mut self.agent else { return };
-        self.spool = agent.outbox().clone();
+        // A disk that is full now and then: what is said is then known to the controller alone.
+        if !self.chance.percent(10) {
+            self.spool = agent.outbox().clone();
+        }
         while let Some(mail) = agent.outgoing() {
             self.out.extend(mail);
         }

@@ -1,5 +1,7 @@
 //! The store in one file: redb, transactional and crash-safe.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ impl RedbStore {
     /// Opens the store in `directory`, and makes an empty one if there is none.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(Self::FILE);
-        match guarded(|| Ok(Database::builder().set_cache_size(CACHE).create(&path)?)) {
+        match guarded(|| database(&path)) {
             Ok(database) => Ok(Self { path, database: Some(database) }),
             Err(error) => Err(StoreError::Open { path, source: Arc::new(error) }),
         }
@@ -57,8 +59,7 @@ impl RedbStore {
     /// Writes, to the file opened anew if the last write failed.
     fn write(&mut self, values: &[(Slot, Vec<u8>)]) -> Result<(), redb::Error> {
         if self.database.is_none() {
-            let path = &self.path;
-            self.database = Some(guarded(|| Ok(Database::builder().set_cache_size(CACHE).create(path)?))?);
+            self.database = Some(guarded(|| database(&self.path))?);
         }
         guarded(|| self.commit(values)).inspect_err(|_| self.database = None)
     }
@@ -91,6 +92,14 @@ impl RedbStore {
 fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(redb::Error::Corrupted("it cannot be made sense of".into())))
+}
+
+/// Opens the file, or makes it: for its owner alone, since nodes' environments stand in it.
+fn database(path: &Path) -> Result<Database, redb::Error> {
+    let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?; // an earlier release made it by the umask
+    drop(file); // redb opens it by itself, and makes a store of an empty one
+    Ok(Database::builder().set_cache_size(CACHE).create(path)?)
 }
 
 impl Store for RedbStore {
@@ -135,6 +144,8 @@ mod tests {
         deployed.configuration.nodes.push(Node::new(name, instance, Role::Worker).into());
 
         let mut store = RedbStore::open(directory.path()).unwrap();
+        let mode = fs::metadata(directory.path().join(RedbStore::FILE)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o600, "definitions hold secrets");
         assert_eq!(store.load().unwrap(), Stored::default());
         store.save(&[change(Slot::Staged, "0"), deployed.clone()]).unwrap();
         store.save(&[change(Slot::Staged, "2")]).unwrap();

@@ -315,8 +315,9 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             }
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
-                // What the peer said before it went may still be unread, so reading finds the end.
-                self.guard.because(LinkError::Write(error));
+                // What the peer said before it went may still be unread, so reading finds the end, in the next turn.
+                self.guard.because(secure::complaint(&error).map_or(LinkError::Write(error), LinkError::Tls));
+                task.waker().wake_by_ref();
                 self.mute = true;
                 self.outbox.release();
             }

@@ -1,7 +1,7 @@
 //! `watchpost pki`: the cluster's authority and the certificates that it issues. Works on files, without a controller.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -12,7 +12,7 @@ use super::screen::{Screen, state_style};
 use super::table::{self, Cell, words};
 use crate::model::{InstanceName, Timestamp};
 use crate::settings::usual_state_dir;
-use crate::trust::{Authority, Certificate, Part, TrustFiles};
+use crate::trust::{Authority, Certificate, Identity, Part, TrustFiles};
 
 /// The verbs of `watchpost pki`.
 #[derive(Debug, Subcommand)]
@@ -32,7 +32,7 @@ pub enum PkiVerb {
     Issue {
         /// What it is for
         part: Issuable,
-        /// The controller's name, the agent's instance, or the client's name
+        /// The controller's name, or the agent's instance
         name: String,
         /// Where to put ca.pem, cert.pem and key.pem [default: NAME.trust here, or for a controller `trust` in the usual
         /// state directory]
@@ -44,13 +44,14 @@ pub enum PkiVerb {
         #[command(flatten)]
         place: Place,
     },
-    /// Take back every certificate of a part of the cluster; links of theirs end at once
+    /// Take back every certificate of a part of the cluster; links of theirs end where the list gets to
     Revoke {
         /// What it is
         part: Issuable,
         /// Its name
         name: String,
-        /// The certificates of the controller that is to heed it [default: `trust` in the usual state directory]
+        /// The certificates of the daemon that is to heed it [default: `trust` in the usual state directory, if it is that of
+        /// a controller and PART is an agent]
         #[arg(long, value_name = "DIR")]
         trust: Option<PathBuf>,
         #[command(flatten)]
@@ -82,7 +83,6 @@ impl Place {
 pub enum Issuable {
     Controller,
     Agent,
-    Client,
 }
 
 impl From<Issuable> for Part {
@@ -90,7 +90,6 @@ impl From<Issuable> for Part {
         match part {
             Issuable::Controller => Self::Controller,
             Issuable::Agent => Self::Agent,
-            Issuable::Client => Self::Client,
         }
     }
 }
@@ -168,7 +167,7 @@ fn issue(
     let authority = Authority::load(&directory)?;
     let place = out.unwrap_or_else(|| match part {
         Issuable::Controller => usual_state_dir().join("trust"),
-        Issuable::Agent | Issuable::Client => PathBuf::from(format!("{name}.trust")),
+        Issuable::Agent => PathBuf::from(format!("{name}.trust")),
     });
     let issued = authority.issue(part.into(), &name, now, lifetime)?;
     issued.write(&place)?;
@@ -180,6 +179,7 @@ fn issue(
     writeln!(out, "the certificate of {part} {name}, good until {until}, and its key are in {}", place.display())?;
     if *part == Part::Agent {
         writeln!(out, "next: move them to `trust` in the state directory of {name}'s agent, such as")?;
+        writeln!(out, "  ssh {name} install -d -m 700 /var/lib/watchpost/trust")?;
         writeln!(out, "  scp -p {}/*.pem {name}:/var/lib/watchpost/trust/", place.display())?;
     }
     Ok(Exit::Done)
@@ -195,14 +195,15 @@ fn revoke(
     let (now, name, part) = (Timestamp::now(), InstanceName::new(name)?, Part::from(part));
     let authority = Authority::load(&directory)?;
     let revoked = authority.revoke(part, &name, now)?;
-    let trust = trust.map_or_else(|| Some(usual_state_dir().join("trust")).filter(|usual| usual.exists()), Some);
-    // Also if there was nothing new to take back: the list may not have reached the controller the last time.
-    let published = match &trust {
-        Some(trust) if authority.revoked_list().exists() => {
-            authority.publish_revoked(&TrustFiles::in_directory(trust)).map(|()| Some(trust))?
-        }
-        _ => None,
-    };
+    // An agent is judged by its controller, a controller by every agent.
+    let judge = if part == Part::Agent { Part::Controller } else { Part::Agent };
+    let is_judge = |trust: &PathBuf| bearer(trust).is_some_and(|bearer| bearer.part == judge);
+    let usual = || Some(usual_state_dir().join("trust")).filter(is_judge);
+    // Also if there was nothing new to take back: the list may not have got there the last time.
+    let published = trust.or_else(usual).filter(|_| authority.revoked_list().exists());
+    if let Some(trust) = &published {
+        authority.publish_revoked(&TrustFiles::in_directory(trust))?;
+    }
     if json {
         let shown = revoked.iter().map(|certificate| Shown { state: "revoked", ..Shown::of(certificate, now) });
         return shown.into_iter().try_for_each(|shown| print(&shown).map(drop)).map(|()| Exit::Done);
@@ -213,15 +214,29 @@ fn revoke(
         1 => writeln!(out, "the certificate of {part} {name} is revoked")?,
         several => writeln!(out, "{several} certificates of {part} {name} are revoked")?,
     }
-    match published {
-        Some(trust) => writeln!(out, "the controller with the certificates in {} heeds it at once", trust.display())?,
-        None => writeln!(
+    let heeds = published.as_deref().and_then(bearer).filter(|bearer| bearer.part == judge);
+    if let (Some(trust), Some(Identity { part, name, .. })) = (&published, &heeds) {
+        writeln!(out, "{part} {name} heeds it at once, by the list in {}", trust.display())?;
+    }
+    let list = authority.revoked_list();
+    let list = list.display();
+    match (judge, heeds) {
+        (Part::Agent, None) => writeln!(out, "next: copy {list} to `trust` in the state directory of every agent")?,
+        (Part::Agent, Some(_)) => {
+            writeln!(out, "next: copy {list} to `trust` in the state directory of every other agent")?;
+        }
+        (_, None) => writeln!(
             out,
-            "next: copy {} to `trust` in the state directory of the controller, which then heeds it at once",
-            authority.revoked_list().display()
+            "next: copy {list} to `trust` in the state directory of the controller, which then heeds it at once"
         )?,
+        (_, Some(_)) => {}
     }
     Ok(Exit::Done)
+}
+
+/// Whose certificate is in this directory, if one is.
+fn bearer(trust: &Path) -> Option<Identity> {
+    TrustFiles::in_directory(trust).bearer().ok()
 }
 
 fn show(directory: PathBuf, json: bool, screen: Screen) -> Result<Exit, CliError> {

@@ -41,7 +41,8 @@ impl ControllerBridge {
         settings: LinkSettings,
         controller: &Addr<Controller>,
     ) -> Result<Listener, RunError> {
-        settings.permit(socket.local_addr()?)?;
+        let address = settings.permit(socket.local_addr()?)?;
+        warn_if_open("the port for agents", address, settings.trust.is_some());
         Ok(listen(socket, settings, owner_of(controller))?)
     }
 
@@ -51,6 +52,7 @@ impl ControllerBridge {
         let (Some(controller), Some(address)) = (&self.controller, address) else { return };
         match self.settings.permit(address) {
             Ok(address) => {
+                warn_if_open("the link to an agent", address, self.settings.trust.is_some());
                 let expect = Some(instance.to_string());
                 let dialer = dial(address, expect, self.settings.clone(), owner_of(controller));
                 self.dialled.insert(instance, dialer);
@@ -109,9 +111,13 @@ impl AgentBridge {
             down: agent.clone().recipient(),
         };
         if let Some(socket) = &socket {
-            settings.permit(socket.local_addr()?)?;
+            let address = settings.permit(socket.local_addr()?)?;
+            warn_if_open("the port for a controller", address, settings.trust.is_some());
         }
         let controller = controller.map(|address| settings.permit(address)).transpose()?;
+        if let Some(address) = controller {
+            warn_if_open("the link to the controller", address, settings.trust.is_some());
+        }
         // Where both are to be done, whoever has come need not be dialled as well.
         let (reached, is_reached) = watch::channel(false);
         let reception = Reception { agent: agent.clone(), reached, links: BTreeSet::new() }.start();
@@ -174,17 +180,23 @@ fn owner_of(controller: &Addr<Controller>) -> Owner<ToController, ToAgent> {
     }
 }
 
+/// Says what the settings have admitted, where it comes to that: something beyond this machine, and nobody has to prove
+/// there who he is.
+pub(super) fn warn_if_open(what: &str, address: SocketAddr, is_protected: bool) {
+    if !is_protected && settings::loopback_only(address).is_err() {
+        tracing::warn!(
+            "INSECURE, as the settings want it: {what}, {address}, has no protection, and whoever is or listens between \
+             here and there may command the cluster, or be a part of it"
+        );
+    }
+}
+
 /// How one end of every link of this process behaves. With certificates where its settings say that they are, it uses
 /// them; without, links stay on this machine, unless the settings admit what that means.
 pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<LinkSettings, RunError> {
     let settings::LinkSettings { heartbeat, greeting_within, reconnect_min, reconnect_max, .. } = settings.link;
     let trust = trust(role, name, settings)?.map(Arc::new);
     let insecure = settings.insecure;
-    if insecure && trust.is_none() {
-        tracing::warn!(
-            "INSECURE, as the settings want it: whoever reaches a port of this process is a part of the cluster"
-        );
-    }
     Ok(LinkSettings {
         trust,
         insecure,

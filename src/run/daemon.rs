@@ -11,7 +11,7 @@ use actix::{Actor, Addr, Context, Handler, Recipient};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings};
+use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
 use crate::agent::AgentEvent;
@@ -151,6 +151,8 @@ pub(super) fn serve(
     let Some(address) = settings.controller.http else { return Ok((None, None)) };
     let address = if settings.insecure { address } else { loopback_only(address)? };
     let socket = bind("for clients", address)?;
+    // It has a token, and no TLS to keep that to itself.
+    warn_if_open("the HTTP API", socket.local_addr()?, false);
     let token = home.token()?;
     let web = WebSettings {
         open: settings.controller.open,
@@ -174,6 +176,7 @@ pub(super) fn serve_clients(controller: &Addr<Controller>, settings: &Settings) 
     let address = guarded(address, has_client_ca, settings.insecure)?;
     let tls = files.map(|files| Tls::from_files(&files)).transpose()?;
     let socket = bind("for zeek-client", address)?;
+    warn_if_open("the port for zeek-client", socket.local_addr()?, has_client_ca);
     let ports = settings.controller.port_rules();
     let port = Port {
         management: ManagementSettings { name: name.clone(), answer_within: *websocket_answer_within, ports },

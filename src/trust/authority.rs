@@ -98,7 +98,9 @@ impl Authority {
     ) -> Result<Issued, TrustError> {
         let identity = Identity { cluster: self.certificate.identity.cluster.clone(), part, name: name.clone() };
         // Nobody is vouched for longer than the authority itself is.
-        let lifetime = lifetime.min(self.certificate.remaining(now).unwrap_or_default());
+        let expired =
+            || TrustError::AuthorityExpired { directory: self.directory.clone(), at: self.certificate.not_after };
+        let lifetime = lifetime.min(self.certificate.remaining(now).ok_or_else(expired)?);
         let mut params = params(&identity, now, lifetime)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // Either end may dial, so everybody is a server and a client.
@@ -196,8 +198,10 @@ fn paths(directory: &Path) -> (PathBuf, PathBuf) {
 fn params(identity: &Identity, now: Timestamp, lifetime: Duration) -> Result<CertificateParams, TrustError> {
     let epoch = date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
-    params.not_before = epoch + Duration::from_micros(now.0).saturating_sub(SKEW);
-    params.not_after = epoch + Duration::from_micros(now.0) + lifetime;
+    let at = |since_epoch: Duration| epoch.checked_add(since_epoch.try_into().ok()?);
+    let now = Duration::from_micros(now.0);
+    params.not_before = at(now.saturating_sub(SKEW)).ok_or(TrustError::TooFar)?;
+    params.not_after = now.checked_add(lifetime).and_then(at).ok_or(TrustError::TooFar)?;
     // One bit less than the bytes hold, and never zero: a serial number is positive.
     let mut serial = [0; 16];
     getrandom::fill(&mut serial).map_err(TrustError::Random)?;
@@ -208,4 +212,40 @@ fn params(identity: &Identity, now: Timestamp, lifetime: Duration) -> Result<Cer
     params.distinguished_name.push(DnType::CommonName, format!("{} {}", identity.part, identity.name));
     params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
     Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+    fn named(text: &str) -> InstanceName {
+        InstanceName::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_time_that_no_certificate_can_name_is_refused_before_anything_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("pki");
+        for lifetime in [9000 * YEAR, Duration::MAX] {
+            let refused = Authority::create(&place, &named("lab"), Timestamp::now(), lifetime).err().unwrap();
+            assert!(matches!(refused, TrustError::TooFar), "{refused}");
+        }
+        assert!(!place.exists());
+        let authority = Authority::create(&place, &named("lab"), Timestamp::now(), 7000 * YEAR).unwrap();
+        let issued = authority.issue(Part::Agent, &named("a"), Timestamp::now(), Duration::MAX).unwrap();
+        assert_eq!(issued.certificate.not_after, authority.certificate().not_after);
+    }
+
+    #[test]
+    fn an_authority_that_expired_vouches_for_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let then = Timestamp(Timestamp::now().0 - 2 * YEAR.as_micros() as u64);
+        let authority = Authority::create(directory.path(), &named("lab"), then, YEAR).unwrap();
+        authority.issue(Part::Agent, &named("a"), then, YEAR).unwrap();
+        let refused = authority.issue(Part::Agent, &named("a"), Timestamp::now(), YEAR).err().unwrap();
+        assert!(matches!(refused, TrustError::AuthorityExpired { .. }), "{refused}");
+        assert_eq!(authority.issued().unwrap().len(), 1);
+    }
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::files::Stamp;
 use super::peers::Peers;
-use super::revoked::Revoked;
+use super::revoked::InForce;
 use super::{Certificate, Identity, Part, TrustError, TrustFiles, files};
 use crate::model::{InstanceName, Timestamp};
 
@@ -22,6 +22,8 @@ pub struct Trust {
     ours: Identity,
     files: TrustFiles,
     current: Mutex<Current>,
+    /// Apart from the rest: what was taken back counts whatever is wrong with that.
+    revoked: Arc<InForce>,
     /// Who bears on a certificate right now.
     live: Arc<Mutex<Live>>,
 }
@@ -49,7 +51,7 @@ impl Drop for Held {
 }
 
 struct Current {
-    stamp: Stamp,
+    stamps: [Option<Stamp>; 3],
     credentials: Arc<Credentials>,
 }
 
@@ -60,7 +62,6 @@ pub struct Credentials {
     pub accept: Arc<ServerConfig>,
     /// For connections that this end makes.
     pub connect: Arc<ClientConfig>,
-    peers: Arc<Peers>,
 }
 
 impl std::fmt::Debug for Trust {
@@ -79,24 +80,27 @@ impl Trust {
         now: Timestamp,
     ) -> Result<Self, TrustError> {
         let ours = Identity { cluster, part, name };
-        let stamp = files.stamp();
-        let credentials = Arc::new(Credentials::read(&files, &ours)?);
+        let revoked = Arc::new(InForce::open(&files.revoked)?);
+        let stamps = files.stamps();
+        let credentials = Arc::new(Credentials::read(&files, &ours, &revoked)?);
         let certificate = &credentials.certificate;
         if certificate.remaining(now).is_none() {
             return Err(TrustError::Expired { path: files.certificate, at: certificate.not_after });
         }
         warn_if_due(certificate, now);
-        Ok(Self { ours, files, current: Mutex::new(Current { stamp, credentials }), live: Arc::default() })
+        let current = Mutex::new(Current { stamps, credentials });
+        Ok(Self { ours, files, current, revoked, live: Arc::default() })
     }
 
     /// What holds for a link that begins now. Files that were replaced count from here on; of files that cannot be used
     /// the log hears once, and what was read before goes on to count.
     pub fn credentials(&self) -> Arc<Credentials> {
+        self.revoked.refresh();
         let mut current = lock(&self.current);
-        let stamp = self.files.stamp();
-        if stamp != current.stamp {
-            current.stamp = stamp;
-            match Credentials::read(&self.files, &self.ours) {
+        let stamps = self.files.stamps();
+        if stamps != current.stamps {
+            current.stamps = stamps;
+            match Credentials::read(&self.files, &self.ours, &self.revoked) {
                 Ok(fresh) => {
                     info!(until = %fresh.certificate.not_after, "certificates were read again");
                     warn_if_due(&fresh.certificate, Timestamp::now());
@@ -119,17 +123,23 @@ impl Trust {
         drop(live);
         let held = Held { live: Arc::clone(&self.live), number };
         // Looked at behind the entry, so that none is taken back in between.
-        (!self.credentials().peers.revoked(certificate)).then_some(held)
+        self.revoked.refresh();
+        (!self.revoked.holds(certificate)).then_some(held)
     }
 
     /// Reads what changed, and ends the links of certificates that were taken back.
     pub fn recheck(&self) {
-        let peers = Arc::clone(&self.credentials().peers);
+        self.credentials();
         for (certificate, end) in lock(&self.live).links.values() {
-            if peers.revoked(certificate) {
+            if self.revoked.holds(certificate) {
                 end("the peer's certificate was revoked");
             }
         }
+    }
+
+    /// Says so if the certificate that counts now should be renewed.
+    pub(super) fn warn_if_due(&self, now: Timestamp) {
+        warn_if_due(&self.credentials().certificate, now);
     }
 
     /// The files, for whoever waits for them to change.
@@ -150,7 +160,7 @@ fn warn_if_due(certificate: &Certificate, now: Timestamp) {
 }
 
 impl Credentials {
-    fn read(files: &TrustFiles, ours: &Identity) -> Result<Self, TrustError> {
+    fn read(files: &TrustFiles, ours: &Identity, revoked: &Arc<InForce>) -> Result<Self, TrustError> {
         let (ca, _) = files::read_certificate(&files.ca)?;
         let (der, certificate) = files::read_certificate(&files.certificate)?;
         let (key, _) = files::read_key(&files.key)?;
@@ -168,8 +178,7 @@ impl Credentials {
         let certified = certified
             .map_err(|_| TrustError::KeyMismatch { key: files.key.clone(), certificate: files.certificate.clone() })?;
         let other = if ours.part == Part::Controller { Part::Agent } else { Part::Controller };
-        let revoked = Revoked::read(&files.revoked)?;
-        let peers = Arc::new(Peers::new(&ca, ours.cluster.clone(), other, revoked, Arc::clone(&provider))?);
+        let peers = Arc::new(Peers::new(&ca, ours.cluster.clone(), other, Arc::clone(revoked), Arc::clone(&provider))?);
         // As of its first moment: whether it is still good is another question.
         let first = UnixTime::since_unix_epoch(std::time::Duration::from_micros(certificate.not_before.0));
         peers
@@ -180,7 +189,6 @@ impl Credentials {
             certificate,
             accept: Arc::new(accepting(&provider, &peers, &certified)?),
             connect: Arc::new(connecting(&provider, &peers, &certified)?),
-            peers,
         })
     }
 }

@@ -11,6 +11,8 @@ use crate::model::{InstanceName, Timestamp};
 pub enum TrustError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("{} is longer than {longest} bytes: it is none of the files that `watchpost pki` makes", path.display())]
+    TooLong { path: PathBuf, longest: u64 },
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("{} is there already: an authority is made once; to begin anew, move the directory away", path.display())]
@@ -31,6 +33,10 @@ pub enum TrustError {
     NotOurs { path: PathBuf, found: Identity, part: Part, name: InstanceName, cluster: InstanceName },
     #[error("{} expired at {at}: issue a new one by `watchpost pki issue`", path.display())]
     Expired { path: PathBuf, at: Timestamp },
+    #[error("the authority of {} expired at {at} and can vouch for nobody: make another by `watchpost pki init`, in another directory", directory.display())]
+    AuthorityExpired { directory: PathBuf, at: Timestamp },
+    #[error("a certificate cannot be good for so long: the last year that it can name is 9999")]
+    TooFar,
     #[error("a certificate could not be made: {0}")]
     Making(#[from] rcgen::Error),
     #[error("the certificates cannot be used for TLS: {0}")]

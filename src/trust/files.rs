@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Certificate, TrustError};
+use super::{Certificate, Identity, TrustError};
 
-/// No file of ours is longer than this, in bytes.
+/// No certificate or key of ours is longer than this, in bytes.
 const LONGEST: u64 = 64 << 10;
+/// Nor is a list of what was taken back: some three hundred thousand certificates.
+pub(super) const LONGEST_LIST: u64 = 16 << 20;
 
 /// The files that one end of a link needs, and the list that it heeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,22 +40,36 @@ impl TrustFiles {
         [&self.ca, &self.certificate, &self.key].into_iter().any(|path| path.exists())
     }
 
-    /// Tells one state of the files from another, without reading them.
-    pub(super) fn stamp(&self) -> Stamp {
-        Stamp([&self.ca, &self.certificate, &self.key, &self.revoked].map(|path| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
-        }))
+    /// Whose certificate it is.
+    pub fn bearer(&self) -> Result<Identity, TrustError> {
+        Ok(read_certificate(&self.certificate)?.1.identity)
+    }
+
+    /// Tells one state of the certificates and the key from another.
+    pub(super) fn stamps(&self) -> [Option<Stamp>; 3] {
+        [&self.ca, &self.certificate, &self.key].map(|path| Stamp::of(path))
     }
 }
 
-/// See [`TrustFiles::stamp`].
+/// Tells one state of a file from another, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp([Option<(u64, u64, i64, i64)>; 4]);
+pub(super) struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// `None` where there is no file.
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self { inode: found.ino(), size: found.size(), modified: (found.mtime(), found.mtime_nsec()) })
+    }
+}
 
 /// The first certificate in a file, taken apart as well, since only one of ours is of any use.
 pub(super) fn read_certificate(path: &Path) -> Result<(CertificateDer<'static>, Certificate), TrustError> {
-    let (text, _) = read(path)?;
+    let (text, _) = read(path, LONGEST)?;
     let der = CertificateDer::from_pem_slice(&text).map_err(not_pem(path, "certificate"))?;
     let certificate = Certificate::read(&der)
         .map_err(|why| TrustError::Damaged { path: path.to_owned(), why: format!("it {why}") })?;
@@ -62,7 +78,7 @@ pub(super) fn read_certificate(path: &Path) -> Result<(CertificateDer<'static>, 
 
 /// The private key in a file that only its owner may read, as DER and as the text that it was.
 pub(super) fn read_key(path: &Path) -> Result<(PrivateKeyDer<'static>, String), TrustError> {
-    let (text, mode) = read(path)?;
+    let (text, mode) = read(path, LONGEST)?;
     if mode & 0o077 != 0 {
         return Err(TrustError::Exposed { path: path.to_owned(), mode: mode & 0o7777 });
     }
@@ -77,21 +93,25 @@ fn not_pem(path: &Path, what: &'static str) -> impl FnOnce(pem::Error) -> TrustE
     move |_| TrustError::NotPem { path, what }
 }
 
-/// The content of a small file, and its mode.
-pub(super) fn read(path: &Path) -> Result<(Vec<u8>, u32), TrustError> {
+/// The content of a file, and its mode. One that is longer than `longest` is none of ours, and no part of it is used.
+pub(super) fn read(path: &Path, longest: u64) -> Result<(Vec<u8>, u32), TrustError> {
     let read = || -> io::Result<_> {
         let file = File::open(path)?;
         let mode = file.metadata()?.mode();
         let mut bytes = Vec::new();
-        file.take(LONGEST).read_to_end(&mut bytes)?;
+        file.take(longest + 1).read_to_end(&mut bytes)?;
         Ok((bytes, mode))
     };
-    read().map_err(|source| TrustError::Read { path: path.to_owned(), source })
+    let (bytes, mode) = read().map_err(|source| TrustError::Read { path: path.to_owned(), source })?;
+    match bytes.len() as u64 > longest {
+        true => Err(TrustError::TooLong { path: path.to_owned(), longest }),
+        false => Ok((bytes, mode)),
+    }
 }
 
 /// Puts a copy of a file that anybody may read in the place of one that may be there.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), TrustError> {
-    let (bytes, _) = read(from)?;
+    let (bytes, _) = read(from, LONGEST_LIST)?;
     write(to, &bytes, 0o644)
 }
 
@@ -103,7 +123,8 @@ pub(super) fn make_directory(path: &Path) -> Result<(), TrustError> {
 
 /// Writes a whole file or none, with this mode from the beginning, in the place of one that may be there.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TrustError> {
-    let fresh = path.with_extension("new");
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
     let write = || -> io::Result<()> {
         // One that a crash left has whatever mode it has.
         match fs::remove_file(&fresh) {
@@ -116,4 +137,33 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TrustErr
         fs::rename(&fresh, path)
     };
     write().map_err(|source| TrustError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_differ_in_their_ending_alone_are_not_written_over_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name| directory.path().join(name);
+        fs::write(file("ca.new"), "somebody's").unwrap();
+        fs::write(file("ca.key.new"), "left by a crash").unwrap();
+        write(&file("ca.pem"), b"certificate", 0o644).unwrap();
+        write(&file("ca.key"), b"key", 0o600).unwrap();
+        for (name, content) in [("ca.pem", "certificate"), ("ca.key", "key"), ("ca.new", "somebody's")] {
+            assert_eq!(fs::read_to_string(file(name)).unwrap(), content);
+        }
+        assert!(!file("ca.key.new").exists());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_used_in_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cert.pem");
+        fs::write(&path, "x".repeat(100)).unwrap();
+        assert_eq!(read(&path, 100).unwrap().0.len(), 100);
+        let error = read(&path, 99).unwrap_err();
+        assert!(matches!(error, TrustError::TooLong { longest: 99, .. }), "{error}");
+    }
 }

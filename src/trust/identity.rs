@@ -21,19 +21,16 @@ pub enum Part {
     Controller,
     /// The agent of the instance of that name.
     Agent,
-    /// A person or a program that uses the controller.
-    Client,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Authority, Self::Controller, Self::Agent, Self::Client];
+    const ALL: [Self; 3] = [Self::Authority, Self::Controller, Self::Agent];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Authority => "authority",
             Self::Controller => "controller",
             Self::Agent => "agent",
-            Self::Client => "client",
         }
     }
 }
@@ -91,6 +88,7 @@ mod tests {
             "watchpost:lab/agent",
             "watchpost:lab/agent/a/b",
             "watchpost:lab/king/a",
+            "watchpost:lab/client/a",
             "watchpost:lab/agent/",
             "watchpost:lab/Agent/a",
             "watchpost://lab/agent/a",

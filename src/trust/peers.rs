@@ -11,7 +11,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
-use super::revoked::Revoked;
+use super::revoked::InForce;
 use super::{Certificate, Part, TrustError};
 use crate::model::InstanceName;
 
@@ -22,7 +22,7 @@ pub(super) struct Peers {
     /// What they have to be.
     part: Part,
     roots: Arc<RootCertStore>,
-    revoked: Revoked,
+    revoked: Arc<InForce>,
     clients: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
 }
@@ -42,7 +42,7 @@ impl Peers {
         ca: &CertificateDer<'static>,
         cluster: InstanceName,
         part: Part,
-        revoked: Revoked,
+        revoked: Arc<InForce>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
@@ -60,11 +60,6 @@ impl Peers {
         let algorithms = self.provider.signature_verification_algorithms.all;
         let parsed = ParsedCertificate::try_from(der)?;
         rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, &[], now, algorithms)
-    }
-
-    /// Whether the certificate was taken back.
-    pub fn revoked(&self, certificate: &Certificate) -> bool {
-        self.revoked.holds(certificate)
     }
 
     /// Whether it counts and is for the right part of the cluster; names are compared later, with what the peer says of itself.

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use tracing::{error, info};
+
+use super::files::{LONGEST_LIST, Stamp};
 use super::{Certificate, TrustError, files};
 
 /// The list, by serial number.
@@ -11,14 +15,13 @@ use super::{Certificate, TrustError, files};
 pub(super) struct Revoked(BTreeSet<String>);
 
 impl Revoked {
-    /// Reads the list; none is as good as an empty one. A line that is no part of a list makes all of it suspect: half a
-    /// list would let in whom the other half keeps out.
+    /// Reads the list; none is as good as an empty one.
     pub fn read(path: &Path) -> Result<Self, TrustError> {
-        let text = match files::read(path) {
-            Ok((bytes, _)) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(TrustError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error),
-        };
+        text(path)?.map_or_else(|| Ok(Self::default()), |text| Self::parse(path, &text))
+    }
+
+    /// A line that is no part of a list makes all of it suspect: half a list would let in whom the other half keeps out.
+    fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
         let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let serial = |(number, line): (usize, &str)| {
@@ -37,13 +40,10 @@ impl Revoked {
 
     /// Adds certificates to the list in a file.
     pub fn add(path: &Path, certificates: &[Certificate]) -> Result<(), TrustError> {
-        let known = Self::read(path)?;
-        let mut text = match files::read(path) {
-            Ok((bytes, _)) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(_) => {
-                "# Certificates that were taken back. Links of theirs end as soon as this list is in `trust`.\n".into()
-            }
-        };
+        let mut text = text(path)?.unwrap_or_else(|| {
+            "# Certificates that were taken back. Links of theirs end as soon as this list is in `trust`.\n".into()
+        });
+        let known = Self::parse(path, &text)?;
         if !text.ends_with('\n') {
             text.push('\n');
         }
@@ -52,6 +52,60 @@ impl Revoked {
             text += &format!("{} {} {}\n", certificate.serial, identity.part, identity.name);
         }
         files::write(path, text.as_bytes(), 0o644)
+    }
+}
+
+/// The text of a list, if there is one.
+fn text(path: &Path) -> Result<Option<String>, TrustError> {
+    match files::read(path, LONGEST_LIST) {
+        Ok((bytes, _)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(TrustError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The list that a process heeds, whatever becomes of its other files: read again whenever it changes. Nobody is let in
+/// again because it was lost, so the last one that could be read stays in force.
+#[derive(Debug)]
+pub(super) struct InForce {
+    path: PathBuf,
+    current: Mutex<(Option<Stamp>, Revoked)>,
+}
+
+impl InForce {
+    /// The list in this file, which need not exist.
+    pub fn open(path: &Path) -> Result<Self, TrustError> {
+        let stamp = Stamp::of(path);
+        Ok(Self { path: path.to_owned(), current: Mutex::new((stamp, Revoked::read(path)?)) })
+    }
+
+    /// Reads it again if it changed. Of a list that is lost or damaged the log hears once.
+    pub fn refresh(&self) {
+        let mut current = self.lock();
+        let stamp = Stamp::of(&self.path);
+        if stamp == current.0 {
+            return;
+        }
+        current.0 = stamp;
+        let path = self.path.display();
+        match text(&self.path).and_then(|text| text.map(|text| Revoked::parse(&self.path, &text)).transpose()) {
+            Ok(Some(fresh)) => {
+                info!(certificates = fresh.0.len(), "the list of certificates that were taken back was read again");
+                current.1 = fresh;
+            }
+            Ok(None) => error!("{path} is gone; what it took back stays so: put the authority's list there again"),
+            Err(error) => error!("what {path} took back before stays so, and nothing else: {error}"),
+        }
+    }
+
+    /// Whether the certificate is on it, as it was last read.
+    pub fn holds(&self, certificate: &Certificate) -> bool {
+        self.lock().1.holds(certificate)
+    }
+
+    /// What is in there is whole, whoever panicked.
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Option<Stamp>, Revoked)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,5 +141,44 @@ mod tests {
         std::fs::write(&path, "# a remark\n\n0A agent a\nagent b\n").unwrap();
         let error = Revoked::read(&path).unwrap_err().to_string();
         assert!(error.contains("line 4 does not begin with a serial number"), "{error}");
+    }
+
+    #[test]
+    fn a_list_of_any_length_is_heeded_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("revoked");
+        let many: Vec<_> = (0..5000).map(|number| certificate(&format!("{number:032x}"))).collect();
+        Revoked::add(&path, &many).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > 64 << 10);
+        Revoked::add(&path, &[certificate("0a")]).unwrap();
+        let revoked = Revoked::read(&path).unwrap();
+        assert!(many.iter().all(|certificate| revoked.holds(certificate)) && revoked.holds(&certificate("0a")));
+
+        let too_long = "# a remark\n".repeat(LONGEST_LIST as usize / 11 + 1);
+        std::fs::write(&path, too_long).unwrap();
+        let error = Revoked::read(&path).unwrap_err().to_string();
+        assert!(error.contains("revoked is longer than 16777216 bytes"), "{error}");
+        assert!(Revoked::add(&path, &many).is_err(), "what cannot be read is not overwritten");
+    }
+
+    #[test]
+    fn a_list_that_is_lost_or_damaged_lets_nobody_in_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("revoked");
+        let list = InForce::open(&path).unwrap();
+        let (first, second) = (certificate("0a"), certificate("0b"));
+        assert!(!list.holds(&first), "there was no list");
+        Revoked::add(&path, std::slice::from_ref(&first)).unwrap();
+        list.refresh();
+        assert!(list.holds(&first) && !list.holds(&second));
+        std::fs::write(&path, "0b agent b\nhalf of what\n").unwrap();
+        list.refresh();
+        assert!(list.holds(&first) && !list.holds(&second), "damaged");
+        std::fs::remove_file(&path).unwrap();
+        list.refresh();
+        assert!(list.holds(&first), "lost");
+        Revoked::add(&path, std::slice::from_ref(&second)).unwrap();
+        list.refresh();
+        assert!(list.holds(&second) && !list.holds(&first), "a whole list counts again, whatever it says");
     }
 }

@@ -1,30 +1,142 @@
-//! Waits for certificates to change on disk.
+//! Waits for certificates to change on disk, and for their time to run out.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::Trust;
+use crate::model::Timestamp;
 use crate::notice::{Notice, WatchFlags};
+
+/// Where nobody says that something changed, it is looked at this often.
+const WITHOUT_NOTICE: Duration = Duration::from_secs(1);
+/// A process that runs for long says this often that its certificate is due.
+const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Trust {
     /// Heeds what changes in the directory of the files at once, for as long as the future is polled; whatever links
-    /// come and go looks at the files by itself.
+    /// come and go looks at the files by itself. Reminds of a certificate that is due.
     pub async fn watch(self: Arc<Self>) {
-        let directory = self.files().certificate.parent().map_or_else(|| Path::new(".").to_owned(), Path::to_owned);
-        let changes = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-        let watched = async {
-            let mut notice = Notice::of(&directory, changes)?;
-            loop {
-                self.recheck();
-                notice.changed().await?;
+        tokio::join!(self.heed_changes(), self.remind_every(REMINDER));
+    }
+
+    async fn heed_changes(&self) {
+        let directory = self.directory();
+        let mut is_blind = false;
+        loop {
+            // Each time anew: the directory itself may be another by now.
+            let notice = Notice::of(&directory, changes());
+            self.recheck();
+            let noticed = match notice {
+                Ok(mut notice) => notice.changed().await,
+                Err(error) => Err(error),
+            };
+            match noticed {
+                Ok(()) => is_blind = false,
+                Err(error) => {
+                    // A directory that is being replaced is away for a moment, and that its files are is said already.
+                    if !is_blind && error.kind() != io::ErrorKind::NotFound {
+                        let directory = directory.display();
+                        warn!("nobody notices at once if {directory} changes, it is looked at every second: {error}");
+                        is_blind = true;
+                    }
+                    sleep(WITHOUT_NOTICE).await;
+                }
+            }
+        }
+    }
+
+    async fn remind_every(&self, interval: Duration) {
+        loop {
+            sleep(interval).await;
+            self.warn_if_due(Timestamp::now());
+        }
+    }
+
+    /// Where the files are.
+    fn directory(&self) -> PathBuf {
+        let parent = self.files().certificate.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.unwrap_or(Path::new(".")).to_owned()
+    }
+}
+
+/// Files that are written or replaced, and a directory that is.
+fn changes() -> WatchFlags {
+    WatchFlags::CLOSE_WRITE
+        | WatchFlags::MOVED_TO
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::DELETE
+        | WatchFlags::MOVE_SELF
+        | WatchFlags::DELETE_SELF
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::super::{Authority, Part, TrustFiles};
+    use super::*;
+    use crate::model::InstanceName;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn count(&self, what: &str) -> usize {
+            String::from_utf8_lossy(&self.0.lock().unwrap()).matches(what).count()
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_process_that_runs_for_long_says_again_that_its_certificate_is_due() {
+        let directory = tempfile::tempdir().unwrap();
+        let named = |text| InstanceName::new(text).unwrap();
+        let now = Timestamp::now();
+        let then = Timestamp(now.0 - 9 * DAY.as_micros() as u64);
+        let authority = Authority::create(&directory.path().join("pki"), &named("lab"), then, 30 * DAY).unwrap();
+        let trust = directory.path().join("trust");
+        authority.issue(Part::Agent, &named("a"), then, 10 * DAY).unwrap().write(&trust).unwrap();
+        let log = Log::default();
+        let writer = log.clone();
+        let _default = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(writer).finish());
+        let trust = Trust::open(TrustFiles::in_directory(&trust), named("lab"), Part::Agent, named("a"), now).unwrap();
+        let due = "the certificate of this process expires at";
+        assert_eq!(log.count(due), 1, "at the start");
+        let reminded = async {
+            while log.count(due) < 3 {
+                sleep(Duration::from_millis(1)).await;
             }
         };
-        let ended: Result<(), std::io::Error> = watched.await;
-        if let Err(error) = ended {
-            let directory = directory.display();
-            warn!("nobody notices at once if {directory} changes, only links that begin later will: {error}");
+        tokio::select! {
+            () = trust.remind_every(Duration::from_millis(2)) => unreachable!("it has no end"),
+            reminded = tokio::time::timeout(Duration::from_secs(20), reminded) => reminded.unwrap(),
         }
     }
 }

@@ -139,6 +139,63 @@ async fn a_certificate_that_is_revoked_ends_its_link_and_makes_no_other() {
 }
 
 #[actix_rt::test]
+async fn what_was_taken_back_counts_whatever_else_is_wrong_with_the_files() {
+    let pki = Pki::new("lab");
+    let (control, sensor) = (pki.control(), pki.sensor("sensor-1"));
+    let watching = actix_rt::spawn(Arc::clone(control.trust.as_ref().unwrap()).watch());
+    let mut end = Listening::with(control.clone());
+    let mut agent = Ear::<ToAgent, ToController>::open();
+    let dialer = dial(end.addr, None, sensor.clone(), agent.owner());
+    end.ear.up().await;
+    agent.up().await;
+
+    let files = pki.files(Part::Controller, "control");
+    std::fs::copy(pki.files(Part::Agent, "sensor-1").key, &files.key).unwrap();
+    pki.authority.revoke(Part::Agent, &InstanceName::new("sensor-1").unwrap(), Timestamp::now()).unwrap();
+    pki.authority.publish_revoked(&files).unwrap();
+    assert_eq!(end.ear.down().await, "the peer's certificate was revoked");
+    drop(dialer);
+    watching.abort();
+    for gone in [&files.certificate, &files.revoked] {
+        std::fs::remove_file(gone).unwrap();
+        let (controller, _) = ends_of(control.clone(), sensor.clone()).await;
+        assert!(controller.contains("its certificate was revoked"), "without {}: {controller}", gone.display());
+    }
+}
+
+#[actix_rt::test]
+async fn a_directory_of_certificates_that_is_replaced_is_heeded_and_watched_as_the_first_was() {
+    let pki = Pki::new("lab");
+    let (control, sensor, other) = (pki.control(), pki.sensor("sensor-1"), pki.sensor("sensor-2"));
+    let watching = actix_rt::spawn(Arc::clone(control.trust.as_ref().unwrap()).watch());
+    let mut end = Listening::with(control.clone());
+    let (mut first, mut second) = (Ear::<ToAgent, ToController>::open(), Ear::<ToAgent, ToController>::open());
+    let _dialers = (dial(end.addr, None, sensor, first.owner()), dial(end.addr, None, other, second.owner()));
+    let names = [end.ear.up().await.peer.name, end.ear.up().await.peer.name];
+    assert!(names.contains(&"sensor-1".into()) && names.contains(&"sensor-2".into()), "{names:?}");
+    first.up().await;
+    second.up().await;
+
+    let here = pki.directory.path().join("controller-control");
+    let [old, new] = ["old", "new"].map(|name| pki.directory.path().join(name));
+    let name = InstanceName::new("control").unwrap();
+    let fresh = pki.authority.issue(Part::Controller, &name, Timestamp::now(), DAY).unwrap().write(&new).unwrap();
+    pki.authority.revoke(Part::Agent, &InstanceName::new("sensor-1").unwrap(), Timestamp::now()).unwrap();
+    pki.authority.publish_revoked(&fresh).unwrap();
+    std::fs::rename(&here, &old).unwrap();
+    std::fs::rename(&new, &here).unwrap();
+    assert_eq!(end.ear.down().await, "the peer's certificate was revoked");
+    first.down().await;
+    second.hears_nothing();
+
+    pki.authority.revoke(Part::Agent, &InstanceName::new("sensor-2").unwrap(), Timestamp::now()).unwrap();
+    pki.authority.publish_revoked(&pki.files(Part::Controller, "control")).unwrap();
+    assert_eq!(end.ear.down().await, "the peer's certificate was revoked");
+    second.down().await;
+    watching.abort();
+}
+
+#[actix_rt::test]
 async fn who_speaks_no_tls_or_nothing_at_a_tls_port_harms_nobody() {
     let pki = Pki::new("lab");
     let mut end = Listening::with(LinkSettings { ungreeted: 4, ..pki.control() });
@@ -157,6 +214,7 @@ async fn who_speaks_no_tls_or_nothing_at_a_tls_port_harms_nobody() {
     // All but the last few of the silent ones have been turned away, without a word.
     let mut answer = Vec::new();
     let _ = within(silent[0].read_to_end(&mut answer)).await;
+    assert!(answer.is_empty(), "{answer:?}");
     end.ear.hears_nothing();
     let mut agent = Ear::<ToAgent, ToController>::open();
     let _dialer = dial(end.addr, None, pki.sensor("sensor-1"), agent.owner());

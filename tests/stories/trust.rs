@@ -85,6 +85,7 @@ fn an_agent_whose_certificate_is_revoked_is_out_at_once_and_stays_out() {
     let trust = controller.state_dir().join("trust");
     let answer = secured.pki(&["revoke", "agent", "a", "--trust", trust.to_str().unwrap()]);
     assert!(answer.stdout.starts_with("the certificate of agent a is revoked"), "{answer:?}");
+    assert!(answer.stdout.contains("controller control heeds it at once"), "{answer:?}");
     let lost = client.wait("a is out", |status| node(status, "on-a").state == "UNKNOWN");
     assert!(lost.instances[0].reason.contains("revoked"), "{:?}", lost.instances);
     assert_eq!(node(&lost, "on-b").pid, Some(running["on-b"]));
@@ -102,6 +103,30 @@ fn an_agent_whose_certificate_is_revoked_is_out_at_once_and_stays_out() {
     let states: Vec<_> =
         shown.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["state"].clone()).collect();
     assert_eq!(states, ["good", "good", "revoked", "good"]);
+}
+
+#[test]
+fn an_agent_that_has_the_list_drops_a_controller_whose_certificate_is_revoked() {
+    let secured = Secured::with(&[("controller", "control", "controller"), ("agent", "a", "a")]);
+    let controller = secured.controller();
+    let agent = secured.agent("a", "a", &controller);
+    eventually("they are linked", || agent.log().contains("link up").then_some(()));
+
+    let own = controller.state_dir().join("trust/revoked");
+    let answer = secured.pki(&["revoke", "controller", "control"]);
+    assert!(answer.stdout.starts_with("the certificate of controller control is revoked"), "{answer:?}");
+    assert!(answer.stdout.contains("to `trust` in the state directory of every agent"), "{answer:?}");
+    assert!(!answer.stdout.contains("heeds it at once") && !own.exists(), "no controller judges itself: {answer:?}");
+
+    let trust = agent.state_dir().join("trust");
+    let answer = secured.pki(&["revoke", "controller", "control", "--trust", trust.to_str().unwrap()]);
+    assert!(answer.stdout.contains("agent a heeds it at once"), "{answer:?}");
+    eventually("the agent drops its controller", || {
+        agent.log().contains("the peer's certificate was revoked").then_some(())
+    });
+    eventually("the agent refuses it from then on", || {
+        agent.log().contains("its certificate was revoked").then_some(())
+    });
 }
 
 #[test]
@@ -156,18 +181,36 @@ fn whoever_admits_it_may_do_without_certificates() {
     let args = ["controller", "--listen", "0.0.0.0:0", "--http", &scene.any_port()];
     let refused = Answer::of(scene.watchpost(&args).output().unwrap());
     assert!(refused.code == 2 && refused.stderr.contains("is not on this machine"), "{refused:?}");
-    let settings = format!("insecure = true\n{}", fs::read_to_string(scene.settings()).unwrap());
-    let settings = scene.write("insecure.toml", &settings);
-    let log = scene.path("insecure.log");
-    let mut daemon = scene
-        .watchpost(&[&args[..], &["--config", settings.to_str().unwrap(), "--state-dir"]].concat())
-        .arg(scene.path("insecure"))
-        .stdout(fs::File::create(scene.path("insecure.out")).unwrap())
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    eventually("it warns", || fs::read_to_string(&log).unwrap().contains("INSECURE").then_some(()));
-    eventually("it listens", || fs::read_to_string(scene.path("insecure").join("addresses.json")).ok());
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
+    let admitting = ["env", "WATCHPOST_INSECURE=1"];
+    let daemon = Daemon::start_through(&admitting, &scene, "insecure", &args);
+    let port = daemon.addresses()["agents"].port();
+    eventually("it warns of that port", || (warned_of(&daemon) == [port]).then_some(()));
+}
+
+#[test]
+fn every_port_that_is_open_and_not_protected_is_named_in_the_log() {
+    let secured = Secured::with(&[("controller", "control", "with")]);
+    let (scene, admitting) = (&secured.scene, ["env", "WATCHPOST_INSECURE=1"]);
+    let open = ["--http", "0.0.0.0:0", "--websocket", "0.0.0.0:0"];
+    let controller = ["controller", "--name", "control", "--listen", "0.0.0.0:0"];
+    for (directory, args, unprotected) in [
+        ("without", &controller[..], &["agents", "http", "zeek-client"][..]),
+        ("with", &controller, &["http", "zeek-client"]),
+        ("lab", &["lab"], &["http", "zeek-client"]),
+    ] {
+        let daemon = Daemon::start_through(&admitting, scene, directory, &[args, &open].concat());
+        let mut ports: Vec<_> = unprotected.iter().map(|purpose| daemon.addresses()[*purpose].port()).collect();
+        ports.sort_unstable();
+        eventually(directory, || (warned_of(&daemon) == ports).then_some(()));
+    }
+}
+
+/// The ports that a daemon says are open and not protected, sorted.
+fn warned_of(daemon: &Daemon) -> Vec<u16> {
+    let log = daemon.log();
+    let lines = log.lines().filter(|line| line.contains("INSECURE, as the settings want it"));
+    let mut ports: Vec<_> =
+        lines.map(|line| line.split("0.0.0.0:").nth(1).unwrap().split(',').next().unwrap().parse().unwrap()).collect();
+    ports.sort_unstable();
+    ports
 }

@@ -35,7 +35,7 @@ pub struct Door {
     pub(super) hub: Hub,
     pub(super) host: Arc<dyn Host>,
     pub(super) names: OwnNames,
-    /// One permit for each long message that may be under way.
+    /// One permit for each long message that may be under way or waiting for its answer.
     pub(super) large: Arc<Semaphore>,
     pub(super) patience: Patience,
 }

@@ -7,6 +7,7 @@ use actix_web::body::MessageBody;
 use actix_web::{Error, FromRequest, HttpRequest, HttpResponse, dev, web};
 use actix_ws::CloseCode;
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::frame::{Code, ErrorMessage, Publication, Refused, topics_from_json};
 use super::hub::{Client, Hub};
@@ -14,6 +15,9 @@ use super::incoming::{Broken, Heard, Incoming, Watch};
 use super::outgoing::{Frame, Outgoing, Queue};
 use super::server::{Door, PATH};
 use crate::web::serve::Closing;
+
+/// What a message holds that needed a permit because it is long.
+type LongPermit = Option<OwnedSemaphorePermit>;
 
 /// Messages above this are read on another thread, so that nobody waits for them.
 const LONG_WORK: usize = 256 * 1024;
@@ -162,8 +166,8 @@ impl Session {
                         Ok(Some(Heard::Ping(content))) => self.hub().send(&client, &Frame::pong(&content)),
                         Ok(Some(Heard::Pong)) => {}
                         Ok(Some(Heard::Message(message))) => {
-                            self.take(message).await;
-                            self.incoming.done();
+                            let permit = self.incoming.take_permit();
+                            self.take(message, permit).await;
                             // Whoever sends much gets it no sooner than the others get their turn.
                             tokio::task::yield_now().await;
                         }
@@ -196,7 +200,7 @@ impl Session {
         }
     }
 
-    async fn take(&mut self, message: Bytes) {
+    async fn take(&mut self, message: Bytes, permit: LongPermit) {
         match self.phase {
             Phase::Greeting => match topics_from_json(&message) {
                 Ok(topics) => {
@@ -209,21 +213,21 @@ impl Session {
                 }
             },
             Phase::Talking => match read(message).await {
-                Ok(publication) => self.publish(publication).await,
+                Ok(publication) => self.publish(publication, permit).await,
                 Err(refused) => self.refuse(&refused),
             },
             Phase::Deaf => {}
         }
     }
 
-    /// Lets everybody hear an event, and puts it to the host.
-    async fn publish(&mut self, publication: Publication) {
+    /// Lets everybody hear an event, and puts it to the host, which holds it until it has answered.
+    async fn publish(&mut self, publication: Publication, permit: LongPermit) {
         if let Err(error) = self.door.host.admit(&publication) {
             return self.complain(&error, &error.context);
         }
         self.hub().relay(&publication, &self.client);
-        let permit = tokio::select! {
-            permit = self.client.waiting.clone().acquire_owned() => permit,
+        let waiting = tokio::select! {
+            waiting = self.client.waiting.clone().acquire_owned() => waiting,
             () = self.client.gone.notified() => {
                 // For whoever asks next.
                 self.client.gone.notify_one();
@@ -235,7 +239,7 @@ impl Session {
         // Not part of this session: what was asked for goes on when the client is gone.
         actix_web::rt::spawn(async move {
             answers.await.iter().for_each(|answer| hub.publish(answer));
-            drop(permit);
+            drop((permit, waiting));
         });
     }
 

@@ -20,8 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
-use super::seldom::Seldom;
 use super::serve::Limits;
+use crate::seldom::Seldom;
 
 /// The files, all of them PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -251,3 +251,24 @@ fn long_messages_that_never_end_leave_room_for_one_that_does() {
         matches!(client.next(), Got::Text(_))
     });
 }
+
+#[test]
+fn strangers_who_come_again_and_again_are_logged_seldom_and_hide_nobody_else() {
+    let scene = Scene::new();
+    let begun = Instant::now();
+    let lines = |path: &str, headers: &[(&str, &str)]| {
+        let (client, _) = Client::asking(scene.address(), path, headers);
+        about(client.address())
+    };
+    let first = lines("/", &[]);
+    assert!(first[0].contains("Invalid URI"), "{first:?}");
+    let others: usize = (0..50).map(|_| lines("/", &[]).len()).sum();
+    assert!(others as u64 <= begun.elapsed().as_secs(), "{others} within {:?}", begun.elapsed());
+    for (header, value, why) in [
+        ("X-Application-Name", "no name", "Invalid X-Application-Name"),
+        ("Host", "evil.example", "`evil.example` is not a name"),
+    ] {
+        let told = lines(PATH, &[(header, value)]);
+        assert!(told[0].contains(why), "another reason is logged at once: {told:?}");
+    }
+}

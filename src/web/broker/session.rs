@@ -1,5 +1,7 @@
 //! One client's connection, from the upgrade to its end.
 
+use std::fmt::Display;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +16,7 @@ use super::hub::{Client, Hub};
 use super::incoming::{Broken, Heard, Incoming, Watch};
 use super::outgoing::{Frame, Outgoing, Queue};
 use super::server::{Door, PATH};
+use crate::web::guard::Refusal;
 use crate::web::serve::Closing;
 
 /// What a message holds that needed a permit because it is long.
@@ -30,7 +33,7 @@ pub(super) async fn open(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     if let Err(refusal) = door.names.admit(request.headers()) {
-        tracing::warn!("refused a WebSocket client{}: {refusal}", at(&request));
+        door.warn_of_refused(Unwelcome::Refused(discriminant(&refusal)), &request, &refusal);
         return Ok(HttpResponse::Forbidden().body(refusal.to_string()));
     }
     let (watch, passage) = Watch::new(payload.into_inner(), door.large.clone(), door.patience.long_within);
@@ -42,7 +45,7 @@ pub(super) async fn open(
     };
     let queue = match mistake(&request) {
         Some(mistake) => {
-            tracing::warn!("refused a WebSocket client{}: {}", at(&request), mistake.context);
+            door.warn_of_refused(Unwelcome::Mistaken(mistake.code), &request, &mistake.context);
             parting(&mistake)
         }
         None => {
@@ -64,9 +67,22 @@ pub(super) async fn open(
     Ok(response.map_body(|_, tie| Outgoing::new(queue, tie).boxed()))
 }
 
-/// Where it comes from, for the log.
-fn at(request: &HttpRequest) -> String {
-    request.peer_addr().map_or_else(String::new, |peer| format!(" at {peer}"))
+/// Why a client is not even let in, as far as it matters for how often that is logged.
+#[derive(PartialEq)]
+pub(super) enum Unwelcome {
+    Refused(Discriminant<Refusal>),
+    Mistaken(Code),
+}
+
+impl Door {
+    fn warn_of_refused(&self, kind: Unwelcome, request: &HttpRequest, why: &dyn Display) {
+        let Some(unsaid) = self.refused.say(kind, Instant::now()) else { return };
+        let at = request.peer_addr().map_or_else(String::new, |peer| format!(" at {peer}"));
+        match unsaid {
+            0 => tracing::warn!("refused a WebSocket client{at}: {why}"),
+            _ => tracing::warn!("refused a WebSocket client{at}, and {unsaid} like it before: {why}"),
+        }
+    }
 }
 
 /// What is wrong with a request that can be upgraded.

@@ -65,6 +65,7 @@ mod notice;
 pub mod plan;
 pub mod request;
 pub mod run;
+mod seldom;
 pub mod settings;
 pub mod state_dir;
 pub mod supervisor;

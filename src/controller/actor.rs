@@ -142,7 +142,9 @@ impl Controller {
 
     fn show_connected(&mut self) {
         let (shown, revision) = &mut self.connected;
-        if std::mem::replace(revision, self.state.roster_revision()) != *revision {
+        let now = self.state.roster_revision();
+        if *revision != now {
+            *revision = now;
             shown.send_replace(self.state.connected().into());
         }
     }

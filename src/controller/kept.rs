@@ -101,6 +101,11 @@ impl Head<'_> {
     pub fn name(&self) -> NodeName {
         NodeName::new(self.name).expect("a name that was encoded here")
     }
+
+    /// The name of its instance.
+    pub fn instance(&self) -> InstanceName {
+        InstanceName::new(self.instance).expect("a name that was encoded here")
+    }
 }
 
 fn node(bytes: &[u8]) -> Arc<Node> {

@@ -1,6 +1,6 @@
 //! Who is needed, who is connected, and who is ready: the instances as the controller sees them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::bridge::{LinkId, Peer};
@@ -8,14 +8,19 @@ use crate::message::agent::NotifyAgentHello;
 use crate::message::client::{AgentStatus, InstanceStatus, LinkState};
 use crate::model::{Instance, InstanceName, Timestamp};
 
-/// Every instance that is needed or was ever connected.
+/// Of how many instances without a seat it is remembered how far their news has come: strangers go by any name.
+const GONE: usize = 4096;
+
+/// Every instance that is needed or connected.
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
     seats: BTreeMap<InstanceName, Seat>,
     /// Links that stand, and who spoke on them once they said hello.
     links: BTreeMap<LinkId, Caller>,
-    /// How far the news of each agent has come that was ever heard: also when its seat is gone, and it comes again.
+    /// How far the news of each agent has come: also when its seat is gone, since it may come again.
     news: BTreeMap<InstanceName, Received>,
+    /// Whose seats are gone while their news is remembered, the last of them at the end.
+    gone: VecDeque<InstanceName>,
     /// Counts what changed [`Roster::statuses`].
     revision: u64,
 }
@@ -55,7 +60,7 @@ struct Caller {
 /// What a hello means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
-    /// It is welcome to talk. A link it had before, from the same run of the agent, is to be ended.
+    /// It is welcome to talk. A link it had before, with news of the same numbering, is to be ended.
     Accepted { seen: u64, former: Option<LinkId> },
     /// It is somebody else, or another agent sits there already; in words.
     Refused(String),
@@ -88,8 +93,8 @@ impl Roster {
         }
         let seat = self.seats.entry(hello.instance.clone()).or_default();
         let received = self.news.get(&hello.instance).copied();
-        let same_run = received.is_some_and(|news| news.epoch == hello.epoch);
-        if let Some(first) = seat.link.filter(|first| *first != link && !same_run) {
+        let same_numbering = received.is_some_and(|news| news.epoch == hello.epoch);
+        if let Some(first) = seat.link.filter(|first| *first != link && !same_numbering) {
             let place = seat.host.map_or_else(|| "in this process".to_owned(), |host| format!("at {host}"));
             let since = seat.since.unwrap_or_default();
             return Hello::Refused(format!(
@@ -104,7 +109,7 @@ impl Roster {
         seat.reason.clear();
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false };
-        let news = received.filter(|_| same_run).unwrap_or(fresh);
+        let news = received.filter(|_| same_numbering).unwrap_or(fresh);
         self.news.insert(hello.instance.clone(), news);
         Hello::Accepted { seen: news.seq, former }
     }
@@ -153,7 +158,22 @@ impl Roster {
             (seat.needed, seat.ready) = (None, false);
             if seat.link.is_none() {
                 self.seats.remove(name);
+                self.forget_in_time(name);
             }
+        }
+    }
+
+    /// Forgets how far the news of those has come that have been gone for the longest, now that this one is, too.
+    fn forget_in_time(&mut self, name: &InstanceName) {
+        self.gone.retain(|gone| gone != name);
+        if self.news.contains_key(name) {
+            self.gone.push_back(name.clone());
+        }
+        if self.gone.len() > GONE
+            && let Some(oldest) = self.gone.pop_front()
+            && !self.seats.contains_key(&oldest)
+        {
+            self.news.remove(&oldest);
         }
     }
 
@@ -248,5 +268,52 @@ impl Seat {
             version: self.version.clone(),
             reason: self.reason.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::agent::API_VERSION;
+
+    const NOW: Timestamp = Timestamp(0);
+
+    impl Roster {
+        /// An agent comes, tells its first news, and leaves. How far its news had come when it came.
+        fn visit(&mut self, name: &str) -> u64 {
+            let link = LinkId(1);
+            let name = InstanceName::new(name).unwrap();
+            let (version, epoch) = ("0.1.0".into(), 7);
+            self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None });
+            let hello =
+                NotifyAgentHello { instance: name.clone(), host: None, api_version: API_VERSION, version, epoch };
+            let Hello::Accepted { seen, .. } = self.hello(link, &hello, NOW) else { panic!("{name} is refused") };
+            self.arrived(&name, 1);
+            assert_eq!(self.link_down(link, "cut", NOW), Some(name.clone()));
+            if self.get(&name).is_some_and(|seat| seat.needed.is_none()) {
+                self.dispense_with(&name);
+            }
+            seen
+        }
+    }
+
+    #[test]
+    fn strangers_of_any_name_leave_no_more_than_so_much_behind() {
+        let mut roster = Roster::default();
+        let needed = Instance { name: InstanceName::new("needed").unwrap(), host: None, port: None };
+        roster.visit("needed");
+        roster.need(&needed);
+        let visit = |roster: &mut Roster, number| roster.visit(&format!("stranger-{number}"));
+        for number in 0..GONE {
+            visit(&mut roster, number);
+        }
+        assert_eq!(visit(&mut roster, 0), 1, "it is remembered, and was here last");
+        for number in GONE..2 * GONE - 1 {
+            visit(&mut roster, number);
+        }
+        assert_eq!((roster.news.len(), roster.gone.len(), roster.seats.len()), (GONE + 1, GONE, 1));
+        assert_eq!(visit(&mut roster, 0), 1, "others were gone for longer");
+        assert_eq!(visit(&mut roster, 1), 0, "like this one");
+        assert_eq!(roster.visit("needed"), 1, "who has a seat is never forgotten");
     }
 }

@@ -16,7 +16,6 @@ pub mod management;
 pub mod problem;
 pub mod reach;
 pub mod routes;
-mod seldom;
 pub mod serve;
 pub mod tls;
 

@@ -26,9 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::seldom::Seldom;
 use super::tls::{Handshakes, Tls};
 use crate::accept::accept_forever;
+use crate::seldom::Seldom;
 
 /// Tells whoever answers for long, such as streams, that the server is about to end.
 pub type Closing = watch::Receiver<bool>;

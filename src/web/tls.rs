@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +22,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
-use super::seldom::Seldom;
 use super::serve::Limits;
+use crate::seldom::Seldom;
 
 /// The files, all of them PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub enum TlsError {
     OnlyClientCa(PathBuf),
     #[error("cannot read the {what} {}", path.display())]
     Read { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} can be read by others (mode {mode:o}): run `chmod 600 {}`", path.display(), path.display())]
+    Exposed { path: PathBuf, mode: u32 },
     #[error("{} holds no {what} in PEM form", path.display())]
     Nothing { what: &'static str, path: PathBuf },
     #[error("{} is not a file in PEM form", path.display())]
@@ -84,8 +88,7 @@ impl Tls {
     /// Reads the files. TLS 1.3 and 1.2 are spoken.
     pub fn from_files(files: &TlsFiles) -> Result<Self, TlsError> {
         let chain = certificates("certificate", &files.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&read("key", &files.key)?)
-            .map_err(|error| no_pem("private key", &files.key, error))?;
+        let key = private_key(&files.key)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         provider
             .key_provider
@@ -116,12 +119,27 @@ impl Tls {
     }
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { what, path: path.into(), source })
+/// What is in a file, and who may read it.
+fn read(what: &'static str, path: &Path) -> Result<(Vec<u8>, u32), TlsError> {
+    let read = || {
+        let (mut file, mut text) = (File::open(path)?, Vec::new());
+        file.read_to_end(&mut text)?;
+        Ok((text, file.metadata()?.mode()))
+    };
+    read().map_err(|source| TlsError::Read { what, path: path.into(), source })
+}
+
+/// The private key in a file that only its owner may read.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let (text, mode) = read("key", path)?;
+    if mode & 0o077 != 0 {
+        return Err(TlsError::Exposed { path: path.into(), mode: mode & 0o7777 });
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| no_pem("private key", path, error))
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(what, path)?;
+    let (text, _) = read(what, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::Nothing { what, path: path.into() }),

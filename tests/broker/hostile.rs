@@ -207,6 +207,25 @@ fn a_long_message_that_takes_too_long_is_not_waited_for() {
 }
 
 #[test]
+fn long_messages_whose_answers_are_owed_count_until_they_are_answered() {
+    let scene = Scene::new();
+    let long = |name: &str, number| {
+        let args = vec![Value::Count(number), Value::String("x".repeat(100_000))];
+        Publication::new("elsewhere", Event::new(name, args))
+    };
+    let mut asking: Vec<_> = (0..8).map(|_| scene.client()).collect();
+    asking.iter_mut().for_each(|client| client.publish(&long("Test::hang", 0)));
+    eventually("they wait for answers", || scene.heard().len() == 8);
+    // What is asked for goes on without them.
+    drop(asking);
+    eventually("they are gone", || scene.hub.clients() == 0);
+    let mut ninth = scene.client();
+    ninth.publish(&long("Test::silence", 1));
+    assert_eq!(ninth.closed(), (1013, "too many long messages, try again".into()));
+    scene.check_that_it_answers();
+}
+
+#[test]
 fn long_messages_that_never_end_leave_room_for_one_that_does() {
     let scene = Scene::new();
     let mut slow: Vec<_> = (0..8).map(|_| scene.client()).collect();
@@ -231,4 +250,25 @@ fn long_messages_that_never_end_leave_room_for_one_that_does() {
         client.publish(&long);
         matches!(client.next(), Got::Text(_))
     });
+}
+
+#[test]
+fn strangers_who_come_again_and_again_are_logged_seldom_and_hide_nobody_else() {
+    let scene = Scene::new();
+    let begun = Instant::now();
+    let lines = |path: &str, headers: &[(&str, &str)]| {
+        let (client, _) = Client::asking(scene.address(), path, headers);
+        about(client.address())
+    };
+    let first = lines("/", &[]);
+    assert!(first[0].contains("Invalid URI"), "{first:?}");
+    let others: usize = (0..50).map(|_| lines("/", &[]).len()).sum();
+    assert!(others as u64 <= begun.elapsed().as_secs(), "{others} within {:?}", begun.elapsed());
+    for (header, value, why) in [
+        ("X-Application-Name", "no name", "Invalid X-Application-Name"),
+        ("Host", "evil.example", "`evil.example` is not a name"),
+    ] {
+        let told = lines(PATH, &[(header, value)]);
+        assert!(told[0].contains(why), "another reason is logged at once: {told:?}");
+    }
 }

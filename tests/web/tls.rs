@@ -1,7 +1,9 @@
 //! Encrypted ports: who gets in, who does not, and that the latter harms nobody.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -77,6 +79,7 @@ impl Files {
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
         std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         path
     }
 
@@ -312,4 +315,23 @@ fn files_that_do_not_serve_are_named() {
     assert!(matches!(client_ca(&hollow), TlsError::Certificate { path, .. } if path == hollow));
     assert!(matches!(key(&broken), TlsError::Key { path, .. } if path == broken));
     assert!(matches!(key(&foreign), TlsError::Mismatch { key, .. } if key == foreign));
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused_with_what_mends_it() {
+    let files = Files::new();
+    let good = files.of(&Authority::new().issue(), None);
+    let with_mode = |mode| {
+        std::fs::set_permissions(&good.key, Permissions::from_mode(mode)).unwrap();
+        Tls::from_files(&good).map(drop)
+    };
+    for mode in [0o640, 0o604, 0o620, 0o644, 0o601] {
+        let error = with_mode(mode).unwrap_err();
+        assert!(matches!(&error, TlsError::Exposed { path, mode: told } if *path == good.key && *told == mode));
+        let path = good.key.display();
+        assert_eq!(error.to_string(), format!("{path} can be read by others (mode {mode:o}): run `chmod 600 {path}`"));
+    }
+    for mode in [0o600, 0o400] {
+        with_mode(mode).unwrap();
+    }
 }

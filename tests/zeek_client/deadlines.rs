@@ -67,5 +67,5 @@ fn a_timeout_that_is_asked_for_with_state_is_answered_and_without_it_the_client_
 
     let (ran, took) = timed(|| play.client().run(&["test-timeout"]));
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr), (1, "", words(play.address())));
-    assert!((Duration::from_secs(20)..Duration::from_secs(30)).contains(&took), "no ping made it wait: {took:?}");
+    assert!(took >= Duration::from_secs(20), "it waits as long as ever: {took:?}");
 }

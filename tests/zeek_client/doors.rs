@@ -1,6 +1,8 @@
 //! Who gets in: plain and encrypted, with and without certificates, on this machine and beyond.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,7 +35,9 @@ impl Papers {
     fn write(&self, name: &str, certificate: &str, key: Option<&KeyPair>) {
         std::fs::write(self.path(&format!("{name}.pem")), certificate).unwrap();
         if let Some(key) = key {
-            std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+            let path = self.path(&format!("{name}.key"));
+            std::fs::write(&path, key.serialize_pem()).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         }
     }
 

@@ -435,9 +435,9 @@ impl State {
     }
 
     /// The deployment that is ending that node where it is.
-    pub(super) fn mover_of(&self, node: &Node) -> Option<&RequestId> {
+    pub(super) fn mover_of(&self, instance: &InstanceName, node: &NodeName) -> Option<&RequestId> {
         let deployment = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Moving)?;
-        deployment.has_ended(&node.instance, &node.name).then_some(&deployment.reqid)
+        deployment.has_ended(instance, node).then_some(&deployment.reqid)
     }
 
     /// What is, or is about to be, deployed.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::open::{Parent, sorted};
 use super::{Effect, State, TIMED_OUT, Ticket};
-use crate::controller::kept::Kept;
 use crate::message::agent::{NodeAnswer, NodeDispatchRequest};
 use crate::message::client::{self, ClientResponse, IdValue};
 use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
-use crate::request::Answered;
+
+/// The longest name of an identifier, in bytes: it goes to every instance.
+const LONGEST_ID: usize = 1024;
 
 /// A question to nodes, and what has come together of its answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,24 +30,19 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let client::GetIdValueRequest { reqid, id, nodes } = request;
-        let deployed = self.shelf.deployed().filter(|deployed| !deployed.instances.is_empty());
-        let Some(deployed) = deployed.map(Kept::open) else {
-            let outcomes = vec![Outcome::failed("no cluster deployed")];
-            let answer = client::GetIdValueResponse { reqid, values: Vec::new(), outcomes };
-            return fx.push(Effect::Answer(ticket, answer.into()));
+        let deployed = match self.shelf.deployed().filter(|deployed| !deployed.instances.is_empty()) {
+            _ if id.len() > LONGEST_ID => Err(format!("name of global identifier is longer than {LONGEST_ID} bytes")),
+            None => Err("no cluster deployed".to_owned()),
+            Some(deployed) => Ok(deployed),
         };
-        let is_known = |name: &&NodeName| deployed.nodes.iter().any(|node| node.name == **name);
-        let mut outcomes: Vec<_> = nodes.iter().filter(|name| !is_known(name)).map(Outcome::unknown_node).collect();
-        let mut asked: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
-        for node in deployed.nodes.iter().filter(|node| nodes.is_empty() || nodes.contains(&node.name)) {
-            match self.roster.link(&node.instance) {
-                Some(_) => drop(asked.entry(node.instance.clone()).or_default().insert(node.name.clone())),
-                None => {
-                    let error = "its instance is not connected".into();
-                    outcomes.push(Outcome::node_failed(&node.instance, &node.name, error, None));
-                }
+        let (asked, outcomes) = match deployed {
+            Ok(deployed) => self.whom_to_ask(deployed, &nodes, |_, _| None),
+            Err(error) => {
+                let outcomes = vec![Outcome::failed(error)];
+                let answer = client::GetIdValueResponse { reqid, values: Vec::new(), outcomes };
+                return fx.push(Effect::Answer(ticket, answer.into()));
             }
-        }
+        };
         let inquiry = Inquiry { ticket, reqid, asked: asked.clone(), values: Vec::new(), outcomes };
         if asked.is_empty() {
             return fx.push(Effect::Answer(ticket, inquiry.answer(&[])));
@@ -71,9 +67,7 @@ impl State {
                 inquiry.note(from, answers);
             }
         };
-        if let Answered::Complete(parent) = self.requests.answer(reqid, from, note) {
-            fx.extend(parent.answer(Vec::new()));
-        }
+        self.note_answer(from, reqid, note, fx);
     }
 }
 

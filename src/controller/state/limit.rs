@@ -52,7 +52,9 @@ impl State {
             Parent::Nodes(_, _, told) => {
                 told.outcomes.extend(owes.iter().map(|name| Outcome::instance_failed(name, "did not answer in time")));
             }
-            _ => {}
+            Parent::Output(..) | Parent::TestTimeout(..) | Parent::Limit(_) => {}
+            Parent::Hello(_) | Parent::Welcome | Parent::Standby | Parent::Move => {}
+            Parent::Deploy | Parent::Redeploy | Parent::Gather => {}
         }
         parent.answer(vec![Outcome::failed(TIMED_OUT)])
     }

@@ -88,7 +88,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let answer = |outcomes| Effect::Answer(ticket, verb.answer(reqid.clone(), outcomes));
-        let deployed = match self.shelf.deployed().map(Kept::open) {
+        let deployed = match self.shelf.deployed() {
             _ if self.roster.connected().is_empty() => Err("no instances connected"),
             None => Err("no active cluster deployment"),
             Some(deployed) => Ok(deployed),
@@ -97,25 +97,13 @@ impl State {
             Ok(deployed) => deployed,
             Err(error) => return fx.push(answer(vec![Outcome::failed(error)])),
         };
-        let is_known = |name: &&NodeName| deployed.nodes.iter().any(|node| node.name == **name);
-        let mut outcomes: Vec<_> = nodes.iter().filter(|name| !is_known(name)).map(Outcome::unknown_node).collect();
-        let mut shares: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
-        for node in deployed.nodes.iter().filter(|node| nodes.is_empty() || nodes.contains(&node.name)) {
-            if let Some(mover) = self.mover_of(node).filter(|_| verb != Verb::Stop) {
-                // It would run where it was, and soon where it will be, too.
-                let error = format!("it is moving to another instance: deployment {mover} still pending");
-                outcomes.push(Outcome::node_failed(&node.instance, &node.name, error, None));
-                continue;
-            }
-            shares.entry(node.instance.clone()).or_default().insert(node.name.clone());
-        }
-        let deadline = now.mono + plan::patience(&deployed.nodes);
-        let (reached, lost): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            shares.into_iter().partition(|(instance, _)| self.roster.link(instance).is_some());
-        for (instance, nodes) in lost {
-            let failed = |node| Outcome::node_failed(&instance, node, "its instance is not connected".into(), None);
-            outcomes.extend(nodes.iter().map(failed));
-        }
+        let moving = |instance: &InstanceName, node: &NodeName| {
+            // It would run where it was, and soon where it will be, too.
+            let mover = self.mover_of(instance, node).filter(|_| verb != Verb::Stop)?;
+            Some(format!("it is moving to another instance: deployment {mover} still pending"))
+        };
+        let (reached, outcomes) = self.whom_to_ask(deployed, &nodes, moving);
+        let deadline = now.mono + plan::patience(deployed.nodes());
         if reached.is_empty() {
             return fx.push(answer(sorted(outcomes)));
         }
@@ -127,6 +115,30 @@ impl State {
         for (instance, nodes) in reached {
             self.send(&instance, verb.order(inner.clone(), nodes), fx);
         }
+    }
+
+    /// The nodes of `deployed` to ask when a client names these, all of them if it names none; and the outcome of each
+    /// that cannot be asked, because there is no such node, because of `refusal`, or because nobody reaches it.
+    pub(super) fn whom_to_ask(
+        &self,
+        deployed: &Kept,
+        names: &BTreeSet<NodeName>,
+        refusal: impl Fn(&InstanceName, &NodeName) -> Option<String>,
+    ) -> (BTreeMap<InstanceName, BTreeSet<NodeName>>, Vec<Outcome>) {
+        let named: BTreeSet<&str> = names.iter().map(NodeName::as_str).collect();
+        let (mut asked, mut outcomes) = (BTreeMap::<_, BTreeSet<_>>::new(), Vec::new());
+        let mut known = BTreeSet::new();
+        for head in deployed.heads().filter(|head| named.is_empty() || named.contains(head.name)) {
+            known.insert(head.name);
+            let (instance, node) = (head.instance(), head.name());
+            let lost = || self.roster.link(&instance).is_none().then(|| "its instance is not connected".to_owned());
+            match refusal(&instance, &node).or_else(lost) {
+                Some(error) => outcomes.push(Outcome::node_failed(&instance, &node, error, None)),
+                None => drop(asked.entry(instance).or_default().insert(node)),
+            }
+        }
+        outcomes.extend(names.iter().filter(|name| !known.contains(name.as_str())).map(Outcome::unknown_node));
+        (asked, outcomes)
     }
 
     pub(super) fn get_output(
@@ -166,6 +178,17 @@ impl State {
                 order.outcomes.extend(outcomes);
             }
         };
+        self.note_answer(from, reqid, note, fx);
+    }
+
+    /// Takes in what an agent answered, and answers the client if nobody else owes anything.
+    pub(super) fn note_answer(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        note: impl FnOnce(&mut Parent),
+        fx: &mut Vec<Effect>,
+    ) {
         if let Answered::Complete(parent) = self.requests.answer(reqid, from, note) {
             fx.extend(parent.answer(Vec::new()));
         }

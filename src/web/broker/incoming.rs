@@ -26,7 +26,7 @@ use super::json::MAX_TEXT;
 pub const MAX_MESSAGE: usize = MAX_TEXT;
 /// The longest message that needs no permit.
 pub const SMALL: usize = 64 * 1024;
-/// How many larger messages may be under way, of all clients together.
+/// How many larger messages may be under way or waiting for their answers, of all clients together.
 pub const MOST_LARGE: usize = 8;
 
 /// Why a client cannot be listened to any longer.
@@ -118,9 +118,10 @@ impl Incoming {
         }
     }
 
-    /// To be called when a message was dealt with: its permit is free again.
-    pub fn done(&self) {
-        self.passage.borrow_mut().permits.pop_front();
+    /// To be called once for each message: its permit, if it needed one. To be held for as long as anything of the
+    /// message is.
+    pub fn take_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.passage.borrow_mut().permits.pop_front().flatten()
     }
 
     /// Tells that a long message has begun.
@@ -175,7 +176,7 @@ fn begin(begun: &mut Option<(BytesMut, bool)>, bytes: Bytes, text: bool) -> Byte
 /// What the watch lets the session know.
 #[derive(Default)]
 pub(super) struct Passage {
-    /// One for each message that has begun to pass and is not dealt with yet; something if it needed a permit.
+    /// One for each message that has begun to pass and was not taken yet; something if it needed a permit.
     permits: VecDeque<Option<OwnedSemaphorePermit>>,
     /// When the long message that passes now is late.
     late_at: Option<Instant>,

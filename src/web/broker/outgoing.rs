@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -18,6 +19,34 @@ use bytes::Bytes;
 pub const MOST_FRAMES: usize = 1024;
 /// The most bytes that wait for one client, if it is more than one frame.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// How much memory the frames hold that wait for anybody, in bytes. Cheap to copy.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes that count for as long as anybody has them, and once however many do.
+struct Counted {
+    bytes: Bytes,
+    held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
 
 const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
@@ -63,6 +92,12 @@ impl Frame {
             Some(reason) => Self::close(reason.code, ""),
             None => Self::new(CLOSE, |_| ()),
         }
+    }
+
+    /// The same, counted in `held` while it waits for anybody.
+    pub fn counted(self, held: &Held) -> Self {
+        held.0.fetch_add(self.0.len(), Ordering::Relaxed);
+        Self(Bytes::from_owner(Counted { bytes: self.0, held: held.clone() }))
     }
 
     fn new(kind: u8, write: impl FnOnce(&mut Vec<u8>)) -> Self {
@@ -135,6 +170,11 @@ impl Queue {
         let mut waiting = self.lock();
         *waiting = Waiting { ended: true, reader: waiting.reader.take(), ..Waiting::default() };
         wake(waiting);
+    }
+
+    /// How much waits, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     fn poll(&self, context: &Context<'_>) -> Poll<Option<Bytes>> {
@@ -235,6 +275,22 @@ mod tests {
         assert!(queue.push(&text(1)).is_err());
         assert!(matches!(next(&queue), Poll::Ready(Some(_))));
         queue.push(&text(1)).unwrap();
+    }
+
+    #[test]
+    fn a_frame_counts_once_however_many_it_waits_for_and_until_the_last_has_it() {
+        let (held, queues) = (Held::default(), [Queue::default(), Queue::default(), Queue::default()]);
+        let frame = text(100).counted(&held);
+        let length = frame.0.len();
+        queues.iter().for_each(|queue| queue.push(&frame).unwrap());
+        drop(frame);
+        assert_eq!(held.bytes(), length);
+        let [first, second, third] = queues;
+        assert!(matches!(next(&first), Poll::Ready(Some(_))));
+        second.cut();
+        assert_eq!(held.bytes(), length);
+        drop(third);
+        assert_eq!(held.bytes(), 0);
     }
 
     #[test]

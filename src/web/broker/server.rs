@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 use super::host::Host;
 use super::hub::{Hub, MOST_CLIENTS};
 use super::incoming::MOST_LARGE;
-use super::session;
+use super::session::{self, Unwelcome};
+use crate::seldom::SeldomEach;
 use crate::web::guard::{Names, Refusal, only, shorten};
 use crate::web::serve::{self, Limits, WebServer};
 use crate::web::tls::Tls;
@@ -35,9 +36,11 @@ pub struct Door {
     pub(super) hub: Hub,
     pub(super) host: Arc<dyn Host>,
     pub(super) names: OwnNames,
-    /// One permit for each long message that may be under way.
+    /// One permit for each long message that may be under way or waiting for its answer.
     pub(super) large: Arc<Semaphore>,
     pub(super) patience: Patience,
+    /// Those who were not let in.
+    pub(super) refused: SeldomEach<Unwelcome>,
 }
 
 /// How long the endpoint waits for a client.
@@ -60,7 +63,8 @@ impl Door {
     /// `own_hostname` and `hosts` are what clients may call this machine besides its addresses and `localhost`.
     pub fn new(hub: Hub, host: Arc<dyn Host>, own_hostname: &str, hosts: &[String]) -> Self {
         let names = OwnNames(Names::new(own_hostname, hosts));
-        Self { hub, host, names, large: Arc::new(Semaphore::new(MOST_LARGE)), patience: Patience::default() }
+        let large = Arc::new(Semaphore::new(MOST_LARGE));
+        Self { hub, host, names, large, patience: Patience::default(), refused: SeldomEach::new() }
     }
 
     /// The same with other patience.

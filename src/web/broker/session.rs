@@ -1,5 +1,7 @@
 //! One client's connection, from the upgrade to its end.
 
+use std::fmt::Display;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,13 +9,18 @@ use actix_web::body::MessageBody;
 use actix_web::{Error, FromRequest, HttpRequest, HttpResponse, dev, web};
 use actix_ws::CloseCode;
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::frame::{Code, ErrorMessage, Publication, Refused, topics_from_json};
 use super::hub::{Client, Hub};
 use super::incoming::{Broken, Heard, Incoming, Watch};
 use super::outgoing::{Frame, Outgoing, Queue};
 use super::server::{Door, PATH};
+use crate::web::guard::Refusal;
 use crate::web::serve::Closing;
+
+/// What a message holds that needed a permit because it is long.
+type LongPermit = Option<OwnedSemaphorePermit>;
 
 /// Messages above this are read on another thread, so that nobody waits for them.
 const LONG_WORK: usize = 256 * 1024;
@@ -26,7 +33,7 @@ pub(super) async fn open(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     if let Err(refusal) = door.names.admit(request.headers()) {
-        tracing::warn!("refused a WebSocket client{}: {refusal}", at(&request));
+        door.warn_of_refused(Unwelcome::Refused(discriminant(&refusal)), &request, &refusal);
         return Ok(HttpResponse::Forbidden().body(refusal.to_string()));
     }
     let (watch, passage) = Watch::new(payload.into_inner(), door.large.clone(), door.patience.long_within);
@@ -38,7 +45,7 @@ pub(super) async fn open(
     };
     let queue = match mistake(&request) {
         Some(mistake) => {
-            tracing::warn!("refused a WebSocket client{}: {}", at(&request), mistake.context);
+            door.warn_of_refused(Unwelcome::Mistaken(mistake.code), &request, &mistake.context);
             parting(&mistake)
         }
         None => {
@@ -60,9 +67,22 @@ pub(super) async fn open(
     Ok(response.map_body(|_, tie| Outgoing::new(queue, tie).boxed()))
 }
 
-/// Where it comes from, for the log.
-fn at(request: &HttpRequest) -> String {
-    request.peer_addr().map_or_else(String::new, |peer| format!(" at {peer}"))
+/// Why a client is not even let in, as far as it matters for how often that is logged.
+#[derive(PartialEq)]
+pub(super) enum Unwelcome {
+    Refused(Discriminant<Refusal>),
+    Mistaken(Code),
+}
+
+impl Door {
+    fn warn_of_refused(&self, kind: Unwelcome, request: &HttpRequest, why: &dyn Display) {
+        let Some(unsaid) = self.refused.say(kind, Instant::now()) else { return };
+        let at = request.peer_addr().map_or_else(String::new, |peer| format!(" at {peer}"));
+        match unsaid {
+            0 => tracing::warn!("refused a WebSocket client{at}: {why}"),
+            _ => tracing::warn!("refused a WebSocket client{at}, and {unsaid} like it before: {why}"),
+        }
+    }
 }
 
 /// What is wrong with a request that can be upgraded.
@@ -162,8 +182,8 @@ impl Session {
                         Ok(Some(Heard::Ping(content))) => self.hub().send(&client, &Frame::pong(&content)),
                         Ok(Some(Heard::Pong)) => {}
                         Ok(Some(Heard::Message(message))) => {
-                            self.take(message).await;
-                            self.incoming.done();
+                            let permit = self.incoming.take_permit();
+                            self.take(message, permit).await;
                             // Whoever sends much gets it no sooner than the others get their turn.
                             tokio::task::yield_now().await;
                         }
@@ -196,7 +216,7 @@ impl Session {
         }
     }
 
-    async fn take(&mut self, message: Bytes) {
+    async fn take(&mut self, message: Bytes, permit: LongPermit) {
         match self.phase {
             Phase::Greeting => match topics_from_json(&message) {
                 Ok(topics) => {
@@ -209,21 +229,21 @@ impl Session {
                 }
             },
             Phase::Talking => match read(message).await {
-                Ok(publication) => self.publish(publication).await,
+                Ok(publication) => self.publish(publication, permit).await,
                 Err(refused) => self.refuse(&refused),
             },
             Phase::Deaf => {}
         }
     }
 
-    /// Lets everybody hear an event, and puts it to the host.
-    async fn publish(&mut self, publication: Publication) {
+    /// Lets everybody hear an event, and puts it to the host, which holds it until it has answered.
+    async fn publish(&mut self, publication: Publication, permit: LongPermit) {
         if let Err(error) = self.door.host.admit(&publication) {
             return self.complain(&error, &error.context);
         }
         self.hub().relay(&publication, &self.client);
-        let permit = tokio::select! {
-            permit = self.client.waiting.clone().acquire_owned() => permit,
+        let waiting = tokio::select! {
+            waiting = self.client.waiting.clone().acquire_owned() => waiting,
             () = self.client.gone.notified() => {
                 // For whoever asks next.
                 self.client.gone.notify_one();
@@ -235,7 +255,7 @@ impl Session {
         // Not part of this session: what was asked for goes on when the client is gone.
         actix_web::rt::spawn(async move {
             answers.await.iter().for_each(|answer| hub.publish(answer));
-            drop(permit);
+            drop((permit, waiting));
         });
     }
 

@@ -35,6 +35,31 @@ fn a_value_cannot_be_asked_of_a_cluster_that_is_not_there() {
 }
 
 #[test]
+fn an_identifier_that_is_too_long_is_refused_before_anybody_is_asked() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.take_all_sent();
+    let of =
+        |bytes: usize| move |reqid| client::GetIdValueRequest { id: "x".repeat(bytes), ..asking(reqid, &[]) }.into();
+    cluster.ask("long", of(1025));
+    assert_eq!(cluster.answer("long"), ["all: name of global identifier is longer than 1024 bytes"]);
+    assert_eq!(cluster.take_all_sent(), [] as [&str; 0]);
+    cluster.ask("longest", of(1024));
+    cluster.take_question("a");
+    cluster.take_question("b");
+}
+
+#[test]
+fn whatever_is_ordered_the_names_that_no_node_has_are_told() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    cluster.ask("value", |reqid| asking(reqid, &["n0", "n2"]).into());
+    let nodes = BTreeSet::from(["n0", "n2"].map(node));
+    cluster.ask("restart", |reqid| client::RestartRequest { reqid, nodes }.into());
+    for request in ["value", "restart"] {
+        assert_eq!(cluster.answer(request), ["n0: unknown cluster node", "n2: unknown cluster node"]);
+    }
+}
+
+#[test]
 fn whoever_waits_no_longer_gets_the_values_of_the_nodes_that_answered() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.ask_within("value", Duration::from_secs(3), |reqid| asking(reqid, &[]).into());

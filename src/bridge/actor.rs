@@ -336,6 +336,9 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
 }
 
 fn unreadable(error: io::Error) -> LinkError {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return LinkError::Closed; // by a peer that had no time to take its leave, as TLS wants it to
+    }
     secure::complaint(&error).map_or(LinkError::Read(error), LinkError::Tls)
 }
 

@@ -211,10 +211,12 @@ pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) 
 /// The certificates of this process. None are needed at the usual place, but any that are there must be whole.
 fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
     let chosen = Some(&settings.link.trust).filter(|chosen| !chosen.as_os_str().is_empty());
-    let files = TrustFiles::in_directory(&chosen.cloned().unwrap_or_else(|| settings.state_dir.join("trust")));
-    if chosen.is_none() && !files.exist() {
+    let directory = chosen.cloned().unwrap_or_else(|| settings.state_dir.join("trust"));
+    // Also one that is empty, or no directory at all, was meant to hold certificates.
+    if chosen.is_none() && directory.symlink_metadata().is_err() {
         return Ok(None);
     }
+    let files = TrustFiles::in_directory(&directory);
     let part = match role {
         LinkRole::Controller => Part::Controller,
         LinkRole::Agent => Part::Agent,

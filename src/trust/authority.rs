@@ -145,13 +145,15 @@ impl Authority {
     /// Takes back every certificate that it issued to `part` `name` and that has not expired; returns those that counted
     /// until now.
     pub fn revoke(&self, part: Part, name: &InstanceName, now: Timestamp) -> Result<Vec<Certificate>, TrustError> {
+        let _alone = files::lock(&self.directory)?;
         let list = self.revoked_list();
         let revoked = Revoked::read(&list)?;
         let mut counting = self.issued()?;
-        counting.retain(|certificate| {
-            let Identity { part: of, name: to, .. } = &certificate.identity;
-            *of == part && to == name && certificate.remaining(now).is_some() && !revoked.holds(certificate)
-        });
+        counting.retain(|Certificate { identity, .. }| identity.part == part && identity.name == *name);
+        if counting.is_empty() {
+            return Err(TrustError::NeverIssued { part, name: name.clone() });
+        }
+        counting.retain(|certificate| certificate.remaining(now).is_some() && !revoked.holds(certificate));
         Revoked::add(&list, &counting)?;
         Ok(counting)
     }
@@ -183,10 +185,22 @@ impl Issued {
     pub fn write(&self, directory: &Path) -> Result<TrustFiles, TrustError> {
         files::make_directory(directory)?;
         let paths = TrustFiles::in_directory(directory);
+        self.check_that_nobody_else_lives_in(&paths)?;
         files::copy(&self.ca, &paths.ca)?;
         files::write(&paths.key, self.key_pem.as_bytes(), 0o600)?;
         files::write(&paths.certificate, self.certificate_pem.as_bytes(), 0o644)?;
         Ok(paths)
+    }
+
+    /// Refuses to write over a key unless it is one of the same bearer: it could not be had again.
+    fn check_that_nobody_else_lives_in(&self, paths: &TrustFiles) -> Result<(), TrustError> {
+        if !paths.key.exists() {
+            return Ok(());
+        }
+        match files::read_certificate(&paths.certificate) {
+            Ok((_, there)) if there.identity == self.certificate.identity => Ok(()),
+            _ => Err(TrustError::Occupied { path: paths.key.clone() }),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::model::{InstanceName, Timestamp};
 /// See the module. No text repeats anything of a key.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}, which should be one of the files that `watchpost pki` makes", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is longer than {longest} bytes: it is none of the files that `watchpost pki` makes", path.display())]
     TooLong { path: PathBuf, longest: u64 },
@@ -37,6 +37,10 @@ pub enum TrustError {
     AuthorityExpired { directory: PathBuf, at: Timestamp },
     #[error("a certificate cannot be good for so long: the last year that it can name is 9999")]
     TooFar,
+    #[error("{} is the key of somebody else: choose another directory by --out, or move it away", path.display())]
+    Occupied { path: PathBuf },
+    #[error("no certificate was ever issued to {part} `{name}`: `watchpost pki show` lists all that were")]
+    NeverIssued { part: Part, name: InstanceName },
     #[error("a certificate could not be made: {0}")]
     Making(#[from] rcgen::Error),
     #[error("the certificates cannot be used for TLS: {0}")]

@@ -35,11 +35,6 @@ impl TrustFiles {
         Self { ca: file("ca.pem"), certificate: file("cert.pem"), key: file("key.pem"), revoked: file("revoked") }
     }
 
-    /// Whether anything of it is there. If it is only a part, reading will say what is missing.
-    pub fn exist(&self) -> bool {
-        [&self.ca, &self.certificate, &self.key].into_iter().any(|path| path.exists())
-    }
-
     /// Whose certificate it is.
     pub fn bearer(&self) -> Result<Identity, TrustError> {
         Ok(read_certificate(&self.certificate)?.1.identity)
@@ -96,6 +91,10 @@ fn not_pem(path: &Path, what: &'static str) -> impl FnOnce(pem::Error) -> TrustE
 /// The content of a file, and its mode. One that is longer than `longest` is none of ours, and no part of it is used.
 pub(super) fn read(path: &Path, longest: u64) -> Result<(Vec<u8>, u32), TrustError> {
     let read = || -> io::Result<_> {
+        // Looked at first: to open what others have to fill, such as a FIFO, waits for them.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
         let file = File::open(path)?;
         let mode = file.metadata()?.mode();
         let mut bytes = Vec::new();
@@ -119,6 +118,14 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), TrustError> {
 pub(super) fn make_directory(path: &Path) -> Result<(), TrustError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| TrustError::Write { path: path.to_owned(), source })
+}
+
+/// Waits until nobody else changes what the authority in this directory keeps; nobody does until the file is dropped.
+pub(super) fn lock(directory: &Path) -> Result<File, TrustError> {
+    let path = directory.join("lock");
+    let open = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+    let locked = open.and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|source| TrustError::Write { path, source })
 }
 
 /// Writes a whole file or none, with this mode from the beginning, in the place of one that may be there.

@@ -22,6 +22,10 @@ impl Revoked {
 
     /// A line that is no part of a list makes all of it suspect: half a list would let in whom the other half keeps out.
     fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
+        if !text.is_empty() && !text.ends_with('\n') {
+            let why = "it breaks off in the middle of a line; take the list of the authority".into();
+            return Err(TrustError::Damaged { path: path.to_owned(), why });
+        }
         let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let serial = |(number, line): (usize, &str)| {
@@ -44,9 +48,6 @@ impl Revoked {
             "# Certificates that were taken back. Links of theirs end as soon as this list is in `trust`.\n".into()
         });
         let known = Self::parse(path, &text)?;
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
         for certificate in certificates.iter().filter(|certificate| !known.holds(certificate)) {
             let identity = &certificate.identity;
             text += &format!("{} {} {}\n", certificate.serial, identity.part, identity.name);
@@ -132,6 +133,19 @@ mod tests {
         let revoked = Revoked::read(&path).unwrap();
         assert!(revoked.holds(&first) && revoked.holds(&second) && !revoked.holds(&certificate("0c")));
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3, "each stands there once");
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("revoked");
+        Revoked::add(&path, &[certificate("0a"), certificate("0b")]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for length in (1..whole.len()).filter(|length| whole[length - 1] != b'\n') {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = Revoked::read(&path).unwrap_err().to_string();
+            assert!(error.contains("it breaks off"), "{length}: {error}");
+        }
     }
 
     #[test]

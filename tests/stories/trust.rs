@@ -160,6 +160,45 @@ fn a_daemon_does_not_start_with_certificates_that_are_not_its_own_or_not_safe() 
 }
 
 #[test]
+fn whatever_stands_where_certificates_should_be_is_not_taken_for_none() {
+    let scene = Scene::new();
+    let settings = scene.settings();
+    let refused = |why: &str| {
+        let args = ["agent", "--config", settings.to_str().unwrap(), "--state-dir"];
+        let answer = Answer::of(scene.watchpost(&args).arg(scene.path("a")).output().unwrap());
+        assert!(answer.code == 2 && answer.stderr.contains(why), "{why}: {answer:?}");
+    };
+    let trust = scene.path("a").join("trust");
+    fs::create_dir_all(&trust).unwrap();
+    refused("which should be one of the files that `watchpost pki` makes");
+    fs::remove_dir(&trust).unwrap();
+    std::os::unix::fs::symlink("/nonexistent", &trust).unwrap();
+    refused("No such file or directory");
+    fs::remove_file(&trust).unwrap();
+    fs::create_dir(&trust).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, trust.join("ca.pem"), rustix::fs::Mode::RUSR).unwrap();
+    refused("it is no regular file");
+}
+
+#[test]
+fn a_slip_at_the_keyboard_costs_no_key_and_revokes_nobody() {
+    let secured = Secured::with(&[("controller", "control", "controller")]);
+    let pki = secured.scene.path("pki");
+    let trust = secured.scene.path("controller").join("trust");
+    let run = |args: &[&str]| {
+        Answer::of(secured.scene.watchpost(&[args, &["--dir", pki.to_str().unwrap()]].concat()).output().unwrap())
+    };
+    let key = fs::read(trust.join("key.pem")).unwrap();
+    let other = run(&["pki", "issue", "controller", "backup", "--out", trust.to_str().unwrap()]);
+    assert!(other.code == 1 && other.stderr.contains("is the key of somebody else"), "{other:?}");
+    assert_eq!(fs::read(trust.join("key.pem")).unwrap(), key);
+    let again = run(&["pki", "issue", "controller", "control", "--out", trust.to_str().unwrap()]);
+    assert_eq!(again.code, 0, "its own is replaced: {again:?}");
+    let typo = run(&["pki", "revoke", "agent", "contrl"]);
+    assert!(typo.code == 1 && typo.stderr.contains("no certificate was ever issued to agent `contrl`"), "{typo:?}");
+}
+
+#[test]
 fn an_authority_is_made_once_and_its_key_is_for_its_owner() {
     let secured = Secured::with(&[]);
     let directory = secured.scene.path("pki");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use tokio::sync::watch;
 
 use super::RunError;
@@ -155,10 +155,14 @@ impl Handler<LinkUp<ToController>> for Reception {
 }
 
 impl Handler<Mail<ToAgent>> for Reception {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, mail: Mail<ToAgent>, _: &mut Context<Self>) {
-        self.agent.do_send(mail); // by the way that the link itself was told by, so that it does not come first
+    /// Done when the agent has done it: nothing more is read from the link until then.
+    fn handle(&mut self, mail: Mail<ToAgent>, _: &mut Context<Self>) -> ResponseFuture<()> {
+        let handled = self.agent.send(mail);
+        Box::pin(async {
+            let _ = handled.await; // an agent that is gone says so itself
+        })
     }
 }
 

@@ -10,6 +10,8 @@
 
 mod actor;
 mod backoff;
+mod connect;
+mod desk;
 mod dialer;
 mod error;
 mod guard;
@@ -24,17 +26,23 @@ pub mod greeting;
 pub mod state;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use actix::{Message, Recipient};
 
+use crate::trust::Certificate;
+
 pub use actor::{Bridge, Connection, Stream};
 pub use backoff::Backoff;
+pub(crate) use connect::connect_to;
+pub use desk::Desk;
 pub use dialer::{Dialer, dial, dial_unless};
 pub use error::LinkError;
 pub use greeting::LinkRole;
 pub use guard::Ended;
 pub use listener::{Listener, listen};
 pub use secure::Certified;
+pub(crate) use secure::complaint;
 pub use settings::LinkSettings;
 
 /// Whom a link tells of its life. All three usually lead to one actor, which then hears of each link in order:
@@ -75,6 +83,8 @@ pub struct Peer {
     pub host: Option<IpAddr>,
     /// The port that this side dialled; `None` if the peer dialled, or in the same process.
     pub dialled: Option<u16>,
+    /// The certificate that it showed, where there are any.
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 /// Messages over one link, in order. Handling a batch is the permission to send the next.

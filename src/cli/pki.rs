@@ -1,18 +1,22 @@
 //! `watchpost pki`: the cluster's authority and the certificates that it issues. Works on files, without a controller.
 
+mod requests;
+mod revoke;
+mod show;
+pub(super) mod shown;
+
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
 
+use self::shown::{Shown, print};
 use super::error::{CliError, Exit};
-use super::screen::{Screen, state_style};
-use super::table::{self, Cell, words};
+use super::screen::Screen;
 use crate::model::{InstanceName, Timestamp};
 use crate::settings::usual_state_dir;
-use crate::trust::{Authority, Certificate, Identity, Part, TrustFiles};
+use crate::trust::{Authority, Part, TrustError};
 
 /// The verbs of `watchpost pki`.
 #[derive(Debug, Subcommand)]
@@ -44,7 +48,7 @@ pub enum PkiVerb {
         #[command(flatten)]
         place: Place,
     },
-    /// Take back every certificate of a part of the cluster; links of theirs end where the list gets to
+    /// Take back every certificate of a part of the cluster, and its invitation; links of theirs end where the list gets to
     Revoke {
         /// What it is
         part: Issuable,
@@ -54,6 +58,31 @@ pub enum PkiVerb {
         /// a controller and PART is an agent]
         #[arg(long, value_name = "DIR")]
         trust: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show the requests that wait to be signed, where the authority's key is not on the controller's machine
+    Requests {
+        /// The directory of requests [default: `requests` in the authority's]
+        #[arg(long, value_name = "DIR")]
+        requests: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Sign requests that wait, where the authority's key is: the certificates are put beside them
+    Sign {
+        /// The agents or controllers whose requests to sign
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        names: Vec<String>,
+        /// Sign every request
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// The directory of requests [default: `requests` in the authority's]
+        #[arg(long, value_name = "DIR")]
+        requests: Option<PathBuf>,
+        /// How long the certificates are to be good for
+        #[arg(long, value_name = "DURATION", default_value = "1year", value_parser = humantime::parse_duration)]
+        lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
@@ -73,7 +102,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn directory(self) -> PathBuf {
+    pub(super) fn directory(self) -> PathBuf {
         self.dir.unwrap_or_else(|| usual_state_dir().join("pki"))
     }
 }
@@ -94,38 +123,6 @@ impl From<Issuable> for Part {
     }
 }
 
-/// One certificate as it is printed.
-#[derive(Serialize)]
-struct Shown {
-    cluster: String,
-    part: String,
-    name: String,
-    /// `good`, `due` for renewal, `expired` or `revoked`.
-    state: &'static str,
-    not_before: String,
-    not_after: String,
-    serial: String,
-}
-
-impl Shown {
-    fn of(certificate: &Certificate, now: Timestamp) -> Self {
-        let identity = &certificate.identity;
-        Self {
-            cluster: identity.cluster.to_string(),
-            part: identity.part.to_string(),
-            name: identity.name.to_string(),
-            state: match certificate.remaining(now) {
-                None => "expired",
-                Some(_) if certificate.is_due(now) => "due",
-                Some(_) => "good",
-            },
-            not_before: certificate.not_before.to_string(),
-            not_after: certificate.not_after.to_string(),
-            serial: certificate.serial.clone(),
-        }
-    }
-}
-
 /// Does what the arguments say.
 pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> {
     match verb {
@@ -133,8 +130,14 @@ pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> 
         PkiVerb::Issue { part, name, out, lifetime, place } => {
             issue(part, &name, out, lifetime, place.directory(), json)
         }
-        PkiVerb::Revoke { part, name, trust, place } => revoke(part, &name, trust, place.directory(), json),
-        PkiVerb::Show { place } => show(place.directory(), json, screen),
+        PkiVerb::Revoke { part, name, trust, place } => {
+            revoke::run(part.into(), &InstanceName::new(&name)?, trust, &place.directory(), json)
+        }
+        PkiVerb::Requests { requests, place } => requests::show(requests, &place.directory(), json, screen),
+        PkiVerb::Sign { names, all: _, requests, lifetime, place } => {
+            requests::sign(&names, requests, lifetime, &place.directory(), json)
+        }
+        PkiVerb::Show { place } => show::run(&place.directory(), json, screen),
     }
 }
 
@@ -150,7 +153,7 @@ fn init(cluster: &str, lifetime: Duration, directory: PathBuf, json: bool) -> Re
     writeln!(out, "whoever has its ca.key can be any part of the cluster: keep it here, and a copy in a safe place")?;
     writeln!(
         out,
-        "next: watchpost pki issue controller NAME, then watchpost pki issue agent INSTANCE for each machine"
+        "next: watchpost pki issue controller NAME, then start the controller and watchpost invite INSTANCE for each machine"
     )?;
     Ok(Exit::Done)
 }
@@ -185,97 +188,12 @@ fn issue(
     Ok(Exit::Done)
 }
 
-fn revoke(
-    part: Issuable,
-    name: &str,
-    trust: Option<PathBuf>,
-    directory: PathBuf,
-    json: bool,
-) -> Result<Exit, CliError> {
-    let (now, name, part) = (Timestamp::now(), InstanceName::new(name)?, Part::from(part));
-    let authority = Authority::load(&directory)?;
-    let revoked = authority.revoke(part, &name, now)?;
-    // An agent is judged by its controller, a controller by every agent.
-    let judge = if part == Part::Agent { Part::Controller } else { Part::Agent };
-    let is_judge = |trust: &PathBuf| bearer(trust).is_some_and(|bearer| bearer.part == judge);
-    let usual = || Some(usual_state_dir().join("trust")).filter(is_judge);
-    // Also if there was nothing new to take back: the list may not have got there the last time.
-    let published = trust.or_else(usual).filter(|_| authority.revoked_list().exists());
-    if let Some(trust) = &published {
-        authority.publish_revoked(&TrustFiles::in_directory(trust))?;
-    }
-    if json {
-        let shown = revoked.iter().map(|certificate| Shown { state: "revoked", ..Shown::of(certificate, now) });
-        return shown.into_iter().try_for_each(|shown| print(&shown).map(drop)).map(|()| Exit::Done);
-    }
-    let mut out = io::stdout().lock();
-    match revoked.len() {
-        0 => writeln!(out, "{part} {name} has no certificate that counts")?,
-        1 => writeln!(out, "the certificate of {part} {name} is revoked")?,
-        several => writeln!(out, "{several} certificates of {part} {name} are revoked")?,
-    }
-    let heeds = published.as_deref().and_then(bearer).filter(|bearer| bearer.part == judge);
-    if let (Some(trust), Some(Identity { part, name, .. })) = (&published, &heeds) {
-        writeln!(out, "{part} {name} heeds it at once, by the list in {}", trust.display())?;
-    }
-    let list = authority.revoked_list();
-    let list = list.display();
-    match (judge, heeds) {
-        (Part::Agent, None) => writeln!(out, "next: copy {list} to `trust` in the state directory of every agent")?,
-        (Part::Agent, Some(_)) => {
-            writeln!(out, "next: copy {list} to `trust` in the state directory of every other agent")?;
+/// Says on standard error what was left out.
+pub(super) fn remark(odd: &[TrustError]) {
+    for error in odd {
+        match std::error::Error::source(error) {
+            Some(source) => anstream::eprintln!("left out: {error}: {source}"),
+            None => anstream::eprintln!("left out: {error}"),
         }
-        (_, None) => writeln!(
-            out,
-            "next: copy {list} to `trust` in the state directory of the controller, which then heeds it at once"
-        )?,
-        (_, Some(_)) => {}
     }
-    Ok(Exit::Done)
-}
-
-/// Whose certificate is in this directory, if one is.
-fn bearer(trust: &Path) -> Option<Identity> {
-    TrustFiles::in_directory(trust).bearer().ok()
-}
-
-fn show(directory: PathBuf, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let now = Timestamp::now();
-    let authority = Authority::load(&directory)?;
-    let all = std::iter::once(authority.certificate().clone()).chain(authority.issued()?);
-    let shown = |certificate: Certificate| {
-        let shown = Shown::of(&certificate, now);
-        let state = if authority.has_revoked(&certificate)? { "revoked" } else { shown.state };
-        Ok::<_, CliError>(Shown { state, ..shown })
-    };
-    let all: Vec<Shown> = all.map(shown).collect::<Result<_, _>>()?;
-    if json {
-        return all.iter().try_for_each(|shown| print(shown).map(drop)).map(|()| Exit::Done);
-    }
-    let columns = [words("PART"), words("NAME"), words("STATE"), words("UNTIL"), words("SERIAL").spare()];
-    let rows: Vec<_> = all
-        .iter()
-        .map(|shown| {
-            let state = Cell::styled(shown.state, state_style(shown.state));
-            let until = shown.not_after.split('.').next().unwrap_or_default();
-            vec![
-                shown.part.as_str().into(),
-                shown.name.as_str().into(),
-                state,
-                until.into(),
-                shown.serial.as_str().into(),
-            ]
-        })
-        .collect();
-    let mut out = io::stdout().lock();
-    for line in table::lines(&columns, &rows, screen) {
-        writeln!(out, "{line}")?;
-    }
-    Ok(Exit::Done)
-}
-
-fn print(shown: &Shown) -> Result<Exit, CliError> {
-    // Text only.
-    writeln!(io::stdout(), "{}", serde_json::to_string(shown).expect("a certificate is always JSON"))?;
-    Ok(Exit::Done)
 }

@@ -284,7 +284,7 @@ mod tests {
             let link = LinkId(1);
             let name = InstanceName::new(name).unwrap();
             let (version, epoch) = ("0.1.0".into(), 7);
-            self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None });
+            self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None, certificate: None });
             let hello =
                 NotifyAgentHello { instance: name.clone(), host: None, api_version: API_VERSION, version, epoch };
             let Hello::Accepted { seen, .. } = self.hello(link, &hello, NOW) else { panic!("{name} is refused") };

@@ -2,11 +2,13 @@
 
 pub mod cluster_file;
 pub mod configuration;
+pub mod endpoint;
 pub mod name;
 pub mod status;
 pub mod time;
 
 pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
+pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};
 pub use time::{Now, Timestamp};

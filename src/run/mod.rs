@@ -7,6 +7,7 @@
 mod bridge;
 mod daemon;
 mod error;
+mod join;
 mod lab;
 mod signals;
 mod stray;
@@ -15,6 +16,7 @@ pub(crate) mod testing;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
@@ -29,10 +31,12 @@ use crate::launch::Site;
 use crate::model::InstanceName;
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
+use crate::trust::Registrar;
 
 pub use bridge::{AgentBridge, ControllerBridge};
 pub use daemon::{Ready, agent, controller};
 pub use error::RunError;
+pub use join::{JoinError, Joined, join_cluster};
 pub use lab::lab;
 
 /// What an embedded controller needs.
@@ -49,6 +53,8 @@ pub struct ControllerOptions {
     pub dialler: Option<Recipient<DialInstance>>,
     /// Hears that the controller is gone.
     pub host: Option<Recipient<ControllerGone>>,
+    /// Decides who gets a certificate; `None`: nobody does.
+    pub registrar: Option<Arc<Registrar>>,
 }
 
 impl ControllerOptions {
@@ -62,6 +68,7 @@ impl ControllerOptions {
             log_entries: 10_000,
             dialler: None,
             host: None,
+            registrar: None,
         }
     }
 
@@ -74,12 +81,12 @@ impl ControllerOptions {
 
 /// Starts a controller in the present actix system. It takes up what it had deployed before.
 pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, RunError> {
-    let ControllerOptions { name, directory, ports, request_timeout, log_entries, dialler, host } = options;
+    let ControllerOptions { name, directory, ports, request_timeout, log_entries, dialler, host, registrar } = options;
     let store = RedbStore::open(&directory)?;
     let stored = store.load()?;
     let store = StoreThread::start(store)?;
     let rules = Rules { name, ports, dials: dialler.is_some(), request_timeout, epoch: new_epoch()? };
-    Ok(Controller::launch(ControllerSetup { rules, stored, store, log_entries, dialler, host }))
+    Ok(Controller::launch(ControllerSetup { rules, stored, store, log_entries, dialler, host, registrar }))
 }
 
 /// What an embedded agent needs.
@@ -123,7 +130,7 @@ pub fn join(controller: &Addr<Controller>, agent: &Addr<Agent>, instance: &Insta
     static NEXT: AtomicU64 = AtomicU64::new(1 << 63); // apart from the numbers of bridges
     let link = LinkId(NEXT.fetch_add(1, Ordering::Relaxed));
     let neighbour = Neighbour.start();
-    let peer = |name: &str| Peer { name: name.into(), host: None, dialled: None };
+    let peer = |name: &str| Peer { name: name.into(), host: None, dialled: None, certificate: None };
     let end = || neighbour.clone().recipient();
     controller.do_send(LinkUp { link, peer: peer(instance.as_str()), out: agent.clone().recipient(), end: end() });
     agent.do_send(LinkUp { link, peer: peer("controller"), out: controller.clone().recipient(), end: end() });

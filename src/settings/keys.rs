@@ -69,7 +69,7 @@ keys! {
     "controller" "metrics_start_port": |s, v| s.controller.metrics_start_port = v.port()?;
     "controller" "log_entries": |s, v| s.controller.log_entries = v.number(1..=10_000_000)?;
     "agent" "name": |s, v| if let Some(name) = v.name()? { s.agent.name = name };
-    "agent" "controller": |s, v| s.agent.controller = v.address()?;
+    "agent" "controller": |s, v| s.agent.controller = v.endpoint()?;
     "agent" "listen": |s, v| s.agent.listen = v.address()?;
     "link" "heartbeat": |s, v| s.link.heartbeat = v.time()?;
     "link" "greeting_within": |s, v| s.link.greeting_within = v.time()?;
@@ -77,6 +77,7 @@ keys! {
     "link" "reconnect_max": |s, v| s.link.reconnect_max = v.time()?;
     "link" "window_bytes": |s, v| s.link.window_bytes = v.number(4096..=1 << 30)?;
     "link" "trust": |s, v| s.link.trust = v.text()?.into();
+    "link" "authority": |s, v| s.link.authority = v.text()?.into();
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {

@@ -9,6 +9,15 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Identity;
 use crate::model::Timestamp;
 
+/// Clocks of two machines may differ by this much.
+const SKEW: Duration = Duration::from_secs(60 * 60);
+
+/// How long before it is made a certificate begins to count, for the sake of clocks that differ: an hour, and less for
+/// one that is good for less than ten.
+pub(super) fn head_start(lifetime: Duration) -> Duration {
+    SKEW.min(lifetime / 10)
+}
+
 /// A certificate taken apart. Whether anybody vouches for it is another question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
@@ -48,6 +57,18 @@ impl Certificate {
         X509Certificate::from_der(der).is_ok_and(|(_, parsed)| *parsed.public_key().subject_public_key.data == *public)
     }
 
+    /// How long it was to be good for when it was made.
+    pub fn lifetime(&self) -> Duration {
+        let whole = Duration::from_micros(self.not_after.0.saturating_sub(self.not_before.0));
+        let short = whole * 10 / 11;
+        if short / 10 > SKEW { whole.saturating_sub(SKEW) } else { short }
+    }
+
+    /// When it becomes due, so that it should be renewed.
+    pub fn due_at(&self) -> Timestamp {
+        Timestamp(self.not_after.0.saturating_sub(self.not_after.0.saturating_sub(self.not_before.0) / 3))
+    }
+
     /// How long it is still good for, if it is.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
         self.not_after.0.checked_sub(now.0).map(Duration::from_micros)
@@ -55,8 +76,7 @@ impl Certificate {
 
     /// Whether so little of its time is left, a third, that it should be renewed.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        let whole = self.not_after.0.saturating_sub(self.not_before.0);
-        self.not_after.0.saturating_sub(now.0) < whole / 3
+        now > self.due_at()
     }
 }
 
@@ -76,6 +96,21 @@ mod tests {
         assert!(certificate.is_due(Timestamp(5000)), "expired");
         assert_eq!(certificate.remaining(Timestamp(3999)), Some(Duration::from_micros(1)));
         assert_eq!(certificate.remaining(Timestamp(4001)), None);
+    }
+
+    #[test]
+    fn its_lifetime_is_what_it_was_made_for_however_short() {
+        let named = |text| InstanceName::new(text).unwrap();
+        let identity = Identity { cluster: named("lab"), part: Part::Agent, name: named("a") };
+        for lifetime in [10, 3600, 9 * 3600, 11 * 3600, 365 * 86_400].map(Duration::from_secs) {
+            let now = Duration::from_secs(1_700_000_000);
+            let at = |time: Duration| Timestamp(time.as_micros() as u64);
+            let (not_before, not_after) = (at(now - head_start(lifetime)), at(now + lifetime));
+            let certificate = Certificate { identity: identity.clone(), serial: "01".into(), not_before, not_after };
+            let error = certificate.lifetime().abs_diff(lifetime);
+            assert!(error < Duration::from_millis(1), "{lifetime:?}: {:?}", certificate.lifetime());
+            assert!(!certificate.is_due(at(now)), "{lifetime:?}");
+        }
     }
 
     #[test]

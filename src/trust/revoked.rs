@@ -1,4 +1,5 @@
-//! Certificates that were taken back: a list of serial numbers, one a line, each with a remark for people.
+//! Certificates that were taken back: a list of serial numbers, one a line, each with a remark for people. The last line
+//! says how many there are and has a CRC-32 of all lines before it: a list that was cut off anywhere is known as such.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,6 +10,8 @@ use tracing::{error, info};
 
 use super::files::{LONGEST_LIST, Stamp};
 use super::{Certificate, TrustError, files};
+
+const HEADER: &str = "# Certificates that were taken back. Links of theirs end as soon as this list is in `trust`.\n";
 
 /// The list, by serial number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,11 +25,11 @@ impl Revoked {
 
     /// A line that is no part of a list makes all of it suspect: half a list would let in whom the other half keeps out.
     fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
-        if !text.is_empty() && !text.ends_with('\n') {
-            let why = "it breaks off in the middle of a line; take the list of the authority".into();
-            return Err(TrustError::Damaged { path: path.to_owned(), why });
-        }
-        let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+        let body = Self::body(text).ok_or_else(|| {
+            let why = "it breaks off, or was changed by hand; take the list of the authority".into();
+            TrustError::Damaged { path: path.to_owned(), why }
+        })?;
+        let lines = body.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let serial = |(number, line): (usize, &str)| {
             let serial =
@@ -37,6 +40,13 @@ impl Revoked {
         lines.map(serial).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The lines before the last one, if that fits to them.
+    fn body(text: &str) -> Option<&str> {
+        let last = text.strip_suffix('\n')?.rfind('\n').map_or(0, |end| end + 1);
+        let (body, end) = text.split_at(last);
+        (end == closing(body)).then_some(body)
+    }
+
     /// Whether the certificate is on it.
     pub fn holds(&self, certificate: &Certificate) -> bool {
         self.0.contains(&certificate.serial)
@@ -44,16 +54,23 @@ impl Revoked {
 
     /// Adds certificates to the list in a file.
     pub fn add(path: &Path, certificates: &[Certificate]) -> Result<(), TrustError> {
-        let mut text = text(path)?.unwrap_or_else(|| {
-            "# Certificates that were taken back. Links of theirs end as soon as this list is in `trust`.\n".into()
-        });
-        let known = Self::parse(path, &text)?;
+        let (known, mut body) = match text(path)? {
+            Some(text) => (Self::parse(path, &text)?, Self::body(&text).unwrap_or_default().to_owned()),
+            None => (Self::default(), HEADER.to_owned()),
+        };
         for certificate in certificates.iter().filter(|certificate| !known.holds(certificate)) {
             let identity = &certificate.identity;
-            text += &format!("{} {} {}\n", certificate.serial, identity.part, identity.name);
+            body += &format!("{} {} {}\n", certificate.serial, identity.part, identity.name);
         }
+        let text = format!("{body}{}", closing(&body));
         files::write(path, text.as_bytes(), 0o644)
     }
+}
+
+/// The last line of a list that consists of these lines.
+fn closing(body: &str) -> String {
+    let count = body.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+    format!("# end of the list: {count} certificates, {:08x}\n", crc32fast::hash(body.as_bytes()))
 }
 
 /// The text of a list, if there is one.
@@ -74,6 +91,11 @@ pub(super) struct InForce {
 }
 
 impl InForce {
+    /// No list, which never becomes one.
+    pub fn none() -> Self {
+        Self { path: PathBuf::new(), current: Mutex::default() }
+    }
+
     /// The list in this file, which need not exist.
     pub fn open(path: &Path) -> Result<Self, TrustError> {
         let stamp = Stamp::of(path);
@@ -132,7 +154,7 @@ mod tests {
         Revoked::add(&path, &[first.clone(), second.clone()]).unwrap();
         let revoked = Revoked::read(&path).unwrap();
         assert!(revoked.holds(&first) && revoked.holds(&second) && !revoked.holds(&certificate("0c")));
-        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3, "each stands there once");
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4, "each stands there once");
     }
 
     #[test]
@@ -141,7 +163,7 @@ mod tests {
         let path = directory.path().join("revoked");
         Revoked::add(&path, &[certificate("0a"), certificate("0b")]).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        for length in (1..whole.len()).filter(|length| whole[length - 1] != b'\n') {
+        for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             let error = Revoked::read(&path).unwrap_err().to_string();
             assert!(error.contains("it breaks off"), "{length}: {error}");
@@ -152,7 +174,8 @@ mod tests {
     fn a_line_that_is_no_serial_number_makes_the_list_useless() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("revoked");
-        std::fs::write(&path, "# a remark\n\n0A agent a\nagent b\n").unwrap();
+        let body = "# a remark\n\n0A agent a\nagent b\n";
+        std::fs::write(&path, format!("{body}{}", closing(body))).unwrap();
         let error = Revoked::read(&path).unwrap_err().to_string();
         assert!(error.contains("line 4 does not begin with a serial number"), "{error}");
     }
@@ -185,7 +208,8 @@ mod tests {
         Revoked::add(&path, std::slice::from_ref(&first)).unwrap();
         list.refresh();
         assert!(list.holds(&first) && !list.holds(&second));
-        std::fs::write(&path, "0b agent b\nhalf of what\n").unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, whole.replace("0a agent", "0b agent")).unwrap();
         list.refresh();
         assert!(list.holds(&first) && !list.holds(&second), "damaged");
         std::fs::remove_file(&path).unwrap();

@@ -14,6 +14,8 @@ use crate::notice::{Notice, WatchFlags};
 
 /// Where nobody says that something changed, it is looked at this often.
 const WITHOUT_NOTICE: Duration = Duration::from_secs(1);
+/// Because the wall clock may be set, it is asked again at least this often what has expired.
+const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// A process that runs for long says this often that its certificate is due.
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -21,7 +23,7 @@ impl Trust {
     /// Heeds what changes in the directory of the files at once, for as long as the future is polled; whatever links
     /// come and go looks at the files by itself. Reminds of a certificate that is due.
     pub async fn watch(self: Arc<Self>) {
-        tokio::join!(self.heed_changes(), self.remind_every(REMINDER));
+        tokio::join!(self.heed_changes(), self.remind_every(REMINDER), self.heed_expiry());
     }
 
     async fn heed_changes(&self) {
@@ -50,6 +52,18 @@ impl Trust {
         }
     }
 
+    /// Ends each link when the certificate expires by which its peer began it: by then the peer has a new one, or should
+    /// not be here.
+    async fn heed_expiry(&self) {
+        loop {
+            let next = self.end_expired(Timestamp::now());
+            let wait = next.map(|next| Duration::from_micros(next.0.saturating_sub(Timestamp::now().0)));
+            // The wall clock may be set meanwhile, and a certificate names a whole second.
+            let wait = wait.map_or(LOOK_EVERY, |wait| (wait + Duration::from_millis(1)).min(LOOK_EVERY));
+            let _ = tokio::time::timeout(wait, self.fresh_link()).await;
+        }
+    }
+
     async fn remind_every(&self, interval: Duration) {
         loop {
             sleep(interval).await;
@@ -65,7 +79,7 @@ impl Trust {
 }
 
 /// Files that are written or replaced, and a directory that is.
-fn changes() -> WatchFlags {
+pub(super) fn changes() -> WatchFlags {
     WatchFlags::CLOSE_WRITE
         | WatchFlags::MOVED_TO
         | WatchFlags::MOVED_FROM

@@ -26,8 +26,11 @@ async fn messages_go_both_ways_in_order() {
     let _dialer = dial(addr, Some("control".into()), sensor(), agent.owner());
 
     let (below, above) = (controller.up().await, agent.up().await);
-    assert_eq!(below.peer, Peer { name: "sensor-1".into(), host: Some(addr.ip()), dialled: None });
-    assert_eq!(above.peer, Peer { name: "control".into(), host: Some(addr.ip()), dialled: Some(addr.port()) });
+    assert_eq!(below.peer, Peer { name: "sensor-1".into(), host: Some(addr.ip()), dialled: None, certificate: None });
+    assert_eq!(
+        above.peer,
+        Peer { name: "control".into(), host: Some(addr.ip()), dialled: Some(addr.port()), certificate: None }
+    );
     for seq in (1..=5000).step_by(5) {
         below.out.do_send(Mail { link: below.link, messages: (seq..seq + 5).map(news).collect() });
         above.out.do_send(Mail { link: above.link, messages: (seq..seq + 5).map(|seq| log(seq, "")).collect() });

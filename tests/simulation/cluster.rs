@@ -357,7 +357,7 @@ impl Cluster {
         if let Some(controller) = &mut self.controller {
             controller.alive_links.insert(link);
         }
-        let peer = Peer { name: INSTANCES[machine].into(), host: None, dialled: None };
+        let peer = Peer { name: INSTANCES[machine].into(), host: None, dialled: None, certificate: None };
         self.drive(Event::LinkUp(link, peer));
         self.machines[machine].agent_step(agent::Event::LinkUp, self.clock.now);
         self.forward(machine);

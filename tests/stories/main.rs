@@ -8,6 +8,7 @@ mod deploy;
 mod fleet;
 mod hostile;
 mod hosts;
+mod join;
 mod lab;
 mod network;
 mod orders;

@@ -156,7 +156,7 @@ impl Agent {
         static LINKS: AtomicU64 = AtomicU64::new(1);
         let (link, name) = (LinkId(LINKS.fetch_add(1, Ordering::Relaxed)), InstanceName::new(name).unwrap());
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let peer = Peer { name: name.to_string(), host, dialled: manners.dialled };
+        let peer = Peer { name: name.to_string(), host, dialled: manners.dialled, certificate: None };
         let hello = NotifyAgentHello {
             instance: name.clone(),
             host: None,

@@ -55,6 +55,8 @@ impl State {
                 self.outbox.received(if epoch == self.epoch { seq } else { 0 });
             }
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
+            // Taken before, by whoever carries: no node depends on it.
+            ToAgent::RenewCertificateResponse(_) => {}
         }
     }
 

@@ -550,7 +550,7 @@ impl Cluster {
         let link = LinkId(self.names.len() as u64);
         self.names.insert(link, name.into());
         self.links.insert(name.into(), link);
-        self.step(Event::LinkUp(link, Peer { name: name.into(), host, dialled: None }));
+        self.step(Event::LinkUp(link, Peer { name: name.into(), host, dialled: None, certificate: None }));
         link
     }
 

@@ -11,6 +11,7 @@ mod deployment;
 mod dispatch;
 mod limit;
 mod open;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -79,6 +80,8 @@ pub enum Event {
     Limit(Ticket, Duration),
     LinkUp(LinkId, Peer),
     LinkDown(LinkId, String),
+    /// The peer does not know messages of that kind.
+    NotKnown(LinkId, u16),
     Mail(LinkId, Vec<ToController>),
     /// The time of [`State::next_deadline`] has come.
     Tick,
@@ -142,6 +145,7 @@ impl State {
                 self.open(Parent::Hello(link), BTreeSet::new(), now.mono + self.rules.request_timeout);
             }
             Event::LinkDown(link, reason) => self.link_down(link, &reason, now, &mut fx),
+            Event::NotKnown(link, kind) => self.not_known(link, kind, now, &mut fx),
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
             Event::Tick => {
                 while let Some((reqid, open)) = self.requests.expire(now.mono) {
@@ -318,8 +322,8 @@ impl State {
                 hello.instance
             )),
         };
-        let (seen, former) = match accepted {
-            Hello::Accepted { seen, former } => (seen, former),
+        let (seen, former, same_run) = match accepted {
+            Hello::Accepted { seen, former, same_run } => (seen, former, same_run),
             Hello::Refused(reason) => {
                 self.tell_refusal(&hello.instance, &reason, now.wall, fx);
                 fx.push(Effect::Send(link, AgentRefused { reason: reason.clone() }.into()));
@@ -330,9 +334,10 @@ impl State {
         let was_to_stand_by = self.is_to_stand_by(&hello.instance);
         if let Some(former) = former {
             fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
-            self.give_up_on(&hello.instance, fx);
+            self.give_up_on(&hello.instance, now, fx);
         }
         fx.push(Effect::Send(link, NewsReceived { epoch: hello.epoch, seq: seen }.into()));
+        self.ask_again(&hello.instance, same_run, fx);
         if was_to_stand_by {
             self.stand_by(&hello.instance, now, fx);
         }
@@ -487,7 +492,8 @@ impl State {
 
     fn welcomed(&mut self, from: &InstanceName, outcome: &Outcome, now: Now, fx: &mut Vec<Effect>) {
         if let Some(error) = &outcome.error {
-            return self.tell_error(from, format!("refused the welcome: {error}"), now.wall, fx);
+            self.tell_error(from, format!("refused the welcome: {error}"), now.wall, fx);
+            return self.cannot_gather(from, outcome, now, fx);
         }
         match self.roster.get_mut(from) {
             Some(seat) if seat.needed.is_some() => seat.ready = true,
@@ -522,7 +528,7 @@ impl State {
         self.refusals.remove(&name);
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
-        self.give_up_on(&name, fx);
+        self.give_up_on(&name, now, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);
             fx.push(Effect::HangUp(name));

@@ -29,7 +29,7 @@ use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, 
 use crate::model::{
     Configuration, ConfigurationId, InstanceName, NodeName, NodeState, Now, Outcome, RequestId, Timestamp,
 };
-use crate::plan::{self, PortRules};
+use crate::plan::{self, PortRules, Slowest};
 use crate::request::{Answered, Requests};
 
 /// The error of everything that was not answered in time.
@@ -471,8 +471,9 @@ impl State {
 
     fn stand_by(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         if self.roster.link(name).is_some() {
-            let has = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
-            let deadline = now.mono + plan::patience(has);
+            let patience =
+                self.shelf.deployed().map_or_else(|| Slowest::default().patience(), |has| has.patience(None));
+            let deadline = now.mono + patience;
             let reqid = self.open(Parent::Standby, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentStandbyRequest { reqid }, fx);
         }
@@ -541,8 +542,7 @@ impl State {
 
     /// How long agents may take to go from what is deployed to `configuration`.
     fn patience(&self, configuration: &Kept) -> Duration {
-        let deployed = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
-        plan::patience(deployed.chain(configuration.nodes()))
+        configuration.patience(self.shelf.deployed())
     }
 
     fn send(&self, to: &InstanceName, message: impl Into<ToAgent>, fx: &mut Vec<Effect>) {

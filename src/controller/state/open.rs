@@ -11,7 +11,6 @@ use crate::controller::nodes::Nodes;
 use crate::message::agent::{self, ToAgent};
 use crate::message::client::{self, AgentStatus, ClientResponse};
 use crate::model::{InstanceName, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp};
-use crate::plan;
 use crate::request::{Answered, Open};
 
 /// The error of what was asked on a link that is gone.
@@ -108,7 +107,7 @@ impl State {
             Some(format!("it is moving to another instance: deployment {mover} still pending"))
         };
         let (reached, outcomes) = self.whom_to_ask(deployed, &nodes, moving);
-        let until = now.mono + plan::patience(deployed.nodes());
+        let until = now.mono + deployed.patience(None);
         if reached.is_empty() {
             return fx.push(answer(sorted(outcomes)));
         }

@@ -307,6 +307,10 @@ impl State {
                 (_, None) => {}
             }
         }
+        if let Some(from) = from.as_ref().filter(|_| self.nodes.has_overflowed()) {
+            let msg = "more nodes that no configuration has than are kept here: what it told of some of them is lost";
+            self.tell_refusal(from, msg, now.wall, fx);
+        }
         let after = from.as_ref().and_then(|name| self.roster.news(name));
         if let Some((epoch, seq)) = after.filter(|_| before.is_some() && before != after) {
             fx.push(Effect::Send(link, NewsReceived { epoch, seq }.into()));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
 use tempfile::TempDir;
+use watchpost::message::client::LinkState;
 use watchpost::model::{InstanceName, NodeState, Timestamp};
 use watchpost::trust::tokens::{self, Tokens};
 use watchpost::trust::{Access, Authority, Part, Trust, TrustFiles, Visit};
@@ -19,7 +20,7 @@ use watchpost::web::{Facts, WebSettings};
 
 use crate::api::documented;
 use crate::cli::{command, run};
-use crate::fake::{Fake, TOKEN, eventually, log, node};
+use crate::fake::{Fake, TOKEN, eventually, instance, log, node};
 use crate::http::{Events, Response, exchange, get};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -117,7 +118,6 @@ fn ask(address: &str, config: ClientConfig, route: &str, headers: &[&str]) -> st
 }
 
 const STATUS: &str = "GET /api/v1/status";
-const STOP: &str = "POST /api/v1/nodes/stop";
 
 #[test]
 fn every_route_has_a_role_and_whoever_has_less_is_refused() {
@@ -348,7 +348,10 @@ fn the_command_shows_its_certificate_and_knows_its_controller_by_the_cluster() {
     assert!(code == 1 && stderr.contains("cannot be trusted: its certificate is of another authority"), "{stderr}");
     std::fs::copy(realm.path("trust/ca.pem"), foreign.join("ca.pem")).unwrap();
     let (code, _, stderr) = with(&foreign, &["status"]);
-    assert!(code == 5 && stderr.contains("does not accept our certificate (UnknownCA)"), "{stderr}");
+    assert!(
+        code == 5 && stderr.contains("does not accept this client: it does not accept our certificate"),
+        "{stderr}"
+    );
     let plain = format!("http://{}", fake.address);
     let args = ["status", "--controller", &plain, "--certificate", operator.to_str().unwrap()];
     let (code, _, stderr) = run(&fake.address, &args);
@@ -372,6 +375,17 @@ fn the_command_sends_a_token_only_to_a_controller_that_it_trusts() {
     assert_eq!(code, 0, "{stderr}");
     let (code, _, stderr) = with(&["--ca", "/nonexistent/ca.pem"]);
     assert!(code == 1 && stderr.contains("/nonexistent/ca.pem"), "{stderr}");
+}
+
+#[test]
+fn a_command_on_the_controllers_own_machine_needs_nothing_over_tls_either() {
+    let realm = Realm::new();
+    let fake = realm.fake();
+    std::fs::write(realm.path("token"), TOKEN).unwrap();
+    let url = format!("https://{}", fake.address);
+    let mut command = command(&fake.address, &["status", "--controller", &url]);
+    let output = command.env("WATCHPOST_STATE_DIR", realm.directory.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -444,18 +458,14 @@ fn a_certificate_for_a_host_name_is_shown_in_place_of_the_controllers_own_and_re
 #[test]
 fn metrics_are_what_the_documentation_says_and_what_prometheus_reads() {
     let realm = Realm::new();
-    let fake = realm.fake();
-    fake.script().nodes = vec![node("worker-1", NodeState::Running), node("worker-2", NodeState::Crashed)];
-    fake.script().instances.push(crate::fake::instance("agent-a", watchpost::message::client::LinkState::Up));
     let facts = Facts::new(Some(Arc::clone(&realm.trust)));
     facts.is_open("agents", "0.0.0.0:2150".parse().unwrap());
-    drop(fake);
     let fake = Fake::with(|settings| {
         settings.facts = facts;
         settings.open = true;
     });
     fake.script().nodes = vec![node("worker-1", NodeState::Running), node("worker-2", NodeState::Crashed)];
-    fake.script().instances.push(crate::fake::instance("agent-a", watchpost::message::client::LinkState::Up));
+    fake.script().instances.push(instance("agent-a", LinkState::Up));
     fake.tell(log("one"));
     let answer = get(&fake.address, "/metrics", &[]);
     assert!(answer.status == 200 && answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);

@@ -27,6 +27,7 @@ use crate::message::node::NodeOrder;
 use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output, Timestamp};
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process::Process;
+use crate::supervisor::process::groups::Groups;
 use crate::supervisor::register::{Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
@@ -37,6 +38,8 @@ pub struct AgentSetup {
     /// Names the numbering of its news if it has to begin anew; never the same twice.
     pub epoch: u64,
     pub site: Site,
+    /// Has a control group for each node; `None` where they cannot have one.
+    pub groups: Option<Groups>,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -94,7 +97,7 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, site, bounds, host } = setup;
+        let AgentSetup { instance, epoch, site, groups, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -119,7 +122,7 @@ impl Agent {
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox).run_by(std::process::id()),
             spool,
-            workshop: Workshop::open(Arc::new(site), register)?,
+            workshop: Workshop::open(Arc::new(site), register, groups)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,

@@ -21,5 +21,6 @@ pub(super) fn program(site: &Site, node: &Node, life: Life) -> Program {
         user: node.user.clone(),
         cpu: node.cpu_affinity,
         nofile: site.descriptors,
+        group: None,
     }
 }

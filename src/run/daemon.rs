@@ -137,6 +137,7 @@ pub(super) fn agent_options(
     AgentOptions {
         cluster: settings.cluster.clone(),
         descriptors: Some(descriptors),
+        groups: settings.agent.cgroup.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         ..AgentOptions::new(instance, nodes)
     }

@@ -157,6 +157,37 @@ fn what_a_dead_node_left_behind_is_ended_by_the_agent_that_returns() {
 }
 
 #[test]
+fn who_hid_while_the_agent_was_away_ends_with_its_node_by_the_control_group() {
+    let mut fleet = Fleet::start();
+    let hidden = fleet.scene.path("hidden");
+    // A child of a child that is gone, in a session of its own, that carries no mark.
+    let program = format!("echo $$ > {}; exec /bin/sleep 1000", hidden.display());
+    let program = fleet.scene.write("hide.sh", &program);
+    let hide = format!("env -i setsid /bin/sh {}", program.display());
+    let text = format!("trap \"( {hide} & )\" USR1\necho ready\nwhile :; do sleep 0.1; done");
+    let file = fleet.file(&["a"], &[script("parent", "instance = a\nrole = none", &text)]);
+    let before = pids(&fleet.client.deployed(&file))["parent"];
+    fleet.agents["a"].wait_until_says("parent", "ready");
+    fleet.agent_mut("a").kill();
+    fleet.client.wait_for("parent", "UNKNOWN");
+    processes::signal(before, Signal::USR1);
+    let hidden = eventually("it hides", || {
+        let said = fleet.scene.read("hidden");
+        said.ends_with('\n').then(|| said.trim().parse::<u32>().unwrap())
+    });
+
+    fleet.agent_mut("a").start_again();
+    assert_eq!(fleet.client.wait_for("parent", "RUNNING").pid, Some(before));
+    assert!(processes::is_alive(hidden));
+    assert!(fleet.client.order("stop", &["parent"]).ok);
+    if fleet.agents["a"].log().contains("nodes have no control groups") {
+        assert!(processes::is_alive(hidden), "nobody could know it");
+        processes::signal(hidden, Signal::KILL);
+    }
+    assert!(!processes::is_alive(hidden));
+}
+
+#[test]
 fn an_agent_that_returns_under_another_name_minds_what_it_finds() {
     let mut fleet = Fleet::start();
     let before = pids(&fleet.client.deployed(&fleet.file(&["a"], &[sleeper("one", "instance = a")])));

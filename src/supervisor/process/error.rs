@@ -30,6 +30,8 @@ pub enum SpawnError {
     Directory { path: PathBuf, cause: io::Error },
     #[error("cannot run `{program}`: {cause}")]
     Exec { program: String, cause: io::Error },
+    #[error("cannot start a process in the control group {}: {cause}", path.display())]
+    Group { path: PathBuf, cause: io::Error },
     #[error("cannot {step}: {cause}")]
     Step { step: &'static str, cause: io::Error },
 }
@@ -44,6 +46,7 @@ impl SpawnError {
             | Self::Output { cause, .. }
             | Self::Directory { cause, .. }
             | Self::Exec { cause, .. }
+            | Self::Group { cause, .. }
             | Self::Step { cause, .. } => cause,
             Self::NoCommand
             | Self::Nul { .. }

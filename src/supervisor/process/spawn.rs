@@ -37,6 +37,8 @@ pub struct Program {
     pub cpu: Option<u32>,
     /// The limit on open files, soft and hard; `None` is ours.
     pub nofile: Option<(u64, u64)>,
+    /// The control group that it is born into, a directory of a cgroup2 tree; `None` is ours.
+    pub group: Option<PathBuf>,
 }
 
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
@@ -58,6 +60,7 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
         .map_err(|errno| SpawnError::Step { step: "open /dev/null", cause: errno.into() })?;
     let stdout = open_output(&program.stdout)?;
     let stderr = open_output(&program.stderr)?;
+    let group = program.group.as_deref().map(open_group).transpose()?;
     let record = record.map(above_standard).transpose();
     let record = record.map_err(|errno| SpawnError::Step { step: "keep the record open", cause: errno.into() })?;
 
@@ -71,6 +74,7 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
         nofile: program.nofile,
         cpus: cpus.as_ref(),
         user: user.as_ref(),
+        group: group.as_ref().map(OwnedFd::as_fd),
     };
     let cradle = Cradle::open();
     match child::start(&plan) {
@@ -96,6 +100,7 @@ fn explain(Failure { step, errno }: Failure, program: &Program) -> SpawnError {
         Step::Directory => return SpawnError::Directory { path: program.directory.clone(), cause },
         Step::User => return SpawnError::User { user: program.user.clone().unwrap_or_default(), cause },
         Step::Cpu => return SpawnError::Cpu { cpu: program.cpu.unwrap_or_default() },
+        Step::Group => return SpawnError::Group { path: program.group.clone().unwrap_or_default(), cause },
         Step::Stack => "make a stack for the new process",
         Step::Clone => "start another process",
         Step::Session => "open a session for the process",
@@ -174,6 +179,13 @@ fn open_output(path: &Path) -> Result<OwnedFd, SpawnError> {
     }
     rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map_err(failed)?; // no longer NONBLOCK: the node shares the flags
     Ok(file)
+}
+
+fn open_group(path: &Path) -> Result<OwnedFd, SpawnError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .and_then(moved)
+        .map_err(|errno| SpawnError::Group { path: path.to_owned(), cause: errno.into() })
 }
 
 /// The same file under a number that the child's own stdin, stdout and stderr will not overwrite.

@@ -25,6 +25,7 @@ pub fn script(directory: &Path, script: &str) -> Program {
         user: None,
         cpu: None,
         nofile: None,
+        group: None,
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::super::stat::Stat;
+use super::birth::{Room, born_into};
 use super::user::User;
 
 /// The step at which a start failed.
@@ -25,6 +26,7 @@ use super::user::User;
 pub enum Step {
     Stack,
     Clone,
+    Group,
     Session,
     Output,
     Nofile,
@@ -76,6 +78,8 @@ pub struct Plan<'a> {
     pub nofile: Option<(u64, u64)>,
     pub cpus: Option<&'a CpuMask>,
     pub user: Option<&'a User>,
+    /// The control group that the child is born into: a directory of a cgroup2 tree.
+    pub group: Option<BorrowedFd<'a>>,
 }
 
 /// A child that reached exec.
@@ -119,25 +123,31 @@ struct Shared<'a> {
 ///
 /// With the failure of a child that existed comes its pidfd: it has ended or is about to, and wants to be reaped.
 pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
-    let top = stack_of_this_thread().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
+    let room = stack_of_this_thread().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
     // SAFETY: asks for a constant of the machine; a failure is no tick length and refused as such.
     let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(0);
     let before_birth = Tick::now(ticks_per_second).map_err(|failure| (failure, None))?;
     let mut shared = Shared { plan, before_birth, start_time: 0, failure: None };
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let data = ptr::from_mut(&mut shared).cast::<c_void>();
 
     // A handler of ours must not run in the child, on our memory: every signal waits until the child has none left.
     let before = set_signal_mask(!0);
-    // SAFETY: the stack is the child's alone as long as this thread waits for it, `shared` and what it refers to outlive the call, and this thread does not
-    // go on before the child has stopped using either (CLONE_VFORK). The child calls only what may be called there.
-    let pid =
-        unsafe { libc::clone(run, top, flags, ptr::from_mut(&mut shared).cast::<c_void>(), ptr::from_mut(&mut pidfd)) };
-    let errno = last_error();
+    // SAFETY: the stack is the child's alone as long as this thread waits for it, `shared` and what it refers to outlive
+    // the call, and this thread does not go on before the child has stopped using either (CLONE_VFORK). The child calls
+    // only what may be called there, and `run` ends it.
+    let pid = unsafe {
+        match plan.group {
+            Some(group) => born_into(group, room, &mut pidfd, run, data),
+            None => born_beside(room, &mut pidfd, data),
+        }
+    };
     set_signal_mask(before);
 
-    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
-        return Err((Failure { step: Step::Clone, errno }, None));
+    let step = if plan.group.is_some() { Step::Group } else { Step::Clone };
+    let pid = pid.map_err(|errno| (Failure { step, errno }, None))?;
+    let Some(pid) = Pid::from_raw(pid) else {
+        return Err((Failure { step, errno: Errno::INVAL }, None)); // no child has the number 0
     };
     // SAFETY: clone succeeded, so it made this descriptor and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -151,6 +161,34 @@ pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
 pub fn last_error() -> Errno {
     // SAFETY: the C library keeps it at this address for as long as the thread lives.
     Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+}
+
+/// Has a child born into whatever control group we are in; else as [`born_into`].
+unsafe fn born_beside(room: Room, pidfd: &mut RawFd, data: *mut c_void) -> Result<i32, Errno> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: the caller answers for the room and the data; its upper end is where a stack that grows down begins.
+    let pid = unsafe { libc::clone(run, room.base.byte_add(room.size), flags, data, ptr::from_mut(pidfd)) };
+    if pid > 0 { Ok(pid) } else { Err(last_error()) }
+}
+
+/// Whether a child can be born into that control group: one is, and ends at once.
+pub fn try_group(group: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let room = stack_of_this_thread()?;
+    let mut pidfd: RawFd = -1;
+    let before = set_signal_mask(!0);
+    // SAFETY: as in `start`; what runs is one system call.
+    let born = unsafe { born_into(group, room, &mut pidfd, end, ptr::null_mut()) };
+    set_signal_mask(before);
+    // SAFETY: clone succeeded, so it made this descriptor and nobody else knows of it.
+    born.map(|_| unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+extern "C" fn end(_: *mut c_void) -> c_int {
+    // SAFETY: ends this process alone, and runs nothing of ours on the way.
+    unsafe {
+        libc::syscall(libc::SYS_exit_group, 0);
+        libc::_exit(0)
+    }
 }
 
 extern "C" fn run(shared: *mut c_void) -> c_int {
@@ -311,13 +349,13 @@ thread_local! {
     static STACK: OnceCell<Stack> = const { OnceCell::new() };
 }
 
-/// The upper end of the stack for the children that this thread starts, one after the other.
-fn stack_of_this_thread() -> Result<*mut c_void, Errno> {
+/// The stack for the children that this thread starts, one after the other.
+fn stack_of_this_thread() -> Result<Room, Errno> {
     STACK.with(|stack| match stack.get() {
-        Some(stack) => Ok(stack.top()),
+        Some(stack) => Ok(stack.room()),
         None => {
             let made = Stack::new()?;
-            Ok(stack.get_or_init(|| made).top())
+            Ok(stack.get_or_init(|| made).room())
         }
     })
 }
@@ -346,10 +384,11 @@ impl Stack {
         if open == 0 { Ok(stack) } else { Err(last_error()) }
     }
 
-    /// Its upper end: stacks grow down on every machine that this runs on.
-    fn top(&self) -> *mut c_void {
-        // SAFETY: one past the end of the mapping.
-        unsafe { self.base.byte_add(Self::SIZE) }
+    /// What is above the page that catches an overflow.
+    fn room(&self) -> Room {
+        // SAFETY: within the mapping.
+        let base = unsafe { self.base.byte_add(Self::GUARD) };
+        Room { base, size: Self::SIZE - Self::GUARD }
     }
 }
 

@@ -60,6 +60,11 @@ pub enum AgentEvent {
 #[rtype(result = "()")]
 pub struct StopAllNodes;
 
+/// Host → agent: the same, and the next agent with the same nodes starts those that this stops.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StopAllNodesForNow;
+
 /// Host → agent: wait for no node's grace any more; SIGKILL what is being stopped.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
@@ -180,6 +185,15 @@ impl Agent {
                 });
             }
         }
+    }
+
+    fn stop_all(&mut self, for_now: bool, ctx: &mut Context<Self>) -> ResponseFuture<()> {
+        let (done, rest) = oneshot::channel();
+        self.waiting_for_rest.push(done);
+        self.drive(Event::StopAll { for_now }, ctx);
+        Box::pin(async {
+            let _ = rest.await; // an agent that is gone stops nothing more either
+        })
     }
 
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
@@ -420,12 +434,15 @@ impl Handler<StopAllNodes> for Agent {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: StopAllNodes, ctx: &mut Context<Self>) -> Self::Result {
-        let (done, rest) = oneshot::channel();
-        self.waiting_for_rest.push(done);
-        self.drive(Event::StopAll, ctx);
-        Box::pin(async {
-            let _ = rest.await; // an agent that is gone stops nothing more either
-        })
+        self.stop_all(false, ctx)
+    }
+}
+
+impl Handler<StopAllNodesForNow> for Agent {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopAllNodesForNow, ctx: &mut Context<Self>) -> Self::Result {
+        self.stop_all(true, ctx)
     }
 }
 

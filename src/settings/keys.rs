@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 
 use super::value::Value;
-use super::{LONGEST_REQUEST, Settings};
+use super::{LONGEST_REQUEST, OnExit, Settings};
 use crate::hint::{instead, shown};
 use crate::supervisor::process::groups::Place;
 
@@ -73,6 +73,7 @@ keys! {
     "agent" "controller": |s, v| s.agent.controller = v.address()?;
     "agent" "listen": |s, v| s.agent.listen = v.address()?;
     "agent" "cgroup": |s, v| s.agent.cgroup = place(v.text()?)?;
+    "agent" "on_exit": |s, v| s.agent.on_exit = on_exit(v.text()?)?;
     "link" "heartbeat": |s, v| s.link.heartbeat = v.time()?;
     "link" "greeting_within": |s, v| s.link.greeting_within = v.time()?;
     "link" "reconnect_min": |s, v| s.link.reconnect_min = v.time()?;
@@ -90,6 +91,14 @@ fn place(text: &str) -> Result<Place, String> {
             "{} does not fit: write a control group such as \"/watchpost.slice\", or \"none\"",
             shown(text)
         )),
+    }
+}
+
+fn on_exit(text: &str) -> Result<OnExit, String> {
+    match text {
+        "keep" => Ok(OnExit::Keep),
+        "stop" => Ok(OnExit::Stop),
+        _ => Err(format!("{} does not fit: {}", shown(text), instead(text, ["keep", "stop"]))),
     }
 }
 

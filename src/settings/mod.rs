@@ -100,6 +100,17 @@ pub struct AgentSettings {
     pub listen: Option<SocketAddr>,
     /// Where its nodes have control groups.
     pub cgroup: Place,
+    /// What becomes of its nodes when it is asked to end.
+    pub on_exit: OnExit,
+}
+
+/// What becomes of the nodes of an agent that is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExit {
+    /// They run on, and its next run takes them up.
+    Keep,
+    /// They are stopped in order, and its next run starts them.
+    Stop,
 }
 
 /// How controller and agents talk.
@@ -244,6 +255,7 @@ impl Settings {
                 controller: None,
                 listen: None,
                 cgroup: Place::Anywhere,
+                on_exit: OnExit::Keep,
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

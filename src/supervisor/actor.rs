@@ -34,6 +34,8 @@ pub struct Supervisor {
     probe: Option<SpawnHandle>,
     /// The last order to stop that was not answered yet.
     ticket: Option<u64>,
+    /// It is to be started by the next run of the agent, though somebody had it stopped.
+    stopped_for_now: bool,
     workshop: Workshop,
     agent: Rc<Recipient<FromSupervisor>>,
 }
@@ -60,6 +62,7 @@ impl Supervisor {
             dying: None,
             probe: None,
             ticket: None,
+            stopped_for_now: false,
             workshop,
             agent,
         });
@@ -99,7 +102,7 @@ impl Supervisor {
         if let Some(probe) = self.probe.take().filter(|_| report.new != NodeState::Pending) {
             ctx.cancel_future(probe);
         }
-        if report.new == NodeState::Stopped {
+        if report.new == NodeState::Stopped && !self.stopped_for_now {
             self.workshop.note_stopped(self.node.name.clone(), self.state.life());
         }
         let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
@@ -178,9 +181,12 @@ impl Handler<NodeOrder> for Supervisor {
 
     fn handle(&mut self, order: NodeOrder, ctx: &mut Context<Self>) {
         let event = match order {
-            NodeOrder::Start => Event::Start,
-            NodeOrder::Stop { ticket } => {
-                self.ticket = Some(ticket);
+            NodeOrder::Start => {
+                self.stopped_for_now = false;
+                Event::Start
+            }
+            NodeOrder::Stop { ticket, for_now } => {
+                (self.ticket, self.stopped_for_now) = (Some(ticket), for_now);
                 Event::Stop
             }
             NodeOrder::Hurry => Event::Hurry,

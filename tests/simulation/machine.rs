@@ -367,7 +367,7 @@ impl Machine {
     fn take_order(&mut self, id: WardId, order: NodeOrder, now: Now) {
         let event = match order {
             NodeOrder::Start => supervisor::Event::Start,
-            NodeOrder::Stop { ticket } => {
+            NodeOrder::Stop { ticket, .. } => {
                 if let Some(ward) = self.wards.get_mut(&id) {
                     ward.ticket = Some(ticket);
                 }

@@ -2,7 +2,9 @@
 
 use rustix::process::Signal;
 
-use crate::common::{Fleet, Lab, changes, check_log, eventually, node, path, pids, processes, script, sleeper, states};
+use crate::common::{
+    Daemon, Fleet, Lab, changes, check_log, eventually, node, path, pids, processes, script, sleeper, states,
+};
 
 #[test]
 fn what_was_stopped_stays_stopped_when_its_agent_returns() {
@@ -109,6 +111,32 @@ fn daemons_of_a_fleet_that_are_asked_to_end_leave_the_nodes_alone() {
     let events = fleet.client.events();
     check_log(&events);
     assert_eq!(path(&changes(&events, "on-a")), "UNKNOWN RUNNING");
+}
+
+#[test]
+fn an_agent_that_is_to_stop_its_nodes_does_and_starts_them_when_it_returns() {
+    let mut fleet = Fleet::start();
+    let controller = fleet.controller.addresses()["agents"].to_string();
+    let args = ["agent", "--name", "d", "--connect", &controller];
+    fleet.agents.insert("d", Daemon::start_with(&fleet.scene, "d", &args, "[agent]\non_exit = 'stop'\n"));
+    let nodes = ["one", "two", "three"].map(|name| sleeper(name, "instance = d"));
+    fleet.client.deployed(&fleet.file(&["d"], &nodes));
+    let before = pids(&fleet.client.wait_for_all("RUNNING"));
+    assert!(fleet.client.order("stop", &["three"]).ok);
+
+    fleet.agents["d"].signal(Signal::TERM);
+    assert_eq!(fleet.agent_mut("d").ended().code(), Some(0));
+    fleet.scene.check_that_nothing_runs();
+    let events = fleet.client.events();
+    let told = changes(&events, "one");
+    assert_eq!(path(&told), "STOPPED PENDING RUNNING STOPPED UNKNOWN", "it was told before the agent was gone");
+
+    fleet.agent_mut("d").start_again();
+    let after = ["one", "two"].map(|name| fleet.client.wait_for(name, "RUNNING").pid);
+    assert!(after.iter().all(|pid| pid.is_some_and(|pid| before.values().all(|former| *former != pid))));
+    assert!(fleet.client.order("start", &["one"]).ok, "behind everything that its return brought about");
+    assert_eq!(node(&fleet.client.status(), "three").state, "STOPPED", "somebody asked for that");
+    check_log(&fleet.client.events());
 }
 
 #[test]

@@ -191,7 +191,7 @@ impl State {
         self.next_ticket += 1;
         if let Some(entry) = self.nodes.get_mut(name) {
             entry.ticket = self.next_ticket;
-            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket }));
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket, for_now: self.for_now }));
             fx.extend(self.hurried.then(|| entry.hurry()));
         }
     }

@@ -29,10 +29,15 @@ pub enum Step {
     Group,
     Session,
     Output,
-    Nofile,
+    /// A limit, by the kernel's number of its resource.
+    Limit(u32),
+    Nice,
+    Umask,
     Cpu,
     Directory,
     User,
+    Capabilities,
+    NoNewPrivs,
     StartTime,
     Descriptors,
     Signals,
@@ -74,10 +79,15 @@ pub struct Plan<'a> {
     /// Where the child writes its `pid` line before it execs; closes at exec.
     pub record: Option<BorrowedFd<'a>>,
     pub directory: &'a CStr,
-    /// Soft and hard.
-    pub nofile: Option<(u64, u64)>,
+    /// Of each resource, by its number: soft and hard.
+    pub limits: &'a [(u32, [u64; 2])],
+    pub nice: Option<i32>,
+    pub umask: Option<u32>,
     pub cpus: Option<&'a CpuMask>,
     pub user: Option<&'a User>,
+    /// What the user keeps of what root may do: a bit for each.
+    pub capabilities: u64,
+    pub no_new_privs: bool,
     /// The control group that the child is born into: a directory of a cgroup2 tree.
     pub group: Option<BorrowedFd<'a>>,
 }
@@ -211,19 +221,23 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
         call(Step::Output, libc::SYS_dup3, [source.as_raw_fd() as usize, target, 0, 0, 0])?;
     }
     *start_time = own_start_time(before_birth)?; // may open a file, so it comes before a lower limit
-    if let Some((soft, hard)) = plan.nofile {
-        let limit = [soft, hard]; // struct rlimit64
-        call(Step::Nofile, libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, address(&limit), 0, 0])?;
+    // How large a file may be is for the program: the record is written yet.
+    set_limits(plan, |resource| resource != libc::RLIMIT_FSIZE)?;
+    if let Some(nice) = plan.nice {
+        call(Step::Nice, libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, nice as usize, 0, 0])?;
+    }
+    if let Some(umask) = plan.umask {
+        call(Step::Umask, libc::SYS_umask, [umask as usize, 0, 0, 0, 0])?;
     }
     if let Some(mask) = plan.cpus {
         call(Step::Cpu, libc::SYS_sched_setaffinity, [0, size_of_val(mask), address(mask), 0, 0])?;
     }
     call(Step::Directory, libc::SYS_chdir, [plan.directory.as_ptr() as usize, 0, 0, 0, 0])?;
-    if let Some(User { uid, gid, groups }) = plan.user {
-        let (uid, gid) = (*uid as usize, *gid as usize);
-        call(Step::User, libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0])?;
-        call(Step::User, libc::SYS_setresgid, [gid, gid, gid, 0, 0])?;
-        call(Step::User, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
+    if let Some(user) = plan.user {
+        become_user(user, plan.capabilities)?;
+    }
+    if plan.no_new_privs {
+        call(Step::NoNewPrivs, libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0])?;
     }
     let record = plan.record.map(|record| record.as_raw_fd() as usize);
     drop_descriptors(record)?;
@@ -236,7 +250,42 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
     if let Some(record) = record {
         write_record(record, *start_time)?;
     }
+    set_limits(plan, |resource| resource == libc::RLIMIT_FSIZE)?;
     Err(Failure { step: Step::Exec, errno: execute(plan) })
+}
+
+fn set_limits(plan: &Plan<'_>, which: impl Fn(u32) -> bool) -> Result<(), Failure> {
+    for (resource, limit) in plan.limits {
+        if which(*resource) {
+            // struct rlimit64
+            call(Step::Limit(*resource), libc::SYS_prlimit64, [0, *resource as usize, address(limit), 0, 0])?;
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the user; what is to be kept of root's rights survives the change, and then exec.
+fn become_user(User { uid, gid, groups, .. }: &User, capabilities: u64) -> Result<(), Failure> {
+    let (uid, gid) = (*uid as usize, *gid as usize);
+    if capabilities != 0 {
+        call(Step::Capabilities, libc::SYS_prctl, [libc::PR_SET_KEEPCAPS as usize, 1, 0, 0, 0])?;
+    }
+    call(Step::User, libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0])?;
+    call(Step::User, libc::SYS_setresgid, [gid, gid, gid, 0, 0])?;
+    call(Step::User, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
+    if capabilities == 0 {
+        return Ok(());
+    }
+    let halves = [capabilities as u32, (capabilities >> 32) as u32];
+    let header = [0x2008_0522u32, 0]; // _LINUX_CAPABILITY_VERSION_3, this process
+    // Effective, permitted, inheritable; the lower half first.
+    let sets = [halves[0], halves[0], halves[0], halves[1], halves[1], halves[1]];
+    call(Step::Capabilities, libc::SYS_capset, [address(&header), address(&sets), 0, 0, 0])?;
+    for number in (0..64usize).filter(|number| capabilities >> number & 1 == 1) {
+        let ambient = [libc::PR_CAP_AMBIENT as usize, libc::PR_CAP_AMBIENT_RAISE as usize, number, 0, 0];
+        call(Step::Capabilities, libc::SYS_prctl, ambient)?;
+    }
+    Ok(())
 }
 
 /// Exec keeps what is ignored (as Rust does with SIGPIPE) and resets the rest; here all of it goes back to default.

@@ -123,6 +123,8 @@ pub struct FoundNode {
     pub node: Arc<Node>,
     /// Set if it runs.
     pub pid: Option<u32>,
+    /// The process that was there and is not any more. Its supervisor tells how it ended, and decides what comes of it.
+    pub died: Option<u32>,
     /// Whether it was to run.
     pub wanted: bool,
 }

@@ -83,6 +83,8 @@ pub enum Fact {
     /// A launch is out.
     Launching(Life),
     Alive(Life, u32),
+    /// It ran, and ended while nobody minded it: its supervisor is yet to decide what comes of that.
+    Died(Life, u32, Exit),
 }
 
 struct Ward {
@@ -142,6 +144,24 @@ impl Workshop {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
         process.map_or(Ok(()), |process| self.benches.alive(ward, life, process, false))
+    }
+
+    /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
+    pub fn note_death(&self, ward: WardId, life: Life, pid: u32, exit: Exit) {
+        self.admit(ward, life);
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
+            ward.fact = Fact::Died(life, pid, exit);
+        }
+    }
+
+    /// The supervisor has decided what comes of a death that was noted.
+    pub fn forget_death(&self, ward: WardId) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward)
+            && let Fact::Died(life, ..) = ward.fact
+        {
+            ward.fact = Fact::Down(life);
+        }
     }
 
     /// Gives the ward its supervisor, or the next one.

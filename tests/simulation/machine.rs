@@ -163,7 +163,7 @@ impl Machine {
         let found = self.records.iter().map(|(name, record)| {
             let process = self.processes.get(name).filter(|process| Some(process.pid) == record.pid);
             let pid = process.map(|process| process.pid);
-            FoundNode { node: Arc::clone(&record.node), pid, wanted: !record.stopped }
+            FoundNode { node: Arc::clone(&record.node), pid, died: None, wanted: !record.stopped }
         });
         self.agent_step(Event::Found(found.collect()), now);
     }

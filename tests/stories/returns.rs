@@ -38,8 +38,29 @@ fn what_died_while_its_agent_was_away_is_started_again() {
     assert_eq!(fleet.scene.processes_of("on-b"), [pids(&after)["on-b"]]);
     let events = fleet.client.events();
     check_log(&events);
-    let words = format!("process {} ended while its agent was away", before["on-b"]);
-    assert!(events.iter().any(|event| event.msg.as_deref() == Some(&words)), "{events:#?}");
+    let told = changes(&events, "on-b");
+    assert_eq!(path(&told), "STOPPED PENDING RUNNING UNKNOWN CRASHED PENDING RUNNING");
+    let death = told.iter().find(|change| change.new.as_deref() == Some("CRASHED")).unwrap();
+    assert_eq!(death.pid, Some(before["on-b"]));
+}
+
+#[test]
+fn what_died_while_its_agent_was_away_is_judged_by_its_policy() {
+    let mut fleet = Fleet::start();
+    let nodes = [("never", "never"), ("always", "always"), ("failure", "on-failure")];
+    let nodes = nodes.map(|(name, mode)| sleeper(name, &format!("instance = a\nrestart = {mode}")));
+    fleet.client.deployed(&fleet.file(&["a"], &nodes));
+    let before = pids(&fleet.client.wait_for_all("RUNNING"));
+    fleet.agent_mut("a").kill();
+    fleet.client.wait_for("always", "UNKNOWN");
+    before.values().for_each(|pid| processes::signal(*pid, Signal::KILL));
+    before.values().for_each(|pid| eventually("it is gone", || (!processes::is_alive(*pid)).then_some(())));
+    fleet.agent_mut("a").start_again();
+    fleet.client.wait_for("always", "RUNNING");
+    fleet.client.wait_for("failure", "RUNNING");
+    let given_up = fleet.client.wait_for("never", "FAILED");
+    assert!(given_up.restarts == 0 && given_up.pid.is_none(), "{given_up:?}");
+    check_log(&fleet.client.events());
 }
 
 #[test]

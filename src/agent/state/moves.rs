@@ -43,8 +43,8 @@ impl State {
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let FoundNode { node, pid, wanted } = found;
-        let name = node.name.clone();
+        let FoundNode { node, pid, died, wanted } = found;
+        let (name, pid) = (node.name.clone(), pid.or(died));
         let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
         self.take_in(node, state, pid, wall, fx);
         match wanted {

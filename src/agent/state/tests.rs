@@ -75,7 +75,7 @@ fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
 fn what_is_found_at_start_keeps_the_order_of_roles() {
     let mut agent = Agent::new();
     let nodes = configuration("c1", &[("a-worker", Role::Worker), ("b-manager", Role::Manager)]).nodes;
-    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, wanted: true });
+    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, died: None, wanted: true });
     agent.step(Event::Found(found.collect()));
     assert_eq!(agent.take_told(), ["start b-manager"]);
     agent.obey_all();

@@ -133,6 +133,7 @@ impl Drop for Scene {
             left.extend(processes::working_in(self.directory.path()));
             left
         });
+        processes::forget_groups(&format!("{}.", self.cluster));
     }
 }
 

@@ -107,9 +107,9 @@ impl Transport for Encrypted {
         self.stream.sock.set_timeout(timeout);
         let written = self.stream.write_all(&self.buffers.output()[..amount]).and_then(|()| self.stream.flush());
         // Why a server that refuses us does so comes as the last thing that it says, and explains why it does not listen.
-        written.or_else(|error| match self.stream.read(&mut []) {
-            Err(said) if said.get_ref().is_some() => Err(said.into()),
-            _ => Err(error.into()),
+        written.map_err(|error| match self.stream.read(&mut []) {
+            Err(said) if said.get_ref().is_some() => said.into(),
+            _ => error.into(),
         })
     }
 

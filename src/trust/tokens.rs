@@ -198,8 +198,12 @@ impl Tokens {
         self.refresh();
         let given = hash(given);
         // All of them are looked at, whichever it is.
-        let is_same = |token: &&Token| same(token.hash.as_bytes(), given.as_bytes());
-        self.lock().1.iter().filter(is_same).last().filter(|token| !token.has_expired(now)).cloned()
+        let current = self.lock();
+        let found = current
+            .1
+            .iter()
+            .fold(None, |found, token| if same(token.hash.as_bytes(), given.as_bytes()) { Some(token) } else { found });
+        found.filter(|token| !token.has_expired(now)).cloned()
     }
 
     /// Resolves when the token counts no more: as soon as that is so if [`Self::watch`] is polled.
@@ -277,7 +281,7 @@ mod tests {
         let text = fs::read_to_string(path(home.path())).unwrap();
         assert!(!text.contains(&secret[PREFIX.len()..]) && text.contains(&hash(&secret)), "{text}");
         assert_eq!(fs::metadata(path(home.path())).unwrap().permissions().mode() & 0o7777, 0o600);
-        assert_eq!(list(home.path()).unwrap(), [made.clone()]);
+        assert_eq!(list(home.path()).unwrap(), std::slice::from_ref(&made));
         let tokens = Tokens::open(home.path());
         assert_eq!(tokens.find(&secret, now), Some(made));
         assert_eq!(tokens.find(&hash(&secret), now), None, "the hash is no token");

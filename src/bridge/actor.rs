@@ -25,13 +25,13 @@ use super::error::LinkError;
 use super::greeting::{Admitted, Control, Greeting, Heartbeat, MAGIC, NotUnderstood, Refused};
 use super::guard::{Ended, LinkGuard};
 use super::inbox::Inbox;
-use super::intake::{Arrived, Intake};
+use super::intake::{Arrived, Intake, Kind};
 use super::listener::Ticket;
 use super::outbox::Outbox;
 use super::secure::{self, Certified};
 use super::state::{Effect, Event, State, Timing, step};
-use super::{EndLink, LinkId, LinkSettings, LinkUp, Mail, Owner, Peer};
-use crate::message::frame::Wire;
+use super::{EndLink, Features, LinkId, LinkSettings, LinkUp, Mail, NotKnown, Owner, Peer};
+use crate::message::frame::{Wire, wire_name};
 use crate::stream::Stream;
 use crate::trust::{Held, complaint};
 
@@ -119,8 +119,8 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             held: None,
             timer: Box::pin(tokio::time::sleep_until(state.due(&timing).unwrap_or(now).into())),
             state,
-            // The name becomes known with the greeting.
-            peer: Peer { name: String::new(), host: Some(host), dialled },
+            // The rest becomes known with the greeting.
+            peer: Peer { name: String::new(), host: Some(host), dialled, features: Features::NONE },
             settings,
             timing,
             owner,
@@ -257,18 +257,36 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
 
     fn take(&mut self, arrived: Arrived<In>, ctx: &mut Context<Self>) {
         let link = self.link();
-        if let Some(Admitted { name, protocol }) = arrived.admitted {
+        if let Some(Admitted { name, protocol, features }) = arrived.admitted {
             info!(link = link.0, host = self.peer.host.map(tracing::field::display), %name, protocol, "link up");
-            self.peer.name = name;
+            (self.peer.name, self.peer.features) = (name, features);
             self.drive(Event::Greeted, ctx);
         }
         self.drive(Event::Heard, ctx);
-        for kind in arrived.disowned {
-            warn!(link = link.0, peer = self.peer.name, "the peer does not understand frames of kind {kind:#06x}");
+        for Kind { kind, is_news } in arrived.disowned {
+            if is_news {
+                let name = Out::name_of(kind).map_or_else(|| "no message of ours".into(), wire_name);
+                warn!(
+                    link = link.0,
+                    peer = self.peer.name,
+                    "the peer does not know frames of kind {kind:#06x} ({name})"
+                );
+            }
+            self.owner.not_known.do_send(NotKnown { link, kind });
         }
-        for kind in arrived.unknown {
-            warn!(link = link.0, peer = self.peer.name, "frames of kind {kind:#06x} are not understood and skipped");
+        for Kind { kind, is_news } in arrived.unknown {
+            if is_news {
+                warn!(
+                    link = link.0,
+                    peer = self.peer.name,
+                    "frames of kind {kind:#06x} are not known here and skipped"
+                );
+            }
             self.say(NotUnderstood { kind });
+        }
+        let (unsent, cap) = (self.outbox.len(), self.settings.unsent_cap);
+        if unsent > cap {
+            return self.fail(LinkError::NotReading { unsent, cap }, ctx);
         }
         if !arrived.messages.is_empty() {
             let mail = Mail { link, messages: arrived.messages };

@@ -11,7 +11,9 @@ use super::error::{CliError, Exit};
 use super::screen::{Screen, state_style};
 use super::table::{self, Cell, words};
 use crate::model::{InstanceName, Timestamp};
+use crate::run::RunError;
 use crate::settings::usual_state_dir;
+use crate::state_dir::StateDir;
 use crate::trust::{Access, Authority, Certificate, Identity, Part, TrustError, TrustFiles, tokens};
 
 /// The verbs of `watchpost pki`.
@@ -83,8 +85,14 @@ pub struct Place {
 }
 
 impl Place {
-    fn directory(self) -> PathBuf {
-        self.dir.unwrap_or_else(|| usual_state_dir().join("pki"))
+    /// The usual one is part of a state directory, and may be one that this release must not touch.
+    fn directory(self) -> Result<PathBuf, CliError> {
+        if let Some(chosen) = self.dir {
+            return Ok(chosen);
+        }
+        let state = usual_state_dir();
+        StateDir::check_format(&state).map_err(RunError::from)?;
+        Ok(state.join("pki"))
     }
 }
 
@@ -168,20 +176,20 @@ impl Shown {
 /// Does what the arguments say.
 pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> {
     match verb {
-        PkiVerb::Init { cluster, lifetime, place } => init(&cluster, lifetime, place.directory(), json),
+        PkiVerb::Init { cluster, lifetime, place } => init(&cluster, lifetime, place.directory()?, json),
         PkiVerb::Issue { part, name, role, host: hosts, out, lifetime, place } => {
             let part = match part {
                 Issuable::Controller => Part::Controller,
                 Issuable::Agent => Part::Agent,
                 Issuable::Client => Access::from(role).part(),
             };
-            issue(Order { part, name, hosts, lifetime, out }, place.directory(), json)
+            issue(Order { part, name, hosts, lifetime, out }, place.directory()?, json)
         }
         PkiVerb::Revoke { part, name, trust, state_dir, place } => {
             let state_dir = state_dir.unwrap_or_else(usual_state_dir);
-            revoke(part, &name, trust, &state_dir, place.directory(), json)
+            revoke(part, &name, trust, &state_dir, place.directory()?, json)
         }
-        PkiVerb::Show { place } => show(place.directory(), json, screen),
+        PkiVerb::Show { place } => show(place.directory()?, json, screen),
     }
 }
 

@@ -49,6 +49,7 @@ impl fmt::Debug for Ready {
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     memory::share_one_heap();
     let mut signals = Signals::listen()?;
+    StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
@@ -98,6 +99,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         return Err(RunError::Unreachable);
     }
     let mut signals = Signals::listen()?;
+    StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
     let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
@@ -107,7 +109,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let (host, mut ends) = Host::start();
     let agent = start_agent(AgentOptions {
         host: Some(host.recipient()),
-        ..agent_options(&settings, settings.agent.name.clone(), home.nodes(), limits::raise_open_files()?)
+        ..agent_options(&settings, settings.agent.name.clone(), &home, home.nodes(), limits::raise_open_files()?)
     })?;
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
@@ -152,6 +154,7 @@ pub(super) async fn stop_nodes<R: Future>(stops: Vec<R>, agents: &[Addr<Agent>],
 pub(super) fn agent_options(
     settings: &Settings,
     instance: InstanceName,
+    home: &StateDir,
     nodes: PathBuf,
     descriptors: (u64, u64),
 ) -> AgentOptions {
@@ -161,6 +164,7 @@ pub(super) fn agent_options(
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
         bounds: Bounds { window, ..Bounds::default() },
+        place: home.place(),
         ..AgentOptions::new(instance, nodes)
     }
 }

@@ -63,7 +63,7 @@ pub async fn lab(
     let descriptors = limits::raise_open_files()?;
     for name in names {
         // Each has a directory of its own, as it would have on a machine of its own.
-        let options = agent_options(&settings, name.clone(), home.nodes().join(name.as_str()), descriptors);
+        let options = agent_options(&settings, name.clone(), &home, home.nodes().join(name.as_str()), descriptors);
         let agent = start_agent(AgentOptions { host: Some(host.clone().recipient()), ..options })?;
         join(&controller, &agent, &name);
         agents.push(agent);

@@ -5,6 +5,7 @@
 //! step when it is done; a crash in between has the next start go on from there.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{StateDir, StateDirError, read_small};
@@ -41,7 +42,12 @@ pub(super) fn check(path: &Path) -> Result<u32, StateDirError> {
 
 fn read(path: &Path) -> Result<Option<Found>, StateDirError> {
     let file = path.join(NAME);
-    let Some((text, _)) = read_small(&file)? else { return Ok(None) };
+    let text = match read_small(&file) {
+        // No directory says nothing; whoever takes it tells what is wrong with it.
+        Err(StateDirError::Read { source, .. }) if source.kind() == ErrorKind::NotADirectory => return Ok(None),
+        read => read?,
+    };
+    let Some((text, _)) = text else { return Ok(None) };
     // Later releases may say more, behind that or in further lines.
     let mut words = text.lines().next().unwrap_or_default().split(' ');
     let found = match (words.next().map(str::parse), words.next(), words.next()) {

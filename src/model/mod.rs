@@ -4,9 +4,11 @@ pub mod cluster_file;
 pub mod configuration;
 pub mod name;
 pub mod status;
+pub mod text;
 pub mod time;
 
 pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};
+pub use text::Text;
 pub use time::{Now, Timestamp};

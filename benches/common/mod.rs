@@ -7,3 +7,4 @@ pub mod figures;
 pub mod floor;
 pub mod keeper;
 pub mod nursery;
+pub mod scripted;

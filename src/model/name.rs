@@ -68,6 +68,12 @@ macro_rules! name {
                 }
             }
 
+            /// The same text in memory of its own. A name that was read among much else keeps the page that all of it was
+            /// on: whoever keeps many names for long wants them side by side.
+            pub fn apart(&self) -> Self {
+                Self(Arc::from(self.as_str()))
+            }
+
             /// The text as it was given.
             pub fn as_str(&self) -> &str {
                 &self.0

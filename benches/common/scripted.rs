@@ -70,7 +70,7 @@ impl Agent {
                         let report = |new, reason| Event::Report(self.report(ward, new, reason, None));
                         events.extend([report(NodeState::Running, "ready"), report(NodeState::Pending, "launched")]);
                     }
-                    Effect::Tell(ward, NodeOrder::Stop { ticket }) => {
+                    Effect::Tell(ward, NodeOrder::Stop { ticket, .. }) => {
                         events.push(Event::Report(self.report(ward, NodeState::Stopped, "on request", Some(ticket))));
                     }
                     _ => {}

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use actix::dev::{MessageResponse, OneshotSender, RecipientRequest};
 use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Context, Handler, Message};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -32,16 +32,13 @@ use super::secure::{self, Certified};
 use super::state::{Effect, Event, State, Timing, step};
 use super::{EndLink, LinkId, LinkSettings, LinkUp, Mail, Owner, Peer};
 use crate::message::frame::Wire;
-use crate::trust::Held;
+use crate::stream::Stream;
+use crate::trust::{Held, complaint};
 
 /// Above this many unsent bytes an owner that awaits its mail's result waits for it.
 const WINDOW: usize = 1 << 20;
 /// After this many reads the clock and the writing have their turn, however much the peer sends.
 const READS_IN_A_TURN: usize = 16;
-
-/// A byte stream that a link can run over.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Stream for T {}
 
 /// A connection that was just made.
 pub struct Connection {
@@ -316,7 +313,7 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 // What the peer said before it went may still be unread, so reading finds the end, in the next turn.
-                self.guard.because(secure::complaint(&error).map_or(LinkError::Write(error), LinkError::Tls));
+                self.guard.because(complaint(&error).map_or(LinkError::Write(error), LinkError::Tls));
                 task.waker().wake_by_ref();
                 self.mute = true;
                 self.outbox.release();
@@ -339,7 +336,7 @@ fn unreadable(error: io::Error) -> LinkError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return LinkError::Closed; // by a peer that had no time to take its leave, as TLS wants it to
     }
-    secure::complaint(&error).map_or(LinkError::Read(error), LinkError::Tls)
+    complaint(&error).map_or(LinkError::Read(error), LinkError::Tls)
 }
 
 impl<In: Wire, Out: Wire> Actor for Bridge<In, Out> {

@@ -27,7 +27,8 @@ use std::net::IpAddr;
 
 use actix::{Message, Recipient};
 
-pub use actor::{Bridge, Connection, Stream};
+pub use crate::stream::Stream;
+pub use actor::{Bridge, Connection};
 pub use backoff::Backoff;
 pub use dialer::{Dialer, dial, dial_unless};
 pub use error::LinkError;

@@ -213,7 +213,7 @@ pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) 
 }
 
 /// The certificates of this process. None are needed at the usual place, but any that are there must be whole.
-fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
+pub(super) fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
     let chosen = Some(&settings.link.trust).filter(|chosen| !chosen.as_os_str().is_empty());
     let directory = chosen.cloned().unwrap_or_else(|| settings.state_dir.join("trust"));
     // Also one that is empty, or no directory at all, was meant to hold certificates.

@@ -64,6 +64,7 @@ pub mod model;
 mod notice;
 pub mod plan;
 pub mod request;
+mod rest;
 pub mod run;
 mod seldom;
 pub mod settings;

@@ -471,7 +471,7 @@ fn statuses() -> Vec<NodeStatus> {
         metrics_port: None,
         restarts: 7,
         since: time(),
-        reason: String::new(),
+        reason: "".into(),
     };
     vec![
         status("agent", Role::None, NodeState::Unknown, None),

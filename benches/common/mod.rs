@@ -9,3 +9,4 @@ pub mod keeper;
 pub mod keys;
 pub mod nursery;
 pub mod script;
+pub mod scripted;

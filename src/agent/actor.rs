@@ -1,7 +1,8 @@
 //! The agent's actor: the controller's orders in, supervisors minded, news out.
 //!
 //! News goes out before anything is launched: reports and launches that arrive together are held until the mailbox
-//! is empty, then the news is mailed in one piece, and only then do the hands get to work.
+//! is empty, then the news is mailed in one piece, and only then do the hands get to work. If somebody else has died
+//! by then, that is told first, too.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,12 +26,18 @@ use crate::launch::Site;
 use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
 use crate::message::node::NodeOrder;
 use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, Timestamp};
+use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::Groups;
 use crate::supervisor::register::{Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
+
+/// In so many turns a link writes what was mailed to it.
+const WRITING: u8 = 2;
+/// For how many turns launches are held at most because ever more is to be told: some milliseconds.
+const HOLD: u8 = 50;
 
 /// What an agent needs to start.
 pub struct AgentSetup {
@@ -85,10 +92,16 @@ pub struct Agent {
     found: Vec<Event>,
     link: Option<Link>,
     alarm: Alarm,
+    rest: Rest,
     /// Read once for all the mail that is handled before the next flush.
     now: Option<Now>,
     flushing: bool,
     launches: Vec<LaunchOrder>,
+    /// Launches whose news was mailed, and for how many turns the first of them has been held.
+    held: Vec<LaunchOrder>,
+    turns: u8,
+    /// How many turns the link still needs to write what was mailed.
+    unwritten: u8,
     /// Set once the actor runs.
     port: Option<Rc<Recipient<FromSupervisor>>>,
     waiting_for_rest: Vec<oneshot::Sender<()>>,
@@ -139,9 +152,13 @@ impl Agent {
             found,
             link: None,
             alarm: Alarm::default(),
+            rest: Rest::default(),
             now: None,
             flushing: false,
             launches: Vec::new(),
+            held: Vec::new(),
+            turns: 0,
+            unwritten: 0,
             port: None,
             waiting_for_rest: Vec::new(),
             parting: Vec::new(),
@@ -158,6 +175,7 @@ impl Agent {
         }
         self.set_alarm(ctx);
         self.flush_soon(ctx);
+        self.rest.later(1, ctx, |me| &mut me.rest);
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -297,20 +315,26 @@ impl Agent {
                 link.out.do_send(Mail { link: link.id, messages });
             }
         }
-        let launches = std::mem::take(&mut self.launches);
-        if !told {
-            return self.release(launches);
+        let nothing_held = self.held.is_empty();
+        if told || nothing_held {
+            self.unwritten = if told { WRITING } else { 0 };
         }
-        // The link writes when it is polled next: let it, before threads start to compete for the processor.
-        let written = async {
-            yield_now().await;
-            yield_now().await;
-        };
-        ctx.spawn(wrap_future::<_, Self>(written).map(move |(), me, _| me.release(launches)));
+        self.held.extend(std::mem::take(&mut self.launches));
+        if nothing_held && !self.held.is_empty() {
+            self.turns = 0;
+            self.hand_out(ctx);
+        }
     }
 
-    fn release(&self, launches: Vec<LaunchOrder>) {
-        launches.into_iter().for_each(|launch| self.workshop.launch(launch));
+    /// Lets the hands launch once everything is told and written that there is to tell. The link writes when it is
+    /// polled next: it may, before threads start to compete for the processor.
+    fn hand_out(&mut self, ctx: &mut Context<Self>) {
+        let is_told = self.unwritten == 0 && !self.flushing && !self.workshop.has_untold_ends();
+        if is_told || self.turns == HOLD {
+            return std::mem::take(&mut self.held).into_iter().for_each(|launch| self.workshop.launch(launch));
+        }
+        (self.turns, self.unwritten) = (self.turns + 1, self.unwritten.saturating_sub(1));
+        ctx.spawn(wrap_future::<_, Self>(yield_now()).map(|(), me, ctx| me.hand_out(ctx)));
     }
 
     fn tell_host(&self, event: AgentEvent) {

@@ -21,6 +21,7 @@ use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown}
 use crate::message::agent::{ToAgent, ToController};
 use crate::message::client::*;
 use crate::model::{InstanceName, Now, Outcome};
+use crate::rest::Rest;
 
 /// How long an entry of the log is likely to be asked for.
 const NEW_FOR: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ pub struct Controller {
     log: Log,
     /// The log will be packed soon.
     packing: bool,
+    rest: Rest,
     observers: Observers,
     /// Who is connected, for whoever looks on, and as of which revision of the roster.
     connected: (watch::Sender<Arc<[InstanceStatus]>>, u64),
@@ -95,6 +97,7 @@ impl Controller {
             store,
             log,
             packing: false,
+            rest: Rest::default(),
             observers: Observers::default(),
             connected: (watch::Sender::new(Arc::default()), 0),
             links: BTreeMap::new(),
@@ -116,6 +119,7 @@ impl Controller {
     }
 
     fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+        self.rest.later(effects.len(), ctx, |me| &mut me.rest);
         let mut mail: BTreeMap<LinkId, Vec<ToAgent>> = BTreeMap::new();
         let mut ends = Vec::new();
         for effect in effects {

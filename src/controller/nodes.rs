@@ -54,7 +54,13 @@ impl Nodes {
         for node in &configuration.nodes {
             let instance = names.get(&node.instance).map_or(&node.instance, |name| *name);
             let unheard = || NodeStatus { instance: instance.clone(), ..unheard(node, state, now) };
-            let status = self.known.entry(node.name.clone()).or_insert_with(unheard);
+            let status = match self.known.get_mut(&node.name) {
+                Some(status) => status,
+                None => {
+                    let name = node.name.apart();
+                    self.known.entry(name.clone()).or_insert(NodeStatus { node: name, ..unheard() })
+                }
+            };
             (status.port, status.metrics_port) = (node.port, node.metrics_port);
             if status.instance != node.instance {
                 status.instance = instance.clone();
@@ -63,6 +69,8 @@ impl Nodes {
                 changes.extend(self.correct(there, "moved", now));
             }
         }
+        // Whatever grew in order is half empty. Made anew, it is full.
+        self.known = std::mem::take(&mut self.known).into_iter().collect();
         changes
     }
 

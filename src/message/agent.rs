@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::wire_enum;
 use crate::model::{
     Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role,
-    Timestamp,
+    Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -267,7 +267,7 @@ pub struct NotifyChange {
     /// Unasked restarts since the agent took the node up.
     pub restarts: u32,
     /// Why, in words for people.
-    pub reason: String,
+    pub reason: Text,
     /// The node left the configuration: this is its last change.
     pub removed: bool,
 }

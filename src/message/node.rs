@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::Message;
 
-use crate::model::{Exit, Node, NodeName, NodeState, Output};
+use crate::model::{Exit, Node, NodeName, NodeState, Output, Text};
 
 /// Agent → supervisor: an order. Obeyed in the order of arrival; what comes of it is told by [`NodeReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
@@ -41,7 +41,7 @@ pub struct NodeReport {
     /// Unasked restarts in this supervisor's life.
     pub restarts: u32,
     /// Why, in words.
-    pub reason: String,
+    pub reason: Text,
     /// The last lines it wrote, if it failed and wrote any.
     pub output: Option<Output>,
     /// The order to stop that this answers.
@@ -50,7 +50,7 @@ pub struct NodeReport {
 
 impl NodeReport {
     fn plain(node: NodeName, new: NodeState, pid: Option<u32>, reason: &str) -> Self {
-        let reason = reason.to_owned();
+        let reason = reason.into();
         Self { node, new, pid, exit: None, attempt: 0, restarts: 0, reason, output: None, ticket: None }
     }
 

@@ -216,7 +216,10 @@ impl Handler<Word> for Supervisor {
         match word {
             Word::Launched { life, pid } => self.drive(Event::Launched(life, pid), ctx),
             Word::LaunchFailed { life, failure } => self.drive(Event::LaunchFailed(life, failure), ctx),
-            Word::Died { life, exit, remains } => self.died(life, exit, remains, ctx),
+            Word::Died { life, exit, remains, untold } => {
+                self.died(life, exit, remains, ctx);
+                drop(untold);
+            }
             Word::LastWords { life, output } => self.last_words(life, output, ctx),
             Word::Swept { life, trouble } => {
                 if let Some(trouble) = trouble {

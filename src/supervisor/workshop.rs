@@ -52,6 +52,7 @@ pub enum Word {
         life: Life,
         exit: Exit,
         remains: Remains,
+        untold: Untold,
     },
     /// What a life left behind is gone, or cannot be ended for this reason.
     Swept {
@@ -64,6 +65,10 @@ pub enum Word {
         output: Option<Output>,
     },
 }
+
+/// Kept by the word of a death until its supervisor has told the agent.
+#[derive(Debug, Clone, Default)]
+pub struct Untold(Arc<()>);
 
 /// The first process of a life, which leads its session and process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +119,8 @@ pub struct Workshop {
 
 struct Benches {
     exits: Exits,
+    /// Copied to every word of a death that is under way.
+    untold: Untold,
     wards: RefCell<BTreeMap<WardId, Ward>>,
     /// Whether somebody looks after the backlog.
     watched: Cell<bool>,
@@ -124,7 +131,12 @@ impl Workshop {
     pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>) -> io::Result<Self> {
         let (done, dones) = channel::unbounded_channel();
         let tools = Arc::new(Tools { site, register, groups, strays_come_here: tree::is_subreaper()? });
-        let benches = Rc::new(Benches { exits: Exits::new()?, wards: RefCell::default(), watched: Cell::new(false) });
+        let benches = Rc::new(Benches {
+            exits: Exits::new()?,
+            untold: Untold::default(),
+            wards: RefCell::default(),
+            watched: Cell::new(false),
+        });
         actix::spawn(Rc::clone(&benches).hear_exits());
         actix::spawn(Rc::clone(&benches).hear_hands(dones));
         Ok(Self { hands: Hands::hire()?, tools, done, benches })
@@ -189,6 +201,11 @@ impl Workshop {
             }
         };
         self.give(Subject::Node(node.clone()), move || forget(&node));
+    }
+
+    /// Whether the kernel has reported an end that no supervisor has told the agent.
+    pub fn has_untold_ends(&self) -> bool {
+        Arc::strong_count(&self.benches.untold.0) > 1 || self.benches.exits.are_there()
     }
 
     /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
@@ -378,7 +395,7 @@ impl Benches {
             ward.process = None;
             life
         };
-        self.tell(id, Word::Died { life, exit, remains });
+        self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
     }
 
     fn note(&self, id: WardId, fact: Fact) {

@@ -376,7 +376,7 @@ impl From<NodeStatus> for Node {
             pid: node.pid,
             restarts: node.restarts,
             since: node.since.to_string(),
-            reason: node.reason,
+            reason: node.reason.into(),
             port: node.port,
             metrics_port: node.metrics_port,
         }
@@ -421,7 +421,7 @@ impl From<&Entry> for Event {
                 exit: change.exit.map(Exit::from),
                 attempt: Some(change.attempt),
                 restarts: Some(change.restarts),
-                reason: Some(change.reason.clone()).filter(|reason| !reason.is_empty()),
+                reason: Some(change.reason.to_string()).filter(|reason| !reason.is_empty()),
                 removed: change.removed,
                 ..frame
             },

@@ -144,7 +144,7 @@ pub fn node(name: &str, state: NodeState) -> NodeStatus {
         metrics_port: None,
         restarts: 2,
         since: Timestamp(1_700_000_000_000_000),
-        reason: String::new(),
+        reason: "".into(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::agent::jobs::Wish;
 use crate::agent::order::{Place, Step};
 use crate::agent::outbox::Item;
 use crate::message::node::{NodeOrder, NodeReport};
-use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Timestamp};
+use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Text, Timestamp};
 use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
 use crate::supervisor::workshop::WardId;
 
@@ -33,7 +33,7 @@ impl State {
             metrics_port: node.metrics_port,
             restarts: 0,
             since,
-            reason: String::new(),
+            reason: Text::default(),
         };
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         let place = Place::idle();

@@ -1,12 +1,16 @@
 //! How many `notify_change` a second come from an agent's actor, over the bridge, to an observer of the controller.
 //!
 //! The limit is the same messages encoded and decoded in place over TCP: no actors, no bookkeeping, one thread at each
-//! end. In between stands the bridge by itself: mail from one actor to another. The agent is measured with the window
+//! end. A second one does, as plainly, what the promises ask for: the sender keeps each message until it has gone out
+//! and writes it to a file first, with a checksum; the receiver looks up the node, numbers the message and logs it. In
+//! between stands the bridge by itself: mail from one actor to another. The agent is measured with the window
 //! that it has by default, and with one that never closes. The bridge with certificates is held against the bridge
 //! without, and against TLS by itself: the limit's bytes through rustls on a blocking socket.
 
 mod common;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -25,7 +29,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use watchpost::agent::Agent;
 use watchpost::agent::outbox::Bounds;
-use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, Owner, dial, listen};
+use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, NotKnown, Owner, dial, listen};
 use watchpost::message::agent::{NotifyChange, ToAgent, ToController};
 use watchpost::message::client::{NewsBatch, SetConfigurationRequest, Subscribe};
 use watchpost::message::frame::{self, MAX_FRAME, Wire};
@@ -49,11 +53,12 @@ const BATCH: usize = 512;
 fn main() {
     let Some(options) = options() else { return };
     let keys = Keys::make();
-    let [mut limit, mut bridge, mut bounded, mut unbounded] = [(); 4].map(|()| Sample::default());
+    let [mut limit, mut books, mut bridge, mut bounded, mut unbounded] = [(); 5].map(|()| Sample::default());
     let [mut sealed_limit, mut sealed] = [(); 2].map(|()| Sample::default());
     let unbounded_window = Bounds { window: usize::MAX, kept: usize::MAX };
     for _ in 0..ROUNDS * options.factor {
         limit.add(in_place());
+        books.add(in_place_with_books());
         bridge.add(by_bridge(None));
         sealed_limit.add(in_place_over_tls(&keys));
         sealed.add(by_bridge(Some(&keys)));
@@ -62,11 +67,13 @@ fn main() {
     }
     println!("{MESSAGES} changes, thousands a second: median (least to most)");
     line("the limit: encoded and decoded in place", &limit, None);
+    line("the same, with the books that are asked for", &books, Some((&books.over(&limit), None)));
     line("bridge alone, actor to actor", &bridge, Some((&bridge.over(&limit), None)));
     line("in place over TLS 1.3", &sealed_limit, Some((&sealed_limit.over(&limit), None)));
     line("bridge over TLS 1.3, of the bridge without", &sealed, Some((&sealed.over(&bridge), Some(GOAL))));
     line("the same, of TLS in place", &sealed, Some((&sealed.over(&sealed_limit), None)));
     line("agent to observer", &bounded, Some((&bounded.over(&limit), Some(GOAL))));
+    line("the same, of in place with books", "", Some((&bounded.over(&books), None)));
     line("agent to observer, window never closed", &unbounded, Some((&unbounded.over(&limit), None)));
     line("what the window leaves of that", bounded.over(&unbounded), None);
 }
@@ -107,7 +114,15 @@ fn node(number: usize) -> NodeName {
 
 fn in_place() -> f64 {
     let (near, far) = connection();
-    in_place_over(near, far)
+    in_place_over(near, far, Plain, Plain)
+}
+
+/// The same, with the books that the promises ask for.
+fn in_place_with_books() -> f64 {
+    let home = scratch();
+    let (near, far) = connection();
+    let file = File::create(home.path().join("spool")).expect("a file");
+    in_place_over(near, far, Spooled { file, bytes: Vec::new(), kept: VecDeque::new() }, Logged::default())
 }
 
 fn in_place_over_tls(keys: &Keys) -> f64 {
@@ -117,7 +132,7 @@ fn in_place_over_tls(keys: &Keys) -> f64 {
     let near = StreamOwned::new(ClientConnection::new(connect, nobody).expect("a client"), near);
     let accept = keys.control.credentials().accept.clone();
     let far = StreamOwned::new(ServerConnection::new(accept).expect("a server"), far);
-    in_place_over(near, far)
+    in_place_over(near, far, Plain, Plain)
 }
 
 fn connection() -> (TcpStream, TcpStream) {
@@ -127,18 +142,84 @@ fn connection() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-fn in_place_over(mut near: impl Write + Send + 'static, mut far: impl Read) -> f64 {
+/// What a sender does beside sending.
+trait Sending: Send + 'static {
+    fn encoded(&mut self, _: &ToController, _frame: &[u8]) {}
+    fn before_writing(&mut self) {}
+}
+
+/// What a receiver does beside receiving.
+trait Receiving {
+    fn received(&mut self, _: NotifyChange) {}
+}
+
+struct Plain;
+impl Sending for Plain {}
+impl Receiving for Plain {}
+
+/// Keeps as many messages as may be under way, and writes all to a file before they go out.
+struct Spooled {
+    file: File,
+    bytes: Vec<u8>,
+    kept: VecDeque<ToController>,
+}
+
+impl Sending for Spooled {
+    fn encoded(&mut self, message: &ToController, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+        self.bytes.extend_from_slice(&crc32fast::hash(frame).to_be_bytes());
+        self.kept.push_back(message.clone());
+        if self.kept.len() > 4 * BATCH {
+            self.kept.pop_front();
+        }
+    }
+
+    fn before_writing(&mut self) {
+        self.file.write_all(&self.bytes).expect("room for news");
+        self.bytes.clear();
+    }
+}
+
+/// Knows the last change of each node, and logs every one under a number of its own.
+#[derive(Default)]
+struct Logged {
+    last: BTreeMap<NodeName, NotifyChange>,
+    log: VecDeque<Arc<(u64, NotifyChange)>>,
+}
+
+impl Receiving for Logged {
+    fn received(&mut self, mut change: NotifyChange) {
+        if let Some(last) = self.last.get_mut(&change.node) {
+            change.old = last.new;
+            last.clone_from(&change);
+        } else {
+            self.last.insert(change.node.clone(), change.clone());
+        }
+        self.log.push_back(Arc::new((self.log.len() as u64, change)));
+    }
+}
+
+fn in_place_over(
+    mut near: impl Write + Send + 'static,
+    mut far: impl Read,
+    mut sending: impl Sending,
+    mut receiving: impl Receiving,
+) -> f64 {
     let samples: Vec<ToController> = (0..1000).map(|seq| change(seq).into()).collect();
     let began = now();
     let writer = std::thread::spawn(move || {
         let mut out = Vec::with_capacity(2 * BYTES);
         for sample in samples.iter().cycle().take(MESSAGES) {
+            let start = out.len();
             sample.append_to(&mut out).expect("it can be encoded");
+            sending.encoded(sample, &out[start..]);
             if out.len() >= BYTES {
+                sending.before_writing();
                 near.write_all(&out).expect("a reader");
                 out.clear();
             }
         }
+        sending.before_writing();
         near.write_all(&out).and_then(|()| near.flush()).expect("a reader");
         near
     });
@@ -152,6 +233,7 @@ fn in_place_over(mut near: impl Write + Send + 'static, mut far: impl Read) -> f
             if let ToController::NotifyChange(change) = ToController::decode(frame.kind, frame.body).expect("a message")
             {
                 checked += u64::from(change.attempt);
+                receiving.received(change);
             }
             used += frame.size;
             count += 1;
@@ -227,11 +309,16 @@ fn link(role: LinkRole) -> LinkSettings {
 
 fn owner<A, In, Out>(actor: &Addr<A>) -> Owner<In, Out>
 where
-    A: Actor<Context = Context<A>> + Handler<LinkUp<Out>> + Handler<Mail<In>> + Handler<LinkDown>,
+    A: Actor<Context = Context<A>> + Handler<LinkUp<Out>> + Handler<Mail<In>> + Handler<NotKnown> + Handler<LinkDown>,
     In: Send + 'static,
     Out: Send + 'static,
 {
-    Owner { up: actor.clone().recipient(), mail: actor.clone().recipient(), down: actor.clone().recipient() }
+    Owner {
+        up: actor.clone().recipient(),
+        mail: actor.clone().recipient(),
+        not_known: actor.clone().recipient(),
+        down: actor.clone().recipient(),
+    }
 }
 
 /// Sends all it has as soon as there is a link, a batch at a time, as fast as the link takes them.
@@ -295,6 +382,16 @@ impl Handler<Mail<ToController>> for Sink {
 impl Handler<LinkUp<ToAgent>> for Sink {
     type Result = ();
     fn handle(&mut self, _: LinkUp<ToAgent>, _: &mut Context<Self>) {}
+}
+
+impl Handler<NotKnown> for Sink {
+    type Result = ();
+    fn handle(&mut self, _: NotKnown, _: &mut Context<Self>) {}
+}
+
+impl Handler<NotKnown> for Source {
+    type Result = ();
+    fn handle(&mut self, _: NotKnown, _: &mut Context<Self>) {}
 }
 
 impl Handler<LinkDown> for Sink {

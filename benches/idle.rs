@@ -25,7 +25,7 @@ fn main() {
     daemons.deploy(&nursery, NODES);
     nursery.births(NODES);
     std::thread::sleep(SETTLE);
-    let both = [("agent", &daemons.agent), ("controller", &daemons.controller)];
+    let both = [("agent", &daemons.agent), ("controller", &daemons.controller.daemon)];
     let before = both.map(|(_, daemon)| daemon.sleeps());
     let time = MEASURE * options.factor as u32;
     std::thread::sleep(time);

@@ -15,8 +15,10 @@ mod logs;
 mod orders;
 mod pki;
 mod screen;
+mod secure;
 mod status;
 mod table;
+mod token;
 pub mod watch;
 
 use std::ffi::OsString;
@@ -35,6 +37,8 @@ use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
 use screen::Screen;
+use secure::Papers;
+use token::TokenVerb;
 
 use crate::model::Endpoint;
 
@@ -137,6 +141,11 @@ enum Verb {
         #[command(subcommand)]
         verb: PkiVerb,
     },
+    /// Make, show and revoke tokens for clients of the HTTP API
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
     /// Print a completion script for a shell
     Completions { shell: Shell },
 }
@@ -147,10 +156,16 @@ struct Connection {
     /// The controller's HTTP address
     #[arg(long, value_name = "URL", env = "WATCHPOST_CONTROLLER", default_value = DEFAULT_CONTROLLER)]
     controller: String,
-    /// The file that holds the controller's token [default: `token` in the usual state directory, for a controller on
+    /// The file that holds a token for the controller [default: `token` in the usual state directory, for a controller on
     /// this machine]
     #[arg(long, value_name = "FILE", env = "WATCHPOST_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// The directory with a certificate that `watchpost pki issue client` made, to show where the address begins with https
+    #[arg(long, value_name = "DIR", env = "WATCHPOST_CERTIFICATE")]
+    certificate: Option<PathBuf>,
+    /// Whose certificates to trust [default: the certificate's cluster, and the system's public authorities]
+    #[arg(long, value_name = "FILE", env = "WATCHPOST_CA")]
+    ca: Option<PathBuf>,
     /// How long to wait, such as 30s [default: 90s for questions, without end for orders]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -161,7 +176,8 @@ impl Connection {
         let token = self
             .token_file
             .map_or_else(|| TokenFile::Usual(crate::settings::usual_state_dir().join("token")), TokenFile::Given);
-        Client::new(&self.controller, token, self.timeout)
+        let papers = Papers { certificate: self.certificate, ca: self.ca };
+        Client::new(&self.controller, token, &papers, self.timeout)
     }
 }
 
@@ -234,6 +250,9 @@ pub struct AgentArgs {
     /// Join the cluster by a token of `watchpost invite` first, unless that is done: `-` reads it from standard input
     #[arg(long, value_name = "TOKEN", env = "WATCHPOST_JOIN_TOKEN", hide_env_values = true)]
     pub join: Option<String>,
+    /// Stop the nodes when it is asked to end, instead of leaving them to its next run
+    #[arg(long)]
+    pub stop_nodes: bool,
     #[command(flatten)]
     pub daemon: DaemonArgs,
 }
@@ -276,6 +295,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Invite(args) => invite::run(args, json, screen),
         Verb::Join(args) => join::run(&args, json),
         Verb::Pki { verb } => pki::run(verb, json, screen),
+        Verb::Token { verb } => token::run(verb, json, screen),
         Verb::Completions { shell } => print_completions(shell),
     }
 }

@@ -2,6 +2,7 @@
 //! the bridge on loopback.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,13 +15,20 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_watchpost");
 
 /// Dropping it removes all nodes and ends both.
 pub struct Daemons {
-    pub controller: Daemon,
     pub agent: Daemon,
+    pub controller: Controller,
+}
+
+/// `watchpost controller`, and how to command it.
+pub struct Controller {
+    pub daemon: Daemon,
+    /// Where agents find it.
+    pub agents: SocketAddr,
     home: PathBuf,
     url: String,
 }
 
-/// One daemon.
+/// One daemon; dropping it ends it.
 pub struct Daemon {
     process: Child,
 }
@@ -28,35 +36,47 @@ pub struct Daemon {
 impl Daemons {
     /// Starts both and waits until they are linked. There are no nodes yet.
     pub fn start(nursery: &Nursery) -> Self {
-        let home =
-            tempfile::Builder::new().prefix("daemons").tempdir_in(nursery.directory()).expect("a directory").keep();
-        let begin = |verb: &str, settings: &[(&str, &str)]| {
-            let mut command = Command::new(PROGRAM);
-            command.arg(verb).arg("--state-dir").arg(home.join(verb)).envs(settings.iter().copied());
-            let command = command.env("WATCHPOST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
-            Daemon { process: command.spawn().expect("the program just built") }
-        };
-        let controller = begin(
-            "controller",
-            &[
-                ("WATCHPOST_CONTROLLER_LISTEN", "127.0.0.1:0"),
-                ("WATCHPOST_CONTROLLER_HTTP", "127.0.0.1:0"),
-                ("WATCHPOST_CONTROLLER_WEBSOCKET", ""),
-            ],
-        );
-        let addresses = home.join("controller/addresses.json");
-        let addresses = wait_for("addresses", || {
-            serde_json::from_slice::<serde_json::Value>(&std::fs::read(&addresses).ok()?).ok()
-        });
-        let address = |purpose: &str| addresses[purpose].as_str().expect("it listens").to_owned();
-        let agent =
-            begin("agent", &[("WATCHPOST_AGENT_NAME", "sensor"), ("WATCHPOST_AGENT_CONTROLLER", &address("agents"))]);
-        let daemons = Self { controller, agent, home, url: format!("http://{}", address("http")) };
+        let controller = Controller::start(nursery);
+        let settings = [("AGENT_NAME", "sensor"), ("AGENT_CONTROLLER", &controller.agents.to_string())];
+        let agent = Daemon::start("agent", &controller.home, &settings);
+        let daemons = Self { controller, agent };
         daemons.deploy(nursery, 0);
         daemons
     }
 
     /// Makes it so many nodes, and waits until it is done.
+    pub fn deploy(&self, nursery: &Nursery, count: usize) {
+        self.controller.deploy(nursery, count);
+    }
+}
+
+impl Drop for Daemons {
+    fn drop(&mut self) {
+        // While a benchmark fails, children still go when their pipe does.
+        if !std::thread::panicking() {
+            self.controller.run(&["stop"]);
+        }
+    }
+}
+
+impl Controller {
+    /// Starts it and waits until it listens.
+    pub fn start(nursery: &Nursery) -> Self {
+        let home =
+            tempfile::Builder::new().prefix("daemons").tempdir_in(nursery.directory()).expect("a directory").keep();
+        let nowhere = "127.0.0.1:0";
+        let settings = [("CONTROLLER_LISTEN", nowhere), ("CONTROLLER_HTTP", nowhere), ("CONTROLLER_WEBSOCKET", "")];
+        let daemon = Daemon::start("controller", &home, &settings);
+        let addresses = home.join("controller/addresses.json");
+        let addresses = wait_for("addresses", || {
+            serde_json::from_slice::<serde_json::Value>(&std::fs::read(&addresses).ok()?).ok()
+        });
+        let address = |purpose: &str| addresses[purpose].as_str().expect("it listens");
+        let agents = address("agents").parse().expect("an address");
+        Self { daemon, agents, home, url: format!("http://{}", address("http")) }
+    }
+
+    /// Makes it so many nodes of instance `sensor`, and waits until it is done.
     pub fn deploy(&self, nursery: &Nursery, count: usize) {
         let file = self.home.join("cluster.cfg");
         let mut text = String::from("[instances]\nsensor\n");
@@ -81,20 +101,22 @@ impl Daemons {
     }
 }
 
-impl Drop for Daemons {
+impl Drop for Daemon {
     fn drop(&mut self) {
-        // While a benchmark fails, children still go when their pipe does.
-        if !std::thread::panicking() {
-            self.run(&["stop"]);
-        }
-        for daemon in [&mut self.agent, &mut self.controller] {
-            let _ = kill_process(Pid::from_child(&daemon.process), Signal::TERM);
-            let _ = daemon.process.wait();
-        }
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let _ = self.process.wait();
     }
 }
 
 impl Daemon {
+    fn start(verb: &str, home: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        let named = settings.iter().map(|(key, value)| (format!("WATCHPOST_{key}"), value));
+        command.arg(verb).arg("--state-dir").arg(home.join(verb)).envs(named);
+        let command = command.env("WATCHPOST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
+        Self { process: command.spawn().expect("the program just built") }
+    }
+
     /// Its share of memory, in bytes: what it shares with others counts by halves, thirds and so on.
     pub fn memory(&self) -> f64 {
         let rollup = std::fs::read_to_string(self.proc("smaps_rollup")).expect("a living daemon");

@@ -6,4 +6,7 @@ pub mod daemons;
 pub mod figures;
 pub mod floor;
 pub mod keeper;
+pub mod keys;
 pub mod nursery;
+pub mod script;
+pub mod scripted;

@@ -1,7 +1,8 @@
 //! The agent's actor: the controller's orders in, supervisors minded, news out.
 //!
 //! News goes out before anything is launched: reports and launches that arrive together are held until the mailbox
-//! is empty, then the news is mailed in one piece, and only then do the hands get to work.
+//! is empty, then the news is mailed in one piece, and only then do the hands get to work. If somebody else has died
+//! by then, that is told first, too.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,25 +21,39 @@ use super::outbox::{Bounds, Outbox};
 use super::spool::Spool;
 use super::state::{Effect, Event, FoundNode, State};
 use crate::alarm::Alarm;
-use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
+use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
 use crate::message::agent::{
     GetOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController,
 };
+use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
-use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
+use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
+use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process::Process;
+use crate::supervisor::process::groups::Groups;
 use crate::supervisor::register::{Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
+
+/// In so many turns a link writes what was mailed to it.
+const WRITING: u8 = 2;
+/// For how many turns launches are held at most because ever more is to be told: some milliseconds.
+const HOLD: u8 = 50;
 
 /// What an agent needs to start.
 pub struct AgentSetup {
     pub instance: InstanceName,
     /// Names the numbering of its news if it has to begin anew; never the same twice.
     pub epoch: u64,
+    /// Drawn by chance for this run.
+    pub run: u64,
+    /// Names what this process has locked; 0 if nothing.
+    pub place: u64,
     pub site: Site,
+    /// Has a control group for each node; `None` where they cannot have one.
+    pub groups: Option<Groups>,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -58,6 +73,11 @@ pub enum AgentEvent {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct StopAllNodes;
+
+/// Host → agent: the same, and the next agent with the same nodes starts those that this stops.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StopAllNodesForNow;
 
 /// Host → agent: wait for no node's grace any more; SIGKILL what is being stopped.
 #[derive(Debug, Clone, Copy, Message)]
@@ -84,10 +104,16 @@ pub struct Agent {
     found: Vec<Event>,
     link: Option<Link>,
     alarm: Alarm,
+    rest: Rest,
     /// Read once for all the mail that is handled before the next flush.
     now: Option<Now>,
     flushing: bool,
     launches: Vec<LaunchOrder>,
+    /// Launches whose news was mailed, and for how many turns the first of them has been held.
+    held: Vec<LaunchOrder>,
+    turns: u8,
+    /// How many turns the link still needs to write what was mailed.
+    unwritten: u8,
     /// Set once the actor runs.
     port: Option<Rc<Recipient<FromSupervisor>>>,
     waiting_for_rest: Vec<oneshot::Sender<()>>,
@@ -114,7 +140,7 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, site, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -128,26 +154,32 @@ impl Agent {
             let process = running(&record)?;
             found.extend(tell_of_death(&record, process.as_ref()));
             let pid = process.as_ref().map(Process::pid);
-            let leader = record.leader();
-            adoptable.insert(record.node.name.clone(), Adoptable { life: record.life, leader, process });
-            nodes.push(FoundNode { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
+            let (leader, died) = (record.leader(), death(&record, process.as_ref()));
+            let adopted = Adoptable { life: record.life, leader, process, died };
+            adoptable.insert(record.node.name.clone(), adopted);
+            let (died, wanted) = (died.map(|(pid, _)| pid), record.found != Found::Stopped);
+            nodes.push(FoundNode { node: Arc::new(record.node), pid, died, wanted });
         }
         found.push(Event::Found(nodes));
         let news = site.nodes.join(format!(".news-{instance}"));
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, restored.items);
         let agent = Self {
-            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id()),
+            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id(), run, place),
             spool,
-            workshop: Workshop::open(Arc::new(site), register)?,
+            workshop: Workshop::open(Arc::new(site), register, groups)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
             link: None,
             alarm: Alarm::default(),
+            rest: Rest::default(),
             now: None,
             flushing: false,
             launches: Vec::new(),
+            held: Vec::new(),
+            turns: 0,
+            unwritten: 0,
             port: None,
             waiting_for_rest: Vec::new(),
             parting: Vec::new(),
@@ -166,6 +198,7 @@ impl Agent {
         }
         self.set_alarm(ctx);
         self.flush_soon(ctx);
+        self.rest.later(1, ctx, |me| &mut me.rest);
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -201,11 +234,22 @@ impl Agent {
         }
     }
 
+    fn stop_all(&mut self, for_now: bool, ctx: &mut Context<Self>) -> ResponseFuture<()> {
+        let (done, rest) = oneshot::channel();
+        self.waiting_for_rest.push(done);
+        self.drive(Event::StopAll { for_now }, ctx);
+        Box::pin(async {
+            let _ = rest.await; // an agent that is gone stops nothing more either
+        })
+    }
+
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
             None => self.workshop.admit(ward, first_life()),
-            Some(Adoptable { life, leader, process }) => {
-                if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
+            Some(Adoptable { life, leader, process, died }) => {
+                if let Some((pid, exit)) = died {
+                    self.workshop.note_death(ward, life, pid, exit);
+                } else if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
                     // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
                     tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
                     ctx.stop();
@@ -217,8 +261,11 @@ impl Agent {
 
     fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        let supervisor = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
+        let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
         self.supervisors.insert(ward, supervisor);
+        if let Some(report) = report {
+            self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
+        }
     }
 
     fn tell(&self, ward: WardId, order: NodeOrder) {
@@ -237,6 +284,7 @@ impl Agent {
             Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
             Fact::Launching(_) => (NodeState::Pending, None),
             Fact::Down(_) => (NodeState::Stopped, None),
+            Fact::Died(_, pid, _) => (NodeState::Running, Some(pid)),
         };
         let name = node.name.clone();
         self.start_supervisor(ward, node, ctx);
@@ -297,20 +345,26 @@ impl Agent {
                 link.out.do_send(Mail { link: link.id, messages });
             }
         }
-        let launches = std::mem::take(&mut self.launches);
-        if !told {
-            return self.release(launches);
+        let nothing_held = self.held.is_empty();
+        if told || nothing_held {
+            self.unwritten = if told { WRITING } else { 0 };
         }
-        // The link writes when it is polled next: let it, before threads start to compete for the processor.
-        let written = async {
-            yield_now().await;
-            yield_now().await;
-        };
-        ctx.spawn(wrap_future::<_, Self>(written).map(move |(), me, _| me.release(launches)));
+        self.held.extend(std::mem::take(&mut self.launches));
+        if nothing_held && !self.held.is_empty() {
+            self.turns = 0;
+            self.hand_out(ctx);
+        }
     }
 
-    fn release(&self, launches: Vec<LaunchOrder>) {
-        launches.into_iter().for_each(|launch| self.workshop.launch(launch));
+    /// Lets the hands launch once everything is told and written that there is to tell. The link writes when it is
+    /// polled next: it may, before threads start to compete for the processor.
+    fn hand_out(&mut self, ctx: &mut Context<Self>) {
+        let is_told = self.unwritten == 0 && !self.flushing && !self.workshop.has_untold_ends();
+        if is_told || self.turns == HOLD {
+            return std::mem::take(&mut self.held).into_iter().for_each(|launch| self.workshop.launch(launch));
+        }
+        (self.turns, self.unwritten) = (self.turns + 1, self.unwritten.saturating_sub(1));
+        ctx.spawn(wrap_future::<_, Self>(yield_now()).map(|(), me, ctx| me.hand_out(ctx)));
     }
 
     fn tell_host(&self, event: AgentEvent) {
@@ -325,6 +379,19 @@ struct Adoptable {
     life: Life,
     leader: Option<u32>,
     process: Option<Process>,
+    /// The process that ended meanwhile, and how.
+    died: Option<(u32, Exit)>,
+}
+
+/// The process of a record that is not there any more, and how it ended, as far as that can be known. What the machine
+/// took with it when it went down did not die of itself.
+fn death(record: &Record, process: Option<&Process>) -> Option<(u32, Exit)> {
+    match record.found {
+        Found::Launched { pid, start_time } if record.here && process.is_none() => {
+            Some((pid, Process::end_of(pid, start_time)))
+        }
+        _ => None,
+    }
 }
 
 /// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
@@ -417,6 +484,20 @@ impl Handler<LinkDown> for Agent {
     }
 }
 
+impl Handler<NotKnown> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, NotKnown { link, kind }: NotKnown, ctx: &mut Context<Self>) {
+        if self.link.as_ref().is_none_or(|present| present.id != link) {
+            return;
+        }
+        match self.renewal.take_if(|_| kind == RenewCertificateRequest::KIND) {
+            Some(renewal) => drop(renewal.waiting.send(Err("the controller is of a release that renews none".into()))),
+            None => self.drive(Event::NotKnown(kind), ctx),
+        }
+    }
+}
+
 impl Handler<Mail<ToAgent>> for Agent {
     type Result = ();
 
@@ -471,12 +552,15 @@ impl Handler<StopAllNodes> for Agent {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: StopAllNodes, ctx: &mut Context<Self>) -> Self::Result {
-        let (done, rest) = oneshot::channel();
-        self.waiting_for_rest.push(done);
-        self.drive(Event::StopAll, ctx);
-        Box::pin(async {
-            let _ = rest.await; // an agent that is gone stops nothing more either
-        })
+        self.stop_all(false, ctx)
+    }
+}
+
+impl Handler<StopAllNodesForNow> for Agent {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopAllNodesForNow, ctx: &mut Context<Self>) -> Self::Result {
+        self.stop_all(true, ctx)
     }
 }
 

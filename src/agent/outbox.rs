@@ -10,6 +10,8 @@ use crate::message::agent::{NotifyChange, NotifyError, NotifyLog, ToController};
 /// How many items make one batch at most. A longer one is more than what the allocator gives back without a look at
 /// everything that was freed before it.
 const MOST: usize = 256;
+/// For how many items room is kept when there are none.
+const ROOM: usize = 64;
 /// How much a piece of news takes, in bytes, besides its texts.
 const OVERHEAD: usize = 96;
 
@@ -147,6 +149,9 @@ impl Outbox {
                 self.sent -= 1;
                 self.sent_bytes -= kept.bytes;
             }
+        }
+        if self.kept.is_empty() {
+            self.kept.shrink_to(ROOM);
         }
         if !self.open {
             (self.open, self.snapshot_due) = (true, true);

@@ -26,6 +26,8 @@ const FORMAT: u32 = 1;
 const SMALL: u64 = 1 << 20;
 /// A longer one is made anew when it holds this many times what is still waiting.
 const WASTE: u64 = 4;
+/// The room that is kept for what is written next, in bytes.
+const ROOM: usize = 16 << 10;
 /// How long not to try again what failed.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Bytes of the checksum behind a frame.
@@ -173,7 +175,7 @@ impl Spool {
             }
             _ => self.make_anew(outbox),
         };
-        self.buffer.shrink_to(SMALL as usize);
+        self.buffer.shrink_to(ROOM);
         match kept {
             Ok(()) => {
                 (self.written, self.acknowledged) = (outbox.last(), outbox.base());

@@ -14,7 +14,9 @@ use std::time::Instant;
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
+use super::repeats::Repeats;
 use crate::message::agent::*;
+use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
     Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
@@ -28,6 +30,8 @@ pub struct State {
     instance: InstanceName,
     epoch: u64,
     pid: Option<u32>,
+    run: u64,
+    place: u64,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
@@ -37,6 +41,7 @@ pub struct State {
     next_ward: u64,
     next_ticket: u64,
     jobs: Jobs,
+    repeats: Repeats,
     order: Order,
     outbox: Outbox,
     /// The first word on a new link.
@@ -45,6 +50,8 @@ pub struct State {
     answers: Vec<ToController>,
     linked: bool,
     stopping_all: bool,
+    /// What is stopped is to be started by the next run.
+    for_now: bool,
     /// Somebody waits for [`Effect::AllStopped`].
     asked_for_rest: bool,
     /// Nobody waits for a grace any more until all is stopped.
@@ -104,8 +111,13 @@ pub enum Event {
     WasInForce(ConfigurationId),
     LinkUp,
     LinkDown,
+    /// The controller does not know messages of this kind.
+    NotKnown(u16),
     /// Stop everything; [`Effect::AllStopped`] tells when it is done.
-    StopAll,
+    StopAll {
+        /// Whether the next run of the agent is to start what is stopped by this.
+        for_now: bool,
+    },
     /// Wait for no grace any more.
     Hurry,
     /// The time of [`State::next_alarm`] has come.
@@ -118,6 +130,8 @@ pub struct FoundNode {
     pub node: Arc<Node>,
     /// Set if it runs.
     pub pid: Option<u32>,
+    /// The process that was there and is not any more. Its supervisor tells how it ended, and decides what comes of it.
+    pub died: Option<u32>,
     /// Whether it was to run.
     pub wanted: bool,
 }
@@ -147,25 +161,29 @@ impl State {
             instance,
             epoch,
             pid: None,
+            run: 0,
+            place: 0,
             configuration: None,
             was_in_force: None,
             nodes: BTreeMap::new(),
             next_ward: 0,
             next_ticket: 0,
+            repeats: Repeats::default(),
             order: Order::default(),
             outbox,
             hello: None,
             answers: Vec::new(),
             linked: false,
             stopping_all: false,
+            for_now: false,
             asked_for_rest: false,
             hurried: false,
         }
     }
 
-    /// The same, run by this process.
-    pub fn run_by(self, pid: u32) -> Self {
-        Self { pid: Some(pid), ..self }
+    /// The same, run by this process: for this `run`, and from a `place` that it has locked.
+    pub fn run_by(self, pid: u32, run: u64, place: u64) -> Self {
+        Self { pid: Some(pid), run, place, ..self }
     }
 
     /// Decides. What is to be said comes out of [`State::outgoing`].
@@ -182,8 +200,10 @@ impl State {
             Event::WasInForce(id) => self.was_in_force = Some(id),
             Event::LinkUp => self.link_up(),
             Event::LinkDown => self.link_down(),
-            Event::StopAll => {
+            Event::NotKnown(kind) => fx.extend(not_known(kind)),
+            Event::StopAll { for_now } => {
                 (self.stopping_all, self.asked_for_rest) = (true, true);
+                self.for_now = for_now;
                 self.each(|me, name| me.want_to_rest(name));
             }
             Event::Hurry => {
@@ -313,6 +333,8 @@ impl State {
             api_version: API_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             epoch: self.epoch,
+            run: self.run,
+            place: self.place,
         };
         self.hello = Some(hello.into());
     }
@@ -324,8 +346,14 @@ impl State {
     }
 
     fn answer(&mut self, answer: impl Into<ToController>) {
+        let answer = answer.into();
+        self.repeats.keep(&answer);
+        self.say(answer);
+    }
+
+    fn say(&mut self, answer: ToController) {
         if self.linked {
-            self.answers.push(answer.into());
+            self.answers.push(answer);
         }
     }
 
@@ -341,6 +369,17 @@ impl State {
         let all: Vec<_> = self.nodes.keys().cloned().collect();
         all.iter().for_each(|name| act(self, name));
     }
+}
+
+/// What follows from the controller's not knowing such messages. Of all that an agent says it waits only for the answer to
+/// its hello; news that is not known is acknowledged with what comes behind it.
+fn not_known(kind: u16) -> Option<Effect> {
+    (kind == NotifyAgentHello::KIND).then(|| {
+        let ours = env!("CARGO_PKG_VERSION");
+        Effect::Refused(format!(
+            "it does not know `notify_agent_hello` as watchpost {ours} says it: run the same release of watchpost on both"
+        ))
+    })
 }
 
 impl From<Configuration> for InForce {

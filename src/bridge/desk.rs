@@ -18,12 +18,11 @@ use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
 use super::greeting::printable;
-use super::secure;
 use crate::message::frame::{MAX_GREETING, Wire, split};
 use crate::message::join::{FromJoiner, JoinAccepted, JoinRefused, JoinRequest, JoinWaiting, ToJoiner};
 use crate::model::InstanceName;
 use crate::seldom::SeldomEach;
-use crate::trust::{Application, Denial, Registrar, Secret};
+use crate::trust::{Application, Denial, Registrar, Secret, complaint};
 
 /// How many may be without a question at a time; beyond that the one is dropped that has taken longest.
 const PLACES: usize = 64;
@@ -62,7 +61,7 @@ impl std::fmt::Debug for Desk {
 /// Why there was no question to answer.
 #[derive(Debug, thiserror::Error)]
 enum NoQuestion {
-    #[error("{}", secure::complaint(.0).unwrap_or_else(|| .0.to_string()))]
+    #[error("{}", complaint(.0).unwrap_or_else(|| .0.to_string()))]
     Connection(#[from] io::Error),
     #[error("what it said is no request to join: {0}")]
     Nonsense(String),

@@ -9,8 +9,9 @@ use tokio::io::ReadBuf;
 
 use super::Stream;
 
-/// The most that one read brings: some thousand small messages, which then make one batch.
-const CHUNK: usize = 128 << 10;
+/// The most that one read brings: some hundred small messages, which then make one batch. With more, what the batch and
+/// its effects take is more than the allocator gives out and takes back without a look at everything that was freed.
+const CHUNK: usize = 32 << 10;
 
 thread_local! {
     static CHUNK_OF_THREAD: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());

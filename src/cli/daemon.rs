@@ -1,6 +1,7 @@
 //! The verbs that stay: lab, controller, agent. Each reads its settings and calls into [`crate::run`].
 
 use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -14,7 +15,7 @@ use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, join, watch};
 use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
 use crate::plan::PortRules;
 use crate::run::{self, Ready, RunError};
-use crate::settings::{Machine, Settings, usual_state_dir};
+use crate::settings::{Machine, OnExit, Settings, usual_state_dir};
 use crate::web::configuration;
 use crate::web::desk::random_hex;
 use crate::web::json::Problem;
@@ -75,6 +76,9 @@ pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
         (None, Some(_)) => None, // who is told only to listen waits to be dialled
         (connect, _) => connect.or(settings.agent.controller),
     };
+    if args.stop_nodes {
+        settings.agent.on_exit = OnExit::Stop;
+    }
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
     block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir)))
@@ -143,7 +147,14 @@ fn token_option(ready: &Ready, state_dir: &Path) -> String {
 }
 
 fn url(ready: &Ready) -> Option<String> {
-    ready.addresses.get("http").map(|address| format!("http://{address}"))
+    let mut address = *ready.addresses.get("http")?;
+    // Every address of this machine: also the one that leads nowhere else.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    Some(format!("http://{address}"))
 }
 
 /// The live view, on a thread of its own, since it waits for its own answers.

@@ -61,7 +61,7 @@ struct Listed {
 pub fn run(args: InviteArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let InviteArgs { name, valid, address, lifetime, list, place } = args;
     let own = TrustFiles::in_directory(&usual_state_dir().join("trust"));
-    let registry = Registry::open_beside(&place.directory(), &own)?;
+    let registry = Registry::open_beside(&place.directory()?, &own)?;
     match name.filter(|_| !list) {
         Some(name) => invite(&registry, &InstanceName::new(&name)?, valid, address, lifetime, json),
         None => show(&registry, json, screen),

@@ -15,8 +15,10 @@ use self::shown::{Shown, print};
 use super::error::{CliError, Exit};
 use super::screen::Screen;
 use crate::model::{InstanceName, Timestamp};
+use crate::run::RunError;
 use crate::settings::usual_state_dir;
-use crate::trust::{Authority, Part, TrustError};
+use crate::state_dir::StateDir;
+use crate::trust::{Access, Authority, Part, TrustError};
 
 /// The verbs of `watchpost pki`.
 #[derive(Debug, Subcommand)]
@@ -36,8 +38,15 @@ pub enum PkiVerb {
     Issue {
         /// What it is for
         part: Issuable,
-        /// The controller's name, or the agent's instance
+        /// The controller's name, the agent's instance, or what to call the client
         name: String,
+        /// What a client may do: see everything, or change things as well
+        #[arg(long, value_enum, default_value = "operate")]
+        role: Role,
+        /// An address or host name of a controller, for clients of its HTTP API that look at nothing else, such as browsers and
+        /// curl; may be given several times
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
         /// Where to put ca.pem, cert.pem and key.pem [default: NAME.trust here, or for a controller `trust` in the usual
         /// state directory]
         #[arg(long, value_name = "DIR")]
@@ -48,16 +57,20 @@ pub enum PkiVerb {
         #[command(flatten)]
         place: Place,
     },
-    /// Take back every certificate of a part of the cluster, and its invitation; links of theirs end where the list gets to
+    /// Take back every certificate of a part of the cluster, its invitation, and a client's tokens; links of theirs end where
+    /// the list gets to
     Revoke {
         /// What it is
         part: Issuable,
         /// Its name
         name: String,
         /// The certificates of the daemon that is to heed it [default: `trust` in the usual state directory, if it is that of
-        /// a controller and PART is an agent]
+        /// a controller and PART is an agent or a client]
         #[arg(long, value_name = "DIR")]
         trust: Option<PathBuf>,
+        /// The state directory of the controller whose tokens of a client's name end, too [default: the usual one]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
@@ -102,8 +115,14 @@ pub struct Place {
 }
 
 impl Place {
-    pub(super) fn directory(self) -> PathBuf {
-        self.dir.unwrap_or_else(|| usual_state_dir().join("pki"))
+    /// The usual one is part of a state directory, and may be one that this release must not touch.
+    pub(super) fn directory(self) -> Result<PathBuf, CliError> {
+        if let Some(chosen) = self.dir {
+            return Ok(chosen);
+        }
+        let state = usual_state_dir();
+        StateDir::check_format(&state).map_err(RunError::from)?;
+        Ok(state.join("pki"))
     }
 }
 
@@ -112,32 +131,67 @@ impl Place {
 pub enum Issuable {
     Controller,
     Agent,
+    /// Somebody, or a program, that uses the HTTP API from anywhere
+    Client,
 }
 
-impl From<Issuable> for Part {
-    fn from(part: Issuable) -> Self {
-        match part {
-            Issuable::Controller => Self::Controller,
-            Issuable::Agent => Self::Agent,
+impl Issuable {
+    /// What a certificate of it may say.
+    fn parts(self) -> &'static [Part] {
+        match self {
+            Self::Controller => &[Part::Controller],
+            Self::Agent => &[Part::Agent],
+            Self::Client => &[Part::Operator, Part::Observer],
         }
     }
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    Observe,
+    Operate,
+}
+
+impl From<Role> for Access {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Observe => Self::Observe,
+            Role::Operate => Self::Operate,
+        }
+    }
+}
+
+/// A certificate to make.
+struct Order {
+    part: Part,
+    name: String,
+    hosts: Vec<String>,
+    lifetime: Duration,
+    out: Option<PathBuf>,
 }
 
 /// Does what the arguments say.
 pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> {
     match verb {
-        PkiVerb::Init { cluster, lifetime, place } => init(&cluster, lifetime, place.directory(), json),
-        PkiVerb::Issue { part, name, out, lifetime, place } => {
-            issue(part, &name, out, lifetime, place.directory(), json)
+        PkiVerb::Init { cluster, lifetime, place } => init(&cluster, lifetime, place.directory()?, json),
+        PkiVerb::Issue { part, name, role, host: hosts, out, lifetime, place } => {
+            let part = match part {
+                Issuable::Controller => Part::Controller,
+                Issuable::Agent => Part::Agent,
+                Issuable::Client => Access::from(role).part(),
+            };
+            issue(Order { part, name, hosts, lifetime, out }, place.directory()?, json)
         }
-        PkiVerb::Revoke { part, name, trust, place } => {
-            revoke::run(part.into(), &InstanceName::new(&name)?, trust, &place.directory(), json)
+        PkiVerb::Revoke { part, name, trust, state_dir, place } => {
+            let state_dir = state_dir.unwrap_or_else(usual_state_dir);
+            revoke::run(part, &InstanceName::new(&name)?, trust, &state_dir, &place.directory()?, json)
         }
-        PkiVerb::Requests { requests, place } => requests::show(requests, &place.directory(), json, screen),
+        PkiVerb::Requests { requests, place } => requests::show(requests, &place.directory()?, json, screen),
         PkiVerb::Sign { names, all: _, requests, lifetime, place } => {
-            requests::sign(&names, requests, lifetime, &place.directory(), json)
+            requests::sign(&names, requests, lifetime, &place.directory()?, json)
         }
-        PkiVerb::Show { place } => show::run(&place.directory(), json, screen),
+        PkiVerb::Show { place } => show::run(&place.directory()?, json, screen),
     }
 }
 
@@ -158,21 +212,15 @@ fn init(cluster: &str, lifetime: Duration, directory: PathBuf, json: bool) -> Re
     Ok(Exit::Done)
 }
 
-fn issue(
-    part: Issuable,
-    name: &str,
-    out: Option<PathBuf>,
-    lifetime: Duration,
-    directory: PathBuf,
-    json: bool,
-) -> Result<Exit, CliError> {
-    let (now, name) = (Timestamp::now(), InstanceName::new(name)?);
+fn issue(order: Order, directory: PathBuf, json: bool) -> Result<Exit, CliError> {
+    let Order { part, name, hosts, lifetime, out } = order;
+    let (now, name) = (Timestamp::now(), InstanceName::new(&name)?);
     let authority = Authority::load(&directory)?;
     let place = out.unwrap_or_else(|| match part {
-        Issuable::Controller => usual_state_dir().join("trust"),
-        Issuable::Agent => PathBuf::from(format!("{name}.trust")),
+        Part::Controller => usual_state_dir().join("trust"),
+        _ => PathBuf::from(format!("{name}.trust")),
     });
-    let issued = authority.issue(part.into(), &name, now, lifetime)?;
+    let issued = authority.issue_for(part, &name, &hosts, now, lifetime)?;
     issued.write(&place)?;
     if json {
         return print(&Shown::of(&issued.certificate, now));
@@ -184,6 +232,10 @@ fn issue(
         writeln!(out, "next: move them to `trust` in the state directory of {name}'s agent, such as")?;
         writeln!(out, "  ssh {name} install -d -m 700 /var/lib/watchpost/trust")?;
         writeln!(out, "  scp -p {}/*.pem {name}:/var/lib/watchpost/trust/", place.display())?;
+    }
+    if Access::of(*part).is_some() {
+        writeln!(out, "next: take that directory to where {name} works, and there say for instance")?;
+        writeln!(out, "  watchpost status --controller https://CONTROLLER:2148 --certificate {}", place.display())?;
     }
     Ok(Exit::Done)
 }

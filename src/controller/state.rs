@@ -11,6 +11,7 @@ mod deployment;
 mod dispatch;
 mod limit;
 mod open;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, 
 use crate::model::{
     Configuration, ConfigurationId, InstanceName, NodeName, NodeState, Now, Outcome, RequestId, Timestamp,
 };
-use crate::plan::{self, PortRules};
+use crate::plan::{self, PortRules, Slowest};
 use crate::request::{Answered, Requests};
 
 /// The error of everything that was not answered in time.
@@ -79,6 +80,8 @@ pub enum Event {
     Limit(Ticket, Duration),
     LinkUp(LinkId, Peer),
     LinkDown(LinkId, String),
+    /// The peer does not know messages of that kind.
+    NotKnown(LinkId, u16),
     Mail(LinkId, Vec<ToController>),
     /// The time of [`State::next_deadline`] has come.
     Tick,
@@ -142,6 +145,7 @@ impl State {
                 self.open(Parent::Hello(link), BTreeSet::new(), now.mono + self.rules.request_timeout);
             }
             Event::LinkDown(link, reason) => self.link_down(link, &reason, now, &mut fx),
+            Event::NotKnown(link, kind) => self.not_known(link, kind, now, &mut fx),
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
             Event::Tick => {
                 while let Some((reqid, open)) = self.requests.expire(now.mono) {
@@ -303,6 +307,10 @@ impl State {
                 (_, None) => {}
             }
         }
+        if let Some(from) = from.as_ref().filter(|_| self.nodes.has_overflowed()) {
+            let msg = "more nodes that no configuration has than are kept here: what it told of some of them is lost";
+            self.tell_refusal(from, msg, now.wall, fx);
+        }
         let after = from.as_ref().and_then(|name| self.roster.news(name));
         if let Some((epoch, seq)) = after.filter(|_| before.is_some() && before != after) {
             fx.push(Effect::Send(link, NewsReceived { epoch, seq }.into()));
@@ -318,8 +326,8 @@ impl State {
                 hello.instance
             )),
         };
-        let (seen, former) = match accepted {
-            Hello::Accepted { seen, former } => (seen, former),
+        let (seen, former, same_run) = match accepted {
+            Hello::Accepted { seen, former, same_run } => (seen, former, same_run),
             Hello::Refused(reason) => {
                 self.tell_refusal(&hello.instance, &reason, now.wall, fx);
                 fx.push(Effect::Send(link, AgentRefused { reason: reason.clone() }.into()));
@@ -330,9 +338,10 @@ impl State {
         let was_to_stand_by = self.is_to_stand_by(&hello.instance);
         if let Some(former) = former {
             fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
-            self.give_up_on(&hello.instance, fx);
+            self.give_up_on(&hello.instance, now, fx);
         }
         fx.push(Effect::Send(link, NewsReceived { epoch: hello.epoch, seq: seen }.into()));
+        self.ask_again(&hello.instance, same_run, fx);
         if was_to_stand_by {
             self.stand_by(&hello.instance, now, fx);
         }
@@ -466,8 +475,9 @@ impl State {
 
     fn stand_by(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         if self.roster.link(name).is_some() {
-            let has = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
-            let deadline = now.mono + plan::patience(has);
+            let patience =
+                self.shelf.deployed().map_or_else(|| Slowest::default().patience(), |has| has.patience(None));
+            let deadline = now.mono + patience;
             let reqid = self.open(Parent::Standby, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentStandbyRequest { reqid }, fx);
         }
@@ -487,7 +497,8 @@ impl State {
 
     fn welcomed(&mut self, from: &InstanceName, outcome: &Outcome, now: Now, fx: &mut Vec<Effect>) {
         if let Some(error) = &outcome.error {
-            return self.tell_error(from, format!("refused the welcome: {error}"), now.wall, fx);
+            self.tell_error(from, format!("refused the welcome: {error}"), now.wall, fx);
+            return self.cannot_gather(from, outcome, now, fx);
         }
         match self.roster.get_mut(from) {
             Some(seat) if seat.needed.is_some() => seat.ready = true,
@@ -522,7 +533,7 @@ impl State {
         self.refusals.remove(&name);
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
-        self.give_up_on(&name, fx);
+        self.give_up_on(&name, now, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);
             fx.push(Effect::HangUp(name));
@@ -535,8 +546,7 @@ impl State {
 
     /// How long agents may take to go from what is deployed to `configuration`.
     fn patience(&self, configuration: &Kept) -> Duration {
-        let deployed = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
-        plan::patience(deployed.chain(configuration.nodes()))
+        configuration.patience(self.shelf.deployed())
     }
 
     fn send(&self, to: &InstanceName, message: impl Into<ToAgent>, fx: &mut Vec<Effect>) {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::wire_enum;
 use crate::model::{
     Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role,
-    Timestamp,
+    Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -255,8 +255,12 @@ pub struct NotifyAgentHello {
     pub api_version: u64,
     /// The agent's release, such as `0.1.0`.
     pub version: String,
-    /// Names this run of the agent: its news is numbered from 1 within it.
+    /// Names the numbering of its news, which outlives the agent's process for as long as the machine runs.
     pub epoch: u64,
+    /// Drawn by chance when the agent's process began: the same on each of its links, and no other agent's.
+    pub run: u64,
+    /// Names what the agent has locked for itself: of two that say the same one is gone. 0 if it has locked nothing.
+    pub place: u64,
 }
 
 /// Agent → controller → observers: a node changed its state, or its process did.
@@ -282,7 +286,7 @@ pub struct NotifyChange {
     /// Unasked restarts since the agent took the node up.
     pub restarts: u32,
     /// Why, in words for people.
-    pub reason: String,
+    pub reason: Text,
     /// The node left the configuration: this is its last change.
     pub removed: bool,
 }

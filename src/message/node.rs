@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::Message;
 
-use crate::model::{Exit, Node, NodeName, NodeState, Output};
+use crate::model::{Exit, Node, NodeName, NodeState, Output, Text};
 
 /// Agent → supervisor: an order. Obeyed in the order of arrival; what comes of it is told by [`NodeReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
@@ -15,7 +15,11 @@ pub enum NodeOrder {
     /// Do not run, from now on: SIGTERM, the node's grace, SIGKILL to the whole tree. Beats any pending restart.
     ///
     /// Answered by a report that the node is STOPPED and that names this ticket, also if it was so before.
-    Stop { ticket: u64 },
+    Stop {
+        ticket: u64,
+        /// Only until the next run of the agent, which is not to find that somebody asked.
+        for_now: bool,
+    },
     /// Do not wait out the grace of a stop under way: SIGKILL now.
     Hurry,
     /// This is the node's definition from its next launch on.
@@ -37,7 +41,7 @@ pub struct NodeReport {
     /// Unasked restarts in this supervisor's life.
     pub restarts: u32,
     /// Why, in words.
-    pub reason: String,
+    pub reason: Text,
     /// The last lines it wrote, if it failed and wrote any.
     pub output: Option<Output>,
     /// The order to stop that this answers.
@@ -46,7 +50,7 @@ pub struct NodeReport {
 
 impl NodeReport {
     fn plain(node: NodeName, new: NodeState, pid: Option<u32>, reason: &str) -> Self {
-        let reason = reason.to_owned();
+        let reason = reason.into();
         Self { node, new, pid, exit: None, attempt: 0, restarts: 0, reason, output: None, ticket: None }
     }
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use super::text::shared;
+
 /// The longest name of an instance or a node, in bytes.
 pub const MAX_NAME: usize = 128;
 /// The longest request or configuration identifier, in bytes.
@@ -61,9 +63,15 @@ macro_rules! name {
             /// Checks `text` and makes it a name; the error says what is wrong and what is allowed.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 match $check(text) {
-                    Ok(()) => Ok(Self(text.into())),
+                    Ok(()) => Ok(Self(shared(text))),
                     Err(why) => Err(NameError { what: $what, text: text.chars().take(64).collect(), why }),
                 }
+            }
+
+            /// The same text in memory of its own. A name that was read among much else keeps the page that all of it was
+            /// on: whoever keeps many names for long wants them side by side.
+            pub fn apart(&self) -> Self {
+                Self(Arc::from(self.as_str()))
             }
 
             /// The text as it was given.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceName, NodeName, Role, Timestamp};
+use super::{InstanceName, NodeName, Role, Text, Timestamp};
 
 /// The state of a node as the world sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ pub struct NodeStatus {
     /// When `state` was entered.
     pub since: Timestamp,
     /// Why it is in this state, in words; may be empty.
-    pub reason: String,
+    pub reason: Text,
 }
 
 /// What came of an order, for one node, one instance, or the whole.

@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::bridge::connect_to;
 use crate::bridge::greeting::printable;
-use crate::bridge::{complaint, connect_to};
 use crate::message::frame::{FrameError, MAX_FIRST, Wire, split};
 use crate::message::join::{FromJoiner, JoinAccepted, JoinRefused, JoinRequest, JoinWaiting, ToJoiner};
 use crate::model::{Endpoint, Timestamp};
-use crate::trust::{Certificate, Home, Token, TrustError, Whereabouts, joining};
+use crate::trust::{Certificate, Home, Token, TrustError, Whereabouts, complaint, joining};
 
 /// How long it may take to make a connection, hands included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);

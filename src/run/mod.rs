@@ -23,7 +23,7 @@ use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use crate::agent::outbox::Bounds;
 use crate::agent::{Agent, AgentEvent, AgentSetup};
-use crate::bridge::{EndLink, LinkId, LinkUp, Peer};
+use crate::bridge::{EndLink, Features, LinkId, LinkRole, LinkUp, Peer};
 use crate::controller::state::Rules;
 use crate::controller::store::{RedbStore, Store, StoreThread};
 use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance};
@@ -31,6 +31,9 @@ use crate::launch::Site;
 use crate::model::InstanceName;
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
+#[cfg(doc)]
+use crate::state_dir::StateDir;
+use crate::supervisor::process::groups::{Groups, Place};
 use crate::trust::Registrar;
 
 pub use bridge::{AgentBridge, ControllerBridge};
@@ -98,7 +101,11 @@ pub struct AgentOptions {
     pub nodes: PathBuf,
     /// The descriptor limit (soft, hard) that nodes get; `None` for that of this process.
     pub descriptors: Option<(u64, u64)>,
+    /// Where nodes have control groups.
+    pub groups: Place,
     pub bounds: Bounds,
+    /// Names what this process has locked, so that no other agent can have it: see [`StateDir::place`]. 0 if nothing is.
+    pub place: u64,
     /// Hears what the host has to know.
     pub host: Option<Recipient<AgentEvent>>,
 }
@@ -107,20 +114,29 @@ impl AgentOptions {
     /// The given instance and directory, and the default of everything else.
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), Bounds::default());
-        Self { instance, cluster, nodes: nodes.into(), descriptors: None, bounds, host: None }
+        let (nodes, groups) = (nodes.into(), Place::default());
+        Self { instance, cluster, nodes, descriptors: None, groups, bounds, place: 0, host: None }
     }
 }
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, bounds, host } = options;
+    let AgentOptions { instance, cluster, nodes, descriptors, groups, bounds, place, host } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let groups = match Groups::open(&groups, &cluster, &nodes) {
+        Ok(groups) => Some(groups),
+        Err(why) => {
+            tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}");
+            None
+        }
+    };
     let site = Site::new(cluster, nodes, environment, descriptors);
-    let setup = AgentSetup { instance, epoch: new_epoch()?, site, bounds, host };
+    let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+    let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, bounds, host };
     Ok(Agent::launch(setup)?)
 }
 
@@ -130,10 +146,14 @@ pub fn join(controller: &Addr<Controller>, agent: &Addr<Agent>, instance: &Insta
     static NEXT: AtomicU64 = AtomicU64::new(1 << 63); // apart from the numbers of bridges
     let link = LinkId(NEXT.fetch_add(1, Ordering::Relaxed));
     let neighbour = Neighbour.start();
-    let peer = |name: &str| Peer { name: name.into(), host: None, dialled: None, certificate: None };
+    let peer = |name: &str, role| {
+        let features = Features::of(role);
+        Peer { name: name.into(), host: None, dialled: None, features, certificate: None }
+    };
     let end = || neighbour.clone().recipient();
-    controller.do_send(LinkUp { link, peer: peer(instance.as_str()), out: agent.clone().recipient(), end: end() });
-    agent.do_send(LinkUp { link, peer: peer("controller"), out: controller.clone().recipient(), end: end() });
+    let (below, above) = (peer(instance.as_str(), LinkRole::Agent), peer("controller", LinkRole::Controller));
+    controller.do_send(LinkUp { link, peer: below, out: agent.clone().recipient(), end: end() });
+    agent.do_send(LinkUp { link, peer: above, out: controller.clone().recipient(), end: end() });
 }
 
 /// Stands where a link inside one process would be ended: there is nothing to end, and the reason is logged.

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::{Exit, Life, NodeState, Output, RestartMode, RestartPolicy};
+use crate::model::{Exit, Life, NodeState, Output, RestartMode, RestartPolicy, Text};
 
 /// Everything that is decided about one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub struct Report {
     pub exit: Option<Exit>,
     pub attempt: u32,
     pub restarts: u32,
-    pub reason: String,
+    pub reason: Text,
     pub output: Option<Output>,
 }
 
@@ -132,7 +132,7 @@ pub struct Terms {
 struct Arrow {
     phase: Phase,
     effects: Vec<Effect>,
-    reason: String,
+    reason: Text,
     pid: Option<u32>,
     exit: Option<Exit>,
     output: Option<Output>,
@@ -143,7 +143,7 @@ struct Arrow {
 impl Arrow {
     fn to(phase: Phase) -> Self {
         let pid = phase.pid();
-        Self { phase, effects: Vec::new(), reason: String::new(), pid, exit: None, output: None, announce: false }
+        Self { phase, effects: Vec::new(), reason: Text::default(), pid, exit: None, output: None, announce: false }
     }
 
     /// Down because somebody asked. Whoever asked waits to hear it, also if it was so before.
@@ -162,7 +162,7 @@ impl Arrow {
         self
     }
 
-    fn because(mut self, reason: impl Into<String>) -> Self {
+    fn because(mut self, reason: impl Into<Text>) -> Self {
         self.reason = reason.into();
         self
     }

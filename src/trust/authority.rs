@@ -1,5 +1,6 @@
 //! The cluster's authority: one key that vouches for who is who.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, DnsName};
 
 use super::certificate::head_start;
 use super::registry::Registry;
@@ -89,22 +90,36 @@ impl Authority {
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<Issued, TrustError> {
+        self.issue_for(part, name, &[], now, lifetime)
+    }
+
+    /// The same, and the certificate also names these addresses and host names: for programs that look at nothing else.
+    pub fn issue_for(
+        &self,
+        part: Part,
+        name: &InstanceName,
+        hosts: &[String],
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<Issued, TrustError> {
         let identity = Identity { cluster: self.certificate().identity.cluster.clone(), part, name: name.clone() };
         let key = KeyPair::generate()?;
-        let (der, certificate, entry) = self.vouch_for(&identity, &key, now, lifetime)?;
+        let (der, certificate, entry) = self.vouch_for(&identity, &key, hosts, now, lifetime)?;
         let (ca, _) = paths(self.directory());
         let certificate_pem = files::pem("CERTIFICATE", &der);
         Ok(Issued { certificate, certificate_pem, key_pem: key.serialize_pem(), ca, entry })
     }
 
-    /// Vouches for whoever has the key of this request, which somebody has found to be in order.
+    /// Vouches for whoever has the key of this request, which somebody has found to be in order. Host names that the last
+    /// certificate of a controller had are in the next one, too.
     pub(super) fn grant(
         &self,
         request: &Request,
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<(CertificateDer<'static>, Certificate), TrustError> {
-        let (der, certificate, _) = self.vouch_for(&request.identity, request.public(), now, lifetime)?;
+        let hosts = self.registry.hosts(&request.identity)?;
+        let (der, certificate, _) = self.vouch_for(&request.identity, request.public(), &hosts, now, lifetime)?;
         Ok((der, certificate))
     }
 
@@ -112,6 +127,7 @@ impl Authority {
         &self,
         identity: &Identity,
         key: &impl PublicKeyData,
+        hosts: &[String],
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<(CertificateDer<'static>, Certificate, PathBuf), TrustError> {
@@ -120,6 +136,9 @@ impl Authority {
         let expired = || TrustError::AuthorityExpired { directory: self.directory().to_owned(), at: own.not_after };
         let lifetime = lifetime.min(own.remaining(now).ok_or_else(expired)?);
         let mut params = params(identity, now, lifetime)?;
+        for host in hosts {
+            params.subject_alt_names.push(host_name(host)?);
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // Either end may dial, so everybody is a server and a client.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -168,6 +187,17 @@ impl Issued {
 /// The authority's certificate and its key.
 pub(super) fn paths(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("ca.pem"), directory.join("ca.key"))
+}
+
+fn host_name(host: &str) -> Result<SanType, TrustError> {
+    let wrong = || TrustError::Host(host.chars().take(100).collect());
+    match host.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => {
+            DnsName::try_from(host).map_err(|_| wrong())?;
+            Ok(SanType::DnsName(host.try_into()?))
+        }
+    }
 }
 
 fn params(identity: &Identity, now: Timestamp, lifetime: Duration) -> Result<CertificateParams, TrustError> {

@@ -1,5 +1,6 @@
 //! What stands in a certificate, as far as it matters here.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -22,6 +23,8 @@ pub(super) fn head_start(lifetime: Duration) -> Duration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     pub identity: Identity,
+    /// Addresses and host names that it is good for as well, for programs that look at nothing else.
+    pub hosts: Vec<String>,
     /// In hexadecimal digits; no two certificates of an authority have the same.
     pub serial: String,
     pub not_before: Timestamp,
@@ -37,6 +40,7 @@ impl Certificate {
         }
         let names = parsed.subject_alternative_name().map_err(|_| "names its bearer in several ways".to_owned())?;
         let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+        let hosts = names.iter().filter_map(host).collect();
         let uris = names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) => uri.parse().ok(),
             _ => None,
@@ -49,7 +53,7 @@ impl Certificate {
         };
         let validity = parsed.validity();
         let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { identity, serial, not_before: at(validity.not_before), not_after: at(validity.not_after) })
+        Ok(Self { identity, hosts, serial, not_before: at(validity.not_before), not_after: at(validity.not_after) })
     }
 
     /// Whether it was made for this public key, as both have it in their raw form.
@@ -80,6 +84,15 @@ impl Certificate {
     }
 }
 
+fn host(name: &GeneralName<'_>) -> Option<String> {
+    match *name {
+        GeneralName::DNSName(name) => Some(name.to_owned()),
+        GeneralName::IPAddress(&[a, b, c, d]) => Some(IpAddr::from([a, b, c, d]).to_string()),
+        GeneralName::IPAddress(bytes) => <[u8; 16]>::try_from(bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Part;
@@ -90,8 +103,13 @@ mod tests {
     fn a_certificate_is_due_in_the_last_third_of_its_time() {
         let named = |text| InstanceName::new(text).unwrap();
         let identity = Identity { cluster: named("lab"), part: Part::Agent, name: named("a") };
-        let certificate =
-            Certificate { identity, serial: "01".into(), not_before: Timestamp(1000), not_after: Timestamp(4000) };
+        let certificate = Certificate {
+            identity,
+            hosts: Vec::new(),
+            serial: "01".into(),
+            not_before: Timestamp(1000),
+            not_after: Timestamp(4000),
+        };
         assert!(!certificate.is_due(Timestamp(2999)) && certificate.is_due(Timestamp(3001)));
         assert!(certificate.is_due(Timestamp(5000)), "expired");
         assert_eq!(certificate.remaining(Timestamp(3999)), Some(Duration::from_micros(1)));
@@ -106,7 +124,13 @@ mod tests {
             let now = Duration::from_secs(1_700_000_000);
             let at = |time: Duration| Timestamp(time.as_micros() as u64);
             let (not_before, not_after) = (at(now - head_start(lifetime)), at(now + lifetime));
-            let certificate = Certificate { identity: identity.clone(), serial: "01".into(), not_before, not_after };
+            let certificate = Certificate {
+                identity: identity.clone(),
+                hosts: Vec::new(),
+                serial: "01".into(),
+                not_before,
+                not_after,
+            };
             let error = certificate.lifetime().abs_diff(lifetime);
             assert!(error < Duration::from_millis(1), "{lifetime:?}: {:?}", certificate.lifetime());
             assert!(!certificate.is_due(at(now)), "{lifetime:?}");

@@ -55,7 +55,7 @@ impl Invited {
         let other = || Error::from(CertificateError::Other(OtherError(Arc::new(NotTheAuthority))));
         let ca = shown.iter().find(|shown| same(&sha256(shown), &self.authority)).ok_or_else(other)?;
         let (revoked, provider) = (Arc::new(InForce::none()), Arc::clone(&self.provider));
-        Peers::new(ca, self.cluster.clone(), Part::Controller, revoked, provider)
+        Peers::new(ca, self.cluster.clone(), &[Part::Controller], revoked, provider)
             .map_err(|error| Error::General(error.to_string()))
     }
 }

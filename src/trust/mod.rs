@@ -9,8 +9,10 @@
 //! A new host gets its certificate for a [`Token`], and every process has its own renewed in time: both ask the
 //! controller, whose [`Registrar`] decides by what its [`Registry`] remembers. A key never leaves the machine it is for.
 
+mod access;
 mod authority;
 mod certificate;
+mod complaint;
 mod credentials;
 mod digest;
 mod error;
@@ -28,13 +30,18 @@ mod replace;
 mod request;
 mod revoked;
 mod token;
+pub mod tokens;
+mod visitors;
 mod watch;
 
+pub use access::Access;
 pub use authority::{Authority, Issued};
 pub use certificate::Certificate;
+pub(crate) use complaint::{complaint, refuses_us};
 pub use credentials::{Credentials, Held, JOIN_PROTOCOL, Trust};
 pub use digest::DIGEST;
 pub use error::TrustError;
+pub(crate) use files::Stamp;
 pub use files::TrustFiles;
 pub use home::{Home, Whereabouts};
 pub use identity::{Identity, Part};
@@ -46,3 +53,4 @@ pub use registry::{Ledger, Registry, Revocation};
 pub use renewal::keep_renewed;
 pub use request::{LONGEST_REQUEST, Request};
 pub use token::{MOST_ADDRESSES, SECRET, Secret, Token, TokenError};
+pub use visitors::{Visit, for_strangers};

@@ -391,6 +391,19 @@ mod tests {
     }
 
     #[test]
+    fn the_host_names_of_a_controller_are_in_its_next_certificate_too() {
+        let place = Place::with("pki");
+        let authority = Authority::load(&place.directory.path().join("pki")).unwrap();
+        let hosts = ["control.example", "192.0.2.10", "2001:db8::1"].map(str::to_owned);
+        let later = Timestamp(place.now.0 + 1_000_000);
+        let issued = authority.issue_for(Part::Controller, &named("control"), &hosts, later, HOUR).unwrap();
+        let own = key();
+        let request = Request::make(&issued.certificate.identity, &own).unwrap();
+        let next = granted(place.office.renew(&issued.certificate, request.der(), later));
+        assert_eq!(Certificate::read(&next).unwrap().hosts, hosts);
+    }
+
+    #[test]
     fn a_request_waits_where_the_key_is_elsewhere_and_only_what_belongs_to_it_is_picked_up() {
         let place = Place::with("safe");
         let (secret, own) = (place.invite("a"), key());

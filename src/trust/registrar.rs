@@ -3,21 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Mutex, watch};
-use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::office::{Decision, Office};
-use super::watch::changes;
 use super::{Certificate, Denial, Secret, Trust};
 use crate::model::{InstanceName, Timestamp};
-use crate::notice::Notice;
-
-/// Where nobody says that something changed, it is looked at this often.
-const WITHOUT_NOTICE: Duration = Duration::from_secs(1);
+use crate::notice::heed;
 
 /// Decides for a running controller. What somebody else has changed on the disk counts for the next application.
 pub struct Registrar {
@@ -135,17 +129,7 @@ impl Registrar {
         }
         let (directory, told) = (self.office.requests(), Arc::clone(&self.changed));
         actix_rt::spawn(async move {
-            loop {
-                let notice = Notice::of(&directory, changes());
-                told.send_modify(|changes| *changes += 1);
-                let noticed = match notice {
-                    Ok(mut notice) => notice.changed().await,
-                    Err(error) => Err(error),
-                };
-                if noticed.is_err() {
-                    sleep(WITHOUT_NOTICE).await;
-                }
-            }
+            heed(|| directory.clone(), || told.send_modify(|changes| *changes += 1)).await;
         });
     }
 }

@@ -28,7 +28,7 @@ pub struct Ledger {
 }
 
 /// What [`Registry::revoke`] came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Revocation {
     /// The certificates that counted until now.
     pub certificates: Vec<Certificate>,
@@ -125,6 +125,17 @@ impl Registry {
             }
         }
         Ok(None)
+    }
+
+    /// The addresses and host names that the last certificate of a controller had; nobody else is looked for by them.
+    pub(super) fn hosts(&self, identity: &Identity) -> Result<Vec<String>, TrustError> {
+        if identity.part != Part::Controller {
+            return Ok(Vec::new());
+        }
+        let revoked = Revoked::read(&self.revoked_list())?;
+        let counts = |certificate: &Certificate| certificate.identity == *identity && !revoked.holds(certificate);
+        let last = self.issued()?.certificates.into_iter().rev().find(counts);
+        Ok(last.map(|certificate| certificate.hosts).unwrap_or_default())
     }
 
     /// Remembers a certificate, and says by which file.

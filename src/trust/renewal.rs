@@ -103,7 +103,7 @@ mod tests {
         let named = |text| InstanceName::new(text).unwrap();
         let identity = Identity { cluster: named("lab"), part: Part::Agent, name: named("a") };
         let at = |time: Duration| Timestamp(time.as_micros() as u64);
-        Certificate { identity, serial: "01".into(), not_before: at(from), not_after: at(until) }
+        Certificate { identity, hosts: Vec::new(), serial: "01".into(), not_before: at(from), not_after: at(until) }
     }
 
     #[test]

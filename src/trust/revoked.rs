@@ -141,7 +141,13 @@ mod tests {
     fn certificate(serial: &str) -> Certificate {
         let named = |text| InstanceName::new(text).unwrap();
         let identity = Identity { cluster: named("lab"), part: Part::Agent, name: named("a") };
-        Certificate { identity, serial: serial.into(), not_before: Timestamp(0), not_after: Timestamp(1) }
+        Certificate {
+            identity,
+            hosts: Vec::new(),
+            serial: serial.into(),
+            not_before: Timestamp(0),
+            not_after: Timestamp(1),
+        }
     }
 
     #[test]

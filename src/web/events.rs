@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
@@ -13,10 +14,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tracing::info;
 
 use super::desk::Desk;
+use super::facts::Facts;
 use super::feed::{Feed, Form, Text};
-use super::json::{Event, Status};
+use super::json::Event;
+use super::pass::Pass;
 use super::problem::Problem;
 use super::serve::Closing;
 use crate::message::client::{Cursor, Gap, GetStatusRequest, NewsBatch, Subscribe, Subscribed};
@@ -41,6 +45,8 @@ pub struct Wish {
 /// Starts a stream of events.
 pub async fn events(
     desk: web::Data<Desk>,
+    facts: web::Data<Facts>,
+    pass: web::ReqData<Pass>,
     feed: web::Data<Feed>,
     closing: web::Data<Closing>,
     request: HttpRequest,
@@ -63,12 +69,17 @@ pub async fn events(
     let to = Reader { out }.start().recipient();
     let Subscribed { cursor, snapshot } = desk.ask(Subscribe { since, to }).await?;
     let closing = closing.get_ref().clone();
-    let mut stream = Stream { feed, form, ready: VecDeque::new(), batches, end, closing, done: false };
+    let pass = pass.into_inner();
+    let ended = Box::pin(async move {
+        pass.ended().await;
+        info!("a stream of {} ends: it counts no more", pass.who);
+    });
+    let mut stream = Stream { feed, form, ready: VecDeque::new(), batches, end, closing, ended, done: false };
     if let Some(since) = anew {
         stream.tell(&Event::anew(since, cursor));
     }
     match snapshot {
-        Some(snapshot) if with_snapshot => stream.tell(&Event::snapshot(Status::from(snapshot))),
+        Some(snapshot) if with_snapshot => stream.tell(&Event::snapshot(facts.status(snapshot))),
         Some(_) => {
             if let Some(since) = since {
                 let first = Cursor { number: since.number.saturating_add(1), ..since };
@@ -134,6 +145,8 @@ struct Stream {
     /// The last event of a stream that does not follow.
     end: Option<Cursor>,
     closing: Closing,
+    /// Whoever asked for it may do so no more.
+    ended: Pin<Box<dyn Future<Output = ()>>>,
     done: bool,
 }
 
@@ -149,6 +162,7 @@ impl Stream {
             let batch = tokio::select! {
                 batch = self.batches.recv() => batch?,
                 _ = self.closing.wait_for(|closing| *closing) => return None,
+                () = &mut self.ended => return None,
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(self.form.keep_alive()),
             };
             self.take(batch);

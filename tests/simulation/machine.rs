@@ -26,6 +26,8 @@ pub struct Machine {
     chance: Chance,
     bounds: Bounds,
     epoch: u64,
+    /// How many agents there were.
+    runs: u64,
     /// The agent's news on disk: what it had before it sent anything.
     spool: Outbox,
     agent: Option<State>,
@@ -80,11 +82,14 @@ enum Due {
     Exit(NodeName, u32, Exit),
 }
 
+/// What each agent of a machine has locked in its turn.
+const PLACE: u64 = 1;
+
 impl Machine {
     pub fn new(name: &str, chance: Chance, bounds: Bounds) -> Self {
         let name = InstanceName::new(name).unwrap();
         let outbox = Outbox::new(bounds);
-        let agent = Some(State::new(name.clone(), 1, outbox.clone()));
+        let agent = Some(State::new(name.clone(), 1, outbox.clone()).run_by(1, 1, PLACE));
         Self {
             name,
             rough: true,
@@ -92,6 +97,7 @@ impl Machine {
             chance,
             bounds,
             epoch: 1,
+            runs: 1,
             spool: outbox,
             agent,
             wards: BTreeMap::new(),
@@ -156,14 +162,15 @@ impl Machine {
             }
             false => Outbox::restore(self.bounds, self.spool.last(), self.spool.kept().cloned().collect()),
         };
-        self.agent = Some(State::new(self.name.clone(), self.epoch, outbox));
+        self.runs += 1;
+        self.agent = Some(State::new(self.name.clone(), self.epoch, outbox).run_by(1, self.runs, PLACE));
         if let Some(id) = self.in_force.clone() {
             self.agent_step(Event::WasInForce(id), now);
         }
         let found = self.records.iter().map(|(name, record)| {
             let process = self.processes.get(name).filter(|process| Some(process.pid) == record.pid);
             let pid = process.map(|process| process.pid);
-            FoundNode { node: Arc::clone(&record.node), pid, wanted: !record.stopped }
+            FoundNode { node: Arc::clone(&record.node), pid, died: None, wanted: !record.stopped }
         });
         self.agent_step(Event::Found(found.collect()), now);
     }
@@ -367,7 +374,7 @@ impl Machine {
     fn take_order(&mut self, id: WardId, order: NodeOrder, now: Now) {
         let event = match order {
             NodeOrder::Start => supervisor::Event::Start,
-            NodeOrder::Stop { ticket } => {
+            NodeOrder::Stop { ticket, .. } => {
                 if let Some(ward) = self.wards.get_mut(&id) {
                     ward.ticket = Some(ticket);
                 }

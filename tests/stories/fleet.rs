@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use watchpost::web::json::{ConfigurationText, Status};
 
-use crate::common::{Fleet, changes, check_log, eventually, node, path, pids, processes, sleeper};
+use crate::common::{Fleet, changes, check_log, eventually, node, path, pids, processes, sleeper, states};
 
 /// As the scene's settings have it.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -135,4 +135,30 @@ fn only_its_nodes_become_unknown(fleet: &Fleet, agent: &str) {
     let status = fleet.client.wait("the nodes of the lost agent are unknown", is_unknown);
     let others = status.nodes.iter().filter(|node| node.instance != agent);
     assert!(others.clone().count() > 0 && others.clone().all(|node| node.state == "RUNNING"), "{status:#?}");
+}
+
+#[test]
+fn who_died_together_is_told_before_anybody_is_started_again() {
+    let fleet = Fleet::start();
+    let nodes: Vec<_> = (0..40).map(|number| sleeper(&format!("node-{number}"), "instance = b")).collect();
+    fleet.client.deployed(&fleet.file(&["b"], &nodes));
+    let before = pids(&fleet.client.wait_for_all("RUNNING"));
+    let told = fleet.client.events().len();
+    // While their agent cannot look, so that it finds all of them dead.
+    fleet.agents["b"].signal(Signal::STOP);
+    before.values().for_each(|pid| processes::signal(*pid, Signal::KILL));
+    eventually("all are dead", || before.values().all(|pid| !processes::is_alive(*pid)).then_some(()));
+    fleet.agents["b"].signal(Signal::CONT);
+    fleet.client.wait("all run again", |status| {
+        let now = pids(status);
+        states(status).values().all(|state| *state == "RUNNING") && before.iter().all(|(name, pid)| now[name] != *pid)
+    });
+    let events = fleet.client.events();
+    check_log(&events);
+    let places = |state: &'static str| {
+        let changes = events[told..].iter().enumerate();
+        changes.filter(move |(_, event)| event.new.as_deref() == Some(state)).map(|(place, _)| place)
+    };
+    assert_eq!(places("CRASHED").count(), before.len());
+    assert!(places("CRASHED").max() < places("PENDING").min(), "{:#?}", &events[told..]);
 }

@@ -8,7 +8,7 @@ use crate::agent::jobs::Wish;
 use crate::agent::order::{Place, Step};
 use crate::agent::outbox::Item;
 use crate::message::node::{NodeOrder, NodeReport};
-use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Timestamp};
+use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Text, Timestamp};
 use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
 use crate::supervisor::workshop::WardId;
 
@@ -33,7 +33,7 @@ impl State {
             metrics_port: node.metrics_port,
             restarts: 0,
             since,
-            reason: String::new(),
+            reason: Text::default(),
         };
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         let place = Place::idle();
@@ -43,8 +43,8 @@ impl State {
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let FoundNode { node, pid, wanted } = found;
-        let name = node.name.clone();
+        let FoundNode { node, pid, died, wanted } = found;
+        let (name, pid) = (node.name.clone(), pid.or(died));
         let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
         self.take_in(node, state, pid, wall, fx);
         match wanted {
@@ -191,7 +191,7 @@ impl State {
         self.next_ticket += 1;
         if let Some(entry) = self.nodes.get_mut(name) {
             entry.ticket = self.next_ticket;
-            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket }));
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket, for_now: self.for_now }));
             fx.extend(self.hurried.then(|| entry.hurry()));
         }
     }

@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::io::Interest;
@@ -97,6 +97,13 @@ impl Exits {
         }
     }
 
+    /// Whether a process has ended that [`next`](Self::next) has not returned.
+    pub fn are_there(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Where it cannot be asked, `next` says why.
+        poll(&mut [PollFd::new(self.epoll.get_ref(), PollFlags::IN)], Some(&now)) == Ok(1)
+    }
+
     fn drain(&self) -> io::Result<Vec<Ended>> {
         let mut ended = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); BATCH];
@@ -156,7 +163,9 @@ mod tests {
         for (key, node) in (0..).zip(&nodes) {
             exits.watch(key, node.clone()).unwrap();
         }
+        assert!(!exits.are_there());
         nodes.iter().for_each(|node| node.kill().unwrap());
+        wait_until("one is there", || exits.are_there());
         let mut told = BTreeSet::new();
         while told.len() < nodes.len() {
             for (key, exit) in next(&exits).await {
@@ -165,6 +174,7 @@ mod tests {
             }
         }
         assert_eq!(told, (0..200).collect());
+        assert!(!exits.are_there(), "each is told once");
     }
 
     #[tokio::test]

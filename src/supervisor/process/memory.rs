@@ -1,5 +1,10 @@
 //! Memory of this process.
 
+use std::thread;
+
+/// More than giving memory back takes, in bytes.
+const STACK: usize = 64 << 10;
+
 /// Has the threads of this process, but for those that run already, share one heap.
 ///
 /// They wait for each other a little, but what is free is free for all of them, and all of it can be given back: the
@@ -14,4 +19,10 @@ pub fn share_one_heap() {
 /// library decide by themselves.
 pub fn give_back() {
     super::sys::heap::trim();
+}
+
+/// Does the same beside the caller, in a thread that ends with it.
+pub fn give_back_aside() {
+    // Where there is no thread to be had, the next one who has let go of a lot may have more luck.
+    let _ = thread::Builder::new().name("give-back".into()).stack_size(STACK).spawn(give_back);
 }

@@ -134,7 +134,7 @@ fn responses() -> Vec<Publication> {
             metrics_port: Some(9002),
             restarts: 1,
             since: Timestamp(0),
-            reason: String::new(),
+            reason: "".into(),
         }],
         agents: vec![AgentStatus { instance: instance("one"), pid: Some(7), port: Some(2151), beside: false }],
         outcomes: vec![

@@ -33,7 +33,9 @@ use watchpost::message::node::NodeReport;
 use watchpost::model::{
     Configuration, ConfigurationId, Exit, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role, Timestamp,
 };
-use watchpost::run::{AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, start_agent, start_controller};
+use watchpost::run::{
+    AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, LogOptions, start_agent, start_controller,
+};
 use watchpost::supervisor::FromSupervisor;
 use watchpost::trust::{Authority, Part, Trust};
 
@@ -319,7 +321,8 @@ fn by_agent(bounds: Bounds) -> f64 {
     actix::System::new().block_on(async {
         let options = ControllerOptions::new(name("control", InstanceName::new), home.path());
         let controller =
-            start_controller(ControllerOptions { log_entries: MESSAGES, ..options }).expect("a controller");
+            start_controller(ControllerOptions { log: LogOptions::Memory { entries: MESSAGES }, ..options })
+                .expect("a controller");
         let (socket, address) = port();
         let _listener = ControllerBridge::accept(socket, link(LinkRole::Controller), &controller).expect("a listener");
         let nodes = home.path().join("nodes");

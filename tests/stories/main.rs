@@ -9,6 +9,7 @@ mod fleet;
 mod hostile;
 mod hosts;
 mod lab;
+mod log;
 mod network;
 mod orders;
 mod refusals;

@@ -263,8 +263,9 @@ mod tests {
 
     #[test]
     fn who_has_seen_more_of_an_epoch_than_is_kept_goes_on_from_its_end() {
-        let log = Log::new(vec![(7, 1), (8, 5)], 9, Room::BESIDE_DISK);
+        let log = Log::new(vec![(7, 1), (6, 5), (8, 5)], 9, Room::BESIDE_DISK);
         let resume = |epoch, number| log.resume(Cursor { epoch, number });
+        assert_eq!(resume(6, 7), Resumed::Back(Cursor { epoch: 6, number: 4 }), "nothing of that is kept");
         assert!(
             [(7, 0), (7, 4), (8, 4), (8, 9)].iter().all(|(epoch, number)| resume(*epoch, *number) == Resumed::There)
         );

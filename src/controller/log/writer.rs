@@ -209,6 +209,11 @@ impl<V: Volume> Writer<V> {
         &self.index
     }
 
+    /// Whether what is written next is appended to the present segment.
+    pub fn is_sound(&self) -> bool {
+        !self.is_suspect
+    }
+
     /// Where it writes.
     pub fn volume(&self) -> &V {
         &self.volume

@@ -221,6 +221,9 @@ pub struct AgentArgs {
     /// The controller that it dials
     #[arg(long, value_name = "ADDR:PORT")]
     pub connect: Option<SocketAddr>,
+    /// Stop the nodes when it is asked to end, instead of leaving them to its next run
+    #[arg(long)]
+    pub stop_nodes: bool,
     #[command(flatten)]
     pub daemon: DaemonArgs,
 }

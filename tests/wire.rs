@@ -401,6 +401,15 @@ fn configuration() -> Configuration {
         command: vec!["zeek".into(), "-i".into(), "eth0".into()],
         directory: Some("/var/spool/zeek".into()),
         user: Some("zeek".into()),
+        run_as: Some(Box::new(RunAs {
+            groups: vec!["pcap".into()],
+            umask: Some(0o27),
+            nice: Some(-5),
+            limits: [(Resource::Nofile, Limit { soft: Some(4096), hard: None })].into(),
+            capabilities: [Capability::named("net_raw").unwrap()].into(),
+            no_new_privs: true,
+            env_file: Some("/etc/zeek.env".into()),
+        })),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
         ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
         ..Node::new(node("worker-1"), instance(), Role::Worker)

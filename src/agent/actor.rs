@@ -24,9 +24,10 @@ use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
 use crate::launch::Site;
 use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
 use crate::message::node::NodeOrder;
-use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output, Timestamp};
+use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, Timestamp};
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process::Process;
+use crate::supervisor::process::groups::Groups;
 use crate::supervisor::register::{Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
@@ -37,6 +38,8 @@ pub struct AgentSetup {
     /// Names the numbering of its news if it has to begin anew; never the same twice.
     pub epoch: u64,
     pub site: Site,
+    /// Has a control group for each node; `None` where they cannot have one.
+    pub groups: Option<Groups>,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -56,6 +59,11 @@ pub enum AgentEvent {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct StopAllNodes;
+
+/// Host → agent: the same, and the next agent with the same nodes starts those that this stops.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StopAllNodesForNow;
 
 /// Host → agent: wait for no node's grace any more; SIGKILL what is being stopped.
 #[derive(Debug, Clone, Copy, Message)]
@@ -94,7 +102,7 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, site, bounds, host } = setup;
+        let AgentSetup { instance, epoch, site, groups, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -108,9 +116,11 @@ impl Agent {
             let process = running(&record)?;
             found.extend(tell_of_death(&record, process.as_ref()));
             let pid = process.as_ref().map(Process::pid);
-            let leader = record.leader();
-            adoptable.insert(record.node.name.clone(), Adoptable { life: record.life, leader, process });
-            nodes.push(FoundNode { node: Arc::new(record.node), pid, wanted: record.found != Found::Stopped });
+            let (leader, died) = (record.leader(), death(&record, process.as_ref()));
+            let adopted = Adoptable { life: record.life, leader, process, died };
+            adoptable.insert(record.node.name.clone(), adopted);
+            let (died, wanted) = (died.map(|(pid, _)| pid), record.found != Found::Stopped);
+            nodes.push(FoundNode { node: Arc::new(record.node), pid, died, wanted });
         }
         found.push(Event::Found(nodes));
         let news = site.nodes.join(format!(".news-{instance}"));
@@ -119,7 +129,7 @@ impl Agent {
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox).run_by(std::process::id()),
             spool,
-            workshop: Workshop::open(Arc::new(site), register)?,
+            workshop: Workshop::open(Arc::new(site), register, groups)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -179,11 +189,22 @@ impl Agent {
         }
     }
 
+    fn stop_all(&mut self, for_now: bool, ctx: &mut Context<Self>) -> ResponseFuture<()> {
+        let (done, rest) = oneshot::channel();
+        self.waiting_for_rest.push(done);
+        self.drive(Event::StopAll { for_now }, ctx);
+        Box::pin(async {
+            let _ = rest.await; // an agent that is gone stops nothing more either
+        })
+    }
+
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
             None => self.workshop.admit(ward, first_life()),
-            Some(Adoptable { life, leader, process }) => {
-                if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
+            Some(Adoptable { life, leader, process, died }) => {
+                if let Some((pid, exit)) = died {
+                    self.workshop.note_death(ward, life, pid, exit);
+                } else if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
                     // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
                     tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
                     ctx.stop();
@@ -195,8 +216,11 @@ impl Agent {
 
     fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        let supervisor = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
+        let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
         self.supervisors.insert(ward, supervisor);
+        if let Some(report) = report {
+            self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
+        }
     }
 
     fn tell(&self, ward: WardId, order: NodeOrder) {
@@ -215,6 +239,7 @@ impl Agent {
             Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
             Fact::Launching(_) => (NodeState::Pending, None),
             Fact::Down(_) => (NodeState::Stopped, None),
+            Fact::Died(_, pid, _) => (NodeState::Running, Some(pid)),
         };
         let name = node.name.clone();
         self.start_supervisor(ward, node, ctx);
@@ -296,6 +321,19 @@ struct Adoptable {
     life: Life,
     leader: Option<u32>,
     process: Option<Process>,
+    /// The process that ended meanwhile, and how.
+    died: Option<(u32, Exit)>,
+}
+
+/// The process of a record that is not there any more, and how it ended, as far as that can be known. What the machine
+/// took with it when it went down did not die of itself.
+fn death(record: &Record, process: Option<&Process>) -> Option<(u32, Exit)> {
+    match record.found {
+        Found::Launched { pid, start_time } if record.here && process.is_none() => {
+            Some((pid, Process::end_of(pid, start_time)))
+        }
+        _ => None,
+    }
 }
 
 /// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
@@ -417,12 +455,15 @@ impl Handler<StopAllNodes> for Agent {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: StopAllNodes, ctx: &mut Context<Self>) -> Self::Result {
-        let (done, rest) = oneshot::channel();
-        self.waiting_for_rest.push(done);
-        self.drive(Event::StopAll, ctx);
-        Box::pin(async {
-            let _ = rest.await; // an agent that is gone stops nothing more either
-        })
+        self.stop_all(false, ctx)
+    }
+}
+
+impl Handler<StopAllNodesForNow> for Agent {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopAllNodesForNow, ctx: &mut Context<Self>) -> Self::Result {
+        self.stop_all(true, ctx)
     }
 }
 

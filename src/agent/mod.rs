@@ -10,4 +10,4 @@ pub mod outbox;
 pub mod spool;
 pub mod state;
 
-pub use actor::{Agent, AgentEvent, AgentSetup, HurryUp, StopAllNodes};
+pub use actor::{Agent, AgentEvent, AgentSetup, HurryUp, StopAllNodes, StopAllNodesForNow};

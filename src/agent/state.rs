@@ -45,6 +45,8 @@ pub struct State {
     answers: Vec<ToController>,
     linked: bool,
     stopping_all: bool,
+    /// What is stopped is to be started by the next run.
+    for_now: bool,
     /// Somebody waits for [`Effect::AllStopped`].
     asked_for_rest: bool,
     /// Nobody waits for a grace any more until all is stopped.
@@ -105,7 +107,10 @@ pub enum Event {
     LinkUp,
     LinkDown,
     /// Stop everything; [`Effect::AllStopped`] tells when it is done.
-    StopAll,
+    StopAll {
+        /// Whether the next run of the agent is to start what is stopped by this.
+        for_now: bool,
+    },
     /// Wait for no grace any more.
     Hurry,
     /// The time of [`State::next_alarm`] has come.
@@ -118,6 +123,8 @@ pub struct FoundNode {
     pub node: Arc<Node>,
     /// Set if it runs.
     pub pid: Option<u32>,
+    /// The process that was there and is not any more. Its supervisor tells how it ended, and decides what comes of it.
+    pub died: Option<u32>,
     /// Whether it was to run.
     pub wanted: bool,
 }
@@ -158,6 +165,7 @@ impl State {
             answers: Vec::new(),
             linked: false,
             stopping_all: false,
+            for_now: false,
             asked_for_rest: false,
             hurried: false,
         }
@@ -182,8 +190,9 @@ impl State {
             Event::WasInForce(id) => self.was_in_force = Some(id),
             Event::LinkUp => self.link_up(),
             Event::LinkDown => self.link_down(),
-            Event::StopAll => {
+            Event::StopAll { for_now } => {
                 (self.stopping_all, self.asked_for_rest) = (true, true);
+                self.for_now = for_now;
                 self.each(|me, name| me.want_to_rest(name));
             }
             Event::Hurry => {

@@ -14,7 +14,7 @@ use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, watch};
 use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
 use crate::plan::PortRules;
 use crate::run::{self, Ready, RunError};
-use crate::settings::{Machine, Settings, usual_state_dir};
+use crate::settings::{Machine, OnExit, Settings, usual_state_dir};
 use crate::web::configuration;
 use crate::web::desk::random_hex;
 use crate::web::json::Problem;
@@ -70,6 +70,9 @@ pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
         (None, Some(_)) => None, // who is told only to listen waits to be dialled
         (connect, _) => connect.or(settings.agent.controller),
     };
+    if args.stop_nodes {
+        settings.agent.on_exit = OnExit::Stop;
+    }
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
     block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir)))

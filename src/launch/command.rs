@@ -1,25 +1,87 @@
 //! Any program: the command line is the node's own.
 
-use super::{MARKER, Site};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+
+use super::{LaunchError, MARKER, Site};
 use crate::model::{Life, Node, Role};
 use crate::supervisor::process::Program;
 
-pub(super) fn program(site: &Site, node: &Node, life: Life) -> Program {
+/// The longest file of an environment that is read, in bytes.
+const LONGEST_FILE: u64 = 64 << 10;
+
+/// What tells a program who it runs as.
+const WHO: [&str; 3] = ["HOME", "USER", "LOGNAME"];
+
+pub(super) fn program(site: &Site, node: &Node, life: Life) -> Result<Program, LaunchError> {
     let home = site.directory(node);
     let mut env = site.environment.clone();
+    if node.user.is_some() {
+        env.retain(|name, _| !WHO.contains(&name.as_str())); // these are the agent's
+    }
     if node.role != Role::None {
         env.insert("CLUSTER_NODE".into(), node.name.to_string());
     }
+    if let Some(file) = node.run_as.as_ref().and_then(|run_as| run_as.env_file.as_deref()) {
+        env.extend(assignments(file)?);
+    }
     env.extend(node.env.clone());
     env.insert(MARKER.into(), site.marker(node, life));
-    Program {
+    // What the agent writes about a node stays the agent's.
+    let own = if node.user.is_some() { home.join("home") } else { home.clone() };
+    Ok(Program {
         argv: node.command.clone(),
         env,
-        directory: node.directory.as_ref().map_or_else(|| home.clone(), Into::into),
+        directory: node.directory.as_ref().map_or(own, Into::into),
         stdout: home.join("stdout"),
         stderr: home.join("stderr"),
         user: node.user.clone(),
         cpu: node.cpu_affinity,
         nofile: site.descriptors,
+        run_as: node.run_as.as_deref().cloned().unwrap_or_default(),
+        group: None,
+    })
+}
+
+/// The `NAME=value` lines of a file. Empty ones and those that begin with `#` say nothing; values are taken as they are.
+fn assignments(path: &str) -> Result<BTreeMap<String, String>, LaunchError> {
+    let failed = |cause: io::Error| LaunchError::EnvFile { path: path.to_owned(), cause: cause.to_string() };
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_string(&mut text)).map_err(failed)?;
+    if text.len() as u64 > LONGEST_FILE {
+        return Err(failed(io::Error::other(format!("it is longer than {LONGEST_FILE} bytes"))));
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let pair = |(at, line): (usize, &str)| match line.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !line.contains('\0') => Ok((name.to_owned(), value.to_owned())),
+        // Not the line itself: it may hold a secret.
+        _ => Err(failed(io::Error::other(format!("line {} is not of the form NAME=value", at + 1)))),
+    };
+    lines.map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_variables_is_read_line_by_line() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("env");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            assignments(path.to_str().unwrap())
+        };
+        let got = read("# a comment\n\nA=1\nB=x = \"y\"\nC=\n").unwrap();
+        assert_eq!(got, [("A", "1"), ("B", "x = \"y\""), ("C", "")].map(|(n, v)| (n.into(), v.into())).into());
+        for (text, want) in [("A=1\nsecret\n", "line 2 is not"), ("=1\n", "line 1 is not"), ("A=\0\n", "line 1 is not")]
+        {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(want) && !error.contains("secret"), "{error}");
+        }
+        assert!(read(&"x".repeat(70_000)).unwrap_err().to_string().contains("longer than 65536 bytes"));
+        let error = assignments("/nowhere/env").unwrap_err().to_string();
+        assert_eq!(error, "cannot read the variables in /nowhere/env: No such file or directory (os error 2)");
     }
 }

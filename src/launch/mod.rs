@@ -26,6 +26,8 @@ pub struct Site {
 pub enum LaunchError {
     #[error("the node has no `command`, and this release cannot make one for a Zeek node: give it a `command`")]
     NoCommand,
+    #[error("cannot read the variables in {path}: {cause}")]
+    EnvFile { path: String, cause: String },
 }
 
 /// The environment variable by which a process is known to be a node's, whoever its parent is.
@@ -70,7 +72,7 @@ impl Site {
     pub fn program(&self, node: &Node, life: Life) -> Result<Program, LaunchError> {
         match node.command.is_empty() {
             true => Err(LaunchError::NoCommand),
-            false => Ok(command::program(self, node, life)),
+            false => command::program(self, node, life),
         }
     }
 }

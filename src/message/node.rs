@@ -15,7 +15,11 @@ pub enum NodeOrder {
     /// Do not run, from now on: SIGTERM, the node's grace, SIGKILL to the whole tree. Beats any pending restart.
     ///
     /// Answered by a report that the node is STOPPED and that names this ticket, also if it was so before.
-    Stop { ticket: u64 },
+    Stop {
+        ticket: u64,
+        /// Only until the next run of the agent, which is not to find that somebody asked.
+        for_now: bool,
+    },
     /// Do not wait out the grace of a stop under way: SIGKILL now.
     Hurry,
     /// This is the node's definition from its next launch on.

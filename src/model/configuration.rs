@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationId, InstanceName, NodeName, NodeState};
+use super::{ConfigurationId, InstanceName, NodeName, NodeState, RunAs};
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,8 @@ pub struct Node {
     pub directory: Option<String>,
     /// The user it runs as; `None` for the agent's own.
     pub user: Option<String>,
+    /// What else its process is given and denied; `None` if that is nothing.
+    pub run_as: Option<Box<RunAs>>,
     pub restart: RestartPolicy,
     pub ready: Ready,
     /// From SIGTERM to SIGKILL.
@@ -138,6 +140,7 @@ impl Node {
             command: Vec::new(),
             directory: None,
             user: None,
+            run_as: None,
             restart: RestartPolicy::default(),
             ready: Ready::default(),
             stop_grace: Duration::from_secs(10),

@@ -3,10 +3,12 @@
 pub mod cluster_file;
 pub mod configuration;
 pub mod name;
+pub mod run_as;
 pub mod status;
 pub mod time;
 
 pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
+pub use run_as::{Capability, Limit, Resource, RunAs};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};
 pub use time::{Now, Timestamp};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Instance, InstanceName, Node, NodeName};
+use crate::model::{Instance, InstanceName, Node, NodeName, RunAs};
 
 /// What has to happen to one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub fn nodes<'a>(
 
 /// The keys in which two definitions of a node differ. `state` has no effect, so it is not one of them.
 fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
+    let nothing = RunAs::default();
     // Taken apart in full, so that a new field of a node cannot be forgotten here.
     let Node {
         name: _,
@@ -63,10 +64,13 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         command,
         directory,
         user,
+        run_as,
         restart,
         ready,
         stop_grace,
     } = have;
+    let (run_as, want_run_as) = (run_as.as_deref(), want.run_as.as_deref());
+    let (run_as, want_run_as) = (run_as.unwrap_or(&nothing), want_run_as.unwrap_or(&nothing));
     [
         ("instance", *instance != want.instance),
         ("role", *role != want.role),
@@ -80,6 +84,13 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("command", *command != want.command),
         ("directory", *directory != want.directory),
         ("user", *user != want.user),
+        ("groups", run_as.groups != want_run_as.groups),
+        ("umask", run_as.umask != want_run_as.umask),
+        ("nice", run_as.nice != want_run_as.nice),
+        ("limits", run_as.limits != want_run_as.limits),
+        ("capabilities", run_as.capabilities != want_run_as.capabilities),
+        ("no_new_privs", run_as.no_new_privs != want_run_as.no_new_privs),
+        ("env_file", run_as.env_file != want_run_as.env_file),
         ("restart", restart.mode != want.restart.mode),
         ("restart_delay", restart.delay != want.restart.delay),
         ("restart_max_delay", restart.max_delay != want.restart.max_delay),

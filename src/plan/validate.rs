@@ -184,6 +184,7 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         let what = format!("cpu_affinity {cpu} is beyond the last CPU there can be, {}", CPUS - 1);
         complaints.push(("cpu_affinity", what));
     }
+    complaints.extend(rights(node));
     let settle = match node.ready.by {
         ReadyBy::Settle(settle) => settle,
         ReadyBy::Port(_) => Duration::ZERO,
@@ -205,6 +206,47 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         if wait > LONGEST_WAIT {
             complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));
         }
+    }
+    complaints
+}
+
+/// What is wrong with what its process is given and denied.
+fn rights(node: &Node) -> Vec<(&'static str, String)> {
+    let Some(run_as) = &node.run_as else { return Vec::new() };
+    let mut complaints = Vec::new();
+    let mut complain = |key, what: String| complaints.push((key, what));
+    if run_as.umask.is_some_and(|mask| mask > 0o777) {
+        complain("umask", "umask has more than three octal digits".into());
+    }
+    if run_as.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+        complain("nice", "nice is not from -20 to 19".into());
+    }
+    for (resource, limit) in run_as.limits.iter().filter(|(_, limit)| !limit.is_in_order()) {
+        let name = resource.as_str();
+        complain("limits", format!("limits {name}={limit} has a soft limit above the hard one: swap the two"));
+    }
+    if run_as.capabilities.iter().any(|capability| !capability.is_known()) {
+        complain("capabilities", "capabilities has one that this release does not know".into());
+    }
+    if !run_as.capabilities.is_empty() && node.user.is_none() {
+        let what =
+            "capabilities are for nodes with a `user`: without one it has those of the agent, and all if that is root";
+        complain("capabilities", what.into());
+    }
+    if run_as.groups.iter().any(|group| group.is_empty() || group.contains(char::is_control)) {
+        complain("groups", "groups has one that is empty or holds a control character".into());
+    }
+    if !run_as.groups.is_empty() && node.user.is_none() {
+        complain("groups", "groups are for nodes with a `user`: without one it has those of the agent".into());
+    }
+    if let Some(file) =
+        run_as.env_file.as_ref().filter(|file| !file.starts_with('/') || file.contains(char::is_control))
+    {
+        let file = file.escape_debug();
+        complain(
+            "env_file",
+            format!("env_file '{file}' is not absolute or holds a control character: begin it with '/'"),
+        );
     }
     complaints
 }
@@ -278,7 +320,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{ConfigurationId, Role};
+    use crate::model::{Capability, ConfigurationId, Limit, Resource, Role, RunAs};
 
     fn instance(name: &str, port: Option<u16>) -> Instance {
         Instance { name: InstanceName::new(name).unwrap(), host: port.map(|_| [127, 0, 0, 1].into()), port }
@@ -291,6 +333,12 @@ mod tests {
     fn configuration(instances: Vec<Instance>, nodes: Vec<Node>) -> Configuration {
         let nodes = nodes.into_iter().map(Arc::new).collect();
         Configuration { id: ConfigurationId::new("c").unwrap(), instances, nodes }
+    }
+
+    fn rights(change: impl FnOnce(&mut RunAs)) -> Option<Box<RunAs>> {
+        let mut run_as = RunAs::default();
+        change(&mut run_as);
+        Some(Box::new(run_as))
     }
 
     fn complaints(instances: Vec<Instance>, nodes: Vec<Node>) -> Vec<String> {
@@ -413,6 +461,36 @@ mod tests {
         for (got, want) in [
             (complaints_after(|n| n.ready.by = ReadyBy::Port(0)), "ready port 0/tcp is no place"),
             (complaints_after(|n| n.metrics_port = Some(0)), "metrics_port 0/tcp is no place"),
+            (complaints_after(|n| n.run_as = rights(|r| r.umask = Some(0o1000))), "umask has more than three octal"),
+            (complaints_after(|n| n.run_as = rights(|r| r.nice = Some(-21))), "nice is not from -20 to 19"),
+            (
+                complaints_after(|n| n.run_as = rights(|r| r.groups = vec!["g".into()])),
+                "groups are for nodes with a `user`",
+            ),
+            (
+                complaints_after(|n| {
+                    n.user = Some("u".into());
+                    n.run_as = rights(|r| r.groups = vec![String::new()]);
+                }),
+                "groups has one that is empty",
+            ),
+            (
+                complaints_after(|n| {
+                    n.run_as = rights(|r| r.capabilities = Capability::named("kill").into_iter().collect())
+                }),
+                "capabilities are for nodes with a `user`",
+            ),
+            (
+                complaints_after(|n| {
+                    let limit = Limit { soft: None, hard: Some(1) };
+                    n.run_as = rights(|r| r.limits = [(Resource::Core, limit)].into());
+                }),
+                "limits core=unlimited:1 has a soft limit above the hard one",
+            ),
+            (
+                complaints_after(|n| n.run_as = rights(|r| r.env_file = Some("e".into()))),
+                "env_file 'e' is not absolute",
+            ),
             (complaints_after(|n| n.cpu_affinity = Some(1024)), "cpu_affinity 1024 is beyond the last CPU"),
             (complaints_after(|n| n.ready.within = Duration::from_millis(500)), "cannot be ready in time"),
             (complaints_after(|n| n.stop_grace = Duration::MAX), "stop_grace is longer than a year"),

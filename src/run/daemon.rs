@@ -14,12 +14,12 @@ use tokio::time::timeout;
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
-use crate::agent::AgentEvent;
 use crate::agent::outbox::Bounds;
+use crate::agent::{Agent, AgentEvent, HurryUp, StopAllNodesForNow};
 use crate::bridge::{Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
 use crate::model::InstanceName;
-use crate::settings::{ControllerSettings, Machine, Settings, guarded, loopback_only};
+use crate::settings::{ControllerSettings, Machine, OnExit, Settings, guarded, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::{limits, memory};
 use crate::web::management::{self, ManagementSettings, Port};
@@ -84,7 +84,7 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     end
 }
 
-/// Runs an agent until it is asked to end; its nodes live on. `ready` is called once, when it can be reached.
+/// Runs an agent until it is asked to end; its nodes live on unless the settings have them stopped. `ready` is called once, when it can be reached.
 pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
         return Err(RunError::Unreachable);
@@ -115,6 +115,9 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
+    if settings.agent.on_exit == OnExit::Stop && end.is_ok() {
+        stop_nodes(vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent), &mut signals).await;
+    }
     drop(bridge);
     part(agent.recipient()).await;
     end
@@ -123,6 +126,17 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
 /// Ends links in order, so that the peers know that it was meant. One that does not answer is left.
 async fn part(from: Recipient<Farewell>) {
     let _ = timeout(Duration::from_secs(1), from.send(Farewell)).await;
+}
+
+/// Waits until the agents have stopped their nodes; a second request to end hurries.
+pub(super) async fn stop_nodes<R: Future>(stops: Vec<R>, agents: &[Addr<Agent>], signals: &mut Signals) {
+    let mut stopped = std::pin::pin!(futures_util::future::join_all(stops));
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = signals.asked_to_end() => agents.iter().for_each(|agent| agent.do_send(HurryUp)),
+        }
+    }
 }
 
 /// The options of an agent of this process, whose nodes get `descriptors`: the limit that the process had before it
@@ -137,6 +151,7 @@ pub(super) fn agent_options(
     AgentOptions {
         cluster: settings.cluster.clone(),
         descriptors: Some(descriptors),
+        groups: settings.agent.cgroup.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         ..AgentOptions::new(instance, nodes)
     }

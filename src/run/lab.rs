@@ -7,10 +7,10 @@ use std::{fs, io};
 
 use actix::Addr;
 
-use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients};
+use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes};
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_controller, stray};
-use crate::agent::{Agent, HurryUp, StopAllNodes};
+use crate::agent::StopAllNodes;
 use crate::controller::Controller;
 use crate::message::client::SetConfigurationRequest;
 use crate::model::{Configuration, InstanceName, Outcome, RequestId};
@@ -61,7 +61,8 @@ pub async fn lab(
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
-    stop(&agents, &mut signals).await;
+    let stops = agents.iter().map(|agent| agent.send(StopAllNodes)).collect();
+    stop_nodes(stops, &agents, &mut signals).await;
     finish(web, clients)?;
     end
 }
@@ -99,17 +100,5 @@ fn words(outcome: &Outcome) -> String {
         (Some(node), _) => format!("node {node}: {error}"),
         (None, Some(instance)) => format!("instance {instance}: {error}"),
         (None, None) => error.to_owned(),
-    }
-}
-
-/// Stops every node in order; a second request to end hurries.
-async fn stop(agents: &[Addr<Agent>], signals: &mut Signals) {
-    let stopped = futures_util::future::join_all(agents.iter().map(|agent| agent.send(StopAllNodes)));
-    let mut stopped = std::pin::pin!(stopped);
-    loop {
-        tokio::select! {
-            _ = &mut stopped => return,
-            () = signals.asked_to_end() => agents.iter().for_each(|agent| agent.do_send(HurryUp)),
-        }
     }
 }

@@ -32,6 +32,7 @@ use crate::launch::Site;
 use crate::model::{InstanceName, Timestamp};
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
+use crate::supervisor::process::groups::{Groups, Place};
 
 pub use bridge::{AgentBridge, ControllerBridge};
 pub use daemon::{Ready, agent, controller};
@@ -122,6 +123,8 @@ pub struct AgentOptions {
     pub nodes: PathBuf,
     /// The descriptor limit (soft, hard) that nodes get; `None` for that of this process.
     pub descriptors: Option<(u64, u64)>,
+    /// Where nodes have control groups.
+    pub groups: Place,
     pub bounds: outbox::Bounds,
     /// Hears what the host has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -131,20 +134,28 @@ impl AgentOptions {
     /// The given instance and directory, and the default of everything else.
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
-        Self { instance, cluster, nodes: nodes.into(), descriptors: None, bounds, host: None }
+        let (nodes, groups) = (nodes.into(), Place::default());
+        Self { instance, cluster, nodes, descriptors: None, groups, bounds, host: None }
     }
 }
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, bounds, host } = options;
+    let AgentOptions { instance, cluster, nodes, descriptors, groups, bounds, host } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let groups = match Groups::open(&groups, &cluster, &nodes) {
+        Ok(groups) => Some(groups),
+        Err(why) => {
+            tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}");
+            None
+        }
+    };
     let site = Site::new(cluster, nodes, environment, descriptors);
-    let setup = AgentSetup { instance, epoch: new_epoch()?, site, bounds, host };
+    let setup = AgentSetup { instance, epoch: new_epoch()?, site, groups, bounds, host };
     Ok(Agent::launch(setup)?)
 }
 

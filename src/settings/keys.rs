@@ -5,8 +5,9 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::value::Value;
-use super::{LONGEST_REQUEST, Settings};
+use super::{LONGEST_REQUEST, OnExit, Settings};
 use crate::hint::{instead, shown};
+use crate::supervisor::process::groups::Place;
 
 /// One key of the settings.
 pub(super) struct Key {
@@ -77,12 +78,34 @@ keys! {
     "agent" "name": |s, v| if let Some(name) = v.name()? { s.agent.name = name };
     "agent" "controller": |s, v| s.agent.controller = v.address()?;
     "agent" "listen": |s, v| s.agent.listen = v.address()?;
+    "agent" "cgroup": |s, v| s.agent.cgroup = place(v.text()?)?;
+    "agent" "on_exit": |s, v| s.agent.on_exit = on_exit(v.text()?)?;
     "link" "heartbeat": |s, v| s.link.heartbeat = v.time()?;
     "link" "greeting_within": |s, v| s.link.greeting_within = v.time()?;
     "link" "reconnect_min": |s, v| s.link.reconnect_min = v.time()?;
     "link" "reconnect_max": |s, v| s.link.reconnect_max = v.time()?;
     "link" "window_bytes": |s, v| s.link.window_bytes = v.number(4096..=1 << 30)?;
     "link" "trust": |s, v| s.link.trust = v.text()?.into();
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    match text {
+        "" => Ok(Place::Anywhere),
+        "none" => Ok(Place::Nowhere),
+        path if path.starts_with('/') && !path.split('/').any(|part| part == "..") => Ok(Place::In(path.into())),
+        _ => Err(format!(
+            "{} does not fit: write a control group such as \"/watchpost.slice\", or \"none\"",
+            shown(text)
+        )),
+    }
+}
+
+fn on_exit(text: &str) -> Result<OnExit, String> {
+    match text {
+        "keep" => Ok(OnExit::Keep),
+        "stop" => Ok(OnExit::Stop),
+        _ => Err(format!("{} does not fit: {}", shown(text), instead(text, ["keep", "stop"]))),
+    }
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {

@@ -20,6 +20,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::model::InstanceName;
 use crate::plan::PortRules;
+use crate::supervisor::process::groups::Place;
 
 /// The longest that a request may wait for agents. Whoever waits for the controller waits longer than this, so that the
 /// nearer error arrives first.
@@ -98,6 +99,19 @@ pub struct AgentSettings {
     pub controller: Option<SocketAddr>,
     /// Where it listens for a controller that dials; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+    /// Where its nodes have control groups.
+    pub cgroup: Place,
+    /// What becomes of its nodes when it is asked to end.
+    pub on_exit: OnExit,
+}
+
+/// What becomes of the nodes of an agent that is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExit {
+    /// They run on, and its next run takes them up.
+    Keep,
+    /// They are stopped in order, and its next run starts them.
+    Stop,
 }
 
 /// How controller and agents talk.
@@ -242,6 +256,8 @@ impl Settings {
                 name: InstanceName::new(&agent).expect("the names of machines were made to fit"),
                 controller: None,
                 listen: None,
+                cgroup: Place::Anywhere,
+                on_exit: OnExit::Keep,
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

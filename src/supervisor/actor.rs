@@ -27,6 +27,8 @@ pub struct Supervisor {
     ward: WardId,
     node: Arc<Node>,
     state: State,
+    /// What was decided before it began.
+    first: Vec<Effect>,
     /// The process that just ended, until somebody buries it.
     remains: Option<Remains>,
     /// The end of a life whose last lines are being fetched.
@@ -34,43 +36,60 @@ pub struct Supervisor {
     probe: Option<SpawnHandle>,
     /// The last order to stop that was not answered yet.
     ticket: Option<u64>,
+    /// It is to be started by the next run of the agent, though somebody had it stopped.
+    stopped_for_now: bool,
     workshop: Workshop,
     agent: Rc<Recipient<FromSupervisor>>,
 }
 
 impl Supervisor {
-    /// Minds `node` as the workshop knows it: whatever runs already is taken up, not started again.
+    /// Minds `node` as the workshop knows it: whatever runs already is taken up, not started again. If its process ended
+    /// while nobody minded it, what is to be told of that comes back.
     pub fn start(
         ward: WardId,
         node: Arc<Node>,
         workshop: Workshop,
         agent: Rc<Recipient<FromSupervisor>>,
-    ) -> Addr<Self> {
-        let state = match workshop.fact(ward) {
+    ) -> (Addr<Self>, Option<NodeReport>) {
+        let mut state = match workshop.fact(ward) {
             Fact::Down(life) => State::stopped(life),
             Fact::Launching(life) => State::launching(life),
-            Fact::Alive(life, pid) => State::adopted(life, pid, Instant::now()),
+            Fact::Alive(life, pid) | Fact::Died(life, pid, _) => State::adopted(life, pid, Instant::now()),
+        };
+        let mut first = Vec::new();
+        if let Fact::Died(life, _, exit) = workshop.fact(ward) {
+            first = state.step(Event::Exited(life, exit, None), Instant::now(), &terms(&node));
+            workshop.forget_death(ward);
+            if state.told() == NodeState::Stopped {
+                workshop.note_stopped(node.name.clone(), life);
+            }
+        }
+        let told = first.iter().position(|effect| matches!(effect, Effect::Report(_))).map(|at| first.remove(at));
+        let report = match told {
+            Some(Effect::Report(report)) => Some(told_of(&node, report, None)),
+            _ => None,
         };
         let place = workshop.clone();
         let address = Actor::start(Self {
             ward,
             node,
             state,
+            first,
             remains: None,
             dying: None,
             probe: None,
             ticket: None,
+            stopped_for_now: false,
             workshop,
             agent,
         });
         place.assign(ward, address.clone());
-        address
+        (address, report)
     }
 
     /// The one door through which state changes.
     fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
-        let terms = Terms { restart: self.node.restart.clone(), grace: self.node.stop_grace };
-        for effect in self.state.step(event, Instant::now(), &terms) {
+        for effect in self.state.step(event, Instant::now(), &terms(&self.node)) {
             self.perform(effect, ctx);
         }
     }
@@ -99,23 +118,11 @@ impl Supervisor {
         if let Some(probe) = self.probe.take().filter(|_| report.new != NodeState::Pending) {
             ctx.cancel_future(probe);
         }
-        if report.new == NodeState::Stopped {
+        if report.new == NodeState::Stopped && !self.stopped_for_now {
             self.workshop.note_stopped(self.node.name.clone(), self.state.life());
         }
-        let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
-        let node = self.node.name.clone();
-        let ticket = self.ticket.take_if(|_| new == NodeState::Stopped);
-        self.tell(FromSupervisor::Report(NodeReport {
-            node,
-            new,
-            pid,
-            exit,
-            attempt,
-            restarts,
-            reason,
-            output,
-            ticket,
-        }));
+        let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
+        self.tell(FromSupervisor::Report(told_of(&self.node, report, ticket)));
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
@@ -165,6 +172,12 @@ impl Supervisor {
 
 impl Actor for Supervisor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        for effect in std::mem::take(&mut self.first) {
+            self.perform(effect, ctx);
+        }
+    }
 }
 
 impl Drop for Supervisor {
@@ -178,9 +191,12 @@ impl Handler<NodeOrder> for Supervisor {
 
     fn handle(&mut self, order: NodeOrder, ctx: &mut Context<Self>) {
         let event = match order {
-            NodeOrder::Start => Event::Start,
-            NodeOrder::Stop { ticket } => {
-                self.ticket = Some(ticket);
+            NodeOrder::Start => {
+                self.stopped_for_now = false;
+                Event::Start
+            }
+            NodeOrder::Stop { ticket, for_now } => {
+                (self.ticket, self.stopped_for_now) = (Some(ticket), for_now);
                 Event::Stop
             }
             NodeOrder::Hurry => Event::Hurry,
@@ -210,6 +226,15 @@ impl Handler<Word> for Supervisor {
             }
         }
     }
+}
+
+fn terms(node: &Node) -> Terms {
+    Terms { restart: node.restart.clone(), grace: node.stop_grace }
+}
+
+fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
+    let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
+    NodeReport { node: node.name.clone(), new, pid, exit, attempt, restarts, reason, output, ticket }
 }
 
 /// Resolves when a connection to this port of the machine itself is accepted.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
 use super::hands::{Hands, Subject};
+use super::process::groups::Groups;
 use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
 use super::register::Register;
 use super::state::LaunchFailure;
@@ -82,6 +83,8 @@ pub enum Fact {
     /// A launch is out.
     Launching(Life),
     Alive(Life, u32),
+    /// It ran, and ended while nobody minded it: its supervisor is yet to decide what comes of that.
+    Died(Life, u32, Exit),
 }
 
 struct Ward {
@@ -118,9 +121,9 @@ struct Benches {
 
 impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
-    pub fn open(site: Arc<Site>, register: Register) -> io::Result<Self> {
+    pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>) -> io::Result<Self> {
         let (done, dones) = channel::unbounded_channel();
-        let tools = Arc::new(Tools { site, register, strays_come_here: tree::is_subreaper()? });
+        let tools = Arc::new(Tools { site, register, groups, strays_come_here: tree::is_subreaper()? });
         let benches = Rc::new(Benches { exits: Exits::new()?, wards: RefCell::default(), watched: Cell::new(false) });
         actix::spawn(Rc::clone(&benches).hear_exits());
         actix::spawn(Rc::clone(&benches).hear_hands(dones));
@@ -143,6 +146,24 @@ impl Workshop {
         process.map_or(Ok(()), |process| self.benches.alive(ward, life, process, false))
     }
 
+    /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
+    pub fn note_death(&self, ward: WardId, life: Life, pid: u32, exit: Exit) {
+        self.admit(ward, life);
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
+            ward.fact = Fact::Died(life, pid, exit);
+        }
+    }
+
+    /// The supervisor has decided what comes of a death that was noted.
+    pub fn forget_death(&self, ward: WardId) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward)
+            && let Fact::Died(life, ..) = ward.fact
+        {
+            ward.fact = Fact::Down(life);
+        }
+    }
+
     /// Gives the ward its supervisor, or the next one.
     pub fn assign(&self, ward: WardId, minder: Addr<Supervisor>) {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
@@ -162,6 +183,9 @@ impl Workshop {
         let forget = move |name: &NodeName| {
             if let Err(error) = tools.register.forget(name) {
                 tracing::warn!(node = %name, "{error}");
+            }
+            if let Some(groups) = &tools.groups {
+                groups.forget(name);
             }
         };
         self.give(Subject::Node(node.clone()), move || forget(&node));
@@ -243,8 +267,11 @@ impl Workshop {
         self.give(about, move || work(&tools.register));
     }
 
-    /// Does this as soon as all work that was given is done.
+    /// Clears away what only running nodes need, and does this as soon as all work that was given is done.
     pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
+        if let Some(groups) = self.tools.groups.clone() {
+            self.give(Subject::Agent, move || groups.clear());
+        }
         self.hands.give_at_rest(Box::new(then));
     }
 
@@ -375,6 +402,8 @@ impl Benches {
 struct Tools {
     site: Arc<Site>,
     register: Register,
+    /// `None` where nodes cannot have one.
+    groups: Option<Groups>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }
@@ -387,11 +416,13 @@ impl Tools {
         if let Some(leader) = before {
             self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
-        let program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
+        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
             .and_then(|()| output::rotate(&directory))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
+        let group = self.groups.as_ref().map(|groups| groups.of(&node.name)).transpose();
+        program.group = group.map_err(|error| passing(format!("cannot make a control group: {error}")))?;
         let record = self
             .register
             .intend(node, life)
@@ -400,13 +431,16 @@ impl Tools {
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
     }
 
+    /// By the group, where there is one; and then whoever left it.
     fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
+        let killed = self.groups.as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
-        match leader.ours && self.strays_come_here {
-            true => tree::sweep(&marker, session),
-            false => tree::sweep_all(&marker, session),
-        }
+        let strays = match leader.ours && self.strays_come_here {
+            true => tree::sweep(&marker, session)?,
+            false => tree::sweep_all(&marker, session)?,
+        };
+        Ok(killed + strays)
     }
 }
 

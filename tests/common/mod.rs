@@ -124,6 +124,7 @@ impl Drop for Scene {
             left.extend(processes::working_in(self.directory.path()));
             left
         });
+        processes::forget_groups(&format!("{}.", self.cluster));
     }
 }
 

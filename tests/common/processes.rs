@@ -49,6 +49,22 @@ pub fn kill_all(look: impl Fn() -> Vec<u32>) {
     }
 }
 
+/// Removes the control groups of agents whose name begins like this, and which nobody is in any more.
+pub fn forget_groups(prefix: &str) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let tops = mounts.lines().filter(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    let tops = tops.filter_map(|line| line.split(' ').nth(1));
+    let directories = |path: &Path| {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    for agent in tops.flat_map(|top| directories(&Path::new(top).join("watchpost"))) {
+        if agent.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)) {
+            directories(&agent).iter().chain([&agent]).for_each(|group| drop(fs::remove_dir(group)));
+        }
+    }
+}
+
 /// The resident memory of a process, in KiB.
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -9,8 +9,8 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Ready, ReadyBy, RestartMode,
-    RestartPolicy, Role,
+    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, NodeState, Ready,
+    ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -69,6 +69,26 @@ fn ready() -> impl Strategy<Value = Ready> {
     (by, time()).prop_map(|(by, within)| Ready { by, within })
 }
 
+fn run_as() -> impl Strategy<Value = RunAs> {
+    let resource = prop::sample::select(Resource::ALL);
+    let limit = (option::of(0..u64::MAX), option::of(0..u64::MAX)).prop_map(|(soft, hard)| Limit { soft, hard });
+    let capability = prop::sample::select(Capability::all().collect::<Vec<_>>());
+    (
+        (vec("[^\0-\x1f]{1,8}", 0..3), option::of(0..0o1000u32), option::of(-20..20)),
+        (btree_map(resource, limit, 0..3), btree_set(capability, 0..3)),
+        (any::<bool>(), option::of(plain().prop_map(|text| format!("/{text}")))),
+    )
+        .prop_map(|((groups, umask, nice), (limits, capabilities), (no_new_privs, env_file))| RunAs {
+            groups,
+            umask,
+            nice,
+            limits,
+            capabilities,
+            no_new_privs,
+            env_file,
+        })
+}
+
 prop_compose! {
     /// A node of any kind whose every text could be handed to a program.
     pub fn node(name: NodeName, instance: InstanceName)(
@@ -78,11 +98,13 @@ prop_compose! {
         (interface, user) in (option::of(plain()), option::of(plain())),
         directory in option::of(plain().prop_map(|text| format!("/{text}"))),
         cpu_affinity in option::of(0..1024u32),
+        run_as in option::of(run_as()),
         (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
             role, port, metrics_port, scripts, command, options, env, interface, user, directory, cpu_affinity,
+            run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
             ..Node::new(name.clone(), instance.clone(), role)
         })

@@ -58,7 +58,7 @@ fn stopping_everything_ends_whatever_is_ordered_meanwhile() {
             let passes = lone.chance.millis(0..500);
             lone.pass(passes);
         }
-        lone.machine.agent_step(Event::StopAll, lone.clock.now);
+        lone.machine.agent_step(Event::StopAll { for_now: false }, lone.clock.now);
         for _ in 0..lone.chance.below(4) {
             if lone.machine.all_stopped {
                 break;

@@ -163,7 +163,7 @@ impl Machine {
         let found = self.records.iter().map(|(name, record)| {
             let process = self.processes.get(name).filter(|process| Some(process.pid) == record.pid);
             let pid = process.map(|process| process.pid);
-            FoundNode { node: Arc::clone(&record.node), pid, wanted: !record.stopped }
+            FoundNode { node: Arc::clone(&record.node), pid, died: None, wanted: !record.stopped }
         });
         self.agent_step(Event::Found(found.collect()), now);
     }
@@ -367,7 +367,7 @@ impl Machine {
     fn take_order(&mut self, id: WardId, order: NodeOrder, now: Now) {
         let event = match order {
             NodeOrder::Start => supervisor::Event::Start,
-            NodeOrder::Stop { ticket } => {
+            NodeOrder::Stop { ticket, .. } => {
                 if let Some(ward) = self.wards.get_mut(&id) {
                     ward.ticket = Some(ticket);
                 }

@@ -187,7 +187,8 @@ fn a_stopped_node_takes_its_whole_family_along() {
     assert_eq!(lab.scene.processes_of("parent").len(), 0);
     assert!(processes::is_alive(fine));
 
-    assert!(lab.client.order("start", &["parent"]).ok);
+    let verdict = lab.client.order("start", &["parent"]);
+    assert!(verdict.ok, "{verdict:?}");
     ["child", "stray"].iter().for_each(|line| lab.daemon.wait_until_says("parent", line));
     let before = lab.scene.processes_of("parent");
     processes::signal(pids(&lab.client.status())["parent"], Signal::KILL);

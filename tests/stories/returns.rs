@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::common::{
-    Fleet, Lab, changes, check_log, epochs, eventually, node, path, pids, processes, script, sleeper, states,
+    Daemon, Fleet, Lab, changes, check_log, epochs, eventually, node, path, pids, processes, script, sleeper, states,
 };
 
 #[test]
@@ -38,8 +38,29 @@ fn what_died_while_its_agent_was_away_is_started_again() {
     assert_eq!(fleet.scene.processes_of("on-b"), [pids(&after)["on-b"]]);
     let events = fleet.client.events();
     check_log(&events);
-    let words = format!("process {} ended while its agent was away", before["on-b"]);
-    assert!(events.iter().any(|event| event.msg.as_deref() == Some(&words)), "{events:#?}");
+    let told = changes(&events, "on-b");
+    assert_eq!(path(&told), "STOPPED PENDING RUNNING UNKNOWN CRASHED PENDING RUNNING");
+    let death = told.iter().find(|change| change.new.as_deref() == Some("CRASHED")).unwrap();
+    assert_eq!(death.pid, Some(before["on-b"]));
+}
+
+#[test]
+fn what_died_while_its_agent_was_away_is_judged_by_its_policy() {
+    let mut fleet = Fleet::start();
+    let nodes = [("never", "never"), ("always", "always"), ("failure", "on-failure")];
+    let nodes = nodes.map(|(name, mode)| sleeper(name, &format!("instance = a\nrestart = {mode}")));
+    fleet.client.deployed(&fleet.file(&["a"], &nodes));
+    let before = pids(&fleet.client.wait_for_all("RUNNING"));
+    fleet.agent_mut("a").kill();
+    fleet.client.wait_for("always", "UNKNOWN");
+    before.values().for_each(|pid| processes::signal(*pid, Signal::KILL));
+    before.values().for_each(|pid| eventually("it is gone", || (!processes::is_alive(*pid)).then_some(())));
+    fleet.agent_mut("a").start_again();
+    fleet.client.wait_for("always", "RUNNING");
+    fleet.client.wait_for("failure", "RUNNING");
+    let given_up = fleet.client.wait_for("never", "FAILED");
+    assert!(given_up.restarts == 0 && given_up.pid.is_none(), "{given_up:?}");
+    check_log(&fleet.client.events());
 }
 
 #[test]
@@ -115,6 +136,32 @@ fn daemons_of_a_fleet_that_are_asked_to_end_leave_the_nodes_alone() {
 }
 
 #[test]
+fn an_agent_that_is_to_stop_its_nodes_does_and_starts_them_when_it_returns() {
+    let mut fleet = Fleet::start();
+    let controller = fleet.controller.addresses()["agents"].to_string();
+    let args = ["agent", "--name", "d", "--connect", &controller];
+    fleet.agents.insert("d", Daemon::start_with(&fleet.scene, "d", &args, "[agent]\non_exit = 'stop'\n"));
+    let nodes = ["one", "two", "three"].map(|name| sleeper(name, "instance = d"));
+    fleet.client.deployed(&fleet.file(&["d"], &nodes));
+    let before = pids(&fleet.client.wait_for_all("RUNNING"));
+    assert!(fleet.client.order("stop", &["three"]).ok);
+
+    fleet.agents["d"].signal(Signal::TERM);
+    assert_eq!(fleet.agent_mut("d").ended().code(), Some(0));
+    fleet.scene.check_that_nothing_runs();
+    let events = fleet.client.events();
+    let told = changes(&events, "one");
+    assert_eq!(path(&told), "STOPPED PENDING RUNNING STOPPED UNKNOWN", "it was told before the agent was gone");
+
+    fleet.agent_mut("d").start_again();
+    let after = ["one", "two"].map(|name| fleet.client.wait_for(name, "RUNNING").pid);
+    assert!(after.iter().all(|pid| pid.is_some_and(|pid| before.values().all(|former| *former != pid))));
+    assert!(fleet.client.order("start", &["one"]).ok, "behind everything that its return brought about");
+    assert_eq!(node(&fleet.client.status(), "three").state, "STOPPED", "somebody asked for that");
+    check_log(&fleet.client.events());
+}
+
+#[test]
 fn a_lab_that_was_killed_takes_its_nodes_up_again() {
     let nodes = sleeper("one", "") + &sleeper("two", "");
     let mut lab = Lab::start(Some(&nodes));
@@ -157,6 +204,37 @@ fn what_a_dead_node_left_behind_is_ended_by_the_agent_that_returns() {
     assert_eq!(loops, 0, "what the former life left is gone before the next one runs");
     assert!(fleet.client.order("stop", &["family"]).ok);
     eventually("nothing is left of it", || fleet.scene.processes_of("family").is_empty().then_some(()));
+}
+
+#[test]
+fn who_hid_while_the_agent_was_away_ends_with_its_node_by_the_control_group() {
+    let mut fleet = Fleet::start();
+    let hidden = fleet.scene.path("hidden");
+    // A child of a child that is gone, in a session of its own, that carries no mark.
+    let program = format!("echo $$ > {}; exec /bin/sleep 1000", hidden.display());
+    let program = fleet.scene.write("hide.sh", &program);
+    let hide = format!("env -i setsid /bin/sh {}", program.display());
+    let text = format!("trap \"( {hide} & )\" USR1\necho ready\nwhile :; do sleep 0.1; done");
+    let file = fleet.file(&["a"], &[script("parent", "instance = a\nrole = none", &text)]);
+    let before = pids(&fleet.client.deployed(&file))["parent"];
+    fleet.agents["a"].wait_until_says("parent", "ready");
+    fleet.agent_mut("a").kill();
+    fleet.client.wait_for("parent", "UNKNOWN");
+    processes::signal(before, Signal::USR1);
+    let hidden = eventually("it hides", || {
+        let said = fleet.scene.read("hidden");
+        said.ends_with('\n').then(|| said.trim().parse::<u32>().unwrap())
+    });
+
+    fleet.agent_mut("a").start_again();
+    assert_eq!(fleet.client.wait_for("parent", "RUNNING").pid, Some(before));
+    assert!(processes::is_alive(hidden));
+    assert!(fleet.client.order("stop", &["parent"]).ok);
+    if fleet.agents["a"].log().contains("nodes have no control groups") {
+        assert!(processes::is_alive(hidden), "nobody could know it");
+        processes::signal(hidden, Signal::KILL);
+    }
+    assert!(!processes::is_alive(hidden));
 }
 
 #[test]

@@ -43,8 +43,8 @@ impl State {
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let FoundNode { node, pid, wanted } = found;
-        let name = node.name.clone();
+        let FoundNode { node, pid, died, wanted } = found;
+        let (name, pid) = (node.name.clone(), pid.or(died));
         let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
         self.take_in(node, state, pid, wall, fx);
         match wanted {
@@ -191,7 +191,7 @@ impl State {
         self.next_ticket += 1;
         if let Some(entry) = self.nodes.get_mut(name) {
             entry.ticket = self.next_ticket;
-            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket }));
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket, for_now: self.for_now }));
             fx.extend(self.hurried.then(|| entry.hurry()));
         }
     }

@@ -97,9 +97,12 @@ impl State {
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
         let wished = InForce::from(configuration);
         let mut changes = plan::diff::nodes(&have, &wished.nodes);
-        // The same configuration told again, to the next run of the agent, starts nothing that was stopped since.
+        // The same configuration told again, to the next run of the agent, starts nothing that was stopped since, nor
+        // what was given up.
         if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id) {
-            let rests = |name| self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Rest);
+            let waits_for_a_person =
+                |entry: &Entry| entry.goal == Goal::Rest || entry.status.state == NodeState::Failed;
+            let rests = |name| self.nodes.get(name).is_some_and(|entry| waits_for_a_person(entry));
             changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
         }
         let waits = changes.iter().map(|change| match change {

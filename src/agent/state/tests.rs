@@ -50,7 +50,7 @@ fn a_stop_waits_for_a_node_that_is_leaving_already() {
 fn nothing_is_started_while_everything_is_being_stopped() {
     let nodes = [("worker", Role::Worker)];
     let mut agent = Agent::running(&nodes);
-    agent.step(Event::StopAll);
+    agent.step(Event::StopAll { for_now: false });
     agent.order(StartRequest { reqid: id("start"), nodes: BTreeSet::new() });
     agent.order(RestartRequest { reqid: id("restart"), nodes: BTreeSet::new() });
     agent.order(SetConfigurationRequest { reqid: id("deploy"), configuration: configuration("c2", &nodes) });
@@ -65,7 +65,7 @@ fn nothing_is_started_while_everything_is_being_stopped() {
 #[test]
 fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
     let mut agent = Agent::running(&[("manager", Role::Manager), ("worker", Role::Worker)]);
-    agent.step(Event::StopAll);
+    agent.step(Event::StopAll { for_now: false });
     agent.step(Event::Hurry);
     agent.obey_all();
     assert_eq!(agent.take_told(), ["stop worker", "hurry worker", "stop manager", "hurry manager"]);
@@ -75,7 +75,7 @@ fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
 fn what_is_found_at_start_keeps_the_order_of_roles() {
     let mut agent = Agent::new();
     let nodes = configuration("c1", &[("a-worker", Role::Worker), ("b-manager", Role::Manager)]).nodes;
-    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, wanted: true });
+    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, died: None, wanted: true });
     agent.step(Event::Found(found.collect()));
     assert_eq!(agent.take_told(), ["start b-manager"]);
     agent.obey_all();
@@ -199,7 +199,7 @@ impl Agent {
                     self.report(&name, NodeState::Pending, None);
                     self.report(&name, NodeState::Running, None);
                 }
-                NodeOrder::Stop { ticket } => self.report(&name, NodeState::Stopped, Some(ticket)),
+                NodeOrder::Stop { ticket, .. } => self.report(&name, NodeState::Stopped, Some(ticket)),
                 NodeOrder::Hurry | NodeOrder::Redefine(_) => {}
             }
         }

@@ -10,11 +10,12 @@ use super::render::mode;
 use super::{Complaints, words};
 use crate::hint::{instead, shown};
 use crate::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, ReadyBy, RestartMode, Role,
+    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, ReadyBy, Resource,
+    RestartMode, Role, RunAs,
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 30] = [
     "instance",
     "role",
     "type",
@@ -29,6 +30,13 @@ pub(super) const KEYS: [&str; 23] = [
     "command",
     "directory",
     "user",
+    "groups",
+    "umask",
+    "nice",
+    "limits",
+    "capabilities",
+    "no_new_privs",
+    "env_file",
     "restart",
     "restart_delay",
     "restart_max_delay",
@@ -166,6 +174,8 @@ impl Draft {
                 complaints.add(section.complaint(Some(entry), what));
             }
         }
+        // What is given in so many words, and is nothing, is nothing.
+        draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
         if !draft.has_role && !draft.has_command {
             let what =
                 "has no role: add `role = worker` (or logger, manager, proxy), or the `command` of another program";
@@ -211,6 +221,13 @@ impl Draft {
             }
             "directory" => node.directory = Some(value.to_owned()),
             "user" => node.user = Some(value.to_owned()),
+            "groups" => run_as(node).groups = words(value)?,
+            "umask" => run_as(node).umask = Some(umask(value)?),
+            "nice" => run_as(node).nice = Some(nice(value)?),
+            "limits" => run_as(node).limits = limits(value)?,
+            "capabilities" => run_as(node).capabilities = capabilities(value)?,
+            "no_new_privs" => run_as(node).no_new_privs = yes_or_no(value)?,
+            "env_file" => run_as(node).env_file = Some(value.to_owned()),
             "restart" => {
                 let modes = [RestartMode::Always, RestartMode::OnFailure, RestartMode::Never];
                 node.restart.mode = one_of(value, "restart mode", modes, mode)?;
@@ -227,6 +244,47 @@ impl Draft {
             _ => return Err(format!("is not a key of a node: {}", instead(key, KEYS))),
         }
         Ok(())
+    }
+}
+
+fn run_as(node: &mut Node) -> &mut RunAs {
+    node.run_as.get_or_insert_default()
+}
+
+fn umask(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{} is no umask: write octal digits such as 027", shown(text));
+    u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777).ok_or_else(wrong)
+}
+
+fn nice(text: &str) -> Result<i32, String> {
+    let wrong = || format!("{} is no niceness: write a number from -20 to 19", shown(text));
+    text.parse().ok().filter(|nice| (-20..=19).contains(nice)).ok_or_else(wrong)
+}
+
+fn limits(text: &str) -> Result<BTreeMap<Resource, Limit>, String> {
+    let limit = |(name, value): (String, String)| {
+        let resource = Resource::ALL.iter().find(|resource| resource.as_str() == name);
+        let names = Resource::ALL.iter().map(|resource| resource.as_str());
+        let wrong = || format!("{} is no resource: {}", shown(&name), instead(&name, names));
+        let limit: Limit = value.parse().map_err(|error| format!("{} is no limit: {error}", shown(&value)))?;
+        Ok((*resource.ok_or_else(wrong)?, limit))
+    };
+    assignments(text)?.into_iter().map(limit).collect()
+}
+
+fn capabilities(text: &str) -> Result<BTreeSet<Capability>, String> {
+    let capability = |name: String| {
+        let names = Capability::all().map(Capability::as_str);
+        Capability::named(&name).ok_or_else(|| format!("{} is no capability: {}", shown(&name), instead(&name, names)))
+    };
+    words(text)?.into_iter().map(capability).collect()
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "true" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err(format!("{} is neither: write yes or no", shown(text))),
     }
 }
 
@@ -359,7 +417,9 @@ mod tests {
         let text = "[a]\nINSTANCE = I\nrole = proxy\nport = 1\nmetrics_port = 2\nscripts = b 'a c'\ninterface = eth0\n\
                     cpu_affinity = 3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nstate = whatever\n\
                     command = sh -c 'a b'\n\
-                    directory = /d\nuser = u\nrestart = On-Failure\nrestart_delay = 1s\nrestart_max_delay = 2s\n\
+                    directory = /d\nuser = u\ngroups = g 'h i'\numask = 027\nnice = -5\n\
+                    limits = nofile=10:20 core=unlimited\ncapabilities = CAP_NET_RAW net_admin\n\
+                    no_new_privs = Yes\nenv_file = /e\nrestart = On-Failure\nrestart_delay = 1s\nrestart_max_delay = 2s\n\
                     restart_stable = 3s\nrestart_limit = 4\nrestart_window = 5s\nready = port 8080\n\
                     ready_within = 1m 30s\nstop_grace = 700ms\n";
         let got = read(text).unwrap().nodes;
@@ -371,6 +431,19 @@ mod tests {
         want.env = [("A", "1"), ("B", "x=y z"), ("C", "")].map(|(name, value)| (text(name), text(value))).into();
         want.options = [(text("M::x"), text("T"))].into();
         want.command = vec![text("sh"), text("-c"), text("a b")];
+        want.run_as = Some(Box::new(RunAs {
+            groups: vec![text("g"), text("h i")],
+            umask: Some(0o27),
+            nice: Some(-5),
+            limits: [
+                (Resource::Nofile, Limit { soft: Some(10), hard: Some(20) }),
+                (Resource::Core, Limit { soft: None, hard: None }),
+            ]
+            .into(),
+            capabilities: ["net_admin", "net_raw"].map(|name| Capability::named(name).unwrap()).into(),
+            no_new_privs: true,
+            env_file: Some(text("/e")),
+        }));
         want.restart = crate::model::RestartPolicy {
             mode: RestartMode::OnFailure,
             delay: Duration::from_secs(1),
@@ -395,6 +468,12 @@ mod tests {
             ("env = A=1 A=2", "`A` is set twice: remove one"),
             ("env = =2", "`=2` is not of the form NAME=VALUE"),
             ("command = 'sh", "the quote ' is never closed"),
+            ("umask = 0888", "write octal digits such as 027"),
+            ("nice = 20", "write a number from -20 to 19"),
+            ("limits = nofiles=1", "`nofiles` is no resource: did you mean `nofile`?"),
+            ("limits = nofile=many", "`many` is no limit: write a number or `unlimited`"),
+            ("capabilities = net_rw", "`net_rw` is no capability: did you mean `net_raw`?"),
+            ("no_new_privs = maybe", "`maybe` is neither: write yes or no"),
             ("instance = a/b", "instance name `a/b` may hold only letters"),
             ("port 5000", "is not a key of a node: did you mean `port`?"),
             ("interface = %", "holds a single `%`: write `%%` for a percent sign"),

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use humantime::format_duration;
 
 use super::words::{join, quote};
-use crate::model::{Configuration, Node, Ready, ReadyBy, RestartMode, RestartPolicy};
+use crate::model::{Configuration, Limit, Node, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, RunAs};
 
 /// Writes `configuration` as a cluster file, in the form in which zeek-client prints one.
 ///
@@ -54,10 +54,12 @@ fn add(text: &mut String, line: impl Display) {
 /// The keys of a node that are not at their default: zeek-client's in its order, then ours.
 fn entries(node: &Node) -> Vec<(&'static str, String)> {
     let Node { restart, ready, .. } = node;
+    let nothing = RunAs::default();
     let (restart_default, ready_default) = (RestartPolicy::default(), Ready::default());
     let grace_default = Node::new(node.name.clone(), node.instance.clone(), node.role).stop_grace;
     let number = |number: Option<u16>| number.map(|number| number.to_string());
     let time = |time, default| (time != default).then(|| format_duration(time).to_string());
+    let run_as = node.run_as.as_deref().unwrap_or(&nothing);
     let list = |line: String| (!line.is_empty()).then_some(line);
 
     [
@@ -73,6 +75,13 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("command", list(join(&node.command))),
         ("directory", node.directory.clone()),
         ("user", node.user.clone()),
+        ("groups", list(join(&run_as.groups))),
+        ("umask", run_as.umask.map(|mask| format!("{mask:03o}"))),
+        ("nice", run_as.nice.map(|nice| nice.to_string())),
+        ("limits", list(limits(&run_as.limits))),
+        ("capabilities", list(join(run_as.capabilities.iter().map(|capability| capability.as_str())))),
+        ("no_new_privs", run_as.no_new_privs.then(|| "yes".to_owned())),
+        ("env_file", run_as.env_file.clone()),
         ("restart", (restart.mode != restart_default.mode).then(|| mode(restart.mode).to_owned())),
         ("restart_delay", time(restart.delay, restart_default.delay)),
         ("restart_max_delay", time(restart.max_delay, restart_default.max_delay)),
@@ -95,6 +104,10 @@ fn assignments(pairs: &BTreeMap<String, String>) -> String {
         false => format!("{}={}", quote(name), quote(value)),
     };
     pairs.iter().map(pair).collect::<Vec<_>>().join(" ")
+}
+
+fn limits(limits: &BTreeMap<Resource, Limit>) -> String {
+    join(limits.iter().map(|(resource, limit)| format!("{}={limit}", resource.as_str())))
 }
 
 fn sign(by: &ReadyBy) -> String {

@@ -16,6 +16,14 @@ pub enum SpawnError {
     VariableName { name: String },
     #[error("user `{user}` does not exist")]
     UnknownUser { user: String },
+    #[error("group `{group}` does not exist")]
+    UnknownGroup { group: String },
+    #[error("cannot make directory {}: {cause}", path.display())]
+    MakeDirectory { path: PathBuf, cause: io::Error },
+    #[error("cannot set its limit on {resource}: {cause}")]
+    Limit { resource: &'static str, cause: io::Error },
+    #[error("cannot have the capabilities it is to have: {cause}; only an agent that has them can give them")]
+    Capabilities { cause: io::Error },
     #[error("cannot look up user `{user}`: {cause}")]
     UserDatabase { user: String, cause: io::Error },
     #[error("cannot become user `{user}`: {cause}; only an agent that runs as root can")]
@@ -30,6 +38,8 @@ pub enum SpawnError {
     Directory { path: PathBuf, cause: io::Error },
     #[error("cannot run `{program}`: {cause}")]
     Exec { program: String, cause: io::Error },
+    #[error("cannot start a process in the control group {}: {cause}", path.display())]
+    Group { path: PathBuf, cause: io::Error },
     #[error("cannot {step}: {cause}")]
     Step { step: &'static str, cause: io::Error },
 }
@@ -44,11 +54,16 @@ impl SpawnError {
             | Self::Output { cause, .. }
             | Self::Directory { cause, .. }
             | Self::Exec { cause, .. }
+            | Self::Group { cause, .. }
+            | Self::MakeDirectory { cause, .. }
+            | Self::Limit { cause, .. }
+            | Self::Capabilities { cause }
             | Self::Step { cause, .. } => cause,
             Self::NoCommand
             | Self::Nul { .. }
             | Self::VariableName { .. }
             | Self::UnknownUser { .. }
+            | Self::UnknownGroup { .. }
             | Self::OutputKind { .. }
             | Self::Cpu { .. } => return true,
         };

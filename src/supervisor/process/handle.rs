@@ -51,6 +51,15 @@ impl Process {
         Ok(alive.then(|| Self { pid: number, start_time, pidfd, unreaped: Mutex::new(None) }))
     }
 
+    /// How a process that somebody else started has ended, as far as the kernel tells.
+    pub fn end_of(pid: u32, start_time: u64) -> Exit {
+        let zombie = number(pid).and_then(|number| {
+            let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).ok()?;
+            Some(Self { pid: number, start_time, pidfd, unreaped: Mutex::new(None) })
+        });
+        zombie.and_then(|zombie| zombie.ended_in_proc()).map_or(Exit::Unknown, decoded)
+    }
+
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }
@@ -240,6 +249,8 @@ mod tests {
         assert_eq!((adopted.pid(), adopted.start_time()), (pid, start_time));
         adopted.kill().unwrap();
         wait_until("it ends", || has_ended(&process));
+        let killed = Exit::Signal { number: 9, core_dumped: false };
+        assert_eq!((Process::end_of(pid, start_time), Process::end_of(pid, start_time + 1)), (killed, Exit::Unknown));
         assert!(Process::adopt(pid, start_time).unwrap().is_none(), "a zombie");
         assert_eq!(finish(&process), Exit::Signal { number: 9, core_dumped: false });
         assert!(Process::adopt(pid, start_time).unwrap().is_none(), "gone");

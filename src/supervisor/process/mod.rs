@@ -1,7 +1,8 @@
 //! Processes: the only place that knows Unix, and Linux at that.
 //!
 //! [`spawn`] starts one in a session of its own, [`Process`] names one so that a signal can never hit another,
-//! [`Exits`] tells when any of many ends and how, [`tree`] clears away what a node leaves behind. [`identity`] says
+//! [`Exits`] tells when any of many ends and how, [`tree`] clears away what a node leaves behind, and [`groups`] has a
+//! group of the kernel's for each node, by which all of it can be ended. [`identity`] says
 //! which boot and which pid namespace a pid belongs to; [`limits`] makes room for a descriptor per node, [`memory`] gives
 //! back what nobody needs.
 //!
@@ -12,11 +13,13 @@
 mod error;
 mod exits;
 mod family;
+pub mod groups;
 mod handle;
 pub mod identity;
 mod leaders;
 pub mod limits;
 pub mod memory;
+mod mounts;
 mod spawn;
 mod stat;
 mod sys;

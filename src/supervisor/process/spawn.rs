@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -15,6 +17,7 @@ use super::handle::{self, Process};
 use super::leaders::Cradle;
 use super::sys::child::{self, CpuMask, Failure, Plan, Step, Strings};
 use super::sys::user::{self, User};
+use crate::model::{Resource, RunAs};
 
 /// Where a program without a `/` is looked for if its environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -25,8 +28,10 @@ pub struct Program {
     /// The program and its arguments. A program without a `/` is looked up in the `PATH` of `env`, else in
     /// `/usr/local/bin:/usr/bin:/bin`.
     pub argv: Vec<String>,
-    /// The complete environment: nothing of ours is inherited.
+    /// The complete environment: nothing of ours is inherited. One that runs as another user has `HOME`, `USER` and
+    /// `LOGNAME` of that user beside it, where it does not name them.
     pub env: BTreeMap<String, String>,
+    /// Made if it is missing, for the user that it runs as.
     pub directory: PathBuf,
     /// Appended to; made with mode 0640 if it is missing. Neither may be a symbolic link.
     pub stdout: PathBuf,
@@ -37,6 +42,10 @@ pub struct Program {
     pub cpu: Option<u32>,
     /// The limit on open files, soft and hard; `None` is ours.
     pub nofile: Option<(u64, u64)>,
+    /// What else it is given and denied; the file of its environment was read into `env`.
+    pub run_as: RunAs,
+    /// The control group that it is born into, a directory of a cgroup2 tree; `None` is ours.
+    pub group: Option<PathBuf>,
 }
 
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
@@ -48,16 +57,19 @@ pub struct Program {
 /// Blocks for a fraction of a millisecond, longer if the user database or the disk is slow.
 pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Process, SpawnError> {
     let argv = arguments(program)?;
-    let env = environment(program)?;
     let candidates = candidates(program)?;
     let directory = c_string(program.directory.as_os_str().as_bytes(), || "the directory".into())?;
-    let user = program.user.as_deref().map(find_user).transpose()?.flatten();
+    let user = program.user.as_deref().map(|name| find_user(name, &program.run_as)).transpose()?;
+    let env = environment(program, user.as_ref())?;
+    let limits = limits(program);
+    make_directory(&program.directory, user.as_ref())?;
     let cpus = program.cpu.map(cpu_mask).transpose()?;
     let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .and_then(moved)
         .map_err(|errno| SpawnError::Step { step: "open /dev/null", cause: errno.into() })?;
     let stdout = open_output(&program.stdout)?;
     let stderr = open_output(&program.stderr)?;
+    let group = program.group.as_deref().map(open_group).transpose()?;
     let record = record.map(above_standard).transpose();
     let record = record.map_err(|errno| SpawnError::Step { step: "keep the record open", cause: errno.into() })?;
 
@@ -68,9 +80,14 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         record: record.as_ref().map(OwnedFd::as_fd),
         directory: &directory,
-        nofile: program.nofile,
+        limits: &limits,
+        nice: program.run_as.nice,
+        umask: program.run_as.umask,
         cpus: cpus.as_ref(),
-        user: user.as_ref(),
+        user: user.as_ref().filter(|user| user.is_another).map(|user| &user.user),
+        capabilities: program.run_as.capabilities.iter().fold(0, |mask, capability| mask | 1 << capability.number()),
+        no_new_privs: program.run_as.no_new_privs,
+        group: group.as_ref().map(OwnedFd::as_fd),
     };
     let cradle = Cradle::open();
     match child::start(&plan) {
@@ -96,11 +113,20 @@ fn explain(Failure { step, errno }: Failure, program: &Program) -> SpawnError {
         Step::Directory => return SpawnError::Directory { path: program.directory.clone(), cause },
         Step::User => return SpawnError::User { user: program.user.clone().unwrap_or_default(), cause },
         Step::Cpu => return SpawnError::Cpu { cpu: program.cpu.unwrap_or_default() },
+        Step::Group => return SpawnError::Group { path: program.group.clone().unwrap_or_default(), cause },
         Step::Stack => "make a stack for the new process",
         Step::Clone => "start another process",
         Step::Session => "open a session for the process",
         Step::Output => "connect the output of the process",
-        Step::Nofile => "set back the limit on open files",
+        Step::Limit(number) => {
+            let resource = Resource::ALL.iter().find(|resource| self::number(**resource) == number);
+            let resource = resource.map_or("?", |resource| resource.as_str());
+            return SpawnError::Limit { resource, cause };
+        }
+        Step::Capabilities => return SpawnError::Capabilities { cause },
+        Step::Nice => "set the niceness of the process",
+        Step::Umask => "set the umask of the process",
+        Step::NoNewPrivs => "keep the process from gaining rights",
         Step::StartTime => "read the start time of the process in /proc",
         Step::Descriptors => "close inherited descriptors (Linux 5.9 or later is needed)",
         Step::Signals => "unblock the signals of the process",
@@ -117,10 +143,17 @@ fn arguments(program: &Program) -> Result<Strings, SpawnError> {
     argv.collect::<Result<_, _>>().map(Strings::new)
 }
 
-fn environment(program: &Program) -> Result<Strings, SpawnError> {
-    let env = program.env.iter().map(|(name, value)| {
+fn environment(program: &Program, user: Option<&Chosen>) -> Result<Strings, SpawnError> {
+    let who = program.user.as_ref().zip(user).map(|(name, Chosen { user, .. })| {
+        let home = user.home.to_string_lossy().into_owned();
+        [("HOME", home), ("USER", name.clone()), ("LOGNAME", name.clone())]
+    });
+    let who = who.iter().flatten().filter(|(name, _)| !program.env.contains_key(*name));
+    let all = program.env.iter().map(|(name, value)| (name.as_str(), value));
+    let all = all.chain(who.map(|(name, value)| (*name, value)));
+    let env = all.map(|(name, value)| {
         if name.is_empty() || name.contains('=') {
-            return Err(SpawnError::VariableName { name: name.clone() });
+            return Err(SpawnError::VariableName { name: name.to_owned() });
         }
         c_string(format!("{name}={value}").as_bytes(), || format!("environment variable `{name}`"))
     });
@@ -143,14 +176,75 @@ fn c_string(bytes: &[u8], what: impl FnOnce() -> String) -> Result<CString, Spaw
     CString::new(bytes).map_err(|_: NulError| SpawnError::Nul { what: what() })
 }
 
-/// `None` if we are that user already and could not change to it anyway.
-fn find_user(name: &str) -> Result<Option<User>, SpawnError> {
+/// The user that a program runs as.
+struct Chosen {
+    user: User,
+    /// We are somebody else, or may at least become what we are anew.
+    is_another: bool,
+}
+
+fn find_user(name: &str, run_as: &RunAs) -> Result<Chosen, SpawnError> {
+    let database = |errno: Errno| SpawnError::UserDatabase { user: name.to_owned(), cause: errno.into() };
     let user = c_string(name.as_bytes(), || "the user's name".into())?;
-    let user = user::look_up(&user)
-        .map_err(|errno| SpawnError::UserDatabase { user: name.to_owned(), cause: errno.into() })?
-        .ok_or_else(|| SpawnError::UnknownUser { user: name.to_owned() })?;
+    let user = user::look_up(&user).map_err(database)?;
+    let mut user = user.ok_or_else(|| SpawnError::UnknownUser { user: name.to_owned() })?;
+    for group in &run_as.groups {
+        let number = user::look_up_group(&c_string(group.as_bytes(), || "a group's name".into())?).map_err(database)?;
+        user.groups.push(number.ok_or_else(|| SpawnError::UnknownGroup { group: group.clone() })?);
+    }
     let ours = rustix::process::geteuid();
-    Ok((ours.is_root() || ours.as_raw() != user.uid).then_some(user))
+    let asks_for_more = !run_as.groups.is_empty() || !run_as.capabilities.is_empty();
+    Ok(Chosen { is_another: ours.is_root() || ours.as_raw() != user.uid || asks_for_more, user })
+}
+
+/// The limits of its own, and on open files those that we were started with.
+fn limits(program: &Program) -> Vec<(u32, [u64; 2])> {
+    let own = program.run_as.limits.iter().map(|(resource, limit)| {
+        let [soft, hard] = [limit.soft, limit.hard].map(|limit| limit.unwrap_or(libc::RLIM_INFINITY));
+        (number(*resource), [soft, hard])
+    });
+    let usual = program.nofile.filter(|_| !program.run_as.limits.contains_key(&Resource::Nofile));
+    let usual = usual.map(|(soft, hard)| (number(Resource::Nofile), [soft, hard]));
+    own.chain(usual).collect()
+}
+
+/// As the kernel counts resources.
+fn number(resource: Resource) -> u32 {
+    match resource {
+        Resource::As => libc::RLIMIT_AS,
+        Resource::Core => libc::RLIMIT_CORE,
+        Resource::Cpu => libc::RLIMIT_CPU,
+        Resource::Data => libc::RLIMIT_DATA,
+        Resource::Fsize => libc::RLIMIT_FSIZE,
+        Resource::Locks => libc::RLIMIT_LOCKS,
+        Resource::Memlock => libc::RLIMIT_MEMLOCK,
+        Resource::Msgqueue => libc::RLIMIT_MSGQUEUE,
+        Resource::Nice => libc::RLIMIT_NICE,
+        Resource::Nofile => libc::RLIMIT_NOFILE,
+        Resource::Nproc => libc::RLIMIT_NPROC,
+        Resource::Rss => libc::RLIMIT_RSS,
+        Resource::Rtprio => libc::RLIMIT_RTPRIO,
+        Resource::Rttime => libc::RLIMIT_RTTIME,
+        Resource::Sigpending => libc::RLIMIT_SIGPENDING,
+        Resource::Stack => libc::RLIMIT_STACK,
+    }
+}
+
+/// Makes the directory if it is missing; then it is the user's, and nobody else's to look into.
+fn make_directory(path: &Path, user: Option<&Chosen>) -> Result<(), SpawnError> {
+    let failed = |cause| SpawnError::MakeDirectory { path: path.to_owned(), cause };
+    if let Some(above) = path.parent().filter(|_| !path.exists()) {
+        std::fs::create_dir_all(above).map_err(failed)?;
+        match DirBuilder::new().mode(0o750).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made.map_err(failed)?,
+        }
+        if let Some(Chosen { user, is_another: true }) = user {
+            // Not through a link that somebody may have put there meanwhile.
+            std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid)).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn cpu_mask(cpu: u32) -> Result<CpuMask, SpawnError> {
@@ -176,6 +270,13 @@ fn open_output(path: &Path) -> Result<OwnedFd, SpawnError> {
     Ok(file)
 }
 
+fn open_group(path: &Path) -> Result<OwnedFd, SpawnError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .and_then(moved)
+        .map_err(|errno| SpawnError::Group { path: path.to_owned(), cause: errno.into() })
+}
+
 /// The same file under a number that the child's own stdin, stdout and stderr will not overwrite.
 fn above_standard(file: impl AsFd) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(file, 3)
@@ -189,11 +290,11 @@ fn moved(file: OwnedFd) -> Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::super::testing::{finish, output, script};
     use super::*;
-    use crate::model::Exit;
+    use crate::model::{Capability, Exit, Limit};
 
     #[test]
     fn a_process_leads_a_session_and_a_group_of_its_own() {
@@ -316,6 +417,56 @@ mod tests {
     }
 
     #[test]
+    fn a_process_has_what_it_is_given_and_not_what_it_is_denied() {
+        let home = tempfile::tempdir().unwrap();
+        let show = "umask; nice; ulimit -Sc; ulimit -Hc; grep NoNewPrivs /proc/self/status | cut -f2";
+        let run_as = RunAs {
+            umask: Some(0o27),
+            nice: Some(7),
+            limits: [(Resource::Core, Limit { soft: Some(0), hard: Some(512) })].into(),
+            no_new_privs: true,
+            ..RunAs::default()
+        };
+        assert_eq!(output(&Program { run_as, ..script(home.path(), show) }), "0027\n7\n0\n1\n1\n");
+    }
+
+    #[test]
+    fn the_record_is_written_whatever_the_size_of_files_may_be() {
+        let home = tempfile::tempdir().unwrap();
+        let run_as =
+            RunAs { limits: [(Resource::Fsize, Limit { soft: Some(0), hard: Some(0) })].into(), ..RunAs::default() };
+        let record = File::create(home.path().join("record")).unwrap();
+        let program = Program { run_as, ..script(home.path(), "ulimit -f > /dev/null") };
+        let process = spawn(&program, Some(record.as_fd())).unwrap();
+        assert_eq!(finish(&process), Exit::Status(0));
+        assert!(fs::read_to_string(home.path().join("record")).unwrap().starts_with("pid "));
+    }
+
+    #[test]
+    fn a_user_keeps_the_capabilities_and_has_the_groups_that_it_is_given() {
+        let home = tempfile::tempdir().unwrap();
+        let net_raw = Capability::named("net_raw").unwrap();
+        let run_as = RunAs { groups: vec!["daemon".into()], capabilities: [net_raw].into(), ..RunAs::default() };
+        let show = "id -un; id -Gn; grep -E '^Cap(Eff|Amb)' /proc/self/status | cut -f2; pwd; echo $HOME $USER";
+        let directory = home.path().join("deep/work");
+        let program =
+            Program { user: Some("nobody".into()), run_as, directory: directory.clone(), ..script(home.path(), show) };
+        if !rustix::process::geteuid().is_root() {
+            return assert!(refusal(&program).contains("Operation not permitted"), "{}", refusal(&program));
+        }
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let said = output(&program);
+        let mask = format!("{:016x}", 1u64 << net_raw.number());
+        let want = format!("nobody\nnogroup daemon\n{mask}\n{mask}\n{}\n/nonexistent nobody\n", directory.display());
+        assert_eq!(said, want);
+        let made = fs::metadata(&directory).unwrap();
+        let nobody = user::look_up(c"nobody").unwrap().unwrap();
+        assert_eq!((made.uid(), made.gid(), made.permissions().mode() & 0o777), (nobody.uid, nobody.gid, 0o750));
+        let unknown = RunAs { groups: vec!["no such group".into()], ..RunAs::default() };
+        assert_eq!(refusal(&Program { run_as: unknown, ..program }), "group `no such group` does not exist");
+    }
+
+    #[test]
     fn the_path_of_the_environment_finds_the_program() {
         let home = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "second"].map(|name| {
@@ -363,8 +514,8 @@ mod tests {
             (env("A", "\0"), "environment variable `A` contains a NUL byte"),
             (env("A=B", ""), "`A=B` cannot name an environment variable: it is empty or contains `=`"),
             (
-                Program { directory: "/nowhere".into(), ..good.clone() },
-                "cannot change to directory /nowhere: No such file or directory (os error 2)",
+                Program { directory: "/proc/nowhere".into(), ..good.clone() },
+                "cannot make directory /proc/nowhere: No such file or directory (os error 2)",
             ),
             (
                 Program { stderr: "/nowhere/stderr".into(), ..good.clone() },
@@ -382,7 +533,7 @@ mod tests {
             (Program { user: Some("no such user".into()), ..good.clone() }, "user `no such user` does not exist"),
             (
                 Program { nofile: Some((2, 1)), ..good.clone() },
-                "cannot set back the limit on open files: Invalid argument (os error 22)",
+                "cannot set its limit on nofile: Invalid argument (os error 22)",
             ),
         ] {
             assert_eq!(refusal(&program), want);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Process, Program, spawn};
-use crate::model::Exit;
+use crate::model::{Exit, RunAs};
 
 /// Long enough for a loaded machine; only a test that fails waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,6 +25,8 @@ pub fn script(directory: &Path, script: &str) -> Program {
         user: None,
         cpu: None,
         nofile: None,
+        run_as: RunAs::default(),
+        group: None,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,6 +36,8 @@ pub enum SweepError {
         "process {pid}, which the node left behind, does not go though it was sent SIGKILL: see its state in /proc"
     )]
     Stuck { pid: u32 },
+    #[error("cannot end the control group {}: {cause}", path.display())]
+    Group { path: PathBuf, cause: io::Error },
     #[error("the node left processes behind that multiply: {killed} were killed, and there are more")]
     Endless { killed: usize },
 }

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::super::stat::Stat;
+use super::birth::{Room, born_into};
 use super::user::User;
 
 /// The step at which a start failed.
@@ -25,12 +26,18 @@ use super::user::User;
 pub enum Step {
     Stack,
     Clone,
+    Group,
     Session,
     Output,
-    Nofile,
+    /// A limit, by the kernel's number of its resource.
+    Limit(u32),
+    Nice,
+    Umask,
     Cpu,
     Directory,
     User,
+    Capabilities,
+    NoNewPrivs,
     StartTime,
     Descriptors,
     Signals,
@@ -72,10 +79,17 @@ pub struct Plan<'a> {
     /// Where the child writes its `pid` line before it execs; closes at exec.
     pub record: Option<BorrowedFd<'a>>,
     pub directory: &'a CStr,
-    /// Soft and hard.
-    pub nofile: Option<(u64, u64)>,
+    /// Of each resource, by its number: soft and hard.
+    pub limits: &'a [(u32, [u64; 2])],
+    pub nice: Option<i32>,
+    pub umask: Option<u32>,
     pub cpus: Option<&'a CpuMask>,
     pub user: Option<&'a User>,
+    /// What the user keeps of what root may do: a bit for each.
+    pub capabilities: u64,
+    pub no_new_privs: bool,
+    /// The control group that the child is born into: a directory of a cgroup2 tree.
+    pub group: Option<BorrowedFd<'a>>,
 }
 
 /// A child that reached exec.
@@ -119,25 +133,31 @@ struct Shared<'a> {
 ///
 /// With the failure of a child that existed comes its pidfd: it has ended or is about to, and wants to be reaped.
 pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
-    let top = stack_of_this_thread().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
+    let room = stack_of_this_thread().map_err(|errno| (Failure { step: Step::Stack, errno }, None))?;
     // SAFETY: asks for a constant of the machine; a failure is no tick length and refused as such.
     let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(0);
     let before_birth = Tick::now(ticks_per_second).map_err(|failure| (failure, None))?;
     let mut shared = Shared { plan, before_birth, start_time: 0, failure: None };
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let data = ptr::from_mut(&mut shared).cast::<c_void>();
 
     // A handler of ours must not run in the child, on our memory: every signal waits until the child has none left.
     let before = set_signal_mask(!0);
-    // SAFETY: the stack is the child's alone as long as this thread waits for it, `shared` and what it refers to outlive the call, and this thread does not
-    // go on before the child has stopped using either (CLONE_VFORK). The child calls only what may be called there.
-    let pid =
-        unsafe { libc::clone(run, top, flags, ptr::from_mut(&mut shared).cast::<c_void>(), ptr::from_mut(&mut pidfd)) };
-    let errno = last_error();
+    // SAFETY: the stack is the child's alone as long as this thread waits for it, `shared` and what it refers to outlive
+    // the call, and this thread does not go on before the child has stopped using either (CLONE_VFORK). The child calls
+    // only what may be called there, and `run` ends it.
+    let pid = unsafe {
+        match plan.group {
+            Some(group) => born_into(group, room, &mut pidfd, run, data),
+            None => born_beside(room, &mut pidfd, data),
+        }
+    };
     set_signal_mask(before);
 
-    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
-        return Err((Failure { step: Step::Clone, errno }, None));
+    let step = if plan.group.is_some() { Step::Group } else { Step::Clone };
+    let pid = pid.map_err(|errno| (Failure { step, errno }, None))?;
+    let Some(pid) = Pid::from_raw(pid) else {
+        return Err((Failure { step, errno: Errno::INVAL }, None)); // no child has the number 0
     };
     // SAFETY: clone succeeded, so it made this descriptor and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -151,6 +171,34 @@ pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
 pub fn last_error() -> Errno {
     // SAFETY: the C library keeps it at this address for as long as the thread lives.
     Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+}
+
+/// Has a child born into whatever control group we are in; else as [`born_into`].
+unsafe fn born_beside(room: Room, pidfd: &mut RawFd, data: *mut c_void) -> Result<i32, Errno> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: the caller answers for the room and the data; its upper end is where a stack that grows down begins.
+    let pid = unsafe { libc::clone(run, room.base.byte_add(room.size), flags, data, ptr::from_mut(pidfd)) };
+    if pid > 0 { Ok(pid) } else { Err(last_error()) }
+}
+
+/// Whether a child can be born into that control group: one is, and ends at once.
+pub fn try_group(group: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let room = stack_of_this_thread()?;
+    let mut pidfd: RawFd = -1;
+    let before = set_signal_mask(!0);
+    // SAFETY: as in `start`; what runs is one system call.
+    let born = unsafe { born_into(group, room, &mut pidfd, end, ptr::null_mut()) };
+    set_signal_mask(before);
+    // SAFETY: clone succeeded, so it made this descriptor and nobody else knows of it.
+    born.map(|_| unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+extern "C" fn end(_: *mut c_void) -> c_int {
+    // SAFETY: ends this process alone, and runs nothing of ours on the way.
+    unsafe {
+        libc::syscall(libc::SYS_exit_group, 0);
+        libc::_exit(0)
+    }
 }
 
 extern "C" fn run(shared: *mut c_void) -> c_int {
@@ -173,19 +221,23 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
         call(Step::Output, libc::SYS_dup3, [source.as_raw_fd() as usize, target, 0, 0, 0])?;
     }
     *start_time = own_start_time(before_birth)?; // may open a file, so it comes before a lower limit
-    if let Some((soft, hard)) = plan.nofile {
-        let limit = [soft, hard]; // struct rlimit64
-        call(Step::Nofile, libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, address(&limit), 0, 0])?;
+    // How large a file may be is for the program: the record is written yet.
+    set_limits(plan, |resource| resource != libc::RLIMIT_FSIZE)?;
+    if let Some(nice) = plan.nice {
+        call(Step::Nice, libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, nice as usize, 0, 0])?;
+    }
+    if let Some(umask) = plan.umask {
+        call(Step::Umask, libc::SYS_umask, [umask as usize, 0, 0, 0, 0])?;
     }
     if let Some(mask) = plan.cpus {
         call(Step::Cpu, libc::SYS_sched_setaffinity, [0, size_of_val(mask), address(mask), 0, 0])?;
     }
     call(Step::Directory, libc::SYS_chdir, [plan.directory.as_ptr() as usize, 0, 0, 0, 0])?;
-    if let Some(User { uid, gid, groups }) = plan.user {
-        let (uid, gid) = (*uid as usize, *gid as usize);
-        call(Step::User, libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0])?;
-        call(Step::User, libc::SYS_setresgid, [gid, gid, gid, 0, 0])?;
-        call(Step::User, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
+    if let Some(user) = plan.user {
+        become_user(user, plan.capabilities)?;
+    }
+    if plan.no_new_privs {
+        call(Step::NoNewPrivs, libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0])?;
     }
     let record = plan.record.map(|record| record.as_raw_fd() as usize);
     drop_descriptors(record)?;
@@ -198,7 +250,42 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
     if let Some(record) = record {
         write_record(record, *start_time)?;
     }
+    set_limits(plan, |resource| resource == libc::RLIMIT_FSIZE)?;
     Err(Failure { step: Step::Exec, errno: execute(plan) })
+}
+
+fn set_limits(plan: &Plan<'_>, which: impl Fn(u32) -> bool) -> Result<(), Failure> {
+    for (resource, limit) in plan.limits {
+        if which(*resource) {
+            // struct rlimit64
+            call(Step::Limit(*resource), libc::SYS_prlimit64, [0, *resource as usize, address(limit), 0, 0])?;
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the user; what is to be kept of root's rights survives the change, and then exec.
+fn become_user(User { uid, gid, groups, .. }: &User, capabilities: u64) -> Result<(), Failure> {
+    let (uid, gid) = (*uid as usize, *gid as usize);
+    if capabilities != 0 {
+        call(Step::Capabilities, libc::SYS_prctl, [libc::PR_SET_KEEPCAPS as usize, 1, 0, 0, 0])?;
+    }
+    call(Step::User, libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0])?;
+    call(Step::User, libc::SYS_setresgid, [gid, gid, gid, 0, 0])?;
+    call(Step::User, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
+    if capabilities == 0 {
+        return Ok(());
+    }
+    let halves = [capabilities as u32, (capabilities >> 32) as u32];
+    let header = [0x2008_0522u32, 0]; // _LINUX_CAPABILITY_VERSION_3, this process
+    // Effective, permitted, inheritable; the lower half first.
+    let sets = [halves[0], halves[0], halves[0], halves[1], halves[1], halves[1]];
+    call(Step::Capabilities, libc::SYS_capset, [address(&header), address(&sets), 0, 0, 0])?;
+    for number in (0..64usize).filter(|number| capabilities >> number & 1 == 1) {
+        let ambient = [libc::PR_CAP_AMBIENT as usize, libc::PR_CAP_AMBIENT_RAISE as usize, number, 0, 0];
+        call(Step::Capabilities, libc::SYS_prctl, ambient)?;
+    }
+    Ok(())
 }
 
 /// Exec keeps what is ignored (as Rust does with SIGPIPE) and resets the rest; here all of it goes back to default.
@@ -311,13 +398,13 @@ thread_local! {
     static STACK: OnceCell<Stack> = const { OnceCell::new() };
 }
 
-/// The upper end of the stack for the children that this thread starts, one after the other.
-fn stack_of_this_thread() -> Result<*mut c_void, Errno> {
+/// The stack for the children that this thread starts, one after the other.
+fn stack_of_this_thread() -> Result<Room, Errno> {
     STACK.with(|stack| match stack.get() {
-        Some(stack) => Ok(stack.top()),
+        Some(stack) => Ok(stack.room()),
         None => {
             let made = Stack::new()?;
-            Ok(stack.get_or_init(|| made).top())
+            Ok(stack.get_or_init(|| made).room())
         }
     })
 }
@@ -346,10 +433,11 @@ impl Stack {
         if open == 0 { Ok(stack) } else { Err(last_error()) }
     }
 
-    /// Its upper end: stacks grow down on every machine that this runs on.
-    fn top(&self) -> *mut c_void {
-        // SAFETY: one past the end of the mapping.
-        unsafe { self.base.byte_add(Self::SIZE) }
+    /// What is above the page that catches an overflow.
+    fn room(&self) -> Room {
+        // SAFETY: within the mapping.
+        let base = unsafe { self.base.byte_add(Self::GUARD) };
+        Room { base, size: Self::SIZE - Self::GUARD }
     }
 }
 

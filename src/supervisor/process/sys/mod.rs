@@ -1,12 +1,13 @@
 //! The system calls that `rustix` does not have: every `unsafe` block of the crate is in this folder.
 //!
-//! [`child`] is what runs between clone and exec, [`user`] asks the user database, [`group`] signals a process group
+//! [`child`] is what runs between clone and exec, [`birth`] the clone into a control group, [`user`] asks the user database, [`group`] signals a process group
 //! through a pidfd, [`info`] asks a pidfd about the dead, [`heap`] asks the allocator to let go.
 #![allow(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("watchpost supports 64-bit Linux only: the numbers of several system calls differ on 32-bit machines");
 
+mod birth;
 pub(super) mod child;
 pub(super) mod group;
 pub(super) mod heap;

@@ -1,6 +1,6 @@
 //! The user database.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -13,6 +13,7 @@ pub struct User {
     pub gid: libc::gid_t,
     /// All groups, the first one included.
     pub groups: Vec<libc::gid_t>,
+    pub home: CString,
 }
 
 /// No entry of the database is longer, in bytes.
@@ -39,9 +40,33 @@ pub fn look_up(name: &CStr) -> Result<Option<User>, Errno> {
             code => return Err(Errno::from_raw_os_error(code)),
         }
     }
-    // SAFETY: getpwnam_r succeeded and found one, so it filled `entry`.
-    let (uid, gid) = unsafe { ((*entry.as_ptr()).pw_uid, (*entry.as_ptr()).pw_gid) };
-    Ok(Some(User { uid, gid, groups: groups(name, gid)? }))
+    // SAFETY: getpwnam_r succeeded and found one, so it filled `entry`, whose texts are in `strings`.
+    let (uid, gid, home) = unsafe {
+        let entry = &*entry.as_ptr();
+        (entry.pw_uid, entry.pw_gid, CStr::from_ptr(entry.pw_dir).to_owned())
+    };
+    Ok(Some(User { uid, gid, groups: groups(name, gid)?, home }))
+}
+
+/// Looks up a group; `None` if there is no such group.
+pub fn look_up_group(name: &CStr) -> Result<Option<libc::gid_t>, Errno> {
+    let mut entry = MaybeUninit::<libc::group>::uninit();
+    let mut strings = vec![0; 1024];
+    loop {
+        let mut found = ptr::null_mut();
+        // SAFETY: every pointer is valid for the call, and `strings` is as long as said.
+        let code = unsafe {
+            libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), strings.as_mut_ptr(), strings.len(), &mut found)
+        };
+        match code {
+            // SAFETY: it succeeded and found one, so it filled `entry`.
+            0 if !found.is_null() => return Ok(Some(unsafe { (*entry.as_ptr()).gr_gid })),
+            0 | libc::ENOENT | libc::ESRCH => return Ok(None),
+            libc::ERANGE if strings.len() < LONGEST_ENTRY => strings.resize(strings.len() * 4, 0),
+            libc::EINTR => {}
+            code => return Err(Errno::from_raw_os_error(code)),
+        }
+    }
 }
 
 fn groups(name: &CStr, gid: libc::gid_t) -> Result<Vec<libc::gid_t>, Errno> {

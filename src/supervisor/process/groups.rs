@@ -1,0 +1,362 @@
+//! A control group for each node, where the machine lets us have them: by it a node's whole tree is ended, whoever of it
+//! left its session, its parent or its environment behind.
+//!
+//! Any cgroup2 tree that we may write to will do, also one that has no controller. The groups lie beside our own and not
+//! below it, so that a service manager that ends the group of the agent ends no node.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::WaitIdOptions;
+
+use super::handle;
+use super::mounts::{self, Tree};
+use super::sys::child;
+use super::tree::SweepError;
+use crate::model::{Exit, NodeName};
+
+/// The directory of all groups of ours, in whatever place of the tree.
+const OURS: &str = "watchpost";
+/// How long those that were killed may take to go, all together.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the groups of nodes are to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Wherever they can be: at the top of the tree, or beside the group that we are in.
+    #[default]
+    Anywhere,
+    /// In this group, named as `/proc/self/cgroup` would.
+    In(PathBuf),
+    /// Nodes are to have none.
+    Nowhere,
+}
+
+/// Why nodes have no group of their own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoGroups {
+    #[error("the settings want none")]
+    Unwanted,
+    #[error("no cgroup2 tree is mounted")]
+    NoTree,
+    #[error("cannot read {path}: {cause}")]
+    Look { path: &'static str, cause: String },
+    #[error("cannot make {}: {cause}", path.display())]
+    Make { path: PathBuf, cause: String },
+    #[error("{} has no cgroup.kill, which needs Linux 5.14", path.display())]
+    CannotKill { path: PathBuf },
+    #[error("no process can be born into {}: {cause}", path.display())]
+    CannotBear { path: PathBuf, cause: String },
+}
+
+/// The groups of one agent's nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Groups {
+    home: PathBuf,
+}
+
+impl Groups {
+    /// Finds out by trying where this agent's nodes can have groups. `nodes` is the directory of the nodes: no other
+    /// agent has the same at the same time, and this one has it again after a restart.
+    pub fn open(place: &Place, cluster: &str, nodes: &Path) -> Result<Self, NoGroups> {
+        let within = match place {
+            Place::Nowhere => return Err(NoGroups::Unwanted),
+            Place::Anywhere => None,
+            Place::In(path) => Some(path.as_path()),
+        };
+        let tree = mounts::cgroup2()
+            .map_err(|(path, error)| NoGroups::Look { path, cause: error.to_string() })?
+            .ok_or(NoGroups::NoTree)?;
+        let name = name(cluster, nodes).map_err(|error| make_failed(nodes, &error))?;
+        let mut failure = NoGroups::NoTree;
+        for candidate in candidates(&tree, within) {
+            match Self::in_directory(&candidate, &name) {
+                Ok(groups) => return Ok(groups),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn in_directory(directory: &Path, name: &str) -> Result<Self, NoGroups> {
+        let groups = Self { home: directory.join(OURS).join(name) };
+        let probe = groups.home.join("probe");
+        fs::create_dir_all(&probe).map_err(|error| make_failed(&probe, &error))?;
+        let tried = try_out(&probe);
+        let _ = fs::remove_dir(&probe); // an empty one that stays harms nobody
+        if tried.is_err() {
+            groups.clear();
+            let _ = fs::remove_dir(directory.join(OURS)); // nobody else can use it either
+        }
+        tried.map(|()| groups)
+    }
+
+    /// The group of that node, made if it is not there.
+    pub fn of(&self, node: &NodeName) -> io::Result<PathBuf> {
+        let path = self.path(node);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&path)?,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        Ok(path)
+    }
+
+    /// Kills everybody in that node's group and waits until they are gone; how many there were at least.
+    ///
+    /// Whoever they start meanwhile goes with them. Blocks, so it wants a thread where that does no harm.
+    pub fn end(&self, node: &NodeName) -> Result<usize, SweepError> {
+        let path = self.path(node);
+        end(&path).map_err(|cause| SweepError::Group { path, cause })
+    }
+
+    /// Forgets the group of a node, once nobody is in it.
+    pub fn forget(&self, node: &NodeName) {
+        remove(&self.path(node));
+    }
+
+    /// Forgets the groups that nobody is in.
+    pub fn clear(&self) {
+        let entries = fs::read_dir(&self.home).into_iter().flatten().flatten();
+        entries.filter(is_directory).for_each(|entry| remove(&entry.path()));
+        // What is above it is left to whoever comes next, and may be making a group there at this moment.
+        let _ = fs::remove_dir(&self.home); // somebody is in one of them
+    }
+
+    /// With something before the name, or a node could be called as one of the kernel's own files.
+    fn path(&self, node: &NodeName) -> PathBuf {
+        self.home.join(format!("node-{node}"))
+    }
+}
+
+/// Names the agent for as long as its nodes run: two with the same directory cannot be, and the same one keeps it.
+fn name(cluster: &str, nodes: &Path) -> io::Result<String> {
+    let directory = fs::metadata(nodes)?;
+    Ok(format!("{cluster}.{:x}-{:x}", directory.dev(), directory.ino()))
+}
+
+/// Where groups could be made, first choice first.
+fn candidates(tree: &Tree, within: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(chosen) = within {
+        return vec![tree.top.join(chosen.strip_prefix("/").unwrap_or(chosen))];
+    }
+    let beside = tree.own.as_deref().and_then(Path::parent).filter(|beside| beside.starts_with(&tree.top));
+    let mut candidates = vec![tree.top.clone()];
+    candidates.extend(beside.filter(|beside| *beside != tree.top).map(Path::to_owned));
+    candidates
+}
+
+fn try_out(probe: &Path) -> Result<(), NoGroups> {
+    if !probe.join("cgroup.kill").exists() {
+        return Err(NoGroups::CannotKill { path: probe.to_owned() });
+    }
+    let cannot_bear = |errno: Errno| NoGroups::CannotBear { path: probe.to_owned(), cause: errno.to_string() };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let group = rustix::fs::open(probe, flags, Mode::empty()).map_err(cannot_bear)?;
+    let child = child::try_group(group.as_fd()).map_err(cannot_bear)?;
+    match handle::reap(child.as_fd(), WaitIdOptions::empty()) {
+        // Somebody else in this program may have reaped it.
+        Some(Exit::Status(0) | Exit::Unknown) | None => Ok(()),
+        Some(exit) => Err(NoGroups::CannotBear { path: probe.to_owned(), cause: format!("it ended by {exit}") }),
+    }
+}
+
+fn make_failed(path: &Path, error: &io::Error) -> NoGroups {
+    NoGroups::Make { path: path.to_owned(), cause: error.to_string() }
+}
+
+fn end(group: &Path) -> io::Result<usize> {
+    let mut events = match File::open(group.join("cgroup.events")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        events => events?,
+    };
+    if !is_populated(&mut events)? {
+        return Ok(0);
+    }
+    // Those in groups below are not counted, and killed as well.
+    let killed = fs::read_to_string(group.join("cgroup.procs")).map_or(1, |pids| pids.lines().count().max(1));
+    fs::write(group.join("cgroup.kill"), "1")?;
+    let deadline = Instant::now() + PATIENCE;
+    while is_populated(&mut events)? {
+        if !changes_before(deadline, &events)? {
+            let why = "processes in it do not go though they were sent SIGKILL: see their state in /proc";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+    }
+    // Some kernels, Linux 6.18 for one, kill at once whoever is born into a group that was killed before: the next life
+    // gets a new one.
+    remove(group);
+    Ok(killed)
+}
+
+/// Whether a living process is in the group or below: one that ended and was not reaped counts no more.
+fn is_populated(events: &mut File) -> io::Result<bool> {
+    let mut text = String::new();
+    events.seek(SeekFrom::Start(0))?;
+    match events.take(4096).read_to_string(&mut text) {
+        // Somebody removed the group, so it was empty.
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => return Ok(false),
+        read => read?,
+    };
+    Ok(text.lines().any(|line| line == "populated 1"))
+}
+
+/// Whether the kernel says before the deadline that the file says something else than when it was read.
+fn changes_before(deadline: Instant, events: &File) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(events, PollFlags::PRI)], Some(&left)) {
+            Err(Errno::INTR) => {}
+            changed => return Ok(changed? == 1),
+        }
+    }
+}
+
+/// Removes a group and those that its node made below it, as far as they are empty.
+fn remove(group: &Path) {
+    if fs::remove_dir(group).is_err() {
+        let below = fs::read_dir(group).into_iter().flatten().flatten();
+        below.filter(is_directory).for_each(|entry| remove(&entry.path()));
+        let _ = fs::remove_dir(group); // somebody is in it, or it is gone
+    }
+}
+
+fn is_directory(entry: &fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{finish, number_in, script, wait_until};
+    use super::super::{Program, spawn, stat::Stat};
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    /// The groups of a new agent; where this machine does not let us have any, it says why, and that is all there is
+    /// to see.
+    fn groups(nodes: &Path) -> Option<Groups> {
+        let opened = Groups::open(&Place::Anywhere, "test", nodes);
+        let may = rustix::process::geteuid().is_root()
+            && mounts::cgroup2().unwrap().is_some_and(|tree| {
+                let try_it = tree.top.join(format!("watchpost-test-{}", std::process::id()));
+                fs::create_dir(&try_it).and_then(|()| fs::remove_dir(&try_it)).is_ok()
+            });
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(opened.is_ok(), may, "{opened:?}");
+        }
+        opened.ok()
+    }
+
+    #[test]
+    fn who_left_session_parent_and_environment_behind_goes_with_its_group() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        let node = node("far");
+        let far = "env -i setsid /bin/sh -c 'trap \"\" TERM; echo $$ > far; while :; do /bin/sleep 1; done' &";
+        let program = Program { group: Some(groups.of(&node).unwrap()), ..script(home.path(), far) };
+        let leader = spawn(&program, None).unwrap();
+        assert_eq!(finish(&leader), Exit::Status(0));
+        let far = number_in(&home.path().join("far"));
+        let lives = |pid| Stat::of(pid).unwrap().is_some_and(|stat| !stat.is_dead());
+        assert!(lives(far));
+        assert!(groups.end(&node).unwrap() >= 1);
+        assert!(!lives(far));
+        assert_eq!(groups.end(&node).unwrap(), 0, "nobody is left");
+        groups.clear();
+        assert!(!groups.home.exists());
+        assert_eq!(groups.end(&node).unwrap(), 0, "nor is the group");
+    }
+
+    #[test]
+    fn those_who_multiply_faster_than_they_can_be_counted_are_gone_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        let node = node("many");
+        let many = "f() { env -i setsid /bin/sh -c '/bin/sleep 0.01; exec /bin/sleep 1000' & }\n\
+                    i=0; while [ $i -lt 20 ]; do f; i=$((i+1)); done; echo 1 > begun; while :; do f; wait $!; done";
+        let program = Program { group: Some(groups.of(&node).unwrap()), ..script(home.path(), many) };
+        let leader = spawn(&program, None).unwrap();
+        number_in(&home.path().join("begun"));
+        assert!(groups.end(&node).unwrap() >= 1);
+        assert_eq!(finish(&leader), Exit::Signal { number: 9, core_dumped: false });
+        groups.clear();
+        assert!(!groups.home.exists(), "nobody is in it");
+    }
+
+    #[test]
+    fn a_node_is_born_again_after_its_group_was_killed() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        let node = node("again");
+        for _ in 0..3 {
+            let program =
+                Program { group: Some(groups.of(&node).unwrap()), ..script(home.path(), "sleep 1000 & echo up") };
+            let leader = spawn(&program, None).unwrap();
+            assert_eq!(finish(&leader), Exit::Status(0));
+            assert!(groups.end(&node).unwrap() >= 1, "its child is there");
+        }
+        groups.clear();
+    }
+
+    #[test]
+    fn a_group_that_somebody_is_in_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        let (busy, idle) = (node("busy"), node("idle"));
+        fs::create_dir(groups.of(&busy).unwrap().join("below")).unwrap();
+        let program =
+            Program { group: Some(groups.path(&busy).join("below")), ..script(home.path(), "exec sleep 1000") };
+        let process = spawn(&program, None).unwrap();
+        groups.of(&idle).unwrap();
+        groups.clear();
+        assert!(groups.path(&busy).exists() && !groups.path(&idle).exists());
+        assert!(groups.end(&busy).unwrap() >= 1, "those below count");
+        assert_eq!(finish(&process), Exit::Signal { number: 9, core_dumped: false });
+        wait_until("the group is empty", || {
+            groups.forget(&busy);
+            !groups.path(&busy).exists()
+        });
+        groups.clear();
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_told_by_its_path() {
+        let home = tempfile::tempdir().unwrap();
+        let program = Program { group: Some("/nowhere/g".into()), ..script(home.path(), ":") };
+        let error = spawn(&program, None).unwrap_err().to_string();
+        assert!(error.starts_with("cannot start a process in the control group /nowhere/g: No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_place_that_will_not_do_is_refused_with_the_reason() {
+        let made_up = tempfile::tempdir().unwrap();
+        let error = Groups::in_directory(made_up.path(), "x").unwrap_err();
+        assert!(matches!(error, NoGroups::CannotKill { .. }), "{error}");
+        assert!(fs::read_dir(made_up.path()).unwrap().next().is_none(), "nothing stays behind");
+        let error = Groups::in_directory(Path::new("/proc"), "x").unwrap_err();
+        assert!(matches!(error, NoGroups::Make { .. }), "{error}");
+        assert_eq!(Groups::open(&Place::Nowhere, "x", made_up.path()), Err(NoGroups::Unwanted));
+    }
+
+    #[test]
+    fn groups_are_made_at_the_top_or_beside_our_own_and_never_below_it() {
+        let tree = |own: &str| Tree { top: "/c".into(), own: Some(own.into()) };
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(candidates(&tree("/c"), None), paths(&["/c"]));
+        assert_eq!(candidates(&tree("/c/a.service"), None), paths(&["/c"]));
+        assert_eq!(candidates(&tree("/c/user/me/a.scope"), None), paths(&["/c", "/c/user/me"]));
+        assert_eq!(candidates(&Tree { top: "/c".into(), own: None }, None), paths(&["/c"]));
+        assert_eq!(candidates(&tree("/c"), Some(Path::new("/w.slice/n"))), paths(&["/c/w.slice/n"]));
+    }
+}

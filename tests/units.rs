@@ -1,0 +1,49 @@
+//! The units that are shipped for systemd: systemd accepts them, and so does the program that they start.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use watchpost::settings::{Machine, Settings};
+use watchpost::supervisor::process::groups::Place;
+
+const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/systemd");
+
+#[test]
+fn systemd_accepts_the_units() {
+    let home = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for unit in fs::read_dir(UNITS).unwrap() {
+        let unit = unit.unwrap();
+        // It looks for the program, which is not installed here.
+        let text = fs::read_to_string(unit.path()).unwrap();
+        let text = text.replace("/usr/local/bin/watchpost", env!("CARGO_BIN_EXE_watchpost"));
+        let file = home.path().join(unit.file_name());
+        fs::write(&file, text).unwrap();
+        files.push(file);
+    }
+    assert_eq!(files.len(), 4);
+    let checked = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&files).output();
+    let checked = checked.expect("systemd-analyze, of the Debian package systemd: tests/run installs it");
+    let said = String::from_utf8_lossy(&checked.stderr);
+    // What it says of the machine's own units is none of our business.
+    let ours: Vec<_> = said.lines().filter(|line| line.contains("watchpost")).collect();
+    assert!(checked.status.success() && ours.is_empty(), "{said}");
+}
+
+#[test]
+fn the_settings_in_the_units_are_ones_and_lead_to_the_group_of_the_nodes() {
+    let agent = fs::read_to_string(Path::new(UNITS).join("watchpost-agent.service")).unwrap();
+    let variables = agent.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+    let mut variables: Vec<(OsString, OsString)> = variables.map(|(name, value)| (name.into(), value.into())).collect();
+    variables.push(("HOME".into(), "/root".into()));
+    let settings = Settings::assemble(None, &Machine::new("host", true), variables).unwrap();
+    // A slice's units are below it, and the nodes' unit is in the same one as the agent.
+    assert_eq!(settings.agent.cgroup, Place::In("/watchpost.slice/watchpost-nodes.service".into()));
+    for unit in ["watchpost-agent.service", "watchpost-nodes.service"] {
+        let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
+        assert!(text.lines().any(|line| line == "Slice=watchpost.slice"), "{unit}");
+    }
+    assert!(agent.lines().any(|line| line == "KillMode=process"), "or its nodes end with it where they have no groups");
+}

@@ -133,7 +133,7 @@ mod tests {
         let batch = gathering.take().unwrap();
         assert_eq!((batch.first, batch.last), (5, 5));
         assert_eq!(batch.arrived, [(name(), 9, 7), (name(), 9, 8)]);
-        assert_eq!(record::items(&batch.items).count(), 2, "the entry says its own number");
+        assert_eq!(record::items::<record::Item>(&batch.items).count(), 2, "the entry says its own number");
         gathering.add(&entry(6, 9));
         let next = gathering.take().unwrap();
         assert_eq!((next.first, next.last), (6, 6));

@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{self, HEAD, Head, Item, Record, Split};
-use crate::message::agent::NotifyChange;
-use crate::message::client::News;
+use super::record::{self, HEAD, Head, Record, Seen, SeenChange, SeenNews, Split};
 use crate::model::{InstanceName, NodeName, NodeState, Role};
 
 /// Of how many instances it is kept how far their news has come; the last ones to tell any.
@@ -59,33 +57,41 @@ pub struct Recalled {
 }
 
 impl Checkpoint {
-    fn apply(&mut self, item: Item) {
+    fn apply(&mut self, item: Seen<'_>) {
         match item {
-            Item::Entry(_, origin, news) => {
+            Seen::Entry(_, origin, news) => {
                 self.last += 1;
                 if let (Some((epoch, seq)), Some(instance)) = (origin, instance_of(&news)) {
-                    self.note_arrival(instance.clone(), epoch, seq);
+                    self.note_arrival(instance, epoch, seq);
                 }
-                if let News::Change(change) = news {
-                    self.note_change(change);
+                if let SeenNews::Change(change) = news {
+                    self.note_change(&change);
                 }
             }
-            Item::Arrived(instance, epoch, seq) => self.note_arrival(instance, epoch, seq),
-            Item::Began(epoch) => self.begin(epoch),
-            Item::Closed | Item::Reopened => {}
-            Item::Checkpoint(checkpoint) => *self = checkpoint,
+            Seen::Arrived(instance, epoch, seq) => self.note_arrival(instance, epoch, seq),
+            Seen::Began(epoch) => self.begin(epoch),
+            Seen::Closed | Seen::Reopened => {}
+            Seen::Checkpoint(checkpoint) => *self = checkpoint,
         }
     }
 
-    fn note_arrival(&mut self, instance: InstanceName, epoch: u64, seq: u64) {
-        self.arrived.insert(instance, Arrived { epoch, seq, at: self.last });
+    fn note_arrival(&mut self, instance: &str, epoch: u64, seq: u64) {
+        let arrived = Arrived { epoch, seq, at: self.last };
+        if let Some(known) = self.arrived.get_mut(instance) {
+            *known = arrived;
+        } else if let Ok(name) = InstanceName::new(instance) {
+            self.arrived.insert(name, arrived);
+        }
     }
 
-    fn note_change(&mut self, change: NotifyChange) {
-        let NotifyChange { instance, node, role, new: state, restarts, removed, .. } = change;
-        match removed {
-            true => drop(self.nodes.remove(&node)),
-            false => drop(self.nodes.insert(node, Told { instance, role, state, restarts })),
+    fn note_change(&mut self, change: &SeenChange<'_>) {
+        let SeenChange { instance, node, role, new: state, restarts, removed, .. } = *change;
+        if removed {
+            self.nodes.remove(node);
+        } else if let Some(known) = self.nodes.get_mut(node).filter(|known| known.instance.as_str() == instance) {
+            (known.role, known.state, known.restarts) = (role, state, restarts);
+        } else if let (Ok(node), Ok(instance)) = (NodeName::new(node), InstanceName::new(instance)) {
+            self.nodes.insert(node, Told { instance, role, state, restarts });
         }
     }
 
@@ -109,12 +115,11 @@ impl Checkpoint {
 }
 
 /// Whose news that is, if an instance's.
-fn instance_of(news: &News) -> Option<&InstanceName> {
+fn instance_of<'a>(news: &SeenNews<'a>) -> Option<&'a str> {
     match news {
-        News::Change(change) => Some(&change.instance),
-        News::Error(error) => Some(&error.instance),
-        News::Log(log) => Some(&log.instance),
-        News::AgentsReady(_) => None,
+        SeenNews::Change(change) => Some(change.instance),
+        SeenNews::Error(text) | SeenNews::Log(text) => Some(text.instance),
+        SeenNews::AgentsReady(_) => None,
     }
 }
 
@@ -155,7 +160,7 @@ pub fn read(bytes: &[u8], before: Option<Checkpoint>, end: u64) -> Option<Readin
         match record::split(&bytes[at..]) {
             Split::Record(record) if record.first >= end && started => break,
             Split::Record(record) => {
-                let is_checkpoint = matches!(record::items(record.items).next(), Some(Ok(Item::Checkpoint(_))));
+                let is_checkpoint = record::is_checkpoint(record.items);
                 if !started && !is_checkpoint {
                     return None;
                 }
@@ -186,7 +191,7 @@ impl Reading {
         for item in record::items(record.items) {
             match item {
                 Ok(item) => {
-                    self.closed = matches!(item, Item::Closed);
+                    self.closed = matches!(item, Seen::Closed);
                     self.checkpoint.apply(item);
                 }
                 // Its checksum fits, so this is what was written; the next record tells how much of it is missing.
@@ -218,6 +223,7 @@ mod tests {
     use super::super::record::Borrowed;
     use super::*;
     use crate::message::agent::NotifyLog;
+    use crate::message::client::News;
     use crate::model::Timestamp;
 
     /// A segment of records that hold so many entries each, and where each record ends.
@@ -322,7 +328,7 @@ mod tests {
         let mut checkpoint = Checkpoint::default();
         for number in 0..INSTANCES as u64 + 5 {
             checkpoint.last = number;
-            checkpoint.note_arrival(InstanceName::new(&format!("i{number}")).unwrap(), 1, 1);
+            checkpoint.note_arrival(&format!("i{number}"), 1, 1);
         }
         checkpoint.bound();
         assert_eq!(checkpoint.arrived.len(), INSTANCES);

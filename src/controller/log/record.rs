@@ -11,9 +11,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::recall::Checkpoint;
-use crate::message::client::News;
+use crate::message::client::{News, NotifyAgentsReady};
 use crate::message::frame::{self, FrameError};
-use crate::model::{InstanceName, Timestamp};
+use crate::model::{Exit, InstanceName, NodeState, Role, Timestamp};
 
 /// The format that is written, and the last one that is read.
 pub const FORMAT: u32 = 1;
@@ -64,8 +64,56 @@ impl Borrowed<'_> {
     }
 }
 
-/// Reads items back, one by one; an error ends them.
-pub fn items(mut bytes: &[u8]) -> impl Iterator<Item = Result<Item, FrameError>> {
+/// The same for whoever only looks at it, without a copy of any text. In the order of [`Item`].
+#[derive(Debug, Deserialize)]
+pub enum Seen<'a> {
+    Entry(Timestamp, Option<(u64, u64)>, #[serde(borrow)] SeenNews<'a>),
+    Arrived(&'a str, u64, u64),
+    Began(u64),
+    Closed,
+    Reopened,
+    Checkpoint(Checkpoint),
+}
+
+/// [`News`] as it is seen, in its order.
+#[derive(Debug, Deserialize)]
+pub enum SeenNews<'a> {
+    Change(#[serde(borrow)] SeenChange<'a>),
+    Error(#[serde(borrow)] SeenText<'a>),
+    Log(#[serde(borrow)] SeenText<'a>),
+    AgentsReady(NotifyAgentsReady),
+}
+
+/// A [`NotifyChange`](crate::message::agent::NotifyChange) as it is seen, in its order.
+#[derive(Debug, Deserialize)]
+pub struct SeenChange<'a> {
+    _seq: u64,
+    _time: Timestamp,
+    pub instance: &'a str,
+    pub node: &'a str,
+    pub role: Role,
+    _old: NodeState,
+    pub new: NodeState,
+    _pid: Option<u32>,
+    _exit: Option<Exit>,
+    _attempt: u32,
+    pub restarts: u32,
+    _reason: &'a str,
+    pub removed: bool,
+}
+
+/// An error or a line of a log as it is seen, in their order.
+#[derive(Debug, Deserialize)]
+pub struct SeenText<'a> {
+    _seq: u64,
+    _time: Timestamp,
+    pub instance: &'a str,
+    _node: Option<&'a str>,
+    _msg: &'a str,
+}
+
+/// Reads items back, one by one, as [`Item`] or [`Seen`]; an error ends them.
+pub fn items<'a, T: Deserialize<'a>>(mut bytes: &'a [u8]) -> impl Iterator<Item = Result<T, FrameError>> {
     std::iter::from_fn(move || {
         let item = (!bytes.is_empty()).then(|| frame::take_front(&mut bytes, "item of the log"))?;
         if item.is_err() {
@@ -73,6 +121,11 @@ pub fn items(mut bytes: &[u8]) -> impl Iterator<Item = Result<Item, FrameError>>
         }
         Some(item)
     })
+}
+
+/// Whether the first of these items is a checkpoint. Nothing is decoded for that: its number in [`Item`] comes first.
+pub fn is_checkpoint(items: &[u8]) -> bool {
+    items.first() == Some(&5)
 }
 
 /// What a segment begins with.
@@ -172,6 +225,8 @@ fn checksum(numbers: &[u8], items: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::agent::{NotifyChange, NotifyError, NotifyLog};
+    use crate::model::NodeName;
 
     #[test]
     fn a_record_reads_back_and_any_other_byte_is_noticed() {
@@ -182,14 +237,60 @@ mod tests {
         append(&mut bytes, 0x1_0000_0005, 0x2_0000_0004, &items_of_it);
         let Split::Record(record) = split(&bytes) else { panic!("{bytes:?}") };
         assert_eq!((record.first, record.durable, record.size), (0x1_0000_0005, 0x2_0000_0004, bytes.len()));
-        let read: Vec<_> = items(record.items).map(Result::unwrap).collect();
+        let read: Vec<Item> = items(record.items).map(Result::unwrap).collect();
         assert_eq!(read, [Item::Began(7), Item::Closed]);
+        let mut checkpoint = Vec::new();
+        Borrowed::Checkpoint(&Checkpoint::default()).append_to(&mut checkpoint);
+        assert!(is_checkpoint(&checkpoint) && !is_checkpoint(record.items));
         for at in 0..bytes.len() {
             assert!(matches!(split(&bytes[..at]), Split::Short(_)), "cut at {at}");
             let mut other = bytes.clone();
             other[at] ^= 0x40;
             assert!(!matches!(split(&other), Split::Record(_)), "changed at {at}");
         }
+    }
+
+    #[test]
+    fn whoever_only_looks_sees_the_same() {
+        let (instance, node) = (InstanceName::new("a").unwrap(), NodeName::new("n").unwrap());
+        let (seq, time) = (300, Timestamp(1 << 50));
+        let change = NotifyChange {
+            seq,
+            time,
+            instance: instance.clone(),
+            node: node.clone(),
+            role: Role::Proxy,
+            old: NodeState::Running,
+            new: NodeState::Failed,
+            pid: Some(70_000),
+            exit: Some(Exit::Signal { number: 9, core_dumped: true }),
+            attempt: 3,
+            restarts: 400,
+            reason: "why".into(),
+            removed: true,
+        };
+        let error = NotifyError { seq, time, instance: instance.clone(), node: Some(node), msg: "m".into() };
+        let log = NotifyLog { seq, time, instance: instance.clone(), node: None, msg: "m".into() };
+        let ready = NotifyAgentsReady { instances: [instance.clone()].into() };
+        let mut bytes = Vec::new();
+        for news in [News::Change(change), News::Error(error), News::Log(log), News::AgentsReady(ready)] {
+            Borrowed::Entry(time, Some((9, seq)), &news).append_to(&mut bytes);
+        }
+        Borrowed::Arrived(&instance, 9, seq).append_to(&mut bytes);
+        Borrowed::Began(7).append_to(&mut bytes);
+        let seen: Vec<Seen> = items(&bytes).map(Result::unwrap).collect();
+        let [Seen::Entry(at, Some((9, 300)), SeenNews::Change(change)), rest @ ..] = &seen[..] else {
+            panic!("{seen:?}")
+        };
+        assert_eq!((*at, change.instance, change.node, change.role), (time, "a", "n", Role::Proxy));
+        assert_eq!((change.new, change.restarts, change.removed), (NodeState::Failed, 400, true));
+        let [Seen::Entry(.., SeenNews::Error(error)), Seen::Entry(.., SeenNews::Log(log)), rest @ ..] = rest else {
+            panic!("{rest:?}")
+        };
+        assert_eq!((error.instance, log.instance), ("a", "a"));
+        let [Seen::Entry(.., SeenNews::AgentsReady(_)), Seen::Arrived("a", 9, 300), Seen::Began(7)] = rest else {
+            panic!("{rest:?}")
+        };
     }
 
     #[test]

@@ -500,8 +500,11 @@ mod tests {
 
     use super::*;
     use crate::bridge::Peer;
+    use crate::controller::log::memory_volume::{Failure, MemoryVolume};
+    use crate::controller::log::writer::Opened;
+    use crate::controller::log::{Bounds, Writer};
     use crate::controller::store::MemoryStore;
-    use crate::message::agent::{API_VERSION, NotifyAgentHello, NotifyLog};
+    use crate::message::agent::{API_VERSION, NotifyAgentHello, NotifyError, NotifyLog};
     use crate::model::{RequestId, Timestamp};
     use crate::plan::PortRules;
 
@@ -535,6 +538,47 @@ mod tests {
     }
 
     #[actix_rt::test]
+    async fn an_observer_that_is_behind_what_memory_holds_is_served_from_disk_and_a_disk_that_fails_is_told_to_all() {
+        const MANY: u64 = 20_000;
+        let volume = MemoryVolume::default();
+        let controller = controller_on(&volume);
+        let up = LinkUp { link: LINK, peer: peer(), out: Silent.start().recipient(), end: Silent.start().recipient() };
+        controller.send(up).await.unwrap();
+        controller.send(Mail { link: LINK, messages: vec![hello().into()] }).await.unwrap();
+        for first in (1..=MANY).step_by(250) {
+            let messages = (first..first + 250).map(|seq| log(seq).into()).collect();
+            controller.send(Mail { link: LINK, messages }).await.unwrap();
+        }
+        let end = controller.send(GetStatusRequest).await.unwrap().unwrap().cursor;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let since = Some(Cursor { number: 0, ..end });
+        controller.send(Subscribe { since, to: Ear(tell).start().recipient() }).await.unwrap().unwrap();
+        let mut last = 0;
+        let mut next = async || {
+            let batch = tokio::time::timeout(Duration::from_secs(30), told.recv()).await.unwrap().unwrap();
+            assert_eq!(batch.gap, None);
+            for entry in &batch.entries {
+                assert_eq!(entry.cursor.number, last + 1);
+                last += 1;
+            }
+            (last, batch)
+        };
+        while next().await.0 < end.number {}
+
+        volume.fail(Some(Failure::Full(7)));
+        controller.send(Mail { link: LINK, messages: vec![log(MANY + 1).into()] }).await.unwrap();
+        let is_told = |batch: &NewsBatch, words: &str| {
+            batch.entries.iter().any(|entry| match &entry.news {
+                News::Error(NotifyError { msg, .. }) | News::Log(NotifyLog { msg, .. }) => msg.contains(words),
+                _ => false,
+            })
+        };
+        while !is_told(&next().await.1, "the log cannot be written") {}
+        volume.fail(None);
+        while !is_told(&next().await.1, "the log is written again") {}
+    }
+
+    #[actix_rt::test]
     async fn whoever_looks_on_sees_who_is_connected_as_it_changes() {
         let controller = controller(4);
         let mut connected = controller.send(WatchConnected).await.unwrap();
@@ -556,17 +600,29 @@ mod tests {
     const LINK: LinkId = LinkId(1);
 
     fn controller(entries: usize) -> Addr<Controller> {
+        launched(false, LogSetup::Memory { epoch: 7, entries })
+    }
+
+    fn launched(on_disk: bool, log: LogSetup) -> Addr<Controller> {
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
             dials: false,
             request_timeout: Duration::from_secs(30),
             epoch: 7,
-            on_disk: false,
+            on_disk,
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();
-        let (stored, log) = (Stored::default(), LogSetup::Memory { epoch: 7, entries });
+        let stored = Stored::default();
         Controller::launch(ControllerSetup { rules, stored, store, log, dialler: None, host: None })
+    }
+
+    /// With a log that is there.
+    fn controller_on(volume: &MemoryVolume) -> Addr<Controller> {
+        let opened = Writer::open(volume.clone(), Bounds::default(), 7, Timestamp::now()).unwrap();
+        let Opened { writer, pending, epochs, last, recalled } = opened;
+        let (thread, told) = LogThread::start(writer, pending).unwrap();
+        launched(true, LogSetup::Disk { thread, told, epochs, last, recalled })
     }
 
     fn peer() -> Peer {

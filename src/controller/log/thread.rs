@@ -26,8 +26,10 @@ const AT_ONCE: usize = 1 << 20;
 /// How much may wait to be written, in bytes. More comes only from a disk that has failed for long, and is dropped from
 /// the front: that much is missing in the log then, which readers are told.
 const WAITING: usize = 128 << 20;
-/// Memory is given back after groups of more than this, in bytes.
+/// Memory is given back after more than this was written, in bytes, once nothing has come for a while. While much comes it
+/// is needed again at once, and giving it back holds up everybody else.
 const MUCH: usize = 256 << 10;
+const WHILE: Duration = Duration::from_secs(1);
 
 /// What became of what was handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,12 +125,14 @@ struct Desk<V> {
     failed: Option<Instant>,
     /// When the oldest segment is too old.
     stale: Option<Instant>,
+    /// Written since memory was given back last, in bytes.
+    untidy: usize,
 }
 
 impl<V: Volume> Desk<V> {
     fn new(writer: Writer<V>, pending: Vec<Batch>, tell: UnboundedSender<Report>) -> Self {
         let bytes = pending.iter().map(|batch| batch.items.len()).sum();
-        Self { writer, waiting: pending.into(), bytes, tell, failed: None, stale: None }
+        Self { writer, waiting: pending.into(), bytes, tell, failed: None, stale: None, untidy: 0 }
     }
 
     fn work(mut self, inbox: &Receiver<Order>) {
@@ -141,7 +145,12 @@ impl<V: Volume> Desk<V> {
                     inbox.try_iter().for_each(|order| self.take(order));
                     true
                 }
-                Ok(None) => true,
+                Ok(None) => {
+                    if std::mem::take(&mut self.untidy) > MUCH {
+                        memory::give_back();
+                    }
+                    true
+                }
                 Err(()) => false,
             };
             if self.failed.is_none_or(|at| at.elapsed() >= AGAIN) || !is_open {
@@ -159,7 +168,8 @@ impl<V: Volume> Desk<V> {
     /// Waits for an order, or until something else is to be done.
     fn next(&self, inbox: &Receiver<Order>) -> Result<Option<Order>, ()> {
         let again = self.failed.map(|at| at + AGAIN);
-        let until = again.into_iter().chain(self.stale).min();
+        let tidy = (self.untidy > MUCH).then(|| Instant::now() + WHILE);
+        let until = again.into_iter().chain(self.stale).chain(tidy).min();
         let Some(until) = until else { return inbox.recv().map(Some).map_err(drop) };
         match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(order) => Ok(Some(order)),
@@ -199,7 +209,7 @@ impl<V: Volume> Desk<V> {
 
     /// Writes what waits, a group at a time, as far as that goes.
     fn write(&mut self) {
-        let much = self.bytes > MUCH;
+        self.untidy += self.bytes;
         while !self.waiting.is_empty() {
             let mut bytes = 0;
             let group = self.waiting.iter().take_while(|batch| {
@@ -224,9 +234,6 @@ impl<V: Volume> Desk<V> {
                     return;
                 }
             }
-        }
-        if much {
-            memory::give_back();
         }
     }
 

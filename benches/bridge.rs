@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use watchpost::agent::Agent;
 use watchpost::agent::outbox::Bounds;
-use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, Owner, dial, listen};
+use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, NotKnown, Owner, dial, listen};
 use watchpost::controller::log;
 use watchpost::message::agent::{NotifyChange, ToAgent, ToController};
 use watchpost::message::client::{NewsBatch, SetConfigurationRequest, Subscribe};
@@ -237,11 +237,16 @@ fn link(role: LinkRole) -> LinkSettings {
 
 fn owner<A, In, Out>(actor: &Addr<A>) -> Owner<In, Out>
 where
-    A: Actor<Context = Context<A>> + Handler<LinkUp<Out>> + Handler<Mail<In>> + Handler<LinkDown>,
+    A: Actor<Context = Context<A>> + Handler<LinkUp<Out>> + Handler<Mail<In>> + Handler<NotKnown> + Handler<LinkDown>,
     In: Send + 'static,
     Out: Send + 'static,
 {
-    Owner { up: actor.clone().recipient(), mail: actor.clone().recipient(), down: actor.clone().recipient() }
+    Owner {
+        up: actor.clone().recipient(),
+        mail: actor.clone().recipient(),
+        not_known: actor.clone().recipient(),
+        down: actor.clone().recipient(),
+    }
 }
 
 /// Sends all it has as soon as there is a link, a batch at a time, as fast as the link takes them.
@@ -305,6 +310,16 @@ impl Handler<Mail<ToController>> for Sink {
 impl Handler<LinkUp<ToAgent>> for Sink {
     type Result = ();
     fn handle(&mut self, _: LinkUp<ToAgent>, _: &mut Context<Self>) {}
+}
+
+impl Handler<NotKnown> for Sink {
+    type Result = ();
+    fn handle(&mut self, _: NotKnown, _: &mut Context<Self>) {}
+}
+
+impl Handler<NotKnown> for Source {
+    type Result = ();
+    fn handle(&mut self, _: NotKnown, _: &mut Context<Self>) {}
 }
 
 impl Handler<LinkDown> for Sink {

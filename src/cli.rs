@@ -13,8 +13,10 @@ mod logs;
 mod orders;
 mod pki;
 mod screen;
+mod secure;
 mod status;
 mod table;
+mod token;
 pub mod watch;
 
 use std::ffi::OsString;
@@ -31,6 +33,8 @@ use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
 use pki::PkiVerb;
 use screen::Screen;
+use secure::Papers;
+use token::TokenVerb;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments or file, 3 `status --check`: not as it \
 should be, 4 part of the cluster is unreachable, 5 not permitted, 124 timed out, 130 Ctrl-C.";
@@ -127,6 +131,11 @@ enum Verb {
         #[command(subcommand)]
         verb: PkiVerb,
     },
+    /// Make, show and revoke tokens for clients of the HTTP API
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
     /// Print a completion script for a shell
     Completions { shell: Shell },
 }
@@ -137,10 +146,16 @@ struct Connection {
     /// The controller's HTTP address
     #[arg(long, value_name = "URL", env = "WATCHPOST_CONTROLLER", default_value = DEFAULT_CONTROLLER)]
     controller: String,
-    /// The file that holds the controller's token [default: `token` in the usual state directory, for a controller on
+    /// The file that holds a token for the controller [default: `token` in the usual state directory, for a controller on
     /// this machine]
     #[arg(long, value_name = "FILE", env = "WATCHPOST_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// The directory with a certificate that `watchpost pki issue client` made, to show where the address begins with https
+    #[arg(long, value_name = "DIR", env = "WATCHPOST_CERTIFICATE")]
+    certificate: Option<PathBuf>,
+    /// Whose certificates to trust [default: the certificate's cluster, and the system's public authorities]
+    #[arg(long, value_name = "FILE", env = "WATCHPOST_CA")]
+    ca: Option<PathBuf>,
     /// How long to wait, such as 30s [default: 90s for questions, without end for orders]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -151,7 +166,8 @@ impl Connection {
         let token = self
             .token_file
             .map_or_else(|| TokenFile::Usual(crate::settings::usual_state_dir().join("token")), TokenFile::Given);
-        Client::new(&self.controller, token, self.timeout)
+        let papers = Papers { certificate: self.certificate, ca: self.ca };
+        Client::new(&self.controller, token, &papers, self.timeout)
     }
 }
 
@@ -264,6 +280,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
             logs::run(&connection.open()?, &node, lines, streams, json, screen)
         }
         Verb::Pki { verb } => pki::run(verb, json, screen),
+        Verb::Token { verb } => token::run(verb, json, screen),
         Verb::Completions { shell } => print_completions(shell),
     }
 }

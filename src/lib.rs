@@ -68,6 +68,7 @@ pub mod run;
 mod seldom;
 pub mod settings;
 pub mod state_dir;
+mod stream;
 pub mod supervisor;
 pub mod trust;
 pub mod web;

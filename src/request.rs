@@ -77,6 +77,15 @@ impl<P> Requests<P> {
         self.open.get_mut(reqid).map_or(Answered::Late, |open| Answered::Waiting(&mut open.parent))
     }
 
+    /// Waits for it until then instead.
+    pub fn set_deadline(&mut self, reqid: &RequestId, deadline: Instant) {
+        if let Some(open) = self.open.get_mut(reqid) {
+            self.deadlines.remove(&(open.deadline, reqid.clone()));
+            open.deadline = deadline;
+            self.deadlines.insert((deadline, reqid.clone()));
+        }
+    }
+
     /// Ends a request, whoever still owes.
     pub fn close(&mut self, reqid: &RequestId) -> Option<Open<P>> {
         let open = self.open.remove(reqid)?;

@@ -3,15 +3,19 @@
 //! Everything in it is reached through the process that holds the lock, but for the two files that the command line
 //! reads: the token, and the addresses under which the daemons are found.
 
+mod format;
 mod loss;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::supervisor::process::identity;
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
@@ -40,6 +44,18 @@ pub enum StateDirError {
         path.display(), describe(*pid)
     )]
     Taken { path: PathBuf, pid: Option<u32> },
+    #[error(
+        "the state directory {} is in format {format}, of watchpost {release}, and watchpost {} knows formats up to {}: \
+         run that release, or choose another directory by `state_dir`; nothing in it was touched",
+        path.display(), env!("CARGO_PKG_VERSION"), format::FORMAT
+    )]
+    Newer { path: PathBuf, format: u32, release: String },
+    #[error(
+        "{} does not say which format the state directory has, such as `1 watchpost 0.1.0`: it is damaged, or of something \
+         else; put right what wrote it, or choose another directory by `state_dir`",
+        path.display()
+    )]
+    NoFormat { path: PathBuf },
     #[error("cannot write {}: the disk may be full, read-only, or another user's", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot read {}", path.display())]
@@ -71,19 +87,37 @@ pub struct StateDir {
 impl StateDir {
     /// Makes the directory if it is not there (for its owner alone), locks it, and proves that it can be written.
     ///
-    /// A directory that another process holds, or that anybody else may write, is refused before anything in it is
-    /// touched.
+    /// A directory that another process holds, that anybody else may write, or that a later release has written, is refused
+    /// before anything in it is touched; what an earlier one has written is carried over.
     pub fn take(path: &Path) -> Result<Self, StateDirError> {
         // Nodes are started elsewhere, so what they are handed must not depend on where we are.
         let path =
             std::path::absolute(path).map_err(|source| StateDirError::Create { path: path.to_owned(), source })?;
         make_private(&path)?;
-        let lock = lock(&path)?;
+        let mut lock = lock(&path)?;
+        let format = format::check(&path)?;
+        let write = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        write.map_err(write_error(&path.join(LOCK)))?;
         let taken = Self { path, lock };
         make_private(&taken.nodes())?;
         taken.write_atomically("probe", b"can this be written?\n", 0o600)?;
         fs::remove_file(taken.path.join("probe")).map_err(write_error(&taken.path.join("probe")))?;
+        format::carry_over(&taken, format)?;
         Ok(taken)
+    }
+
+    /// Refuses a directory that a later release has written, for whoever does not take it. Touches nothing.
+    pub fn check_format(path: &Path) -> Result<(), StateDirError> {
+        format::check(path).map(drop)
+    }
+
+    /// A number for what is locked here: of two processes that say the same, one is gone. A copy of the directory has
+    /// another one, and so has every boot of the machine. 0 if the system does not tell.
+    pub fn place(&self) -> u64 {
+        let (Ok(boot), Ok(lock)) = (identity::boot_id(), self.lock.metadata()) else { return 0 };
+        let mut hasher = DefaultHasher::new();
+        (boot, lock.dev(), lock.ino()).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Where it is, absolute.
@@ -144,6 +178,7 @@ impl StateDir {
     }
 }
 
+const LOCK: &str = "lock";
 const ADDRESSES: &str = "addresses.json";
 const TOKEN: &str = "token";
 
@@ -167,11 +202,11 @@ fn make_private(path: &Path) -> Result<(), StateDirError> {
     }
 }
 
-/// Locks the directory and leaves our pid in the lock file, for whoever comes second.
+/// Locks the directory. Our pid is still to be left in the lock file, for whoever comes second.
 fn lock(directory: &Path) -> Result<File, StateDirError> {
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let mut file = open.map_err(write_error(&path))?;
+    let file = open.map_err(write_error(&path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -182,8 +217,6 @@ fn lock(directory: &Path) -> Result<File, StateDirError> {
         }
         Err(TryLockError::Error(source)) => return Err(StateDirError::Write { path, source }),
     }
-    let write = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    write.map_err(write_error(&path))?;
     Ok(file)
 }
 
@@ -239,7 +272,7 @@ mod tests {
         assert_eq!((mode(&path), mode(taken.nodes())), (0o700, 0o700));
         let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["lock", "nodes"]);
+        assert_eq!(names, ["format", "lock", "nodes"]);
     }
 
     #[test]
@@ -252,6 +285,20 @@ mod tests {
         assert!(!first.nodes().exists());
         drop(first);
         StateDir::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_place_is_the_same_for_whoever_comes_next_and_another_in_a_copy() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, copy) = (parent.path().join("a"), parent.path().join("b"));
+        let first = StateDir::take(&path).unwrap();
+        let place = first.place();
+        fs::create_dir(&copy).unwrap();
+        fs::copy(path.join(LOCK), copy.join(LOCK)).unwrap();
+        assert_ne!(StateDir::take(&copy).unwrap().place(), place);
+        drop(first);
+        assert_eq!(StateDir::take(&path).unwrap().place(), place);
+        assert_ne!(place, 0);
     }
 
     #[test]
@@ -313,7 +360,7 @@ mod tests {
         taken.write_atomically("file", b"second", 0o600).unwrap();
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"second".to_vec(), 0o600));
         let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
-        assert_eq!(left.len(), 3, "{left:?}");
+        assert_eq!(left.len(), 4, "{left:?}");
     }
 
     #[test]
@@ -322,7 +369,7 @@ mod tests {
         let taken = StateDir::take(directory.path()).unwrap();
         let error = taken.write_atomically("nodes", b"a directory is in the way", 0o600).unwrap_err();
         assert!(matches!(error, StateDirError::Write { .. }), "{error}");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     }
 
     #[test]

@@ -1,19 +1,24 @@
-//! What the bytes on the wire are, for ever: every message has a golden file in `tests/golden/`.
+//! What the bytes on the wire are, for ever: every message has a golden file in `tests/golden/v<PROTOCOL>/`.
 //!
 //! A golden file is one frame in hexadecimal: the header on the first line, the body in lines of sixteen bytes with
-//! their text beside them. It must read back as the sample below and be what the sample encodes to. A released file never
-//! changes; a changed message is a new kind. To write the files of new messages:
+//! their text beside them. Those of the present version must read back as the samples below and be what the samples encode
+//! to; those of every version must be decoded. A folder's `manifest` names its files and their checksums. To write the
+//! files of new messages and the manifest, as long as the version is not released:
 //!
 //! ```text
-//! WATCHPOST_WRITE_GOLDEN=1 cargo test --test wire
+//! WATCHPOST_WRITE_GOLDEN=1 cargo test --test wire every_message
 //! ```
+//!
+//! A release freezes its version: it raises [`RELEASED`] to `PROTOCOL`, and from then on the folder is never written again.
+//! Whoever adds a message after that raises `PROTOCOL` in `src/message/frame.rs`, and writes the files into the next
+//! folder; a message that would change becomes a new kind instead, and the old one is still decoded.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +26,11 @@ use proptest::prelude::*;
 use watchpost::bridge::LinkRole;
 use watchpost::bridge::greeting::*;
 use watchpost::message::agent::*;
-use watchpost::message::frame::{FrameError, HEADER, MAX_FRAME, Wire, split};
+use watchpost::message::frame::{FrameError, HEADER, MAX_FRAME, PROTOCOL, Wire, split, wire_name};
 use watchpost::model::*;
+
+/// The last version of the frames that was released; 0 before the first release.
+const RELEASED: u16 = 0;
 
 #[test]
 fn every_message_is_what_its_golden_file_says() {
@@ -30,13 +38,101 @@ fn every_message_is_what_its_golden_file_says() {
     compare(to_agent(), &mut seen);
     compare(to_controller(), &mut seen);
     compare(control(), &mut seen);
-    let files: BTreeSet<_> = std::fs::read_dir(golden())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
-        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
-        .collect();
+    let present = golden(PROTOCOL);
+    if writes() {
+        std::fs::write(present.join(MANIFEST), manifest(&present)).unwrap();
+    }
+    let files: BTreeSet<_> = golden_files(&present).into_keys().collect();
+    let seen: BTreeSet<_> = seen.iter().map(|name| format!("{name}.hex")).collect();
     assert_eq!(files, seen, "one golden file for each sample, and none besides");
+}
+
+#[test]
+fn the_files_of_a_version_neither_change_nor_go() {
+    for version in 1..=PROTOCOL {
+        assert_eq!(complaints(&golden(version)), [] as [&str; 0], "version {version}: see the top of this test");
+    }
+}
+
+#[test]
+fn a_golden_file_that_changes_or_goes_or_comes_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    ["0001-a.hex", "0002-b.hex", "0003-c.hex"].iter().for_each(|name| std::fs::write(path(name), name).unwrap());
+    assert_eq!(complaints(folder.path()), ["there is no manifest"]);
+    std::fs::write(path(MANIFEST), manifest(folder.path())).unwrap();
+    assert_eq!(complaints(folder.path()), [] as [&str; 0]);
+    std::fs::write(path("0001-a.hex"), "0001-A.hex").unwrap();
+    std::fs::remove_file(path("0002-b.hex")).unwrap();
+    std::fs::write(path("0004-d.hex"), "").unwrap();
+    assert_eq!(complaints(folder.path()), ["0001-a.hex changed", "0002-b.hex is gone", "0004-d.hex is new"]);
+}
+
+#[test]
+fn what_any_version_said_is_still_understood() {
+    for version in 1..=PROTOCOL {
+        let files = golden_files(&golden(version));
+        assert!(files.len() > 25, "version {version} has its messages");
+        for (name, text) in files {
+            let bytes = bytes_of(&text);
+            let frame = split(&bytes, MAX_FRAME).unwrap().unwrap_or_else(|| panic!("{name} is not whole"));
+            let understood = ToAgent::decode(frame.kind, frame.body).is_ok()
+                || ToController::decode(frame.kind, frame.body).is_ok()
+                || Control::decode(frame.kind, frame.body).is_ok();
+            assert!(understood, "version {version} says {name}, and that is not understood any more");
+        }
+    }
+}
+
+const MANIFEST: &str = "manifest";
+
+/// What is wrong with a folder, by its manifest.
+fn complaints(folder: &Path) -> Vec<String> {
+    let Ok(manifest) = std::fs::read_to_string(folder.join(MANIFEST)) else {
+        return vec!["there is no manifest".into()];
+    };
+    let meant: BTreeMap<&str, &str> =
+        manifest.lines().map(|line| line.split_once("  ").map(|(sum, name)| (name, sum)).unwrap()).collect();
+    let found: BTreeMap<String, String> =
+        golden_files(folder).into_iter().map(|(name, text)| (name, checksum(&text))).collect();
+    let names: BTreeSet<&str> = meant.keys().copied().chain(found.keys().map(String::as_str)).collect();
+    let complaint = |name: &&str| match (meant.get(name), found.get(*name)) {
+        (Some(meant), Some(found)) if meant == found => None,
+        (Some(_), Some(_)) => Some(format!("{name} changed")),
+        (Some(_), None) => Some(format!("{name} is gone")),
+        (None, _) => Some(format!("{name} is new")),
+    };
+    names.iter().filter_map(complaint).collect()
+}
+
+fn manifest(folder: &Path) -> String {
+    golden_files(folder).into_iter().map(|(name, text)| format!("{}  {name}\n", checksum(&text))).collect()
+}
+
+/// The golden files of a folder and what is in them, sorted by name.
+fn golden_files(folder: &Path) -> BTreeMap<String, String> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = paths.filter(|path| path.extension().is_some_and(|ending| ending == "hex"));
+    files.map(|path| (name_of(&path), std::fs::read_to_string(&path).unwrap())).collect()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// CRC-32, as `crc32` and `gzip` have it, in hexadecimal.
+fn checksum(text: &str) -> String {
+    let crc = text.bytes().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    });
+    format!("{:08x}", !crc)
+}
+
+/// Whether the files of the present version are to be written.
+fn writes() -> bool {
+    let asked = std::env::var_os("WATCHPOST_WRITE_GOLDEN").is_some();
+    assert!(!asked || PROTOCOL > RELEASED, "version {PROTOCOL} is released: see the top of this test");
+    asked
 }
 
 #[test]
@@ -185,10 +281,10 @@ fn a_length_that_is_a_lie_allocates_next_to_nothing() {
 
 fn compare<T: Wire + Clone + PartialEq + std::fmt::Debug>(samples: Vec<T>, seen: &mut BTreeSet<String>) {
     for sample in samples {
-        let name = format!("{:04x}-{}", kind_of(&sample), snake(sample.name()));
-        let path = golden().join(format!("{name}.hex"));
+        let name = format!("{:04x}-{}", kind_of(&sample), wire_name(sample.name()));
+        let path = golden(PROTOCOL).join(format!("{name}.hex"));
         let text = readable(&framed(&sample));
-        if std::env::var_os("WATCHPOST_WRITE_GOLDEN").is_some() {
+        if writes() {
             std::fs::write(&path, &text).unwrap();
         }
         let file = std::fs::read_to_string(&path)
@@ -217,20 +313,8 @@ fn kinds<T: Wire>(messages: &[T]) -> BTreeSet<u16> {
     messages.iter().map(kind_of).collect()
 }
 
-fn golden() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-/// `NotifyChange` as `notify_change`.
-fn snake(name: &str) -> String {
-    let mut snake = String::new();
-    for c in name.chars() {
-        if c.is_uppercase() && !snake.is_empty() {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    snake
+fn golden(version: u16) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{version}"))
 }
 
 fn readable(bytes: &[u8]) -> String {
@@ -253,7 +337,15 @@ fn bytes_of(text: &str) -> Vec<u8> {
 
 fn control() -> Vec<Control> {
     vec![
-        Greeting { protocol: 1, role: LinkRole::Agent, name: "sensor-1".into(), cluster: "lab".into() }.into(),
+        Greeting {
+            protocol: 1,
+            oldest: 1,
+            role: LinkRole::Agent,
+            name: "sensor-1".into(),
+            cluster: "lab".into(),
+            features: Features(0x8001),
+        }
+        .into(),
         Refused { reason: "cluster `lab` was greeted by cluster `prod`".into() }.into(),
         Heartbeat {}.into(),
         NotUnderstood { kind: 0x0215 }.into(),
@@ -309,6 +401,8 @@ fn to_controller() -> Vec<ToController> {
             api_version: 1,
             version: "0.1.0".into(),
             epoch: 3,
+            run: 0x0102_0304_0506_0708,
+            place: 9,
         }
         .into(),
         NotifyChange {

@@ -6,4 +6,6 @@ pub mod daemons;
 pub mod figures;
 pub mod floor;
 pub mod keeper;
+pub mod keys;
 pub mod nursery;
+pub mod script;

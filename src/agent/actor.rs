@@ -20,7 +20,7 @@ use super::outbox::{Bounds, Outbox};
 use super::spool::Spool;
 use super::state::{Effect, Event, FoundNode, State};
 use crate::alarm::Alarm;
-use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
+use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
 use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
 use crate::message::node::NodeOrder;
@@ -37,6 +37,10 @@ pub struct AgentSetup {
     pub instance: InstanceName,
     /// Names the numbering of its news if it has to begin anew; never the same twice.
     pub epoch: u64,
+    /// Drawn by chance for this run.
+    pub run: u64,
+    /// Names what this process has locked; 0 if nothing.
+    pub place: u64,
     pub site: Site,
     /// Has a control group for each node; `None` where they cannot have one.
     pub groups: Option<Groups>,
@@ -102,7 +106,7 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, site, groups, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -127,7 +131,7 @@ impl Agent {
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, restored.items);
         let agent = Self {
-            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id()),
+            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id(), run, place),
             spool,
             workshop: Workshop::open(Arc::new(site), register, groups)?,
             supervisors: BTreeMap::new(),
@@ -421,6 +425,16 @@ impl Handler<LinkDown> for Agent {
         if self.link.take_if(|present| present.id == link).is_some() {
             self.drive(Event::LinkDown, ctx);
             self.parting.clear(); // the wait of each ends with its sender
+        }
+    }
+}
+
+impl Handler<NotKnown> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, NotKnown { link, kind }: NotKnown, ctx: &mut Context<Self>) {
+        if self.link.as_ref().is_some_and(|present| present.id == link) {
+            self.drive(Event::NotKnown(kind), ctx);
         }
     }
 }

@@ -67,8 +67,8 @@ impl Jobs {
     }
 
     /// Whether that order still waits for a node.
-    pub fn is_open(&self, reqid: &RequestId) -> bool {
-        self.open.iter().any(|job| job.reqid == *reqid)
+    pub fn is_open(&self, kind: Kind, reqid: &RequestId) -> bool {
+        self.open.iter().any(|job| job.kind == kind && job.reqid == *reqid)
     }
 
     /// A node came to `wish`, or cannot: every order that waits for it has its outcome.

@@ -1,12 +1,14 @@
 //! The agent: runs the nodes of its instance, and tells the controller.
 //!
-//! [`state`] decides, with [`order`] for who may move and [`jobs`] for who waits for it; [`outbox`] keeps news until
+//! [`state`] decides, with [`order`] for who may move, [`jobs`] for who waits for it and [`repeats`] for who asks again;
+//! [`outbox`] keeps news until
 //! it has arrived, and [`spool`] keeps it on disk; [`actor`] carries.
 
 pub mod actor;
 pub mod jobs;
 pub mod order;
 pub mod outbox;
+pub mod repeats;
 pub mod spool;
 pub mod state;
 

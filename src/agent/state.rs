@@ -14,7 +14,9 @@ use std::time::Instant;
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
+use super::repeats::Repeats;
 use crate::message::agent::*;
+use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
     Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
@@ -28,6 +30,8 @@ pub struct State {
     instance: InstanceName,
     epoch: u64,
     pid: Option<u32>,
+    run: u64,
+    place: u64,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
@@ -37,6 +41,7 @@ pub struct State {
     next_ward: u64,
     next_ticket: u64,
     jobs: Jobs,
+    repeats: Repeats,
     order: Order,
     outbox: Outbox,
     /// The first word on a new link.
@@ -106,6 +111,8 @@ pub enum Event {
     WasInForce(ConfigurationId),
     LinkUp,
     LinkDown,
+    /// The controller does not know messages of this kind.
+    NotKnown(u16),
     /// Stop everything; [`Effect::AllStopped`] tells when it is done.
     StopAll {
         /// Whether the next run of the agent is to start what is stopped by this.
@@ -154,11 +161,14 @@ impl State {
             instance,
             epoch,
             pid: None,
+            run: 0,
+            place: 0,
             configuration: None,
             was_in_force: None,
             nodes: BTreeMap::new(),
             next_ward: 0,
             next_ticket: 0,
+            repeats: Repeats::default(),
             order: Order::default(),
             outbox,
             hello: None,
@@ -171,9 +181,9 @@ impl State {
         }
     }
 
-    /// The same, run by this process.
-    pub fn run_by(self, pid: u32) -> Self {
-        Self { pid: Some(pid), ..self }
+    /// The same, run by this process: for this `run`, and from a `place` that it has locked.
+    pub fn run_by(self, pid: u32, run: u64, place: u64) -> Self {
+        Self { pid: Some(pid), run, place, ..self }
     }
 
     /// Decides. What is to be said comes out of [`State::outgoing`].
@@ -190,6 +200,7 @@ impl State {
             Event::WasInForce(id) => self.was_in_force = Some(id),
             Event::LinkUp => self.link_up(),
             Event::LinkDown => self.link_down(),
+            Event::NotKnown(kind) => fx.extend(not_known(kind)),
             Event::StopAll { for_now } => {
                 (self.stopping_all, self.asked_for_rest) = (true, true);
                 self.for_now = for_now;
@@ -322,6 +333,8 @@ impl State {
             api_version: API_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             epoch: self.epoch,
+            run: self.run,
+            place: self.place,
         };
         self.hello = Some(hello.into());
     }
@@ -333,8 +346,14 @@ impl State {
     }
 
     fn answer(&mut self, answer: impl Into<ToController>) {
+        let answer = answer.into();
+        self.repeats.keep(&answer);
+        self.say(answer);
+    }
+
+    fn say(&mut self, answer: ToController) {
         if self.linked {
-            self.answers.push(answer.into());
+            self.answers.push(answer);
         }
     }
 
@@ -350,6 +369,17 @@ impl State {
         let all: Vec<_> = self.nodes.keys().cloned().collect();
         all.iter().for_each(|name| act(self, name));
     }
+}
+
+/// What follows from the controller's not knowing such messages. Of all that an agent says it waits only for the answer to
+/// its hello; news that is not known is acknowledged with what comes behind it.
+fn not_known(kind: u16) -> Option<Effect> {
+    (kind == NotifyAgentHello::KIND).then(|| {
+        let ours = env!("CARGO_PKG_VERSION");
+        Effect::Refused(format!(
+            "it does not know `notify_agent_hello` as watchpost {ours} says it: run the same release of watchpost on both"
+        ))
+    })
 }
 
 impl From<Configuration> for InForce {

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use actix::dev::{MessageResponse, OneshotSender, RecipientRequest};
 use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Context, Handler, Message};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -25,23 +25,20 @@ use super::error::LinkError;
 use super::greeting::{Admitted, Control, Greeting, Heartbeat, MAGIC, NotUnderstood, Refused};
 use super::guard::{Ended, LinkGuard};
 use super::inbox::Inbox;
-use super::intake::{Arrived, Intake};
+use super::intake::{Arrived, Intake, Kind};
 use super::listener::Ticket;
 use super::outbox::Outbox;
 use super::secure::{self, Certified};
 use super::state::{Effect, Event, State, Timing, step};
-use super::{EndLink, LinkId, LinkSettings, LinkUp, Mail, Owner, Peer};
-use crate::message::frame::Wire;
-use crate::trust::Held;
+use super::{EndLink, Features, LinkId, LinkSettings, LinkUp, Mail, NotKnown, Owner, Peer};
+use crate::message::frame::{Wire, wire_name};
+use crate::stream::Stream;
+use crate::trust::{Held, complaint};
 
 /// Above this many unsent bytes an owner that awaits its mail's result waits for it.
 const WINDOW: usize = 1 << 20;
 /// After this many reads the clock and the writing have their turn, however much the peer sends.
 const READS_IN_A_TURN: usize = 16;
-
-/// A byte stream that a link can run over.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Stream for T {}
 
 /// A connection that was just made.
 pub struct Connection {
@@ -122,8 +119,8 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             held: None,
             timer: Box::pin(tokio::time::sleep_until(state.due(&timing).unwrap_or(now).into())),
             state,
-            // The name becomes known with the greeting.
-            peer: Peer { name: String::new(), host: Some(host), dialled },
+            // The rest becomes known with the greeting.
+            peer: Peer { name: String::new(), host: Some(host), dialled, features: Features::NONE },
             settings,
             timing,
             owner,
@@ -260,18 +257,36 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
 
     fn take(&mut self, arrived: Arrived<In>, ctx: &mut Context<Self>) {
         let link = self.link();
-        if let Some(Admitted { name, protocol }) = arrived.admitted {
+        if let Some(Admitted { name, protocol, features }) = arrived.admitted {
             info!(link = link.0, host = self.peer.host.map(tracing::field::display), %name, protocol, "link up");
-            self.peer.name = name;
+            (self.peer.name, self.peer.features) = (name, features);
             self.drive(Event::Greeted, ctx);
         }
         self.drive(Event::Heard, ctx);
-        for kind in arrived.disowned {
-            warn!(link = link.0, peer = self.peer.name, "the peer does not understand frames of kind {kind:#06x}");
+        for Kind { kind, is_news } in arrived.disowned {
+            if is_news {
+                let name = Out::name_of(kind).map_or_else(|| "no message of ours".into(), wire_name);
+                warn!(
+                    link = link.0,
+                    peer = self.peer.name,
+                    "the peer does not know frames of kind {kind:#06x} ({name})"
+                );
+            }
+            self.owner.not_known.do_send(NotKnown { link, kind });
         }
-        for kind in arrived.unknown {
-            warn!(link = link.0, peer = self.peer.name, "frames of kind {kind:#06x} are not understood and skipped");
+        for Kind { kind, is_news } in arrived.unknown {
+            if is_news {
+                warn!(
+                    link = link.0,
+                    peer = self.peer.name,
+                    "frames of kind {kind:#06x} are not known here and skipped"
+                );
+            }
             self.say(NotUnderstood { kind });
+        }
+        let (unsent, cap) = (self.outbox.len(), self.settings.unsent_cap);
+        if unsent > cap {
+            return self.fail(LinkError::NotReading { unsent, cap }, ctx);
         }
         if !arrived.messages.is_empty() {
             let mail = Mail { link, messages: arrived.messages };
@@ -316,7 +331,7 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 // What the peer said before it went may still be unread, so reading finds the end, in the next turn.
-                self.guard.because(secure::complaint(&error).map_or(LinkError::Write(error), LinkError::Tls));
+                self.guard.because(complaint(&error).map_or(LinkError::Write(error), LinkError::Tls));
                 task.waker().wake_by_ref();
                 self.mute = true;
                 self.outbox.release();
@@ -339,7 +354,7 @@ fn unreadable(error: io::Error) -> LinkError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return LinkError::Closed; // by a peer that had no time to take its leave, as TLS wants it to
     }
-    secure::complaint(&error).map_or(LinkError::Read(error), LinkError::Tls)
+    complaint(&error).map_or(LinkError::Read(error), LinkError::Tls)
 }
 
 impl<In: Wire, Out: Wire> Actor for Bridge<In, Out> {

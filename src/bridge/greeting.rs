@@ -4,12 +4,13 @@
 //! greeting answers [`Refused`] with the reason and closes. Since neither waits, an end that found nothing wrong may
 //! see its link stand for a moment before the refusal arrives.
 //!
-//! These frames can never change: a peer of any version must be able to read them.
+//! These frames can never change: a peer of any version must be able to read them. What a later release has to say beyond
+//! them has a kind of its own; an older end answers that it does not understand it, and goes on.
 
 use serde::{Deserialize, Serialize};
 
 use super::LinkSettings;
-use crate::message::frame::{PROTOCOL, wire_enum};
+use crate::message::frame::{OLDEST, PROTOCOL, wire_enum};
 use crate::model::{InstanceName, NameError};
 
 /// The first bytes of every connection, before any frame: what is not a watchpost is known by its first four bytes.
@@ -48,11 +49,43 @@ impl std::fmt::Display for LinkRole {
 pub struct Greeting {
     /// The highest version of the frames that the sender speaks; the lower of both greetings is spoken.
     pub protocol: u16,
+    /// The lowest version that it speaks.
+    pub oldest: u16,
     pub role: LinkRole,
     /// The instance's or the controller's name.
     pub name: String,
     /// The cluster that the sender belongs to.
     pub cluster: String,
+    /// What the sender can do.
+    pub features: Features,
+}
+
+/// What an end can do beyond what its version of the frames says: a bit each. Bits that are not known here mean nothing.
+///
+/// | bit | name | said by | meaning |
+/// |---|---|---|---|
+/// | 0 | [`Features::REPEATS`] | agents | what is asked again under its `reqid` is not done again, but answered as at first |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// Nothing beyond the version.
+    pub const NONE: Self = Self(0);
+    /// Bit 0 of the table.
+    pub const REPEATS: Self = Self(1);
+
+    /// What an end of this release can do.
+    pub fn of(role: LinkRole) -> Self {
+        match role {
+            LinkRole::Controller => Self::NONE,
+            LinkRole::Agent => Self::REPEATS,
+        }
+    }
+
+    /// Whether all of `others` are among these.
+    pub fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
 }
 
 /// The last frame of an end that will not go on, for this reason.
@@ -65,7 +98,7 @@ pub struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {}
 
-/// A frame of this kind arrived, was skipped, and will be skipped again. Said once per kind and link.
+/// Frames of this kind arrived and were skipped. Said whenever some did, so that whoever waits for an answer waits no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotUnderstood {
     pub kind: u16,
@@ -76,6 +109,11 @@ pub struct NotUnderstood {
 pub enum Refusal {
     #[error("protocol version 0 does not exist: the greeting is damaged")]
     NoProtocol,
+    #[error(
+        "{older} speaks versions up to {highest} of the protocol, and {newer} none below {lowest}: upgrade the older end, \
+         by way of a release that speaks both if need be"
+    )]
+    NoneInCommon { older: LinkRole, highest: u16, newer: LinkRole, lowest: u16 },
     #[error("both ends are {0}s; a controller and an agent make a link")]
     SameRole(LinkRole),
     #[error("the greeting is not usable: {0}")]
@@ -94,12 +132,15 @@ pub struct Admitted {
     pub name: String,
     /// The version of the frames that both ends speak.
     pub protocol: u16,
+    pub features: Features,
 }
 
 impl Greeting {
     /// What this end says of itself.
     pub fn of(settings: &LinkSettings) -> Self {
-        Self { protocol: PROTOCOL, role: settings.role, name: settings.name.clone(), cluster: settings.cluster.clone() }
+        let (name, cluster) = (settings.name.clone(), settings.cluster.clone());
+        let features = Features::of(settings.role);
+        Self { protocol: PROTOCOL, oldest: OLDEST, role: settings.role, name, cluster, features }
     }
 
     /// Whether this greeting of a peer is acceptable to an end with these settings that expects that name, if any.
@@ -116,11 +157,22 @@ impl Greeting {
         if self.role == ours.role {
             return Err(Refusal::SameRole(self.role));
         }
+        let (newer, older) = (self.role, ours.role);
+        if self.oldest > PROTOCOL {
+            return Err(Refusal::NoneInCommon { older, highest: PROTOCOL, newer, lowest: self.oldest });
+        }
+        if self.protocol < OLDEST {
+            let (newer, older) = (older, newer);
+            return Err(Refusal::NoneInCommon { older, highest: self.protocol, newer, lowest: OLDEST });
+        }
         match expect {
             Some(expected) if expected != self.name => {
                 Err(Refusal::Unexpected { got: self.name, expected: expected.to_owned() })
             }
-            _ => Ok(Admitted { name: self.name, protocol: self.protocol.min(PROTOCOL) }),
+            _ => {
+                let protocol = self.protocol.min(PROTOCOL);
+                Ok(Admitted { name: self.name, protocol, features: self.features })
+            }
         }
     }
 }
@@ -139,20 +191,21 @@ mod tests {
     }
 
     fn agent() -> Greeting {
-        Greeting { protocol: 1, role: LinkRole::Agent, name: "sensor-1".into(), cluster: "lab".into() }
+        Greeting::of(&LinkSettings::new(LinkRole::Agent, "sensor-1", "lab"))
     }
 
     #[test]
     fn an_agent_of_the_same_cluster_is_admitted() {
-        let admitted = Admitted { name: "sensor-1".into(), protocol: 1 };
+        let admitted = Admitted { name: "sensor-1".into(), protocol: 1, features: Features::REPEATS };
         assert_eq!(agent().admit(&controller(), None), Ok(admitted.clone()));
         assert_eq!(agent().admit(&controller(), Some("sensor-1")), Ok(admitted));
     }
 
     #[test]
     fn the_lower_protocol_of_both_is_spoken() {
-        let from_the_future = Greeting { protocol: 900, ..agent() };
-        assert_eq!(from_the_future.admit(&controller(), None).map(|peer| peer.protocol), Ok(PROTOCOL));
+        let from_the_future = Greeting { protocol: 900, features: Features(u64::MAX), ..agent() };
+        let admitted = from_the_future.admit(&controller(), None).unwrap();
+        assert_eq!((admitted.protocol, admitted.features.has(Features::REPEATS)), (PROTOCOL, true));
     }
 
     #[test]
@@ -167,6 +220,11 @@ mod tests {
             (Greeting { cluster: "prod".into(), ..agent() }, None, "cluster `prod` was greeted by cluster `lab`"),
             (Greeting { name: "a/b".into(), ..agent() }, None, "may hold only letters"),
             (Greeting { cluster: "".into(), ..agent() }, None, "is empty"),
+            (
+                Greeting { protocol: 9, oldest: 8, ..agent() },
+                None,
+                "controller speaks versions up to 1 of the protocol, and agent none below 8",
+            ),
             (agent(), Some("sensor-2"), "`sensor-1` answered where `sensor-2` was expected"),
         ] {
             let refusal = greeting.clone().admit(&controller(), expect).unwrap_err().to_string();

@@ -48,12 +48,20 @@ pub(super) struct Arrived<In> {
     pub admitted: Option<Admitted>,
     /// In order.
     pub messages: Vec<In>,
-    /// Kinds to answer with "not understood"; each once per link.
-    pub unknown: Vec<u16>,
-    /// Kinds that the peer says it does not understand; each once per link.
-    pub disowned: Vec<u16>,
+    /// Kinds to answer with "not understood"; each once.
+    pub unknown: Vec<Kind>,
+    /// Kinds that the peer says it does not understand; each once.
+    pub disowned: Vec<Kind>,
     /// What came behind all that and ends the link.
     pub broken: Option<LinkError>,
+}
+
+/// A kind of frames that one of the ends does not understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub kind: u16,
+    /// Whether this is the first that is heard of it on this link.
+    pub is_news: bool,
 }
 
 impl<In: Wire> Intake<In> {
@@ -138,8 +146,9 @@ impl<In: Wire> Intake<In> {
             (Ok(Control::Greeting(_)), _) => Err(LinkError::GreetedTwice),
             (Ok(Control::Heartbeat(_)), _) => Ok(()),
             (Ok(Control::NotUnderstood(skipped)), _) => {
-                if self.disowned.len() < MAX_UNKNOWN && self.disowned.insert(skipped.kind) {
-                    arrived.disowned.push(skipped.kind);
+                // It was sent no more kinds than that.
+                if self.disowned.len() < MAX_UNKNOWN || self.disowned.contains(&skipped.kind) {
+                    note(skipped.kind, &mut self.disowned, &mut arrived.disowned);
                 }
                 Ok(())
             }
@@ -149,13 +158,19 @@ impl<In: Wire> Intake<In> {
     }
 
     fn skip(&mut self, kind: u16, arrived: &mut Arrived<In>) -> Result<(), LinkError> {
-        if self.unknown.insert(kind) {
-            if self.unknown.len() > MAX_UNKNOWN {
-                return Err(LinkError::Babble(self.unknown.len()));
-            }
-            arrived.unknown.push(kind);
+        note(kind, &mut self.unknown, &mut arrived.unknown);
+        match self.unknown.len() {
+            count if count > MAX_UNKNOWN => Err(LinkError::Babble(count)),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+}
+
+/// Notes a kind once for what has arrived, and whether it is a new one.
+fn note(kind: u16, known: &mut BTreeSet<u16>, arrived: &mut Vec<Kind>) {
+    let is_news = known.insert(kind);
+    if is_news || arrived.iter().all(|other| other.kind != kind) {
+        arrived.push(Kind { kind, is_news });
     }
 }
 
@@ -233,11 +248,16 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_from_the_future_is_answered_once_and_skipped() {
+    fn a_kind_from_the_future_is_skipped_and_answered_whenever_it_comes() {
         let mut intake = intake();
         let (_, arrived) = intake.take(&greeted(&[&kind(0x0777), &news(1), &kind(0x0777), &kind(0x0042)]));
-        assert_eq!((arrived.unknown, arrived.messages.len()), (vec![0x0777, 0x0042], 1));
+        let first = |kind| Kind { kind, is_news: true };
+        assert_eq!((arrived.unknown, arrived.messages.len()), (vec![first(0x0777), first(0x0042)], 1));
         assert!(arrived.broken.is_none());
+        let mut again = Vec::new();
+        kind(0x0777)(&mut again);
+        let (_, arrived) = intake.take(&again);
+        assert_eq!(arrived.unknown, [Kind { kind: 0x0777, is_news: false }]);
     }
 
     #[test]
@@ -252,7 +272,7 @@ mod tests {
         let control = |frame: Control| move |out: &mut Vec<u8>| frame.append_to(out).unwrap();
         let disowned = control(NotUnderstood { kind: 0x0203 }.into());
         let (_, arrived) = intake().take(&greeted(&[&control(Heartbeat {}.into()), &disowned, &disowned]));
-        assert_eq!((arrived.disowned, arrived.messages.len()), (vec![0x0203], 0));
+        assert_eq!((arrived.disowned, arrived.messages.len()), (vec![Kind { kind: 0x0203, is_news: true }], 0));
         assert!(broken(&greeted(&[&greeted_again])).contains("greeted twice"));
     }
 

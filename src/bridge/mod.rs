@@ -27,27 +27,30 @@ use std::net::IpAddr;
 
 use actix::{Message, Recipient};
 
-pub use actor::{Bridge, Connection, Stream};
+pub use crate::stream::Stream;
+pub use actor::{Bridge, Connection};
 pub use backoff::Backoff;
 pub use dialer::{Dialer, dial, dial_unless};
 pub use error::LinkError;
-pub use greeting::LinkRole;
+pub use greeting::{Features, LinkRole};
 pub use guard::Ended;
 pub use listener::{Listener, listen};
 pub use secure::Certified;
 pub use settings::LinkSettings;
 
-/// Whom a link tells of its life. All three usually lead to one actor, which then hears of each link in order:
+/// Whom a link tells of its life. All four usually lead to one actor, which then hears of each link in order:
 /// up, mail, down.
 pub struct Owner<In: Send + 'static, Out: Send + 'static> {
     pub up: Recipient<LinkUp<Out>>,
     pub mail: Recipient<Mail<In>>,
+    pub not_known: Recipient<NotKnown>,
     pub down: Recipient<LinkDown>,
 }
 
 impl<In: Send + 'static, Out: Send + 'static> Clone for Owner<In, Out> {
     fn clone(&self) -> Self {
-        Self { up: self.up.clone(), mail: self.mail.clone(), down: self.down.clone() }
+        let Self { up, mail, not_known, down } = self;
+        Self { up: up.clone(), mail: mail.clone(), not_known: not_known.clone(), down: down.clone() }
     }
 }
 
@@ -75,6 +78,8 @@ pub struct Peer {
     pub host: Option<IpAddr>,
     /// The port that this side dialled; `None` if the peer dialled, or in the same process.
     pub dialled: Option<u16>,
+    /// What it can do.
+    pub features: Features,
 }
 
 /// Messages over one link, in order. Handling a batch is the permission to send the next.
@@ -83,6 +88,14 @@ pub struct Peer {
 pub struct Mail<T: Send + 'static> {
     pub link: LinkId,
     pub messages: Vec<T>,
+}
+
+/// The peer does not know messages of this kind, of which it got some: whoever waits for an answer to one waits in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct NotKnown {
+    pub link: LinkId,
+    pub kind: u16,
 }
 
 /// The link is gone, with everything that was under way on it. Nothing more comes from it.

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::Error;
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{Accept, Connect, TlsAcceptor, TlsConnector, TlsStream};
@@ -157,40 +157,4 @@ impl AsyncWrite for Secure {
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_up(task))?.poll_shutdown(task)
     }
-}
-
-/// What TLS found wrong with a peer or its bytes, in words for whoever has to mend it; `None` if it was something else.
-pub(super) fn complaint(error: &io::Error) -> Option<String> {
-    use AlertDescription as A;
-    use CertificateError as C;
-    let error = error.get_ref()?.downcast_ref::<Error>()?;
-    Some(match error {
-        Error::InvalidMessage(_) => {
-            "it does not speak TLS: it has no certificates, or is no part of a watchpost cluster".into()
-        }
-        Error::NoCertificatesPresented => "it shows no certificate".into(),
-        Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-            "its certificate is of another authority than ours".into()
-        }
-        Error::InvalidCertificate(C::Revoked) => "its certificate was revoked".into(),
-        Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "its certificate has expired".into(),
-        Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
-            "its certificate is not valid yet: compare the clocks".into()
-        }
-        Error::InvalidCertificate(C::Other(other)) => format!("its certificate does not fit: {other}"),
-        Error::AlertReceived(
-            alert @ (A::UnknownCA
-            | A::BadCertificate
-            | A::CertificateExpired
-            | A::CertificateUnknown
-            | A::CertificateRequired
-            | A::CertificateRevoked
-            | A::DecryptError
-            | A::AccessDenied),
-        ) => format!("it does not accept our certificate ({alert:?}): its log says why"),
-        Error::PeerIncompatible(_) | Error::AlertReceived(A::ProtocolVersion | A::HandshakeFailure) => {
-            format!("it speaks another TLS than 1.3 with certificates at both ends ({error})")
-        }
-        error => error.to_string(),
-    })
 }

@@ -3,13 +3,20 @@
 use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, Uri, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body};
 
 use super::error::CliError;
+use super::secure::{Encrypt, Papers};
+use crate::settings::usual_state_dir;
+use crate::trust::{complaint, refuses_us};
 use crate::web::desk::ASKED_AROUND;
 use crate::web::events::KEEP_ALIVE;
 use crate::web::json::{Event, Problem};
@@ -47,7 +54,29 @@ pub struct Client {
 
 impl Client {
     /// A client of the controller at `url`. Connects to nothing yet.
-    pub fn new(url: &str, token: TokenFile, timeout: Option<Duration>) -> Result<Self, CliError> {
+    pub fn new(url: &str, token: TokenFile, papers: &Papers, timeout: Option<Duration>) -> Result<Self, CliError> {
+        let is_encrypted = url.starts_with("https://");
+        if let Some(certificate) = papers.certificate.as_ref().filter(|_| !is_encrypted) {
+            return Err(CliError::PlainUrl { url: url.into(), certificate: certificate.clone() });
+        }
+        let agent = match is_encrypted {
+            true => {
+                let here = is_this_machine(url).then(|| usual_state_dir().join("trust/ca.pem"));
+                agent(Some(papers.read(here.as_deref())?))
+            }
+            false => agent(None),
+        };
+        let client = match (&token, &papers.certificate) {
+            (TokenFile::Usual(_), Some(directory)) => {
+                let hint = format!("the certificate in {} is not one that it accepts", directory.display());
+                Self { hint, ..Self::with_token(url, None)? }
+            }
+            _ => Self::with_token_in(url, token)?,
+        };
+        Ok(Self { agent, timeout, ..client })
+    }
+
+    fn with_token_in(url: &str, token: TokenFile) -> Result<Self, CliError> {
         let (path, given) = match token {
             TokenFile::Given(path) => (path, true),
             TokenFile::Usual(path) => (path, false),
@@ -55,37 +84,33 @@ impl Client {
         if !given && !is_this_machine(url) {
             let place = path.display();
             let hint = format!(
-                "the token in {place} is for controllers on this machine: name the file for this one with \
-                 --token-file FILE"
+                "the token in {place} is for controllers on this machine: show this one a certificate with --certificate \
+                 DIR, or name the file of a token for it with --token-file FILE"
             );
-            return Ok(Self { hint, timeout, ..Self::with_token(url, None)? });
+            return Ok(Self { hint, ..Self::with_token(url, None)? });
         }
         let (token, hint) = match read_token(&path) {
-            Ok(token) => (Some(token), format!("the token in {} is not that controller's", path.display())),
+            Ok(token) => {
+                (Some(token), format!("the token in {} is not that controller's, or counts no more", path.display()))
+            }
             Err(error) if !given && error.kind() == io::ErrorKind::NotFound => {
                 let place = path.display();
                 (None, format!("there is no token in {place}: name the file with --token-file FILE"))
             }
             Err(source) => return Err(CliError::Token { path, source }),
         };
-        Ok(Self { hint, timeout, ..Self::with_token(url, token)? })
+        Ok(Self { hint, ..Self::with_token(url, token)? })
     }
 
     /// A client that knows the token itself.
     pub fn with_token(url: &str, token: Option<String>) -> Result<Self, CliError> {
         let url = url.trim_end_matches('/').to_owned();
-        if url.strip_prefix("http://").is_none_or(str::is_empty) {
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if rest.is_none_or(str::is_empty) {
             return Err(CliError::Url(url));
         }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // A controller is on this machine or at the end of a tunnel, never behind a proxy.
-            .proxy(None)
-            .timeout_connect(Some(CONNECT))
-            .build();
         let hint = "the token is not that controller's".into();
-        Ok(Self { agent: config.into(), url, token, hint, timeout: None })
+        Ok(Self { agent: agent(None), url, token, hint, timeout: None })
     }
 
     pub fn url(&self) -> &str {
@@ -144,7 +169,10 @@ impl Client {
         };
         Err(match status {
             401 => CliError::NotPermitted { url, problem, hint: self.hint.clone() },
-            403 => CliError::NotPermitted { url, problem, hint: "see `hosts` in the controller's settings".into() },
+            403 => {
+                let hint = "its settings say by which `hosts` it may be called, a certificate or a token what its bearer may do";
+                CliError::NotPermitted { url, problem, hint: hint.into() }
+            }
             400 | 422 => CliError::Wrong(problem),
             504 => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
             _ => CliError::Refused { url, status, problem },
@@ -169,8 +197,32 @@ impl Client {
             ureq::Error::Timeout(_) => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => CliError::Url(url),
             ureq::Error::Protocol(error) => CliError::Foreign { url, reason: error.to_string() },
-            ureq::Error::Io(error) => CliError::NoController { url, reason: error.to_string() },
+            ureq::Error::Io(error) if refuses_us(&error) => {
+                CliError::Unwelcome { url, reason: complaint(&error).unwrap_or_default() }
+            }
+            ureq::Error::Io(error) => match complaint(&error) {
+                Some(reason) => CliError::Untrusted { url, reason },
+                None => CliError::NoController { url, reason: error.to_string() },
+            },
             other => CliError::NoController { url, reason: other.to_string() },
+        }
+    }
+}
+
+/// What speaks HTTP for a client, through TLS where that is needed.
+fn agent(tls: Option<ClientConfig>) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // A controller is asked directly or through a tunnel, never through a proxy.
+        .proxy(None)
+        .timeout_connect(Some(CONNECT))
+        .build();
+    match tls {
+        None => config.into(),
+        Some(tls) => {
+            let connector = TcpConnector::default().chain(Encrypt(Arc::new(tls)));
+            Agent::with_parts(config, connector, DefaultResolver::default())
         }
     }
 }
@@ -258,7 +310,9 @@ mod tests {
     fn the_token_in_the_usual_place_is_told_to_nobody_beyond_this_machine() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "s3cret\n").unwrap();
-        let token = |url, token: fn(PathBuf) -> TokenFile| Client::new(url, token(file.path().into()), None).unwrap();
+        let papers = Papers::default();
+        let token =
+            |url, token: fn(PathBuf) -> TokenFile| Client::new(url, token(file.path().into()), &papers, None).unwrap();
         assert_eq!(token("http://127.0.0.1:1", TokenFile::Usual).token.as_deref(), Some("s3cret"));
         assert_eq!(token("http://10.0.0.1:1", TokenFile::Given).token.as_deref(), Some("s3cret"));
         let beyond = token("http://10.0.0.1:1", TokenFile::Usual);

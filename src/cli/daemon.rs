@@ -1,6 +1,7 @@
 //! The verbs that stay: lab, controller, agent. Each reads its settings and calls into [`crate::run`].
 
 use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -131,7 +132,14 @@ fn token_option(ready: &Ready, state_dir: &Path) -> String {
 }
 
 fn url(ready: &Ready) -> Option<String> {
-    ready.addresses.get("http").map(|address| format!("http://{address}"))
+    let mut address = *ready.addresses.get("http")?;
+    // Every address of this machine: also the one that leads nowhere else.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    Some(format!("http://{address}"))
 }
 
 /// The live view, on a thread of its own, since it waits for its own answers.

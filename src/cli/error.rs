@@ -41,8 +41,10 @@ pub enum CliError {
     Usage(#[from] clap::Error),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("`{0}` is not an address of a controller: give it as http://HOST:PORT")]
+    #[error("`{0}` is not an address of a controller: give it as http://HOST:PORT or https://HOST:PORT")]
     Url(String),
+    #[error("`{url}` is not encrypted, so the certificate in {} cannot be shown there: give it as https://HOST:PORT", certificate.display())]
+    PlainUrl { url: String, certificate: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error(
@@ -63,6 +65,15 @@ pub enum CliError {
     TimedOut { url: String, after: Duration },
     #[error("the controller at {url} does not permit this: {}\n  {hint}", problem.error)]
     NotPermitted { url: String, problem: Problem, hint: String },
+    #[error(
+        "the controller at {url} does not accept this client: {reason}\n  its log says why; a new certificate is made by `watchpost pki issue client NAME`"
+    )]
+    Unwelcome { url: String, reason: String },
+    #[error(
+        "the controller at {url} cannot be trusted: {reason}\n  name the certificate of its authority with --ca FILE, such as \
+             `trust/ca.pem` of its state directory"
+    )]
+    Untrusted { url: String, reason: String },
     /// The controller says that the request or the file is wrong.
     #[error("{}", .0.error)]
     Wrong(Problem),
@@ -96,24 +107,31 @@ impl CliError {
             Self::Usage(_)
             | Self::Name(_)
             | Self::Url(_)
+            | Self::PlainUrl { .. }
             | Self::Empty(_)
             | Self::File { .. }
             | Self::Token { .. }
             | Self::Wrong(_) => Exit::Usage,
             Self::Closed => Exit::Done,
             Self::TimedOut { .. } => Exit::TimedOut,
-            Self::NotPermitted { .. } => Exit::NotPermitted,
+            Self::NotPermitted { .. } | Self::Unwelcome { .. } => Exit::NotPermitted,
             Self::NoController { .. }
             | Self::Refused { .. }
             | Self::Foreign { .. }
+            | Self::Untrusted { .. }
             | Self::Trust(_)
             | Self::Runtime(_)
             | Self::Output(_)
             | Self::Internal(_) => Exit::Failed,
             Self::Settings(_)
-            | Self::Run(RunError::Trust(_) | RunError::NotLoopback(_) | RunError::Unreachable | RunError::Refused(_)) => {
-                Exit::Usage
-            }
+            | Self::Run(
+                RunError::Trust(_)
+                | RunError::NotLoopback(_)
+                | RunError::Unencrypted(_)
+                | RunError::NoCertificates
+                | RunError::Unreachable
+                | RunError::Refused(_),
+            ) => Exit::Usage,
             Self::Run(_) => Exit::Failed,
         }
     }

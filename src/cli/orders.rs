@@ -11,7 +11,7 @@ use super::error::{CliError, Exit};
 use super::interrupt;
 use super::screen::{Screen, plain, state_style, tame};
 use crate::model::NodeName;
-use crate::web::json::{ConfigurationText, NodesOrder, Outcome, Verdict};
+use crate::web::json::{ConfigurationText, NodesOrder, Outcome, Status, Verdict};
 
 /// An order that takes as long as it takes.
 struct Order {
@@ -22,6 +22,8 @@ struct Order {
     doing: String,
     /// What was done, such as `deployed`.
     done: &'static str,
+    /// How many nodes there are that the order removes, where it removes all of them.
+    removes: Option<usize>,
 }
 
 /// Makes a cluster file true, and tells what became of each node. One without nodes needs a word that it is meant: a file
@@ -29,9 +31,11 @@ struct Order {
 pub fn deploy(client: &Client, file: &Path, empty: bool, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let name = file.display().to_string();
     let text = read_cluster_file(file)?;
-    if !empty && has_no_nodes(&text, &name)? {
-        return Err(CliError::Empty(file.into()));
-    }
+    let removes = match (has_no_nodes(&text, &name)?, empty) {
+        (true, false) => return Err(CliError::Empty(file.into())),
+        (true, true) => Some(client.get::<Status>("/api/v1/status")?.1.nodes.len()),
+        (false, _) => None,
+    };
     let text = String::from_utf8(text).map_err(|error| CliError::File {
         path: file.into(),
         source: io::Error::new(io::ErrorKind::InvalidData, error),
@@ -42,6 +46,7 @@ pub fn deploy(client: &Client, file: &Path, empty: bool, json: bool, screen: Scr
         doing: format!("deploying {name}"),
         body: body(&ConfigurationText { file: name, text }),
         done: "deployed",
+        removes,
     };
     give(client, order, json, screen)
 }
@@ -62,6 +67,7 @@ pub fn nodes(
         doing: format!("{verb} {}", if nodes.is_empty() { "every node".into() } else { nodes.join(" ") }),
         body: body(&NodesOrder { nodes }),
         done,
+        removes: None,
     };
     give(client, order, json, screen)
 }
@@ -76,7 +82,7 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
     if screen.is_terminal() && !json {
         writeln!(io::stderr(), "{} …", order.doing)?;
     }
-    let Order { method, path, body, doing, done } = order;
+    let Order { method, path, body, doing, done, removes } = order;
     let sender = client.clone();
     let answer = interrupt::unless(interrupt::interrupted(), move || sender.order::<Verdict>(method, &path, &body))?;
     let Some(answer) = answer else {
@@ -87,7 +93,7 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
     let mut out = io::stdout().lock();
     match json {
         true => writeln!(out, "{}", text.trim_end())?,
-        false => lines(&verdict, done, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+        false => lines(&verdict, done, removes, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
     }
     Ok(exit(&verdict))
 }
@@ -110,12 +116,14 @@ fn exit(verdict: &Verdict) -> Exit {
 }
 
 /// Every failure with what the node wrote, then the sum.
-fn lines(verdict: &Verdict, done: &str, screen: Screen) -> Vec<String> {
+fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
     let mut lines: Vec<String> = verdict.outcomes.iter().flat_map(|outcome| failure(outcome, screen)).collect();
     let nodes = verdict.outcomes.iter().filter(|outcome| outcome.node.is_some());
     let (fine, all) = nodes.fold((0, 0), |(fine, all), node| (fine + usize::from(node.error.is_none()), all + 1));
     let what = verdict.configuration.as_ref().map(|id| format!(" configuration {}", tame(id))).unwrap_or_default();
     lines.push(match (verdict.ok, all) {
+        (true, _) if removes == Some(1) => format!("{done}{what}: 1 node removed"),
+        (true, _) if removes.is_some() => format!("{done}{what}: {} nodes removed", removes.unwrap_or_default()),
         (true, 0) => format!("{done}{what}"),
         (true, 1) => format!("{done}{what}: 1 node"),
         (true, _) => format!("{done}{what}: {all} nodes"),
@@ -180,12 +188,15 @@ mod tests {
 
     #[test]
     fn a_verdict_names_what_failed_and_why() {
-        assert_eq!(lines(&verdict(&[None, None]), "deployed", Screen::pipe()), ["deployed configuration c1: 2 nodes"]);
+        assert_eq!(
+            lines(&verdict(&[None, None]), "deployed", None, Screen::pipe()),
+            ["deployed configuration c1: 2 nodes"]
+        );
         let want = [
             "failed worker-1 on agent-a: exited with status 1",
             "  stderr: no such  file",
             "deployed configuration c1 in part: 1 of 2 nodes; see `watchpost status`",
         ];
-        assert_eq!(lines(&verdict(&[None, Some("exited with status 1")]), "deployed", Screen::pipe()), want);
+        assert_eq!(lines(&verdict(&[None, Some("exited with status 1")]), "deployed", None, Screen::pipe()), want);
     }
 }

@@ -11,8 +11,10 @@ use super::error::{CliError, Exit};
 use super::screen::{Screen, state_style};
 use super::table::{self, Cell, words};
 use crate::model::{InstanceName, Timestamp};
+use crate::run::RunError;
 use crate::settings::usual_state_dir;
-use crate::trust::{Authority, Certificate, Identity, Part, TrustFiles};
+use crate::state_dir::StateDir;
+use crate::trust::{Access, Authority, Certificate, Identity, Part, TrustError, TrustFiles, tokens};
 
 /// The verbs of `watchpost pki`.
 #[derive(Debug, Subcommand)]
@@ -32,8 +34,15 @@ pub enum PkiVerb {
     Issue {
         /// What it is for
         part: Issuable,
-        /// The controller's name, or the agent's instance
+        /// The controller's name, the agent's instance, or what to call the client
         name: String,
+        /// What a client may do: see everything, or change things as well
+        #[arg(long, value_enum, default_value = "operate")]
+        role: Role,
+        /// An address or host name of a controller, for clients of its HTTP API that look at nothing else, such as browsers and
+        /// curl; may be given several times
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
         /// Where to put ca.pem, cert.pem and key.pem [default: NAME.trust here, or for a controller `trust` in the usual
         /// state directory]
         #[arg(long, value_name = "DIR")]
@@ -44,16 +53,19 @@ pub enum PkiVerb {
         #[command(flatten)]
         place: Place,
     },
-    /// Take back every certificate of a part of the cluster; links of theirs end where the list gets to
+    /// Take back every certificate of a part of the cluster, and a client's tokens; links of theirs end where the list gets to
     Revoke {
         /// What it is
         part: Issuable,
         /// Its name
         name: String,
         /// The certificates of the daemon that is to heed it [default: `trust` in the usual state directory, if it is that of
-        /// a controller and PART is an agent]
+        /// a controller and PART is an agent or a client]
         #[arg(long, value_name = "DIR")]
         trust: Option<PathBuf>,
+        /// The state directory of the controller whose tokens of a client's name end, too [default: the usual one]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
@@ -73,8 +85,14 @@ pub struct Place {
 }
 
 impl Place {
-    fn directory(self) -> PathBuf {
-        self.dir.unwrap_or_else(|| usual_state_dir().join("pki"))
+    /// The usual one is part of a state directory, and may be one that this release must not touch.
+    fn directory(self) -> Result<PathBuf, CliError> {
+        if let Some(chosen) = self.dir {
+            return Ok(chosen);
+        }
+        let state = usual_state_dir();
+        StateDir::check_format(&state).map_err(RunError::from)?;
+        Ok(state.join("pki"))
     }
 }
 
@@ -83,15 +101,44 @@ impl Place {
 pub enum Issuable {
     Controller,
     Agent,
+    /// Somebody, or a program, that uses the HTTP API from anywhere
+    Client,
 }
 
-impl From<Issuable> for Part {
-    fn from(part: Issuable) -> Self {
-        match part {
-            Issuable::Controller => Self::Controller,
-            Issuable::Agent => Self::Agent,
+impl Issuable {
+    /// What a certificate of it may say.
+    fn parts(self) -> &'static [Part] {
+        match self {
+            Self::Controller => &[Part::Controller],
+            Self::Agent => &[Part::Agent],
+            Self::Client => &[Part::Operator, Part::Observer],
         }
     }
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    Observe,
+    Operate,
+}
+
+impl From<Role> for Access {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Observe => Self::Observe,
+            Role::Operate => Self::Operate,
+        }
+    }
+}
+
+/// A certificate to make.
+struct Order {
+    part: Part,
+    name: String,
+    hosts: Vec<String>,
+    lifetime: Duration,
+    out: Option<PathBuf>,
 }
 
 /// One certificate as it is printed.
@@ -129,12 +176,20 @@ impl Shown {
 /// Does what the arguments say.
 pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> {
     match verb {
-        PkiVerb::Init { cluster, lifetime, place } => init(&cluster, lifetime, place.directory(), json),
-        PkiVerb::Issue { part, name, out, lifetime, place } => {
-            issue(part, &name, out, lifetime, place.directory(), json)
+        PkiVerb::Init { cluster, lifetime, place } => init(&cluster, lifetime, place.directory()?, json),
+        PkiVerb::Issue { part, name, role, host: hosts, out, lifetime, place } => {
+            let part = match part {
+                Issuable::Controller => Part::Controller,
+                Issuable::Agent => Part::Agent,
+                Issuable::Client => Access::from(role).part(),
+            };
+            issue(Order { part, name, hosts, lifetime, out }, place.directory()?, json)
         }
-        PkiVerb::Revoke { part, name, trust, place } => revoke(part, &name, trust, place.directory(), json),
-        PkiVerb::Show { place } => show(place.directory(), json, screen),
+        PkiVerb::Revoke { part, name, trust, state_dir, place } => {
+            let state_dir = state_dir.unwrap_or_else(usual_state_dir);
+            revoke(part, &name, trust, &state_dir, place.directory()?, json)
+        }
+        PkiVerb::Show { place } => show(place.directory()?, json, screen),
     }
 }
 
@@ -155,21 +210,15 @@ fn init(cluster: &str, lifetime: Duration, directory: PathBuf, json: bool) -> Re
     Ok(Exit::Done)
 }
 
-fn issue(
-    part: Issuable,
-    name: &str,
-    out: Option<PathBuf>,
-    lifetime: Duration,
-    directory: PathBuf,
-    json: bool,
-) -> Result<Exit, CliError> {
-    let (now, name) = (Timestamp::now(), InstanceName::new(name)?);
+fn issue(order: Order, directory: PathBuf, json: bool) -> Result<Exit, CliError> {
+    let Order { part, name, hosts, lifetime, out } = order;
+    let (now, name) = (Timestamp::now(), InstanceName::new(&name)?);
     let authority = Authority::load(&directory)?;
     let place = out.unwrap_or_else(|| match part {
-        Issuable::Controller => usual_state_dir().join("trust"),
-        Issuable::Agent => PathBuf::from(format!("{name}.trust")),
+        Part::Controller => usual_state_dir().join("trust"),
+        _ => PathBuf::from(format!("{name}.trust")),
     });
-    let issued = authority.issue(part.into(), &name, now, lifetime)?;
+    let issued = authority.issue_for(part, &name, &hosts, now, lifetime)?;
     issued.write(&place)?;
     if json {
         return print(&Shown::of(&issued.certificate, now));
@@ -182,6 +231,10 @@ fn issue(
         writeln!(out, "  ssh {name} install -d -m 700 /var/lib/watchpost/trust")?;
         writeln!(out, "  scp -p {}/*.pem {name}:/var/lib/watchpost/trust/", place.display())?;
     }
+    if Access::of(*part).is_some() {
+        writeln!(out, "next: take that directory to where {name} works, and there say for instance")?;
+        writeln!(out, "  watchpost status --controller https://CONTROLLER:2148 --certificate {}", place.display())?;
+    }
     Ok(Exit::Done)
 }
 
@@ -189,16 +242,19 @@ fn revoke(
     part: Issuable,
     name: &str,
     trust: Option<PathBuf>,
+    state_dir: &Path,
     directory: PathBuf,
     json: bool,
 ) -> Result<Exit, CliError> {
-    let (now, name, part) = (Timestamp::now(), InstanceName::new(name)?, Part::from(part));
+    let (now, name) = (Timestamp::now(), InstanceName::new(name)?);
     let authority = Authority::load(&directory)?;
-    let revoked = authority.revoke(part, &name, now)?;
-    // An agent is judged by its controller, a controller by every agent.
-    let judge = if part == Part::Agent { Part::Controller } else { Part::Agent };
+    // Tokens first: they end whether or not there is a certificate.
+    let tokens = if part == Issuable::Client { tokens::end(state_dir, &name)? } else { 0 };
+    let revoked = take_back(&authority, part, &name, now, tokens > 0)?;
+    // An agent and a client are judged by the controller, a controller by every agent.
+    let judge = if part == Issuable::Controller { Part::Agent } else { Part::Controller };
     let is_judge = |trust: &PathBuf| bearer(trust).is_some_and(|bearer| bearer.part == judge);
-    let usual = || Some(usual_state_dir().join("trust")).filter(is_judge);
+    let usual = || Some(state_dir.join("trust")).filter(is_judge);
     // Also if there was nothing new to take back: the list may not have got there the last time.
     let published = trust.or_else(usual).filter(|_| authority.revoked_list().exists());
     if let Some(trust) = &published {
@@ -209,6 +265,12 @@ fn revoke(
         return shown.into_iter().try_for_each(|shown| print(&shown).map(drop)).map(|()| Exit::Done);
     }
     let mut out = io::stdout().lock();
+    let part = part.to_possible_value().map(|part| part.get_name().to_owned()).unwrap_or_default();
+    match tokens {
+        0 => {}
+        1 => writeln!(out, "the token of {part} {name} is revoked")?,
+        several => writeln!(out, "{several} tokens of {part} {name} are revoked")?,
+    }
     match revoked.len() {
         0 => writeln!(out, "{part} {name} has no certificate that counts")?,
         1 => writeln!(out, "the certificate of {part} {name} is revoked")?,
@@ -232,6 +294,32 @@ fn revoke(
         (_, Some(_)) => {}
     }
     Ok(Exit::Done)
+}
+
+/// Takes back the certificates of every part that it may be. That it has none is a slip, unless it had something else.
+fn take_back(
+    authority: &Authority,
+    part: Issuable,
+    name: &InstanceName,
+    now: Timestamp,
+    had_others: bool,
+) -> Result<Vec<Certificate>, CliError> {
+    let (mut revoked, mut never) = (Vec::new(), None);
+    let mut found = had_others;
+    for part in part.parts() {
+        match authority.revoke(*part, name, now) {
+            Ok(taken) => {
+                found = true;
+                revoked.extend(taken);
+            }
+            Err(error @ TrustError::NeverIssued { .. }) => never = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match never.filter(|_| !found) {
+        Some(error) => Err(error.into()),
+        None => Ok(revoked),
+    }
 }
 
 /// Whose certificate is in this directory, if one is.

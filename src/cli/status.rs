@@ -8,9 +8,9 @@ use anstyle::Style;
 
 use super::client::Client;
 use super::error::{CliError, Exit};
-use super::screen::{Piece, Screen, age, plain, state_style};
+use super::screen::{Piece, Screen, age, plain, state_style, tame};
 use super::table::{self, Cell, Column, numbers, words};
-use crate::web::json::{Instance, Node, Status};
+use crate::web::json::{Instance, Node, OpenPort, Status};
 
 const NODES: [Column; 8] = [
     words("NODE"),
@@ -56,9 +56,11 @@ pub fn verdict(status: &Status, check: bool) -> Exit {
 
 /// The summary (for people), the nodes, the instances.
 pub fn lines(status: &Status, now: SystemTime, screen: Screen) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines = alerts(status, screen);
     if screen.is_terminal() {
         lines.push(summary(status, screen));
+    }
+    if !lines.is_empty() {
         lines.push(String::new());
     }
     let nodes: Vec<_> = status.nodes.iter().map(|node| node_row(node, now)).collect();
@@ -67,6 +69,25 @@ pub fn lines(status: &Status, now: SystemTime, screen: Screen) -> Vec<String> {
     let instances: Vec<_> = status.instances.iter().map(|instance| instance_row(instance, now)).collect();
     lines.extend(table::lines(&INSTANCES, &instances, screen));
     lines
+}
+
+/// What must not be overlooked: in words, in colour where there is some.
+fn alerts(status: &Status, screen: Screen) -> Vec<String> {
+    let mut alerts = Vec::new();
+    for OpenPort { port, address } in &status.insecure {
+        let text = format!("INSECURE: whoever reaches the port for {port}, {address}, may command the cluster");
+        alerts.push(screen.line([(tame(&text), state_style("FAILED"))]));
+    }
+    if let Some(certificate) = status.certificate.as_ref().filter(|certificate| certificate.due) {
+        let until = certificate.expires.split('.').next().unwrap_or_default();
+        let text = format!("the controller's certificate expires at {until}: issue a new one by `watchpost pki issue`");
+        alerts.push(screen.line([(tame(&text), state_style("due"))]));
+    }
+    // On a terminal the summary has it.
+    if status.deploying.is_some() && !screen.is_terminal() {
+        alerts.push("a deployment is in progress".into());
+    }
+    alerts
 }
 
 /// How many nodes are in which state, and what is deployed.
@@ -125,6 +146,7 @@ fn instance_row(instance: &Instance, now: SystemTime) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::json::Certificate;
 
     const THEN: &str = "2023-11-14T22:13:20.000000Z";
 
@@ -158,7 +180,8 @@ mod tests {
 
     fn status(nodes: Vec<Node>, link: &str) -> Status {
         let configuration = Some("c1".into());
-        Status { instances: vec![instance(link)], nodes, configuration, deploying: None, seq: "a-1".into() }
+        let instances = vec![instance(link)];
+        Status { instances, nodes, configuration, seq: "a-1".into(), ..Status::default() }
     }
 
     #[test]
@@ -177,6 +200,28 @@ agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0";
         let lines = lines(&status(nodes, "UP"), now, screen);
         assert_eq!(lines[0], "1 CRASHED · 1 RUNNING");
         assert_eq!(lines[4], "worker-10  CRASHED     -         2  1m15s  exited with status 1");
+    }
+
+    #[test]
+    fn what_must_not_be_overlooked_stands_above_everything() {
+        let open = |port: &str| OpenPort { port: port.into(), address: "0.0.0.0:2150".into() };
+        let mut status = status(vec![], "UP");
+        status.insecure = vec![open("agents"), open("http\x1b")];
+        let certificate = |due| Some(Certificate { expires: THEN.into(), due });
+        status.certificate = certificate(false);
+        let now = humantime::parse_rfc3339(THEN).unwrap();
+        let [first, second] = ["agents", "http "].map(|port| {
+            format!("INSECURE: whoever reaches the port for {port}, 0.0.0.0:2150, may command the cluster")
+        });
+        assert_eq!(lines(&status, now, Screen::pipe())[..3], [first.clone(), second, String::new()]);
+        status.certificate = certificate(true);
+        status.deploying = Some("r".into());
+        let piped = lines(&status, now, Screen::pipe());
+        assert!(piped[2].starts_with("the controller's certificate expires at 2023-11-14T22:13:20:"), "{piped:?}");
+        assert_eq!(piped[3..5], ["a deployment is in progress".to_owned(), String::new()]);
+        let screen = Screen { width: Some(200), height: None, colour: true };
+        let red = state_style("FAILED");
+        assert_eq!(lines(&status, now, screen)[0], format!("{red}{first}{red:#}"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::wrap_future;
 use actix::{
@@ -17,10 +17,11 @@ use super::log::recent::{Resumed, Room};
 use super::log::thread::Report;
 use super::log::{Journal, Log, LogThread, Recalled};
 use super::observers::{Next, ObserverId, Observers};
+use super::repeats::{AGE, Repeated, Repeats};
 use super::state::{Effect, Event, Rules, State, Ticket};
 use super::store::{Save, StoreError, StoreThread, Stored};
 use crate::alarm::Alarm;
-use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail};
+use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::message::agent::{ToAgent, ToController};
 use crate::message::client::*;
 use crate::model::{InstanceName, Now, Outcome};
@@ -89,7 +90,11 @@ pub struct Controller {
     /// Who is connected, for whoever looks on, and as of which revision of the roster.
     connected: (watch::Sender<Arc<[InstanceStatus]>>, u64),
     links: BTreeMap<LinkId, Link>,
-    waiting: BTreeMap<Ticket, oneshot::Sender<ClientResponse>>,
+    /// More than one if it was asked again.
+    waiting: BTreeMap<Ticket, Vec<oneshot::Sender<ClientResponse>>>,
+    repeats: Repeats,
+    /// Answers that were repeated will be forgotten some time.
+    forgetting: bool,
     next_ticket: u64,
     alarm: Alarm,
     /// Who waits for the last link to end.
@@ -130,6 +135,8 @@ impl Controller {
             connected: (watch::Sender::new(Arc::default()), 0),
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            repeats: Repeats::default(),
+            forgetting: false,
             next_ticket: 0,
             alarm: Alarm::default(),
             parting: Vec::new(),
@@ -154,7 +161,7 @@ impl Controller {
                 Effect::Dial(instance, address) => self.dial(instance, Some(address)),
                 Effect::HangUp(instance) => self.dial(instance, None),
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
-                Effect::Answer(ticket, response) => self.answer(ticket, response),
+                Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
                 Effect::Publish { news, time, origin } => {
                     let entry = self.log.append(news, time, origin);
@@ -249,20 +256,34 @@ impl Controller {
         // A deployment brings much news at once, and the store gives back what is free when it has written.
         self.log.pack();
         let saved = self.store.save(changes);
-        ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, _| {
+        ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, ctx| {
             let error = saved.unwrap_or(Err(StoreError::Stopped)).err();
             if let Some(error) = &error {
                 tracing::error!("cannot keep a configuration: {error}");
             }
             if let Some((ticket, response)) = then {
-                me.answer(ticket, error.map_or_else(|| response.clone(), |error| unkept(response.clone(), &error)));
+                let answer = error.map_or_else(|| response.clone(), |error| unkept(response.clone(), &error));
+                me.answer(ticket, answer, ctx);
             }
         }));
     }
 
-    fn answer(&mut self, ticket: Ticket, response: ClientResponse) {
-        if let Some(waiting) = self.waiting.remove(&ticket) {
-            let _ = waiting.send(response); // whoever asked may have gone
+    /// Forgets answers when nobody asks for them again any more.
+    fn forget_later(&mut self, ctx: &mut Context<Self>) {
+        if !self.repeats.is_empty() && !std::mem::replace(&mut self.forgetting, true) {
+            ctx.run_later(AGE, |me, ctx| {
+                me.forgetting = false;
+                me.repeats.forget(Instant::now());
+                me.forget_later(ctx);
+            });
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, response: ClientResponse, ctx: &mut Context<Self>) {
+        self.repeats.answered(ticket, &response, Instant::now());
+        self.forget_later(ctx);
+        for waiting in self.waiting.remove(&ticket).into_iter().flatten() {
+            let _ = waiting.send(response.clone()); // whoever asked may have gone
         }
     }
 
@@ -312,10 +333,19 @@ impl Controller {
         T: TryFrom<ClientResponse, Error = Unanswered> + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let ticket = Ticket(self.next_ticket);
+        let mut ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.waiting.insert(ticket, answer);
-        self.drive(Event::Ask(ticket, request), ctx);
+        match self.repeats.ask(&request, ticket, Instant::now()) {
+            Repeated::Done(response) => drop(answer.send(response)),
+            Repeated::Runs(first) => {
+                ticket = first;
+                self.waiting.entry(first).or_default().push(answer);
+            }
+            Repeated::No => {
+                self.waiting.insert(ticket, vec![answer]);
+                self.drive(Event::Ask(ticket, request), ctx);
+            }
+        }
         if let Some(within) = within.filter(|_| self.waiting.contains_key(&ticket)) {
             self.drive(Event::Limit(ticket, within), ctx);
         }
@@ -475,6 +505,16 @@ impl Handler<LinkDown> for Controller {
     }
 }
 
+impl Handler<NotKnown> for Controller {
+    type Result = ();
+
+    fn handle(&mut self, NotKnown { link, kind }: NotKnown, ctx: &mut Context<Self>) {
+        if self.links.contains_key(&link) {
+            self.drive(Event::NotKnown(link, kind), ctx);
+        }
+    }
+}
+
 impl Handler<Mail<ToController>> for Controller {
     type Result = ();
 
@@ -499,7 +539,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::bridge::Peer;
+    use crate::bridge::{Features, Peer};
     use crate::controller::log::memory_volume::{Failure, MemoryVolume};
     use crate::controller::log::writer::Opened;
     use crate::controller::log::{Bounds, Writer};
@@ -626,12 +666,13 @@ mod tests {
     }
 
     fn peer() -> Peer {
-        Peer { name: "a".into(), host: None, dialled: None }
+        Peer { name: "a".into(), host: None, dialled: None, features: Features::NONE }
     }
 
     fn hello() -> NotifyAgentHello {
         let instance = InstanceName::new("a").unwrap();
-        NotifyAgentHello { instance, host: None, api_version: API_VERSION, version: "0.1.0".into(), epoch: 7 }
+        let (host, api_version, version) = (None, API_VERSION, "0.1.0".into());
+        NotifyAgentHello { instance, host, api_version, version, epoch: 7, run: 1, place: 0 }
     }
 
     fn log(seq: u64) -> NotifyLog {

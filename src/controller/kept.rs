@@ -3,13 +3,16 @@
 //! Definitions take a fifth of the room so, and most of the time nobody looks at them. Slots that came of one another
 //! share the bytes that are the same in both.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::store::{Slot, Stored};
 use crate::message::frame;
 use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName};
+use crate::plan::Slowest;
 
 /// One configuration, its nodes encoded.
 #[derive(Debug, Clone)]
@@ -18,6 +21,9 @@ pub struct Kept {
     pub instances: Vec<Instance>,
     /// Each node behind its length.
     nodes: Arc<[u8]>,
+    /// Where in that the nodes of each instance begin: one that comes back is not looked for among all others.
+    shares: Arc<BTreeMap<InstanceName, Box<[u32]>>>,
+    slowest: Slowest,
 }
 
 /// Which node, and where: what its encoding begins with.
@@ -33,16 +39,26 @@ impl Kept {
     /// Encodes `configuration`.
     pub fn new(configuration: &Configuration) -> Self {
         let Configuration { id, instances, nodes } = configuration;
-        let mut bytes = Vec::new();
+        let (mut bytes, mut shares) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for node in nodes {
             let start = bytes.len();
+            let at =
+                u32::try_from(start).expect("a configuration came in frames, or in a request, of far less than 4 GiB");
+            shares.entry(node.instance.clone()).or_default().push(at);
             bytes.extend_from_slice(&[0; LENGTH]);
             // Writing to memory does not fail, and serde has a form for everything in a node.
             frame::encode_body(&mut bytes, &**node).expect("a node can be encoded");
             let length = u32::try_from(bytes.len() - start - LENGTH).expect("a node came in a frame of 16 MiB at most");
             bytes[start..start + LENGTH].copy_from_slice(&length.to_ne_bytes());
         }
-        Self { id: id.clone(), instances: instances.clone(), nodes: bytes.into() }
+        let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
+        let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
+        Self { id, instances, nodes: bytes.into(), shares: Arc::new(shares), slowest }
+    }
+
+    /// How long agents may take to go from `other` to this, if there is another.
+    pub fn patience(&self, other: Option<&Self>) -> Duration {
+        other.map_or(self.slowest, |other| self.slowest.or(&other.slowest)).patience()
     }
 
     /// The configuration as it was.
@@ -53,8 +69,7 @@ impl Kept {
 
     /// What the agent of `instance` needs to know of it: see [`Configuration::share_of`].
     pub fn share_of(&self, instance: &InstanceName) -> Configuration {
-        let own = self.encoded().filter(|bytes| head(bytes).instance == instance.as_str());
-        let nodes = own.map(node).collect();
+        let nodes = self.encoded_on(instance).map(node).collect();
         Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes }
     }
 
@@ -70,7 +85,7 @@ impl Kept {
 
     /// The names of the nodes of `instance`.
     pub fn names_on(&self, instance: &InstanceName) -> impl Iterator<Item = NodeName> {
-        self.heads().filter(move |head| head.instance == instance.as_str()).map(|head| head.name())
+        self.encoded_on(instance).map(|bytes| head(bytes).name())
     }
 
     /// Whether that instance is in it.
@@ -81,19 +96,29 @@ impl Kept {
     /// Keeps the nodes only once, if they are those of `other`.
     fn share_with(&mut self, other: &Self) {
         if self.nodes == other.nodes {
-            self.nodes = Arc::clone(&other.nodes);
+            (self.nodes, self.shares) = (Arc::clone(&other.nodes), Arc::clone(&other.shares));
         }
+    }
+
+    fn encoded_on(&self, instance: &InstanceName) -> impl Iterator<Item = &[u8]> {
+        let places = self.shares.get(instance).into_iter().flatten();
+        places.filter_map(|at| Some(split_node(self.nodes.get(*at as usize..)?)?.0))
     }
 
     fn encoded(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &*self.nodes;
         std::iter::from_fn(move || {
-            let (length, behind) = rest.split_first_chunk()?;
-            let (bytes, behind) = behind.split_at(u32::from_ne_bytes(*length) as usize);
+            let (bytes, behind) = split_node(rest)?;
             rest = behind;
             Some(bytes)
         })
     }
+}
+
+/// The first node of some that were encoded here, and the others; `None` if there is none.
+fn split_node(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, behind) = bytes.split_first_chunk()?;
+    Some(behind.split_at(u32::from_ne_bytes(*length) as usize))
 }
 
 impl Head<'_> {

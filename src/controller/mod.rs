@@ -1,13 +1,15 @@
 //! The controller: knows what should be, hears what is, and tells whoever listens.
 //!
 //! [`state`] decides, with [`roster`] for the instances and [`nodes`] for what is known of their nodes; [`log`] keeps
-//! the news, [`observers`] who reads it; [`store`] what must survive, and [`kept`] how it is kept in memory; [`actor`] carries.
+//! the news, [`observers`] who reads it; [`repeats`] who asked what twice; [`store`] what must survive, and
+//! [`kept`] how it is kept in memory; [`actor`] carries.
 
 pub mod actor;
 pub mod kept;
 pub mod log;
 pub mod nodes;
 pub mod observers;
+pub mod repeats;
 pub mod roster;
 pub mod state;
 pub mod store;

@@ -10,12 +10,20 @@ use super::log::recall::Told;
 use crate::message::agent::NotifyChange;
 use crate::model::{Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Timestamp};
 
+/// How many nodes agents may tell of that no configuration here has: on a link without certificates a stranger may tell of
+/// as many as it likes. Many enough for those of a cluster whose controller has lost its store.
+const STRANGE: usize = 20_000;
+
 /// Every node that is known, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Nodes {
     known: BTreeMap<NodeName, NodeStatus>,
     /// What instances told of nodes that another one has: they may have it again one day.
     elsewhere: BTreeMap<(NodeName, InstanceName), NodeStatus>,
+    /// How many nodes the last configuration has.
+    expected: usize,
+    /// Since when more was told than is kept.
+    overflowed: bool,
 }
 
 impl Nodes {
@@ -41,6 +49,7 @@ impl Nodes {
     /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Configuration, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
         let mut changes = Vec::new();
+        self.expected = configuration.nodes.len();
         // One name of each instance, for all of its nodes.
         let names: BTreeSet<_> = configuration.instances.iter().map(|instance| &instance.name).collect();
         for node in &configuration.nodes {
@@ -92,14 +101,20 @@ impl Nodes {
     ///
     /// `None` if another instance has the node now: what is told of it is not what the node is.
     pub fn told(&mut self, mut change: NotifyChange) -> Option<NotifyChange> {
+        let is_full = self.is_full();
         let status = match self.known.get_mut(&change.node) {
             Some(status) => status,
+            None if is_full => {
+                self.overflowed = true;
+                return None;
+            }
             None => self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change)),
         };
         if status.instance != change.instance {
             let there = (change.node.clone(), change.instance.clone());
             match change.removed {
                 true => drop(self.elsewhere.remove(&there)),
+                false if is_full && !self.elsewhere.contains_key(&there) => self.overflowed = true,
                 false => drop(self.elsewhere.insert(there, as_told(&change))),
             }
             return None;
@@ -154,11 +169,22 @@ impl Nodes {
         for told in snapshot {
             let told = NodeStatus { instance: instance.clone(), ..told };
             match self.known.get(&told.node).is_some_and(|known| known.instance != *instance) {
+                true if self.is_full() => self.overflowed = true,
                 true => drop(self.elsewhere.insert((told.node.clone(), instance.clone()), told)),
                 false => changes.extend(self.correct(told, "reconciled", now)),
             }
         }
         changes
+    }
+
+    /// Whether there is no room for nodes that no configuration has.
+    fn is_full(&self) -> bool {
+        self.known.len() + self.elsewhere.len() >= self.expected + STRANGE
+    }
+
+    /// Whether anything was told since this was asked last that there was no room for.
+    pub fn has_overflowed(&mut self) -> bool {
+        std::mem::take(&mut self.overflowed)
     }
 
     /// Makes the copy what is told; the change that explains it, if it was anything else, begins with `why`.
@@ -316,6 +342,32 @@ mod tests {
             [(NodeState::Stopped, true)]
         );
         assert_eq!(nodes.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_stranger_that_tells_of_ever_new_nodes_is_kept_no_more_than_so_many() {
+        let mut nodes = Nodes::default();
+        nodes.expect(&configuration("a"), NodeState::Stopped, Timestamp(0));
+        let invented = |number: usize| NotifyChange {
+            node: NodeName::new(&format!("invented-{number}")).unwrap(),
+            ..change("x", NodeState::Stopped, NodeState::Running)
+        };
+        let kept = (0..2 * STRANGE).filter(|number| nodes.told(invented(*number)).is_some()).count();
+        assert_eq!((kept, nodes.iter().count()), (STRANGE, STRANGE + 1));
+        assert!(nodes.has_overflowed() && !nodes.has_overflowed(), "which is told once");
+        let status = |number| NodeStatus { node: invented(number).node, ..as_told(&invented(0)) };
+        let snapshot = (STRANGE..3 * STRANGE).map(status).collect();
+        assert_eq!(nodes.reconcile(&instance("y"), snapshot, |_| false, Timestamp(0)), [], "nor in a snapshot");
+        assert!(nodes.has_overflowed());
+        for other in 0..100 {
+            let of = |number| NotifyChange { instance: instance(&format!("x{other}")), ..invented(number) };
+            assert!((0..1000).all(|number| nodes.told(of(number)).is_none()), "nor for other instances");
+        }
+        assert_eq!(nodes.elsewhere.len(), 0);
+        // What is configured is told of as ever, and what goes makes room.
+        assert!(nodes.told(change("a", NodeState::Stopped, NodeState::Running)).is_some());
+        nodes.told(NotifyChange { removed: true, ..invented(1) }).unwrap();
+        assert!(nodes.told(invented(STRANGE)).is_some());
     }
 
     fn change(of: &str, old: NodeState, new: NodeState) -> NotifyChange {

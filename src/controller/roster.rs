@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::bridge::{LinkId, Peer};
+use crate::bridge::{Features, LinkId, Peer};
 use crate::message::agent::{NewsReceived, NotifyAgentHello};
 use crate::message::client::{AgentStatus, InstanceStatus, LinkState};
 use crate::model::{Instance, InstanceName, Timestamp};
@@ -37,6 +37,10 @@ pub struct Seat {
     host: Option<IpAddr>,
     dialled: Option<u16>,
     version: Option<String>,
+    /// The run of the agent that said hello last, what it has locked, and what it can do.
+    run: Option<u64>,
+    place: u64,
+    features: Features,
     since: Option<Timestamp>,
     reason: String,
 }
@@ -64,8 +68,8 @@ struct Caller {
 /// What a hello means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
-    /// It is welcome to talk. A link it had before, with news of the same numbering, is to be ended.
-    Accepted { former: Option<LinkId> },
+    /// It is welcome to talk. A link it had before is to be ended. If it is `same_run`, it remembers what it was asked there.
+    Accepted { former: Option<LinkId>, same_run: bool },
     /// It is somebody else, or another agent sits there already; in words.
     Refused(String),
 }
@@ -98,24 +102,30 @@ impl Roster {
         let seat = self.seats.entry(hello.instance.clone()).or_default();
         let received = self.news.get(&hello.instance).copied();
         let same_numbering = received.is_some_and(|news| news.epoch == hello.epoch);
-        if let Some(first) = seat.link.filter(|first| *first != link && !same_numbering) {
+        let same_run = same_numbering && seat.run == Some(hello.run);
+        // A second process is told from the first by its run, also with a copy of the first one's state. One that has locked
+        // what the first had locked comes after it.
+        let is_next = same_numbering && hello.place != 0 && seat.place == hello.place;
+        if let Some(first) = seat.link.filter(|first| *first != link && !same_run && !is_next) {
             let place = seat.host.map_or_else(|| "in this process".to_owned(), |host| format!("at {host}"));
             let since = seat.since.unwrap_or_default();
             return Hello::Refused(format!(
-                "instance `{}` is taken by an agent {place} since {since} (link {}): give this one another name",
+                "instance `{}` is taken by an agent {place} since {since} (link {}): give this one another name, and a state \
+                 directory of its own",
                 hello.instance, first.0
             ));
         }
         let former = seat.link.replace(link).filter(|former| *former != link);
         caller.instance = Some(hello.instance.clone());
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
+        (seat.run, seat.place, seat.features) = (Some(hello.run), hello.place, caller.peer.features);
         (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
         seat.reason.clear();
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };
         let news = received.filter(|_| same_numbering).unwrap_or(fresh);
         self.news.insert(hello.instance.clone(), Received { told: None, ..news });
-        Hello::Accepted { former }
+        Hello::Accepted { former, same_run }
     }
 
     /// Whether nobody has said hello on this link, which stands.
@@ -147,6 +157,16 @@ impl Roster {
     /// The link to that instance, if it is connected.
     pub fn link(&self, name: &InstanceName) -> Option<LinkId> {
         self.seats.get(name).and_then(|seat| seat.link)
+    }
+
+    /// The release that its agent runs, as last heard.
+    pub fn version(&self, name: &InstanceName) -> Option<&str> {
+        self.seats.get(name).and_then(|seat| seat.version.as_deref())
+    }
+
+    /// Whether its agent, as last heard, is known to do all of this.
+    pub fn can(&self, name: &InstanceName, features: Features) -> bool {
+        self.seats.get(name).is_some_and(|seat| seat.features.has(features))
     }
 
     /// The cluster needs this instance.
@@ -312,9 +332,10 @@ mod tests {
             let link = LinkId(1);
             let name = InstanceName::new(name).unwrap();
             let (version, epoch) = ("0.1.0".into(), 7);
-            self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None });
-            let hello =
-                NotifyAgentHello { instance: name.clone(), host: None, api_version: API_VERSION, version, epoch };
+            let features = Features::REPEATS;
+            self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None, features });
+            let (instance, host, api_version) = (name.clone(), None, API_VERSION);
+            let hello = NotifyAgentHello { instance, host, api_version, version, epoch, run: 1, place: 0 };
             let Hello::Accepted { .. } = self.hello(link, &hello, NOW) else { panic!("{name} is refused") };
             let seen = self.news(&name).unwrap().1;
             self.arrived(&name, 1);

@@ -11,6 +11,7 @@ mod deployment;
 mod dispatch;
 mod limit;
 mod open;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, 
 use crate::model::{
     Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
 };
-use crate::plan::{self, PortRules};
+use crate::plan::{self, PortRules, Slowest};
 use crate::request::{Answered, Requests};
 
 /// The error of everything that was not answered in time.
@@ -84,6 +85,8 @@ pub enum Event {
     Limit(Ticket, Duration),
     LinkUp(LinkId, Peer),
     LinkDown(LinkId, String),
+    /// The peer does not know messages of that kind.
+    NotKnown(LinkId, u16),
     Mail(LinkId, Vec<ToController>),
     /// So far the news of these instances is kept: epoch and number.
     Kept(Vec<(InstanceName, u64, u64)>),
@@ -173,6 +176,7 @@ impl State {
                 self.open(Parent::Hello(link), BTreeSet::new(), now.mono + self.rules.request_timeout);
             }
             Event::LinkDown(link, reason) => self.link_down(link, &reason, now, &mut fx),
+            Event::NotKnown(link, kind) => self.not_known(link, kind, now, &mut fx),
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
             Event::Kept(arrived) => self.kept(arrived, &mut fx),
             Event::Full(is_full) => self.full(is_full, &mut fx),
@@ -338,6 +342,10 @@ impl State {
             }
         }
         let Some(from) = from else { return };
+        if self.nodes.has_overflowed() {
+            let msg = "more nodes that no configuration has than are kept here: what it told of some of them is lost";
+            self.tell_refusal(&from, msg, now.wall, fx);
+        }
         let after = self.roster.news(&from);
         if let Some((epoch, seq)) = after.filter(|_| before.is_some() && before != after) {
             match self.rules.on_disk {
@@ -390,8 +398,8 @@ impl State {
                 hello.instance
             )),
         };
-        let former = match accepted {
-            Hello::Accepted { former } => former,
+        let (former, same_run) = match accepted {
+            Hello::Accepted { former, same_run } => (former, same_run),
             Hello::Refused(reason) => {
                 self.tell_refusal(&hello.instance, &reason, now.wall, fx);
                 fx.push(Effect::Send(link, AgentRefused { reason: reason.clone() }.into()));
@@ -402,9 +410,10 @@ impl State {
         let was_to_stand_by = self.is_to_stand_by(&hello.instance);
         if let Some(former) = former {
             fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
-            self.give_up_on(&hello.instance, fx);
+            self.give_up_on(&hello.instance, now, fx);
         }
         self.credit(&hello.instance, fx);
+        self.ask_again(&hello.instance, same_run, fx);
         if was_to_stand_by {
             self.stand_by(&hello.instance, now, fx);
         }
@@ -538,8 +547,9 @@ impl State {
 
     fn stand_by(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         if self.roster.link(name).is_some() {
-            let has = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
-            let deadline = now.mono + plan::patience(has);
+            let patience =
+                self.shelf.deployed().map_or_else(|| Slowest::default().patience(), |has| has.patience(None));
+            let deadline = now.mono + patience;
             let reqid = self.open(Parent::Standby, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentStandbyRequest { reqid }, fx);
         }
@@ -559,7 +569,8 @@ impl State {
 
     fn welcomed(&mut self, from: &InstanceName, outcome: &Outcome, now: Now, fx: &mut Vec<Effect>) {
         if let Some(error) = &outcome.error {
-            return self.tell_error(from, format!("refused the welcome: {error}"), now.wall, fx);
+            self.tell_error(from, format!("refused the welcome: {error}"), now.wall, fx);
+            return self.cannot_gather(from, outcome, now, fx);
         }
         match self.roster.get_mut(from) {
             Some(seat) if seat.needed.is_some() => seat.ready = true,
@@ -594,7 +605,7 @@ impl State {
         self.refusals.remove(&name);
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
-        self.give_up_on(&name, fx);
+        self.give_up_on(&name, now, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);
             fx.push(Effect::HangUp(name));
@@ -607,8 +618,7 @@ impl State {
 
     /// How long agents may take to go from what is deployed to `configuration`.
     fn patience(&self, configuration: &Kept) -> Duration {
-        let deployed = self.shelf.deployed().into_iter().flat_map(Kept::nodes);
-        plan::patience(deployed.chain(configuration.nodes()))
+        configuration.patience(self.shelf.deployed())
     }
 
     fn send(&self, to: &InstanceName, message: impl Into<ToAgent>, fx: &mut Vec<Effect>) {

@@ -238,8 +238,12 @@ pub struct NotifyAgentHello {
     pub api_version: u64,
     /// The agent's release, such as `0.1.0`.
     pub version: String,
-    /// Names this run of the agent: its news is numbered from 1 within it.
+    /// Names the numbering of its news, which outlives the agent's process for as long as the machine runs.
     pub epoch: u64,
+    /// Drawn by chance when the agent's process began: the same on each of its links, and no other agent's.
+    pub run: u64,
+    /// Names what the agent has locked for itself: of two that say the same one is gone. 0 if it has locked nothing.
+    pub place: u64,
 }
 
 /// Agent → controller → observers: a node changed its state, or its process did.

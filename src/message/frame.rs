@@ -14,8 +14,10 @@ use bincode::error::DecodeError;
 use serde::de::Deserialize;
 use serde::ser::Serialize;
 
-/// The version of the frames and of the greeting. Each side speaks the lower one of both greetings.
+/// The version of the frames: what they mean, and which kinds there are. Each side speaks the lower one of both greetings.
 pub const PROTOCOL: u16 = 1;
+/// The lowest version that is still spoken here.
+pub const OLDEST: u16 = 1;
 /// Bytes before a body: length, kind, flags.
 pub const HEADER: usize = 8;
 /// The longest frame of a peer that is known, in bytes, header included.
@@ -155,8 +157,22 @@ pub trait Wire: Sized + Send + 'static {
     fn append_to(&self, out: &mut Vec<u8>) -> Result<(), FrameError>;
     /// Reads a message back. [`FrameError::UnknownKind`] may be skipped; every other error may not.
     fn decode(kind: u16, body: &[u8]) -> Result<Self, FrameError>;
-    /// The message's wire name, such as `notify_change`.
+    /// The message's name, such as `NotifyChange`.
     fn name(&self) -> &'static str;
+    /// The name of the message of that kind; `None` if there is none.
+    fn name_of(kind: u16) -> Option<&'static str>;
+}
+
+/// A message's name as the wire has it: `NotifyChange` is `notify_change`.
+pub fn wire_name(name: &str) -> String {
+    let mut snake = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
 }
 
 /// Declares an enum of messages, their kinds on the wire, and the way there and back.
@@ -198,6 +214,13 @@ macro_rules! wire_enum {
 
             fn name(&self) -> &'static str {
                 match self { $(Self::$message(_) => stringify!($message)),* }
+            }
+
+            fn name_of(kind: u16) -> Option<&'static str> {
+                match kind {
+                    $($kind => Some(stringify!($message)),)*
+                    _ => None,
+                }
             }
         }
     };

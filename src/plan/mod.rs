@@ -6,6 +6,6 @@ pub mod ports;
 pub mod validate;
 
 pub use diff::{InstanceChange, NodeChange};
-pub use order::patience;
+pub use order::Slowest;
 pub use ports::{PortRules, PortsExhausted, assign_ports, keep_ports, resolve_hosts};
 pub use validate::{About, examine, validate};

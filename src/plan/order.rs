@@ -24,19 +24,43 @@ pub fn rank(role: Role) -> usize {
     }
 }
 
-/// The longest that an order about these nodes may honestly take at the agents: to stop them all, and to start them.
-///
-/// Whoever waits no shorter leaves the agents the time to name the node that is late.
-pub fn patience(nodes: impl IntoIterator<Item = impl AsRef<Node>>) -> Duration {
-    let (mut grace, mut within) = (Duration::ZERO, [Duration::ZERO; RANKS]);
-    for node in nodes {
-        let node = node.as_ref();
-        grace = grace.max(node.stop_grace);
-        within[rank(node.role)] = within[rank(node.role)].max(node.ready.within);
+/// How long the slowest of some nodes take: what the patience with all of them comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slowest {
+    grace: Duration,
+    within: [Duration; RANKS],
+}
+
+impl Slowest {
+    /// The slowest of these nodes.
+    pub fn of(nodes: impl IntoIterator<Item = impl AsRef<Node>>) -> Self {
+        let mut slowest = Self::default();
+        for node in nodes {
+            let node = node.as_ref();
+            let within = &mut slowest.within[rank(node.role)];
+            *within = node.ready.within.max(*within);
+            slowest.grace = node.stop_grace.max(slowest.grace);
+        }
+        slowest
     }
-    // Each rank but the last may hold up the next one; the last has its whole grace, and SIGKILL.
-    let stopping = (STOP_PATIENCE * (RANKS as u32 - 1)).saturating_add(grace).saturating_add(KILL_MARGIN);
-    within.into_iter().fold(stopping, Duration::saturating_add).saturating_add(MARGIN)
+
+    /// The slowest of both.
+    pub fn or(mut self, other: &Self) -> Self {
+        self.grace = self.grace.max(other.grace);
+        for (within, other) in self.within.iter_mut().zip(&other.within) {
+            *within = (*within).max(*other);
+        }
+        self
+    }
+
+    /// The longest that an order about the nodes may honestly take at the agents: to stop them all, and to start them.
+    ///
+    /// Whoever waits no shorter leaves the agents the time to name the node that is late.
+    pub fn patience(&self) -> Duration {
+        // Each rank but the last may hold up the next one; the last has its whole grace, and SIGKILL.
+        let stopping = (STOP_PATIENCE * (RANKS as u32 - 1)).saturating_add(self.grace).saturating_add(KILL_MARGIN);
+        self.within.into_iter().fold(stopping, Duration::saturating_add).saturating_add(MARGIN)
+    }
 }
 
 #[cfg(test)]
@@ -59,10 +83,15 @@ mod tests {
 
     #[test]
     fn patience_adds_the_slowest_of_each_rank_and_the_longest_grace() {
-        let none = patience([] as [Arc<Node>; 0]);
+        let none = Slowest::default().patience();
         let mut nodes = [node(Role::Manager, 20, 1), node(Role::Worker, 7, 30), node(Role::Worker, 9, 2)];
-        assert_eq!(patience(&nodes), none + Duration::from_secs(20 + 9 + 30));
+        let (first, rest) = nodes.split_at(1);
+        for slowest in
+            [Slowest::of(&nodes), Slowest::of(first).or(&Slowest::of(rest)), Slowest::of(rest).or(&Slowest::of(first))]
+        {
+            assert_eq!(slowest.patience(), none + Duration::from_secs(20 + 9 + 30));
+        }
         Arc::make_mut(&mut nodes[0]).ready.within = Duration::MAX;
-        assert_eq!(patience(&nodes), Duration::MAX);
+        assert_eq!(Slowest::of(&nodes).patience(), Duration::MAX);
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use super::RunError;
 use crate::agent::Agent;
 use crate::bridge::{
-    Dialer, LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Listener, Mail, Owner, dial, dial_unless, listen,
+    Dialer, LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Listener, Mail, NotKnown, Owner, dial, dial_unless,
+    listen,
 };
 use crate::controller::{Controller, DialInstance};
 use crate::message::agent::{ToAgent, ToController};
@@ -108,6 +109,7 @@ impl AgentBridge {
         let owner = || Owner {
             up: agent.clone().recipient(),
             mail: agent.clone().recipient(),
+            not_known: agent.clone().recipient(),
             down: agent.clone().recipient(),
         };
         if let Some(socket) = &socket {
@@ -124,6 +126,7 @@ impl AgentBridge {
         let visitors = Owner {
             up: reception.clone().recipient(),
             mail: reception.clone().recipient(),
+            not_known: reception.clone().recipient(),
             down: reception.recipient(),
         };
         let _listener = socket.map(|socket| listen(socket, settings.clone(), visitors)).transpose()?;
@@ -166,6 +169,14 @@ impl Handler<Mail<ToAgent>> for Reception {
     }
 }
 
+impl Handler<NotKnown> for Reception {
+    type Result = ();
+
+    fn handle(&mut self, not_known: NotKnown, _: &mut Context<Self>) {
+        self.agent.do_send(not_known);
+    }
+}
+
 impl Handler<LinkDown> for Reception {
     type Result = ();
 
@@ -180,6 +191,7 @@ fn owner_of(controller: &Addr<Controller>) -> Owner<ToController, ToAgent> {
     Owner {
         up: controller.clone().recipient(),
         mail: controller.clone().recipient(),
+        not_known: controller.clone().recipient(),
         down: controller.clone().recipient(),
     }
 }
@@ -213,7 +225,7 @@ pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) 
 }
 
 /// The certificates of this process. None are needed at the usual place, but any that are there must be whole.
-fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
+pub(super) fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
     let chosen = Some(&settings.link.trust).filter(|chosen| !chosen.as_os_str().is_empty());
     let directory = chosen.cloned().unwrap_or_else(|| settings.state_dir.join("trust"));
     // Also one that is empty, or no directory at all, was meant to hold certificates.

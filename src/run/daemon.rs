@@ -19,12 +19,14 @@ use crate::agent::{Agent, AgentEvent, HurryUp, StopAllNodesForNow};
 use crate::bridge::{Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
 use crate::model::InstanceName;
-use crate::settings::{ControllerSettings, Machine, OnExit, Settings, guarded, loopback_only};
+use crate::settings::{ControllerSettings, Machine, OnExit, Settings, encrypted, guarded, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::{limits, memory};
+use crate::trust::Trust;
+use crate::trust::tokens::Tokens;
 use crate::web::management::{self, ManagementSettings, Port};
 use crate::web::tls::{Tls, TlsFiles};
-use crate::web::{self, WebServer, WebSettings};
+use crate::web::{self, Facts, WebServer, WebSettings};
 
 /// What a daemon that is ready tells whoever started it.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,6 +49,7 @@ impl fmt::Debug for Ready {
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     memory::share_one_heap();
     let mut signals = Signals::listen()?;
+    StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
@@ -67,10 +70,16 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     if let Some(socket) = &socket {
         addresses.insert("agents".to_owned(), socket.local_addr()?);
     }
-    let (web, token) = serve(&controller, &settings, &home)?;
+    let facts = Facts::new(link.trust.clone());
+    let (web, token) = serve(&controller, &settings, &home, link.trust.clone(), &facts)?;
     addresses.extend(web.as_ref().map(|web| ("http".to_owned(), web.address())));
-    let clients = serve_clients(&controller, &settings)?;
+    let clients = serve_clients(&controller, &settings, &facts)?;
     addresses.extend(clients.as_ref().map(|clients| ("zeek-client".to_owned(), clients.address())));
+    if let Some(address) =
+        addresses.get("agents").filter(|address| link.trust.is_none() && loopback_only(**address).is_err())
+    {
+        facts.is_open("agents", *address);
+    }
     let listener = socket.map(|socket| ControllerBridge::accept(socket, link, &controller)).transpose()?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token });
@@ -90,6 +99,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         return Err(RunError::Unreachable);
     }
     let mut signals = Signals::listen()?;
+    StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
     let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
@@ -99,7 +109,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let (host, mut ends) = Host::start();
     let agent = start_agent(AgentOptions {
         host: Some(host.recipient()),
-        ..agent_options(&settings, settings.agent.name.clone(), home.nodes(), limits::raise_open_files()?)
+        ..agent_options(&settings, settings.agent.name.clone(), &home, home.nodes(), limits::raise_open_files()?)
     })?;
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
@@ -144,6 +154,7 @@ pub(super) async fn stop_nodes<R: Future>(stops: Vec<R>, agents: &[Addr<Agent>],
 pub(super) fn agent_options(
     settings: &Settings,
     instance: InstanceName,
+    home: &StateDir,
     nodes: PathBuf,
     descriptors: (u64, u64),
 ) -> AgentOptions {
@@ -153,35 +164,70 @@ pub(super) fn agent_options(
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
         bounds: Bounds { window, ..Bounds::default() },
+        place: home.place(),
         ..AgentOptions::new(instance, nodes)
     }
 }
 
-/// Serves the API, if the settings want it; the token is what clients have to know.
+/// Serves the API, if the settings want it; the token is what clients on this machine have to know.
 pub(super) fn serve(
     controller: &Addr<Controller>,
     settings: &Settings,
     home: &StateDir,
+    trust: Option<Arc<Trust>>,
+    facts: &Facts,
 ) -> Result<(Option<WebServer>, Option<String>), RunError> {
-    let Some(address) = settings.controller.http else { return Ok((None, None)) };
-    let address = if settings.insecure { address } else { loopback_only(address)? };
-    let socket = bind("for clients", address)?;
-    // It has a token, and no TLS to keep that to itself.
-    warn_if_open("the HTTP API", socket.local_addr()?, false);
+    let ControllerSettings { http, http_tls, http_certificate, http_key, open, hosts, .. } =
+        settings.controller.clone();
+    let Some(address) = http else { return Ok((None, None)) };
+    let files = TlsFiles::of(http_certificate, http_key, None)?;
+    let wants_tls = wants_tls(settings);
+    let tls = if wants_tls { Tls::of_api(trust, files.as_ref())? } else { None };
+    if http_tls && tls.is_none() {
+        return Err(RunError::NoCertificates);
+    }
+    let insecure = settings.insecure;
+    let socket = bind("for clients", encrypted(address, tls.is_some(), insecure)?)?;
+    // Where anybody may come in, it does not help that nobody listens.
+    let is_protected = tls.is_some() && !(open && insecure);
+    expose("the HTTP API", "http", socket.local_addr()?, is_protected, facts);
     let token = home.token()?;
+    let tokens = Arc::new(Tokens::open(home.path()));
+    actix_rt::spawn(Arc::clone(&tokens).watch());
     let web = WebSettings {
-        open: settings.controller.open,
-        hosts: settings.controller.hosts.clone(),
+        open,
+        insecure,
+        hosts,
         token: token.clone(),
+        tokens,
         own_hostname: Machine::this().hostname().to_owned(),
         ports: settings.controller.port_rules(),
+        facts: facts.clone(),
+        tls,
     };
-    let open = settings.controller.open;
     Ok((Some(web::serve(socket, controller.clone().into(), web)?), (!open).then_some(token)))
 }
 
+/// Whether the API is to speak TLS, if there is anything to speak it with.
+pub(super) fn wants_tls(settings: &Settings) -> bool {
+    let ControllerSettings { http, http_tls, http_certificate, .. } = &settings.controller;
+    *http_tls || http_certificate.is_some() || http.is_some_and(|address| loopback_only(address).is_err())
+}
+
+/// Says what the settings have admitted, in the log and wherever people look.
+fn expose(what: &str, purpose: &str, address: SocketAddr, is_protected: bool, facts: &Facts) {
+    warn_if_open(what, address, is_protected);
+    if !is_protected && loopback_only(address).is_err() {
+        facts.is_open(purpose, address);
+    }
+}
+
 /// Serves zeek-client, if the settings want it.
-pub(super) fn serve_clients(controller: &Addr<Controller>, settings: &Settings) -> Result<Option<WebServer>, RunError> {
+pub(super) fn serve_clients(
+    controller: &Addr<Controller>,
+    settings: &Settings,
+    facts: &Facts,
+) -> Result<Option<WebServer>, RunError> {
     let ControllerSettings { name, hosts, websocket_answer_within, .. } = &settings.controller;
     let ControllerSettings { websocket, websocket_certificate, websocket_key, websocket_client_ca, .. } =
         settings.controller.clone();
@@ -191,7 +237,7 @@ pub(super) fn serve_clients(controller: &Addr<Controller>, settings: &Settings) 
     let address = guarded(address, has_client_ca, settings.insecure)?;
     let tls = files.map(|files| Tls::from_files(&files)).transpose()?;
     let socket = bind("for zeek-client", address)?;
-    warn_if_open("the port for zeek-client", socket.local_addr()?, has_client_ca);
+    expose("the port for zeek-client", "zeek-client", socket.local_addr()?, has_client_ca, facts);
     let ports = settings.controller.port_rules();
     let port = Port {
         management: ManagementSettings { name: name.clone(), answer_within: *websocket_answer_within, ports },

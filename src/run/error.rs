@@ -7,7 +7,7 @@ use crate::controller::log::LogError;
 use crate::controller::store::StoreError;
 use crate::message::client::Unanswered;
 use crate::model::NameError;
-use crate::settings::{NotLoopback, Unguarded};
+use crate::settings::{NotLoopback, Unencrypted, Unguarded};
 use crate::state_dir::StateDirError;
 use crate::trust::TrustError;
 use crate::web::tls::TlsError;
@@ -29,6 +29,10 @@ pub enum RunError {
     NotLoopback(#[from] NotLoopback),
     #[error(transparent)]
     Unguarded(#[from] Unguarded),
+    #[error(transparent)]
+    Unencrypted(#[from] Unencrypted),
+    #[error("`http_tls` needs certificates: make them by `watchpost pki`, or name http_certificate and http_key")]
+    NoCertificates,
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot listen {what} on {address}: {source}; choose another address, or port 0 for any free one")]

@@ -3,20 +3,24 @@
 //! It is the fleet without the bridge: an agent for every instance of the configuration, linked by mailbox.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::{fs, io};
 
 use actix::Addr;
 
-use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes};
+use super::bridge::trust;
+use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes, wants_tls};
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_controller, stray};
 use crate::agent::StopAllNodes;
+use crate::bridge::LinkRole;
 use crate::controller::Controller;
 use crate::message::client::SetConfigurationRequest;
 use crate::model::{Configuration, InstanceName, Outcome, RequestId};
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
 use crate::supervisor::process::limits;
+use crate::web::Facts;
 
 /// Runs a lab until it is asked to end; then its nodes are stopped in order. Asked again, it hurries.
 ///
@@ -35,8 +39,17 @@ pub async fn lab(
         host: Some(host.clone().recipient()),
         ..ControllerOptions::of(&settings.controller, home.path())?
     })?;
-    let (web, token) = serve(&controller, &settings, &home)?;
-    let clients = serve_clients(&controller, &settings)?;
+    // A lab has no links, but its API may be served beyond this machine.
+    let trust = match wants_tls(&settings) {
+        true => trust(LinkRole::Controller, &settings.controller.name, &settings)?.map(Arc::new),
+        false => None,
+    };
+    if let Some(trust) = &trust {
+        actix_rt::spawn(Arc::clone(trust).watch());
+    }
+    let facts = Facts::new(trust.clone());
+    let (web, token) = serve(&controller, &settings, &home, trust, &facts)?;
+    let clients = serve_clients(&controller, &settings, &facts)?;
     let mut addresses: BTreeMap<_, _> = web.iter().map(|web| ("http".to_owned(), web.address())).collect();
     addresses.extend(clients.iter().map(|clients| ("zeek-client".to_owned(), clients.address())));
     home.write_addresses(&addresses)?;
@@ -50,7 +63,7 @@ pub async fn lab(
     let descriptors = limits::raise_open_files()?;
     for name in names {
         // Each has a directory of its own, as it would have on a machine of its own.
-        let options = agent_options(&settings, name.clone(), home.nodes().join(name.as_str()), descriptors);
+        let options = agent_options(&settings, name.clone(), &home, home.nodes().join(name.as_str()), descriptors);
         let agent = start_agent(AgentOptions { host: Some(host.clone().recipient()), ..options })?;
         join(&controller, &agent, &name);
         agents.push(agent);

@@ -21,7 +21,7 @@ use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use crate::agent::outbox;
 use crate::agent::{Agent, AgentEvent, AgentSetup};
-use crate::bridge::{EndLink, LinkId, LinkUp, Peer};
+use crate::bridge::{EndLink, Features, LinkId, LinkRole, LinkUp, Peer};
 use crate::controller::log::volume::Directory;
 use crate::controller::log::writer::Opened;
 use crate::controller::log::{Bounds, LogThread, Writer};
@@ -32,6 +32,8 @@ use crate::launch::Site;
 use crate::model::{InstanceName, Timestamp};
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
+#[cfg(doc)]
+use crate::state_dir::StateDir;
 use crate::supervisor::process::groups::{Groups, Place};
 
 pub use bridge::{AgentBridge, ControllerBridge};
@@ -126,6 +128,8 @@ pub struct AgentOptions {
     /// Where nodes have control groups.
     pub groups: Place,
     pub bounds: outbox::Bounds,
+    /// Names what this process has locked, so that no other agent can have it: see [`StateDir::place`]. 0 if nothing is.
+    pub place: u64,
     /// Hears what the host has to know.
     pub host: Option<Recipient<AgentEvent>>,
 }
@@ -135,13 +139,13 @@ impl AgentOptions {
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
         let (nodes, groups) = (nodes.into(), Place::default());
-        Self { instance, cluster, nodes, descriptors: None, groups, bounds, host: None }
+        Self { instance, cluster, nodes, descriptors: None, groups, bounds, place: 0, host: None }
     }
 }
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, groups, bounds, host } = options;
+    let AgentOptions { instance, cluster, nodes, descriptors, groups, bounds, place, host } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
@@ -155,7 +159,8 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
         }
     };
     let site = Site::new(cluster, nodes, environment, descriptors);
-    let setup = AgentSetup { instance, epoch: new_epoch()?, site, groups, bounds, host };
+    let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+    let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, bounds, host };
     Ok(Agent::launch(setup)?)
 }
 
@@ -165,10 +170,11 @@ pub fn join(controller: &Addr<Controller>, agent: &Addr<Agent>, instance: &Insta
     static NEXT: AtomicU64 = AtomicU64::new(1 << 63); // apart from the numbers of bridges
     let link = LinkId(NEXT.fetch_add(1, Ordering::Relaxed));
     let neighbour = Neighbour.start();
-    let peer = |name: &str| Peer { name: name.into(), host: None, dialled: None };
+    let peer = |name: &str, role| Peer { name: name.into(), host: None, dialled: None, features: Features::of(role) };
     let end = || neighbour.clone().recipient();
-    controller.do_send(LinkUp { link, peer: peer(instance.as_str()), out: agent.clone().recipient(), end: end() });
-    agent.do_send(LinkUp { link, peer: peer("controller"), out: controller.clone().recipient(), end: end() });
+    let (below, above) = (peer(instance.as_str(), LinkRole::Agent), peer("controller", LinkRole::Controller));
+    controller.do_send(LinkUp { link, peer: below, out: agent.clone().recipient(), end: end() });
+    agent.do_send(LinkUp { link, peer: above, out: controller.clone().recipient(), end: end() });
 }
 
 /// Stands where a link inside one process would be ended: there is nothing to end, and the reason is logged.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{AgentOptions, ControllerOptions, join, start_agent, start_controller};
 use crate::agent::{Agent, AgentEvent, StopAllNodes};
 use crate::controller::{Controller, ControllerGone};
-use crate::message::client::{News, NewsBatch, SetConfigurationRequest, Subscribe};
+use crate::message::client::{News, NewsBatch, RestartRequest, SetConfigurationRequest, Subscribe};
 use crate::model::{
     Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role,
 };
@@ -168,4 +168,23 @@ async fn a_controller_that_panics_tells_its_host_and_the_agent_goes_on() {
     assert!(exists(pid));
     path.agent.send(StopAllNodes).await.unwrap();
     assert!(!exists(pid));
+}
+
+#[actix_rt::test]
+async fn a_client_that_asks_twice_is_answered_twice_and_obeyed_once() {
+    let mut path = Path::open().await;
+    let first = path.running().await;
+    let restart = |reqid| RestartRequest { reqid: RequestId::new(reqid).unwrap(), nodes: [sleeper()].into() };
+    let both = futures_util::future::join(path.controller.send(restart("r")), path.controller.send(restart("r"))).await;
+    let (one, other) = (both.0.unwrap().unwrap(), both.1.unwrap().unwrap());
+    assert!(one == other && one.outcomes.iter().all(crate::model::Outcome::is_success), "{one:?}, {other:?}");
+    let second = path.running().await;
+    assert_ne!(first, second);
+    assert_eq!(path.controller.send(restart("r")).await.unwrap().unwrap(), one, "and so is who asks later");
+    assert!(exists(second));
+    // Another request is another restart, and the next thing that happens.
+    path.controller.send(restart("s")).await.unwrap().unwrap();
+    path.hear(|told| *told == Told::Change(NodeState::Stopped, Some(second))).await;
+    path.running().await;
+    path.agent.send(StopAllNodes).await.unwrap();
 }

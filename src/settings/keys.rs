@@ -61,6 +61,9 @@ keys! {
     "controller" "name": |s, v| if let Some(name) = v.name()? { s.controller.name = name.to_string() };
     "controller" "listen": |s, v| s.controller.listen = v.address()?;
     "controller" "http": |s, v| s.controller.http = v.address()?;
+    "controller" "http_tls": |s, v| s.controller.http_tls = v.boolean()?;
+    "controller" "http_certificate": |s, v| s.controller.http_certificate = v.path()?;
+    "controller" "http_key": |s, v| s.controller.http_key = v.path()?;
     "controller" "open": |s, v| s.controller.open = v.boolean()?;
     "controller" "hosts": |s, v| s.controller.hosts = v.list()?;
     "controller" "websocket": |s, v| s.controller.websocket = v.address()?;

@@ -53,7 +53,12 @@ pub struct ControllerSettings {
     pub listen: Option<SocketAddr>,
     /// Where it serves its HTTP API; `None`: nowhere.
     pub http: Option<SocketAddr>,
-    /// Whether the HTTP API answers without a token.
+    /// Whether it speaks TLS on this machine as well.
+    pub http_tls: bool,
+    /// What its clients are shown in place of the controller's own certificate, both PEM.
+    pub http_certificate: Option<PathBuf>,
+    pub http_key: Option<PathBuf>,
+    /// Whether the HTTP API answers clients of this machine without a token.
     pub open: bool,
     /// Names under which the HTTP API may be called, beside its address and `localhost`.
     pub hosts: Vec<String>,
@@ -235,6 +240,9 @@ impl Settings {
                 name: format!("controller-{}", machine.hostname),
                 listen: loopback(2150),
                 http: loopback(2148),
+                http_tls: false,
+                http_certificate: None,
+                http_key: None,
                 open: false,
                 hosts: Vec::new(),
                 websocket: loopback(2149),
@@ -296,6 +304,22 @@ pub fn loopback_only(address: SocketAddr) -> Result<SocketAddr, NotLoopback> {
      links, choose 127.0.0.1 or [::1] for the rest, or admit everybody who can reach it by `insecure = true`"
 )]
 pub struct NotLoopback(pub SocketAddr);
+
+/// Refuses to serve the HTTP API beyond this machine without TLS, unless the settings admit it.
+pub fn encrypted(address: SocketAddr, has_tls: bool, insecure: bool) -> Result<SocketAddr, Unencrypted> {
+    match has_tls || insecure || loopback_only(address).is_ok() {
+        true => Ok(address),
+        false => Err(Unencrypted(address)),
+    }
+}
+
+/// An address to which tokens would travel for everybody to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} is not on this machine, and the HTTP API is served beyond it with TLS only: make certificates by `watchpost pki`, \
+     or name http_certificate and http_key, or choose 127.0.0.1 or [::1], or admit everybody by `insecure = true`"
+)]
+pub struct Unencrypted(pub SocketAddr);
 
 /// Refuses an address beyond this machine whose clients need no certificate, unless the settings admit it.
 pub fn guarded(address: SocketAddr, has_client_ca: bool, insecure: bool) -> Result<SocketAddr, Unguarded> {

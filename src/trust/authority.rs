@@ -1,6 +1,7 @@
 //! The cluster's authority: one key that vouches for who is who.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
+use rustls::pki_types::DnsName;
 
 /// Clocks of two machines may differ by this much.
 const SKEW: Duration = Duration::from_secs(60 * 60);
@@ -96,12 +98,27 @@ impl Authority {
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<Issued, TrustError> {
+        self.issue_for(part, name, &[], now, lifetime)
+    }
+
+    /// The same, and the certificate also names these addresses and host names: for programs that look at nothing else.
+    pub fn issue_for(
+        &self,
+        part: Part,
+        name: &InstanceName,
+        hosts: &[String],
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<Issued, TrustError> {
         let identity = Identity { cluster: self.certificate.identity.cluster.clone(), part, name: name.clone() };
         // Nobody is vouched for longer than the authority itself is.
         let expired =
             || TrustError::AuthorityExpired { directory: self.directory.clone(), at: self.certificate.not_after };
         let lifetime = lifetime.min(self.certificate.remaining(now).ok_or_else(expired)?);
         let mut params = params(&identity, now, lifetime)?;
+        for host in hosts {
+            params.subject_alt_names.push(host_name(host)?);
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // Either end may dial, so everybody is a server and a client.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -207,6 +224,17 @@ impl Issued {
 /// The authority's certificate and its key.
 fn paths(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("ca.pem"), directory.join("ca.key"))
+}
+
+fn host_name(host: &str) -> Result<SanType, TrustError> {
+    let wrong = || TrustError::Host(host.chars().take(100).collect());
+    match host.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => {
+            DnsName::try_from(host).map_err(|_| wrong())?;
+            Ok(SanType::DnsName(host.try_into()?))
+        }
+    }
 }
 
 fn params(identity: &Identity, now: Timestamp, lifetime: Duration) -> Result<CertificateParams, TrustError> {

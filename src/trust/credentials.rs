@@ -62,6 +62,9 @@ pub struct Credentials {
     pub accept: Arc<ServerConfig>,
     /// For connections that this end makes.
     pub connect: Arc<ClientConfig>,
+    /// Who judges clients of the HTTP API.
+    pub(super) visitors: Arc<Peers>,
+    pub(super) certified: Arc<CertifiedKey>,
 }
 
 impl std::fmt::Debug for Trust {
@@ -177,8 +180,9 @@ impl Credentials {
         let certified = CertifiedKey::from_der(vec![der.clone()], key, &provider);
         let certified = certified
             .map_err(|_| TrustError::KeyMismatch { key: files.key.clone(), certificate: files.certificate.clone() })?;
-        let other = if ours.part == Part::Controller { Part::Agent } else { Part::Controller };
-        let peers = Arc::new(Peers::new(&ca, ours.cluster.clone(), other, Arc::clone(revoked), Arc::clone(&provider))?);
+        let peers = |parts| Peers::new(&ca, ours.cluster.clone(), parts, Arc::clone(revoked), Arc::clone(&provider));
+        let visitors = Arc::new(peers(&[Part::Operator, Part::Observer])?.or_nobody());
+        let peers = Arc::new(peers(if ours.part == Part::Controller { &[Part::Agent] } else { &[Part::Controller] })?);
         // As of its first moment: whether it is still good is another question.
         let first = UnixTime::since_unix_epoch(std::time::Duration::from_micros(certificate.not_before.0));
         peers
@@ -189,11 +193,13 @@ impl Credentials {
             certificate,
             accept: Arc::new(accepting(&provider, &peers, &certified)?),
             connect: Arc::new(connecting(&provider, &peers, &certified)?),
+            visitors,
+            certified,
         })
     }
 }
 
-fn accepting(
+pub(super) fn accepting(
     provider: &Arc<CryptoProvider>,
     peers: &Arc<Peers>,
     certified: &Arc<CertifiedKey>,

@@ -13,6 +13,12 @@ pub enum TrustError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is longer than {longest} bytes: it is none of the files that `watchpost pki` makes", path.display())]
     TooLong { path: PathBuf, longest: u64 },
+    #[error("cannot look into {}: name the controller's state directory by --state-dir", path.display())]
+    NoStateDir { path: PathBuf, source: io::Error },
+    #[error("{} belongs to user {owner}, and this process is user {us}: run this as user {owner}, who runs the controller", path.display())]
+    Foreign { path: PathBuf, owner: u32, us: u32 },
+    #[error("there is no token of `{0}`: `watchpost token list` shows all that are kept")]
+    NoToken(InstanceName),
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("{} is there already: an authority is made once; to begin anew, move the directory away", path.display())]
@@ -31,6 +37,8 @@ pub enum TrustError {
     OtherAuthority { certificate: PathBuf, ca: PathBuf },
     #[error("{} is the certificate of {} `{}` in cluster `{}`, and this is {part} `{name}` in cluster `{cluster}`", path.display(), found.part, found.name, found.cluster)]
     NotOurs { path: PathBuf, found: Identity, part: Part, name: InstanceName, cluster: InstanceName },
+    #[error("{} is the certificate of {} `{}`, and a client needs one by `watchpost pki issue client NAME`", path.display(), found.part, found.name)]
+    NoClient { path: PathBuf, found: Identity },
     #[error("{} expired at {at}: issue a new one by `watchpost pki issue`", path.display())]
     Expired { path: PathBuf, at: Timestamp },
     #[error("the authority of {} expired at {at} and can vouch for nobody: make another by `watchpost pki init`, in another directory", directory.display())]
@@ -39,6 +47,8 @@ pub enum TrustError {
     TooFar,
     #[error("{} is the key of somebody else: choose another directory by --out, or move it away", path.display())]
     Occupied { path: PathBuf },
+    #[error("`{0}` is neither an address nor a host name")]
+    Host(String),
     #[error("no certificate was ever issued to {part} `{name}`: `watchpost pki show` lists all that were")]
     NeverIssued { part: Part, name: InstanceName },
     #[error("a certificate could not be made: {0}")]

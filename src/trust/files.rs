@@ -48,7 +48,7 @@ impl TrustFiles {
 
 /// Tells one state of a file from another, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
@@ -69,6 +69,13 @@ pub(super) fn read_certificate(path: &Path) -> Result<(CertificateDer<'static>, 
     let certificate = Certificate::read(&der)
         .map_err(|why| TrustError::Damaged { path: path.to_owned(), why: format!("it {why}") })?;
     Ok((der, certificate))
+}
+
+/// Every certificate in a file, whoever made them.
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let (text, _) = read(path, LONGEST_LIST)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    found.map_err(not_pem(path, "certificate"))
 }
 
 /// The private key in a file that only its owner may read, as DER and as the text that it was.
@@ -122,10 +129,14 @@ pub(super) fn make_directory(path: &Path) -> Result<(), TrustError> {
 
 /// Waits until nobody else changes what the authority in this directory keeps; nobody does until the file is dropped.
 pub(super) fn lock(directory: &Path) -> Result<File, TrustError> {
-    let path = directory.join("lock");
-    let open = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+    lock_as(&directory.join("lock"))
+}
+
+/// The same by a file of any name.
+pub(super) fn lock_as(path: &Path) -> Result<File, TrustError> {
+    let open = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path);
     let locked = open.and_then(|file| file.lock().map(|()| file));
-    locked.map_err(|source| TrustError::Write { path, source })
+    locked.map_err(|source| TrustError::Write { path: path.to_owned(), source })
 }
 
 /// Writes a whole file or none, with this mode from the beginning, in the place of one that may be there.

@@ -21,16 +21,22 @@ pub enum Part {
     Controller,
     /// The agent of the instance of that name.
     Agent,
+    /// A client of the controller's HTTP API that may change things.
+    Operator,
+    /// A client that may only look.
+    Observer,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Authority, Self::Controller, Self::Agent];
+    const ALL: [Self; 5] = [Self::Authority, Self::Controller, Self::Agent, Self::Operator, Self::Observer];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Authority => "authority",
             Self::Controller => "controller",
             Self::Agent => "agent",
+            Self::Operator => "operator",
+            Self::Observer => "observer",
         }
     }
 }

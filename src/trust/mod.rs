@@ -6,19 +6,27 @@
 //! each link is judged anew. A list beside the files names the certificates that were taken back: links of theirs end as
 //! soon as it does.
 
+mod access;
 mod authority;
 mod certificate;
+mod complaint;
 mod credentials;
 mod error;
 mod files;
 mod identity;
 mod peers;
 mod revoked;
+pub mod tokens;
+mod visitors;
 mod watch;
 
+pub use access::Access;
 pub use authority::{Authority, Issued};
 pub use certificate::Certificate;
+pub(crate) use complaint::{complaint, refuses_us};
 pub use credentials::{Credentials, Held, Trust};
 pub use error::TrustError;
+pub(crate) use files::Stamp;
 pub use files::TrustFiles;
 pub use identity::{Identity, Part};
+pub use visitors::{Visit, for_strangers};

@@ -1,4 +1,4 @@
-//! What a certificate that a peer shows must be: issued by the cluster's authority, for the other part of the cluster.
+//! What a certificate that a peer shows must be: issued by the cluster's authority, for the right part of the cluster.
 
 use std::sync::Arc;
 
@@ -15,12 +15,14 @@ use super::revoked::InForce;
 use super::{Certificate, Part, TrustError};
 use crate::model::InstanceName;
 
-/// Judges the peers of one process: of a controller its agents, of an agent its controller.
+/// Judges the peers of one process: of a controller its agents, or its clients, of an agent and a client its controller.
 #[derive(Debug)]
 pub(super) struct Peers {
     cluster: InstanceName,
-    /// What they have to be.
-    part: Part,
+    /// One of these they have to be.
+    parts: &'static [Part],
+    /// Whether one that accepts connections turns away who shows no certificate at all.
+    mandatory: bool,
     roots: Arc<RootCertStore>,
     revoked: Arc<InForce>,
     clients: Arc<dyn ClientCertVerifier>,
@@ -33,15 +35,15 @@ enum Misplaced {
     #[error("it {0}")]
     NoIdentity(String),
     #[error("it is for {got}, and {want} of cluster `{cluster}` was expected")]
-    Other { got: String, want: Part, cluster: InstanceName },
+    Other { got: String, want: String, cluster: InstanceName },
 }
 
 impl Peers {
-    /// Accepts `part` of the cluster whose authority has the certificate `ca`.
+    /// Accepts these parts of the cluster whose authority has the certificate `ca`, and nobody without a certificate.
     pub fn new(
         ca: &CertificateDer<'static>,
         cluster: InstanceName,
-        part: Part,
+        parts: &'static [Part],
         revoked: Arc<InForce>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TrustError> {
@@ -52,7 +54,12 @@ impl Peers {
             .build()
             // It complains of a want of roots only, and there is one.
             .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self { cluster, part, roots, revoked, clients, provider })
+        Ok(Self { cluster, parts, mandatory: true, roots, revoked, clients, provider })
+    }
+
+    /// The same, but who shows no certificate gets as far as to prove in another way who it is.
+    pub fn or_nobody(self) -> Self {
+        Self { mandatory: false, ..self }
     }
 
     /// Whether the authority vouches for the certificate now, whoever it is for.
@@ -66,12 +73,15 @@ impl Peers {
     fn fits(&self, der: &CertificateDer<'_>) -> Result<(), Error> {
         let misplaced = match Certificate::read(der) {
             Ok(certificate) if self.revoked.holds(&certificate) => return Err(CertificateError::Revoked.into()),
-            Ok(Certificate { identity, .. }) if identity.part == self.part && identity.cluster == self.cluster => {
+            Ok(Certificate { identity, .. })
+                if self.parts.contains(&identity.part) && identity.cluster == self.cluster =>
+            {
                 return Ok(());
             }
             Ok(Certificate { identity, .. }) => {
                 let got = format!("{} `{}` of cluster `{}`", identity.part, identity.name, identity.cluster);
-                Misplaced::Other { got, want: self.part, cluster: self.cluster.clone() }
+                let want: Vec<_> = self.parts.iter().map(Part::to_string).collect();
+                Misplaced::Other { got, want: want.join(" or "), cluster: self.cluster.clone() }
             }
             Err(why) => Misplaced::NoIdentity(why),
         };
@@ -118,6 +128,10 @@ impl ServerCertVerifier for Peers {
 }
 
 impl ClientCertVerifier for Peers {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.clients.root_hint_subjects()
     }

@@ -1,19 +1,15 @@
 //! Waits for certificates to change on disk, and for their time to run out.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::warn;
 
 use super::Trust;
 use crate::model::Timestamp;
-use crate::notice::{Notice, WatchFlags};
+use crate::notice::heed;
 
-/// Where nobody says that something changed, it is looked at this often.
-const WITHOUT_NOTICE: Duration = Duration::from_secs(1);
 /// A process that runs for long says this often that its certificate is due.
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -25,29 +21,7 @@ impl Trust {
     }
 
     async fn heed_changes(&self) {
-        let directory = self.directory();
-        let mut is_blind = false;
-        loop {
-            // Each time anew: the directory itself may be another by now.
-            let notice = Notice::of(&directory, changes());
-            self.recheck();
-            let noticed = match notice {
-                Ok(mut notice) => notice.changed().await,
-                Err(error) => Err(error),
-            };
-            match noticed {
-                Ok(()) => is_blind = false,
-                Err(error) => {
-                    // A directory that is being replaced is away for a moment, and that its files are is said already.
-                    if !is_blind && error.kind() != io::ErrorKind::NotFound {
-                        let directory = directory.display();
-                        warn!("nobody notices at once if {directory} changes, it is looked at every second: {error}");
-                        is_blind = true;
-                    }
-                    sleep(WITHOUT_NOTICE).await;
-                }
-            }
-        }
+        heed(|| self.directory(), || self.recheck()).await;
     }
 
     async fn remind_every(&self, interval: Duration) {
@@ -64,18 +38,9 @@ impl Trust {
     }
 }
 
-/// Files that are written or replaced, and a directory that is.
-fn changes() -> WatchFlags {
-    WatchFlags::CLOSE_WRITE
-        | WatchFlags::MOVED_TO
-        | WatchFlags::MOVED_FROM
-        | WatchFlags::DELETE
-        | WatchFlags::MOVE_SELF
-        | WatchFlags::DELETE_SELF
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Mutex;
 
     use tracing_subscriber::fmt::MakeWriter;

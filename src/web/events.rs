@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
@@ -13,10 +14,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tracing::info;
 
 use super::desk::Desk;
+use super::facts::Facts;
 use super::feed::{Feed, Form, Text};
-use super::json::{Event, Status};
+use super::json::Event;
+use super::pass::Pass;
 use super::problem::Problem;
 use super::serve::Closing;
 use crate::message::client::{Cursor, GetStatusRequest, NewsBatch, Subscribe, Subscribed};
@@ -41,6 +45,8 @@ pub struct Wish {
 /// Starts a stream of events.
 pub async fn events(
     desk: web::Data<Desk>,
+    facts: web::Data<Facts>,
+    pass: web::ReqData<Pass>,
     feed: web::Data<Feed>,
     closing: web::Data<Closing>,
     request: HttpRequest,
@@ -59,7 +65,7 @@ pub async fn events(
 
     let (mut batches, Subscribed { mut cursor, snapshot }) = subscribe(&desk, since).await?;
     let first = match (snapshot, since) {
-        (Some(snapshot), _) if with_snapshot => Some(Event::snapshot(Status::from(snapshot))),
+        (Some(snapshot), _) if with_snapshot => Some(Event::snapshot(facts.status(snapshot))),
         (Some(_), Some(since)) if since.epoch == cursor.epoch => Some(Event::beyond(since, cursor)),
         // A place in another log: all of this one follows.
         (Some(_), Some(since)) => {
@@ -71,7 +77,12 @@ pub async fn events(
         _ => None,
     };
     let closing = closing.get_ref().clone();
-    let mut stream = Stream { feed, form, ready: VecDeque::new(), batches, end, closing, done: false };
+    let pass = pass.into_inner();
+    let ended = Box::pin(async move {
+        pass.ended().await;
+        info!("a stream of {} ends: it counts no more", pass.who);
+    });
+    let mut stream = Stream { feed, form, ready: VecDeque::new(), batches, end, closing, ended, done: false };
     first.iter().for_each(|first| stream.tell(first));
     stream.reach(cursor);
 
@@ -137,6 +148,8 @@ struct Stream {
     /// The last event of a stream that does not follow.
     end: Option<Cursor>,
     closing: Closing,
+    /// Whoever asked for it may do so no more.
+    ended: Pin<Box<dyn Future<Output = ()>>>,
     done: bool,
 }
 
@@ -152,6 +165,7 @@ impl Stream {
             let batch = tokio::select! {
                 batch = self.batches.recv() => batch?,
                 _ = self.closing.wait_for(|closing| *closing) => return None,
+                () = &mut self.ended => return None,
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(self.form.keep_alive()),
             };
             self.take(batch);

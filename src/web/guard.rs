@@ -2,19 +2,27 @@
 //!
 //! A listener on loopback is still within reach of every web page that the operator opens. So the name that the
 //! browser believes to talk to must be ours (DNS rebinding), a page of another origin is refused, a change cannot be
-//! sent by a plain form, and a secret is asked for that no page knows.
+//! sent by a plain form, and a secret is asked for that no page knows: a certificate, or a token. Either stands for one
+//! of two roles, [`Access`].
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::middleware::Next;
-use actix_web::{Error, web};
+use actix_web::{Error, HttpMessage, web};
+use tracing::info;
 
 use super::WebSettings;
+use super::pass::{Pass, Who};
 use super::problem::Problem;
+use super::visitor::Visitor;
+use crate::model::Timestamp;
+use crate::trust::Access;
+use crate::trust::tokens::{Tokens, same};
 
 /// The one address that needs no token: a health check holds no secrets and gets none.
 pub const HEALTH: &str = "/healthz";
@@ -28,8 +36,22 @@ pub enum Refusal {
     NoHost,
     #[error("pages of `{0}` may not use this API")]
     Origin(String),
-    #[error("a token is needed: send `authorization: Bearer <the content of the file token in the state directory>`")]
+    #[error(
+        "a certificate or a token is needed: show one by `watchpost pki issue client`, or send `authorization: Bearer \
+         TOKEN` with one by `watchpost token create`; on the controller's machine the content of `token` in its state \
+         directory will do"
+    )]
     Token,
+    #[error(
+        "this token counts on the controller's own machine only: make one for others by `watchpost token create NAME`"
+    )]
+    LocalToken,
+    #[error(
+        "a token in an address ends up in logs and histories: revoke it, and send another by `authorization: Bearer TOKEN`"
+    )]
+    TokenInQuery,
+    #[error("{0} may observe and not operate: ask with one that was made with --role operate")]
+    Role(Who),
     #[error("a change needs `content-type: application/json`")]
     ContentType,
 }
@@ -61,44 +83,82 @@ impl Names {
 /// What the guard knows.
 pub struct Guard {
     names: Names,
-    /// `None` asks for no token.
-    token: Option<String>,
+    /// Whether whoever is on this machine, or anybody at all, needs no token.
+    open: bool,
+    open_to_all: bool,
+    /// For the users of this machine.
+    token: String,
+    tokens: Arc<Tokens>,
+}
+
+/// What of a request the guard looks at.
+pub struct Asked<'a> {
+    pub path: &'a str,
+    pub query: &'a str,
+    pub headers: &'a HeaderMap,
+    pub visitor: Option<&'a Visitor>,
 }
 
 impl Guard {
     pub fn new(settings: &WebSettings) -> Self {
         Self {
             names: Names::new(&settings.own_hostname, &settings.hosts),
-            token: (!settings.open).then(|| settings.token.clone()),
+            open: settings.open,
+            open_to_all: settings.open && settings.insecure,
+            token: settings.token.clone(),
+            tokens: Arc::clone(&settings.tokens),
         }
     }
 
-    /// Lets a request pass, or says why not. The checks that need no secret come first.
-    pub fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Lets a request pass, or says why not; a health check gets no pass and needs none. The checks that need no secret
+    /// come first.
+    pub fn check(&self, asked: &Asked<'_>) -> Result<Option<Pass>, Refusal> {
+        let headers = asked.headers;
         let host = only(headers, header::HOST).ok_or(Refusal::NoHost)?;
-        if !self.names.is_own(host) {
+        let is_encrypted = asked.visitor.is_some_and(|visitor| visitor.is_encrypted);
+        // A browser that encrypts has found that name in our certificate.
+        if !is_encrypted && !self.names.is_own(host) {
             return Err(Refusal::Host(shorten(host)));
         }
         if headers.contains_key(header::ORIGIN) {
             let origin = only(headers, header::ORIGIN).unwrap_or("several origins");
-            if !origin.eq_ignore_ascii_case(&format!("http://{host}")) {
+            let scheme = if is_encrypted { "https" } else { "http" };
+            if !origin.eq_ignore_ascii_case(&format!("{scheme}://{host}")) {
                 return Err(Refusal::Origin(shorten(origin)));
             }
         }
-        if path == HEALTH { Ok(()) } else { self.check_token(headers) }
+        if asked.path == HEALTH {
+            return Ok(None);
+        }
+        if asked.query.split('&').any(|pair| matches!(pair.split('=').next(), Some("token" | "access_token"))) {
+            return Err(Refusal::TokenInQuery);
+        }
+        self.pass(headers, asked.visitor).map(Some)
     }
 
-    fn check_token(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(token) = &self.token else { return Ok(()) };
+    /// Who asks. A certificate counts before a token, since nobody shows one by mistake.
+    fn pass(&self, headers: &HeaderMap, visitor: Option<&Visitor>) -> Result<Pass, Refusal> {
+        let certificate = visitor.and_then(|visitor| visitor.certificate.as_ref());
+        if let Some(identity) = certificate.map(|certificate| &certificate.identity)
+            && let Some(access) = Access::of(identity.part)
+        {
+            return Ok(Pass::new(Who::Certificate(identity.name.clone()), access));
+        }
+        let is_local = visitor.is_some_and(|visitor| visitor.is_local);
+        if self.open_to_all || self.open && is_local {
+            return Ok(Pass::new(Who::Anybody, Access::Operate));
+        }
         let given = only(headers, header::AUTHORIZATION).and_then(|value| {
             let (scheme, given) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
         });
-        match given {
-            // An empty secret is none: it would let in whoever sends nothing.
-            Some(given) if !token.is_empty() && same(given.as_bytes(), token.as_bytes()) => Ok(()),
-            _ => Err(Refusal::Token),
+        let given = given.ok_or(Refusal::Token)?;
+        // An empty secret is none: it would let in whoever sends nothing.
+        if !self.token.is_empty() && same(given.as_bytes(), self.token.as_bytes()) {
+            return if is_local { Ok(Pass::new(Who::Local, Access::Operate)) } else { Err(Refusal::LocalToken) };
         }
+        let token = self.tokens.find(given, Timestamp::now()).ok_or(Refusal::Token)?;
+        Ok(Pass::by_token(Arc::clone(&self.tokens), token))
     }
 }
 
@@ -108,19 +168,34 @@ pub async fn stand(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    guard.check(request.path(), request.headers()).map_err(Problem::from)?;
+    let asked = Asked {
+        path: request.path(),
+        query: request.query_string(),
+        headers: request.headers(),
+        visitor: request.conn_data(),
+    };
+    if let Some(pass) = guard.check(&asked).map_err(Problem::from)? {
+        request.extensions_mut().insert(pass);
+    }
     next.call(request).await
 }
 
-/// Stands before every change: a plain form cannot say that it is JSON. Not part of [`stand`], since whether something
-/// is a change at all is known only once its route is found.
-pub async fn says_json(
+/// Stands before every change: it takes an operator, a plain form cannot say that it is JSON, and who asks is logged. Not
+/// part of [`stand`], since whether something is a change at all is known only once its route is found.
+pub async fn before_a_change(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let pass = request.extensions().get::<Pass>().cloned();
+    // Whoever has no pass was let in to be told that all is well, and to nothing else.
+    let pass = pass.ok_or(Problem::from(Refusal::Token))?;
+    if pass.access < Access::Operate {
+        return Err(Problem::from(Refusal::Role(pass.who)).into());
+    }
     if !is_json(request.headers()) {
         return Err(Problem::from(Refusal::ContentType).into());
     }
+    info!("{} asks for {} {}", pass.who, request.method(), shorten(request.path()));
     next.call(request).await
 }
 
@@ -142,12 +217,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Compares in a time that depends on the lengths alone, so that a guess learns nothing from how long it took.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differ = a.iter().zip(b).fold(0, |differ, (a, b)| std::hint::black_box(differ | (a ^ b)));
-    a.len() == b.len() && differ == 0
-}
-
 pub(super) fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }
@@ -159,13 +228,30 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef";
 
     fn guard(open: bool, token: &str) -> Guard {
-        Guard::new(&WebSettings {
-            open,
-            hosts: vec!["Watch.Example".into()],
+        Guard::new(&WebSettings { open, hosts: vec!["Watch.Example".into()], ..settings(token) })
+    }
+
+    fn settings(token: &str) -> WebSettings {
+        WebSettings {
+            open: false,
+            insecure: false,
+            hosts: Vec::new(),
             token: token.into(),
+            tokens: Arc::new(Tokens::open(std::path::Path::new("/nonexistent"))),
             own_hostname: "sensor-1".into(),
             ports: Default::default(),
-        })
+            facts: Default::default(),
+            tls: None,
+        }
+    }
+
+    fn visitor(is_local: bool) -> Visitor {
+        let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
+        Visitor { peer, is_local, is_encrypted: false, certificate: None }
+    }
+
+    fn asked<'a>(path: &'a str, headers: &'a HeaderMap, visitor: &'a Visitor) -> Asked<'a> {
+        Asked { path, query: "", headers, visitor: Some(visitor) }
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -177,7 +263,7 @@ mod tests {
     }
 
     fn get(guard: &Guard, pairs: &[(&'static str, &str)]) -> Result<(), Refusal> {
-        guard.check("/api/v1/status", &headers(pairs))
+        guard.check(&asked("/api/v1/status", &headers(pairs), &visitor(true))).map(drop)
     }
 
     #[test]
@@ -246,7 +332,8 @@ mod tests {
             assert_eq!(with(value), Err(Refusal::Token), "{value}");
         }
         assert_eq!(get(&closed, &[("host", "localhost")]), Err(Refusal::Token));
-        assert_eq!(closed.check(HEALTH, &headers(&[("host", "localhost")])), Ok(()));
+        let health = closed.check(&asked(HEALTH, &headers(&[("host", "localhost")]), &visitor(false)));
+        assert!(health.is_ok_and(|pass| pass.is_none()));
         assert_eq!(get(&guard(true, TOKEN), &[("host", "localhost")]), Ok(()));
     }
 
@@ -255,6 +342,52 @@ mod tests {
         let guard = guard(false, "");
         for value in ["Bearer ", "Bearer"] {
             assert_eq!(get(&guard, &[("host", "localhost"), ("authorization", value)]), Err(Refusal::Token));
+        }
+    }
+    #[test]
+    fn what_is_for_this_machine_counts_nowhere_else() {
+        let headers = headers(&[("host", "localhost"), ("authorization", &format!("Bearer {TOKEN}"))]);
+        let from = |guard: &Guard, is_local| {
+            let visitor = visitor(is_local);
+            guard.check(&asked("/api/v1/status", &headers, &visitor)).map(|pass| pass.unwrap().who)
+        };
+        let closed = guard(false, TOKEN);
+        assert_eq!((from(&closed, true), from(&closed, false)), (Ok(Who::Local), Err(Refusal::LocalToken)));
+        let open = Guard::new(&WebSettings { open: true, ..settings(TOKEN) });
+        assert_eq!((from(&open, true), from(&open, false)), (Ok(Who::Anybody), Err(Refusal::LocalToken)));
+        let to_all = Guard::new(&WebSettings { open: true, insecure: true, ..settings(TOKEN) });
+        assert_eq!((from(&to_all, true), from(&to_all, false)), (Ok(Who::Anybody), Ok(Who::Anybody)));
+        let unknown = Asked { path: "/api/v1/status", query: "", headers: &headers, visitor: None };
+        assert_eq!(closed.check(&unknown).map(drop), Err(Refusal::LocalToken));
+    }
+
+    #[test]
+    fn a_token_in_an_address_is_refused_also_if_it_is_right() {
+        let headers = headers(&[("host", "localhost"), ("authorization", &format!("Bearer {TOKEN}"))]);
+        for (query, is_refused) in [
+            ("token=x", true),
+            ("last=1&access_token=x", true),
+            ("token", true),
+            ("last=1", false),
+            ("nottoken=1", false),
+        ] {
+            let visitor = visitor(true);
+            let asked = Asked { query, ..asked("/api/v1/events", &headers, &visitor) };
+            let refused = guard(false, TOKEN).check(&asked).map(drop);
+            assert_eq!(refused == Err(Refusal::TokenInQuery), is_refused, "{query}");
+        }
+    }
+
+    #[test]
+    fn over_tls_any_name_will_do_and_pages_must_be_of_the_same() {
+        let visitor = Visitor { is_encrypted: true, ..visitor(true) };
+        let with = |origin: &str| {
+            let headers = headers(&[("host", "any.example"), ("origin", origin)]);
+            guard(true, "").check(&asked("/api/v1/status", &headers, &visitor)).map(drop)
+        };
+        assert_eq!(with("https://any.example"), Ok(()));
+        for origin in ["http://any.example", "https://evil.example"] {
+            assert_eq!(with(origin), Err(Refusal::Origin(origin.into())));
         }
     }
 }

@@ -48,8 +48,30 @@ pub struct Status {
     /// The request that is being deployed right now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploying: Option<String>,
+    /// Ports that are open beyond the controller's machine without protection, as its settings want it; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub insecure: Vec<OpenPort>,
+    /// The controller's own certificate, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// As of this event.
     pub seq: String,
+}
+
+/// A port that whoever can reach it may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenPort {
+    /// What it is for: `agents`, `http` or `zeek-client`.
+    pub port: String,
+    pub address: String,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub expires: String,
+    /// Whether less than a third of its time is left.
+    pub due: bool,
 }
 
 /// One machine.
@@ -333,6 +355,8 @@ impl From<GetStatusResponse> for Status {
             nodes: status.nodes.into_iter().map(Node::from).collect(),
             configuration: status.configuration.map(|id| id.to_string()),
             deploying: status.deploying.map(|reqid| reqid.to_string()),
+            insecure: Vec::new(),
+            certificate: None,
             seq: status.cursor.to_string(),
         }
     }

@@ -9,42 +9,59 @@ pub mod broker;
 pub mod configuration;
 pub mod desk;
 pub mod events;
+pub mod facts;
 pub mod feed;
 pub mod guard;
 pub mod json;
 pub mod management;
+pub mod metrics;
+pub mod pass;
 pub mod problem;
 pub mod reach;
 pub mod routes;
 pub mod serve;
+mod shown;
 pub mod tls;
+pub mod visitor;
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use actix_web::App;
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web::Data;
 
 pub use desk::Desk;
+pub use facts::Facts;
 pub use serve::WebServer;
 
 use crate::plan::PortRules;
-use serve::{Closing, Limits};
+use crate::trust::tokens::Tokens;
+use serve::{Application, Closing, Limits};
+use tls::Tls;
 
 /// Who may use the API. Not `Debug`: it holds the token.
 #[derive(Clone)]
 pub struct WebSettings {
-    /// Whether requests need no token.
+    /// Whether requests from this machine need no token.
     pub open: bool,
+    /// Whether the settings admit what has no protection: then `open` holds for everybody.
+    pub insecure: bool,
     /// Names besides addresses, `localhost` and `own_hostname` that clients may call this machine by.
     pub hosts: Vec<String>,
-    /// What clients must know, unless `open`. If it is empty, nobody gets in.
+    /// What clients on this machine must know, unless `open`. If it is empty, it lets nobody in.
     pub token: String,
+    /// What lets in clients from anywhere.
+    pub tokens: Arc<Tokens>,
     /// This machine's name; also the name of the default instance in cluster files that declare none.
     pub own_hostname: String,
     /// The controller's own, so that what it would refuse is refused with file, line and key.
     pub ports: PortRules,
+    /// How this process is reached.
+    pub facts: Facts,
+    /// Encrypts it.
+    pub tls: Option<Tls>,
 }
 
 /// How cluster files are read here.
@@ -58,16 +75,18 @@ pub(crate) struct Reader {
 pub fn serve(listener: TcpListener, desk: Desk, settings: WebSettings) -> io::Result<WebServer> {
     let guard = Data::new(guard::Guard::new(&settings));
     let reader = Data::new(Reader { hostname: settings.own_hostname, ports: settings.ports });
-    let (desk, feed) = (Data::new(desk), Data::new(feed::Feed::default()));
-    serve::serve("web", listener, Limits::default(), None, move |closing: &Closing| {
-        App::new()
+    let (desk, feed, facts) = (Data::new(desk), Data::new(feed::Feed::default()), Data::new(settings.facts));
+    serve::serve("web", listener, Limits::default(), settings.tls, move |closing: &Closing| {
+        let app = App::new()
             .app_data(guard.clone())
             .app_data(reader.clone())
             .app_data(desk.clone())
             .app_data(feed.clone())
+            .app_data(facts.clone())
             .app_data(Data::new(closing.clone()))
             .configure(routes::configure)
             .wrap(from_fn(guard::stand))
-            .wrap(DefaultHeaders::new().add(("x-content-type-options", "nosniff")).add(("cache-control", "no-store")))
+            .wrap(DefaultHeaders::new().add(("x-content-type-options", "nosniff")).add(("cache-control", "no-store")));
+        Application::new(app)
     })
 }

@@ -71,8 +71,11 @@ impl From<error::QueryPayloadError> for Problem {
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Refused(Refusal::Host(_) | Refusal::NoHost | Refusal::Origin(_)) => StatusCode::FORBIDDEN,
-            Self::Refused(Refusal::Token) => StatusCode::UNAUTHORIZED,
+            Self::Refused(Refusal::Host(_) | Refusal::NoHost | Refusal::Origin(_) | Refusal::Role(_)) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Refused(Refusal::Token | Refusal::LocalToken) => StatusCode::UNAUTHORIZED,
+            Self::Refused(Refusal::TokenInQuery) => StatusCode::BAD_REQUEST,
             Self::Refused(Refusal::ContentType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unreadable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
@@ -87,7 +90,7 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
-        if let Self::Refused(Refusal::Token) = self {
+        if let Self::Refused(Refusal::Token | Refusal::LocalToken) = self {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         let details = match self {

@@ -11,7 +11,7 @@ use super::desk::{Desk, new_reqid};
 use super::json::{self, ConfigurationText, NodesOrder, Verdict};
 use super::problem::Problem;
 use super::reach::Reach;
-use super::{Reader, configuration, events, guard};
+use super::{Facts, Reader, configuration, events, guard, metrics};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
 
@@ -30,6 +30,7 @@ pub fn configure(app: &mut ServiceConfig) {
         .app_data(QueryConfig::default().error_handler(|error, _| Problem::from(error).into()))
         .app_data(PathConfig::default().error_handler(|error, _| Problem::Malformed(error.to_string()).into()))
         .service(at(guard::HEALTH).route(web::get().to(health)))
+        .service(at("/metrics").route(web::get().to(metrics::metrics)))
         .service(at("/api/v1/version").route(web::get().to(version)))
         .service(at("/api/v1/status").route(web::get().to(status)))
         .service(at("/api/v1/instances").route(web::get().to(instances)))
@@ -54,9 +55,9 @@ fn at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(wrong_method))
 }
 
-/// A route by which something changes.
+/// A route by which something changes: for operators. All others are for observers as well.
 fn change(route: Route) -> Route {
-    route.wrap(from_fn(guard::says_json))
+    route.wrap(from_fn(guard::before_a_change))
 }
 
 fn json_up_to(limit: usize) -> JsonConfig {
@@ -80,8 +81,8 @@ async fn version() -> Json<json::Version> {
     Json(json::Version::ours())
 }
 
-async fn status(desk: Data<Desk>) -> Answer<json::Status> {
-    Ok(Json(desk.ask(GetStatusRequest).await?.into()))
+async fn status(desk: Data<Desk>, facts: Data<Facts>) -> Answer<json::Status> {
+    Ok(Json(facts.status(desk.ask(GetStatusRequest).await?)))
 }
 
 async fn instances(desk: Data<Desk>) -> Answer<json::Instances> {

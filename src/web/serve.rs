@@ -18,15 +18,15 @@ use actix_http::error::DispatchError;
 use actix_http::{HttpService, Request, Response};
 use actix_service::boxed::{self, BoxServiceFactory};
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
-use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, Service, ServiceFactory};
-use tokio::io::{AsyncRead, AsyncWrite};
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{AppConfig, Extensions, Service, ServiceFactory};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::tls::{Handshakes, Tls};
+use super::visitor::{Client, Visitor};
 use crate::accept::accept_forever;
 use crate::seldom::Seldom;
 
@@ -94,29 +94,41 @@ impl Drop for WebServer {
     }
 }
 
+/// An application of actix-web, of whatever type.
+pub struct Application(BoxServiceFactory<AppConfig, Request, Response<BoxBody>, Response<BoxBody>, ()>);
+
+impl Application {
+    pub fn new<I, S, B>(app: I) -> Self
+    where
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = AppConfig> + 'static,
+        S::Error: Into<actix_web::Error>,
+        S::InitError: fmt::Debug,
+        S::Response: Into<Response<B>>,
+        S::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        let app = app
+            .into_factory()
+            .map(|response: S::Response| response.into().map_into_boxed_body())
+            .map_err(|error: S::Error| error.into().error_response().into())
+            .map_init_err(|error| warn!("an API cannot be served: {error:?}"));
+        Self(boxed::factory(app))
+    }
+}
+
 /// Serves on `listener`, on a thread of this name, until the handle is stopped.
 ///
 /// `app` makes the application: anew whenever a client comes and no other is connected, so what has to last is made
 /// outside of it, and handed in as [`actix_web::web::Data`]. A stream of the application ends when [`Closing`] says so.
-/// The application cannot tell from [`AppConfig`] where it is served; who needs to know that it is encrypted says so.
-pub fn serve<F, I, S, B>(
+/// Who is at the other end of a connection, it finds as a [`Visitor`] in the data of the connection.
+pub fn serve(
     name: &str,
     listener: TcpListener,
     limits: Limits,
     tls: Option<Tls>,
-    app: F,
-) -> io::Result<WebServer>
-where
-    F: Fn(&Closing) -> I + Send + 'static,
-    I: IntoServiceFactory<S, Request>,
-    S: ServiceFactory<Request, Config = AppConfig> + 'static,
-    S::Error: Into<actix_web::Error> + 'static,
-    S::InitError: fmt::Debug,
-    S::Response: Into<Response<B>> + 'static,
-    <S::Service as Service<Request>>::Future: 'static,
-    S::Service: 'static,
-    B: MessageBody + 'static,
-{
+    app: impl Fn(&Closing) -> Application + Send + 'static,
+) -> io::Result<WebServer> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let (closing, closed) = watch::channel(false);
@@ -126,9 +138,9 @@ where
             let listener = tokio::net::TcpListener::from_std(listener)?;
             // An error means that nobody waits for the server any more.
             started.send(()).map_err(io::Error::other)?;
-            let (head_within, secure) = (limits.head_within, tls.is_some());
+            let head_within = limits.head_within;
             let signal = closed.clone();
-            let make = move || http(app(&signal), address, head_within, secure, signal.clone());
+            let make = move || http(app(&signal), address, head_within, signal.clone());
             attend(listener, limits, tls, make, closed).await;
             Ok(())
         })
@@ -143,38 +155,22 @@ fn end_of(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that serves HTTP panicked")))
 }
 
-/// A client's connection, encrypted or not.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
-
-type Client = (Box<dyn Stream>, Option<SocketAddr>);
-
 /// What turns a client's bytes into requests of an application.
-type Http = BoxServiceFactory<(), Client, (), DispatchError, ()>;
+type Http = BoxServiceFactory<(), (Client, Option<SocketAddr>), (), DispatchError, ()>;
 
 /// The application as a service of actix-http.
-fn http<I, S, B>(app: I, address: SocketAddr, head_within: Duration, secure: bool, closing: Closing) -> Http
-where
-    I: IntoServiceFactory<S, Request>,
-    S: ServiceFactory<Request, Config = AppConfig> + 'static,
-    S::Error: Into<actix_web::Error> + 'static,
-    S::InitError: fmt::Debug,
-    S::Response: Into<Response<B>> + 'static,
-    <S::Service as Service<Request>>::Future: 'static,
-    S::Service: 'static,
-    B: MessageBody + 'static,
-{
-    let app = app.into_factory().map_err(|error| error.into().error_response());
+fn http(Application(app): Application, address: SocketAddr, head_within: Duration, closing: Closing) -> Http {
     let http = HttpService::build()
         .client_request_timeout(head_within)
         .client_disconnect_timeout(Duration::from_secs(1))
         .h1_allow_half_closed(false)
         .local_addr(address)
+        .on_connect_ext(|client: &Client, data: &mut Extensions| {
+            data.insert(client.visitor.clone());
+        })
         // Who only keeps a connection at hand need not be waited for. Hidden from the documentation, but what
         // actix-web itself uses.
         .graceful_shutdown_signal(move || closed(closing.clone()));
-    let http = if secure { http.secure() } else { http };
     boxed::factory(http.h1(map_config(app, |()| AppConfig::default())))
 }
 
@@ -207,14 +203,18 @@ async fn attend(
         let (handshakes, service) = (handshakes.clone(), Rc::clone(&service));
         actix_rt::spawn(async move {
             let _place = place;
-            let stream: Box<dyn Stream> = match handshakes {
-                None => Box::new(stream),
-                Some(handshakes) => match handshakes.shake(stream, peer).await {
-                    Some(stream) => Box::new(stream),
-                    None => return,
-                },
-            };
-            service.call((stream, Some(peer))).await;
+            let visitor = Visitor::of(&stream, peer);
+            match handshakes {
+                None => service.call(Client { stream: Box::new(stream), visitor }).await,
+                Some(handshakes) => {
+                    let Some((client, ended)) = handshakes.shake(stream, visitor).await else { return };
+                    tokio::select! {
+                        () = service.call(client) => {}
+                        // Whatever is under way for it.
+                        reason = ended => info!("the connection of {peer} is cut off: {reason}"),
+                    }
+                }
+            }
         });
     });
     tokio::select! {
@@ -247,10 +247,13 @@ fn tune(stream: &TcpStream, probe_after: Option<Duration>) {
     }
 }
 
+/// An application that is served.
+type Served = <Http as ServiceFactory<(Client, Option<SocketAddr>)>>::Service;
+
 /// A service that exists from the first client to the last.
 struct WhileNeeded<M> {
     make: M,
-    made: RefCell<Weak<<Http as ServiceFactory<Client>>::Service>>,
+    made: RefCell<Weak<Served>>,
 }
 
 impl<M: Fn() -> Http> WhileNeeded<M> {
@@ -263,11 +266,12 @@ impl<M: Fn() -> Http> WhileNeeded<M> {
         // What could not be made was logged by actix-http.
         let Some(service) = self.get().await else { return };
         if std::future::poll_fn(|task| service.poll_ready(task)).await.is_ok() {
-            let _ = service.call(client).await;
+            let peer = Some(client.visitor.peer);
+            let _ = service.call((client, peer)).await;
         }
     }
 
-    async fn get(&self) -> Option<Rc<<Http as ServiceFactory<Client>>::Service>> {
+    async fn get(&self) -> Option<Rc<Served>> {
         let made = self.made.borrow().upgrade();
         if made.is_some() {
             return made;

@@ -32,12 +32,16 @@ impl Wire for Explosive {
     fn name(&self) -> &'static str {
         "explosive"
     }
+    fn name_of(_: u16) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What an owner hears.
 pub enum Heard<In: Wire, Out: Wire> {
     Up(LinkUp<Out>),
     Mail(Mail<In>),
+    NotKnown(u16),
     Down(LinkDown),
 }
 
@@ -68,6 +72,13 @@ impl<In: Wire, Out: Wire> Handler<Mail<In>> for Repeat<In, Out> {
                 gate.acquire().await.unwrap().forget();
             }
         })
+    }
+}
+
+impl<In: Wire, Out: Wire> Handler<NotKnown> for Repeat<In, Out> {
+    type Result = ();
+    fn handle(&mut self, not_known: NotKnown, _: &mut Context<Self>) {
+        let _ = self.to.send(Heard::NotKnown(not_known.kind));
     }
 }
 
@@ -111,13 +122,18 @@ impl<In: Wire, Out: Wire> Ear<In, Out> {
 
     pub fn owner(&self) -> Owner<In, Out> {
         let addr = &self.addr;
-        Owner { up: addr.clone().recipient(), mail: addr.clone().recipient(), down: addr.clone().recipient() }
+        Owner {
+            up: addr.clone().recipient(),
+            mail: addr.clone().recipient(),
+            not_known: addr.clone().recipient(),
+            down: addr.clone().recipient(),
+        }
     }
 
     pub async fn up(&mut self) -> LinkUp<Out> {
         match within(self.heard.recv()).await {
             Some(Heard::Up(up)) => up,
-            Some(Heard::Mail(_)) => panic!("mail instead of a link"),
+            Some(Heard::Mail(_) | Heard::NotKnown(_)) => panic!("mail instead of a link"),
             Some(Heard::Down(down)) => panic!("{down:?} instead of a link"),
             None => panic!("the owner is gone"),
         }
@@ -129,7 +145,7 @@ impl<In: Wire, Out: Wire> Ear<In, Out> {
             match within(self.heard.recv()).await {
                 Some(Heard::Mail(mail)) => messages.extend(mail.messages),
                 Some(Heard::Down(down)) => panic!("{down:?} after {} messages", messages.len()),
-                Some(Heard::Up(_)) | None => panic!("no mail after {} messages", messages.len()),
+                Some(Heard::Up(_) | Heard::NotKnown(_)) | None => panic!("no mail after {} messages", messages.len()),
             }
         }
         messages
@@ -138,7 +154,14 @@ impl<In: Wire, Out: Wire> Ear<In, Out> {
     pub async fn down(&mut self) -> String {
         match within(self.heard.recv()).await {
             Some(Heard::Down(down)) => down.reason,
-            Some(Heard::Up(_) | Heard::Mail(_)) | None => panic!("anything but the end"),
+            Some(Heard::Up(_) | Heard::Mail(_) | Heard::NotKnown(_)) | None => panic!("anything but the end"),
+        }
+    }
+
+    pub async fn not_known(&mut self) -> u16 {
+        match within(self.heard.recv()).await {
+            Some(Heard::NotKnown(kind)) => kind,
+            _ => panic!("anything but a kind that the peer does not know"),
         }
     }
 

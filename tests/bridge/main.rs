@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use watchpost::bridge::greeting::{Control, Greeting, Heartbeat, NotUnderstood};
 use watchpost::bridge::*;
-use watchpost::message::agent::{AgentRefused, ToAgent, ToController};
-use watchpost::message::frame::{MAX_FIRST, MAX_FRAME, Wire, append};
+use watchpost::message::agent::{AgentRefused, NewsReceived, ToAgent, ToController};
+use watchpost::message::frame::{Body, MAX_FIRST, MAX_FRAME, Wire, append};
 
 #[actix_rt::test]
 async fn messages_go_both_ways_in_order() {
@@ -26,8 +26,14 @@ async fn messages_go_both_ways_in_order() {
     let _dialer = dial(addr, Some("control".into()), sensor(), agent.owner());
 
     let (below, above) = (controller.up().await, agent.up().await);
-    assert_eq!(below.peer, Peer { name: "sensor-1".into(), host: Some(addr.ip()), dialled: None });
-    assert_eq!(above.peer, Peer { name: "control".into(), host: Some(addr.ip()), dialled: Some(addr.port()) });
+    assert_eq!(
+        below.peer,
+        Peer { name: "sensor-1".into(), host: Some(addr.ip()), dialled: None, features: Features::REPEATS }
+    );
+    assert_eq!(
+        above.peer,
+        Peer { name: "control".into(), host: Some(addr.ip()), dialled: Some(addr.port()), features: Features::NONE }
+    );
     for seq in (1..=5000).step_by(5) {
         below.out.do_send(Mail { link: below.link, messages: (seq..seq + 5).map(news).collect() });
         above.out.do_send(Mail { link: above.link, messages: (seq..seq + 5).map(|seq| log(seq, "")).collect() });
@@ -128,6 +134,37 @@ async fn an_unknown_kind_is_answered_and_the_link_stays() {
     peer.0.write_all(&bytes).await.unwrap();
     assert_eq!(peer.frame().await, Control::from(NotUnderstood { kind: 0x0abc }));
     assert_eq!(end.ear.messages(1).await, [log(1, "")]);
+}
+
+#[actix_rt::test]
+async fn whoever_sends_what_the_peer_does_not_know_is_told_each_time() {
+    let (mut end, mut peer, up) = greeted(control()).await;
+    let kind = NewsReceived::KIND;
+    for _ in 0..3 {
+        up.out.do_send(Mail { link: up.link, messages: vec![news(1)] });
+        assert_eq!(peer.any_frame().await.0, kind);
+        peer.0.write_all(&framed(&Control::from(NotUnderstood { kind }))).await.unwrap();
+        assert_eq!(end.ear.not_known().await, kind);
+    }
+    peer.0.write_all(&framed(&log(1, ""))).await.unwrap();
+    assert_eq!(end.ear.messages(1).await, [log(1, "")], "the link stands");
+}
+
+#[actix_rt::test]
+async fn a_peer_that_sends_what_is_not_known_and_reads_no_answer_loses_its_link() {
+    // Where nothing between the ends takes up what nobody reads.
+    let mut ear = Ear::<ToController, ToAgent>::open();
+    let (near, far) = tokio::io::duplex(64);
+    let settings = LinkSettings { unsent_cap: 4 << 10, ..control() };
+    Bridge::carry(connection(Box::new(near)), Rc::new(settings), ear.owner());
+    let mut peer = Raw(far);
+    peer.greet(Greeting::of(&sensor())).await;
+    ear.up().await;
+    let mut unknown = Vec::new();
+    append(&mut unknown, 0x0abc, "Future", &()).unwrap();
+    let flooding = async { while peer.0.write_all(&unknown).await.is_ok() {} };
+    let (reason, ()) = within(futures_util::future::join(ear.down(), flooding)).await;
+    assert!(reason.starts_with("the peer does not read: "), "{reason}");
 }
 
 #[actix_rt::test]

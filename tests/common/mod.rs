@@ -100,6 +100,15 @@ impl Scene {
         command
     }
 
+    /// The same by way of another command, such as one that takes it to another network.
+    #[allow(dead_code, reason = "only some of the programs that share this need it")]
+    pub fn watchpost_through(&self, through: &[&str], args: &[&str]) -> Command {
+        let through: Vec<_> = through.iter().map(|word| (*word).to_owned()).collect();
+        let mut command = watchpost_through(&through, self.directory.path());
+        command.args(args);
+        command
+    }
+
     /// The pids of everything that carries the marker of a node of this cluster.
     pub fn processes(&self) -> Vec<u32> {
         processes::marked(&format!("{}/", self.cluster))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use watchpost::model::{Configuration, Instance, InstanceName, Node, NodeState, ReadyBy, Role};
 use watchpost::plan::diff::{instances, nodes};
-use watchpost::plan::{InstanceChange, NodeChange, PortRules, assign_ports, keep_ports, patience, validate};
+use watchpost::plan::{InstanceChange, NodeChange, PortRules, Slowest, assign_ports, keep_ports, validate};
 
 use crate::any;
 
@@ -155,7 +155,7 @@ proptest! {
 
     #[test]
     fn nobody_is_given_less_time_than_a_single_node_may_take(subject in any::configuration()) {
-        let patience = patience(&subject.nodes);
+        let patience = Slowest::of(&subject.nodes).patience();
         prop_assert!(subject.nodes.iter().all(|node| node.ready.within + node.stop_grace < patience));
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use watchpost::agent::outbox::Bounds;
 use watchpost::agent::state as agent;
-use watchpost::bridge::{LinkId, Peer};
+use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
 use watchpost::controller::log::Recalled;
 use watchpost::controller::state::{Effect, Event, Rules, State, Ticket};
 use watchpost::controller::store::Stored;
@@ -359,7 +359,8 @@ impl Cluster {
         if let Some(controller) = &mut self.controller {
             controller.alive_links.insert(link);
         }
-        let peer = Peer { name: INSTANCES[machine].into(), host: None, dialled: None };
+        let features = Features::of(LinkRole::Agent);
+        let peer = Peer { name: INSTANCES[machine].into(), host: None, dialled: None, features };
         self.drive(Event::LinkUp(link, peer));
         self.machines[machine].agent_step(agent::Event::LinkUp, self.clock.now);
         self.forward(machine);

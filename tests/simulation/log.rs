@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchpost::agent::outbox::{Bounds, Item, Outbox};
-use watchpost::bridge::{LinkId, Peer};
+use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
 use watchpost::controller::log::journal::Gathering;
 use watchpost::controller::log::memory_volume::{Failure, MemoryVolume};
 use watchpost::controller::log::reader::Reader;
@@ -413,7 +413,10 @@ impl World {
         self.count += 1;
         let link = LinkId(self.count);
         self.links.insert(link, Link { agent: at, controller_hears: true, agent_hears: true, ..Link::default() });
-        self.drive(Event::LinkUp(link, Peer { name: AGENTS[at].into(), host: None, dialled: None }));
+        self.drive(Event::LinkUp(
+            link,
+            Peer { name: AGENTS[at].into(), host: None, dialled: None, features: Features::of(LinkRole::Agent) },
+        ));
         self.agents[at].link_up(link);
         self.flush(at);
     }
@@ -540,7 +543,8 @@ impl Agent {
         self.link = Some(link);
         self.outbox.link_up();
         let (instance, version) = (self.name.clone(), "0.1.0".into());
-        self.hello = Some(NotifyAgentHello { instance, host: None, api_version: API_VERSION, version, epoch: 5 });
+        let (host, api_version) = (None, API_VERSION);
+        self.hello = Some(NotifyAgentHello { instance, host, api_version, version, epoch: 5, run: 1, place: 0 });
     }
 
     fn change(&mut self, node: usize, new: NodeState, reason: &str) {

@@ -26,6 +26,8 @@ pub struct Machine {
     chance: Chance,
     bounds: Bounds,
     epoch: u64,
+    /// How many agents there were.
+    runs: u64,
     /// The agent's news on disk: what it had before it sent anything.
     spool: Outbox,
     agent: Option<State>,
@@ -80,11 +82,14 @@ enum Due {
     Exit(NodeName, u32, Exit),
 }
 
+/// What each agent of a machine has locked in its turn.
+const PLACE: u64 = 1;
+
 impl Machine {
     pub fn new(name: &str, chance: Chance, bounds: Bounds) -> Self {
         let name = InstanceName::new(name).unwrap();
         let outbox = Outbox::new(bounds);
-        let agent = Some(State::new(name.clone(), 1, outbox.clone()));
+        let agent = Some(State::new(name.clone(), 1, outbox.clone()).run_by(1, 1, PLACE));
         Self {
             name,
             rough: true,
@@ -92,6 +97,7 @@ impl Machine {
             chance,
             bounds,
             epoch: 1,
+            runs: 1,
             spool: outbox,
             agent,
             wards: BTreeMap::new(),
@@ -156,7 +162,8 @@ impl Machine {
             }
             false => Outbox::restore(self.bounds, self.spool.last(), self.spool.kept().cloned().collect()),
         };
-        self.agent = Some(State::new(self.name.clone(), self.epoch, outbox));
+        self.runs += 1;
+        self.agent = Some(State::new(self.name.clone(), self.epoch, outbox).run_by(1, self.runs, PLACE));
         if let Some(id) = self.in_force.clone() {
             self.agent_step(Event::WasInForce(id), now);
         }

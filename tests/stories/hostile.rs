@@ -3,10 +3,10 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use watchpost::bridge::LinkRole;
 use watchpost::bridge::greeting::{Control, FIRST_MAIL_KIND, Greeting, MAGIC};
+use watchpost::bridge::{Features, LinkRole};
 use watchpost::message::agent::{API_VERSION, NotifyAgentHello, ToAgent, ToController};
-use watchpost::message::frame::{self, MAX_FIRST, MAX_FRAME, MAX_GREETING, PROTOCOL, Wire};
+use watchpost::message::frame::{self, MAX_FIRST, MAX_FRAME, MAX_GREETING, OLDEST, PROTOCOL, Wire};
 use watchpost::model::InstanceName;
 use watchpost::web::json::{Event, Status};
 
@@ -85,6 +85,8 @@ fn an_agent_of_another_api_version_is_refused_with_the_reason() {
         api_version: API_VERSION + 98,
         version: "9.9.9".into(),
         epoch: 1,
+        run: 1,
+        place: 0,
     };
     let mut bytes = greeting(&fleet, "future");
     ToController::from(hello).append_to(&mut bytes).unwrap();
@@ -144,7 +146,8 @@ fn greeting(fleet: &Fleet, name: &str) -> Vec<u8> {
 fn greeting_of(cluster: &str, name: &str) -> Vec<u8> {
     let (name, cluster) = (name.to_owned(), cluster.to_owned());
     let mut bytes = MAGIC.to_vec();
-    let greeting = Greeting { protocol: PROTOCOL, role: LinkRole::Agent, name, cluster };
+    let (role, features) = (LinkRole::Agent, Features::of(LinkRole::Agent));
+    let greeting = Greeting { protocol: PROTOCOL, oldest: OLDEST, role, name, cluster, features };
     Control::from(greeting).append_to(&mut bytes).unwrap();
     bytes
 }

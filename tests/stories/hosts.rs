@@ -6,8 +6,8 @@
 use rustix::process::Signal;
 use watchpost::web::json::Status;
 
-use crate::common::{changes, check_log, epochs, eventually, node, path, pids, processes, sleeper};
-use crate::network::{Site, alone};
+use crate::common::{Answer, changes, check_log, epochs, eventually, node, path, pids, processes, sleeper};
+use crate::network::{Site, alone, pki};
 
 #[test]
 fn a_cable_that_is_cut_for_long_loses_and_doubles_nothing() {
@@ -89,6 +89,72 @@ fn a_controller_that_is_killed_while_nodes_die_hears_of_all_of_it() {
         assert_eq!(epochs(&events).len(), 2, "a controller that was killed begins an epoch");
         assert_eq!(told.iter().filter(|change| change.new.as_deref() == Some("CRASHED")).count(), 1);
     });
+}
+
+#[test]
+fn from_another_machine_a_certificate_or_a_token_opens_the_api_over_tls_and_nothing_else_does() {
+    alone("hosts::from_another_machine_a_certificate_or_a_token_opens_the_api_over_tls_and_nothing_else_does", || {
+        let mut site = Site::start(&["s1"]);
+        deployed(&site);
+        let path = |name: &str| site.scene.path(name).to_str().unwrap().to_owned();
+        let (home, ca) = (path("controller"), path("controller/trust/ca.pem"));
+        let (papers, token, url) = (path("olga"), path("eve.token"), site.api("s1", "https"));
+        pki(&site.scene, &["issue", "client", "olga", "--out", &papers]);
+        let make = ["token", "create", "eve", "--state-dir", &home, "--out", &token];
+        assert_eq!(here(&site, &make).code, 0);
+        let by_certificate = ["--controller", &url, "--certificate", &papers];
+        let by_token = ["--controller", &url, "--token-file", &token, "--ca", &ca];
+        let elsewhere = |site: &Site, args: &[&str], how: &[&str]| site.run_on("s1", &[args, how].concat());
+
+        let answer = elsewhere(&site, &["status"], &by_certificate);
+        assert!(answer.code == 0 && answer.stdout.contains("on-s1"), "{answer:?}");
+        assert_eq!(elsewhere(&site, &["stop", "on-s1"], &by_certificate).code, 0);
+        assert_eq!(elsewhere(&site, &["status"], &by_token).code, 0);
+        let answer = elsewhere(&site, &["start", "on-s1"], &by_token);
+        assert!(answer.code == 5 && answer.stderr.contains("token `eve` may observe and not operate"), "{answer:?}");
+
+        let local = path("controller/token");
+        let answer = elsewhere(&site, &["status"], &["--controller", &url, "--token-file", &local, "--ca", &ca]);
+        assert!(answer.code == 5 && answer.stderr.contains("on the controller's own machine only"), "{answer:?}");
+        let answer = elsewhere(&site, &["status"], &["--controller", &site.api("s1", "http"), "--token-file", &token]);
+        assert!(answer.code == 2 && answer.stderr.contains("begin the address with https://"), "{answer:?}");
+        let answer = elsewhere(&site, &["status"], &["--controller", &url, "--ca", &ca]);
+        assert!(answer.code == 5 && answer.stderr.contains("a certificate or a token is needed"), "{answer:?}");
+
+        // Once over, for the name that has both; from then on, also behind a restart.
+        let make = ["token", "create", "olga", "--role", "operate", "--state-dir", &home];
+        let printed = here(&site, &make).stdout;
+        pki(&site.scene, &["revoke", "client", "olga", "--state-dir", &home]);
+        assert!(!here(&site, &["token", "list", "--state-dir", &home]).stdout.contains("olga"));
+        for _ in 0..2 {
+            let answer = elsewhere(&site, &["status"], &by_certificate);
+            assert!(answer.code == 5 && answer.stderr.contains("CertificateRevoked"), "{answer:?}");
+            assert_eq!(elsewhere(&site, &["status"], &by_token).code, 0, "others are spared");
+            site.controller.kill();
+            site.controller.start_again();
+        }
+        assert_eq!(here(&site, &["token", "revoke", "eve", "--state-dir", &home]).code, 0);
+        assert_eq!(elsewhere(&site, &["status"], &by_token).code, 5);
+
+        let log = site.controller.log();
+        for line in [
+            "certificate `olga` asks for POST /api/v1/nodes/stop",
+            "this machine's token asks for PUT /api/v1/configuration",
+            "it does not speak TLS",
+            "its certificate was revoked",
+        ] {
+            assert!(log.contains(line), "{line} is not in {log}");
+        }
+        let secrets = [token, local].map(|file| std::fs::read_to_string(file).unwrap());
+        for secret in secrets.iter().chain([&printed]).map(|secret| secret.trim()) {
+            assert!(secret.len() >= 64 && !log.contains(secret), "the log has a secret");
+        }
+        assert!(!log.contains("PRIVATE KEY"));
+    });
+}
+
+fn here(site: &Site, args: &[&str]) -> Answer {
+    Answer::of(site.scene.watchpost(args).output().unwrap())
 }
 
 /// Two nodes on the first machine and one on each other.

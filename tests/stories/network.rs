@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
-use crate::common::{Client, Daemon, Scene};
+use crate::common::{Answer, Client, Daemon, Scene};
 
 /// Says to the second run of the test that it is alone.
 const ALONE: &str = "WATCHPOST_TEST_IS_ALONE";
@@ -42,7 +42,7 @@ impl Site {
         let scene = Scene::new();
         pki(&scene, &["init", "--cluster", scene.cluster()]);
         issue(&scene, "controller", "control", "controller");
-        let args = ["controller", "--name", "control", "--listen", "0.0.0.0:0", "--http", &scene.any_port()];
+        let args = ["controller", "--name", "control", "--listen", "0.0.0.0:0", "--http", "0.0.0.0:0"];
         let controller = Daemon::start(&scene, "controller", &args);
         let port = controller.addresses()["agents"].port();
         let mut site = Self { client: controller.client(), controller, agents: BTreeMap::new(), scene };
@@ -84,6 +84,16 @@ impl Site {
         new
     }
 
+    /// Runs `watchpost ARGS` on that machine.
+    pub fn run_on(&self, name: &str, args: &[&str]) -> Answer {
+        Answer::of(self.scene.watchpost_through(&["ip", "netns", "exec", name], args).output().unwrap())
+    }
+
+    /// Where that machine reaches the HTTP API.
+    pub fn api(&self, name: &str, scheme: &str) -> String {
+        format!("{scheme}://{}:{}", self.here(name), self.controller.addresses()["http"].port())
+    }
+
     fn here(&self, name: &str) -> String {
         address(self.number(name), 1)
     }
@@ -118,7 +128,7 @@ fn issue(scene: &Scene, part: &str, name: &str, daemon: &str) {
     pki(scene, &["issue", part, name, "--out", trust.to_str().unwrap()]);
 }
 
-fn pki(scene: &Scene, args: &[&str]) {
+pub fn pki(scene: &Scene, args: &[&str]) {
     let directory = scene.path("pki");
     let output = scene.watchpost(&[&["pki"], args, &["--dir", directory.to_str().unwrap()]].concat()).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -122,8 +122,11 @@ fn an_address_beyond_this_machine_is_refused_with_the_reason() {
         (&["agent", "--connect", "10.0.0.1:2150"], "10.0.0.1:2150"),
     ] {
         let answer = refused(&scene, args);
-        let want =
-            format!("error: {address} is not on this machine, and what is not secured by certificates stays on it");
+        let why = match args.ends_with(&["--http", "0.0.0.0:0"]) {
+            true => "the HTTP API is served beyond it with TLS only",
+            false => "what is not secured by certificates stays on it",
+        };
+        let want = format!("error: {address} is not on this machine, and {why}");
         assert!(answer.code == 2 && answer.stderr.starts_with(&want), "{args:?}: {answer:?}");
     }
 }

@@ -234,13 +234,17 @@ fn every_port_that_is_open_and_not_protected_is_named_in_the_log() {
     let controller = ["controller", "--name", "control", "--listen", "0.0.0.0:0"];
     for (directory, args, unprotected) in [
         ("without", &controller[..], &["agents", "http", "zeek-client"][..]),
-        ("with", &controller, &["http", "zeek-client"]),
+        ("with", &controller, &["zeek-client"]),
         ("lab", &["lab"], &["http", "zeek-client"]),
     ] {
         let daemon = Daemon::start_through(&admitting, scene, directory, &[args, &open].concat());
         let mut ports: Vec<_> = unprotected.iter().map(|purpose| daemon.addresses()[*purpose].port()).collect();
         ports.sort_unstable();
         eventually(directory, || (warned_of(&daemon) == ports).then_some(()));
+        let shown = daemon.client().status().insecure.into_iter().map(|open| open.port);
+        assert_eq!(shown.collect::<Vec<_>>(), unprotected, "{directory}: in the status as well");
+        let text = daemon.client().run(&["status"]).stdout;
+        assert_eq!(text.matches("INSECURE: whoever reaches the port for").count(), unprotected.len(), "{text}");
     }
 }
 

@@ -155,14 +155,22 @@ fn the_documentation_lists_every_route_and_no_other() {
 
 /// Such as `GET /healthz`.
 fn documented_routes() -> Vec<String> {
+    documented().into_iter().map(|(route, _)| route).collect()
+}
+
+/// Every route, and the role that it takes.
+pub fn documented() -> Vec<(String, String)> {
     let mut documented = Vec::new();
     for row in include_str!("../../docs/http.md").lines().filter(|line| line.starts_with("| `") && line.contains(" /"))
     {
-        let mut quoted = row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2);
+        let mut cells = row.split('|').skip(1);
+        let mut quoted = cells.next().unwrap().split('`').skip(1).step_by(2);
+        let role = cells.next().unwrap().trim();
         let first = quoted.next().unwrap();
         // Others of a row differ in their last word alone.
         let stem = &first[..first.rfind('/').unwrap()];
-        documented.extend([first.to_owned()].into_iter().chain(quoted.map(|last| format!("{stem}{last}"))));
+        let routes = [first.to_owned()].into_iter().chain(quoted.map(|last| format!("{stem}{last}")));
+        documented.extend(routes.map(|route| (route, role.to_owned())));
     }
     documented
 }

@@ -10,7 +10,7 @@ use watchpost::model::{InstanceName, NodeName, NodeState, Outcome};
 
 use crate::fake::{Fake, TOKEN, change, eventually, instance, log, node};
 
-fn command(address: &str, args: &[&str]) -> Command {
+pub fn command(address: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_watchpost"));
     command.args(args).stdin(Stdio::null());
     // A home without a token, and nothing of the environment that the tests run in.
@@ -19,7 +19,7 @@ fn command(address: &str, args: &[&str]) -> Command {
     command
 }
 
-fn run(address: &str, args: &[&str]) -> (i32, String, String) {
+pub fn run(address: &str, args: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command(address, args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
@@ -144,8 +144,10 @@ fn wrong_arguments_and_wrong_files_end_with_two() {
         assert_eq!((code, &*stdout), (2, ""), "{args:?}: {stderr}");
         assert!(stderr.starts_with("error: "), "{stderr}");
     }
-    let (code, _, stderr) = run("127.0.0.1:1", &["status", "--controller", "https://127.0.0.1:2148"]);
-    assert_eq!(code, 2, "{stderr}");
+    for url in ["ftp://127.0.0.1:2148", "https://", "127.0.0.1:2148"] {
+        let (code, _, stderr) = run("127.0.0.1:1", &["status", "--controller", url]);
+        assert_eq!(code, 2, "{url}: {stderr}");
+    }
 }
 
 #[test]
@@ -153,6 +155,7 @@ fn a_file_without_nodes_is_deployed_only_if_that_is_meant() {
     let fake = Fake::open();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("empty.cfg");
+    fake.script().nodes = vec![node("worker-1", NodeState::Running), node("worker-2", NodeState::Running)];
     for text in ["", "# nothing\n", "[instances]\none\n"] {
         std::fs::write(&file, text).unwrap();
         let file = file.to_str().unwrap();
@@ -162,7 +165,8 @@ fn a_file_without_nodes_is_deployed_only_if_that_is_meant() {
         let (code, stdout, _) = run(&fake.address, &["check", file]);
         assert!(code == 0 && stdout.contains("has no nodes"), "{stdout}");
         assert!(fake.script().orders.is_empty());
-        assert_eq!(run(&fake.address, &["deploy", "--empty", file]).0, 0);
+        let (code, stdout, _) = run(&fake.address, &["deploy", "--empty", file]);
+        assert!(code == 0 && stdout.ends_with(": 2 nodes removed\n"), "{stdout}");
         assert_eq!(std::mem::take(&mut fake.script().orders), ["set_configuration"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use watchpost::message::agent::{NotifyChange, NotifyLog};
 use watchpost::message::client::*;
 use watchpost::model::{Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, Output, Role, Timestamp};
 use watchpost::plan::PortRules;
-use watchpost::web::{Desk, WebServer, WebSettings, serve};
+use watchpost::trust::tokens::Tokens;
+use watchpost::web::{Desk, Facts, WebServer, WebSettings, serve};
 
 pub const TOKEN: &str = "f00df00df00df00df00df00df00df00d";
 pub const EPOCH: u64 = 0xabc;
@@ -43,14 +45,15 @@ pub struct Fake {
 
 impl Fake {
     pub fn open() -> Self {
-        Self::start(true)
+        Self::with(|settings| settings.open = true)
     }
 
     pub fn guarded() -> Self {
-        Self::start(false)
+        Self::with(|_| {})
     }
 
-    fn start(open: bool) -> Self {
+    /// One whose edge has other settings than these: on this machine alone, with a token, and with no others.
+    pub fn with(change: impl FnOnce(&mut WebSettings)) -> Self {
         let script = Arc::new(Mutex::new(Script::default()));
         let length = Arc::new(watch::channel(0).0);
         let actor = FakeController { script: script.clone(), length: length.clone() };
@@ -63,8 +66,18 @@ impl Fake {
         let desk = Desk::from(take.recv().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let hosts = vec!["watch.example".into()];
-        let (own_hostname, ports) = ("sensor-1".into(), PortRules::default());
-        let settings = WebSettings { open, hosts, token: TOKEN.into(), own_hostname, ports };
+        let mut settings = WebSettings {
+            open: false,
+            insecure: false,
+            hosts,
+            token: TOKEN.into(),
+            tokens: Arc::new(Tokens::open(Path::new("/nonexistent"))),
+            own_hostname: "sensor-1".into(),
+            ports: PortRules::default(),
+            facts: Facts::default(),
+            tls: None,
+        };
+        change(&mut settings);
         let server = serve(listener, desk, settings).unwrap();
         Self { address: server.address().to_string(), script, length, server: Some(server) }
     }

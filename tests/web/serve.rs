@@ -10,7 +10,7 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse};
 use futures_util::stream;
 use watchpost::web::WebServer;
-use watchpost::web::serve::{Closing, Limits, serve};
+use watchpost::web::serve::{Application, Closing, Limits, serve};
 use watchpost::web::tls::Tls;
 
 use crate::fake::eventually;
@@ -26,14 +26,15 @@ pub fn server(limits: Limits, tls: Option<Tls>) -> WebServer {
 fn probed(limits: Limits, tls: Option<Tls>, probe: Arc<()>) -> WebServer {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     serve("test", listener, limits, tls, move |closing: &Closing| {
-        App::new()
+        let app = App::new()
             .app_data(Data::new(closing.clone()))
             .app_data(Data::new(probe.clone()))
             .route("/", web::get().to(async || "hello"))
             .route("/peer", web::get().to(async |request: HttpRequest| request.peer_addr().unwrap().to_string()))
             .route("/last", web::get().to(last))
             .route("/stream", web::get().to(until_the_end))
-            .route("/never", web::get().to(async || std::future::pending::<&str>().await))
+            .route("/never", web::get().to(async || std::future::pending::<&str>().await));
+        Application::new(app)
     })
     .unwrap()
 }

@@ -181,12 +181,16 @@ fn clients_must_show_a_certificate_of_the_right_authority_that_has_not_expired()
 }
 
 #[test]
-fn whoever_does_not_encrypt_gets_no_answer() {
+fn whoever_does_not_encrypt_is_told_so_in_words() {
     let ours = Authority::new();
     let server = encrypted(&ours, None);
     let mut plain = connect(&server);
     ask(&mut plain, "/");
-    assert!(!ends(plain).contains("HTTP"));
+    let answer = ends(plain);
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("begin the address with https://"), "{answer}");
+    let mut garbage = connect(&server);
+    garbage.write_all(b"\x00\x01garbage").unwrap();
+    assert_eq!(ends(garbage), "");
     assert_serves(&server, &ours, None);
 }
 
@@ -218,20 +222,17 @@ fn a_refused_handshake_is_logged_in_one_sentence_that_says_whose_and_why() {
     let attempts: [(&str, Attempt); 6] = [
         ("it does not speak TLS", Box::new(|mut connection| ask(&mut connection, "/"))),
         ("it hung up", Box::new(drop)),
-        ("it has no certificate", Box::new(|connection| with_tls(connection, &ours, None))),
+        ("it shows no certificate", Box::new(|connection| with_tls(connection, &ours, None))),
         ("its certificate has expired", Box::new(|connection| with_tls(connection, &ours, Some(late)))),
         (
-            "its certificate was issued by somebody else",
+            "its certificate is of another authority than ours",
             Box::new(|connection| with_tls(connection, &ours, Some(strange))),
         ),
-        (
-            "it does not know who issued the server's certificate",
-            Box::new(|connection| with_tls(connection, &other, None)),
-        ),
+        ("it does not accept our certificate (UnknownCA)", Box::new(|connection| with_tls(connection, &other, None))),
     ];
+    let server = encrypted(&ours, Some(&clients));
     for (reason, attempt) in attempts {
-        // A server for each, since one says only so much in a second.
-        let server = encrypted(&ours, Some(&clients));
+        // One for all: what it has said of one reason hides no other.
         let connection = connect(&server);
         let want = format!("TLS handshake with {} refused: {reason}\n", connection.local_addr().unwrap());
         attempt(connection);

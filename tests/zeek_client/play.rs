@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, Context, Handler};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use watchpost::bridge::{EndLink, LinkDown, LinkId, LinkUp, Mail, Peer};
+use watchpost::bridge::{EndLink, Features, LinkDown, LinkId, LinkUp, Mail, Peer};
 use watchpost::controller::Controller;
 use watchpost::message::agent::*;
 use watchpost::model::*;
@@ -156,13 +156,16 @@ impl Agent {
         static LINKS: AtomicU64 = AtomicU64::new(1);
         let (link, name) = (LinkId(LINKS.fetch_add(1, Ordering::Relaxed)), InstanceName::new(name).unwrap());
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let peer = Peer { name: name.to_string(), host, dialled: manners.dialled };
+        let features = Features::NONE;
+        let peer = Peer { name: name.to_string(), host, dialled: manners.dialled, features };
         let hello = NotifyAgentHello {
             instance: name.clone(),
             host: None,
             api_version: API_VERSION,
             version: "0.1.0".into(),
             epoch: link.0,
+            run: link.0,
+            place: 0,
         };
         let agent = Self { name, manners, controller: controller.clone(), link, nodes: BTreeMap::new() }.start();
         let (out, end) = (agent.clone().recipient(), agent.clone().recipient());

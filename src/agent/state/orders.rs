@@ -12,6 +12,9 @@ use crate::plan::{self, NodeChange};
 
 impl State {
     pub(super) fn obey(&mut self, order: ToAgent, now: Now, fx: &mut Vec<Effect>) {
+        if self.is_repeated(&order) {
+            return;
+        }
         if let Some(refusal) = self.refusal(&order) {
             return self.answer(refusal);
         }
@@ -59,6 +62,24 @@ impl State {
         }
     }
 
+    /// Whether this was asked before, on a former link. It gets the answer that the first got, or waits for that.
+    fn is_repeated(&mut self, order: &ToAgent) -> bool {
+        if let Some(answer) = self.repeats.answer_to(order).cloned() {
+            self.say(answer);
+            return true;
+        }
+        match order {
+            ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => self.jobs.is_open(Kind::Standby, reqid),
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
+                self.jobs.is_open(Kind::Configure, reqid)
+            }
+            ToAgent::StartRequest(StartRequest { reqid, .. }) => self.jobs.is_open(Kind::Start, reqid),
+            ToAgent::StopRequest(StopRequest { reqid, .. }) => self.jobs.is_open(Kind::Stop, reqid),
+            ToAgent::RestartRequest(RestartRequest { reqid, .. }) => self.jobs.is_open(Kind::Restart, reqid),
+            _ => false,
+        }
+    }
+
     /// Once everything was to be stopped, nothing is started any more: the host is about to end.
     pub(super) fn refusal(&self, order: &ToAgent) -> Option<ToController> {
         if !self.stopping_all {
@@ -81,9 +102,6 @@ impl State {
 
     pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let SetConfigurationRequest { reqid, configuration } = request;
-        if self.jobs.is_open(&reqid) {
-            return; // asked again over a new link: its one answer is still to come
-        }
         if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
             let outcome = match present.is(&configuration) {
                 true => Outcome::instance_done(&self.instance),

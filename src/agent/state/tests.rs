@@ -96,8 +96,72 @@ fn a_configuration_asked_for_again_is_answered_when_it_is_done() {
     assert_eq!(agent.answered(), [] as [&str; 0], "the worker is not up yet");
     agent.obey_all();
     assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["worker: done".to_owned()])]);
-    agent.order(request);
-    assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["instance: done".to_owned()])], "it is in force");
+    agent.order(request.clone());
+    assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["worker: done".to_owned()])], "as at first");
+    agent.order(SetConfigurationRequest { reqid: id("again"), ..request });
+    assert_eq!(agent.answers(), [("again".to_owned(), vec!["instance: done".to_owned()])], "it is in force");
+}
+
+#[test]
+fn a_restart_that_comes_again_over_a_new_link_restarts_once() {
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    let restart = || RestartRequest { reqid: id("restart"), nodes: BTreeSet::new() };
+    let done = || [("restart".to_owned(), vec!["worker: done".to_owned()])];
+    agent.order(restart());
+    agent.step(Event::LinkDown);
+    agent.link();
+    agent.order(restart());
+    assert_eq!(agent.answered(), [] as [&str; 0], "it joins the one that is under way");
+    agent.obey_all();
+    assert_eq!(agent.answers(), done(), "and there is one answer");
+    // Its answer may be lost with the link, or there may be none when it is done.
+    for restart_again in [false, true] {
+        agent.step(Event::LinkDown);
+        if restart_again {
+            agent.step(Event::LinkUp);
+            agent.order(RestartRequest { reqid: id("other"), nodes: BTreeSet::new() });
+            agent.step(Event::LinkDown);
+            agent.obey_all();
+        }
+        agent.link();
+        agent.order(restart());
+        assert_eq!(agent.answers(), done());
+    }
+    agent.order(RestartRequest { reqid: id("other"), nodes: BTreeSet::new() });
+    assert_eq!(agent.answered(), ["other"]);
+    assert_eq!(
+        agent.take_told(),
+        ["stop worker", "start worker", "stop worker", "start worker"],
+        "two orders, no more"
+    );
+}
+
+#[test]
+fn whatever_is_ordered_twice_under_one_id_is_done_once() {
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    let stop: ToAgent = StopRequest { reqid: id("stop"), nodes: BTreeSet::new() }.into();
+    let start: ToAgent = StartRequest { reqid: id("start"), nodes: BTreeSet::new() }.into();
+    for order in [stop.clone(), start, stop] {
+        agent.order(order);
+        agent.obey_all();
+    }
+    assert_eq!(agent.answered(), ["stop", "start", "stop"]);
+    assert_eq!(agent.take_told(), ["stop worker", "start worker"], "the late stop is the first one, come again");
+    let standby: ToAgent = AgentStandbyRequest { reqid: id("standby") }.into();
+    for order in [standby.clone(), standby] {
+        agent.order(order);
+        agent.obey_all();
+    }
+    assert_eq!((agent.answered(), agent.take_told()), (vec!["standby".to_owned(); 2], vec!["stop worker".to_owned()]));
+}
+
+#[test]
+fn a_controller_that_does_not_know_the_hello_is_told_of_at_once() {
+    let mut agent = Agent::new();
+    let effects = agent.state.step(Event::NotKnown(NotifyAgentHello::KIND), agent.now);
+    let [Effect::Refused(reason)] = &effects[..] else { panic!("{effects:?}") };
+    assert!(reason.starts_with("it does not know `notify_agent_hello`"), "{reason}");
+    assert_eq!(agent.state.step(Event::NotKnown(NotifyLog::KIND), agent.now), []);
 }
 
 #[test]
@@ -108,16 +172,16 @@ fn a_node_that_cannot_be_asked_says_so_itself_and_the_others_are_not_in_its_way(
     agent.mail.clear();
     let down = "worker: cluster node worker not in running state";
     let unasked = "manager: this release cannot ask a Zeek node";
-    for (action, nodes, want) in [
+    for (number, (action, nodes, want)) in (0..).zip([
         (&["get_id_value", "x"][..], &[][..], &[unasked, down][..]),
         (&["get_id_value", "x"], &["worker", "elsewhere"], &[down]),
         (&["get_id_value"], &["manager"], &["manager: get_id_value expects name of global identifier"]),
         (&["sing"], &["manager"], &["manager: dispatch sing unknown"]),
         (&[], &["manager"], &["manager: no dispatch arguments provided"]),
-    ] {
+    ]) {
         let action = action.iter().map(|&word| word.to_owned()).collect();
         let nodes = nodes.iter().map(|name| node_name(name)).collect();
-        agent.order(NodeDispatchRequest { reqid: id("ask"), action, nodes });
+        agent.order(NodeDispatchRequest { reqid: id(&format!("ask-{number}")), action, nodes });
         let Some(ToController::NodeDispatchResponse(got)) = agent.mail.pop() else { panic!("{:?}", agent.mail) };
         let got: Vec<_> =
             got.answers.iter().map(|it| format!("{}: {}", it.node, it.value.clone().unwrap_err())).collect();

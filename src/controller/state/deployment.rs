@@ -141,6 +141,16 @@ impl State {
         }
     }
 
+    /// An instance will be no part of it: whoever deploys need not wait for the others to appear.
+    pub(super) fn cannot_gather(&mut self, name: &InstanceName, why: &Outcome, now: Now, fx: &mut Vec<Effect>) {
+        let is_meant =
+            |deployment: &&mut Deployment| deployment.phase == Phase::Gathering && deployment.configuration.has(name);
+        let Some(deployment) = self.deployment.as_mut().filter(is_meant) else { return };
+        deployment.outcomes.push(why.clone());
+        self.requests.close(&deployment.inner.clone());
+        self.abandon(now, fx);
+    }
+
     /// A node never runs on two instances: what moves is ended where it was before it is started where it will be.
     fn end_what_moves(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };

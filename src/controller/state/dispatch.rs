@@ -1,10 +1,11 @@
 //! What nodes are asked through their agents: the value of an identifier.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::open::{Parent, sorted};
 use super::{Effect, State, TIMED_OUT, Ticket};
-use crate::message::agent::{NodeAnswer, NodeDispatchRequest};
+use crate::message::agent::{NodeAnswer, NodeDispatchRequest, ToAgent};
 use crate::message::client::{self, ClientResponse, IdValue};
 use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
 
@@ -16,6 +17,9 @@ const LONGEST_ID: usize = 1024;
 pub(super) struct Inquiry {
     pub ticket: Ticket,
     reqid: RequestId,
+    id: String,
+    /// When waiting ends, unless links are lost before.
+    pub until: Instant,
     asked: BTreeMap<InstanceName, BTreeSet<NodeName>>,
     values: Vec<IdValue>,
     outcomes: Vec<Outcome>,
@@ -43,15 +47,14 @@ impl State {
                 return fx.push(Effect::Answer(ticket, answer.into()));
             }
         };
-        let inquiry = Inquiry { ticket, reqid, asked: asked.clone(), values: Vec::new(), outcomes };
+        let until = now.mono + self.rules.request_timeout;
+        let inquiry = Inquiry { ticket, reqid, id, until, asked: asked.clone(), values: Vec::new(), outcomes };
         if asked.is_empty() {
             return fx.push(Effect::Answer(ticket, inquiry.answer(&[])));
         }
-        let deadline = now.mono + self.rules.request_timeout;
-        let inner = self.open(Parent::Dispatch(inquiry), asked.keys().cloned().collect(), deadline);
-        for (instance, nodes) in asked {
-            let action = vec!["get_id_value".into(), id.clone()];
-            self.send(&instance, NodeDispatchRequest { reqid: inner.clone(), action, nodes }, fx);
+        let inner = self.open(Parent::Dispatch(inquiry.clone()), asked.keys().cloned().collect(), until);
+        for instance in asked.keys() {
+            self.send(instance, inquiry.message(instance, &inner), fx);
         }
     }
 
@@ -72,6 +75,13 @@ impl State {
 }
 
 impl Inquiry {
+    /// What that instance is asked.
+    pub(super) fn message(&self, name: &InstanceName, reqid: &RequestId) -> ToAgent {
+        let action = vec!["get_id_value".into(), self.id.clone()];
+        let nodes = self.asked.get(name).cloned().unwrap_or_default();
+        NodeDispatchRequest { reqid: reqid.clone(), action, nodes }.into()
+    }
+
     /// Takes in what an agent says its nodes said; of nodes that it was asked for, and once of each.
     fn note(&mut self, from: &InstanceName, answers: Vec<NodeAnswer>) {
         let mut owed = self.asked.get(from).cloned().unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::open::Parent;
+use super::open::{LOST, Parent};
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::model::{InstanceName, Outcome};
 
@@ -44,9 +44,15 @@ impl State {
     /// The answer to a client when these have not answered in time.
     pub(super) fn answer_late(&self, mut parent: Parent, owes: &BTreeSet<InstanceName>) -> Option<Effect> {
         match &mut parent {
-            Parent::Verb(order) => owes.iter().for_each(|name| order.time_out(name, &self.nodes)),
+            Parent::Verb(order) => owes.iter().for_each(|name| match self.roster.link(name) {
+                Some(_) => order.time_out(name, &self.nodes),
+                None => order.lose(name, &Outcome::instance_failed(name, LOST)),
+            }),
             Parent::Dispatch(inquiry) => {
-                owes.iter().for_each(|name| inquiry.time_out(name));
+                owes.iter().for_each(|name| match self.roster.link(name) {
+                    Some(_) => inquiry.time_out(name),
+                    None => inquiry.lose(name, &Outcome::instance_failed(name, LOST)),
+                });
                 return parent.answer(Vec::new()); // each node says it for itself
             }
             Parent::Nodes(_, _, told) => {

@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use super::dispatch::Inquiry;
 use super::{Effect, State, TIMED_OUT, Ticket};
-use crate::bridge::LinkId;
+use crate::bridge::{Features, LinkId};
 use crate::controller::kept::Kept;
 use crate::controller::nodes::Nodes;
 use crate::message::agent::{self, ToAgent};
 use crate::message::client::{self, AgentStatus, ClientResponse};
 use crate::model::{InstanceName, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp};
-use crate::plan;
 use crate::request::{Answered, Open};
+
+/// The error of what was asked on a link that is gone.
+pub(super) const LOST: &str = "the link was lost before it answered";
 
 /// What a request to agents is part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,9 @@ pub(super) struct Told {
 pub(super) struct Order {
     pub ticket: Ticket,
     reqid: RequestId,
-    verb: Verb,
+    pub verb: Verb,
+    /// When waiting ends, unless links are lost before.
+    until: Instant,
     /// Who was asked for which nodes, and since when each was in the state that it had then.
     asked: BTreeMap<InstanceName, BTreeMap<NodeName, Option<Timestamp>>>,
     outcomes: Vec<Outcome>,
@@ -103,7 +107,7 @@ impl State {
             Some(format!("it is moving to another instance: deployment {mover} still pending"))
         };
         let (reached, outcomes) = self.whom_to_ask(deployed, &nodes, moving);
-        let deadline = now.mono + plan::patience(deployed.nodes());
+        let until = now.mono + deployed.patience(None);
         if reached.is_empty() {
             return fx.push(answer(sorted(outcomes)));
         }
@@ -111,7 +115,7 @@ impl State {
         let since = |name: &NodeName| (name.clone(), self.nodes.get(name).map(|status| status.since));
         let asked =
             reached.iter().map(|(instance, nodes)| (instance.clone(), nodes.iter().map(since).collect())).collect();
-        let inner = self.open(Parent::Verb(Order { ticket, reqid, verb, asked, outcomes }), owes, deadline);
+        let inner = self.open(Parent::Verb(Order { ticket, reqid, verb, until, asked, outcomes }), owes, until);
         for (instance, nodes) in reached {
             self.send(&instance, verb.order(inner.clone(), nodes), fx);
         }
@@ -194,16 +198,47 @@ impl State {
         }
     }
 
-    /// The link to an instance is gone, with whatever it was asked on it, or answered.
-    pub(super) fn give_up_on(&mut self, name: &InstanceName, fx: &mut Vec<Effect>) {
+    /// The link to an instance is gone, with whatever it was asked on it, or answered. An agent that does nothing twice is
+    /// given some time to come back: see [`Self::ask_again`].
+    pub(super) fn give_up_on(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        let lost = Outcome::instance_failed(name, LOST);
+        let comes_back_by = now.mono + self.rules.request_timeout;
         for reqid in self.requests.owed_by(name) {
-            self.give_up(name, &reqid, fx);
+            match self.requests.get(&reqid) {
+                Some(Open { parent: Parent::Verb(_) | Parent::Dispatch(_), deadline, .. })
+                    if self.roster.can(name, Features::REPEATS) =>
+                {
+                    self.requests.set_deadline(&reqid, comes_back_by.min(*deadline));
+                }
+                _ => self.give_up(name, &reqid, &lost, fx),
+            }
         }
     }
 
-    fn give_up(&mut self, name: &InstanceName, reqid: &RequestId, fx: &mut Vec<Effect>) {
+    /// An agent has a new link. What it was asked on a former one it is asked again, if it is the same run of the agent: it
+    /// answers as it did, or when it is done. Another run may have done it, or not, and does not know.
+    pub(super) fn ask_again(&mut self, name: &InstanceName, same_run: bool, fx: &mut Vec<Effect>) {
+        let lost = Outcome::instance_failed(name, LOST);
+        for reqid in self.requests.owed_by(name) {
+            let Some(open) = self.requests.get(&reqid) else { continue };
+            let (message, until) = match &open.parent {
+                Parent::Verb(order) => (order.message(name, &reqid), order.until),
+                Parent::Dispatch(inquiry) => (inquiry.message(name, &reqid), inquiry.until),
+                _ => continue,
+            };
+            match same_run {
+                true => {
+                    self.requests.set_deadline(&reqid, until);
+                    self.send(name, message, fx);
+                }
+                false => self.give_up(name, &reqid, &lost, fx),
+            }
+        }
+    }
+
+    /// That instance will not answer this.
+    pub(super) fn give_up(&mut self, name: &InstanceName, reqid: &RequestId, lost: &Outcome, fx: &mut Vec<Effect>) {
         let Some(open) = self.requests.get_mut(reqid) else { return };
-        let lost = Outcome::instance_failed(name, "the link was lost before it answered");
         match &mut open.parent {
             // It is asked again when it comes back, until the deadline.
             Parent::Deploy | Parent::Move => {}
@@ -212,14 +247,14 @@ impl State {
             Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) => {}
             Parent::Output(..) => {
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
-                    fx.extend(parent.answer(vec![lost]));
+                    fx.extend(parent.answer(vec![lost.clone()]));
                 }
             }
             Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) => {
                 match &mut open.parent {
-                    Parent::Verb(order) => order.lose(name, &lost),
-                    Parent::Dispatch(inquiry) => inquiry.lose(name, &lost),
-                    Parent::Nodes(_, _, told) => told.outcomes.push(lost),
+                    Parent::Verb(order) => order.lose(name, lost),
+                    Parent::Dispatch(inquiry) => inquiry.lose(name, lost),
+                    Parent::Nodes(_, _, told) => told.outcomes.push(lost.clone()),
                     _ => {}
                 }
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
@@ -321,8 +356,14 @@ impl Parent {
 }
 
 impl Order {
+    /// What that instance was asked.
+    fn message(&self, name: &InstanceName, reqid: &RequestId) -> ToAgent {
+        let nodes = self.asked.get(name).into_iter().flat_map(BTreeMap::keys).cloned().collect();
+        self.verb.order(reqid.clone(), nodes)
+    }
+
     /// An instance will not answer: the outcome of each node that it was asked for, and of the whole of it.
-    fn lose(&mut self, name: &InstanceName, lost: &Outcome) {
+    pub(super) fn lose(&mut self, name: &InstanceName, lost: &Outcome) {
         let asked = self.asked.get(name).into_iter().flat_map(BTreeMap::keys);
         self.outcomes.extend(asked.map(|node| Outcome { node: Some(node.clone()), ..lost.clone() }));
         self.outcomes.push(lost.clone());

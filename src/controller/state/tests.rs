@@ -1,10 +1,12 @@
 mod limits;
 mod log;
+mod versions;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::*;
+use crate::bridge::Features;
 use crate::model::{Instance, Node, NodeState, NodeStatus, Role};
 
 #[test]
@@ -486,6 +488,8 @@ struct Cluster {
     tickets: BTreeMap<Ticket, String>,
     answers: BTreeMap<String, ClientResponse>,
     answers_itself: bool,
+    /// What agents can do.
+    features: Features,
 }
 
 impl Cluster {
@@ -519,6 +523,7 @@ impl Cluster {
             tickets: BTreeMap::new(),
             answers: BTreeMap::new(),
             answers_itself: true,
+            features: Features::NONE,
         };
         cluster.perform(first);
         cluster
@@ -559,7 +564,8 @@ impl Cluster {
         let link = LinkId(self.names.len() as u64);
         self.names.insert(link, name.into());
         self.links.insert(name.into(), link);
-        self.step(Event::LinkUp(link, Peer { name: name.into(), host, dialled: None }));
+        let peer = Peer { name: name.into(), host, dialled: None, features: self.features };
+        self.step(Event::LinkUp(link, peer));
         link
     }
 
@@ -812,6 +818,8 @@ fn hello(name: &str) -> NotifyAgentHello {
         api_version: API_VERSION,
         version: "0.1.0".into(),
         epoch: 7,
+        run: 1,
+        place: 0,
     }
 }
 

@@ -17,7 +17,7 @@ use super::incoming::MOST_LARGE;
 use super::session::{self, Unwelcome};
 use crate::seldom::SeldomEach;
 use crate::web::guard::{Names, Refusal, only, shorten};
-use crate::web::serve::{self, Limits, WebServer};
+use crate::web::serve::{self, Application, Limits, WebServer};
 use crate::web::tls::Tls;
 
 /// The only path there is.
@@ -101,7 +101,8 @@ pub fn serve(listener: TcpListener, door: Door, tls: Option<Tls>) -> io::Result<
     let limits = Limits { connections: MOST_CONNECTIONS, ..Limits::default() };
     serve::serve("broker", listener, limits, tls, move |closing| {
         let (closing, attendance) = (Data::new(closing.clone()), Data::new(door.host.attend()));
-        App::new().app_data(door.clone()).app_data(closing).app_data(attendance).default_service(web::to(session::open))
+        let app = App::new().app_data(door.clone()).app_data(closing).app_data(attendance);
+        Application::new(app.default_service(web::to(session::open)))
     })
 }
 

@@ -1,0 +1,230 @@
+//! Requests of clients that come again: each is carried out once, and answered each time alike.
+//!
+//! A client that lost its connection before the answer came asks again under the same `reqid`. While the first is under
+//! way, the second waits for the same answer; after that it gets the answer that the first one got, for a while. Two
+//! requests are the same if their kind, their id and their contents are: the ids are clients' own, and some have few.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use super::state::Ticket;
+use crate::message::client::*;
+use crate::message::frame;
+use crate::model::{Configuration, Outcome, RequestId};
+
+/// How long answers are kept: whoever lost a connection asks again soon.
+pub const AGE: Duration = Duration::from_secs(120);
+/// How many are kept, and how many bytes they may take together.
+const MOST: usize = 64;
+const BYTES: usize = 4 << 20;
+/// What an outcome takes, in bytes, besides its texts.
+const OVERHEAD: usize = 160;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Repeats {
+    running: BTreeMap<Ticket, Asked>,
+    /// Oldest first.
+    done: VecDeque<Done>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Done {
+    at: Instant,
+    asked: Asked,
+    answer: ClientResponse,
+    bytes: usize,
+}
+
+/// What makes two requests one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asked {
+    kind: Kind,
+    reqid: RequestId,
+    contents: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Deploy,
+    SetConfiguration,
+    Start,
+    Stop,
+    Restart,
+}
+
+/// What a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repeated {
+    /// It was not asked before.
+    No,
+    /// It is under way, for whoever holds this ticket.
+    Runs(Ticket),
+    /// It was answered so.
+    Done(ClientResponse),
+}
+
+impl Repeats {
+    /// Whether it was asked before. If not, it runs from now on under this ticket.
+    pub fn ask(&mut self, request: &ClientRequest, ticket: Ticket, now: Instant) -> Repeated {
+        let Some(asked) = Asked::of(request) else { return Repeated::No };
+        self.forget(now);
+        if let Some((first, _)) = self.running.iter().find(|(_, running)| **running == asked) {
+            return Repeated::Runs(*first);
+        }
+        if let Some(done) = self.done.iter().rev().find(|done| done.asked == asked) {
+            return Repeated::Done(done.answer.clone());
+        }
+        self.running.insert(ticket, asked);
+        Repeated::No
+    }
+
+    /// Whoever holds this ticket is answered so.
+    pub fn answered(&mut self, ticket: Ticket, answer: &ClientResponse, now: Instant) {
+        let Some(asked) = self.running.remove(&ticket) else { return };
+        let mut answer = answer.clone();
+        // The outcomes count; whoever wants the last lines of a node can ask for them.
+        outcomes(&mut answer).iter_mut().for_each(|outcome| outcome.output = None);
+        let text = |outcome: &Outcome| OVERHEAD + outcome.error.as_ref().map_or(0, String::len);
+        let bytes = outcomes(&mut answer).iter().map(text).sum();
+        self.done.push_back(Done { at: now, asked, answer, bytes });
+        self.bytes += bytes;
+        // The last one is kept whatever its size: it is the likeliest to be asked for.
+        while self.done.len() > MOST || (self.bytes > BYTES && self.done.len() > 1) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets what was answered long ago.
+    pub fn forget(&mut self, now: Instant) {
+        while self.done.front().is_some_and(|done| now.saturating_duration_since(done.at) >= AGE) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Whether there is anything to forget.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty()
+    }
+
+    fn forget_oldest(&mut self) {
+        self.bytes -= self.done.pop_front().map_or(0, |oldest| oldest.bytes);
+    }
+}
+
+fn outcomes(answer: &mut ClientResponse) -> &mut [Outcome] {
+    match answer {
+        ClientResponse::DeployResponse(DeployResponse { outcomes, .. })
+        | ClientResponse::SetConfigurationResponse(SetConfigurationResponse { outcomes, .. })
+        | ClientResponse::StartResponse(StartResponse { outcomes, .. })
+        | ClientResponse::StopResponse(StopResponse { outcomes, .. })
+        | ClientResponse::RestartResponse(RestartResponse { outcomes, .. }) => outcomes,
+        _ => &mut [],
+    }
+}
+
+impl Asked {
+    /// `None` for a request that changes nothing.
+    fn of(request: &ClientRequest) -> Option<Self> {
+        use ClientRequest as R;
+        let (kind, reqid, contents) = match request {
+            R::DeployRequest(DeployRequest { reqid }) => (Kind::Deploy, reqid, 0),
+            R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
+                (Kind::SetConfiguration, reqid, digest(configuration))
+            }
+            R::StartRequest(StartRequest { reqid, nodes }) => (Kind::Start, reqid, hash(nodes)),
+            R::StopRequest(StopRequest { reqid, nodes }) => (Kind::Stop, reqid, hash(nodes)),
+            R::RestartRequest(RestartRequest { reqid, nodes }) => (Kind::Restart, reqid, hash(nodes)),
+            _ => return None,
+        };
+        Some(Self { kind, reqid: reqid.clone(), contents })
+    }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn digest(configuration: &Configuration) -> u64 {
+    let mut bytes = Vec::new();
+    // Writing to memory does not fail, and serde has a form for everything in a configuration.
+    frame::encode_body(&mut bytes, configuration).expect("a configuration can be encoded");
+    hash(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::{ConfigurationId, NodeName};
+
+    fn id(text: &str) -> RequestId {
+        RequestId::new(text).unwrap()
+    }
+
+    fn restart(reqid: &str, nodes: &[&str]) -> ClientRequest {
+        let nodes: BTreeSet<_> = nodes.iter().map(|name| NodeName::new(name).unwrap()).collect();
+        RestartRequest { reqid: id(reqid), nodes }.into()
+    }
+
+    fn restarted(reqid: &str) -> ClientResponse {
+        RestartResponse { reqid: id(reqid), outcomes: vec![Outcome::failed(reqid)] }.into()
+    }
+
+    #[test]
+    fn what_is_asked_again_waits_for_the_first_and_then_gets_its_answer() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(1), now), Repeated::No);
+        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(2), now), Repeated::Runs(Ticket(1)));
+        repeats.answered(Ticket(1), &restarted("r"), now);
+        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(3), now), Repeated::Done(restarted("r")));
+        let later = now + AGE;
+        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(4), later), Repeated::No, "nobody asks again as late");
+    }
+
+    #[test]
+    fn the_same_id_with_other_contents_is_another_request() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let deploy = |name: &str| {
+            let configuration = Configuration::empty(ConfigurationId::new(name).unwrap());
+            ClientRequest::from(SetConfigurationRequest { reqid: id("r"), configuration })
+        };
+        let stop = StopRequest { reqid: id("r"), nodes: BTreeSet::new() }.into();
+        let all = [restart("r", &[]), restart("r", &["a"]), stop, deploy("1"), deploy("2")];
+        for (request, number) in all.iter().zip(0..) {
+            assert_eq!(repeats.ask(request, Ticket(number), now), Repeated::No, "{request:?}");
+        }
+        assert_eq!(repeats.ask(&deploy("2"), Ticket(9), now), Repeated::Runs(Ticket(4)));
+        let question = ClientRequest::from(GetNodesRequest { reqid: id("r") });
+        assert_eq!(repeats.ask(&question, Ticket(10), now), Repeated::No);
+        assert_eq!(repeats.ask(&question, Ticket(11), now), Repeated::No, "a question is asked as often as one likes");
+    }
+
+    #[test]
+    fn no_more_answers_are_kept_than_so_many() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        for number in 0..1000 {
+            let reqid = number.to_string();
+            repeats.ask(&restart(&reqid, &[]), Ticket(number), now);
+            repeats.answered(Ticket(number), &restarted(&reqid), now);
+        }
+        assert_eq!((repeats.done.len(), repeats.running.len()), (MOST, 0));
+        assert!(repeats.bytes > 0);
+        assert_eq!(repeats.ask(&restart("999", &[]), Ticket(1000), now), Repeated::Done(restarted("999")));
+        assert_eq!(repeats.ask(&restart("1", &[]), Ticket(1001), now), Repeated::No);
+        repeats.forget(now + AGE);
+        assert_eq!((repeats.is_empty(), repeats.bytes), (true, 0));
+
+        let long = RestartResponse { reqid: id("r"), outcomes: vec![Outcome::failed("x".repeat(BYTES / 3)); 1] };
+        for number in 0..10 {
+            repeats.ask(&restart(&number.to_string(), &[]), Ticket(number), now);
+            repeats.answered(Ticket(number), &long.clone().into(), now);
+        }
+        assert!(repeats.bytes <= BYTES && repeats.done.len() == 2, "{} bytes", repeats.bytes);
+    }
+}

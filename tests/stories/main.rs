@@ -10,6 +10,7 @@ mod hostile;
 mod hosts;
 mod lab;
 mod links;
+mod log;
 mod network;
 mod orders;
 mod peer;

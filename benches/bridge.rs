@@ -6,6 +6,7 @@
 //! between stands the bridge by itself: mail from one actor to another. The agent is measured with the window
 //! that it has by default, and with one that never closes. The bridge with certificates is held against the bridge
 //! without, and against TLS by itself: the limit's bytes through rustls on a blocking socket.
+//! What the log costs is seen by keeping it in memory, in files like all others here, and on a disk.
 
 mod common;
 
@@ -30,6 +31,7 @@ use tokio::task::yield_now;
 use watchpost::agent::Agent;
 use watchpost::agent::outbox::Bounds;
 use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, NotKnown, Owner, dial, listen};
+use watchpost::controller::log;
 use watchpost::message::agent::{NotifyChange, ToAgent, ToController};
 use watchpost::message::client::{NewsBatch, SetConfigurationRequest, Subscribe};
 use watchpost::message::frame::{self, MAX_FRAME, Wire};
@@ -37,7 +39,9 @@ use watchpost::message::node::NodeReport;
 use watchpost::model::{
     Configuration, ConfigurationId, Exit, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role, Timestamp,
 };
-use watchpost::run::{AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, start_agent, start_controller};
+use watchpost::run::{
+    AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, LogOptions, start_agent, start_controller,
+};
 use watchpost::supervisor::FromSupervisor;
 use watchpost::trust::{Authority, Part, Trust};
 
@@ -54,6 +58,7 @@ fn main() {
     let Some(options) = options() else { return };
     let keys = Keys::make();
     let [mut limit, mut books, mut bridge, mut bounded, mut unbounded] = [(); 5].map(|()| Sample::default());
+    let [mut kept, mut synced] = [(); 2].map(|()| Sample::default());
     let [mut sealed_limit, mut sealed] = [(); 2].map(|()| Sample::default());
     let unbounded_window = Bounds { window: usize::MAX, kept: usize::MAX };
     for _ in 0..ROUNDS * options.factor {
@@ -62,8 +67,11 @@ fn main() {
         bridge.add(by_bridge(None));
         sealed_limit.add(in_place_over_tls(&keys));
         sealed.add(by_bridge(Some(&keys)));
-        bounded.add(by_agent(Bounds { kept: usize::MAX, ..Bounds::default() }));
-        unbounded.add(by_agent(unbounded_window));
+        let window = Bounds { kept: usize::MAX, ..Bounds::default() };
+        bounded.add(by_agent(window, &Log::InMemory));
+        kept.add(by_agent(window, &Log::InFiles));
+        synced.add(by_agent(window, &Log::OnDisk));
+        unbounded.add(by_agent(unbounded_window, &Log::InMemory));
     }
     println!("{MESSAGES} changes, thousands a second: median (least to most)");
     line("the limit: encoded and decoded in place", &limit, None);
@@ -76,6 +84,8 @@ fn main() {
     line("the same, of in place with books", "", Some((&bounded.over(&books), None)));
     line("agent to observer, window never closed", &unbounded, Some((&unbounded.over(&limit), None)));
     line("what the window leaves of that", bounded.over(&unbounded), None);
+    line("agent to observer, log in files, of log in memory", &kept, Some((&kept.over(&bounded), None)));
+    line("agent to observer, log on a disk, of log in memory", &synced, Some((&synced.over(&bounded), None)));
 }
 
 /// Thousands a second.
@@ -411,12 +421,26 @@ impl Handler<LinkDown> for Source {
 
 // --- from agent to observer ---
 
-fn by_agent(bounds: Bounds) -> f64 {
+/// Where the controller keeps its log.
+enum Log {
+    InMemory,
+    /// Where the other files are, which may be no disk.
+    InFiles,
+    /// Beside what cargo builds.
+    OnDisk,
+}
+
+fn by_agent(bounds: Bounds, log: &Log) -> f64 {
     let home = scratch();
+    let disk = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let log = match log {
+        Log::InMemory => LogOptions::Memory { entries: MESSAGES },
+        Log::InFiles => LogOptions::Disk { directory: home.path().join("log"), bounds: log::Bounds::default() },
+        Log::OnDisk => LogOptions::Disk { directory: disk.path().join("log"), bounds: log::Bounds::default() },
+    };
     actix::System::new().block_on(async {
         let options = ControllerOptions::new(name("control", InstanceName::new), home.path());
-        let controller =
-            start_controller(ControllerOptions { log_entries: MESSAGES, ..options }).expect("a controller");
+        let controller = start_controller(ControllerOptions { log, ..options }).expect("a controller");
         let (socket, address) = port();
         let _listener = ControllerBridge::accept(socket, link(LinkRole::Controller), &controller).expect("a listener");
         let nodes = home.path().join("nodes");

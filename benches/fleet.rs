@@ -30,7 +30,7 @@ use watchpost::message::agent::{self, NewsReceived, NotifyChange, ToAgent, ToCon
 use watchpost::message::client::{GetStatusRequest, NewsBatch, SetConfigurationRequest, Subscribe};
 use watchpost::message::frame::{self, MAX_FRAME, Wire};
 use watchpost::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeState, RequestId, Role};
-use watchpost::run::{ControllerBridge, ControllerOptions, start_controller};
+use watchpost::run::{ControllerBridge, ControllerOptions, LogOptions, start_controller};
 use watchpost::trust::Trust;
 
 const AGENTS: usize = 200;
@@ -131,7 +131,8 @@ fn control(trust: Option<&Arc<Trust>>) -> LinkSettings {
 
 fn controller(home: &Path, trust: Option<&Arc<Trust>>) -> (Addr<Controller>, Listener, SocketAddr) {
     let options = ControllerOptions::new(name("control", InstanceName::new), home);
-    let controller = start_controller(ControllerOptions { log_entries: CHANGES, ..options }).expect("a controller");
+    let controller = start_controller(ControllerOptions { log: LogOptions::Memory { entries: CHANGES }, ..options })
+        .expect("a controller");
     let (socket, address) = port();
     let listener = ControllerBridge::accept(socket, control(trust), &controller).expect("a listener");
     (controller, listener, address)
@@ -284,7 +285,7 @@ fn bare_receiver() -> (f64, f64) {
             let (reader, mut writer) = stream.into_split();
             let mut hello = MAGIC.to_vec();
             Control::from(Greeting::of(&control(None))).append_to(&mut hello).expect("it can be encoded");
-            ToAgent::from(NewsReceived { epoch: 1, seq: 0 }).append_to(&mut hello).expect("it can be encoded");
+            ToAgent::from(NewsReceived { epoch: 1, seq: 0, kept: 0 }).append_to(&mut hello).expect("it can be encoded");
             writer.write_all(&hello).await.expect("an agent");
             readers.push(reader);
             writers.push(writer);

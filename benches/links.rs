@@ -208,7 +208,7 @@ impl Handler<LinkUp<ToAgent>> for Asker {
 
     fn handle(&mut self, LinkUp { link, out, .. }: LinkUp<ToAgent>, _: &mut Context<Self>) {
         self.link = Some((link, out));
-        self.say(NewsReceived { epoch: 0, seq: 0 });
+        self.say(NewsReceived { epoch: 0, seq: 0, kept: 0 });
         self.ask();
     }
 }

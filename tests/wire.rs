@@ -379,7 +379,7 @@ fn to_agent() -> Vec<ToAgent> {
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
         RestartRequest { reqid: reqid(), nodes: [node("logger")].into() }.into(),
         GetOutputRequest { reqid: reqid(), node: node("worker-1"), lines: 100 }.into(),
-        NewsReceived { epoch: 0x1122_3344_5566_7788, seq: 70_000 }.into(),
+        NewsReceived { epoch: 0x1122_3344_5566_7788, seq: 70_000, kept: 70_000 }.into(),
         AgentRefused { reason: "another agent has this name".into() }.into(),
         NodeDispatchRequest {
             reqid: reqid(),

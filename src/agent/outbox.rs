@@ -1,6 +1,6 @@
-//! News that is not yet acknowledged: numbered once, kept until the controller has it, sent again on a new link.
+//! News that is not yet acknowledged: numbered once, kept until the controller keeps it, sent again on a new link.
 //!
-//! What is under way on a link is bounded by a window in bytes, which acknowledgements open again. What waits is
+//! What is under way on a link is bounded by a window in bytes, which opens again as it arrives. What waits is
 //! bounded too: over the limit everything that waits is dropped, which the numbers show, and a snapshot makes it good.
 
 use std::collections::VecDeque;
@@ -49,7 +49,9 @@ pub struct Outbox {
     /// In order, without gaps, ending with number `last`.
     kept: VecDeque<Kept>,
     kept_bytes: usize,
-    /// The first `sent` of `kept` are under way on the present link, and take `sent_bytes`.
+    /// The first `arrived` of `kept` have arrived, though the controller would not have them after a crash.
+    arrived: usize,
+    /// Those behind them, up to the first `sent` of `kept`, are under way on the present link, and take `sent_bytes`.
     sent: usize,
     sent_bytes: usize,
     /// The present link, if the controller has said on it what it knows.
@@ -80,6 +82,7 @@ impl Outbox {
             restored: 0,
             kept: VecDeque::new(),
             kept_bytes: 0,
+            arrived: 0,
             sent: 0,
             sent_bytes: 0,
             open: false,
@@ -128,7 +131,8 @@ impl Outbox {
 
     /// A new link: nothing is under way on it, and nothing goes out before the controller says what it has.
     pub fn link_up(&mut self) {
-        (self.open, self.sent, self.sent_bytes) = (false, 0, 0);
+        self.open = false;
+        (self.arrived, self.sent, self.sent_bytes) = (0, 0, 0);
     }
 
     /// There is no link.
@@ -136,19 +140,25 @@ impl Outbox {
         self.link_up();
     }
 
-    /// The controller has everything up to `seq`. The first word of this kind on a link opens it.
-    pub fn received(&mut self, seq: u64) {
+    /// Everything up to `seq` has arrived, and up to `kept` it need not be kept here any more. The first word of this
+    /// kind on a link opens it.
+    pub fn received(&mut self, seq: u64, kept: u64) {
         // No agent has told as much as that: numbers that leave no room for others are nobody's.
         if seq > self.last && seq < u64::MAX / 2 {
             self.resume_behind(seq);
         }
-        while self.kept.front_mut().is_some_and(|kept| *kept.item.seq() <= seq) {
-            let Some(kept) = self.kept.pop_front() else { break };
-            self.kept_bytes -= kept.bytes;
-            if self.sent > 0 {
-                self.sent -= 1;
-                self.sent_bytes -= kept.bytes;
+        while let Some(next) = self.kept.get(self.arrived).filter(|next| next.item.number() <= seq) {
+            self.arrived += 1;
+            match self.sent < self.arrived {
+                true => self.sent = self.arrived, // on an earlier link
+                false => self.sent_bytes -= next.bytes,
             }
+        }
+        // Nothing can be kept there that has not arrived.
+        while self.arrived > 0 && self.kept.front().is_some_and(|first| first.item.number() <= kept) {
+            let Some(first) = self.kept.pop_front() else { break };
+            self.kept_bytes -= first.bytes;
+            (self.arrived, self.sent) = (self.arrived - 1, self.sent - 1);
         }
         if self.kept.is_empty() {
             self.kept.shrink_to(ROOM);
@@ -162,7 +172,8 @@ impl Outbox {
     /// then comes behind that, under numbers that are still free; what lies between was told, and is not here to tell again.
     fn resume_behind(&mut self, seq: u64) {
         let kept = std::mem::take(&mut self.kept);
-        (self.kept_bytes, self.sent, self.sent_bytes) = (0, 0, 0);
+        self.kept_bytes = 0;
+        (self.arrived, self.sent, self.sent_bytes) = (0, 0, 0);
         self.last = seq;
         let made_since = kept.into_iter().map(|kept| kept.item).filter(|item| item.number() > self.restored);
         made_since.collect::<Vec<_>>().into_iter().for_each(|item| self.push(item));
@@ -203,7 +214,8 @@ impl Outbox {
     /// Too much waits: what counts in the end is the latest state of each node, which a snapshot tells.
     fn collapse(&mut self) {
         self.kept.clear();
-        (self.kept_bytes, self.sent, self.sent_bytes) = (0, 0, 0);
+        self.kept_bytes = 0;
+        (self.arrived, self.sent, self.sent_bytes) = (0, 0, 0);
         self.snapshot_due = true;
     }
 }
@@ -277,7 +289,7 @@ mod tests {
     fn nothing_goes_out_before_the_controller_said_what_it_has() {
         let mut outbox = filled(3, Bounds::default());
         assert!(numbers(&outbox.next_batch()).is_empty());
-        outbox.received(1);
+        outbox.received(1, 1);
         let batch = outbox.next_batch();
         assert_eq!(numbers(&batch), [2, 3]);
         assert_eq!(batch.snapshot, Some(3));
@@ -288,17 +300,17 @@ mod tests {
     fn what_an_earlier_run_told_and_could_not_keep_takes_no_number_twice() {
         // Up to 10 it was kept, and up to 20 it was told.
         let mut earlier = filled(10, Bounds::default());
-        earlier.received(8);
+        earlier.received(8, 8);
         let mut outbox = Outbox::restore(Bounds::default(), earlier.last(), earlier.kept().cloned().collect());
         outbox.push(log("since"));
         outbox.link_up();
-        outbox.received(20);
+        outbox.received(20, 20);
         let batch = outbox.next_batch();
         assert_eq!((numbers(&batch), batch.snapshot), (vec![21], Some(21)));
-        outbox.received(21);
+        outbox.received(21, 21);
         outbox.push(log("more"));
         assert_eq!(numbers(&outbox.next_batch()), [22]);
-        outbox.received(u64::MAX);
+        outbox.received(u64::MAX, u64::MAX);
         outbox.push(log("still"));
         assert_eq!(numbers(&outbox.next_batch()), [23], "nonsense is not believed");
     }
@@ -307,23 +319,47 @@ mod tests {
     fn the_window_closes_and_an_acknowledgement_opens_it() {
         let each = log("x").bytes();
         let mut outbox = filled(5, Bounds { window: 2 * each, kept: 1 << 20 });
-        outbox.received(0);
+        outbox.received(0, 0);
         let first = outbox.next_batch();
         assert_eq!(numbers(&first), [1, 2]);
         assert_eq!(first.snapshot, None, "the snapshot waits for the news before it");
         assert!(numbers(&outbox.next_batch()).is_empty());
-        outbox.received(1);
+        outbox.received(1, 1);
         assert_eq!(numbers(&outbox.next_batch()), [3]);
-        outbox.received(3);
+        outbox.received(3, 3);
         let last = outbox.next_batch();
         assert_eq!(numbers(&last), [4, 5]);
         assert_eq!(last.snapshot, Some(5));
     }
 
     #[test]
+    fn what_has_arrived_opens_the_window_and_stays_until_it_is_kept_there() {
+        let each = log("x").bytes();
+        let mut outbox = filled(6, Bounds { window: 2 * each, kept: 1 << 20 });
+        outbox.received(0, 0);
+        assert_eq!(numbers(&outbox.next_batch()), [1, 2]);
+        outbox.received(2, 0);
+        assert_eq!(numbers(&outbox.next_batch()), [3, 4]);
+        outbox.received(2, 1);
+        assert_eq!((outbox.base(), outbox.kept().count()), (1, 5));
+        assert!(numbers(&outbox.next_batch()).is_empty(), "what is kept opens no window");
+        outbox.link_up();
+        outbox.received(3, 1);
+        assert_eq!(numbers(&outbox.next_batch()), [4, 5], "what has arrived is not sent again");
+        // A controller that crashed has less than it had.
+        outbox.link_up();
+        outbox.received(1, 1);
+        assert_eq!(numbers(&outbox.next_batch()), [2, 3], "and gets it again");
+        outbox.received(3, 3);
+        assert_eq!((outbox.base(), numbers(&outbox.next_batch())), (3, vec![4, 5]));
+        outbox.received(5, 5);
+        assert_eq!(numbers(&outbox.next_batch()), [6]);
+    }
+
+    #[test]
     fn much_that_waits_goes_out_in_batches_and_the_snapshot_with_the_last() {
         let mut outbox = filled(2 * MOST + 1, Bounds::default());
-        outbox.received(0);
+        outbox.received(0, 0);
         let batches = [(); 3].map(|()| outbox.next_batch());
         let sent: Vec<_> = batches.iter().flat_map(numbers).collect();
         assert_eq!(sent, (1..=2 * MOST as u64 + 1).collect::<Vec<_>>());
@@ -337,11 +373,11 @@ mod tests {
     #[test]
     fn a_new_link_gets_everything_again_that_was_not_acknowledged() {
         let mut outbox = filled(4, Bounds::default());
-        outbox.received(0);
+        outbox.received(0, 0);
         outbox.next_batch();
         outbox.link_down();
         outbox.link_up();
-        outbox.received(2);
+        outbox.received(2, 2);
         assert_eq!(numbers(&outbox.next_batch()), [3, 4]);
     }
 
@@ -349,7 +385,7 @@ mod tests {
     fn an_outbox_that_overflows_goes_on_with_the_next_number_behind_a_snapshot() {
         let each = log("x").bytes();
         let mut outbox = filled(11, Bounds { window: 1 << 20, kept: 10 * each });
-        outbox.received(0);
+        outbox.received(0, 0);
         let batch = outbox.next_batch();
         assert_eq!(batch, Batch { news: vec![], snapshot: Some(11) });
         outbox.push(log("y"));

@@ -168,8 +168,10 @@ impl Spool {
                 let news = outbox.kept().skip((self.written - outbox.base()) as usize);
                 append_items(&mut self.buffer, news);
                 if outbox.base() > self.acknowledged {
-                    // Two numbers, so it fits.
-                    let _ = append_one(&mut self.buffer, &NewsReceived { epoch: self.epoch, seq: outbox.base() });
+                    let base = outbox.base();
+                    let kept = NewsReceived { epoch: self.epoch, seq: base, kept: base };
+                    // A few numbers, so it fits.
+                    let _ = append_one(&mut self.buffer, &kept);
                 }
                 file.write_all(&self.buffer).map(|()| self.length += self.buffer.len() as u64)
             }
@@ -272,10 +274,10 @@ impl Found {
             return None;
         }
         if frame.kind == NewsReceived::KIND {
-            let NewsReceived { seq, .. } = frame::decode_body(frame.body, NewsReceived::NAME).ok()?;
+            let NewsReceived { kept, .. } = frame::decode_body(frame.body, NewsReceived::NAME).ok()?;
             let base = self.last - self.items.len() as u64;
             self.items
-                .drain(..usize::try_from(seq.checked_sub(base)?).ok().filter(|count| *count <= self.items.len())?);
+                .drain(..usize::try_from(kept.checked_sub(base)?).ok().filter(|count| *count <= self.items.len())?);
         } else {
             let number = self.last + 1;
             let item = match ToController::decode(frame.kind, frame.body).ok()? {
@@ -326,11 +328,11 @@ mod tests {
         let (mut spool, _) = open(&directory, 7);
         ["a", "b", "c"].into_iter().for_each(|text| outbox.push(log(text)));
         spool.keep(&outbox, Instant::now());
-        outbox.received(2);
+        outbox.received(2, 2);
         spool.keep(&outbox, Instant::now());
         let (mut spool, restored) = open(&directory, 8);
         assert_eq!((restored.last, restored.items.len()), (3, 1));
-        outbox.received(3);
+        outbox.received(3, 3);
         outbox.push(log("d"));
         spool.keep(&outbox, Instant::now());
         let (_, restored) = open(&directory, 9);
@@ -406,7 +408,7 @@ mod tests {
         for number in 1..=3000 {
             outbox.push(log(&text));
             spool.keep(&outbox, Instant::now());
-            outbox.received(number - 1);
+            outbox.received(number - 1, number - 1);
         }
         let length = fs::metadata(path(&directory)).unwrap().len();
         assert!(length <= SMALL + 4096, "{length} bytes for one piece of news");

@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn news(seq: u64) -> impl Fn(&mut Vec<u8>) {
-        move |out| ToAgent::from(NewsReceived { epoch: 1, seq }).append_to(out).unwrap()
+        move |out| ToAgent::from(NewsReceived { epoch: 1, seq, kept: seq }).append_to(out).unwrap()
     }
 
     fn kind(kind: u16) -> impl Fn(&mut Vec<u8>) {
@@ -296,7 +296,7 @@ mod tests {
                 rest.drain(..used);
                 if at == bytes.len() { break; }
             }
-            let want: Vec<_> = (1..=3).map(|seq| ToAgent::from(NewsReceived { epoch: 1, seq })).collect();
+            let want: Vec<_> = (1..=3).map(|seq| ToAgent::from(NewsReceived { epoch: 1, seq, kept: seq })).collect();
             prop_assert_eq!((messages, rest.len()), (want, 0));
         }
 

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use actix::fut::wrap_future;
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture,
-    SpawnHandle,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
+    ResponseFuture, SpawnHandle, StreamHandler,
 };
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 
-use super::log::Log;
-use super::observers::Observers;
+use super::log::recent::{Resumed, Room};
+use super::log::thread::Report;
+use super::log::{Journal, Log, LogThread, Recalled};
+use super::observers::{Next, ObserverId, Observers};
 use super::repeats::{AGE, Repeated, Repeats};
 use super::state::{Effect, Event, Rules, State, Ticket};
 use super::store::{Save, StoreError, StoreThread, Stored};
@@ -34,14 +37,29 @@ pub struct ControllerSetup {
     /// What the store held at the start.
     pub stored: Stored,
     pub store: StoreThread,
-    /// How many entries of the log are kept in memory.
-    pub log_entries: usize,
+    pub log: LogSetup,
     /// Dials instances that wait to be dialled; `None` where there is no bridge.
     pub dialler: Option<Recipient<DialInstance>>,
     /// Hears that the controller is gone, stopped or by a panic.
     pub host: Option<Recipient<ControllerGone>>,
     /// Decides who gets a certificate; `None`: nobody does.
     pub registrar: Option<Arc<Registrar>>,
+}
+
+/// Where the log is kept.
+pub enum LogSetup {
+    /// In memory: it begins under this epoch, and the last entries are kept, so many.
+    Memory { epoch: u64, entries: usize },
+    /// On disk, as it was opened there.
+    Disk {
+        thread: LogThread,
+        told: UnboundedReceiver<Report>,
+        /// Each epoch with its first number, the present one last.
+        epochs: Vec<(u64, u64)>,
+        /// The number of the last entry.
+        last: u64,
+        recalled: Recalled,
+    },
 }
 
 /// Controller → its host: keep dialling that instance at this address; at none, stop.
@@ -64,6 +82,12 @@ pub struct Controller {
     first: Vec<Effect>,
     store: StoreThread,
     log: Log,
+    /// `None` if the log is in memory alone.
+    journal: Option<Journal>,
+    /// What the threads of the log tell, until the actor runs.
+    told: Option<UnboundedReceiver<Report>>,
+    /// As the state was told last.
+    is_full: bool,
     /// The log will be packed soon.
     packing: bool,
     rest: Rest,
@@ -97,14 +121,25 @@ struct Link {
 impl Controller {
     /// Starts in the present actix system.
     pub fn launch(setup: ControllerSetup) -> Addr<Self> {
-        let ControllerSetup { rules, stored, store, log_entries, dialler, host, registrar } = setup;
-        let log = Log::new(rules.epoch, log_entries);
-        let (state, first) = State::new(rules, stored, Now::read());
+        let ControllerSetup { rules, stored, store, log, dialler, host, registrar } = setup;
+        let (log, journal, told, recalled) = match log {
+            LogSetup::Memory { epoch, entries } => {
+                (Log::new(vec![(epoch, 1)], 0, Room::alone(entries)), None, None, Recalled::default())
+            }
+            LogSetup::Disk { thread, told, epochs, last, recalled } => {
+                let journal = Journal::new(thread, last);
+                (Log::new(epochs, last, Room::BESIDE_DISK), Some(journal), Some(told), recalled)
+            }
+        };
+        let (state, first) = State::new(rules, stored, recalled, Now::read());
         Actor::start(Self {
             state,
             first,
             store,
             log,
+            journal,
+            told,
+            is_full: false,
             packing: false,
             rest: Rest::default(),
             observers: Observers::default(),
@@ -141,7 +176,15 @@ impl Controller {
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
                 Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
-                Effect::Publish { news, time, origin } => self.log.append(news, time, origin),
+                Effect::Publish { news, time, origin } => {
+                    let entry = self.log.append(news, time, origin);
+                    self.journal.iter_mut().for_each(|journal| journal.add(entry));
+                }
+                Effect::Keep { instance, epoch, seq } => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.arrived(instance, epoch, seq);
+                    }
+                }
             }
         }
         self.show_connected();
@@ -159,6 +202,39 @@ impl Controller {
         }
         self.set_alarm(ctx);
         self.pack_later(ctx);
+        if let Some(journal) = &mut self.journal {
+            journal.hand_over();
+            self.mind_how_much_waits(ctx);
+        }
+    }
+
+    /// Agents wait while too much waits for the disk.
+    fn mind_how_much_waits(&mut self, ctx: &mut Context<Self>) {
+        let is_full = self.journal.as_ref().is_some_and(Journal::is_full);
+        if std::mem::replace(&mut self.is_full, is_full) != is_full {
+            self.drive(Event::Full(is_full), ctx);
+        }
+    }
+
+    fn hear_of_the_log(&mut self, report: Report, ctx: &mut Context<Self>) {
+        self.journal.iter_mut().for_each(|journal| journal.heard(&report));
+        match report {
+            Report::Kept { last, arrived, .. } => {
+                self.log.is_durable(last);
+                if !arrived.is_empty() {
+                    self.drive(Event::Kept(arrived), ctx);
+                }
+                self.mind_how_much_waits(ctx);
+            }
+            Report::Failed(why) => {
+                tracing::error!("the log cannot be written: {why}");
+                self.drive(Event::LogFailed(Some(why)), ctx);
+            }
+            Report::Works => {
+                tracing::info!("the log is written again");
+                self.drive(Event::LogFailed(None), ctx);
+            }
+        }
     }
 
     fn show_connected(&mut self) {
@@ -226,12 +302,30 @@ impl Controller {
 
     /// Sends what is new to every observer that is ready for it.
     fn publish(&mut self, ctx: &mut Context<Self>) {
-        for (id, to, batch) in self.observers.batches(&self.log) {
-            let handled = wrap_future::<_, Self>(to.send(batch)).map(move |handled, me, ctx| {
-                me.observers.handled(id, handled.is_ok());
-                me.publish(ctx);
-            });
-            ctx.spawn(handled);
+        for (id, next) in self.observers.next(&self.log) {
+            self.serve(id, next, ctx);
+        }
+    }
+
+    fn serve(&mut self, id: ObserverId, next: Next, ctx: &mut Context<Self>) {
+        match next {
+            Next::Batch(to, batch) => {
+                let handled = wrap_future::<_, Self>(to.send(batch)).map(move |handled, me, ctx| {
+                    me.observers.handled(id, handled.is_ok());
+                    me.publish(ctx);
+                });
+                ctx.spawn(handled);
+            }
+            Next::Read(since) => {
+                let Some(journal) = &self.journal else { return };
+                let read = wrap_future::<_, Self>(journal.read(since)).map(move |read, me, ctx| {
+                    match me.observers.was_read(id, read.ok(), &me.log) {
+                        Some(next) => me.serve(id, next, ctx),
+                        None => me.observers.handled(id, true),
+                    }
+                });
+                ctx.spawn(read);
+            }
         }
     }
 
@@ -312,8 +406,24 @@ impl Actor for Controller {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        if let Some(mut told) = self.told.take() {
+            let reports = futures_util::stream::poll_fn(move |cx| told.poll_recv(cx));
+            ctx.add_stream(reports);
+        }
         let first = std::mem::take(&mut self.first);
         self.perform(first, ctx);
+    }
+}
+
+impl StreamHandler<Report> for Controller {
+    fn handle(&mut self, report: Report, ctx: &mut Context<Self>) {
+        self.hear_of_the_log(report, ctx);
+    }
+
+    /// Only a panic ends the thread before the controller, and then nothing would ever be kept again.
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        tracing::error!("the thread that writes the log is gone, and the controller ends with it");
+        ctx.stop();
     }
 }
 
@@ -382,9 +492,13 @@ impl Handler<Subscribe> for Controller {
 
     /// The snapshot and the first news behind it are decided in one turn, so nothing falls between them.
     fn handle(&mut self, Subscribe { since, to }: Subscribe, ctx: &mut Context<Self>) -> Self::Result {
-        let honoured = since.filter(|since| self.log.knows(*since));
-        let cursor = honoured.unwrap_or_else(|| self.log.cursor());
-        let snapshot = honoured.is_none().then(|| self.state.status(cursor));
+        let resumed = since.map_or(Resumed::Unknown, |since| self.log.resume(since));
+        let cursor = match (resumed, since) {
+            (Resumed::There, Some(since)) => since,
+            (Resumed::Back(end), _) => end,
+            _ => self.log.cursor(),
+        };
+        let snapshot = (resumed == Resumed::Unknown).then(|| self.state.status(cursor));
         self.observers.join(cursor.number, to);
         self.publish(ctx);
         Ok(Subscribed { cursor, snapshot })
@@ -471,8 +585,11 @@ mod tests {
 
     use super::*;
     use crate::bridge::{Features, Peer};
+    use crate::controller::log::memory_volume::{Failure, MemoryVolume};
+    use crate::controller::log::writer::Opened;
+    use crate::controller::log::{Bounds, Writer};
     use crate::controller::store::MemoryStore;
-    use crate::message::agent::{API_VERSION, NotifyAgentHello, NotifyLog};
+    use crate::message::agent::{API_VERSION, NotifyAgentHello, NotifyError, NotifyLog};
     use crate::model::{RequestId, Timestamp};
     use crate::plan::PortRules;
 
@@ -506,6 +623,47 @@ mod tests {
     }
 
     #[actix_rt::test]
+    async fn an_observer_that_is_behind_what_memory_holds_is_served_from_disk_and_a_disk_that_fails_is_told_to_all() {
+        const MANY: u64 = 20_000;
+        let volume = MemoryVolume::default();
+        let controller = controller_on(&volume);
+        let up = LinkUp { link: LINK, peer: peer(), out: Silent.start().recipient(), end: Silent.start().recipient() };
+        controller.send(up).await.unwrap();
+        controller.send(Mail { link: LINK, messages: vec![hello().into()] }).await.unwrap();
+        for first in (1..=MANY).step_by(250) {
+            let messages = (first..first + 250).map(|seq| log(seq).into()).collect();
+            controller.send(Mail { link: LINK, messages }).await.unwrap();
+        }
+        let end = controller.send(GetStatusRequest).await.unwrap().unwrap().cursor;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let since = Some(Cursor { number: 0, ..end });
+        controller.send(Subscribe { since, to: Ear(tell).start().recipient() }).await.unwrap().unwrap();
+        let mut last = 0;
+        let mut next = async || {
+            let batch = tokio::time::timeout(Duration::from_secs(30), told.recv()).await.unwrap().unwrap();
+            assert_eq!(batch.gap, None);
+            for entry in &batch.entries {
+                assert_eq!(entry.cursor.number, last + 1);
+                last += 1;
+            }
+            (last, batch)
+        };
+        while next().await.0 < end.number {}
+
+        volume.fail(Some(Failure::Full(7)));
+        controller.send(Mail { link: LINK, messages: vec![log(MANY + 1).into()] }).await.unwrap();
+        let is_told = |batch: &NewsBatch, words: &str| {
+            batch.entries.iter().any(|entry| match &entry.news {
+                News::Error(NotifyError { msg, .. }) | News::Log(NotifyLog { msg, .. }) => msg.contains(words),
+                _ => false,
+            })
+        };
+        while !is_told(&next().await.1, "the log cannot be written") {}
+        volume.fail(None);
+        while !is_told(&next().await.1, "the log is written again") {}
+    }
+
+    #[actix_rt::test]
     async fn whoever_looks_on_sees_who_is_connected_as_it_changes() {
         let controller = controller(4);
         let mut connected = controller.send(WatchConnected).await.unwrap();
@@ -526,25 +684,30 @@ mod tests {
 
     const LINK: LinkId = LinkId(1);
 
-    fn controller(log_entries: usize) -> Addr<Controller> {
+    fn controller(entries: usize) -> Addr<Controller> {
+        launched(false, LogSetup::Memory { epoch: 7, entries })
+    }
+
+    fn launched(on_disk: bool, log: LogSetup) -> Addr<Controller> {
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
             dials: false,
             request_timeout: Duration::from_secs(30),
             epoch: 7,
+            on_disk,
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();
         let stored = Stored::default();
-        Controller::launch(ControllerSetup {
-            rules,
-            stored,
-            store,
-            log_entries,
-            dialler: None,
-            host: None,
-            registrar: None,
-        })
+        Controller::launch(ControllerSetup { rules, stored, store, log, dialler: None, host: None, registrar: None })
+    }
+
+    /// With a log that is there.
+    fn controller_on(volume: &MemoryVolume) -> Addr<Controller> {
+        let opened = Writer::open(volume.clone(), Bounds::default(), 7, Timestamp::now()).unwrap();
+        let Opened { writer, pending, epochs, last, recalled } = opened;
+        let (thread, told) = LogThread::start(writer, pending).unwrap();
+        launched(true, LogSetup::Disk { thread, told, epochs, last, recalled })
     }
 
     fn peer() -> Peer {

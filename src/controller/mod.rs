@@ -1,7 +1,7 @@
 //! The controller: knows what should be, hears what is, and tells whoever listens.
 //!
 //! [`state`] decides, with [`roster`] for the instances and [`nodes`] for what is known of their nodes; [`log`] keeps
-//! the last of the news, [`observers`] who reads it; [`repeats`] who asked what twice; [`store`] what must survive, and
+//! the news, [`observers`] who reads it; [`repeats`] who asked what twice; [`store`] what must survive, and
 //! [`kept`] how it is kept in memory; [`actor`] carries.
 
 pub mod actor;
@@ -14,4 +14,4 @@ pub mod roster;
 pub mod state;
 pub mod store;
 
-pub use actor::{Controller, ControllerGone, ControllerSetup, DialInstance};
+pub use actor::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};

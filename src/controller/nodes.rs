@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::log::recall::Told;
 use crate::message::agent::NotifyChange;
 use crate::model::{Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Timestamp};
 
@@ -72,6 +73,36 @@ impl Nodes {
         // Whatever grew in order is half empty. Made anew, it is full.
         self.known = std::mem::take(&mut self.known).into_iter().collect();
         changes
+    }
+
+    /// Begins with what the log knows and what is deployed: nothing of it is certain until an agent tells. Returns how
+    /// that is published, node by node.
+    pub fn begin(
+        &mut self,
+        recalled: BTreeMap<NodeName, Told>,
+        deployed: Option<&Configuration>,
+        now: Timestamp,
+    ) -> Vec<NotifyChange> {
+        for (name, told) in recalled {
+            let Told { instance, role, state, restarts } = told;
+            let status =
+                NodeStatus { state, restarts, ..unheard(&Node::new(name.clone(), instance, role), state, now) };
+            self.known.insert(name, status);
+        }
+        for node in deployed.into_iter().flat_map(|deployed| &deployed.nodes) {
+            let unheard = || unheard(node, NodeState::Stopped, now);
+            let status = self.known.entry(node.name.clone()).or_insert_with(unheard);
+            // Who had it before is not asked any more.
+            status.instance.clone_from(&node.instance);
+            (status.port, status.metrics_port) = (node.port, node.metrics_port);
+        }
+        let uncertain = self.known.values().filter(|status| status.state != NodeState::Unknown);
+        let changes: Vec<_> = uncertain
+            .map(|status| {
+                own_change(status, NodeState::Unknown, "the controller started, and waits for its agent", now)
+            })
+            .collect();
+        changes.into_iter().filter_map(|change| self.told(change)).collect()
     }
 
     /// Takes in what an agent told, and returns the change as it is published.
@@ -185,8 +216,8 @@ impl Nodes {
     }
 
     /// Forgets what is UNKNOWN and no longer meant to be: nobody will tell of it again.
-    pub fn forget_lost(&mut self, is_meant: impl Fn(&NodeName) -> bool, now: Timestamp) -> Vec<NotifyChange> {
-        let lost = self.known.values().filter(|status| status.state == NodeState::Unknown && !is_meant(&status.node));
+    pub fn forget_lost(&mut self, is_meant: impl Fn(&NodeStatus) -> bool, now: Timestamp) -> Vec<NotifyChange> {
+        let lost = self.known.values().filter(|status| status.state == NodeState::Unknown && !is_meant(status));
         let lost: Vec<_> = lost
             .map(|status| NotifyChange {
                 removed: true,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::bridge::{Features, LinkId, Peer};
-use crate::message::agent::NotifyAgentHello;
+use crate::message::agent::{NewsReceived, NotifyAgentHello};
 use crate::message::client::{AgentStatus, InstanceStatus, LinkState};
 use crate::model::{Instance, InstanceName, Timestamp};
 
@@ -53,6 +53,10 @@ struct Received {
     seq: u64,
     /// Whether any has: what an earlier controller has seen is not missing.
     any: bool,
+    /// The last number that is kept: what came behind it the agent has to keep.
+    kept: u64,
+    /// The last number that the agent was told of on its present link as one that has arrived.
+    told: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,7 +69,7 @@ struct Caller {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
     /// It is welcome to talk. A link it had before is to be ended. If it is `same_run`, it remembers what it was asked there.
-    Accepted { seen: u64, former: Option<LinkId>, same_run: bool },
+    Accepted { former: Option<LinkId>, same_run: bool },
     /// It is somebody else, or another agent sits there already; in words.
     Refused(String),
 }
@@ -118,10 +122,10 @@ impl Roster {
         (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
         seat.reason.clear();
         self.revision += 1;
-        let fresh = Received { epoch: hello.epoch, seq: 0, any: false };
+        let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };
         let news = received.filter(|_| same_numbering).unwrap_or(fresh);
-        self.news.insert(hello.instance.clone(), news);
-        Hello::Accepted { seen: news.seq, former, same_run }
+        self.news.insert(hello.instance.clone(), Received { told: None, ..news });
+        Hello::Accepted { former, same_run }
     }
 
     /// Whether nobody has said hello on this link, which stands.
@@ -244,6 +248,30 @@ impl Roster {
         Arrival::New { epoch: news.epoch, missed }
     }
 
+    /// How far the news of each instance had come by the end of the controller before this one: epoch and number.
+    pub fn recall(&mut self, arrived: BTreeMap<InstanceName, (u64, u64)>) {
+        for (name, (epoch, seq)) in arrived {
+            self.gone.push_back(name.clone());
+            self.news.insert(name, Received { epoch, seq, any: true, kept: seq, told: None });
+        }
+    }
+
+    /// Tells the agent of that instance, if it is connected, how far its news has come: it may send as much again.
+    pub fn credit(&mut self, name: &InstanceName) -> Option<(LinkId, NewsReceived)> {
+        let link = self.link(name)?;
+        let news = self.news.get_mut(name)?;
+        news.told = Some(news.seq);
+        Some((link, NewsReceived { epoch: news.epoch, seq: news.seq, kept: news.kept }))
+    }
+
+    /// Notes how far the news of an instance is kept. Its agent is to be told, if anything was said on its link before.
+    pub fn kept(&mut self, name: &InstanceName, epoch: u64, seq: u64) -> Option<(LinkId, NewsReceived)> {
+        let link = self.link(name);
+        let news = self.news.get_mut(name).filter(|news| news.epoch == epoch && news.kept < seq)?;
+        news.kept = seq;
+        Some((link?, NewsReceived { epoch, seq: news.told?, kept: seq }))
+    }
+
     /// The epoch and the number of what arrived of that instance's news last.
     pub fn news(&self, name: &InstanceName) -> Option<(u64, u64)> {
         self.news.get(name).map(|news| (news.epoch, news.seq))
@@ -308,7 +336,8 @@ mod tests {
             self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None, features, certificate: None });
             let (instance, host, api_version) = (name.clone(), None, API_VERSION);
             let hello = NotifyAgentHello { instance, host, api_version, version, epoch, run: 1, place: 0 };
-            let Hello::Accepted { seen, .. } = self.hello(link, &hello, NOW) else { panic!("{name} is refused") };
+            let Hello::Accepted { .. } = self.hello(link, &hello, NOW) else { panic!("{name} is refused") };
+            let seen = self.news(&name).unwrap().1;
             self.arrived(&name, 1);
             assert_eq!(self.link_down(link, "cut", NOW), Some(name.clone()));
             if self.get(&name).is_some_and(|seat| seat.needed.is_none()) {

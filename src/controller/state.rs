@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use self::deployment::{Deployment, dial};
 use self::open::{Parent, Verb, sorted};
 use super::kept::{Kept, Shelf};
+use super::log::Recalled;
 use super::nodes::Nodes;
 use super::roster::{Arrival, Hello, Roster};
 use super::store::{Save, Slot, Stored};
@@ -27,7 +28,7 @@ use crate::bridge::{LinkId, Peer};
 use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
 use crate::model::{
-    Configuration, ConfigurationId, InstanceName, NodeName, NodeState, Now, Outcome, RequestId, Timestamp,
+    Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
 };
 use crate::plan::{self, PortRules, Slowest};
 use crate::request::{Answered, Requests};
@@ -50,6 +51,8 @@ pub struct Rules {
     pub request_timeout: Duration,
     /// Names this run of the controller in the ids of its requests to agents.
     pub epoch: u64,
+    /// Whether news is kept on disk, so that agents keep theirs until it is. Else whatever has arrived counts as kept.
+    pub on_disk: bool,
 }
 
 /// Ties the answer to a client's request to whoever waits for it.
@@ -70,6 +73,8 @@ pub struct State {
     /// Why agents that gave this name were refused last, since anything else happened to it.
     refusals: BTreeMap<InstanceName, String>,
     next_request: u64,
+    /// So much news waits for the disk that agents are to send no more.
+    is_full: bool,
 }
 
 /// What happens to a controller.
@@ -83,6 +88,12 @@ pub enum Event {
     /// The peer does not know messages of that kind.
     NotKnown(LinkId, u16),
     Mail(LinkId, Vec<ToController>),
+    /// So far the news of these instances is kept: epoch and number.
+    Kept(Vec<(InstanceName, u64, u64)>),
+    /// So much news waits for the disk that no more should come; or not any more.
+    Full(bool),
+    /// The log cannot be written, for this reason; or can again.
+    LogFailed(Option<String>),
     /// The time of [`State::next_deadline`] has come.
     Tick,
 }
@@ -107,11 +118,18 @@ pub enum Effect {
         time: Timestamp,
         origin: Option<(u64, u64)>,
     },
+    /// Everything that is published by now holds the news of this instance up to there: say so by [`Event::Kept`] when it
+    /// is kept.
+    Keep {
+        instance: InstanceName,
+        epoch: u64,
+        seq: u64,
+    },
 }
 
 impl State {
-    /// A controller that finds `stored` at its start, and what it has to do first.
-    pub fn new(rules: Rules, stored: Stored, now: Now) -> (Self, Vec<Effect>) {
+    /// A controller that finds `stored` and `recalled` at its start, and what it has to do first.
+    pub fn new(rules: Rules, stored: Stored, recalled: Recalled, now: Now) -> (Self, Vec<Effect>) {
         let mut state = Self {
             rules,
             shelf: stored.into(),
@@ -122,14 +140,27 @@ impl State {
             limits: BTreeMap::new(),
             refusals: BTreeMap::new(),
             next_request: 0,
+            is_full: false,
         };
         let mut fx = Vec::new();
-        if let Some(deployed) = state.shelf.deployed().map(Kept::open) {
-            state.nodes.expect(&deployed, NodeState::Unknown, now.wall);
+        let Recalled { nodes, arrived, notes } = recalled;
+        state.roster.recall(arrived);
+        for note in notes {
+            state.tell_log(&state.rules.name, note, now.wall, &mut fx);
+        }
+        let deployed = state.shelf.deployed().map(Kept::open);
+        publish_own(state.nodes.begin(nodes, deployed.as_ref(), now.wall), &mut fx);
+        if let Some(deployed) = deployed {
             for instance in &deployed.instances {
                 state.roster.need(instance);
                 fx.extend(dial(instance));
             }
+            // What else is known of has left, unless an instance that stays was still to end it.
+            let is_meant = |status: &NodeStatus| {
+                deployed.instance(&status.instance).is_some()
+                    || deployed.nodes.iter().any(|node| node.name == status.node)
+            };
+            publish_own(state.nodes.forget_lost(is_meant, now.wall), &mut fx);
         }
         (state, fx)
     }
@@ -147,6 +178,9 @@ impl State {
             Event::LinkDown(link, reason) => self.link_down(link, &reason, now, &mut fx),
             Event::NotKnown(link, kind) => self.not_known(link, kind, now, &mut fx),
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
+            Event::Kept(arrived) => self.kept(arrived, &mut fx),
+            Event::Full(is_full) => self.full(is_full, &mut fx),
+            Event::LogFailed(why) => self.log_failed(why, now.wall, &mut fx),
             Event::Tick => {
                 while let Some((reqid, open)) = self.requests.expire(now.mono) {
                     self.expired(reqid, open, now, &mut fx);
@@ -307,13 +341,51 @@ impl State {
                 (_, None) => {}
             }
         }
-        if let Some(from) = from.as_ref().filter(|_| self.nodes.has_overflowed()) {
+        let Some(from) = from else { return };
+        if self.nodes.has_overflowed() {
             let msg = "more nodes that no configuration has than are kept here: what it told of some of them is lost";
-            self.tell_refusal(from, msg, now.wall, fx);
+            self.tell_refusal(&from, msg, now.wall, fx);
         }
-        let after = from.as_ref().and_then(|name| self.roster.news(name));
+        let after = self.roster.news(&from);
         if let Some((epoch, seq)) = after.filter(|_| before.is_some() && before != after) {
-            fx.push(Effect::Send(link, NewsReceived { epoch, seq }.into()));
+            match self.rules.on_disk {
+                true => fx.push(Effect::Keep { instance: from.clone(), epoch, seq }),
+                false => drop(self.roster.kept(&from, epoch, seq)),
+            }
+            self.credit(&from, fx);
+        }
+    }
+
+    /// Lets an agent send on, unless too much waits already.
+    fn credit(&mut self, name: &InstanceName, fx: &mut Vec<Effect>) {
+        if !self.is_full {
+            fx.extend(self.roster.credit(name).map(|(link, received)| Effect::Send(link, received.into())));
+        }
+    }
+
+    fn kept(&mut self, arrived: Vec<(InstanceName, u64, u64)>, fx: &mut Vec<Effect>) {
+        // Of each instance the last word counts.
+        let arrived: BTreeMap<_, _> = arrived.into_iter().map(|(name, epoch, seq)| (name, (epoch, seq))).collect();
+        for (name, (epoch, seq)) in arrived {
+            let told = self.roster.kept(&name, epoch, seq);
+            fx.extend(told.map(|(link, received)| Effect::Send(link, received.into())));
+        }
+    }
+
+    fn full(&mut self, is_full: bool, fx: &mut Vec<Effect>) {
+        self.is_full = is_full;
+        self.roster.connected().iter().for_each(|name| self.credit(name, fx));
+    }
+
+    fn log_failed(&self, why: Option<String>, now: Timestamp, fx: &mut Vec<Effect>) {
+        let own = &self.rules.name;
+        match why {
+            Some(why) => {
+                let msg =
+                    format!("the log cannot be written: {why}. News is told on, and agents keep theirs until it can");
+                self.tell_error(own, msg, now, fx);
+            }
+            None => self.tell_log(own, "the log is written again, and nothing is missing in it".into(), now, fx),
         }
     }
 
@@ -326,8 +398,8 @@ impl State {
                 hello.instance
             )),
         };
-        let (seen, former, same_run) = match accepted {
-            Hello::Accepted { seen, former, same_run } => (seen, former, same_run),
+        let (former, same_run) = match accepted {
+            Hello::Accepted { former, same_run } => (former, same_run),
             Hello::Refused(reason) => {
                 self.tell_refusal(&hello.instance, &reason, now.wall, fx);
                 fx.push(Effect::Send(link, AgentRefused { reason: reason.clone() }.into()));
@@ -340,7 +412,7 @@ impl State {
             fx.push(Effect::EndLink(former, "the agent has a newer link".into()));
             self.give_up_on(&hello.instance, now, fx);
         }
-        fx.push(Effect::Send(link, NewsReceived { epoch: hello.epoch, seq: seen }.into()));
+        self.credit(&hello.instance, fx);
         self.ask_again(&hello.instance, same_run, fx);
         if was_to_stand_by {
             self.stand_by(&hello.instance, now, fx);
@@ -561,7 +633,7 @@ impl State {
     fn forget_lost(&mut self, now: Timestamp, fx: &mut Vec<Effect>) {
         let Some(meant) = self.meant() else { return };
         let meant: BTreeSet<NodeName> = meant.heads().map(|head| head.name()).collect();
-        publish_own(self.nodes.forget_lost(|name| meant.contains(name), now), fx);
+        publish_own(self.nodes.forget_lost(|status| meant.contains(&status.node), now), fx);
     }
 
     fn tell_error(&self, instance: &InstanceName, msg: String, time: Timestamp, fx: &mut Vec<Effect>) {

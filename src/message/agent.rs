@@ -2,7 +2,7 @@
 //!
 //! Requests carry a `reqid` that their response repeats. A request that timed out may still be carried out: its late
 //! answer is harmless, and asking again under the same `reqid` is safe. News (`notify_*`) is numbered by the agent,
-//! kept by it until [`NewsReceived`] covers the number, and sent again after a reconnect.
+//! kept by it until [`NewsReceived`] says that the controller keeps it, and sent again after a reconnect.
 //!
 //! A type in this file is frozen once released: a change is a new kind, never a new field (see [`super::frame`]).
 
@@ -229,14 +229,16 @@ pub struct RenewCertificateResponse {
     pub certificate: Result<Vec<u8>, String>,
 }
 
-/// Controller → agent: your news up to and including `seq` of `epoch` has arrived and need not be kept.
+/// Controller → agent: your news up to and including `seq` of `epoch` has arrived, and opens the window for more.
 ///
 /// Also the controller's answer to a hello, where it says what arrived over earlier links (0 if nothing): the agent
-/// then sends all later news again, and a [`NotifySnapshot`] behind it. Opens the window for more news.
+/// then sends all later news again, and a [`NotifySnapshot`] behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewsReceived {
     pub epoch: u64,
     pub seq: u64,
+    /// Up to here the controller would still have it after a crash, and the agent need not keep it; never above `seq`.
+    pub kept: u64,
 }
 
 /// Controller → agent: you cannot be part of this cluster, for this reason. The controller then closes the link.

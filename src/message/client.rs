@@ -362,8 +362,9 @@ pub struct NotifyAgentsReady {
 
 /// A place in the controller's log: which log, and the number of an entry in it.
 ///
-/// Printed as `<epoch in hex>-<number>`; numbers count from 1 without gaps, and a number without its epoch means
-/// nothing. The epoch changes whenever numbers might come to mean something else.
+/// Printed as `<epoch in hex>-<number>`; numbers count from 1 without gaps, also from one epoch to the next. The epoch
+/// changes whenever numbers might come to mean something else: when a controller did not end in order, and what some
+/// have seen of its log is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
     pub epoch: u64,
@@ -428,8 +429,11 @@ pub struct Subscribe {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribed {
     /// News follows behind this place: `since` if it is a place in this log, however far back.
+    ///
+    /// An earlier place of the same epoch where not so much of that is kept: whoever takes back what they saw behind it,
+    /// and goes on with what follows, has seen each piece of news once. What agents told comes again with its origin.
     pub cursor: Cursor,
-    /// Everything as of `cursor`; `None` if `since` is honoured: all that is kept follows, behind a gap if not all is.
+    /// Everything as of `cursor`; `None` if `since` is known here: all that is kept follows, behind a gap if not all is.
     pub snapshot: Option<GetStatusResponse>,
 }
 

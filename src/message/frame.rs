@@ -251,13 +251,16 @@ mod tests {
 
     #[test]
     fn a_frame_in_pieces_is_not_yet_a_frame() {
-        let bytes = framed(NewsReceived { epoch: 7, seq: 300 });
+        let bytes = framed(NewsReceived { epoch: 7, seq: 300, kept: 300 });
         for cut in 0..bytes.len() {
             assert!(matches!(split(&bytes[..cut], MAX_FRAME), Ok(None)), "{cut}");
         }
         let frame = split(&bytes, MAX_FRAME).unwrap().unwrap();
         assert_eq!(frame.size, bytes.len());
-        assert_eq!(ToAgent::decode(frame.kind, frame.body).unwrap(), NewsReceived { epoch: 7, seq: 300 }.into());
+        assert_eq!(
+            ToAgent::decode(frame.kind, frame.body).unwrap(),
+            NewsReceived { epoch: 7, seq: 300, kept: 300 }.into()
+        );
     }
 
     #[test]

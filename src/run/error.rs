@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::controller::log::LogError;
 use crate::controller::store::StoreError;
 use crate::message::client::Unanswered;
 use crate::model::NameError;
@@ -18,6 +19,8 @@ pub enum RunError {
     Name(#[from] NameError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     StateDir(#[from] StateDirError),
     #[error(transparent)]

@@ -21,14 +21,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
 
-use crate::agent::outbox::Bounds;
+use crate::agent::outbox;
 use crate::agent::{Agent, AgentEvent, AgentSetup};
 use crate::bridge::{EndLink, Features, LinkId, LinkRole, LinkUp, Peer};
+use crate::controller::log::volume::Directory;
+use crate::controller::log::writer::Opened;
+use crate::controller::log::{Bounds, LogThread, Writer};
 use crate::controller::state::Rules;
 use crate::controller::store::{RedbStore, Store, StoreThread};
-use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance};
+use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};
 use crate::launch::Site;
-use crate::model::InstanceName;
+use crate::model::{InstanceName, Timestamp};
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
 #[cfg(doc)]
@@ -50,8 +53,8 @@ pub struct ControllerOptions {
     pub ports: PortRules,
     /// How long a client waits for a plain answer.
     pub request_timeout: std::time::Duration,
-    /// How many entries of the log are kept in memory.
-    pub log_entries: usize,
+    /// Where the log of all news is kept.
+    pub log: LogOptions,
     /// Dials instances that wait to be dialled, such as [`ControllerBridge`] does.
     pub dialler: Option<Recipient<DialInstance>>,
     /// Hears that the controller is gone.
@@ -60,15 +63,26 @@ pub struct ControllerOptions {
     pub registrar: Option<Arc<Registrar>>,
 }
 
+/// Where a controller keeps its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogOptions {
+    /// In memory: the last entries, so many. A controller that is started again begins another.
+    Memory { entries: usize },
+    /// In this directory, which is made if its parent exists: the log goes on whenever a controller is started again.
+    Disk { directory: PathBuf, bounds: Bounds },
+}
+
 impl ControllerOptions {
-    /// The given name and directory, and the default of everything else.
+    /// The given name and directory, and the default of everything else. The log is kept in `log` in that directory.
     pub fn new(name: InstanceName, directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        let log = LogOptions::Disk { directory: directory.join("log"), bounds: Bounds::default() };
         Self {
             name,
-            directory: directory.into(),
+            directory,
             ports: PortRules::default(),
             request_timeout: std::time::Duration::from_secs(10),
-            log_entries: 10_000,
+            log,
             dialler: None,
             host: None,
             registrar: None,
@@ -78,18 +92,35 @@ impl ControllerOptions {
     fn of(settings: &ControllerSettings, directory: &Path) -> Result<Self, RunError> {
         let name = InstanceName::new(&settings.name)?;
         let (ports, request_timeout) = (settings.port_rules(), settings.request_timeout);
-        Ok(Self { ports, request_timeout, log_entries: settings.log_entries, ..Self::new(name, directory) })
+        let bounds = Bounds::new(settings.log_max_age, settings.log_max_bytes);
+        let log = LogOptions::Disk { directory: directory.join("log"), bounds };
+        Ok(Self { ports, request_timeout, log, ..Self::new(name, directory) })
     }
 }
 
 /// Starts a controller in the present actix system. It takes up what it had deployed before.
 pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, RunError> {
-    let ControllerOptions { name, directory, ports, request_timeout, log_entries, dialler, host, registrar } = options;
+    let ControllerOptions { name, directory, ports, request_timeout, log, dialler, host, registrar } = options;
     let store = RedbStore::open(&directory)?;
     let stored = store.load()?;
     let store = StoreThread::start(store)?;
-    let rules = Rules { name, ports, dials: dialler.is_some(), request_timeout, epoch: new_epoch()? };
-    Ok(Controller::launch(ControllerSetup { rules, stored, store, log_entries, dialler, host, registrar }))
+    let (epoch, on_disk) = (new_epoch()?, matches!(log, LogOptions::Disk { .. }));
+    let rules = Rules { name, ports, dials: dialler.is_some(), request_timeout, epoch, on_disk };
+    let log = open_log(log, epoch)?;
+    Ok(Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar }))
+}
+
+/// Opens the log; `epoch` names what is told from now on, unless an epoch of the log goes on.
+fn open_log(options: LogOptions, epoch: u64) -> Result<LogSetup, RunError> {
+    Ok(match options {
+        LogOptions::Memory { entries } => LogSetup::Memory { epoch, entries },
+        LogOptions::Disk { directory, bounds } => {
+            let opened = Writer::open(Directory::open(&directory)?, bounds, epoch, Timestamp::now())?;
+            let Opened { writer, pending, epochs, last, recalled } = opened;
+            let (thread, told) = LogThread::start(writer, pending)?;
+            LogSetup::Disk { thread, told, epochs, last, recalled }
+        }
+    })
 }
 
 /// What an embedded agent needs.
@@ -103,7 +134,7 @@ pub struct AgentOptions {
     pub descriptors: Option<(u64, u64)>,
     /// Where nodes have control groups.
     pub groups: Place,
-    pub bounds: Bounds,
+    pub bounds: outbox::Bounds,
     /// Names what this process has locked, so that no other agent can have it: see [`StateDir::place`]. 0 if nothing is.
     pub place: u64,
     /// Hears what the host has to know.
@@ -113,7 +144,7 @@ pub struct AgentOptions {
 impl AgentOptions {
     /// The given instance and directory, and the default of everything else.
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
-        let (cluster, bounds) = ("watchpost".into(), Bounds::default());
+        let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
         let (nodes, groups) = (nodes.into(), Place::default());
         Self { instance, cluster, nodes, descriptors: None, groups, bounds, place: 0, host: None }
     }

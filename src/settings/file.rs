@@ -123,12 +123,12 @@ mod tests {
     #[test]
     fn values_reach_their_fields() {
         let text = "cluster = 'c'\nlog = 'debug'\n[controller]\nlisten = ''\nhttp = '[::1]:0'\nhosts = ['a', 'b']\n\
-                    log_entries = 7\n[agent]\nname = 'me'\ncontroller = ''\nlisten = '127.0.0.1:2151'\n[link]\n\
+                    log_max_bytes = 0x1_0000\n[agent]\nname = 'me'\ncontroller = ''\nlisten = '127.0.0.1:2151'\n[link]\n\
                     heartbeat = '500ms'\nwindow_bytes = 0x1000\n";
         let settings = assemble(text, &[]).unwrap();
         assert_eq!((settings.cluster.as_str(), settings.log.to_string().as_str()), ("c", "debug"));
         assert_eq!((settings.controller.listen, settings.controller.http), (None, "[::1]:0".parse().ok()));
-        assert_eq!((settings.controller.hosts.join(","), settings.controller.log_entries), ("a,b".into(), 7));
+        assert_eq!((settings.controller.hosts.join(","), settings.controller.log_max_bytes), ("a,b".into(), 65_536));
         assert_eq!((settings.agent.name.as_str(), settings.agent.controller), ("me", None));
         assert_eq!(settings.agent.listen, "127.0.0.1:2151".parse().ok());
         assert_eq!((settings.link.heartbeat.as_millis(), settings.link.window_bytes), (500, 4096));

@@ -1,5 +1,7 @@
 //! Every key there is: where it stands, and what it sets. The names of variables are made from it.
 
+use std::time::Duration;
+
 use tracing::level_filters::LevelFilter;
 
 use super::value::Value;
@@ -30,6 +32,9 @@ impl Key {
         format!("WATCHPOST_{}", self.path().replace('.', "_").to_uppercase())
     }
 }
+
+/// The longest that anything is kept: ten years, as the reader of times counts them.
+const LONGEST_AGE: Duration = Duration::from_secs(10 * 31_557_600);
 
 /// The sections of the file, in its order.
 pub(super) const SECTIONS: [&str; 3] = ["controller", "agent", "link"];
@@ -71,7 +76,8 @@ keys! {
     "controller" "start_port": |s, v| s.controller.start_port = v.port()?;
     "controller" "auto_assign_metrics_ports": |s, v| s.controller.auto_assign_metrics_ports = v.boolean()?;
     "controller" "metrics_start_port": |s, v| s.controller.metrics_start_port = v.port()?;
-    "controller" "log_entries": |s, v| s.controller.log_entries = v.number(1..=10_000_000)?;
+    "controller" "log_max_age": |s, v| s.controller.log_max_age = v.time_up_to(LONGEST_AGE)?;
+    "controller" "log_max_bytes": |s, v| s.controller.log_max_bytes = v.number(65_536..=1 << 40)?;
     "agent" "name": |s, v| if let Some(name) = v.name()? { s.agent.name = name };
     "agent" "controller": |s, v| s.agent.controller = v.endpoint()?;
     "agent" "listen": |s, v| s.agent.listen = v.address()?;

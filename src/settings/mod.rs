@@ -79,8 +79,9 @@ pub struct ControllerSettings {
     /// Whether nodes without a metrics port are given one, from `metrics_start_port` on.
     pub auto_assign_metrics_ports: bool,
     pub metrics_start_port: u16,
-    /// How many entries of the change log are kept for observers that come late.
-    pub log_entries: usize,
+    /// How old a part of the change log may become, and how long all of it together, in bytes.
+    pub log_max_age: Duration,
+    pub log_max_bytes: u64,
 }
 
 impl ControllerSettings {
@@ -305,7 +306,8 @@ impl Settings {
                 start_port: 2200,
                 auto_assign_metrics_ports: true,
                 metrics_start_port: 9000,
-                log_entries: 10_000,
+                log_max_age: Duration::from_secs(30 * 24 * 60 * 60),
+                log_max_bytes: 256 << 20,
             },
             agent: AgentSettings {
                 // A machine's name holds at most 64 characters, all of which a name may hold.

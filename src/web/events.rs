@@ -23,7 +23,7 @@ use super::json::Event;
 use super::pass::Pass;
 use super::problem::Problem;
 use super::serve::Closing;
-use crate::message::client::{Cursor, Gap, GetStatusRequest, NewsBatch, Subscribe, Subscribed};
+use crate::message::client::{Cursor, GetStatusRequest, NewsBatch, Subscribe, Subscribed};
 
 /// How long a stream may be silent before a line that means nothing shows that it still stands.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -56,18 +56,26 @@ pub async fn events(
     let mut since = since_of(&request, &wish)?;
     let follow = wish.follow.unwrap_or(true);
     let with_snapshot = wish.snapshot.unwrap_or(true);
-    let (mut end, mut anew) = (None, None);
-    if !follow || (since.is_none() && wish.last.is_some()) || (since.is_some() && !with_snapshot) {
+    let mut end = None;
+    if !follow || (since.is_none() && wish.last.is_some()) {
         let now = desk.ask(GetStatusRequest).await?.cursor;
         end = (!follow).then_some(now);
-        let back = |last| Cursor { number: now.number.saturating_sub(last), ..now };
-        anew = since.filter(|since| since.epoch != now.epoch && !with_snapshot);
-        since = since.filter(|_| anew.is_none()).or(anew.map(|_| back(u64::MAX))).or(wish.last.map(back));
+        since = since.or(wish.last.map(|last| Cursor { number: now.number.saturating_sub(last), ..now }));
     }
 
-    let (out, batches) = mpsc::channel(1);
-    let to = Reader { out }.start().recipient();
-    let Subscribed { cursor, snapshot } = desk.ask(Subscribe { since, to }).await?;
+    let (mut batches, Subscribed { mut cursor, snapshot }) = subscribe(&desk, since).await?;
+    let first = match (snapshot, since) {
+        (Some(snapshot), _) if with_snapshot => Some(Event::snapshot(facts.status(snapshot))),
+        (Some(_), Some(since)) if since.epoch == cursor.epoch => Some(Event::beyond(since, cursor)),
+        // A place in another log: all of this one follows.
+        (Some(_), Some(since)) => {
+            let beginning = Cursor { number: 0, ..cursor };
+            (batches, Subscribed { cursor, .. }) = subscribe(&desk, Some(beginning)).await?;
+            Some(Event::anew(since, cursor))
+        }
+        (None, Some(since)) if since != cursor => Some(Event::back(since, cursor)),
+        _ => None,
+    };
     let closing = closing.get_ref().clone();
     let pass = pass.into_inner();
     let ended = Box::pin(async move {
@@ -75,19 +83,7 @@ pub async fn events(
         info!("a stream of {} ends: it counts no more", pass.who);
     });
     let mut stream = Stream { feed, form, ready: VecDeque::new(), batches, end, closing, ended, done: false };
-    if let Some(since) = anew {
-        stream.tell(&Event::anew(since, cursor));
-    }
-    match snapshot {
-        Some(snapshot) if with_snapshot => stream.tell(&Event::snapshot(facts.status(snapshot))),
-        Some(_) => {
-            if let Some(since) = since {
-                let first = Cursor { number: since.number.saturating_add(1), ..since };
-                stream.tell(&Event::gap(&Gap { first, last: cursor }));
-            }
-        }
-        None => {}
-    }
+    first.iter().for_each(|first| stream.tell(first));
     stream.reach(cursor);
 
     let body = futures_util::stream::unfold(stream, |mut stream| async {
@@ -95,6 +91,13 @@ pub async fn events(
         Some((Ok::<_, Infallible>(bytes), stream))
     });
     Ok(HttpResponse::Ok().content_type(form.content_type()).streaming(body))
+}
+
+/// Listens from there on, or from now on.
+async fn subscribe(desk: &Desk, since: Option<Cursor>) -> Result<(mpsc::Receiver<NewsBatch>, Subscribed), Problem> {
+    let (out, batches) = mpsc::channel(1);
+    let to = Reader { out }.start().recipient();
+    Ok((batches, desk.ask(Subscribe { since, to }).await?))
 }
 
 fn form_of(request: &HttpRequest) -> Form {
@@ -188,9 +191,8 @@ impl Stream {
         self.ready.push_back(Text::of(event).in_form(self.form));
     }
 
-    /// Notes how far the stream has come. Numbers of another epoch cannot be compared with the end.
+    /// Notes how far the stream has come. Numbers count on from one epoch to the next.
     fn reach(&mut self, cursor: Cursor) {
-        let at_end = |end: Cursor| cursor.epoch == end.epoch && cursor.number >= end.number;
-        self.done |= self.end.is_some_and(at_end);
+        self.done |= self.end.is_some_and(|end| cursor.number >= end.number);
     }
 }

@@ -299,13 +299,28 @@ impl Event {
         Self { seq: status.seq.clone(), kind: "snapshot".into(), status: Some(status), ..Self::default() }
     }
 
-    /// A gap between a place in a log that ended and the beginning of the one that followed it.
+    /// A gap between a place in another log and the beginning of this one.
     pub fn anew(since: Cursor, beginning: Cursor) -> Self {
         let first = Cursor { number: since.number.saturating_add(1), ..since };
         Self {
             msg: Some(format!("the log began anew since {since}: what came behind that in the former one is not kept")),
             ..Self::gap(&Gap { first, last: beginning })
         }
+    }
+
+    /// Who has seen everything up to `since` goes on from an earlier place: what came behind that is not kept.
+    pub fn back(since: Cursor, kept: Cursor) -> Self {
+        let first = Cursor { number: kept.number.saturating_add(1), ..kept };
+        let msg = format!(
+            "the events from {first} to {since} were not kept when the controller ended: what agents told in them comes again"
+        );
+        Self { msg: Some(msg), ..Self::gap(&Gap { first, last: since }) }
+    }
+
+    /// Who asks for what comes behind `since` goes on from the end of the log: there is no such event.
+    pub fn beyond(since: Cursor, end: Cursor) -> Self {
+        let msg = Some(format!("there is no event {since} in this log, which ends with {end}"));
+        Self { msg, first: None, ..Self::gap(&Gap { first: end, last: end }) }
     }
 
     /// Events that are gone for good.

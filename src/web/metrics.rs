@@ -56,11 +56,7 @@ fn text(status: &GetStatusResponse, facts: &Facts) -> String {
         page.sample(&labels, (instance.link == LinkState::Up).into());
     }
 
-    page.family(
-        "watchpost_log_entries_total",
-        "counter",
-        "Entries of the controller's log, kept or not, of this epoch.",
-    );
+    page.family("watchpost_log_entries_total", "counter", "Entries of the controller's log, kept or not, up to now.");
     page.sample(&[("epoch", &format!("{:x}", status.cursor.epoch))], status.cursor.number);
 
     if let Some(certificate) = facts.certificate() {

@@ -353,7 +353,7 @@ pub fn framed(message: &impl Wire) -> Vec<u8> {
 }
 
 pub fn news(seq: u64) -> ToAgent {
-    NewsReceived { epoch: 1, seq }.into()
+    NewsReceived { epoch: 1, seq, kept: seq }.into()
 }
 
 pub fn log(seq: u64, msg: &str) -> ToController {

@@ -1,6 +1,6 @@
 //! The command line, as somebody at a keyboard or a script uses it, and what its answers mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -153,15 +153,31 @@ pub fn path(changes: &[&Event]) -> String {
     states.collect::<Vec<_>>().join(" ")
 }
 
-/// Checks what is promised of every log: numbers without gaps, and for each node changes that join.
+/// The epochs of these events, in order.
+pub fn epochs(events: &[Event]) -> Vec<u64> {
+    let mut epochs: Vec<_> = events.iter().map(|event| event.seq.parse::<Cursor>().unwrap().epoch).collect();
+    epochs.dedup();
+    epochs
+}
+
+/// Checks what is promised of every log: numbers without gaps, also from one epoch to the next, each piece of news of an
+/// agent once, and for each node changes that join, the first of them with STOPPED if this is the whole log.
 pub fn check_log(events: &[Event]) {
     let cursors: Vec<Cursor> = events.iter().map(|event| event.seq.parse().unwrap()).collect();
     for pair in cursors.windows(2) {
-        assert_eq!((pair[0].epoch, pair[0].number + 1), (pair[1].epoch, pair[1].number), "{events:#?}");
+        assert_eq!(pair[0].number + 1, pair[1].number, "{events:#?}");
     }
+    let all_epochs = epochs(events);
+    assert_eq!(all_epochs.iter().collect::<BTreeSet<_>>().len(), all_epochs.len(), "no epoch comes back");
+    let mut origins = BTreeSet::new();
+    for event in events.iter().filter(|event| event.origin.is_some()) {
+        assert!(origins.insert((&event.instance, &event.origin)), "{event:?} is told twice in {events:#?}");
+    }
+    let is_whole = cursors.first().is_some_and(|first| first.number == 1);
     let mut last = BTreeMap::new();
     for event in events.iter().filter(|event| event.kind == "change") {
-        let before = last.insert(&event.node, &event.new);
-        assert!(before.is_none_or(|before| *before == event.old), "{event:?} follows {before:?} in {events:#?}");
+        let before = last.insert(&event.node, event.new.clone());
+        let before = before.or_else(|| is_whole.then(|| Some("STOPPED".to_owned())));
+        assert!(before.is_none_or(|before| before == event.old), "{event:?} does not join in {events:#?}");
     }
 }

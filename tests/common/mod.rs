@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub use client::{Answer, Client, changes, check_log, node, path, pids, states};
+pub use client::{Answer, Client, changes, check_log, epochs, node, path, pids, states};
 pub use daemon::Daemon;
 pub use fleet::{Fleet, Lab};
 pub use reserved::Reserved;

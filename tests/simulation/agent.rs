@@ -174,7 +174,7 @@ impl Lone {
         for message in self.machine.take_mail() {
             match message {
                 ToController::NotifyAgentHello(hello) => {
-                    let received = NewsReceived { epoch: hello.epoch, seq: 0 };
+                    let received = NewsReceived { epoch: hello.epoch, seq: 0, kept: 0 };
                     self.machine.obey(received.into(), self.clock.now);
                     self.listen();
                 }
@@ -203,7 +203,7 @@ impl Lone {
             }
         }
         let epoch = 1;
-        self.machine.obey(NewsReceived { epoch, seq: self.heard }.into(), self.clock.now);
+        self.machine.obey(NewsReceived { epoch, seq: self.heard, kept: self.heard }.into(), self.clock.now);
     }
 
     fn count(&mut self, seq: u64) {

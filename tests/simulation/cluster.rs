@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use watchpost::agent::outbox::Bounds;
 use watchpost::agent::state as agent;
 use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
+use watchpost::controller::log::Recalled;
 use watchpost::controller::state::{Effect, Event, Rules, State, Ticket};
 use watchpost::controller::store::Stored;
 use watchpost::message::agent::{ToAgent, ToController};
@@ -270,11 +271,11 @@ impl Cluster {
             dials: true,
             request_timeout: Duration::from_secs(10),
             epoch: self.count,
+            on_disk: false,
         };
-        let (state, first) = State::new(rules, self.stored.clone(), self.clock.now);
-        let told = state.status(Cursor { epoch: 0, number: 0 }).nodes;
-        let told = told.into_iter().map(|status| (status.node, status.state)).collect();
-        self.controller = Some(Controller { state, told, heard: BTreeMap::new(), alive_links: BTreeSet::new() });
+        let (state, first) = State::new(rules, self.stored.clone(), Recalled::default(), self.clock.now);
+        let (told, heard, alive_links) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        self.controller = Some(Controller { state, told, heard, alive_links });
         self.perform(first);
     }
 
@@ -301,6 +302,7 @@ impl Cluster {
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
                 Effect::Publish { news, origin, .. } => self.published(news, origin),
+                Effect::Keep { .. } => panic!("this log is in memory alone"),
             }
         }
         for (link, messages) in mail {

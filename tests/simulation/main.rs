@@ -5,5 +5,6 @@
 mod agent;
 mod chance;
 mod cluster;
+mod log;
 mod machine;
 mod world;

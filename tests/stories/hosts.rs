@@ -6,7 +6,7 @@
 use rustix::process::Signal;
 use watchpost::web::json::Status;
 
-use crate::common::{Answer, changes, check_log, eventually, node, path, pids, processes, sleeper};
+use crate::common::{Answer, changes, check_log, epochs, eventually, node, path, pids, processes, sleeper};
 use crate::network::{Site, alone, pki};
 
 #[test]
@@ -85,7 +85,8 @@ fn a_controller_that_is_killed_while_nodes_die_hears_of_all_of_it() {
         let events = site.client.events();
         check_log(&events);
         let told = changes(&events, "on-s1");
-        assert!(path(&told).starts_with("UNKNOWN CRASHED PENDING"), "{}", path(&told));
+        assert!(path(&told).contains("RUNNING UNKNOWN CRASHED PENDING"), "{}", path(&told));
+        assert_eq!(epochs(&events).len(), 2, "a controller that was killed begins an epoch");
         assert_eq!(told.iter().filter(|change| change.new.as_deref() == Some("CRASHED")).count(), 1);
     });
 }

@@ -11,6 +11,7 @@ mod hosts;
 mod join;
 mod lab;
 mod links;
+mod log;
 mod network;
 mod orders;
 mod peer;

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::common::{
-    Daemon, Fleet, Lab, changes, check_log, eventually, node, path, pids, processes, script, sleeper, states,
+    Daemon, Fleet, Lab, changes, check_log, epochs, eventually, node, path, pids, processes, script, sleeper, states,
 };
 
 #[test]
@@ -85,7 +85,7 @@ fn what_an_agent_could_not_say_before_it_was_killed_is_said_when_it_returns() {
     let events = fleet.client.events();
     check_log(&events);
     let told = changes(&events, "on-b");
-    assert!(path(&told).starts_with("UNKNOWN CRASHED PENDING"), "{told:#?}");
+    assert!(path(&told).contains("RUNNING UNKNOWN CRASHED PENDING"), "{told:#?}");
     let death = told.iter().find(|change| change.new.as_deref() == Some("CRASHED")).unwrap();
     assert_eq!(death.pid, Some(before["on-b"]));
     assert!(death.reason.as_deref().is_some_and(|reason| reason.contains("SIGKILL")), "{death:?}");
@@ -131,7 +131,8 @@ fn daemons_of_a_fleet_that_are_asked_to_end_leave_the_nodes_alone() {
     assert_eq!(pids(&after), before);
     let events = fleet.client.events();
     check_log(&events);
-    assert_eq!(path(&changes(&events, "on-a")), "UNKNOWN RUNNING");
+    assert_eq!(path(&changes(&events, "on-a")), "STOPPED PENDING RUNNING UNKNOWN RUNNING");
+    assert_eq!(epochs(&events).len(), 1, "a controller that ended in order goes on with its log");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_controller_of_the_next_release_is_understood_and_told_what_is_not_known() {
             assert_eq!(controller.hear_unknown(), kind);
         }
         // And what both know goes on as ever.
-        controller.order(NewsReceived { epoch: hello.epoch, seq: 0 });
+        controller.order(NewsReceived { epoch: hello.epoch, seq: 0, kept: 0 });
         controller.order(GetNodesRequest { reqid: id("nodes") });
         let nodes = controller.hear(|said| match said {
             Said::ToController(ToController::GetNodesResponse(nodes)) => Some(nodes),

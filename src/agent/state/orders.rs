@@ -54,8 +54,9 @@ impl State {
             },
             ToAgent::NodeDispatchRequest(request) => self.dispatch(request),
             // What was received of another epoch says nothing about this one's numbers.
-            ToAgent::NewsReceived(NewsReceived { epoch, seq }) => {
-                self.outbox.received(if epoch == self.epoch { seq } else { 0 });
+            ToAgent::NewsReceived(NewsReceived { epoch, seq, kept }) => {
+                let (seq, kept) = if epoch == self.epoch { (seq, kept) } else { (0, 0) };
+                self.outbox.received(seq, kept);
             }
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
             // Taken before, by whoever carries: no node depends on it.

@@ -223,7 +223,7 @@ impl Agent {
     /// To a controller that has heard nothing of this agent.
     fn link(&mut self) {
         self.step(Event::LinkUp);
-        self.order(NewsReceived { epoch: 0, seq: 0 });
+        self.order(NewsReceived { epoch: 0, seq: 0, kept: 0 });
     }
 
     /// With these nodes, all RUNNING.

@@ -1,4 +1,5 @@
 mod limits;
+mod log;
 mod versions;
 
 use std::net::IpAddr;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bridge::Features;
-use crate::model::{Instance, Node, NodeStatus, Role};
+use crate::model::{Instance, Node, NodeState, NodeStatus, Role};
 
 #[test]
 fn get_nodes_says_of_every_agent_whether_it_answered() {
@@ -482,6 +483,8 @@ struct Cluster {
     dials: Vec<String>,
     saved: Stored,
     published: Vec<News>,
+    /// Whose news is to be kept up to where.
+    to_keep: Vec<(InstanceName, u64, u64)>,
     tickets: BTreeMap<Ticket, String>,
     answers: BTreeMap<String, ClientResponse>,
     answers_itself: bool,
@@ -491,6 +494,10 @@ struct Cluster {
 
 impl Cluster {
     fn new(stored: Stored) -> Self {
+        Self::with_log(stored, false, Recalled::default())
+    }
+
+    fn with_log(stored: Stored, on_disk: bool, recalled: Recalled) -> Self {
         let now = Now { mono: Instant::now(), wall: Timestamp(0) };
         let rules = Rules {
             name: instance("controller"),
@@ -498,8 +505,9 @@ impl Cluster {
             dials: true,
             request_timeout: Duration::from_secs(10),
             epoch: 1,
+            on_disk,
         };
-        let (state, first) = State::new(rules, stored.clone(), now);
+        let (state, first) = State::new(rules, stored.clone(), recalled, now);
         let mut cluster = Self {
             state,
             now,
@@ -511,6 +519,7 @@ impl Cluster {
             dials: Vec::new(),
             saved: stored,
             published: Vec::new(),
+            to_keep: Vec::new(),
             tickets: BTreeMap::new(),
             answers: BTreeMap::new(),
             answers_itself: true,
@@ -612,6 +621,7 @@ impl Cluster {
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(_) => {}
                 Effect::Publish { news, .. } => self.published.push(news),
+                Effect::Keep { instance, epoch, seq } => self.to_keep.push((instance, epoch, seq)),
             }
         }
         if self.answers_itself {

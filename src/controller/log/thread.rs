@@ -1,0 +1,385 @@
+//! The threads that wait for the disk, so that no actor does: one writes, one reads.
+//!
+//! Whatever was handed over during one write goes into the next, in one piece. What cannot be written is kept and tried
+//! again after a pause, and nobody is told that it is durable meanwhile.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use super::reader::Reader;
+use super::volume::Volume;
+use super::writer::{Batch, Writer};
+use crate::message::client::NewsBatch;
+use crate::model::{InstanceName, Timestamp};
+use crate::supervisor::process::memory;
+
+/// How long not to try again what failed.
+const AGAIN: Duration = Duration::from_secs(2);
+/// What is written at once at most, in bytes, so that a segment is not much longer than it should be.
+const AT_ONCE: usize = 1 << 20;
+/// How much may wait to be written, in bytes. More comes only from a disk that has failed for long, and is dropped from
+/// the front: that much is missing in the log then, which readers are told.
+const WAITING: usize = 128 << 20;
+/// Memory is given back after more than this was written, in bytes, once nothing has come for a while. While much comes it
+/// is needed again at once, and giving it back holds up everybody else.
+const MUCH: usize = 256 << 10;
+const WHILE: Duration = Duration::from_secs(1);
+
+/// What became of what was handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Everything up to entry `last` is durable, or dropped; that took `bytes` of items.
+    Kept { last: u64, bytes: usize, arrived: Vec<(InstanceName, u64, u64)> },
+    /// Nothing can be written, for this reason. It is tried again, and told once.
+    Failed(String),
+    /// Everything that waited is written.
+    Works,
+}
+
+enum Order {
+    Keep(Batch),
+    /// Write that the log ends in order, if all of it is written.
+    Close,
+}
+
+struct Request {
+    since: u64,
+    answer: oneshot::Sender<NewsBatch>,
+}
+
+/// Both threads; dropping it waits until everything handed over is written, or cannot be.
+pub struct LogThread {
+    /// `None` only while it is dropped.
+    orders: Option<Sender<Order>>,
+    requests: Option<Sender<Request>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl LogThread {
+    /// Starts both; `pending` is written before anything else. Fails where the system has no thread left.
+    pub fn start<V: Volume>(writer: Writer<V>, pending: Vec<Batch>) -> io::Result<(Self, UnboundedReceiver<Report>)> {
+        let (orders, inbox) = mpsc::channel();
+        let (requests, asked) = mpsc::channel();
+        let (tell, told) = unbounded_channel();
+        let mut reader = Reader::new(writer.volume().for_reading(), writer.index().clone());
+        let writes = move || Desk::new(writer, pending, tell).work(&inbox);
+        let reads = move || {
+            for Request { since, answer } in asked {
+                let _ = answer.send(reader.read(since)); // whoever asked may have gone
+            }
+        };
+        let threads = vec![
+            thread::Builder::new().name("log".into()).spawn(writes)?,
+            thread::Builder::new().name("log-reader".into()).spawn(reads)?,
+        ];
+        Ok((Self { orders: Some(orders), requests: Some(requests), threads }, told))
+    }
+
+    /// Hands a batch over. Never blocks; a [`Report`] tells when it is durable.
+    pub fn keep(&self, batch: Batch) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(Order::Keep(batch)); // a thread that panicked reports nothing as kept any more
+        }
+    }
+
+    /// What is durable behind number `since`, or the first part of it. Ends without an answer if the thread is gone.
+    pub fn read(&self, since: u64) -> oneshot::Receiver<NewsBatch> {
+        let (answer, answered) = oneshot::channel();
+        if let Some(requests) = &self.requests {
+            let _ = requests.send(Request { since, answer }); // the end of the answer says so
+        }
+        answered
+    }
+
+    /// Ends the log in order.
+    pub fn close(&self) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(Order::Close); // as above
+        }
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        drop((self.orders.take(), self.requests.take()));
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // a panic there was printed there
+        }
+    }
+}
+
+/// What the writing thread has before it.
+struct Desk<V> {
+    writer: Writer<V>,
+    waiting: VecDeque<Batch>,
+    /// Of what waits, in bytes.
+    bytes: usize,
+    tell: UnboundedSender<Report>,
+    /// When writing failed last, of which the controller was told.
+    failed: Option<Instant>,
+    /// When the oldest segment is too old.
+    stale: Option<Instant>,
+    /// Written since memory was given back last, in bytes.
+    untidy: usize,
+}
+
+impl<V: Volume> Desk<V> {
+    fn new(writer: Writer<V>, pending: Vec<Batch>, tell: UnboundedSender<Report>) -> Self {
+        let bytes = pending.iter().map(|batch| batch.items.len()).sum();
+        Self { writer, waiting: pending.into(), bytes, tell, failed: None, stale: None, untidy: 0 }
+    }
+
+    fn work(mut self, inbox: &Receiver<Order>) {
+        self.write();
+        self.drop_old();
+        loop {
+            let is_open = match self.next(inbox) {
+                Ok(Some(first)) => {
+                    self.take(first);
+                    inbox.try_iter().for_each(|order| self.take(order));
+                    true
+                }
+                Ok(None) => {
+                    if std::mem::take(&mut self.untidy) > MUCH {
+                        memory::give_back();
+                    }
+                    true
+                }
+                Err(()) => false,
+            };
+            if self.failed.is_none_or(|at| at.elapsed() >= AGAIN) || !is_open {
+                self.write();
+            }
+            if self.stale.is_some_and(|at| at <= Instant::now()) {
+                self.drop_old();
+            }
+            if !is_open {
+                return;
+            }
+        }
+    }
+
+    /// Waits for an order, or until something else is to be done.
+    fn next(&self, inbox: &Receiver<Order>) -> Result<Option<Order>, ()> {
+        let again = self.failed.map(|at| at + AGAIN);
+        let tidy = (self.untidy > MUCH).then(|| Instant::now() + WHILE);
+        let until = again.into_iter().chain(self.stale).chain(tidy).min();
+        let Some(until) = until else { return inbox.recv().map(Some).map_err(drop) };
+        match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(order) => Ok(Some(order)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(()),
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Keep(batch) => {
+                self.bytes += batch.items.len();
+                self.waiting.push_back(batch);
+                self.drop_what_cannot_wait();
+            }
+            Order::Close => {
+                self.write();
+                if self.waiting.is_empty()
+                    && let Err(error) = self.writer.close()
+                {
+                    tracing::warn!(
+                        "the log cannot be closed in order, and begins a new epoch at the next start: {error}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A disk that fails for long must not cost more and more memory.
+    fn drop_what_cannot_wait(&mut self) {
+        while self.bytes > WAITING && self.waiting.len() > 1 {
+            let Some(batch) = self.waiting.pop_front() else { break };
+            tracing::error!("entries {} to {} of the log are dropped: they cannot be written", batch.first, batch.last);
+            self.done(vec![batch]);
+        }
+    }
+
+    /// Writes what waits, a group at a time, as far as that goes.
+    fn write(&mut self) {
+        self.untidy += self.bytes;
+        while !self.waiting.is_empty() {
+            let mut bytes = 0;
+            let group = self.waiting.iter().take_while(|batch| {
+                let fits = bytes == 0 || bytes + batch.items.len() <= AT_ONCE;
+                bytes += batch.items.len().max(1);
+                fits
+            });
+            let count = group.count();
+            let group: Vec<_> = self.waiting.drain(..count).collect();
+            match self.writer.write(&group) {
+                Ok(()) => {
+                    self.done(group);
+                    if self.failed.take().is_some() {
+                        self.tell(Report::Works);
+                    }
+                }
+                Err(error) => {
+                    group.into_iter().rev().for_each(|batch| self.waiting.push_front(batch));
+                    if self.failed.replace(Instant::now()).is_none() {
+                        self.tell(Report::Failed(error.to_string()));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, group: Vec<Batch>) {
+        let last = group.last().map_or(0, |batch| batch.last);
+        let bytes = group.iter().map(|batch| batch.items.len()).sum();
+        self.bytes -= bytes;
+        let arrived = group.into_iter().flat_map(|batch| batch.arrived).collect();
+        self.tell(Report::Kept { last, bytes, arrived });
+    }
+
+    fn drop_old(&mut self) {
+        let due = self.writer.drop_old(Timestamp::now());
+        // A clock that has been set must not make this a busy wait.
+        self.stale = due.map(|due| Instant::now() + due.max(Duration::from_secs(1)));
+    }
+
+    fn tell(&self, report: Report) {
+        let _ = self.tell.send(report); // a controller that is gone need not know
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::memory_volume::{Failure, MemoryVolume};
+    use super::super::volume::Held;
+    use super::super::writer::tests::{batch, bounds, name, open};
+    use super::*;
+
+    /// A volume that says when it is asked to append, and does so when it is told to.
+    struct Slow {
+        volume: MemoryVolume,
+        begun: Sender<()>,
+        go_on: Arc<Mutex<Receiver<()>>>,
+    }
+
+    impl Volume for Slow {
+        fn list(&self) -> io::Result<Vec<Held>> {
+            self.volume.list()
+        }
+        fn read(&self, segment: u64, from: u64, most: u64) -> io::Result<Vec<u8>> {
+            self.volume.read(segment, from, most)
+        }
+        fn create(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
+            self.volume.create(segment, bytes)
+        }
+        fn append(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
+            self.begun.send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+            self.volume.append(segment, bytes)
+        }
+        fn cut(&mut self, segment: u64, length: u64) -> io::Result<()> {
+            self.volume.cut(segment, length)
+        }
+        fn remove(&mut self, segment: u64) -> io::Result<()> {
+            self.volume.remove(segment)
+        }
+        fn set_aside(&mut self, segment: u64) -> io::Result<()> {
+            self.volume.set_aside(segment)
+        }
+        fn for_reading(&self) -> Self {
+            Self { volume: self.volume.clone(), begun: self.begun.clone(), go_on: Arc::clone(&self.go_on) }
+        }
+        fn name(&self) -> String {
+            self.volume.name()
+        }
+    }
+
+    fn next(told: &mut UnboundedReceiver<Report>) -> Report {
+        told.blocking_recv().expect("a thread that lives")
+    }
+
+    fn kept(last: u64, bytes: usize, each: &[u64]) -> Report {
+        Report::Kept { last, bytes, arrived: each.iter().map(|seq| (name(), 9, *seq)).collect() }
+    }
+
+    #[test]
+    fn what_comes_while_the_disk_is_busy_is_made_durable_at_once_and_reading_goes_on_meanwhile() {
+        let ((begun, writes), (finish, go_on)) = (mpsc::channel(), mpsc::channel());
+        let volume = MemoryVolume::default();
+        let slow = Slow { volume: volume.clone(), begun, go_on: Arc::new(Mutex::new(go_on)) };
+        let writer = Writer::open(slow, bounds(1 << 20), 7, Timestamp(0)).unwrap().writer;
+        let before = volume.writes();
+        let (thread, mut told) = LogThread::start(writer, Vec::new()).unwrap();
+        let batches = [batch(0, 1), batch(1, 1), batch(2, 1)];
+        let sizes = batches.each_ref().map(|batch| batch.items.len());
+        let [first, second, third] = batches;
+        thread.keep(first);
+        writes.recv().unwrap();
+        thread.keep(second);
+        thread.keep(third);
+        assert_eq!(thread.read(0).blocking_recv().unwrap().entries.len(), 0, "nobody waits, and nothing is durable");
+        finish.send(()).unwrap();
+        assert_eq!(next(&mut told), kept(1, sizes[0], &[1]));
+        writes.recv().unwrap();
+        finish.send(()).unwrap();
+        assert_eq!(next(&mut told), kept(3, sizes[1] + sizes[2], &[2, 3]));
+        assert_eq!(volume.writes() - before, 2);
+        assert_eq!(thread.read(0).blocking_recv().unwrap().entries.len(), 3);
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_told_once_and_nothing_is_kept_before_it_works_again() {
+        let volume = MemoryVolume::default();
+        let (thread, mut told) = LogThread::start(open(&volume, bounds(1 << 20), 7).writer, Vec::new()).unwrap();
+        volume.fail(Some(Failure::Full(10)));
+        let batches = [batch(0, 1), batch(1, 1)];
+        let bytes = batches.iter().map(|batch| batch.items.len()).sum();
+        let [first, second] = batches;
+        thread.keep(first);
+        let Report::Failed(why) = next(&mut told) else { panic!("it failed") };
+        assert!(!why.is_empty());
+        thread.keep(second);
+        volume.fail(None);
+        assert_eq!(next(&mut told), kept(2, bytes, &[1, 2]), "all in one piece, as soon as it works");
+        assert_eq!(next(&mut told), Report::Works);
+        thread.close();
+        drop(thread);
+        let opened = open(&volume, bounds(1 << 20), 8);
+        assert_eq!((opened.epochs, opened.last), (vec![(7, 1)], 2));
+    }
+
+    #[test]
+    fn what_waits_for_too_long_is_dropped_from_the_front() {
+        let volume = MemoryVolume::default();
+        let (tell, mut told) = unbounded_channel();
+        let mut desk = Desk::new(open(&volume, bounds(1 << 20), 7).writer, Vec::new(), tell);
+        let large = |last: u64| Batch { items: vec![0; WAITING / 4], ..batch(last, 1) };
+        (0..5).for_each(|last| desk.take(Order::Keep(large(last))));
+        assert_eq!(told.try_recv().unwrap(), kept(1, WAITING / 4, &[1]));
+        assert!(told.try_recv().is_err() && desk.waiting.len() == 4 && desk.bytes <= WAITING);
+    }
+
+    #[test]
+    fn a_log_that_could_not_be_written_at_its_end_begins_an_epoch_at_the_next_start() {
+        let volume = MemoryVolume::default();
+        let (thread, mut told) = LogThread::start(open(&volume, bounds(1 << 20), 7).writer, Vec::new()).unwrap();
+        volume.fail(Some(Failure::Unsure));
+        thread.keep(batch(0, 1));
+        assert!(matches!(next(&mut told), Report::Failed(_)));
+        thread.close();
+        drop(thread);
+        volume.fail(None);
+        let opened = open(&volume, bounds(1 << 20), 8);
+        assert_eq!(opened.epochs.last().unwrap().0, 8);
+    }
+}

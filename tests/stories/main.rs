@@ -5,6 +5,7 @@ mod common;
 
 mod bad_nodes;
 mod deploy;
+mod document;
 mod fleet;
 mod hostile;
 mod hosts;

@@ -178,7 +178,7 @@ impl Registry {
 
     /// Lets the process whose files these are heed all that was taken back.
     pub fn publish_revoked(&self, files: &TrustFiles) -> Result<(), TrustError> {
-        files::copy(&self.revoked_list(), &files.revoked)
+        Revoked::publish(&self.revoked_list(), &files.revoked)
     }
 
     /// What was taken back.

@@ -62,8 +62,30 @@ impl Revoked {
             let identity = &certificate.identity;
             body += &format!("{} {} {}\n", certificate.serial, identity.part, identity.name);
         }
-        let text = format!("{body}{}", closing(&body));
-        files::write(path, text.as_bytes(), 0o644)
+        Self::write(path, &body)
+    }
+
+    /// Puts what is on the list `from` on the list `to`. What else is there stays: it may be of another directory of the
+    /// same authority. A list that is damaged is written anew.
+    pub fn publish(from: &Path, to: &Path) -> Result<(), TrustError> {
+        let ours = files::read(from, LONGEST_LIST)?.0;
+        let ours = String::from_utf8_lossy(&ours).into_owned();
+        let known = Self::parse(from, &ours)?;
+        let mut body = Self::body(&ours).unwrap_or_default().to_owned();
+        let theirs = text(to).ok().flatten().unwrap_or_default();
+        let is_new = |line: &&str| {
+            let serial = line.split_whitespace().next().filter(|word| !word.starts_with('#'));
+            serial.is_some_and(|serial| !known.0.contains(&serial.to_ascii_lowercase()))
+        };
+        for line in Self::body(&theirs).unwrap_or_default().lines().filter(is_new) {
+            body += line;
+            body.push('\n');
+        }
+        Self::write(to, &body)
+    }
+
+    fn write(path: &Path, body: &str) -> Result<(), TrustError> {
+        files::write(path, format!("{body}{}", closing(body)).as_bytes(), 0o644)
     }
 }
 
@@ -174,6 +196,23 @@ mod tests {
             let error = Revoked::read(&path).unwrap_err().to_string();
             assert!(error.contains("it breaks off"), "{length}: {error}");
         }
+    }
+
+    #[test]
+    fn a_list_that_is_published_takes_nobody_off_the_one_that_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
+        let [a, b, c] = ["0a", "0b", "0c"].map(certificate);
+        Revoked::add(&from, &[a.clone(), b.clone()]).unwrap();
+        Revoked::add(&to, &[b.clone(), c.clone()]).unwrap();
+        Revoked::publish(&from, &to).unwrap();
+        Revoked::publish(&from, &to).unwrap();
+        let there = Revoked::read(&to).unwrap();
+        assert!([&a, &b, &c].iter().all(|certificate| there.holds(certificate)), "{there:?}");
+        assert_eq!(std::fs::read_to_string(&to).unwrap().lines().count(), 5, "each stands there once");
+        std::fs::write(&to, "half a list").unwrap();
+        Revoked::publish(&from, &to).unwrap();
+        assert_eq!(Revoked::read(&to).unwrap(), Revoked::read(&from).unwrap());
     }
 
     #[test]

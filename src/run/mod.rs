@@ -158,6 +158,8 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
     // A variable that is not text cannot be named in a node's definition either: it stays here.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    // What let this machine in is no node's business.
+    let environment = environment.filter(|(name, _)| name != "WATCHPOST_JOIN_TOKEN");
     let groups = match Groups::open(&groups, &cluster, &nodes) {
         Ok(groups) => Some(groups),
         Err(why) => {

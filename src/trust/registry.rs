@@ -200,3 +200,27 @@ pub(super) fn remove(path: &Path) -> Result<bool, TrustError> {
         Err(source) => Err(TrustError::Write { path: path.to_owned(), source }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Authority;
+    use super::*;
+
+    #[test]
+    fn an_odd_file_in_the_ledger_hides_no_certificate_and_keeps_nobody_from_revoking() {
+        let directory = tempfile::tempdir().unwrap();
+        let named = |text| InstanceName::new(text).unwrap();
+        let (now, day) = (Timestamp::now(), Duration::from_secs(86_400));
+        let authority = Authority::create(directory.path(), &named("lab"), now, day).unwrap();
+        authority.issue(Part::Agent, &named("a"), now, day).unwrap();
+        std::fs::write(authority.ledger().join("agent-a-00.pem"), "half a certif").unwrap();
+        std::fs::create_dir(authority.ledger().join("old.pem")).unwrap();
+        let Ledger { certificates, odd } = authority.issued().unwrap();
+        assert_eq!((certificates.len(), odd.len()), (1, 2));
+        let revocation = authority.revoke(Part::Agent, &named("a"), now).unwrap();
+        assert_eq!(revocation.certificates, certificates);
+        assert!(authority.has_revoked(&certificates[0]).unwrap());
+    }
+}

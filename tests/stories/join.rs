@@ -31,6 +31,11 @@ impl Cluster {
     /// The authority is made in `pki`, and the controller's certificate is good for `lifetime`.
     fn with(pki: &str, lifetime: &str, settings: &str) -> Self {
         let scene = Scene::new();
+        let any = scene.any_port();
+        Self::listening(scene, &any, pki, lifetime, settings)
+    }
+
+    fn listening(scene: Scene, listen: &str, pki: &str, lifetime: &str, settings: &str) -> Self {
         let (pki, trust) = (scene.path(pki), scene.path("controller/trust"));
         let made = [
             ["pki", "init", "--cluster", scene.cluster()].to_vec(),
@@ -41,7 +46,7 @@ impl Cluster {
             done(scene.watchpost(&args).arg("--dir").arg(&pki));
         }
         let any = scene.any_port();
-        let args = ["controller", "--name", "control", "--listen", &any, "--http", &any];
+        let args = ["controller", "--name", "control", "--listen", listen, "--http", &any];
         let controller = Daemon::start_with(&scene, "controller", &args, settings);
         Self { scene, controller }
     }
@@ -254,4 +259,17 @@ fn where_the_key_is_elsewhere_whoever_joins_waits_until_somebody_signs() {
     assert_eq!(cluster.listed(&["pki", "requests"]), []);
     let agent = Daemon::start(&cluster.scene, "a", &["agent"]);
     eventually("it is in", || agent.log().contains("link up").then_some(()));
+}
+
+#[test]
+fn a_controller_may_be_known_by_the_name_of_its_host() {
+    let cluster = Cluster::listening(Scene::new(), "127.0.0.1:0", "controller/pki", "1year", "");
+    let address = format!("localhost:{}", cluster.controller.addresses()["agents"].port());
+    let joined = cluster.agent("a", &cluster.invite(&["a", "--address", &address]));
+    eventually("it dials by the name that the token had", || joined.log().contains("link up").then_some(()));
+    assert!(fs::read_to_string(joined.state_dir().join("trust/agent.toml")).unwrap().contains(&address));
+    drop(joined);
+    let unknown = Daemon::start(&cluster.scene, "a", &["agent", "--connect", "nowhere.invalid:2150"]);
+    let why = "the host of nowhere.invalid:2150 is not known";
+    eventually(why, || unknown.log().contains(why).then_some(()));
 }

@@ -448,7 +448,8 @@ fn by_agent(bounds: Bounds, log: &Log) -> f64 {
         arbiter.spawn(async move {
             let options = AgentOptions { bounds, ..AgentOptions::new(instance(), nodes) };
             let started = start_agent(options).expect("an agent");
-            let _bridge = AgentBridge::open(&started, &link(LinkRole::Agent), None, Some(address)).expect("a dialler");
+            let _bridge =
+                AgentBridge::open(&started, &link(LinkRole::Agent), None, Some(address.into())).expect("a dialler");
             let _ = agent.send(started); // awaited below
             std::future::pending().await
         });

@@ -141,7 +141,7 @@ fn questions(keys: Option<&Keys>) -> Sample {
         let (arbiter, nodes) = (Arbiter::new(), home.path().join("nodes"));
         arbiter.spawn(async move {
             let agent = start_agent(AgentOptions::new(instance(), nodes)).expect("an agent");
-            let _bridge = AgentBridge::open(&agent, &sensor, None, Some(address)).expect("a dialler");
+            let _bridge = AgentBridge::open(&agent, &sensor, None, Some(address.into())).expect("a dialler");
             std::future::pending().await
         });
         let trips = is_done.await.expect("all are answered");

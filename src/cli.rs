@@ -9,6 +9,8 @@ mod daemon;
 mod error;
 mod events;
 mod interrupt;
+mod invite;
+mod join;
 mod logs;
 mod orders;
 mod pki;
@@ -31,10 +33,14 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use invite::InviteArgs;
+use join::JoinArgs;
 use pki::PkiVerb;
 use screen::Screen;
 use secure::Papers;
 use token::TokenVerb;
+
+use crate::model::Endpoint;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments or file, 3 `status --check`: not as it \
 should be, 4 part of the cluster is unreachable, 5 not permitted, 124 timed out, 130 Ctrl-C.";
@@ -126,6 +132,10 @@ enum Verb {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Invite a machine into the cluster: prints a token, and what to do with it
+    Invite(InviteArgs),
+    /// Join this machine to a cluster, by a token of `watchpost invite`
+    Join(JoinArgs),
     /// Make the certificates that secure links between machines
     Pki {
         #[command(subcommand)]
@@ -235,8 +245,11 @@ pub struct AgentArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
     /// The controller that it dials
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub connect: Option<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: Option<Endpoint>,
+    /// Join the cluster by a token of `watchpost invite` first, unless that is done: `-` reads it from standard input
+    #[arg(long, value_name = "TOKEN", env = "WATCHPOST_JOIN_TOKEN", hide_env_values = true)]
+    pub join: Option<String>,
     /// Stop the nodes when it is asked to end, instead of leaving them to its next run
     #[arg(long)]
     pub stop_nodes: bool,
@@ -279,6 +292,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
             };
             logs::run(&connection.open()?, &node, lines, streams, json, screen)
         }
+        Verb::Invite(args) => invite::run(args, json, screen),
+        Verb::Join(args) => join::run(&args, json),
         Verb::Pki { verb } => pki::run(verb, json, screen),
         Verb::Token { verb } => token::run(verb, json, screen),
         Verb::Completions { shell } => print_completions(shell),

@@ -27,7 +27,9 @@ use watchpost::bridge::LinkRole;
 use watchpost::bridge::greeting::*;
 use watchpost::message::agent::*;
 use watchpost::message::frame::{FrameError, HEADER, MAX_FRAME, PROTOCOL, Wire, split, wire_name};
+use watchpost::message::join::*;
 use watchpost::model::*;
+use watchpost::trust::SECRET;
 
 /// The last version of the frames that was released; 0 before the first release.
 const RELEASED: u16 = 0;
@@ -38,6 +40,8 @@ fn every_message_is_what_its_golden_file_says() {
     compare(to_agent(), &mut seen);
     compare(to_controller(), &mut seen);
     compare(control(), &mut seen);
+    compare(from_joiner(), &mut seen);
+    compare(to_joiner(), &mut seen);
     let present = golden(PROTOCOL);
     if writes() {
         std::fs::write(present.join(MANIFEST), manifest(&present)).unwrap();
@@ -78,7 +82,9 @@ fn what_any_version_said_is_still_understood() {
             let frame = split(&bytes, MAX_FRAME).unwrap().unwrap_or_else(|| panic!("{name} is not whole"));
             let understood = ToAgent::decode(frame.kind, frame.body).is_ok()
                 || ToController::decode(frame.kind, frame.body).is_ok()
-                || Control::decode(frame.kind, frame.body).is_ok();
+                || Control::decode(frame.kind, frame.body).is_ok()
+                || FromJoiner::decode(frame.kind, frame.body).is_ok()
+                || ToJoiner::decode(frame.kind, frame.body).is_ok();
             assert!(understood, "version {version} says {name}, and that is not understood any more");
         }
     }
@@ -138,11 +144,14 @@ fn writes() -> bool {
 #[test]
 fn every_kind_that_can_be_decoded_has_a_sample() {
     let samples = kinds(&to_agent()).into_iter().chain(kinds(&to_controller())).chain(kinds(&control()));
+    let samples = samples.chain(kinds(&from_joiner())).chain(kinds(&to_joiner()));
     let known = |error: Option<FrameError>| !matches!(error, Some(FrameError::UnknownKind { .. }));
     let understood = (0..=u16::MAX).filter(|&kind| {
         known(ToAgent::decode(kind, &[]).err())
             || known(ToController::decode(kind, &[]).err())
             || known(Control::decode(kind, &[]).err())
+            || known(FromJoiner::decode(kind, &[]).err())
+            || known(ToJoiner::decode(kind, &[]).err())
     });
     assert_eq!(samples.collect::<BTreeSet<_>>(), understood.collect());
 }
@@ -153,6 +162,8 @@ fn the_kinds_of_the_link_and_of_its_mail_do_not_meet() {
     let (down, up) = (kinds(&to_agent()), kinds(&to_controller()));
     assert!(down.iter().chain(&up).all(|&kind| kind >= FIRST_MAIL_KIND));
     assert!(down.is_disjoint(&up), "a message that went the wrong way is known as such");
+    let joins: BTreeSet<_> = kinds(&from_joiner()).union(&kinds(&to_joiner())).copied().collect();
+    assert!(joins.is_disjoint(&down) && joins.is_disjoint(&up), "and one on the wrong kind of connection");
 }
 
 #[test]
@@ -170,6 +181,8 @@ fn a_frame_with_one_byte_less_or_more_is_refused() {
     check(to_agent());
     check(to_controller());
     check(control());
+    check(from_joiner());
+    check(to_joiner());
 }
 
 proptest! {
@@ -199,7 +212,7 @@ proptest! {
     #[test]
     fn any_bytes_decode_to_a_message_or_to_an_error(
         bytes in prop::collection::vec(any::<u8>(), 0..2000),
-        kind in 0x0001..0x0220_u16,
+        kind in 0x0001..0x0320_u16,
     ) {
         let _ = split(&bytes, MAX_FRAME);
         decodes_within_bounds(kind, &bytes);
@@ -213,6 +226,8 @@ proptest! {
         let messages: Vec<_> = to_agent().iter().map(framed)
             .chain(to_controller().iter().map(framed))
             .chain(control().iter().map(framed))
+            .chain(from_joiner().iter().map(framed))
+            .chain(to_joiner().iter().map(framed))
             .collect();
         let mut bytes = pick.get(&messages).clone();
         for (place, value) in hits {
@@ -241,6 +256,8 @@ fn decodes_within_bounds(kind: u16, body: &[u8]) {
     check(|| ToAgent::decode(kind, body).ok(), body);
     check(|| ToController::decode(kind, body).ok(), body);
     check(|| Control::decode(kind, body).ok(), body);
+    check(|| FromJoiner::decode(kind, body).ok(), body);
+    check(|| ToJoiner::decode(kind, body).ok(), body);
 }
 
 thread_local! {
@@ -370,6 +387,7 @@ fn to_agent() -> Vec<ToAgent> {
             nodes: [node("worker-1")].into(),
         }
         .into(),
+        RenewCertificateResponse { reqid: reqid(), certificate: Ok(vec![0x30, 0x82]) }.into(),
     ]
 }
 
@@ -395,6 +413,7 @@ fn to_controller() -> Vec<ToController> {
             ],
         }
         .into(),
+        RenewCertificateRequest { reqid: reqid(), request: vec![0x30, 0x81, 0x80] }.into(),
         NotifyAgentHello {
             instance: instance(),
             host: Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
@@ -430,6 +449,19 @@ fn to_controller() -> Vec<ToController> {
             nodes: statuses(),
         }
         .into(),
+    ]
+}
+
+fn from_joiner() -> Vec<FromJoiner> {
+    let (cluster, name) = ("site".into(), "sensor-1".into());
+    vec![JoinRequest { cluster, name, secret: [0xa5; SECRET], request: vec![0x30, 0x81, 0x80] }.into()]
+}
+
+fn to_joiner() -> Vec<ToJoiner> {
+    vec![
+        JoinAccepted { certificate: vec![0x30, 0x82] }.into(),
+        JoinRefused { reason: "this token is not known here".into() }.into(),
+        JoinWaiting { reason: "somebody has to sign".into() }.into(),
     ]
 }
 

@@ -160,7 +160,7 @@ pub fn be_an_agent_if_asked() {
     actix::System::new().block_on(async move {
         let agent = begin_agent(Path::new(&nodes));
         let link = LinkSettings::new(LinkRole::Agent, INSTANCE, "bench");
-        let _bridge = AgentBridge::open(&agent, &link, None, Some(address)).expect("a dialler");
+        let _bridge = AgentBridge::open(&agent, &link, None, Some(address.into())).expect("a dialler");
         let (gone, is_gone) = oneshot::channel();
         std::thread::spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

@@ -23,9 +23,12 @@ use super::state::{Effect, Event, FoundNode, State};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
-use crate::message::agent::{GetOutputRequest, ToAgent, ToController};
+use crate::message::agent::{
+    GetOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController,
+};
+use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
-use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, Timestamp};
+use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
 use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process::Process;
@@ -81,6 +84,15 @@ pub struct StopAllNodesForNow;
 #[rtype(result = "()")]
 pub struct HurryUp;
 
+/// Host → agent: bring this request for the next certificate of this process to the controller. The result is the
+/// certificate, or why there is none; of several requests the last gets one.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<u8>, String>")]
+pub struct RenewCertificate {
+    /// A request for a certificate (PKCS #10, DER).
+    pub request: Vec<u8>,
+}
+
 /// See the module. Dropping it, also by a panic, tells the host.
 pub struct Agent {
     state: State,
@@ -108,6 +120,15 @@ pub struct Agent {
     /// Who waits for the link to end.
     parting: Vec<oneshot::Sender<()>>,
     host: Option<Recipient<AgentEvent>>,
+    /// Who waits for a certificate.
+    renewal: Option<Renewal>,
+    /// How many requests for one there were.
+    renewals: u64,
+}
+
+struct Renewal {
+    reqid: RequestId,
+    waiting: oneshot::Sender<Result<Vec<u8>, String>>,
 }
 
 struct Link {
@@ -163,6 +184,8 @@ impl Agent {
             waiting_for_rest: Vec::new(),
             parting: Vec::new(),
             host,
+            renewal: None,
+            renewals: 0,
         };
         Ok(Actor::start(agent))
     }
@@ -287,6 +310,13 @@ impl Agent {
     fn answer_output(&mut self, request: &GetOutputRequest, read: Result<Output, String>, ctx: &mut Context<Self>) {
         self.state.answer_output(request, read);
         self.flush_soon(ctx);
+    }
+
+    /// Gives a certificate to whoever waits for it.
+    fn hand_over(&mut self, RenewCertificateResponse { reqid, certificate }: RenewCertificateResponse) {
+        if let Some(renewal) = self.renewal.take_if(|renewal| renewal.reqid == reqid) {
+            let _ = renewal.waiting.send(certificate); // whoever asked may have lost patience
+        }
     }
 
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
@@ -448,6 +478,7 @@ impl Handler<LinkDown> for Agent {
     fn handle(&mut self, LinkDown { link, .. }: LinkDown, ctx: &mut Context<Self>) {
         if self.link.take_if(|present| present.id == link).is_some() {
             self.drive(Event::LinkDown, ctx);
+            self.renewal = None; // whoever waits hears of it, and asks again
             self.parting.clear(); // the wait of each ends with its sender
         }
     }
@@ -457,8 +488,12 @@ impl Handler<NotKnown> for Agent {
     type Result = ();
 
     fn handle(&mut self, NotKnown { link, kind }: NotKnown, ctx: &mut Context<Self>) {
-        if self.link.as_ref().is_some_and(|present| present.id == link) {
-            self.drive(Event::NotKnown(kind), ctx);
+        if self.link.as_ref().is_none_or(|present| present.id != link) {
+            return;
+        }
+        match self.renewal.take_if(|_| kind == RenewCertificateRequest::KIND) {
+            Some(renewal) => drop(renewal.waiting.send(Err("the controller is of a release that renews none".into()))),
+            None => self.drive(Event::NotKnown(kind), ctx),
         }
     }
 }
@@ -468,8 +503,32 @@ impl Handler<Mail<ToAgent>> for Agent {
 
     fn handle(&mut self, Mail { link, messages }: Mail<ToAgent>, ctx: &mut Context<Self>) {
         if self.link.as_ref().is_some_and(|present| present.id == link) {
-            messages.into_iter().for_each(|message| self.drive(Event::Order(message), ctx));
+            for message in messages {
+                match message {
+                    ToAgent::RenewCertificateResponse(response) => self.hand_over(response),
+                    message => self.drive(Event::Order(message), ctx),
+                }
+            }
         }
+    }
+}
+
+impl Handler<RenewCertificate> for Agent {
+    type Result = ResponseFuture<Result<Vec<u8>, String>>;
+
+    fn handle(&mut self, RenewCertificate { request }: RenewCertificate, _: &mut Context<Self>) -> Self::Result {
+        let (waiting, told) = oneshot::channel();
+        self.renewals += 1;
+        match (&self.link, RequestId::new(&format!("renew-{}", self.renewals))) {
+            (Some(link), Ok(reqid)) => {
+                let messages = vec![RenewCertificateRequest { reqid: reqid.clone(), request }.into()];
+                link.out.do_send(Mail { link: link.id, messages });
+                self.renewal = Some(Renewal { reqid, waiting });
+            }
+            (None, _) => drop(waiting.send(Err("there is no link to the controller".into()))),
+            (_, Err(error)) => drop(waiting.send(Err(error.to_string()))),
+        }
+        Box::pin(async { told.await.unwrap_or_else(|_| Err("the link to the controller ended".into())) })
     }
 }
 

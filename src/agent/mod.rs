@@ -12,4 +12,4 @@ pub mod repeats;
 pub mod spool;
 pub mod state;
 
-pub use actor::{Agent, AgentEvent, AgentSetup, HurryUp, StopAllNodes, StopAllNodesForNow};
+pub use actor::{Agent, AgentEvent, AgentSetup, HurryUp, RenewCertificate, StopAllNodes, StopAllNodesForNow};

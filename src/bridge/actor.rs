@@ -10,6 +10,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Instant;
 
@@ -120,7 +121,7 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             timer: Box::pin(tokio::time::sleep_until(state.due(&timing).unwrap_or(now).into())),
             state,
             // The rest becomes known with the greeting.
-            peer: Peer { name: String::new(), host: Some(host), dialled, features: Features::NONE },
+            peer: Peer { name: String::new(), host: Some(host), dialled, features: Features::NONE, certificate: None },
             settings,
             timing,
             owner,
@@ -157,7 +158,10 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
                 let me = ctx.address();
                 self.hold_on_to_the_certificate(&me);
                 let (out, end) = (me.clone().recipient(), me.recipient());
-                self.owner.up.do_send(LinkUp { link: self.link(), peer: self.peer.clone(), out, end });
+                // The owner keeps it, and this end needs it no more.
+                let certificate = self.certified.certificate().cloned().map(Arc::new);
+                let peer = Peer { certificate, ..self.peer.clone() };
+                self.owner.up.do_send(LinkUp { link: self.link(), peer, out, end });
             }
             Some(Effect::Beat) => {
                 if let Some(due) = self.state.due(&self.timing) {
@@ -331,7 +335,7 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 // What the peer said before it went may still be unread, so reading finds the end, in the next turn.
-                self.guard.because(complaint(&error).map_or(LinkError::Write(error), LinkError::Tls));
+                self.guard.because(unwritable(error));
                 task.waker().wake_by_ref();
                 self.mute = true;
                 self.outbox.release();
@@ -350,9 +354,19 @@ impl<In: Wire, Out: Wire> Bridge<In, Out> {
     }
 }
 
+fn unwritable(error: io::Error) -> LinkError {
+    match secure::joins(&error) {
+        true => LinkError::Joins,
+        false => complaint(&error).map_or(LinkError::Write(error), LinkError::Tls),
+    }
+}
+
 fn unreadable(error: io::Error) -> LinkError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return LinkError::Closed; // by a peer that had no time to take its leave, as TLS wants it to
+    }
+    if secure::joins(&error) {
+        return LinkError::Joins;
     }
     complaint(&error).map_or(LinkError::Read(error), LinkError::Tls)
 }

@@ -11,8 +11,10 @@ use tracing::{info, warn};
 
 use super::actor::{Bridge, Connection};
 use super::backoff::Backoff;
+use super::connect::connect_to;
 use super::{EndLink, Ended, LinkSettings, Owner};
 use crate::message::frame::Wire;
+use crate::model::Endpoint;
 
 /// Dials until it is stopped or dropped.
 #[must_use = "a dialler stops when it is dropped"]
@@ -27,7 +29,7 @@ impl Dialer {
 
 /// Keeps a link to `addr`, whose peer must have the name `expect` if there is one. Runs on the arbiter of the caller.
 pub fn dial<In: Wire, Out: Wire>(
-    addr: SocketAddr,
+    addr: impl Into<Endpoint>,
     expect: Option<String>,
     settings: LinkSettings,
     owner: Owner<In, Out>,
@@ -39,19 +41,19 @@ pub fn dial<In: Wire, Out: Wire>(
 /// each other for ever.
 pub fn dial_unless<In: Wire, Out: Wire>(
     reached: watch::Receiver<bool>,
-    addr: SocketAddr,
+    addr: impl Into<Endpoint>,
     expect: Option<String>,
     settings: LinkSettings,
     owner: Owner<In, Out>,
 ) -> Dialer {
     let (stop, stopped) = oneshot::channel();
-    actix_rt::spawn(keep_dialling(reached, addr, expect, Rc::new(settings), owner, stopped));
+    actix_rt::spawn(keep_dialling(reached, addr.into(), expect, Rc::new(settings), owner, stopped));
     Dialer { _stop: stop }
 }
 
 async fn keep_dialling<In: Wire, Out: Wire>(
     mut reached: watch::Receiver<bool>,
-    addr: SocketAddr,
+    addr: Endpoint,
     expect: Option<String>,
     settings: Rc<LinkSettings>,
     owner: Owner<In, Out>,
@@ -69,11 +71,11 @@ async fn keep_dialling<In: Wire, Out: Wire>(
         if or_stop(unreached, &mut stopped).await.is_none() {
             return;
         }
-        let ended = match or_stop(connect(addr, &settings), &mut stopped).await {
+        let ended = match or_stop(connect(&addr, &settings), &mut stopped).await {
             None => return,
             Some(Err(error)) => Ended { stood: None, reason: error.to_string() },
-            Some(Ok(stream)) => {
-                match carry(stream, addr, expect.clone(), &settings, owner.clone(), &mut stopped).await {
+            Some(Ok((stream, peer))) => {
+                match carry(stream, peer, expect.clone(), &settings, owner.clone(), &mut stopped).await {
                     None => return,
                     Some(ended) => ended,
                 }
@@ -96,14 +98,17 @@ async fn keep_dialling<In: Wire, Out: Wire>(
     }
 }
 
-async fn connect(addr: SocketAddr, settings: &LinkSettings) -> io::Result<TcpStream> {
+/// Connects to the first address of that host that answers, if links may be made to it.
+async fn connect(endpoint: &Endpoint, settings: &LinkSettings) -> io::Result<(TcpStream, SocketAddr)> {
     let within = settings.greeting_within;
-    let stream = tokio::time::timeout(within, TcpStream::connect(addr)).await.map_err(|_| {
+    let permitted = |address| settings.permit(address).map(drop).map_err(io::Error::other);
+    let connecting = tokio::time::timeout(within, connect_to(endpoint, permitted));
+    let (stream, peer) = connecting.await.map_err(|_| {
         let words = format!("nothing answered within {}", humantime::format_duration(within));
         io::Error::new(io::ErrorKind::TimedOut, words)
     })??;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok((stream, peer))
 }
 
 /// Runs one link to its end; `None` if that was because of a stop.

@@ -18,6 +18,9 @@ pub enum LinkError {
     SpeaksTls,
     #[error("the peer is turned away: {}", printable(.0))]
     Tls(String),
+    /// No mistake: the connection goes on elsewhere.
+    #[error("the peer wants to join, and is no link")]
+    Joins,
     #[error("the peer began with a frame of kind {0:#06x} instead of a greeting")]
     NotAGreeting(u16),
     #[error("the peer greeted twice")]
@@ -60,6 +63,7 @@ impl LinkError {
             | Self::Frame(_) => true,
             Self::RefusedByPeer(_)
             | Self::SpeaksTls
+            | Self::Joins
             | Self::Tls(_)
             | Self::Overdue(_)
             | Self::NotReading { .. }

@@ -83,6 +83,7 @@ impl Drop for LinkGuard {
         };
         let (link, host) = (self.link.0, self.host);
         match (self.up, &self.ended) {
+            (None, _) if matches!(self.reason, Some(LinkError::Joins)) => {} // whoever has it now says what becomes of it
             (Some(_), _) => info!(link, %host, "link down: {reason}"),
             (None, None) => match TURNED_AWAY.say(Kind::of(self.reason.as_ref()), Instant::now()) {
                 Some(0) => warn!(link, %host, "connection turned away: {reason}"),

@@ -10,6 +10,8 @@
 
 mod actor;
 mod backoff;
+mod connect;
+mod desk;
 mod dialer;
 mod error;
 mod guard;
@@ -24,12 +26,17 @@ pub mod greeting;
 pub mod state;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use actix::{Message, Recipient};
+
+use crate::trust::Certificate;
 
 pub use crate::stream::Stream;
 pub use actor::{Bridge, Connection};
 pub use backoff::Backoff;
+pub(crate) use connect::connect_to;
+pub use desk::Desk;
 pub use dialer::{Dialer, dial, dial_unless};
 pub use error::LinkError;
 pub use greeting::{Features, LinkRole};
@@ -78,6 +85,8 @@ pub struct Peer {
     pub host: Option<IpAddr>,
     /// The port that this side dialled; `None` if the peer dialled, or in the same process.
     pub dialled: Option<u16>,
+    /// The certificate that it showed, where there are any.
+    pub certificate: Option<Arc<Certificate>>,
     /// What it can do.
     pub features: Features,
 }

@@ -13,13 +13,14 @@ use std::task::{Context, Poll, ready};
 
 use rustls::Error;
 use rustls::pki_types::ServerName;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{Accept, Connect, TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{Accept, Connect, LazyConfigAcceptor, StartHandshake, TlsConnector, TlsStream};
 
 use super::greeting::{Greeting, LinkRole, Refusal};
-use super::{LinkSettings, Stream};
-use crate::trust::{Certificate, Credentials, Identity, Part};
+use super::{Desk, LinkSettings, Stream};
+use crate::trust::{Certificate, Credentials, Identity, JOIN_PROTOCOL, Part};
 
 /// Whom the peer's certificate names.
 #[derive(Debug, Clone, Default)]
@@ -66,8 +67,10 @@ impl Certified {
 
 /// What a peer's connection is read and written through.
 pub(super) fn accepted(stream: TcpStream, settings: &LinkSettings) -> (Box<dyn Stream>, Certified) {
+    let desk = settings.desk.clone();
     secure(stream, settings, |stream, with| {
-        State::Accepting(TlsAcceptor::from(Arc::clone(&with.accept)).accept(stream))
+        let greeted = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        State::Greeted(greeted, Arc::clone(with), desk)
     })
 }
 
@@ -83,7 +86,7 @@ pub(super) fn dialled(stream: TcpStream, settings: &LinkSettings) -> (Box<dyn St
 fn secure(
     stream: TcpStream,
     settings: &LinkSettings,
-    shake: impl FnOnce(TcpStream, &Credentials) -> State,
+    shake: impl FnOnce(TcpStream, &Arc<Credentials>) -> State,
 ) -> (Box<dyn Stream>, Certified) {
     let Some(trust) = &settings.trust else { return (Box::new(stream), Certified::Nobody) };
     let certificate = Rc::new(OnceCell::new());
@@ -97,6 +100,8 @@ struct Secure {
 }
 
 enum State {
+    /// Its first message tells what it wants.
+    Greeted(LazyConfigAcceptor<TcpStream>, Arc<Credentials>, Option<Arc<Desk>>),
     Accepting(Accept<TcpStream>),
     Connecting(Connect<TcpStream>),
     Up(TlsStream<TcpStream>),
@@ -106,10 +111,20 @@ enum State {
 impl Secure {
     /// The stream behind the handshake, once that is done.
     fn poll_up(&mut self, task: &mut Context<'_>) -> Poll<io::Result<Pin<&mut TlsStream<TcpStream>>>> {
+        if let State::Greeted(greeted, with, desk) = &mut *self.state {
+            let next = ready!(Pin::new(greeted).poll(task)).and_then(|start| sort(start, with, desk.as_ref()));
+            match next {
+                Ok(next) => *self.state = next,
+                Err(error) => {
+                    *self.state = State::Broken;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
         let shaken = match &mut *self.state {
             State::Accepting(accept) => ready!(Pin::new(accept).poll(task)).map(TlsStream::from),
             State::Connecting(connect) => ready!(Pin::new(connect).poll(task)).map(TlsStream::from),
-            State::Up(_) | State::Broken => return Poll::Ready(self.up()),
+            State::Up(_) | State::Greeted(..) | State::Broken => return Poll::Ready(self.up()),
         };
         match shaken.and_then(|stream| Ok((certificate_behind(&stream)?, stream))) {
             Ok((certificate, stream)) => {
@@ -127,9 +142,34 @@ impl Secure {
     fn up(&mut self) -> io::Result<Pin<&mut TlsStream<TcpStream>>> {
         match &mut *self.state {
             State::Up(stream) => Ok(Pin::new(stream)),
-            State::Accepting(_) | State::Connecting(_) | State::Broken => Err(io::ErrorKind::NotConnected.into()),
+            State::Greeted(..) | State::Accepting(_) | State::Connecting(_) | State::Broken => {
+                Err(io::ErrorKind::NotConnected.into())
+            }
         }
     }
+}
+
+/// Tells one that wants to join from one that wants a link: the first goes to the desk, and is never seen here again.
+fn sort(start: StartHandshake<TcpStream>, with: &Credentials, desk: Option<&Arc<Desk>>) -> io::Result<State> {
+    let joins = start.client_hello().alpn().is_some_and(|mut names| names.any(|name| name == JOIN_PROTOCOL));
+    match (joins, desk) {
+        (false, _) => Ok(State::Accepting(start.into_stream(Arc::clone(&with.accept)))),
+        (true, Some(desk)) => {
+            desk.take(start.into_stream(Arc::clone(&with.welcome)));
+            Err(io::Error::other(Joins))
+        }
+        (true, None) => Err(io::Error::other("it wants to join, and this is no controller that anybody can join")),
+    }
+}
+
+/// The connection goes on, and is no link.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer wants to join")]
+struct Joins;
+
+/// Whether that is why there is no link.
+pub(super) fn joins(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Joins>())
 }
 
 fn certificate_behind(stream: &TlsStream<TcpStream>) -> io::Result<Certificate> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Desk;
 use super::greeting::LinkRole;
 use crate::settings::{NotLoopback, loopback_only};
 use crate::trust::Trust;
@@ -20,6 +21,8 @@ pub struct LinkSettings {
     pub cluster: String,
     /// The certificates to use; without them a link is plain TCP, and anybody may greet by any name.
     pub trust: Option<Arc<Trust>>,
+    /// Who answers those that want to join; without, nobody can.
+    pub desk: Option<Arc<Desk>>,
     /// Whether links without certificates may leave this machine.
     pub insecure: bool,
     /// After this long without a word, one is sent. A peer that is silent for three of these is lost. At least 10 ms.
@@ -44,6 +47,7 @@ impl LinkSettings {
             name: name.into(),
             cluster: cluster.into(),
             trust: None,
+            desk: None,
             insecure: false,
             heartbeat: Duration::from_secs(2),
             greeting_within: Duration::from_secs(5),

@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::check::read_cluster_file;
 use super::error::{CliError, Exit};
-use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, watch};
+use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, join, watch};
 use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
 use crate::plan::PortRules;
 use crate::run::{self, Ready, RunError};
@@ -62,7 +62,12 @@ pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
 
 /// The agent of one machine.
 pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
-    let mut settings = settings(&args.daemon)?;
+    let mut settings = agent_settings(&args.daemon)?;
+    if let Some(token) = args.join.filter(|token| !token.is_empty()) {
+        let joined = join::by_token(&token, &settings)?;
+        anstream::eprintln!("{}", join::said_of(&joined, &settings));
+        settings = agent_settings(&args.daemon)?; // with what it was told there
+    }
     if let Some(name) = args.name {
         settings.agent.name = InstanceName::new(&name)?;
     }
@@ -79,10 +84,20 @@ pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
     block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir)))
 }
 
-fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
+/// The settings of an agent, which may have joined a cluster.
+pub(super) fn agent_settings(args: &DaemonArgs) -> Result<Settings, CliError> {
+    let state_dir = state_dir(args)?;
+    Ok(Settings::load_for_agent(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
+}
+
+fn state_dir(args: &DaemonArgs) -> Result<Option<PathBuf>, CliError> {
     let absolute =
         |path: &PathBuf| std::path::absolute(path).map_err(|source| CliError::File { path: path.clone(), source });
-    let state_dir = args.state_dir.as_ref().map(absolute).transpose()?;
+    args.state_dir.as_ref().map(absolute).transpose()
+}
+
+fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
+    let state_dir = state_dir(args)?;
     Ok(Settings::load(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
 }
 

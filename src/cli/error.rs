@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::model::NameError;
-use crate::run::RunError;
+use crate::run::{JoinError, RunError};
 use crate::settings::SettingsError;
-use crate::trust::TrustError;
+use crate::trust::{TokenError, TrustError};
 use crate::web::json::Problem;
 
 /// How a command ended.
@@ -82,6 +82,21 @@ pub enum CliError {
     Refused { url: String, status: u16, problem: Problem },
     #[error("{url} does not answer like a controller: {reason}\n  is it the HTTP address of one (default port 2148)?")]
     Foreign { url: String, reason: String },
+    #[error("no request of `{name}` waits in {}: `watchpost pki requests` lists all that do", directory.display())]
+    NoRequest { name: String, directory: PathBuf },
+    #[error(
+        "nobody knows where the controller listens for agents: start it first, or say so by --address HOST:PORT, as the \
+         new machine reaches it"
+    )]
+    NoAddress,
+    #[error("a token carries at most {most} addresses")]
+    Addresses { most: usize },
+    #[error(transparent)]
+    NoToken(#[from] TokenError),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error("cannot read the token from standard input: {0}")]
+    Input(io::Error),
     #[error("cannot prepare to wait: {0}")]
     Runtime(io::Error),
     /// Whoever read the output has seen enough.
@@ -111,6 +126,9 @@ impl CliError {
             | Self::Empty(_)
             | Self::File { .. }
             | Self::Token { .. }
+            | Self::NoAddress
+            | Self::Addresses { .. }
+            | Self::NoToken(_)
             | Self::Wrong(_) => Exit::Usage,
             Self::Closed => Exit::Done,
             Self::TimedOut { .. } => Exit::TimedOut,
@@ -120,6 +138,9 @@ impl CliError {
             | Self::Foreign { .. }
             | Self::Untrusted { .. }
             | Self::Trust(_)
+            | Self::NoRequest { .. }
+            | Self::Join(_)
+            | Self::Input(_)
             | Self::Runtime(_)
             | Self::Output(_)
             | Self::Internal(_) => Exit::Failed,

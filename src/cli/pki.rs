@@ -1,20 +1,24 @@
 //! `watchpost pki`: the cluster's authority and the certificates that it issues. Works on files, without a controller.
 
+mod requests;
+mod revoke;
+mod show;
+pub(super) mod shown;
+
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
 
+use self::shown::{Shown, print};
 use super::error::{CliError, Exit};
-use super::screen::{Screen, state_style};
-use super::table::{self, Cell, words};
+use super::screen::Screen;
 use crate::model::{InstanceName, Timestamp};
 use crate::run::RunError;
 use crate::settings::usual_state_dir;
 use crate::state_dir::StateDir;
-use crate::trust::{Access, Authority, Certificate, Identity, Part, TrustError, TrustFiles, tokens};
+use crate::trust::{Access, Authority, Part, TrustError};
 
 /// The verbs of `watchpost pki`.
 #[derive(Debug, Subcommand)]
@@ -53,7 +57,8 @@ pub enum PkiVerb {
         #[command(flatten)]
         place: Place,
     },
-    /// Take back every certificate of a part of the cluster, and a client's tokens; links of theirs end where the list gets to
+    /// Take back every certificate of a part of the cluster, its invitation, and a client's tokens; links of theirs end where
+    /// the list gets to
     Revoke {
         /// What it is
         part: Issuable,
@@ -66,6 +71,31 @@ pub enum PkiVerb {
         /// The state directory of the controller whose tokens of a client's name end, too [default: the usual one]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show the requests that wait to be signed, where the authority's key is not on the controller's machine
+    Requests {
+        /// The directory of requests [default: `requests` in the authority's]
+        #[arg(long, value_name = "DIR")]
+        requests: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Sign requests that wait, where the authority's key is: the certificates are put beside them
+    Sign {
+        /// The agents or controllers whose requests to sign
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        names: Vec<String>,
+        /// Sign every request
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// The directory of requests [default: `requests` in the authority's]
+        #[arg(long, value_name = "DIR")]
+        requests: Option<PathBuf>,
+        /// How long the certificates are to be good for
+        #[arg(long, value_name = "DURATION", default_value = "1year", value_parser = humantime::parse_duration)]
+        lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
@@ -86,7 +116,7 @@ pub struct Place {
 
 impl Place {
     /// The usual one is part of a state directory, and may be one that this release must not touch.
-    fn directory(self) -> Result<PathBuf, CliError> {
+    pub(super) fn directory(self) -> Result<PathBuf, CliError> {
         if let Some(chosen) = self.dir {
             return Ok(chosen);
         }
@@ -141,38 +171,6 @@ struct Order {
     out: Option<PathBuf>,
 }
 
-/// One certificate as it is printed.
-#[derive(Serialize)]
-struct Shown {
-    cluster: String,
-    part: String,
-    name: String,
-    /// `good`, `due` for renewal, `expired` or `revoked`.
-    state: &'static str,
-    not_before: String,
-    not_after: String,
-    serial: String,
-}
-
-impl Shown {
-    fn of(certificate: &Certificate, now: Timestamp) -> Self {
-        let identity = &certificate.identity;
-        Self {
-            cluster: identity.cluster.to_string(),
-            part: identity.part.to_string(),
-            name: identity.name.to_string(),
-            state: match certificate.remaining(now) {
-                None => "expired",
-                Some(_) if certificate.is_due(now) => "due",
-                Some(_) => "good",
-            },
-            not_before: certificate.not_before.to_string(),
-            not_after: certificate.not_after.to_string(),
-            serial: certificate.serial.clone(),
-        }
-    }
-}
-
 /// Does what the arguments say.
 pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> {
     match verb {
@@ -187,9 +185,13 @@ pub fn run(verb: PkiVerb, json: bool, screen: Screen) -> Result<Exit, CliError> 
         }
         PkiVerb::Revoke { part, name, trust, state_dir, place } => {
             let state_dir = state_dir.unwrap_or_else(usual_state_dir);
-            revoke(part, &name, trust, &state_dir, place.directory()?, json)
+            revoke::run(part, &InstanceName::new(&name)?, trust, &state_dir, &place.directory()?, json)
         }
-        PkiVerb::Show { place } => show(place.directory()?, json, screen),
+        PkiVerb::Requests { requests, place } => requests::show(requests, &place.directory()?, json, screen),
+        PkiVerb::Sign { names, all: _, requests, lifetime, place } => {
+            requests::sign(&names, requests, lifetime, &place.directory()?, json)
+        }
+        PkiVerb::Show { place } => show::run(&place.directory()?, json, screen),
     }
 }
 
@@ -205,7 +207,7 @@ fn init(cluster: &str, lifetime: Duration, directory: PathBuf, json: bool) -> Re
     writeln!(out, "whoever has its ca.key can be any part of the cluster: keep it here, and a copy in a safe place")?;
     writeln!(
         out,
-        "next: watchpost pki issue controller NAME, then watchpost pki issue agent INSTANCE for each machine"
+        "next: watchpost pki issue controller NAME, then start the controller and watchpost invite INSTANCE for each machine"
     )?;
     Ok(Exit::Done)
 }
@@ -238,132 +240,12 @@ fn issue(order: Order, directory: PathBuf, json: bool) -> Result<Exit, CliError>
     Ok(Exit::Done)
 }
 
-fn revoke(
-    part: Issuable,
-    name: &str,
-    trust: Option<PathBuf>,
-    state_dir: &Path,
-    directory: PathBuf,
-    json: bool,
-) -> Result<Exit, CliError> {
-    let (now, name) = (Timestamp::now(), InstanceName::new(name)?);
-    let authority = Authority::load(&directory)?;
-    // Tokens first: they end whether or not there is a certificate.
-    let tokens = if part == Issuable::Client { tokens::end(state_dir, &name)? } else { 0 };
-    let revoked = take_back(&authority, part, &name, now, tokens > 0)?;
-    // An agent and a client are judged by the controller, a controller by every agent.
-    let judge = if part == Issuable::Controller { Part::Agent } else { Part::Controller };
-    let is_judge = |trust: &PathBuf| bearer(trust).is_some_and(|bearer| bearer.part == judge);
-    let usual = || Some(state_dir.join("trust")).filter(is_judge);
-    // Also if there was nothing new to take back: the list may not have got there the last time.
-    let published = trust.or_else(usual).filter(|_| authority.revoked_list().exists());
-    if let Some(trust) = &published {
-        authority.publish_revoked(&TrustFiles::in_directory(trust))?;
-    }
-    if json {
-        let shown = revoked.iter().map(|certificate| Shown { state: "revoked", ..Shown::of(certificate, now) });
-        return shown.into_iter().try_for_each(|shown| print(&shown).map(drop)).map(|()| Exit::Done);
-    }
-    let mut out = io::stdout().lock();
-    let part = part.to_possible_value().map(|part| part.get_name().to_owned()).unwrap_or_default();
-    match tokens {
-        0 => {}
-        1 => writeln!(out, "the token of {part} {name} is revoked")?,
-        several => writeln!(out, "{several} tokens of {part} {name} are revoked")?,
-    }
-    match revoked.len() {
-        0 => writeln!(out, "{part} {name} has no certificate that counts")?,
-        1 => writeln!(out, "the certificate of {part} {name} is revoked")?,
-        several => writeln!(out, "{several} certificates of {part} {name} are revoked")?,
-    }
-    let heeds = published.as_deref().and_then(bearer).filter(|bearer| bearer.part == judge);
-    if let (Some(trust), Some(Identity { part, name, .. })) = (&published, &heeds) {
-        writeln!(out, "{part} {name} heeds it at once, by the list in {}", trust.display())?;
-    }
-    let list = authority.revoked_list();
-    let list = list.display();
-    match (judge, heeds) {
-        (Part::Agent, None) => writeln!(out, "next: copy {list} to `trust` in the state directory of every agent")?,
-        (Part::Agent, Some(_)) => {
-            writeln!(out, "next: copy {list} to `trust` in the state directory of every other agent")?;
-        }
-        (_, None) => writeln!(
-            out,
-            "next: copy {list} to `trust` in the state directory of the controller, which then heeds it at once"
-        )?,
-        (_, Some(_)) => {}
-    }
-    Ok(Exit::Done)
-}
-
-/// Takes back the certificates of every part that it may be. That it has none is a slip, unless it had something else.
-fn take_back(
-    authority: &Authority,
-    part: Issuable,
-    name: &InstanceName,
-    now: Timestamp,
-    had_others: bool,
-) -> Result<Vec<Certificate>, CliError> {
-    let (mut revoked, mut never) = (Vec::new(), None);
-    let mut found = had_others;
-    for part in part.parts() {
-        match authority.revoke(*part, name, now) {
-            Ok(taken) => {
-                found = true;
-                revoked.extend(taken);
-            }
-            Err(error @ TrustError::NeverIssued { .. }) => never = Some(error),
-            Err(error) => return Err(error.into()),
+/// Says on standard error what was left out.
+pub(super) fn remark(odd: &[TrustError]) {
+    for error in odd {
+        match std::error::Error::source(error) {
+            Some(source) => anstream::eprintln!("left out: {error}: {source}"),
+            None => anstream::eprintln!("left out: {error}"),
         }
     }
-    match never.filter(|_| !found) {
-        Some(error) => Err(error.into()),
-        None => Ok(revoked),
-    }
-}
-
-/// Whose certificate is in this directory, if one is.
-fn bearer(trust: &Path) -> Option<Identity> {
-    TrustFiles::in_directory(trust).bearer().ok()
-}
-
-fn show(directory: PathBuf, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let now = Timestamp::now();
-    let authority = Authority::load(&directory)?;
-    let all = std::iter::once(authority.certificate().clone()).chain(authority.issued()?);
-    let shown = |certificate: Certificate| {
-        let shown = Shown::of(&certificate, now);
-        let state = if authority.has_revoked(&certificate)? { "revoked" } else { shown.state };
-        Ok::<_, CliError>(Shown { state, ..shown })
-    };
-    let all: Vec<Shown> = all.map(shown).collect::<Result<_, _>>()?;
-    if json {
-        return all.iter().try_for_each(|shown| print(shown).map(drop)).map(|()| Exit::Done);
-    }
-    let columns = [words("PART"), words("NAME"), words("STATE"), words("UNTIL"), words("SERIAL").spare()];
-    let rows: Vec<_> = all
-        .iter()
-        .map(|shown| {
-            let state = Cell::styled(shown.state, state_style(shown.state));
-            let until = shown.not_after.split('.').next().unwrap_or_default();
-            vec![
-                shown.part.as_str().into(),
-                shown.name.as_str().into(),
-                state,
-                until.into(),
-                shown.serial.as_str().into(),
-            ]
-        })
-        .collect();
-    let mut out = io::stdout().lock();
-    for line in table::lines(&columns, &rows, screen) {
-        writeln!(out, "{line}")?;
-    }
-    Ok(Exit::Done)
-}
-
-fn print(shown: &Shown) -> Result<Exit, CliError> {
-    // Text only.
-    writeln!(io::stdout(), "{}", serde_json::to_string(shown).expect("a certificate is always JSON"))?;
-    Ok(Exit::Done)
 }

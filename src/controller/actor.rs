@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use actix::fut::wrap_future;
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
-    ResponseFuture, StreamHandler,
+    ResponseFuture, SpawnHandle, StreamHandler,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
@@ -22,10 +22,11 @@ use super::state::{Effect, Event, Rules, State, Ticket};
 use super::store::{Save, StoreError, StoreThread, Stored};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
-use crate::message::agent::{ToAgent, ToController};
+use crate::message::agent::{RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController};
 use crate::message::client::*;
 use crate::model::{InstanceName, Now, Outcome};
 use crate::rest::Rest;
+use crate::trust::{Certificate, Registrar};
 
 /// How long an entry of the log is likely to be asked for.
 const NEW_FOR: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ pub struct ControllerSetup {
     pub dialler: Option<Recipient<DialInstance>>,
     /// Hears that the controller is gone, stopped or by a panic.
     pub host: Option<Recipient<ControllerGone>>,
+    /// Decides who gets a certificate; `None`: nobody does.
+    pub registrar: Option<Arc<Registrar>>,
 }
 
 /// Where the log is kept.
@@ -103,17 +106,22 @@ pub struct Controller {
     parting: Vec<oneshot::Sender<()>>,
     dialler: Option<Recipient<DialInstance>>,
     host: Option<Recipient<ControllerGone>>,
+    registrar: Option<Arc<Registrar>>,
 }
 
 struct Link {
     out: Recipient<Mail<ToAgent>>,
     end: Recipient<EndLink>,
+    /// What the agent showed when the link began.
+    certificate: Option<Arc<Certificate>>,
+    /// The request for its next one that is being decided; another takes its place.
+    renewal: Option<SpawnHandle>,
 }
 
 impl Controller {
     /// Starts in the present actix system.
     pub fn launch(setup: ControllerSetup) -> Addr<Self> {
-        let ControllerSetup { rules, stored, store, log, dialler, host } = setup;
+        let ControllerSetup { rules, stored, store, log, dialler, host, registrar } = setup;
         let (log, journal, told, recalled) = match log {
             LogSetup::Memory { epoch, entries } => {
                 (Log::new(vec![(epoch, 1)], 0, Room::alone(entries)), None, None, Recalled::default())
@@ -145,6 +153,7 @@ impl Controller {
             parting: Vec::new(),
             dialler,
             host,
+            registrar,
         })
     }
 
@@ -320,6 +329,29 @@ impl Controller {
         }
     }
 
+    /// Has it decided whether an agent gets its next certificate. None of the cluster's state depends on that.
+    fn renew(&mut self, link: LinkId, request: RenewCertificateRequest, ctx: &mut Context<Self>) {
+        let RenewCertificateRequest { reqid, request } = request;
+        let bearer = self.links.get(&link).and_then(|peer| peer.certificate.clone());
+        let registrar = self.registrar.clone();
+        let decided = async move {
+            match (bearer, registrar) {
+                (Some(bearer), Some(registrar)) => registrar.renew(Certificate::clone(&bearer), request).await,
+                _ => Err("this link has no certificates".to_owned()),
+            }
+        };
+        let answered = wrap_future::<_, Self>(decided).map(move |certificate, me, _| {
+            if let Some(peer) = me.links.get(&link) {
+                let answer = RenewCertificateResponse { reqid, certificate };
+                peer.out.do_send(Mail { link, messages: vec![answer.into()] });
+            }
+        });
+        let renewal = ctx.spawn(answered);
+        if let Some(former) = self.links.get_mut(&link).and_then(|peer| peer.renewal.replace(renewal)) {
+            ctx.cancel_future(former);
+        }
+    }
+
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
         self.alarm.set(self.state.next_deadline(), ctx, |me: &mut Self, ctx| {
             me.alarm.rang();
@@ -492,7 +524,7 @@ impl Handler<LinkUp<ToAgent>> for Controller {
     type Result = ();
 
     fn handle(&mut self, LinkUp { link, peer, out, end }: LinkUp<ToAgent>, ctx: &mut Context<Self>) {
-        self.links.insert(link, Link { out, end });
+        self.links.insert(link, Link { out, end, certificate: peer.certificate.clone(), renewal: None });
         self.drive(Event::LinkUp(link, peer), ctx);
     }
 }
@@ -501,7 +533,9 @@ impl Handler<LinkDown> for Controller {
     type Result = ();
 
     fn handle(&mut self, LinkDown { link, reason }: LinkDown, ctx: &mut Context<Self>) {
-        self.links.remove(&link);
+        if let Some(renewal) = self.links.remove(&link).and_then(|gone| gone.renewal) {
+            ctx.cancel_future(renewal);
+        }
         self.drive(Event::LinkDown(link, reason), ctx);
         if self.links.is_empty() {
             self.parting.clear(); // the wait of each ends with its sender
@@ -522,10 +556,17 @@ impl Handler<NotKnown> for Controller {
 impl Handler<Mail<ToController>> for Controller {
     type Result = ();
 
-    fn handle(&mut self, Mail { link, messages }: Mail<ToController>, ctx: &mut Context<Self>) {
-        if self.links.contains_key(&link) {
-            self.drive(Event::Mail(link, messages), ctx);
+    fn handle(&mut self, Mail { link, mut messages }: Mail<ToController>, ctx: &mut Context<Self>) {
+        if !self.links.contains_key(&link) {
+            return;
         }
+        let is_renewal = |message: &mut ToController| matches!(message, ToController::RenewCertificateRequest(_));
+        for message in messages.extract_if(.., is_renewal).collect::<Vec<_>>() {
+            if let ToController::RenewCertificateRequest(request) = message {
+                self.renew(link, request, ctx);
+            }
+        }
+        self.drive(Event::Mail(link, messages), ctx);
     }
 }
 
@@ -658,7 +699,7 @@ mod tests {
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();
         let stored = Stored::default();
-        Controller::launch(ControllerSetup { rules, stored, store, log, dialler: None, host: None })
+        Controller::launch(ControllerSetup { rules, stored, store, log, dialler: None, host: None, registrar: None })
     }
 
     /// With a log that is there.
@@ -670,7 +711,7 @@ mod tests {
     }
 
     fn peer() -> Peer {
-        Peer { name: "a".into(), host: None, dialled: None, features: Features::NONE }
+        Peer { name: "a".into(), host: None, dialled: None, features: Features::NONE, certificate: None }
     }
 
     fn hello() -> NotifyAgentHello {

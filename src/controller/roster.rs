@@ -333,7 +333,7 @@ mod tests {
             let name = InstanceName::new(name).unwrap();
             let (version, epoch) = ("0.1.0".into(), 7);
             let features = Features::REPEATS;
-            self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None, features });
+            self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None, features, certificate: None });
             let (instance, host, api_version) = (name.clone(), None, API_VERSION);
             let hello = NotifyAgentHello { instance, host, api_version, version, epoch, run: 1, place: 0 };
             let Hello::Accepted { .. } = self.hello(link, &hello, NOW) else { panic!("{name} is refused") };

@@ -436,7 +436,7 @@ impl State {
     fn heard(&mut self, from: &InstanceName, message: ToController, now: Now, fx: &mut Vec<Effect>) {
         use ToController as M;
         match message {
-            M::NotifyAgentHello(_) => {} // taken before
+            M::NotifyAgentHello(_) | M::RenewCertificateRequest(_) => {} // taken before
             M::NotifyChange(change) => {
                 if let Some(origin) = self.arrived(from, change.seq, now.wall, fx) {
                     let change = NotifyChange { instance: from.clone(), ..change };

@@ -34,6 +34,7 @@ wire_enum! {
         0x0109 => NewsReceived,
         0x010a => AgentRefused,
         0x010b => NodeDispatchRequest,
+        0x010c => RenewCertificateResponse,
     }
 }
 
@@ -49,6 +50,7 @@ wire_enum! {
         0x0207 => RestartResponse,
         0x0208 => GetOutputResponse,
         0x0209 => NodeDispatchResponse,
+        0x020a => RenewCertificateRequest,
         0x0211 => NotifyAgentHello,
         0x0212 => NotifyChange,
         0x0213 => NotifyError,
@@ -208,6 +210,23 @@ pub struct NodeAnswer {
     pub node: NodeName,
     /// JSON text, or why there is none.
     pub value: Result<String, String>,
+}
+
+/// Agent → controller: my certificate is due, and this asks for the next one. Only the bearer of the certificate that the
+/// link began with gets one, and only for itself. Answered by [`RenewCertificateResponse`], which may take days where
+/// somebody has to sign; of several requests over a link the last is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewCertificateRequest {
+    pub reqid: RequestId,
+    /// A request for a certificate (PKCS #10, DER).
+    pub request: Vec<u8>,
+}
+
+/// Controller → agent: the certificate (DER), or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewCertificateResponse {
+    pub reqid: RequestId,
+    pub certificate: Result<Vec<u8>, String>,
 }
 
 /// Controller → agent: your news up to and including `seq` of `epoch` has arrived, and opens the window for more.

@@ -2,6 +2,7 @@
 
 pub mod cluster_file;
 pub mod configuration;
+pub mod endpoint;
 pub mod name;
 pub mod run_as;
 pub mod status;
@@ -9,6 +10,7 @@ pub mod text;
 pub mod time;
 
 pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
+pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use run_as::{Capability, Limit, Resource, RunAs};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};

@@ -15,7 +15,7 @@ use crate::bridge::{
 };
 use crate::controller::{Controller, DialInstance};
 use crate::message::agent::{ToAgent, ToController};
-use crate::model::{InstanceName, Timestamp};
+use crate::model::{Endpoint, InstanceName, Timestamp};
 use crate::settings;
 use crate::trust::{Part, Trust, TrustFiles};
 
@@ -104,7 +104,7 @@ impl AgentBridge {
         agent: &Addr<Agent>,
         settings: &LinkSettings,
         socket: Option<TcpListener>,
-        controller: Option<SocketAddr>,
+        controller: Option<Endpoint>,
     ) -> Result<Self, RunError> {
         let owner = || Owner {
             up: agent.clone().recipient(),
@@ -116,9 +116,9 @@ impl AgentBridge {
             let address = settings.permit(socket.local_addr()?)?;
             warn_if_open("the port for a controller", address, settings.trust.is_some());
         }
-        let controller = controller.map(|address| settings.permit(address)).transpose()?;
-        if let Some(address) = controller {
-            warn_if_open("the link to the controller", address, settings.trust.is_some());
+        // What a name stands for is looked at whenever it is dialled.
+        if let Some(address) = controller.as_ref().and_then(Endpoint::address) {
+            warn_if_open("the link to the controller", settings.permit(address)?, settings.trust.is_some());
         }
         // Where both are to be done, whoever has come need not be dialled as well.
         let (reached, is_reached) = watch::channel(false);
@@ -130,7 +130,8 @@ impl AgentBridge {
             down: reception.recipient(),
         };
         let _listener = socket.map(|socket| listen(socket, settings.clone(), visitors)).transpose()?;
-        let dial = |address| dial_unless::<ToAgent, ToController>(is_reached, address, None, settings.clone(), owner());
+        let dial =
+            |controller| dial_unless::<ToAgent, ToController>(is_reached, controller, None, settings.clone(), owner());
         let _dialer = controller.map(dial);
         Ok(Self { _listener, _dialer })
     }
@@ -226,10 +227,9 @@ pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) 
 
 /// The certificates of this process. None are needed at the usual place, but any that are there must be whole.
 pub(super) fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
-    let chosen = Some(&settings.link.trust).filter(|chosen| !chosen.as_os_str().is_empty());
-    let directory = chosen.cloned().unwrap_or_else(|| settings.state_dir.join("trust"));
+    let directory = settings.trust();
     // Also one that is empty, or no directory at all, was meant to hold certificates.
-    if chosen.is_none() && directory.symlink_metadata().is_err() {
+    if settings.link.trust.as_os_str().is_empty() && directory.symlink_metadata().is_err() {
         return Ok(None);
     }
     let files = TrustFiles::in_directory(&directory);

@@ -15,15 +15,15 @@ use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
 use crate::agent::outbox::Bounds;
-use crate::agent::{Agent, AgentEvent, HurryUp, StopAllNodesForNow};
-use crate::bridge::{Farewell, LinkRole};
+use crate::agent::{Agent, AgentEvent, HurryUp, RenewCertificate, StopAllNodesForNow};
+use crate::bridge::{Desk, Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
 use crate::model::InstanceName;
 use crate::settings::{ControllerSettings, Machine, OnExit, Settings, encrypted, guarded, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::{limits, memory};
-use crate::trust::Trust;
 use crate::trust::tokens::Tokens;
+use crate::trust::{Registrar, Trust, keep_renewed};
 use crate::web::management::{self, ManagementSettings, Port};
 use crate::web::tls::{Tls, TlsFiles};
 use crate::web::{self, Facts, WebServer, WebSettings};
@@ -50,7 +50,9 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     memory::share_one_heap();
     let mut signals = Signals::listen()?;
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
-    let link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
+    let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
+    let registrar = link.trust.clone().map(|trust| Arc::new(Registrar::new(settings.authority(), trust)));
+    link.desk = registrar.clone().map(|registrar| Arc::new(Desk::new(registrar, link.greeting_within)));
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
     home.watch();
@@ -60,10 +62,12 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let controller = start_controller(ControllerOptions {
         dialler: Some(bridge.clone().recipient()),
         host: Some(host.recipient()),
+        registrar: registrar.clone(),
         ..ControllerOptions::of(&settings.controller, home.path())?
     })?;
-    if let Some(trust) = &link.trust {
+    if let (Some(trust), Some(registrar)) = (&link.trust, registrar) {
         actix_rt::spawn(Arc::clone(trust).watch());
+        actix_rt::spawn(renew_own(Arc::clone(trust), registrar));
     }
     bridge.do_send(WorkFor(controller.clone()));
     let mut addresses = BTreeMap::new();
@@ -117,6 +121,10 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     }
     if let Some(trust) = &link.trust {
         actix_rt::spawn(Arc::clone(trust).watch());
+        let asked = agent.clone();
+        let ask =
+            async move |request| asked.send(RenewCertificate { request }).await.map_err(|error| error.to_string())?;
+        actix_rt::spawn(keep_renewed(Arc::clone(trust), ask));
     }
     let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
     home.write_addresses(&addresses)?;
@@ -131,6 +139,16 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     drop(bridge);
     part(agent.recipient()).await;
     end
+}
+
+/// The controller asks itself, and waits as others do where the authority's key is elsewhere.
+async fn renew_own(trust: Arc<Trust>, registrar: Arc<Registrar>) {
+    let own = Arc::clone(&trust);
+    keep_renewed(trust, async move |request| {
+        let bearer = own.credentials().certificate.clone();
+        registrar.renew(bearer, request).await
+    })
+    .await;
 }
 
 /// Ends links in order, so that the peers know that it was meant. One that does not answer is left.

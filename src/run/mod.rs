@@ -7,6 +7,7 @@
 mod bridge;
 mod daemon;
 mod error;
+mod join;
 mod lab;
 mod signals;
 mod stray;
@@ -15,6 +16,7 @@ pub(crate) mod testing;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
@@ -35,10 +37,12 @@ use crate::settings::ControllerSettings;
 #[cfg(doc)]
 use crate::state_dir::StateDir;
 use crate::supervisor::process::groups::{Groups, Place};
+use crate::trust::Registrar;
 
 pub use bridge::{AgentBridge, ControllerBridge};
 pub use daemon::{Ready, agent, controller};
 pub use error::RunError;
+pub use join::{JoinError, Joined, join_cluster};
 pub use lab::lab;
 
 /// What an embedded controller needs.
@@ -55,6 +59,8 @@ pub struct ControllerOptions {
     pub dialler: Option<Recipient<DialInstance>>,
     /// Hears that the controller is gone.
     pub host: Option<Recipient<ControllerGone>>,
+    /// Decides who gets a certificate; `None`: nobody does.
+    pub registrar: Option<Arc<Registrar>>,
 }
 
 /// Where a controller keeps its log.
@@ -79,6 +85,7 @@ impl ControllerOptions {
             log,
             dialler: None,
             host: None,
+            registrar: None,
         }
     }
 
@@ -93,14 +100,14 @@ impl ControllerOptions {
 
 /// Starts a controller in the present actix system. It takes up what it had deployed before.
 pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, RunError> {
-    let ControllerOptions { name, directory, ports, request_timeout, log, dialler, host } = options;
+    let ControllerOptions { name, directory, ports, request_timeout, log, dialler, host, registrar } = options;
     let store = RedbStore::open(&directory)?;
     let stored = store.load()?;
     let store = StoreThread::start(store)?;
     let (epoch, on_disk) = (new_epoch()?, matches!(log, LogOptions::Disk { .. }));
     let rules = Rules { name, ports, dials: dialler.is_some(), request_timeout, epoch, on_disk };
     let log = open_log(log, epoch)?;
-    Ok(Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host }))
+    Ok(Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar }))
 }
 
 /// Opens the log; `epoch` names what is told from now on, unless an epoch of the log goes on.
@@ -151,6 +158,8 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
     // A variable that is not text cannot be named in a node's definition either: it stays here.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    // What let this machine in is no node's business.
+    let environment = environment.filter(|(name, _)| name != "WATCHPOST_JOIN_TOKEN");
     let groups = match Groups::open(&groups, &cluster, &nodes) {
         Ok(groups) => Some(groups),
         Err(why) => {
@@ -170,7 +179,10 @@ pub fn join(controller: &Addr<Controller>, agent: &Addr<Agent>, instance: &Insta
     static NEXT: AtomicU64 = AtomicU64::new(1 << 63); // apart from the numbers of bridges
     let link = LinkId(NEXT.fetch_add(1, Ordering::Relaxed));
     let neighbour = Neighbour.start();
-    let peer = |name: &str, role| Peer { name: name.into(), host: None, dialled: None, features: Features::of(role) };
+    let peer = |name: &str, role| {
+        let features = Features::of(role);
+        Peer { name: name.into(), host: None, dialled: None, features, certificate: None }
+    };
     let end = || neighbour.clone().recipient();
     let (below, above) = (peer(instance.as_str(), LinkRole::Agent), peer("controller", LinkRole::Controller));
     controller.do_send(LinkUp { link, peer: below, out: agent.clone().recipient(), end: end() });

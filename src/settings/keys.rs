@@ -79,7 +79,7 @@ keys! {
     "controller" "log_max_age": |s, v| s.controller.log_max_age = v.time_up_to(LONGEST_AGE)?;
     "controller" "log_max_bytes": |s, v| s.controller.log_max_bytes = v.number(65_536..=1 << 40)?;
     "agent" "name": |s, v| if let Some(name) = v.name()? { s.agent.name = name };
-    "agent" "controller": |s, v| s.agent.controller = v.address()?;
+    "agent" "controller": |s, v| s.agent.controller = v.endpoint()?;
     "agent" "listen": |s, v| s.agent.listen = v.address()?;
     "agent" "cgroup": |s, v| s.agent.cgroup = place(v.text()?)?;
     "agent" "on_exit": |s, v| s.agent.on_exit = on_exit(v.text()?)?;
@@ -89,6 +89,7 @@ keys! {
     "link" "reconnect_max": |s, v| s.link.reconnect_max = v.time()?;
     "link" "window_bytes": |s, v| s.link.window_bytes = v.number(4096..=1 << 30)?;
     "link" "trust": |s, v| s.link.trust = v.text()?.into();
+    "link" "authority": |s, v| s.link.authority = v.text()?.into();
 }
 
 fn place(text: &str) -> Result<Place, String> {

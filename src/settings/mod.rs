@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::model::InstanceName;
+use crate::model::{Endpoint, InstanceName};
 use crate::plan::PortRules;
 use crate::supervisor::process::groups::Place;
+use crate::trust::Whereabouts;
 
 /// The longest that a request may wait for agents. Whoever waits for the controller waits longer than this, so that the
 /// nearer error arrives first.
@@ -101,7 +102,7 @@ pub struct AgentSettings {
     pub name: InstanceName,
     /// The controller that it dials; `None`: it waits to be dialled. If nobody says, it dials unless it listens: where
     /// both sides dialled, each new link would end the other.
-    pub controller: Option<SocketAddr>,
+    pub controller: Option<Endpoint>,
     /// Where it listens for a controller that dials; `None`: nowhere.
     pub listen: Option<SocketAddr>,
     /// Where its nodes have control groups.
@@ -134,6 +135,25 @@ pub struct LinkSettings {
     pub window_bytes: u32,
     /// Where the certificates are that `watchpost pki issue` made; empty: in `trust` in the state directory.
     pub trust: PathBuf,
+    /// Where a controller finds the cluster's authority, or at least what it is to remember; empty: in `pki` in the state
+    /// directory.
+    pub authority: PathBuf,
+}
+
+impl Settings {
+    /// Where the certificates of this process are, if it has any.
+    pub fn trust(&self) -> PathBuf {
+        chosen(&self.link.trust, || self.state_dir.join("trust"))
+    }
+
+    /// Where the cluster's authority is, as far as it is on this machine.
+    pub fn authority(&self) -> PathBuf {
+        chosen(&self.link.authority, || self.state_dir.join("pki"))
+    }
+}
+
+fn chosen(path: &Path, usual: impl FnOnce() -> PathBuf) -> PathBuf {
+    if path.as_os_str().is_empty() { usual() } else { path.to_owned() }
 }
 
 /// The machine that settings are read on.
@@ -183,10 +203,39 @@ impl Settings {
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        let text = config.map(read).transpose()?;
-        let name = config.map(|path| path.display().to_string()).unwrap_or_default();
-        let file = text.as_deref().map(|text| (name.as_str(), text));
-        Self::gather(file, state_dir, machine, environment)
+        Self::load_above(None, config, state_dir, machine, environment)
+    }
+
+    /// The same for an agent: where it has joined a cluster, what it was told there counts unless anything else says
+    /// otherwise.
+    pub fn load_for_agent(
+        config: Option<&Path>,
+        state_dir: Option<&Path>,
+        machine: &Machine,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let environment: Vec<_> = environment.into_iter().collect();
+        let settings = Self::load(config, state_dir, machine, environment.iter().cloned())?;
+        let joined = Whereabouts::file(&settings.trust());
+        match joined.is_file() {
+            true => Self::load_above(Some(&joined), config, state_dir, machine, environment),
+            false => Ok(settings),
+        }
+    }
+
+    fn load_above(
+        joined: Option<&Path>,
+        config: Option<&Path>,
+        state_dir: Option<&Path>,
+        machine: &Machine,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let mut files = Vec::new();
+        for path in joined.into_iter().chain(config) {
+            files.push((path.display().to_string(), read(path)?));
+        }
+        let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        Self::gather(&files, state_dir, machine, environment)
     }
 
     /// The same with the file's name and content at hand.
@@ -195,11 +244,12 @@ impl Settings {
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        Self::gather(file, None, machine, environment)
+        Self::gather(file.as_slice(), None, machine, environment)
     }
 
+    /// Of several files the later one wins.
     fn gather(
-        file: Option<(&str, &str)>,
+        files: &[(&str, &str)],
         state_dir: Option<&Path>,
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -207,12 +257,12 @@ impl Settings {
         let mut complaints = Vec::new();
         let variables = environment::collect(environment, &mut complaints);
         let mut settings = Self::defaults(machine, environment::state_dir(machine.root, &variables));
-        if let Some((name, text)) = file {
+        for (name, text) in files {
             file::apply(&mut settings, name, text, &mut complaints);
         }
         environment::apply(&mut settings, &variables, &mut complaints);
         if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
-            settings.agent.controller = Some(SocketAddr::from(([127, 0, 0, 1], 2150)));
+            settings.agent.controller = Some(SocketAddr::from(([127, 0, 0, 1], 2150)).into());
         }
 
         if let Some(chosen) = state_dir {
@@ -274,6 +324,7 @@ impl Settings {
                 reconnect_max: Duration::from_secs(10),
                 window_bytes: 256 << 10,
                 trust: PathBuf::new(),
+                authority: PathBuf::new(),
             },
         }
     }
@@ -474,8 +525,33 @@ mod tests {
             (both, &[("WATCHPOST_AGENT_CONTROLLER", "")], None),
         ] {
             let agent = assemble(text, variables).unwrap().agent;
-            assert_eq!(agent.controller, want, "{text} {variables:?}");
+            let address = agent.controller.and_then(|controller| controller.address());
+            assert_eq!(address, want, "{text} {variables:?}");
         }
+    }
+
+    #[test]
+    fn an_agent_that_has_joined_knows_its_cluster_unless_somebody_says_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let trust = directory.path().join("trust");
+        std::fs::create_dir(&trust).unwrap();
+        let joined = "cluster = 'site'\n[agent]\nname = 'sensor-1'\ncontroller = 'control.example:2150'";
+        std::fs::write(Whereabouts::file(&trust), joined).unwrap();
+        let config = directory.path().join("w.toml");
+        std::fs::write(&config, "[agent]\nname = 'other'").unwrap();
+        let machine = Machine::new("h", true);
+        let load = |config, variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+            let settings = Settings::load_for_agent(config, Some(directory.path()), &machine, variables).unwrap();
+            let Settings { cluster, agent, .. } = settings;
+            (cluster, agent.name.to_string(), agent.controller.unwrap().to_string())
+        };
+        let told = ("site".into(), "sensor-1".into(), "control.example:2150".into());
+        assert_eq!(load(None, &[]), told);
+        let (_, name, controller) = load(Some(&config), &[("WATCHPOST_AGENT_CONTROLLER", "localhost:7")]);
+        assert_eq!((&*name, &*controller), ("other", "localhost:7"));
+        let controllers = Settings::load(None, Some(directory.path()), &machine, []).unwrap();
+        assert_eq!(controllers.cluster, "watchpost", "it says nothing to a controller");
     }
 
     #[test]

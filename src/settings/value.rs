@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::hint::shown;
-use crate::model::InstanceName;
+use crate::model::{Endpoint, InstanceName};
 
 /// Times that make sense: long enough not to spin, short enough for any clock.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -86,6 +86,16 @@ impl<'a> Value<'a> {
         match self.text().map_err(|_| wrong())? {
             "" => Ok(None),
             text => SocketAddr::from_str(text).map(Some).map_err(|_| wrong()),
+        }
+    }
+
+    /// An address whose host may have a name; `None` if the text is empty.
+    pub fn endpoint(&self) -> Result<Option<Endpoint>, String> {
+        let wrong =
+            || self.wrong("HOST:PORT in quotes, such as \"192.0.2.10:2150\" or \"control.example:2150\", or \"\"");
+        match self.text().map_err(|_| wrong())? {
+            "" => Ok(None),
+            text => Endpoint::from_str(text).map(Some).map_err(|_| wrong()),
         }
     }
 

@@ -1,35 +1,43 @@
 //! The cluster's authority: one key that vouches for who is who.
 
-use std::io;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::revoked::Revoked;
-use super::{Certificate, Identity, Part, TrustError, TrustFiles, files};
-use crate::model::{InstanceName, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
-use rustls::pki_types::DnsName;
+use rustls::pki_types::{CertificateDer, DnsName};
 
-/// Clocks of two machines may differ by this much.
-const SKEW: Duration = Duration::from_secs(60 * 60);
+use super::certificate::head_start;
+use super::registry::Registry;
+use super::{Certificate, Identity, Part, Request, TrustError, TrustFiles, files};
+use crate::model::{InstanceName, Timestamp};
 
-/// Makes certificates. Not `Debug`: it holds the key.
+/// Makes certificates, and remembers them in its [`Registry`]. Not `Debug`: it holds the key.
 pub struct Authority {
-    directory: PathBuf,
-    certificate: Certificate,
+    registry: Registry,
     issuer: Issuer<'static, KeyPair>,
+}
+
+impl Deref for Authority {
+    type Target = Registry;
+
+    fn deref(&self) -> &Registry {
+        &self.registry
+    }
 }
 
 /// A certificate that was just made, with its key. Not `Debug` either.
 pub struct Issued {
     pub certificate: Certificate,
-    certificate_pem: String,
+    pub(super) certificate_pem: String,
     key_pem: String,
     ca: PathBuf,
+    /// What the authority remembers it by.
+    entry: PathBuf,
 }
 
 impl Authority {
@@ -59,35 +67,19 @@ impl Authority {
         Self::load(directory)
     }
 
-    /// The authority that is kept in `directory`.
+    /// The authority that is kept in `directory`, with its key.
     pub fn load(directory: &Path) -> Result<Self, TrustError> {
-        let (certificate, key) = paths(directory);
-        match certificate.exists() {
-            true => Self::read(directory, &certificate, &key),
-            false => Err(TrustError::NoAuthority { directory: directory.to_owned() }),
-        }
-    }
-
-    fn read(directory: &Path, certificate_path: &Path, key_path: &Path) -> Result<Self, TrustError> {
-        let (der, certificate) = files::read_certificate(certificate_path)?;
-        let damaged = |why| TrustError::Damaged { path: certificate_path.to_owned(), why };
-        if certificate.identity.part != Part::Authority {
-            return Err(damaged(format!("it is the certificate of {} and no authority", certificate.identity)));
-        }
-        let (_, text) = files::read_key(key_path)?;
+        let registry = Registry::open(directory)?;
+        let (certificate, path) = paths(directory);
+        let (_, text) = files::read_key(&path)?;
         // What the decoder says is left out: it might quote the key.
-        let not_ours = |_| TrustError::NotPem { path: key_path.to_owned(), what: "private key of a kind used here" };
+        let not_ours = |_| TrustError::NotPem { path: path.clone(), what: "private key of a kind used here" };
         let key = KeyPair::from_pem(&text).map_err(not_ours)?;
-        if !Certificate::has_key(&der, key.public_key_raw()) {
-            let (key, certificate) = (key_path.to_owned(), certificate_path.to_owned());
-            return Err(TrustError::KeyMismatch { key, certificate });
+        if !Certificate::has_key(registry.ca(), key.public_key_raw()) {
+            return Err(TrustError::KeyMismatch { key: path, certificate });
         }
-        Ok(Self { directory: directory.to_owned(), certificate, issuer: Issuer::from_ca_cert_der(&der, key)? })
-    }
-
-    /// Its own certificate.
-    pub fn certificate(&self) -> &Certificate {
-        &self.certificate
+        let issuer = Issuer::from_ca_cert_der(registry.ca(), key)?;
+        Ok(Self { registry, issuer })
     }
 
     /// Vouches for somebody: makes a key and the certificate that belongs to it.
@@ -110,12 +102,40 @@ impl Authority {
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<Issued, TrustError> {
-        let identity = Identity { cluster: self.certificate.identity.cluster.clone(), part, name: name.clone() };
+        let identity = Identity { cluster: self.certificate().identity.cluster.clone(), part, name: name.clone() };
+        let key = KeyPair::generate()?;
+        let (der, certificate, entry) = self.vouch_for(&identity, &key, hosts, now, lifetime)?;
+        let (ca, _) = paths(self.directory());
+        let certificate_pem = files::pem("CERTIFICATE", &der);
+        Ok(Issued { certificate, certificate_pem, key_pem: key.serialize_pem(), ca, entry })
+    }
+
+    /// Vouches for whoever has the key of this request, which somebody has found to be in order. Host names that the last
+    /// certificate of a controller had are in the next one, too.
+    pub(super) fn grant(
+        &self,
+        request: &Request,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<(CertificateDer<'static>, Certificate), TrustError> {
+        let hosts = self.registry.hosts(&request.identity)?;
+        let (der, certificate, _) = self.vouch_for(&request.identity, request.public(), &hosts, now, lifetime)?;
+        Ok((der, certificate))
+    }
+
+    fn vouch_for(
+        &self,
+        identity: &Identity,
+        key: &impl PublicKeyData,
+        hosts: &[String],
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<(CertificateDer<'static>, Certificate, PathBuf), TrustError> {
         // Nobody is vouched for longer than the authority itself is.
-        let expired =
-            || TrustError::AuthorityExpired { directory: self.directory.clone(), at: self.certificate.not_after };
-        let lifetime = lifetime.min(self.certificate.remaining(now).ok_or_else(expired)?);
-        let mut params = params(&identity, now, lifetime)?;
+        let own = self.certificate();
+        let expired = || TrustError::AuthorityExpired { directory: self.directory().to_owned(), at: own.not_after };
+        let lifetime = lifetime.min(own.remaining(now).ok_or_else(expired)?);
+        let mut params = params(identity, now, lifetime)?;
         for host in hosts {
             params.subject_alt_names.push(host_name(host)?);
         }
@@ -123,90 +143,33 @@ impl Authority {
         // Either end may dial, so everybody is a server and a client.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
-        let made = params.signed_by(&key, &self.issuer)?;
-        let (ca, _) = paths(&self.directory);
-        let ledger = self.ledger();
-        let damaged = |why| TrustError::Damaged { path: ledger.clone(), why };
-        let certificate = Certificate::read(made.der()).map_err(|why| damaged(format!("what was made {why}")))?;
+        let made = params.signed_by(key, &self.issuer)?;
         // Nobody gets a certificate that the authority does not remember.
-        files::make_directory(&ledger)?;
-        let entry = ledger.join(format!("{part}-{name}-{}.pem", certificate.serial));
-        files::write(&entry, made.pem().as_bytes(), 0o644)?;
-        Ok(Issued { certificate, certificate_pem: made.pem(), key_pem: key.serialize_pem(), ca })
-    }
-
-    /// Every certificate that it issued, sorted by part, name and age.
-    pub fn issued(&self) -> Result<Vec<Certificate>, TrustError> {
-        let ledger = self.ledger();
-        let failed = |source| TrustError::Read { path: ledger.clone(), source };
-        let entries = match std::fs::read_dir(&ledger) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed)?,
-        };
-        let mut issued = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "pem") {
-                issued.push(files::read_certificate(&path)?.1);
-            }
-        }
-        let key = |certificate: &Certificate| {
-            let Identity { part, name, .. } = &certificate.identity;
-            (*part, name.clone(), certificate.not_before)
-        };
-        issued.sort_by_key(key);
-        Ok(issued)
-    }
-
-    /// Takes back every certificate that it issued to `part` `name` and that has not expired; returns those that counted
-    /// until now.
-    pub fn revoke(&self, part: Part, name: &InstanceName, now: Timestamp) -> Result<Vec<Certificate>, TrustError> {
-        let _alone = files::lock(&self.directory)?;
-        let list = self.revoked_list();
-        let revoked = Revoked::read(&list)?;
-        let mut counting = self.issued()?;
-        counting.retain(|Certificate { identity, .. }| identity.part == part && identity.name == *name);
-        if counting.is_empty() {
-            return Err(TrustError::NeverIssued { part, name: name.clone() });
-        }
-        counting.retain(|certificate| certificate.remaining(now).is_some() && !revoked.holds(certificate));
-        Revoked::add(&list, &counting)?;
-        Ok(counting)
-    }
-
-    /// Whether it took this certificate back.
-    pub fn has_revoked(&self, certificate: &Certificate) -> Result<bool, TrustError> {
-        Ok(Revoked::read(&self.revoked_list())?.holds(certificate))
-    }
-
-    /// Lets the process whose files these are heed all that was taken back.
-    pub fn publish_revoked(&self, files: &TrustFiles) -> Result<(), TrustError> {
-        files::copy(&self.revoked_list(), &files.revoked)
-    }
-
-    /// What it took back.
-    pub fn revoked_list(&self) -> PathBuf {
-        self.directory.join("revoked")
-    }
-
-    /// Where it keeps a copy of each certificate that it issued.
-    fn ledger(&self) -> PathBuf {
-        self.directory.join("issued")
+        let (certificate, entry) = self.registry.record(made.der())?;
+        Ok((made.into(), certificate, entry))
     }
 }
 
 impl Issued {
     /// Puts it, with its key and the authority's certificate, where a daemon looks for them. The certificate comes last,
-    /// so a daemon that reads in between still has a whole pair or says that the two do not belong together.
+    /// so a daemon that reads in between still has a whole pair or says that the two do not belong together. If it cannot
+    /// be put there, nobody has its key, and the authority forgets it again.
     pub fn write(&self, directory: &Path) -> Result<TrustFiles, TrustError> {
-        files::make_directory(directory)?;
         let paths = TrustFiles::in_directory(directory);
-        self.check_that_nobody_else_lives_in(&paths)?;
+        let written = self.put(directory, &paths);
+        if written.is_err() {
+            // That it could not be written is the error to tell; an entry too many harms nobody.
+            let _ = std::fs::remove_file(&self.entry);
+        }
+        written.map(|()| paths)
+    }
+
+    fn put(&self, directory: &Path, paths: &TrustFiles) -> Result<(), TrustError> {
+        files::make_directory(directory)?;
+        self.check_that_nobody_else_lives_in(paths)?;
         files::copy(&self.ca, &paths.ca)?;
         files::write(&paths.key, self.key_pem.as_bytes(), 0o600)?;
-        files::write(&paths.certificate, self.certificate_pem.as_bytes(), 0o644)?;
-        Ok(paths)
+        files::write(&paths.certificate, self.certificate_pem.as_bytes(), 0o644)
     }
 
     /// Refuses to write over a key unless it is one of the same bearer: it could not be had again.
@@ -222,7 +185,7 @@ impl Issued {
 }
 
 /// The authority's certificate and its key.
-fn paths(directory: &Path) -> (PathBuf, PathBuf) {
+pub(super) fn paths(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("ca.pem"), directory.join("ca.key"))
 }
 
@@ -242,7 +205,7 @@ fn params(identity: &Identity, now: Timestamp, lifetime: Duration) -> Result<Cer
     let mut params = CertificateParams::default();
     let at = |since_epoch: Duration| epoch.checked_add(since_epoch.try_into().ok()?);
     let now = Duration::from_micros(now.0);
-    params.not_before = at(now.saturating_sub(SKEW)).ok_or(TrustError::TooFar)?;
+    params.not_before = at(now.saturating_sub(head_start(lifetime))).ok_or(TrustError::TooFar)?;
     params.not_after = now.checked_add(lifetime).and_then(at).ok_or(TrustError::TooFar)?;
     // One bit less than the bytes hold, and never zero: a serial number is positive.
     let mut serial = [0; 16];
@@ -288,6 +251,17 @@ mod tests {
         authority.issue(Part::Agent, &named("a"), then, YEAR).unwrap();
         let refused = authority.issue(Part::Agent, &named("a"), Timestamp::now(), YEAR).err().unwrap();
         assert!(matches!(refused, TrustError::AuthorityExpired { .. }), "{refused}");
-        assert_eq!(authority.issued().unwrap().len(), 1);
+        assert_eq!(authority.issued().unwrap().certificates.len(), 1);
+    }
+
+    #[test]
+    fn what_could_not_be_handed_over_was_never_issued() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::create(directory.path(), &named("lab"), Timestamp::now(), YEAR).unwrap();
+        let in_the_way = directory.path().join("file");
+        std::fs::write(&in_the_way, "").unwrap();
+        let issued = authority.issue(Part::Agent, &named("a"), Timestamp::now(), YEAR).unwrap();
+        assert!(issued.write(&in_the_way).is_err());
+        assert_eq!(authority.issued().unwrap().certificates, []);
     }
 }

@@ -4,6 +4,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
+use super::NotTheAuthority;
+
 /// The words for an error of a TLS stream, about "it", the peer; `None` if it was something else than TLS.
 pub fn complaint(error: &io::Error) -> Option<String> {
     use AlertDescription as A;
@@ -23,6 +25,7 @@ pub fn complaint(error: &io::Error) -> Option<String> {
         Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             "its certificate is for other host names than the one that was asked for".into()
         }
+        Error::InvalidCertificate(C::Other(other)) if other.0.is::<NotTheAuthority>() => NotTheAuthority.to_string(),
         Error::InvalidCertificate(C::Other(other)) => format!("its certificate does not fit: {other}"),
         Error::AlertReceived(
             alert @ (A::UnknownCA

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, version};
@@ -14,8 +14,11 @@ use tracing::{info, warn};
 use super::files::Stamp;
 use super::peers::Peers;
 use super::revoked::InForce;
-use super::{Certificate, Identity, Part, TrustError, TrustFiles, files};
+use super::{Certificate, Identity, Part, TrustError, TrustFiles, files, replace};
 use crate::model::{InstanceName, Timestamp};
+
+/// What a client that only wants to join names in its first message (ALPN), and no link does.
+pub const JOIN_PROTOCOL: &[u8] = b"watchpost-join/1";
 
 /// What a process shows its peers, and by what it judges them; read from disk again whenever the files change.
 pub struct Trust {
@@ -26,6 +29,8 @@ pub struct Trust {
     revoked: Arc<InForce>,
     /// Who bears on a certificate right now.
     live: Arc<Mutex<Live>>,
+    /// A link stands whose certificate may be the next to expire.
+    fresh: tokio::sync::Notify,
 }
 
 /// The links that stand, and how to end each.
@@ -60,6 +65,8 @@ pub struct Credentials {
     pub certificate: Certificate,
     /// For connections that are accepted.
     pub accept: Arc<ServerConfig>,
+    /// For those of them that only want to join: nobody has to show a certificate, and sees the authority's.
+    pub welcome: Arc<ServerConfig>,
     /// For connections that this end makes.
     pub connect: Arc<ClientConfig>,
     /// Who judges clients of the HTTP API.
@@ -83,6 +90,8 @@ impl Trust {
         now: Timestamp,
     ) -> Result<Self, TrustError> {
         let ours = Identity { cluster, part, name };
+        // What a crash cut short.
+        replace::finish(&files)?;
         let revoked = Arc::new(InForce::open(&files.revoked)?);
         let stamps = files.stamps();
         let credentials = Arc::new(Credentials::read(&files, &ours, &revoked)?);
@@ -92,7 +101,7 @@ impl Trust {
         }
         warn_if_due(certificate, now);
         let current = Mutex::new(Current { stamps, credentials });
-        Ok(Self { ours, files, current, revoked, live: Arc::default() })
+        Ok(Self { ours, files, current, revoked, live: Arc::default(), fresh: tokio::sync::Notify::new() })
     }
 
     /// What holds for a link that begins now. Files that were replaced count from here on; of files that cannot be used
@@ -124,10 +133,39 @@ impl Trust {
         let number = live.next;
         live.links.insert(number, (certificate.clone(), Box::new(end)));
         drop(live);
+        self.fresh.notify_one();
         let held = Held { live: Arc::clone(&self.live), number };
         // Looked at behind the entry, so that none is taken back in between.
         self.revoked.refresh();
         (!self.revoked.holds(certificate)).then_some(held)
+    }
+
+    /// Ends the links whose certificates have expired, and tells when the next one does.
+    pub(super) fn end_expired(&self, now: Timestamp) -> Option<Timestamp> {
+        let live = lock(&self.live);
+        let mut next = None;
+        for (certificate, end) in live.links.values() {
+            match certificate.remaining(now) {
+                None => end("the peer's certificate, by which this link began, has expired"),
+                Some(_) => next = Some(next.unwrap_or(certificate.not_after).min(certificate.not_after)),
+            }
+        }
+        next
+    }
+
+    /// Resolves when a link stands that did not before.
+    pub(super) async fn fresh_link(&self) {
+        self.fresh.notified().await;
+    }
+
+    /// Takes a certificate, and the key that waited for it, in the place of the present ones.
+    pub(super) fn take(&self, der: &CertificateDer<'_>) -> Result<Certificate, TrustError> {
+        {
+            // Nobody reads while one is there without the other.
+            let _current = lock(&self.current);
+            replace::put(&self.files, der)?;
+        }
+        Ok(self.credentials().certificate.clone())
     }
 
     /// Reads what changed, and ends the links of certificates that were taken back.
@@ -149,6 +187,27 @@ impl Trust {
     pub(super) fn files(&self) -> &TrustFiles {
         &self.files
     }
+
+    /// Whose certificate it is.
+    pub fn identity(&self) -> &Identity {
+        &self.ours
+    }
+
+    /// Whether this certificate is known to be taken back.
+    pub(super) fn has_revoked(&self, certificate: &Certificate) -> bool {
+        self.revoked.refresh();
+        self.revoked.holds(certificate)
+    }
+
+    /// Whether our authority issued this certificate, and it counted then.
+    pub(super) fn vouches_for(&self, der: &CertificateDer<'_>, then: UnixTime) -> bool {
+        let provider = Arc::new(ring::default_provider());
+        files::read_certificate(&self.files.ca).is_ok_and(|(ca, _)| {
+            let revoked = Arc::new(InForce::none());
+            Peers::new(&ca, self.ours.cluster.clone(), &[Part::Agent], revoked, provider)
+                .is_ok_and(|peers| peers.vouch(der, then).is_ok())
+        })
+    }
 }
 
 /// What is in there is whole, whoever panicked.
@@ -158,7 +217,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn warn_if_due(certificate: &Certificate, now: Timestamp) {
     if certificate.is_due(now) {
-        warn!("the certificate of this process expires at {}: issue a new one in time", certificate.not_after);
+        warn!(
+            "the certificate of this process expires at {}: it is renewed by itself, or else issue a new one in time",
+            certificate.not_after
+        );
     }
 }
 
@@ -192,6 +254,7 @@ impl Credentials {
         Ok(Self {
             certificate,
             accept: Arc::new(accepting(&provider, &peers, &certified)?),
+            welcome: Arc::new(welcoming(&provider, &ca, &der, &certified)?),
             connect: Arc::new(connecting(&provider, &peers, &certified)?),
             visitors,
             certified,
@@ -210,6 +273,23 @@ pub(super) fn accepting(
     let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(certified))));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn welcoming(
+    provider: &Arc<CryptoProvider>,
+    ca: &CertificateDer<'static>,
+    own: &CertificateDer<'static>,
+    certified: &Arc<CertifiedKey>,
+) -> Result<ServerConfig, TrustError> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_no_client_auth();
+    let chain = CertifiedKey::new(vec![own.clone(), ca.clone()], Arc::clone(&certified.key));
+    let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(chain)));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
     Ok(config)
 }
 

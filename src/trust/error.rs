@@ -49,8 +49,12 @@ pub enum TrustError {
     Occupied { path: PathBuf },
     #[error("`{0}` is neither an address nor a host name")]
     Host(String),
-    #[error("no certificate was ever issued to {part} `{name}`: `watchpost pki show` lists all that were")]
+    #[error(
+        "no certificate was ever issued to {part} `{name}`, nor an invitation: `watchpost pki show` and `watchpost invite --list` name all that were"
+    )]
     NeverIssued { part: Part, name: InstanceName },
+    #[error("{} is the authority of cluster `{found}`, and this controller is of `{cluster}`, or of another authority of that name", directory.display())]
+    NotOurAuthority { directory: PathBuf, found: InstanceName, cluster: InstanceName },
     #[error("a certificate could not be made: {0}")]
     Making(#[from] rcgen::Error),
     #[error("the certificates cannot be used for TLS: {0}")]

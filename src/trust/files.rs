@@ -26,13 +26,24 @@ pub struct TrustFiles {
     pub key: PathBuf,
     /// The certificates that count no more; there need not be any.
     pub revoked: PathBuf,
+    /// The key of the certificate that was asked for and has not come yet, if one was.
+    pub next_key: PathBuf,
+    /// That certificate, while it and its key take the places of the former ones.
+    pub next_certificate: PathBuf,
 }
 
 impl TrustFiles {
     /// Under their usual names in a directory.
     pub fn in_directory(directory: &Path) -> Self {
         let file = |name| directory.join(name);
-        Self { ca: file("ca.pem"), certificate: file("cert.pem"), key: file("key.pem"), revoked: file("revoked") }
+        Self {
+            ca: file("ca.pem"),
+            certificate: file("cert.pem"),
+            key: file("key.pem"),
+            revoked: file("revoked"),
+            next_key: file("next-key.pem"),
+            next_certificate: file("next-cert.pem"),
+        }
     }
 
     /// Whose certificate it is.
@@ -115,6 +126,40 @@ pub(super) fn read(path: &Path, longest: u64) -> Result<(Vec<u8>, u32), TrustErr
     }
 }
 
+/// The files of a directory with this ending, sorted by name; none if there is no directory.
+pub(super) fn list(directory: &Path, ending: &str) -> Result<Vec<PathBuf>, TrustError> {
+    let failed = |source| TrustError::Read { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == ending));
+    paths.sort();
+    Ok(paths)
+}
+
+/// These bytes in PEM form, under this label.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in der.chunks(48) {
+        for three in line.chunks(3) {
+            let mut block = [0; 4];
+            block[1..1 + three.len()].copy_from_slice(three);
+            let block = u32::from_be_bytes(block);
+            let digit = |at: usize| match at <= three.len() {
+                true => char::from(DIGITS[(block >> (18 - 6 * at) & 63) as usize]),
+                false => '=',
+            };
+            text.extend((0..4).map(digit));
+        }
+        text.push('\n');
+    }
+    text + &format!("-----END {label}-----\n")
+}
+
 /// Puts a copy of a file that anybody may read in the place of one that may be there.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), TrustError> {
     let (bytes, _) = read(from, LONGEST_LIST)?;
@@ -173,6 +218,16 @@ mod tests {
             assert_eq!(fs::read_to_string(file(name)).unwrap(), content);
         }
         assert!(!file("ca.key.new").exists());
+    }
+
+    #[test]
+    fn bytes_come_back_from_their_pem_form() {
+        for length in [0, 1, 2, 3, 47, 48, 49, 500] {
+            let der: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
+            let text = pem("CERTIFICATE", &der);
+            assert!(text.lines().all(|line| line.len() <= 64), "{text}");
+            assert_eq!(CertificateDer::from_pem_slice(text.as_bytes()).unwrap().as_ref(), der, "{text}");
+        }
     }
 
     #[test]

@@ -41,14 +41,14 @@ enum Misplaced {
 impl Peers {
     /// Accepts these parts of the cluster whose authority has the certificate `ca`, and nobody without a certificate.
     pub fn new(
-        ca: &CertificateDer<'static>,
+        ca: &CertificateDer<'_>,
         cluster: InstanceName,
         parts: &'static [Part],
         revoked: Arc<InForce>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
-        roots.add(ca.clone())?;
+        roots.add(ca.clone().into_owned())?;
         let roots = Arc::new(roots);
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()

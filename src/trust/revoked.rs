@@ -1,4 +1,5 @@
-//! Certificates that were taken back: a list of serial numbers, one a line, each with a remark for people.
+//! Certificates that were taken back: a list of serial numbers, one a line, each with a remark for people. The last line
+//! says how many there are and has a CRC-32 of all lines before it: a list that was cut off anywhere is known as such.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,6 +10,8 @@ use tracing::{error, info};
 
 use super::files::{LONGEST_LIST, Stamp};
 use super::{Certificate, TrustError, files};
+
+const HEADER: &str = "# Certificates that were taken back. Links of theirs end as soon as this list is in `trust`.\n";
 
 /// The list, by serial number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,11 +25,11 @@ impl Revoked {
 
     /// A line that is no part of a list makes all of it suspect: half a list would let in whom the other half keeps out.
     fn parse(path: &Path, text: &str) -> Result<Self, TrustError> {
-        if !text.is_empty() && !text.ends_with('\n') {
-            let why = "it breaks off in the middle of a line; take the list of the authority".into();
-            return Err(TrustError::Damaged { path: path.to_owned(), why });
-        }
-        let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+        let body = Self::body(text).ok_or_else(|| {
+            let why = "it breaks off, or was changed by hand; take the list of the authority".into();
+            TrustError::Damaged { path: path.to_owned(), why }
+        })?;
+        let lines = body.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let serial = |(number, line): (usize, &str)| {
             let serial =
@@ -37,6 +40,13 @@ impl Revoked {
         lines.map(serial).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The lines before the last one, if that fits to them.
+    fn body(text: &str) -> Option<&str> {
+        let last = text.strip_suffix('\n')?.rfind('\n').map_or(0, |end| end + 1);
+        let (body, end) = text.split_at(last);
+        (end == closing(body)).then_some(body)
+    }
+
     /// Whether the certificate is on it.
     pub fn holds(&self, certificate: &Certificate) -> bool {
         self.0.contains(&certificate.serial)
@@ -44,16 +54,45 @@ impl Revoked {
 
     /// Adds certificates to the list in a file.
     pub fn add(path: &Path, certificates: &[Certificate]) -> Result<(), TrustError> {
-        let mut text = text(path)?.unwrap_or_else(|| {
-            "# Certificates that were taken back. Links of theirs end as soon as this list is in `trust`.\n".into()
-        });
-        let known = Self::parse(path, &text)?;
+        let (known, mut body) = match text(path)? {
+            Some(text) => (Self::parse(path, &text)?, Self::body(&text).unwrap_or_default().to_owned()),
+            None => (Self::default(), HEADER.to_owned()),
+        };
         for certificate in certificates.iter().filter(|certificate| !known.holds(certificate)) {
             let identity = &certificate.identity;
-            text += &format!("{} {} {}\n", certificate.serial, identity.part, identity.name);
+            body += &format!("{} {} {}\n", certificate.serial, identity.part, identity.name);
         }
-        files::write(path, text.as_bytes(), 0o644)
+        Self::write(path, &body)
     }
+
+    /// Puts what is on the list `from` on the list `to`. What else is there stays: it may be of another directory of the
+    /// same authority. A list that is damaged is written anew.
+    pub fn publish(from: &Path, to: &Path) -> Result<(), TrustError> {
+        let ours = files::read(from, LONGEST_LIST)?.0;
+        let ours = String::from_utf8_lossy(&ours).into_owned();
+        let known = Self::parse(from, &ours)?;
+        let mut body = Self::body(&ours).unwrap_or_default().to_owned();
+        let theirs = text(to).ok().flatten().unwrap_or_default();
+        let is_new = |line: &&str| {
+            let serial = line.split_whitespace().next().filter(|word| !word.starts_with('#'));
+            serial.is_some_and(|serial| !known.0.contains(&serial.to_ascii_lowercase()))
+        };
+        for line in Self::body(&theirs).unwrap_or_default().lines().filter(is_new) {
+            body += line;
+            body.push('\n');
+        }
+        Self::write(to, &body)
+    }
+
+    fn write(path: &Path, body: &str) -> Result<(), TrustError> {
+        files::write(path, format!("{body}{}", closing(body)).as_bytes(), 0o644)
+    }
+}
+
+/// The last line of a list that consists of these lines.
+fn closing(body: &str) -> String {
+    let count = body.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+    format!("# end of the list: {count} certificates, {:08x}\n", crc32fast::hash(body.as_bytes()))
 }
 
 /// The text of a list, if there is one.
@@ -74,6 +113,11 @@ pub(super) struct InForce {
 }
 
 impl InForce {
+    /// No list, which never becomes one.
+    pub fn none() -> Self {
+        Self { path: PathBuf::new(), current: Mutex::default() }
+    }
+
     /// The list in this file, which need not exist.
     pub fn open(path: &Path) -> Result<Self, TrustError> {
         let stamp = Stamp::of(path);
@@ -119,7 +163,13 @@ mod tests {
     fn certificate(serial: &str) -> Certificate {
         let named = |text| InstanceName::new(text).unwrap();
         let identity = Identity { cluster: named("lab"), part: Part::Agent, name: named("a") };
-        Certificate { identity, serial: serial.into(), not_before: Timestamp(0), not_after: Timestamp(1) }
+        Certificate {
+            identity,
+            hosts: Vec::new(),
+            serial: serial.into(),
+            not_before: Timestamp(0),
+            not_after: Timestamp(1),
+        }
     }
 
     #[test]
@@ -132,7 +182,7 @@ mod tests {
         Revoked::add(&path, &[first.clone(), second.clone()]).unwrap();
         let revoked = Revoked::read(&path).unwrap();
         assert!(revoked.holds(&first) && revoked.holds(&second) && !revoked.holds(&certificate("0c")));
-        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3, "each stands there once");
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4, "each stands there once");
     }
 
     #[test]
@@ -141,7 +191,7 @@ mod tests {
         let path = directory.path().join("revoked");
         Revoked::add(&path, &[certificate("0a"), certificate("0b")]).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        for length in (1..whole.len()).filter(|length| whole[length - 1] != b'\n') {
+        for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             let error = Revoked::read(&path).unwrap_err().to_string();
             assert!(error.contains("it breaks off"), "{length}: {error}");
@@ -149,10 +199,28 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_is_published_takes_nobody_off_the_one_that_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
+        let [a, b, c] = ["0a", "0b", "0c"].map(certificate);
+        Revoked::add(&from, &[a.clone(), b.clone()]).unwrap();
+        Revoked::add(&to, &[b.clone(), c.clone()]).unwrap();
+        Revoked::publish(&from, &to).unwrap();
+        Revoked::publish(&from, &to).unwrap();
+        let there = Revoked::read(&to).unwrap();
+        assert!([&a, &b, &c].iter().all(|certificate| there.holds(certificate)), "{there:?}");
+        assert_eq!(std::fs::read_to_string(&to).unwrap().lines().count(), 5, "each stands there once");
+        std::fs::write(&to, "half a list").unwrap();
+        Revoked::publish(&from, &to).unwrap();
+        assert_eq!(Revoked::read(&to).unwrap(), Revoked::read(&from).unwrap());
+    }
+
+    #[test]
     fn a_line_that_is_no_serial_number_makes_the_list_useless() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("revoked");
-        std::fs::write(&path, "# a remark\n\n0A agent a\nagent b\n").unwrap();
+        let body = "# a remark\n\n0A agent a\nagent b\n";
+        std::fs::write(&path, format!("{body}{}", closing(body))).unwrap();
         let error = Revoked::read(&path).unwrap_err().to_string();
         assert!(error.contains("line 4 does not begin with a serial number"), "{error}");
     }
@@ -185,7 +253,8 @@ mod tests {
         Revoked::add(&path, std::slice::from_ref(&first)).unwrap();
         list.refresh();
         assert!(list.holds(&first) && !list.holds(&second));
-        std::fs::write(&path, "0b agent b\nhalf of what\n").unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, whole.replace("0a agent", "0b agent")).unwrap();
         list.refresh();
         assert!(list.holds(&first) && !list.holds(&second), "damaged");
         std::fs::remove_file(&path).unwrap();

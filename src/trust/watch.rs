@@ -10,6 +10,8 @@ use super::Trust;
 use crate::model::Timestamp;
 use crate::notice::heed;
 
+/// Because the wall clock may be set, it is asked again at least this often what has expired.
+const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// A process that runs for long says this often that its certificate is due.
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -17,11 +19,23 @@ impl Trust {
     /// Heeds what changes in the directory of the files at once, for as long as the future is polled; whatever links
     /// come and go looks at the files by itself. Reminds of a certificate that is due.
     pub async fn watch(self: Arc<Self>) {
-        tokio::join!(self.heed_changes(), self.remind_every(REMINDER));
+        tokio::join!(self.heed_changes(), self.remind_every(REMINDER), self.heed_expiry());
     }
 
     async fn heed_changes(&self) {
         heed(|| self.directory(), || self.recheck()).await;
+    }
+
+    /// Ends each link when the certificate expires by which its peer began it: by then the peer has a new one, or should
+    /// not be here.
+    async fn heed_expiry(&self) {
+        loop {
+            let next = self.end_expired(Timestamp::now());
+            let wait = next.map(|next| Duration::from_micros(next.0.saturating_sub(Timestamp::now().0)));
+            // The wall clock may be set meanwhile, and a certificate names a whole second.
+            let wait = wait.map_or(LOOK_EVERY, |wait| (wait + Duration::from_millis(1)).min(LOOK_EVERY));
+            let _ = tokio::time::timeout(wait, self.fresh_link()).await;
+        }
     }
 
     async fn remind_every(&self, interval: Duration) {

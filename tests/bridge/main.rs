@@ -28,11 +28,23 @@ async fn messages_go_both_ways_in_order() {
     let (below, above) = (controller.up().await, agent.up().await);
     assert_eq!(
         below.peer,
-        Peer { name: "sensor-1".into(), host: Some(addr.ip()), dialled: None, features: Features::REPEATS }
+        Peer {
+            name: "sensor-1".into(),
+            host: Some(addr.ip()),
+            dialled: None,
+            features: Features::REPEATS,
+            certificate: None
+        }
     );
     assert_eq!(
         above.peer,
-        Peer { name: "control".into(), host: Some(addr.ip()), dialled: Some(addr.port()), features: Features::NONE }
+        Peer {
+            name: "control".into(),
+            host: Some(addr.ip()),
+            dialled: Some(addr.port()),
+            features: Features::NONE,
+            certificate: None
+        }
     );
     for seq in (1..=5000).step_by(5) {
         below.out.do_send(Mail { link: below.link, messages: (seq..seq + 5).map(news).collect() });

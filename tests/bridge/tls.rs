@@ -123,7 +123,7 @@ async fn a_certificate_that_is_revoked_ends_its_link_and_makes_no_other() {
     spared.up().await;
 
     let name = InstanceName::new("sensor-1").unwrap();
-    assert_eq!(pki.authority.revoke(Part::Agent, &name, Timestamp::now()).unwrap().len(), 1);
+    assert_eq!(pki.authority.revoke(Part::Agent, &name, Timestamp::now()).unwrap().certificates.len(), 1);
     pki.authority.publish_revoked(&pki.files(Part::Controller, "control")).unwrap();
     assert_eq!(end.ear.down().await, "the peer's certificate was revoked");
     revoked.down().await;

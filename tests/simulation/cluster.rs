@@ -360,7 +360,7 @@ impl Cluster {
             controller.alive_links.insert(link);
         }
         let features = Features::of(LinkRole::Agent);
-        let peer = Peer { name: INSTANCES[machine].into(), host: None, dialled: None, features };
+        let peer = Peer { name: INSTANCES[machine].into(), host: None, dialled: None, features, certificate: None };
         self.drive(Event::LinkUp(link, peer));
         self.machines[machine].agent_step(agent::Event::LinkUp, self.clock.now);
         self.forward(machine);

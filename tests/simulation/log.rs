@@ -415,7 +415,13 @@ impl World {
         self.links.insert(link, Link { agent: at, controller_hears: true, agent_hears: true, ..Link::default() });
         self.drive(Event::LinkUp(
             link,
-            Peer { name: AGENTS[at].into(), host: None, dialled: None, features: Features::of(LinkRole::Agent) },
+            Peer {
+                name: AGENTS[at].into(),
+                host: None,
+                dialled: None,
+                features: Features::of(LinkRole::Agent),
+                certificate: None,
+            },
         ));
         self.agents[at].link_up(link);
         self.flush(at);

@@ -5,9 +5,11 @@ mod common;
 
 mod bad_nodes;
 mod deploy;
+mod document;
 mod fleet;
 mod hostile;
 mod hosts;
+mod join;
 mod lab;
 mod links;
 mod log;

@@ -157,7 +157,7 @@ impl Agent {
         let (link, name) = (LinkId(LINKS.fetch_add(1, Ordering::Relaxed)), InstanceName::new(name).unwrap());
         let host = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let features = Features::NONE;
-        let peer = Peer { name: name.to_string(), host, dialled: manners.dialled, features };
+        let peer = Peer { name: name.to_string(), host, dialled: manners.dialled, features, certificate: None };
         let hello = NotifyAgentHello {
             instance: name.clone(),
             host: None,

@@ -59,6 +59,8 @@ impl State {
                 self.outbox.received(seq, kept);
             }
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
+            // Taken before, by whoever carries: no node depends on it.
+            ToAgent::RenewCertificateResponse(_) => {}
         }
     }
 

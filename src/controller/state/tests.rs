@@ -564,7 +564,7 @@ impl Cluster {
         let link = LinkId(self.names.len() as u64);
         self.names.insert(link, name.into());
         self.links.insert(name.into(), link);
-        let peer = Peer { name: name.into(), host, dialled: None, features: self.features };
+        let peer = Peer { name: name.into(), host, dialled: None, features: self.features, certificate: None };
         self.step(Event::LinkUp(link, peer));
         link
     }

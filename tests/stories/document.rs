@@ -1,0 +1,107 @@
+//! docs/fleet.md, line by line: its shell blocks are run as they stand there, but for addresses and names of places.
+
+use std::process::Command;
+
+use crate::common::{Answer, Daemon, Scene, eventually, node, processes, sleeper};
+
+const DOCUMENT: &str = include_str!("../../docs/fleet.md");
+
+/// A shell block, and where it is run: `controller` and `sensor-1` are daemons, which stay.
+struct Block {
+    place: String,
+    lines: Vec<String>,
+}
+
+/// The shell blocks of a section.
+fn blocks(section: &str) -> Vec<Block> {
+    let text = DOCUMENT.split(&format!("\n## {section}\n")).nth(1).expect("a section of that name");
+    let text = text.split("\n## ").next().unwrap();
+    let blocks = text.split("\n```sh").skip(1).map(|rest| {
+        let (place, rest) = rest.split_once('\n').unwrap();
+        let lines = rest.split("\n```").next().unwrap().lines().map(str::to_owned).collect();
+        Block { place: place.trim().to_owned(), lines }
+    });
+    blocks.collect()
+}
+
+/// What stands in the document for what is only known here.
+struct Player {
+    scene: Scene,
+    daemons: Vec<Daemon>,
+    token: String,
+    said: Vec<Answer>,
+}
+
+impl Player {
+    fn play(&mut self, section: &str) {
+        let blocks = blocks(section);
+        assert!(!blocks.is_empty(), "{section} has shell blocks");
+        for Block { place, lines } in blocks {
+            for line in lines {
+                match place.as_str() {
+                    "" => self.run(&line),
+                    daemon => self.start(daemon, &line),
+                }
+            }
+        }
+    }
+
+    fn here(&self, line: &str) -> String {
+        let line = line.replace("--cluster site", &format!("--cluster {}", self.scene.cluster()));
+        let line = line.replace("CLUSTER=site", &format!("CLUSTER={}", self.scene.cluster()));
+        let line = line.replace("0.0.0.0:2150", &self.scene.any_port()).replace("TOKEN", &self.token);
+        match self.daemons.first() {
+            Some(controller) => line.replace("192.0.2.10:2150", &controller.addresses()["agents"].to_string()),
+            None => line,
+        }
+    }
+
+    /// On the controller's machine, where its state directory is the usual one.
+    fn run(&mut self, line: &str) {
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_watchpost")).parent().unwrap();
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &self.here(line)]).current_dir(self.scene.path(""));
+        shell.env_clear().env("PATH", path).env("HOME", self.scene.path(""));
+        shell.env("WATCHPOST_STATE_DIR", self.scene.path("controller"));
+        if let Some(controller) = self.daemons.first() {
+            shell.env("WATCHPOST_CONTROLLER", format!("http://{}", controller.addresses()["http"]));
+        }
+        let answer = Answer::of(shell.output().unwrap());
+        assert_eq!(answer.code, 0, "{line}: {answer:?}");
+        if let Some(token) = answer.stdout.lines().next().filter(|line| line.starts_with("wpjoin")) {
+            self.token = token.to_owned();
+        }
+        self.said.push(answer);
+    }
+
+    fn start(&mut self, daemon: &str, line: &str) {
+        let line = self.here(line);
+        let (before, args) = line.split_once("watchpost ").unwrap();
+        let http = format!("WATCHPOST_CONTROLLER_HTTP={}", self.scene.any_port());
+        let through: Vec<_> = ["env", &http].into_iter().chain(before.split_whitespace()).collect();
+        let args: Vec<_> = args.split_whitespace().collect();
+        self.daemons.push(Daemon::start_through(&through, &self.scene, daemon, &args));
+    }
+}
+
+#[test]
+fn a_fleet_comes_true_by_following_the_document_line_by_line() {
+    let scene = Scene::new();
+    scene.write("cluster.cfg", &format!("[instances]\nsensor-1\n{}", sleeper("on-1", "instance = sensor-1")));
+    let mut player = Player { scene, daemons: Vec::new(), token: "TOKEN".into(), said: Vec::new() };
+    player.play("The controller");
+    player.play("A machine joins");
+    assert_eq!(player.daemons.len(), 2, "the document starts a controller and an agent");
+    let client = player.daemons[0].client();
+    let running = client.wait_for("on-1", "RUNNING");
+    let status = &player.said.last().unwrap().stdout;
+    assert!(status.contains("on-1") && status.contains("sensor-1"), "the last command shows it: {status}");
+
+    player.play("Taking one back");
+    let lost = client.wait("it is out", |status| node(status, "on-1").state == "UNKNOWN");
+    assert!(lost.instances[0].reason.contains("revoked"), "{:?}", lost.instances);
+    assert!(processes::is_alive(running.pid.unwrap()), "its nodes run on");
+    let refused = || player.daemons[1].log().contains("it does not accept our certificate");
+    eventually("the agent hears why", || refused().then_some(()));
+}

@@ -83,6 +83,17 @@ fn alerts(status: &Status, screen: Screen) -> Vec<String> {
         let text = format!("the controller's certificate expires at {until}: issue a new one by `watchpost pki issue`");
         alerts.push(screen.line([(tame(&text), state_style("due"))]));
     }
+    for instance in &status.instances {
+        if let Some(certificate) = instance.certificate.as_ref().filter(|certificate| certificate.due) {
+            let until = certificate.expires.split('.').next().unwrap_or_default();
+            let name = &instance.name;
+            let text = format!(
+                "the certificate of agent {name} expires at {until} and was not renewed yet: see its log, or \
+                 `watchpost pki requests`"
+            );
+            alerts.push(screen.line([(tame(&text), state_style("due"))]));
+        }
+    }
     // On a terminal the summary has it.
     if status.deploying.is_some() && !screen.is_terminal() {
         alerts.push("a deployment is in progress".into());
@@ -175,6 +186,7 @@ mod tests {
             since: Some(THEN.into()),
             version: Some("0.1.0".into()),
             reason: String::new(),
+            certificate: None,
         }
     }
 
@@ -215,10 +227,12 @@ agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0";
         });
         assert_eq!(lines(&status, now, Screen::pipe())[..3], [first.clone(), second, String::new()]);
         status.certificate = certificate(true);
+        status.instances[0].certificate = certificate(true);
         status.deploying = Some("r".into());
         let piped = lines(&status, now, Screen::pipe());
         assert!(piped[2].starts_with("the controller's certificate expires at 2023-11-14T22:13:20:"), "{piped:?}");
-        assert_eq!(piped[3..5], ["a deployment is in progress".to_owned(), String::new()]);
+        assert!(piped[3].starts_with("the certificate of agent agent-a expires at 2023-11-14T22:13:20 "), "{piped:?}");
+        assert_eq!(piped[4..6], ["a deployment is in progress".to_owned(), String::new()]);
         let screen = Screen { width: Some(200), height: None, colour: true };
         let red = state_style("FAILED");
         assert_eq!(lines(&status, now, screen)[0], format!("{red}{first}{red:#}"));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::bridge::{Features, LinkId, Peer};
 use crate::message::agent::{NewsReceived, NotifyAgentHello};
-use crate::message::client::{AgentStatus, InstanceStatus, LinkState};
+use crate::message::client::{AgentStatus, CertificateTerm, InstanceStatus, LinkState};
 use crate::model::{Instance, InstanceName, Timestamp};
 
 /// Of how many instances without a seat it is remembered how far their news has come: strangers go by any name.
@@ -43,6 +43,8 @@ pub struct Seat {
     features: Features,
     since: Option<Timestamp>,
     reason: String,
+    /// Of the certificate that its agent showed last.
+    certificate: Option<CertificateTerm>,
 }
 
 /// How far an agent's news has come.
@@ -120,6 +122,11 @@ impl Roster {
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
         (seat.run, seat.place, seat.features) = (Some(hello.run), hello.place, caller.peer.features);
         (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
+        seat.certificate = caller
+            .peer
+            .certificate
+            .as_ref()
+            .map(|shown| CertificateTerm { until: shown.not_after, due_at: shown.due_at() });
         seat.reason.clear();
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };
@@ -315,6 +322,7 @@ impl Seat {
             since: self.since,
             version: self.version.clone(),
             reason: self.reason.clone(),
+            certificate: self.certificate,
         }
     }
 }

@@ -117,6 +117,16 @@ pub struct InstanceStatus {
     pub version: Option<String>,
     /// Why the link was lost or refused, in words; may be empty.
     pub reason: String,
+    /// How long the certificate of its agent counts, as last shown; `None` without one.
+    pub certificate: Option<CertificateTerm>,
+}
+
+/// How long a certificate counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateTerm {
+    pub until: Timestamp,
+    /// From here on the next one is due.
+    pub due_at: Timestamp,
 }
 
 /// Whether an instance's agent can be reached.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reach::Reach;
 use crate::message::client::{Cursor, Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
-use crate::model::{self, NodeStatus};
+use crate::model::{self, NodeStatus, Timestamp};
 
 /// `GET /api/v1/version`, and `watchpost --version --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,9 @@ pub struct Instance {
     pub version: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Its agent's, as last shown, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
 }
 
 impl Instance {
@@ -377,6 +380,9 @@ impl From<InstanceStatus> for Instance {
             since: instance.since.map(|since| since.to_string()),
             version: instance.version,
             reason: instance.reason,
+            certificate: instance
+                .certificate
+                .map(|term| Certificate { expires: term.until.to_string(), due: Timestamp::now() > term.due_at }),
         }
     }
 }

@@ -64,6 +64,11 @@ fn text(status: &GetStatusResponse, facts: &Facts) -> String {
         page.family("watchpost_certificate_expiry_timestamp_seconds", "gauge", help);
         page.sample(&[], certificate.not_after.0 / 1_000_000);
     }
+    let help = "When the certificate of an instance's agent expires, as last shown, in seconds since 1970.";
+    page.family("watchpost_agent_certificate_expiry_timestamp_seconds", "gauge", help);
+    for (name, term) in status.instances.iter().filter_map(|instance| Some((&instance.name, instance.certificate?))) {
+        page.sample(&[("instance_name", name.as_str())], term.until.0 / 1_000_000);
+    }
     page.family(
         "watchpost_insecure_port",
         "gauge",

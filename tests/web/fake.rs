@@ -158,6 +158,7 @@ pub fn instance(name: &str, link: LinkState) -> InstanceStatus {
         since: Some(Timestamp(1_700_000_000_000_000)),
         version: Some("0.1.0".into()),
         reason: String::new(),
+        certificate: None,
     }
 }
 

@@ -121,6 +121,7 @@ fn responses() -> Vec<Publication> {
         since: None,
         version: None,
         reason: String::new(),
+        certificate: None,
     };
     let nodes = GetNodesResponse {
         reqid: reqid(),

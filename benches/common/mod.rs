@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod crowd;
 pub mod daemons;
+pub mod ends;
 pub mod figures;
 pub mod floor;
 pub mod keeper;

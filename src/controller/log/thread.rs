@@ -204,7 +204,7 @@ impl<V: Volume> Desk<V> {
 
     /// A disk that fails for long must not cost more and more memory.
     ///
-    /// What agents told stays: they could not tell it again behind what they told later. It is not much, since they wait.
+    /// What agents told stays: they could not tell it again behind what they told later. How much it is their windows bound.
     fn drop_what_cannot_wait(&mut self) {
         while self.bytes > WAITING {
             let Some(at) = self.waiting.iter().position(can_be_dropped) else { return };
@@ -255,8 +255,8 @@ impl<V: Volume> Desk<V> {
 
     fn drop_old(&mut self) {
         let due = self.writer.drop_old(Timestamp::now());
-        // A clock that has been set must not make this a busy wait.
-        self.stale = due.map(|due| Instant::now() + due.max(Duration::from_secs(1)));
+        // A clock that has been set must not make this a busy wait, and what never gets too old has no such moment.
+        self.stale = due.and_then(|due| Instant::now().checked_add(due.max(Duration::from_secs(1))));
     }
 
     fn tell(&self, report: Report) {
@@ -273,6 +273,7 @@ fn can_be_dropped(batch: &Batch) -> bool {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use super::super::Bounds;
     use super::super::memory_volume::{Failure, MemoryVolume};
     use super::super::record::Borrowed;
     use super::super::volume::Held;
@@ -403,7 +404,25 @@ mod tests {
         assert_eq!(told.try_recv().unwrap(), Report::Works { dropped: 1 });
         let read = Reader::new(volume.clone(), desk.writer.index().clone()).read(1);
         assert_eq!(read.gap.map(|gap| (gap.first.number, gap.last.number)), Some((2, 2)));
-        assert_eq!(open(&volume, bounds(1 << 20), 9).epochs, [(7, 1), (8, 1), (9, 6)], "the epoch is not lost");
+        let opened = open(&volume, bounds(1 << 20), 9);
+        assert_eq!(opened.epochs, [(7, 1), (8, 1), (9, 6)], "the epoch is not lost");
+        let notes = opened.recalled.notes;
+        assert!(notes.iter().all(|note| !note.contains("damaged")), "what was dropped is no damage: {notes:?}");
+    }
+
+    #[test]
+    fn a_log_may_be_kept_for_ever() {
+        let volume = MemoryVolume::default();
+        let bounds = Bounds { age: Duration::MAX, ..bounds(100) };
+        let (tell, _told) = unbounded_channel();
+        let mut desk = Desk::new(open(&volume, bounds, 7).writer, Vec::new(), tell);
+        for last in 0..20 {
+            desk.take(Order::Keep(batch(last, 1)));
+            desk.write();
+        }
+        assert!(volume.list().unwrap().len() > 1);
+        desk.drop_old();
+        assert_eq!(desk.stale, None);
     }
 
     #[test]

@@ -13,15 +13,16 @@ mod common;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, Arbiter, AsyncContext, Context, Handler, Recipient};
 use common::cluster::name;
+use common::ends::{owner, port};
 use common::figures::{Sample, line, now, options};
+use common::keys::{CLUSTER, Keys};
 use common::nursery::scratch;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
@@ -30,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use watchpost::agent::Agent;
 use watchpost::agent::outbox::Bounds;
-use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, NotKnown, Owner, dial, listen};
+use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, NotKnown, dial, listen};
 use watchpost::controller::log;
 use watchpost::message::agent::{NotifyChange, ToAgent, ToController};
 use watchpost::message::client::{NewsBatch, SetConfigurationRequest, Subscribe};
@@ -43,7 +44,6 @@ use watchpost::run::{
     AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, LogOptions, start_agent, start_controller,
 };
 use watchpost::supervisor::FromSupervisor;
-use watchpost::trust::{Authority, Part, Trust};
 
 const GOAL: f64 = 0.65;
 const MESSAGES: usize = 300_000;
@@ -56,7 +56,7 @@ const BATCH: usize = 512;
 
 fn main() {
     let Some(options) = options() else { return };
-    let keys = Keys::make();
+    let keys = Keys::make([instance()]);
     let [mut limit, mut books, mut bridge, mut bounded, mut unbounded] = [(); 5].map(|()| Sample::default());
     let [mut kept, mut synced] = [(); 2].map(|()| Sample::default());
     let [mut sealed_limit, mut sealed] = [(); 2].map(|()| Sample::default());
@@ -138,7 +138,7 @@ fn in_place_with_books() -> f64 {
 fn in_place_over_tls(keys: &Keys) -> f64 {
     let (near, far) = connection();
     let nobody = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
-    let connect = keys.sensor.credentials().connect.clone();
+    let connect = keys.agents[0].credentials().connect.clone();
     let near = StreamOwned::new(ClientConnection::new(connect, nobody).expect("a client"), near);
     let accept = keys.control.credentials().accept.clone();
     let far = StreamOwned::new(ServerConnection::new(accept).expect("a server"), far);
@@ -261,7 +261,7 @@ fn in_place_over(
 
 fn by_bridge(keys: Option<&Keys>) -> f64 {
     let control = LinkSettings { trust: keys.map(|keys| Arc::clone(&keys.control)), ..link(LinkRole::Controller) };
-    let sensor_trust = keys.map(|keys| Arc::clone(&keys.sensor));
+    let sensor_trust = keys.map(|keys| Arc::clone(&keys.agents[0]));
     actix::System::new().block_on(async {
         let (begun, begin) = mpsc::channel();
         let (done, is_done) = oneshot::channel();
@@ -283,52 +283,9 @@ fn by_bridge(keys: Option<&Keys>) -> f64 {
     })
 }
 
-fn port() -> (TcpListener, SocketAddr) {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let address = socket.local_addr().expect("its address");
-    (socket, address)
-}
-
-/// The certificates of both ends.
-struct Keys {
-    control: Arc<Trust>,
-    sensor: Arc<Trust>,
-    _directory: TempDir,
-}
-
-impl Keys {
-    fn make() -> Self {
-        let directory = TempDir::new().expect("a directory");
-        let (now, hour) = (Timestamp::now(), Duration::from_secs(3600));
-        let cluster = name("bench", InstanceName::new);
-        let authority = Authority::create(&directory.path().join("pki"), &cluster, now, hour).expect("an authority");
-        let trust = |part, own: InstanceName| {
-            let issued = authority.issue(part, &own, now, hour).expect("a certificate");
-            let files = issued.write(&directory.path().join(own.as_str())).expect("its files");
-            Arc::new(Trust::open(files, cluster.clone(), part, own, now).expect("what was just made"))
-        };
-        let control = trust(Part::Controller, name("control", InstanceName::new));
-        Self { control, sensor: trust(Part::Agent, instance()), _directory: directory }
-    }
-}
-
 fn link(role: LinkRole) -> LinkSettings {
     let own = if role == LinkRole::Agent { instance().to_string() } else { "control".into() };
-    LinkSettings::new(role, own, "bench")
-}
-
-fn owner<A, In, Out>(actor: &Addr<A>) -> Owner<In, Out>
-where
-    A: Actor<Context = Context<A>> + Handler<LinkUp<Out>> + Handler<Mail<In>> + Handler<NotKnown> + Handler<LinkDown>,
-    In: Send + 'static,
-    Out: Send + 'static,
-{
-    Owner {
-        up: actor.clone().recipient(),
-        mail: actor.clone().recipient(),
-        not_known: actor.clone().recipient(),
-        down: actor.clone().recipient(),
-    }
+    LinkSettings::new(role, own, CLUSTER)
 }
 
 /// Sends all it has as soon as there is a link, a batch at a time, as fast as the link takes them.

@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler};
 use common::cluster::name;
+use common::crowd::{Done, Load, Manners, Stage, instance, node};
 use common::figures::{Sample, line, now, options};
 use common::keys::{CLUSTER, Keys};
 use common::nursery::scratch;
-use common::script::{Done, Load, Manners, Stage, instance, node};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;

@@ -9,19 +9,20 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter, Context, Handler, Recipient};
+use actix::{Actor, Arbiter, Context, Handler, Recipient};
 use common::cluster::name;
+use common::ends::{owner, port};
 use common::figures::{Sample, line, now, options};
 use common::keys::{CLUSTER, Keys};
 use common::nursery::scratch;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use tokio::sync::{mpsc, oneshot};
-use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, NotKnown, Owner, dial, listen};
+use watchpost::bridge::{LinkDown, LinkId, LinkRole, LinkSettings, LinkUp, Mail, NotKnown, dial, listen};
 use watchpost::message::agent::{GetNodesRequest, NewsReceived, ToAgent, ToController};
 use watchpost::model::{InstanceName, RequestId};
 use watchpost::run::{AgentBridge, AgentOptions, start_agent};
@@ -155,26 +156,6 @@ fn both_ends(keys: Option<&Keys>) -> (LinkSettings, LinkSettings) {
     let control = link(LinkRole::Controller, "control", keys.map(|keys| Arc::clone(&keys.control)));
     let sensor = link(LinkRole::Agent, instance().as_str(), keys.map(|keys| Arc::clone(&keys.agents[0])));
     (control, sensor)
-}
-
-fn port() -> (TcpListener, SocketAddr) {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let address = socket.local_addr().expect("its address");
-    (socket, address)
-}
-
-fn owner<A, In, Out>(actor: &Addr<A>) -> Owner<In, Out>
-where
-    A: Actor<Context = Context<A>> + Handler<LinkUp<Out>> + Handler<Mail<In>> + Handler<NotKnown> + Handler<LinkDown>,
-    In: Send + 'static,
-    Out: Send + 'static,
-{
-    Owner {
-        up: actor.clone().recipient(),
-        mail: actor.clone().recipient(),
-        not_known: actor.clone().recipient(),
-        down: actor.clone().recipient(),
-    }
 }
 
 /// Asks as soon as the last answer has come.

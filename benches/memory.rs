@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::daemons::{Controller, Daemons};
 use common::figures::{Sample, line, options};
 use common::nursery::Nursery;
-use common::scripted::Scripted;
+use common::stand_in::StandIn;
 
 const COUNTS: [usize; 3] = [0, 100, 1000];
 const TRACKED: [usize; 3] = [1000, 5000, 20_000];
@@ -67,7 +67,7 @@ fn both(agent: &mut Memory, controller: &mut Memory) {
 fn by_itself(memory: &mut Memory) {
     let nursery = Nursery::new();
     let controller = Controller::start(&nursery);
-    let _agent = Scripted::start(controller.agents);
+    let _agent = StandIn::start(controller.agents);
     for (at, count) in TRACKED.into_iter().enumerate() {
         controller.deploy(&nursery, count);
         memory[0][at].add(controller.daemon.memory());

@@ -2,11 +2,12 @@
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 pub mod cluster;
+pub mod crowd;
 pub mod daemons;
+pub mod ends;
 pub mod figures;
 pub mod floor;
 pub mod keeper;
 pub mod keys;
 pub mod nursery;
-pub mod script;
-pub mod scripted;
+pub mod stand_in;

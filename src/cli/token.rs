@@ -126,7 +126,11 @@ fn create(
     let (now, name) = (Timestamp::now(), InstanceName::new(name)?);
     // Before there is a token that nobody would ever see.
     let file = out.map(|path| fresh(path).map(|file| (path, file))).transpose()?;
-    let (secret, token) = tokens::create(state_dir, &name, role.into(), valid, now)?;
+    let (secret, token) = tokens::create(state_dir, &name, role.into(), valid, now).inspect_err(|_| {
+        if let Some((path, _)) = &file {
+            let _ = std::fs::remove_file(path); // made a moment ago, and empty
+        }
+    })?;
     let shown = Shown::of(&token, now);
     if let Some((path, mut file)) = file {
         let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
@@ -192,4 +196,22 @@ fn print(shown: &Shown) -> Result<Exit, CliError> {
     // Text only.
     writeln!(io::stdout(), "{}", serde_json::to_string(shown).expect("a token is always JSON"))?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_for_a_token_that_could_not_be_made_does_not_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let (out, nowhere) = (home.path().join("token"), home.path().join("nowhere"));
+        let make = |state_dir: &Path| create("eve", Role::Observe, Valid(None), Some(&out), state_dir, true);
+        assert!(make(&nowhere).is_err());
+        assert!(!out.exists(), "or the next attempt would be refused for it");
+        make(home.path()).unwrap();
+        let made = std::fs::read_to_string(&out).unwrap();
+        assert!(make(home.path()).is_err(), "it is there already");
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), made);
+    }
 }

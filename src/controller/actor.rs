@@ -226,13 +226,18 @@ impl Controller {
                 }
                 self.mind_how_much_waits(ctx);
             }
+            Report::Dropped { last, .. } => {
+                // What waits before it goes from memory, too: all of it together would be too much.
+                self.log.is_durable(last);
+                self.mind_how_much_waits(ctx);
+            }
             Report::Failed(why) => {
                 tracing::error!("the log cannot be written: {why}");
-                self.drive(Event::LogFailed(Some(why)), ctx);
+                self.drive(Event::LogFailed(why), ctx);
             }
-            Report::Works => {
-                tracing::info!("the log is written again");
-                self.drive(Event::LogFailed(None), ctx);
+            Report::Works { dropped } => {
+                tracing::info!(dropped, "the log is written again");
+                self.drive(Event::LogWorks { dropped }, ctx);
             }
         }
     }

@@ -92,8 +92,12 @@ pub enum Event {
     Kept(Vec<(InstanceName, u64, u64)>),
     /// So much news waits for the disk that no more should come; or not any more.
     Full(bool),
-    /// The log cannot be written, for this reason; or can again.
-    LogFailed(Option<String>),
+    /// The log cannot be written, for this reason.
+    LogFailed(String),
+    /// The log is written again. So many entries of this controller's own are missing in it.
+    LogWorks {
+        dropped: u64,
+    },
     /// The time of [`State::next_deadline`] has come.
     Tick,
 }
@@ -180,7 +184,8 @@ impl State {
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
             Event::Kept(arrived) => self.kept(arrived, &mut fx),
             Event::Full(is_full) => self.full(is_full, &mut fx),
-            Event::LogFailed(why) => self.log_failed(why, now.wall, &mut fx),
+            Event::LogFailed(why) => self.log_failed(&why, now.wall, &mut fx),
+            Event::LogWorks { dropped } => self.log_works(dropped, now.wall, &mut fx),
             Event::Tick => {
                 while let Some((reqid, open)) = self.requests.expire(now.mono) {
                     self.expired(reqid, open, now, &mut fx);
@@ -377,15 +382,22 @@ impl State {
         self.roster.connected().iter().for_each(|name| self.credit(name, fx));
     }
 
-    fn log_failed(&self, why: Option<String>, now: Timestamp, fx: &mut Vec<Effect>) {
+    fn log_failed(&self, why: &str, now: Timestamp, fx: &mut Vec<Effect>) {
+        let msg = format!("the log cannot be written: {why}. News is told on, and agents keep theirs until it can");
+        self.tell_error(&self.rules.name, msg, now, fx);
+    }
+
+    fn log_works(&self, dropped: u64, now: Timestamp, fx: &mut Vec<Effect>) {
         let own = &self.rules.name;
-        match why {
-            Some(why) => {
-                let msg =
-                    format!("the log cannot be written: {why}. News is told on, and agents keep theirs until it can");
+        match dropped {
+            0 => self.tell_log(own, "the log is written again, and nothing is missing in it".into(), now, fx),
+            _ => {
+                let msg = format!(
+                    "the log is written again, and {dropped} entries are missing in it: too much of the controller's own \
+                     news waited. What agents told is all there"
+                );
                 self.tell_error(own, msg, now, fx);
             }
-            None => self.tell_log(own, "the log is written again, and nothing is missing in it".into(), now, fx),
         }
     }
 

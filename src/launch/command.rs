@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::fs::OFlags;
 
 use super::{LaunchError, MARKER, Site};
 use crate::model::{Life, Node, Role};
@@ -48,7 +51,8 @@ pub(super) fn program(site: &Site, node: &Node, life: Life) -> Result<Program, L
 fn assignments(path: &str) -> Result<BTreeMap<String, String>, LaunchError> {
     let failed = |cause: io::Error| LaunchError::EnvFile { path: path.to_owned(), cause: cause.to_string() };
     let mut text = String::new();
-    File::open(path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_string(&mut text)).map_err(failed)?;
+    let read = open(path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_string(&mut text));
+    read.map_err(failed)?;
     if text.len() as u64 > LONGEST_FILE {
         return Err(failed(io::Error::other(format!("it is longer than {LONGEST_FILE} bytes"))));
     }
@@ -61,8 +65,19 @@ fn assignments(path: &str) -> Result<BTreeMap<String, String>, LaunchError> {
     lines.map(pair).collect()
 }
 
+/// Opens a file, and refuses a pipe that somebody may have put in its place, which would make us wait.
+fn open(path: &str) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FileType, Mode};
+
     use super::*;
 
     #[test]
@@ -81,6 +96,12 @@ mod tests {
             assert!(error.contains(want) && !error.contains("secret"), "{error}");
         }
         assert!(read(&"x".repeat(70_000)).unwrap_err().to_string().contains("longer than 65536 bytes"));
+        let pipe = home.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        for no_file in [&*pipe, home.path()] {
+            let error = assignments(no_file.to_str().unwrap()).unwrap_err().to_string();
+            assert!(error.ends_with("it is no regular file"), "{error}");
+        }
         let error = assignments("/nowhere/env").unwrap_err().to_string();
         assert_eq!(error, "cannot read the variables in /nowhere/env: No such file or directory (os error 2)");
     }

@@ -51,24 +51,15 @@ impl Supervisor {
         workshop: Workshop,
         agent: Rc<Recipient<FromSupervisor>>,
     ) -> (Addr<Self>, Option<NodeReport>) {
-        let mut state = match workshop.fact(ward) {
-            Fact::Down(life) => State::stopped(life),
-            Fact::Launching(life) => State::launching(life),
-            Fact::Alive(life, pid) | Fact::Died(life, pid, _) => State::adopted(life, pid, Instant::now()),
-        };
-        let mut first = Vec::new();
-        if let Fact::Died(life, _, exit) = workshop.fact(ward) {
-            first = state.step(Event::Exited(life, exit, None), Instant::now(), &terms(&node));
+        let fact = workshop.fact(ward);
+        let (state, mut first) = taken_up(&fact, &node);
+        if let Fact::Died(life, ..) = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
                 workshop.note_stopped(node.name.clone(), life);
             }
         }
-        let told = first.iter().position(|effect| matches!(effect, Effect::Report(_))).map(|at| first.remove(at));
-        let report = match told {
-            Some(Effect::Report(report)) => Some(told_of(&node, report, None)),
-            _ => None,
-        };
+        let report = take_report(&mut first).map(|report| told_of(&node, report, None));
         let place = workshop.clone();
         let address = Actor::start(Self {
             ward,
@@ -238,6 +229,30 @@ fn terms(node: &Node) -> Terms {
 fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
     let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
     NodeReport { node: node.name.clone(), new, pid, exit, attempt, restarts, reason, output, ticket }
+}
+
+/// The state of a node as it is found, and what follows from that at once.
+fn taken_up(fact: &Fact, node: &Node) -> (State, Vec<Effect>) {
+    let now = Instant::now();
+    match *fact {
+        Fact::Down(life) => (State::stopped(life), Vec::new()),
+        Fact::Launching(life) => (State::launching(life), Vec::new()),
+        Fact::Alive(life, pid) => (State::adopted(life, pid, now), Vec::new()),
+        Fact::Died(life, pid, exit) => {
+            let mut state = State::adopted(life, pid, now);
+            let effects = state.step(Event::Exited(life, exit, None), now, &terms(node));
+            (state, effects)
+        }
+    }
+}
+
+/// Takes the report out of what is to be done, if there is one.
+fn take_report(effects: &mut Vec<Effect>) -> Option<Report> {
+    let at = effects.iter().position(|effect| matches!(effect, Effect::Report(_)))?;
+    match effects.remove(at) {
+        Effect::Report(report) => Some(report),
+        _ => None,
+    }
 }
 
 /// Resolves when a connection to this port of the machine itself is accepted.

@@ -27,16 +27,9 @@ pub fn complaint(error: &io::Error) -> Option<String> {
         }
         Error::InvalidCertificate(C::Other(other)) if other.0.is::<NotTheAuthority>() => NotTheAuthority.to_string(),
         Error::InvalidCertificate(C::Other(other)) => format!("its certificate does not fit: {other}"),
-        Error::AlertReceived(
-            alert @ (A::UnknownCA
-            | A::BadCertificate
-            | A::CertificateExpired
-            | A::CertificateUnknown
-            | A::CertificateRequired
-            | A::CertificateRevoked
-            | A::DecryptError
-            | A::AccessDenied),
-        ) => format!("it does not accept our certificate ({alert:?})"),
+        Error::AlertReceived(alert) if is_about_us(*alert) => {
+            format!("it does not accept our certificate ({alert:?})")
+        }
         Error::PeerIncompatible(_) | Error::AlertReceived(A::ProtocolVersion | A::HandshakeFailure) => {
             format!("it speaks another TLS than this end ({error})")
         }
@@ -46,19 +39,21 @@ pub fn complaint(error: &io::Error) -> Option<String> {
 
 /// Whether the peer said that our certificate, or the want of one, is what it does not accept.
 pub fn refuses_us(error: &io::Error) -> bool {
-    use AlertDescription as A;
     let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    matches!(error, Some(Error::AlertReceived(alert)) if is_about_us(*alert))
+}
+
+fn is_about_us(alert: AlertDescription) -> bool {
+    use AlertDescription as A;
     matches!(
-        error,
-        Some(Error::AlertReceived(
-            A::UnknownCA
-                | A::BadCertificate
-                | A::CertificateExpired
-                | A::CertificateUnknown
-                | A::CertificateRequired
-                | A::CertificateRevoked
-                | A::DecryptError
-                | A::AccessDenied
-        ))
+        alert,
+        A::UnknownCA
+            | A::BadCertificate
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::CertificateRequired
+            | A::CertificateRevoked
+            | A::DecryptError
+            | A::AccessDenied
     )
 }

@@ -85,9 +85,9 @@ impl Journal {
         }
     }
 
-    /// Takes note of what was written.
+    /// Takes note of what waits no more.
     pub fn heard(&mut self, report: &Report) {
-        if let Report::Kept { bytes, .. } = report {
+        if let Report::Kept { bytes, .. } | Report::Dropped { bytes, .. } = report {
             self.waiting = self.waiting.saturating_sub(*bytes);
         }
     }

@@ -45,7 +45,7 @@ pub struct Log {
     epochs: Vec<(u64, u64)>,
     /// The number of the last entry.
     last: u64,
-    /// The number of the last entry that is kept elsewhere, too.
+    /// The number of the last entry that is kept elsewhere, too, or given up there.
     durable: u64,
     room: Room,
     /// How many entries are here.
@@ -100,7 +100,7 @@ impl Log {
         self.new.back().expect("the newest entry")
     }
 
-    /// Everything up to that number is on disk.
+    /// Everything up to that number is on disk, or given up.
     pub fn is_durable(&mut self, number: u64) {
         self.durable = self.durable.max(number);
         self.shrink_to(self.room.at_most);

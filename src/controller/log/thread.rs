@@ -23,8 +23,8 @@ use crate::supervisor::process::memory;
 const AGAIN: Duration = Duration::from_secs(2);
 /// What is written at once at most, in bytes, so that a segment is not much longer than it should be.
 const AT_ONCE: usize = 1 << 20;
-/// How much may wait to be written, in bytes. More comes only from a disk that has failed for long, and is dropped from
-/// the front: that much is missing in the log then, which readers are told.
+/// How much may wait to be written, in bytes. More comes only where the disk has failed for long. Then the oldest news of
+/// the controller's own is dropped: it is missing in the log, which readers are told.
 const WAITING: usize = 128 << 20;
 /// Memory is given back after more than this was written, in bytes, once nothing has come for a while. While much comes it
 /// is needed again at once, and giving it back holds up everybody else.
@@ -34,12 +34,14 @@ const WHILE: Duration = Duration::from_secs(1);
 /// What became of what was handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// Everything up to entry `last` is durable, or dropped; that took `bytes` of items.
+    /// Everything up to entry `last` is durable, unless it was dropped; that took `bytes` of items.
     Kept { last: u64, bytes: usize, arrived: Vec<(InstanceName, u64, u64)> },
+    /// Some entries, of which number `last` is the last, will never be written; they took `bytes` of items.
+    Dropped { last: u64, bytes: usize },
     /// Nothing can be written, for this reason. It is tried again, and told once.
     Failed(String),
-    /// Everything that waited is written.
-    Works,
+    /// Everything that waited is written, but for so many entries that were dropped.
+    Works { dropped: u64 },
 }
 
 enum Order {
@@ -123,6 +125,8 @@ struct Desk<V> {
     tell: UnboundedSender<Report>,
     /// When writing failed last, of which the controller was told.
     failed: Option<Instant>,
+    /// How many entries were dropped since everything was written.
+    dropped: u64,
     /// When the oldest segment is too old.
     stale: Option<Instant>,
     /// Written since memory was given back last, in bytes.
@@ -132,7 +136,7 @@ struct Desk<V> {
 impl<V: Volume> Desk<V> {
     fn new(writer: Writer<V>, pending: Vec<Batch>, tell: UnboundedSender<Report>) -> Self {
         let bytes = pending.iter().map(|batch| batch.items.len()).sum();
-        Self { writer, waiting: pending.into(), bytes, tell, failed: None, stale: None, untidy: 0 }
+        Self { writer, waiting: pending.into(), bytes, tell, failed: None, dropped: 0, stale: None, untidy: 0 }
     }
 
     fn work(mut self, inbox: &Receiver<Order>) {
@@ -199,11 +203,18 @@ impl<V: Volume> Desk<V> {
     }
 
     /// A disk that fails for long must not cost more and more memory.
+    ///
+    /// What agents told stays: they could not tell it again behind what they told later. How much it is their windows bound.
     fn drop_what_cannot_wait(&mut self) {
-        while self.bytes > WAITING && self.waiting.len() > 1 {
-            let Some(batch) = self.waiting.pop_front() else { break };
-            tracing::error!("entries {} to {} of the log are dropped: they cannot be written", batch.first, batch.last);
-            self.done(vec![batch]);
+        while self.bytes > WAITING {
+            let Some(at) = self.waiting.iter().position(can_be_dropped) else { return };
+            let Some(Batch { first, last, items, .. }) = self.waiting.remove(at) else { return };
+            if self.dropped == 0 {
+                tracing::error!("too much waits to be written to the log: from entry {first} on some are dropped");
+            }
+            self.dropped += last - first + 1;
+            self.bytes -= items.len();
+            self.tell(Report::Dropped { last, bytes: items.len() });
         }
     }
 
@@ -219,21 +230,18 @@ impl<V: Volume> Desk<V> {
             });
             let count = group.count();
             let group: Vec<_> = self.waiting.drain(..count).collect();
-            match self.writer.write(&group) {
-                Ok(()) => {
-                    self.done(group);
-                    if self.failed.take().is_some() {
-                        self.tell(Report::Works);
-                    }
+            if let Err(error) = self.writer.write(&group) {
+                group.into_iter().rev().for_each(|batch| self.waiting.push_front(batch));
+                if self.failed.replace(Instant::now()).is_none() {
+                    self.tell(Report::Failed(error.to_string()));
                 }
-                Err(error) => {
-                    group.into_iter().rev().for_each(|batch| self.waiting.push_front(batch));
-                    if self.failed.replace(Instant::now()).is_none() {
-                        self.tell(Report::Failed(error.to_string()));
-                    }
-                    return;
-                }
+                return;
             }
+            self.done(group);
+        }
+        let dropped = std::mem::take(&mut self.dropped);
+        if self.failed.take().is_some() || dropped > 0 {
+            self.tell(Report::Works { dropped });
         }
     }
 
@@ -247,8 +255,8 @@ impl<V: Volume> Desk<V> {
 
     fn drop_old(&mut self) {
         let due = self.writer.drop_old(Timestamp::now());
-        // A clock that has been set must not make this a busy wait.
-        self.stale = due.map(|due| Instant::now() + due.max(Duration::from_secs(1)));
+        // A clock that has been set must not make this a busy wait, and what never gets too old has no such moment.
+        self.stale = due.and_then(|due| Instant::now().checked_add(due.max(Duration::from_secs(1))));
     }
 
     fn tell(&self, report: Report) {
@@ -256,11 +264,18 @@ impl<V: Volume> Desk<V> {
     }
 }
 
+/// Whether nothing but entries of the controller's own is in it: who begins an epoch or tells what arrived, has to be heard.
+fn can_be_dropped(batch: &Batch) -> bool {
+    batch.arrived.is_empty() && batch.first <= batch.last
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use super::super::Bounds;
     use super::super::memory_volume::{Failure, MemoryVolume};
+    use super::super::record::Borrowed;
     use super::super::volume::Held;
     use super::super::writer::tests::{batch, bounds, name, open};
     use super::*;
@@ -351,7 +366,7 @@ mod tests {
         thread.keep(second);
         volume.fail(None);
         assert_eq!(next(&mut told), kept(2, bytes, &[1, 2]), "all in one piece, as soon as it works");
-        assert_eq!(next(&mut told), Report::Works);
+        assert_eq!(next(&mut told), Report::Works { dropped: 0 });
         thread.close();
         drop(thread);
         let opened = open(&volume, bounds(1 << 20), 8);
@@ -359,14 +374,55 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_too_long_is_dropped_from_the_front() {
+    fn of_what_waits_for_too_long_the_oldest_of_the_controllers_own_is_dropped_and_told() {
         let volume = MemoryVolume::default();
         let (tell, mut told) = unbounded_channel();
-        let mut desk = Desk::new(open(&volume, bounds(1 << 20), 7).writer, Vec::new(), tell);
-        let large = |last: u64| Batch { items: vec![0; WAITING / 4], ..batch(last, 1) };
-        (0..5).for_each(|last| desk.take(Order::Keep(large(last))));
-        assert_eq!(told.try_recv().unwrap(), kept(1, WAITING / 4, &[1]));
-        assert!(told.try_recv().is_err() && desk.waiting.len() == 4 && desk.bytes <= WAITING);
+        let mut items = Vec::new();
+        Borrowed::Began(8).append_to(&mut items);
+        let begins = Batch { first: 1, last: 0, items, arrived: Vec::new() };
+        let writer = open(&volume, bounds(1 << 20), 7).writer;
+        let mut desk = Desk::new(writer, vec![begins.clone()], tell);
+        let agents = batch(0, 1);
+        let own = |last: u64| Batch { items: vec![0; WAITING / 4], arrived: Vec::new(), ..batch(last, 1) };
+        desk.take(Order::Keep(agents.clone()));
+        (1..5).for_each(|last| desk.take(Order::Keep(own(last))));
+        assert_eq!(told.try_recv().unwrap(), Report::Dropped { last: 2, bytes: WAITING / 4 });
+        assert!(told.try_recv().is_err() && desk.bytes <= WAITING);
+        let waiting: Vec<_> = desk.waiting.iter().map(|batch| (batch.first, batch.last)).collect();
+        assert_eq!(waiting, [(1, 0), (1, 1), (3, 3), (4, 4), (5, 5)]);
+
+        let small = desk
+            .waiting
+            .split_off(2)
+            .into_iter()
+            .map(|large| Batch { arrived: Vec::new(), ..batch(large.last - 1, 1) });
+        desk.waiting.extend(small.collect::<Vec<_>>());
+        desk.bytes = desk.waiting.iter().map(|batch| batch.items.len()).sum();
+        let bytes = desk.bytes;
+        desk.write();
+        assert_eq!(told.try_recv().unwrap(), kept(5, bytes, &[1]));
+        assert_eq!(told.try_recv().unwrap(), Report::Works { dropped: 1 });
+        let read = Reader::new(volume.clone(), desk.writer.index().clone()).read(1);
+        assert_eq!(read.gap.map(|gap| (gap.first.number, gap.last.number)), Some((2, 2)));
+        let opened = open(&volume, bounds(1 << 20), 9);
+        assert_eq!(opened.epochs, [(7, 1), (8, 1), (9, 6)], "the epoch is not lost");
+        let notes = opened.recalled.notes;
+        assert!(notes.iter().all(|note| !note.contains("damaged")), "what was dropped is no damage: {notes:?}");
+    }
+
+    #[test]
+    fn a_log_may_be_kept_for_ever() {
+        let volume = MemoryVolume::default();
+        let bounds = Bounds { age: Duration::MAX, ..bounds(100) };
+        let (tell, _told) = unbounded_channel();
+        let mut desk = Desk::new(open(&volume, bounds, 7).writer, Vec::new(), tell);
+        for last in 0..20 {
+            desk.take(Order::Keep(batch(last, 1)));
+            desk.write();
+        }
+        assert!(volume.list().unwrap().len() > 1);
+        desk.drop_old();
+        assert_eq!(desk.stale, None);
     }
 
     #[test]

@@ -141,24 +141,8 @@ impl<V: Volume> Writer<V> {
     ) -> Opened<V> {
         let Reading { mut checkpoint, closed, used, lost, damaged } = reading;
         let (place, last) = (volume.name(), checkpoint.last);
-        let mut notes: Vec<_> = lost
-            .iter()
-            .map(|(first, last)| format!("the log in {place} is damaged: its entries {first} to {last} are lost"))
-            .collect();
-        if damaged && lost.is_empty() {
-            notes.push(format!("the log in {place} is damaged, and no entry of it is lost"));
-        }
-        let mut is_suspect = damaged;
-        if let Some((present, extent)) = extents.iter_mut().next_back()
-            && extent.length > used as u64
-        {
-            tracing::info!(
-                "the last {} bytes of the log in {place} were never promised to anybody",
-                extent.length - used as u64
-            );
-            is_suspect |= volume.cut(*present, used as u64).is_err();
-            extent.length = used as u64;
-        }
+        let mut notes = notes_of_damage(&place, &lost, damaged);
+        let is_suspect = !cut_off_tail(&mut volume, &mut extents, used as u64) || damaged;
         let mut writer = Self::new(volume, bounds, extents, &checkpoint, is_suspect);
         let says = |word: Borrowed<'_>| {
             let mut items = Vec::new();
@@ -302,6 +286,32 @@ fn beginning(checkpoint: &Checkpoint) -> Vec<u8> {
     Borrowed::Checkpoint(checkpoint).append_to(&mut items);
     record::append(&mut bytes, checkpoint.last + 1, checkpoint.last, &items);
     bytes
+}
+
+/// What observers have to know of what was damaged. Numbers that are missing without damage were dropped before they could
+/// be written, and told then.
+fn notes_of_damage(place: &str, lost: &[(u64, u64)], damaged: bool) -> Vec<String> {
+    match (damaged, lost) {
+        (false, _) => Vec::new(),
+        (true, []) => vec![format!("the log in {place} is damaged, and no entry of it is lost")],
+        (true, lost) => {
+            let note = |(first, last): &(u64, u64)| {
+                format!("the log in {place} is damaged: its entries {first} to {last} are lost")
+            };
+            lost.iter().map(note).collect()
+        }
+    }
+}
+
+/// Cuts off what is in the last segment behind what counts of it. False if that is still there.
+fn cut_off_tail<V: Volume>(volume: &mut V, extents: &mut BTreeMap<u64, Extent>, used: u64) -> bool {
+    let Some((present, extent)) = extents.iter_mut().next_back().filter(|(_, extent)| extent.length > used) else {
+        return true;
+    };
+    let (torn, place) = (extent.length - used, volume.name());
+    tracing::info!("the last {torn} bytes of the log in {place} were never promised to anybody");
+    extent.length = used;
+    volume.cut(*present, used).is_ok()
 }
 
 /// What all segments come to. The last one says it, unless its beginning is damaged; `None` if none of them does.

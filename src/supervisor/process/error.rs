@@ -24,6 +24,8 @@ pub enum SpawnError {
     Limit { resource: &'static str, cause: io::Error },
     #[error("cannot have the capabilities it is to have: {cause}; only an agent that has them can give them")]
     Capabilities { cause: io::Error },
+    #[error("cannot keep capability {number} for it: this release does not know that one, so upgrade this agent")]
+    UnknownCapability { number: u8 },
     #[error("cannot look up user `{user}`: {cause}")]
     UserDatabase { user: String, cause: io::Error },
     #[error("cannot become user `{user}`: {cause}; only an agent that runs as root can")]
@@ -64,6 +66,7 @@ impl SpawnError {
             | Self::VariableName { .. }
             | Self::UnknownUser { .. }
             | Self::UnknownGroup { .. }
+            | Self::UnknownCapability { .. }
             | Self::OutputKind { .. }
             | Self::Cpu { .. } => return true,
         };

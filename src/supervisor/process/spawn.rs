@@ -61,7 +61,7 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
     let directory = c_string(program.directory.as_os_str().as_bytes(), || "the directory".into())?;
     let user = program.user.as_deref().map(|name| find_user(name, &program.run_as)).transpose()?;
     let env = environment(program, user.as_ref())?;
-    let limits = limits(program);
+    let (limits, capabilities) = (limits(program), capabilities(program)?);
     make_directory(&program.directory, user.as_ref())?;
     let cpus = program.cpu.map(cpu_mask).transpose()?;
     let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -85,7 +85,7 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
         umask: program.run_as.umask,
         cpus: cpus.as_ref(),
         user: user.as_ref().filter(|user| user.is_another).map(|user| &user.user),
-        capabilities: program.run_as.capabilities.iter().fold(0, |mask, capability| mask | 1 << capability.number()),
+        capabilities,
         no_new_privs: program.run_as.no_new_privs,
         group: group.as_ref().map(OwnedFd::as_fd),
     };
@@ -206,6 +206,16 @@ fn limits(program: &Program) -> Vec<(u32, [u64; 2])> {
     let usual = program.nofile.filter(|_| !program.run_as.limits.contains_key(&Resource::Nofile));
     let usual = usual.map(|(soft, hard)| (number(Resource::Nofile), [soft, hard]));
     own.chain(usual).collect()
+}
+
+/// A bit for each. One that came over a link may be of a later release, and stand for no bit at all.
+fn capabilities(program: &Program) -> Result<u64, SpawnError> {
+    program.run_as.capabilities.iter().try_fold(0, |mask, capability| {
+        match (capability.is_known(), capability.number()) {
+            (true, number) => Ok(mask | 1 << number),
+            (false, number) => Err(SpawnError::UnknownCapability { number }),
+        }
+    })
 }
 
 /// As the kernel counts resources.
@@ -499,6 +509,7 @@ mod tests {
         let good = script(home.path(), ":");
         let argv = |argv: &[&str]| Program { argv: argv.iter().map(|s| s.to_string()).collect(), ..good.clone() };
         let env = |name: &str, value: &str| Program { env: [(name.into(), value.into())].into(), ..good.clone() };
+        let from_a_link = serde_json::from_str("200").unwrap();
         let text = home.path().join("text");
         fs::write(&text, "no program").unwrap();
         fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
@@ -531,6 +542,10 @@ mod tests {
                  from 0",
             ),
             (Program { user: Some("no such user".into()), ..good.clone() }, "user `no such user` does not exist"),
+            (
+                Program { run_as: RunAs { capabilities: [from_a_link].into(), ..RunAs::default() }, ..good.clone() },
+                "cannot keep capability 200 for it: this release does not know that one, so upgrade this agent",
+            ),
             (
                 Program { nofile: Some((2, 1)), ..good.clone() },
                 "cannot set its limit on nofile: Invalid argument (os error 22)",

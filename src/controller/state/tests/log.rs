@@ -51,10 +51,13 @@ fn agents_wait_while_too_much_waits_for_the_disk() {
 #[test]
 fn a_log_that_cannot_be_written_is_told_and_that_it_can_again() {
     let mut cluster = on_disk(Stored::default(), Recalled::default());
-    cluster.step(Event::LogFailed(Some("no space left on device".into())));
+    cluster.step(Event::LogFailed("no space left on device".into()));
     assert!(cluster.errors()[0].contains("no space left on device"), "{:?}", cluster.errors());
-    cluster.step(Event::LogFailed(None));
-    assert!(matches!(cluster.published.last(), Some(News::Log(_))));
+    cluster.step(Event::LogWorks { dropped: 0 });
+    let Some(News::Log(again)) = cluster.published.last() else { panic!("{:?}", cluster.published) };
+    assert!(again.msg.contains("nothing is missing"), "{}", again.msg);
+    cluster.step(Event::LogWorks { dropped: 3 });
+    assert!(cluster.errors()[1].contains("3 entries are missing"), "{:?}", cluster.errors());
 }
 
 #[test]

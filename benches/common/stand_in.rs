@@ -1,4 +1,4 @@
-//! An agent whose nodes are only said to run: what it decides is real, there are no processes.
+//! A stand-in for an agent: what it decides is real, its nodes are only said to run, and there are no processes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ use watchpost::supervisor::workshop::WardId;
 use super::cluster::name;
 
 /// An agent of instance `sensor` on a thread of its own, until it is dropped.
-pub struct Scripted {
+pub struct StandIn {
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Scripted {
+impl StandIn {
     /// Dials that controller, of a cluster of the usual name.
     pub fn start(controller: SocketAddr) -> Self {
         let (end, ended) = oneshot::channel();
@@ -46,7 +46,7 @@ impl Scripted {
     }
 }
 
-impl Drop for Scripted {
+impl Drop for StandIn {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {

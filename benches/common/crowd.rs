@@ -1,4 +1,4 @@
-//! Agents that follow a script: many of them in one thread, speaking the real protocol, and next to nothing behind it.
+//! A crowd of agents in one thread that speak the real protocol, with next to nothing behind it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -34,6 +34,8 @@ pub struct Seat {
     pub link: Option<LinkId>,
     /// It answered the welcome on this link.
     pub ready: bool,
+    /// It was sent a configuration on this link.
+    pub given: bool,
     host: Option<IpAddr>,
     dialled: Option<u16>,
     version: Option<String>,
@@ -120,6 +122,7 @@ impl Roster {
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
         (seat.run, seat.place, seat.features) = (Some(hello.run), hello.place, caller.peer.features);
         (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
+        seat.given = false;
         seat.reason.clear();
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };

@@ -20,6 +20,9 @@ pub struct Nodes {
     known: BTreeMap<NodeName, NodeStatus>,
     /// What instances told of nodes that another one has: they may have it again one day.
     elsewhere: BTreeMap<(NodeName, InstanceName), NodeStatus>,
+    /// Nodes that are down because their agents do not have them, and were not given them since they said so: nobody
+    /// will tell of these.
+    absent: BTreeSet<NodeName>,
     /// How many nodes the last configuration has.
     expected: usize,
     /// Since when more was told than is kept.
@@ -41,6 +44,16 @@ impl Nodes {
     pub fn elsewhere(&self, name: &NodeName) -> impl Iterator<Item = &InstanceName> {
         let told = self.elsewhere.values().filter(move |told| told.node == *name);
         told.filter(|told| told.state != NodeState::Stopped).map(|told| &told.instance)
+    }
+
+    /// Whether that node is certainly not where it is known to be.
+    pub fn is_absent(&self, name: &NodeName) -> bool {
+        self.absent.contains(name)
+    }
+
+    /// Whatever `instance` said that it does not have it may have from now on.
+    pub fn may_have(&mut self, instance: &InstanceName) {
+        self.absent.retain(|name| self.known.get(name).is_some_and(|status| status.instance != *instance));
     }
 
     /// Takes in the nodes of a configuration: those that are new here are in `state` until somebody tells otherwise.
@@ -65,6 +78,7 @@ impl Nodes {
             (status.port, status.metrics_port) = (node.port, node.metrics_port);
             if status.instance != node.instance {
                 status.instance = instance.clone();
+                self.absent.remove(&node.name);
                 let there = self.elsewhere.remove(&(node.name.clone(), node.instance.clone()));
                 let there = there.unwrap_or_else(unheard);
                 changes.extend(self.correct(there, "moved", now));
@@ -136,6 +150,7 @@ impl Nodes {
         (status.restarts, status.since) = (change.restarts, change.time);
         status.reason.clone_from(&change.reason);
         if change.removed {
+            self.absent.remove(&change.node);
             self.known.remove(&change.node);
         }
         Some(change)
@@ -144,6 +159,7 @@ impl Nodes {
     /// The agent of `instance` is out of reach: what is known of its nodes may be true no more.
     pub fn lose(&mut self, instance: &InstanceName, reason: &str, now: Timestamp) -> Vec<NotifyChange> {
         self.elsewhere.retain(|(_, there), _| there != instance);
+        self.may_have(instance);
         let of_it = self.known.values().filter(|status| status.instance == *instance);
         let lost = of_it.filter(|status| status.state != NodeState::Unknown);
         let changes: Vec<_> = lost.map(|status| own_change(status, NodeState::Unknown, reason, now)).collect();
@@ -160,9 +176,12 @@ impl Nodes {
         is_meant: impl Fn(&NodeName) -> bool,
         now: Timestamp,
     ) -> Vec<NotifyChange> {
+        self.may_have(instance);
         let told: BTreeSet<&NodeName> = snapshot.iter().map(|status| &status.node).collect();
         let of_it = self.known.values().filter(|status| status.instance == *instance);
-        let missing = of_it.filter(|status| !told.contains(&status.node)).filter(|status| {
+        let absent = of_it.filter(|status| !told.contains(&status.node));
+        self.absent.extend(absent.clone().map(|status| &status.node).filter(|name| is_meant(name)).cloned());
+        let missing = absent.filter(|status| {
             // Known to be down is what its agent says, too, by not having it.
             status.state != NodeState::Stopped || !is_meant(&status.node)
         });
@@ -215,13 +234,17 @@ impl Nodes {
         change
     }
 
-    /// Forgets what is UNKNOWN and no longer meant to be: nobody will tell of it again.
+    /// Forgets what is UNKNOWN, or was never given to its agent, and no longer meant to be: nobody will tell of it again.
     pub fn forget_lost(&mut self, is_meant: impl Fn(&NodeStatus) -> bool, now: Timestamp) -> Vec<NotifyChange> {
-        let lost = self.known.values().filter(|status| status.state == NodeState::Unknown && !is_meant(status));
+        let is_lost = |status: &&NodeStatus| status.state == NodeState::Unknown || self.absent.contains(&status.node);
+        let lost = self.known.values().filter(is_lost).filter(|status| !is_meant(status));
         let lost: Vec<_> = lost
-            .map(|status| NotifyChange {
-                removed: true,
-                ..own_change(status, NodeState::Stopped, "removed from the configuration while out of reach", now)
+            .map(|status| {
+                let reason = match status.state {
+                    NodeState::Unknown => "removed from the configuration while out of reach",
+                    _ => "removed from the configuration before its agent had it",
+                };
+                NotifyChange { removed: true, ..own_change(status, NodeState::Stopped, reason, now) }
             })
             .collect();
         lost.into_iter().filter_map(|change| self.told(change)).collect()

@@ -34,6 +34,8 @@ pub struct Seat {
     pub link: Option<LinkId>,
     /// It answered the welcome on this link.
     pub ready: bool,
+    /// It was sent a configuration on this link.
+    pub given: bool,
     host: Option<IpAddr>,
     dialled: Option<u16>,
     version: Option<String>,
@@ -127,6 +129,7 @@ impl Roster {
             .certificate
             .as_ref()
             .map(|shown| CertificateTerm { until: shown.not_after, due_at: shown.due_at() });
+        seat.given = false;
         seat.reason.clear();
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };

@@ -539,8 +539,13 @@ impl State {
         }
         self.ask_again_what_moves(from, fx);
         let has_work = configuration.is_some() || !nodes.is_empty();
-        let meant: BTreeSet<NodeName> = self.meant().iter().flat_map(|meant| meant.names_on(from)).collect();
+        // What a deployment would give it, it has when that is decided.
+        let meant: BTreeSet<NodeName> =
+            self.shelf.deployed().iter().flat_map(|deployed| deployed.names_on(from)).collect();
         publish_own(self.nodes.reconcile(from, nodes, |name| meant.contains(name), now.wall), fx);
+        if self.roster.get(from).is_some_and(|seat| seat.given) {
+            self.nodes.may_have(from); // it said so before that arrived
+        }
         // It left the cluster while it was out of reach. A controller that knows of no cluster stops nobody.
         let is_needed = self.roster.get(from).is_some_and(|seat| seat.needed.is_some());
         if has_work && !is_needed && self.shelf.deployed().is_some() {
@@ -637,14 +642,18 @@ impl State {
         fx.extend(self.roster.link(to).map(|link| Effect::Send(link, message.into())));
     }
 
-    fn send_share(&self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
+    fn send_share(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
+        if let Some(seat) = self.roster.get_mut(to) {
+            seat.given = true;
+        }
+        self.nodes.may_have(to);
         self.send(to, agent::SetConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
     }
 
-    /// Forgets nodes that are out of reach and not meant to be. A controller that means nothing forgets nothing.
+    /// Forgets nodes that are not deployed, and that nobody will tell of. A controller that means nothing forgets nothing.
     fn forget_lost(&mut self, now: Timestamp, fx: &mut Vec<Effect>) {
-        let Some(meant) = self.meant() else { return };
-        let meant: BTreeSet<NodeName> = meant.heads().map(|head| head.name()).collect();
+        let Some(deployed) = self.shelf.deployed() else { return };
+        let meant: BTreeSet<NodeName> = deployed.heads().map(|head| head.name()).collect();
         publish_own(self.nodes.forget_lost(|status| meant.contains(&status.node), now), fx);
     }
 

@@ -158,7 +158,9 @@ impl State {
         let mut resting = BTreeSet::new();
         for node in deployment.configuration.nodes() {
             let known = self.nodes.get(&node.name);
-            let places = known.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(&node.name));
+            // Where it certainly is not there is nothing to end.
+            let present = known.filter(|_| !self.nodes.is_absent(&node.name));
+            let places = present.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(&node.name));
             let is_left = |place: &&InstanceName| {
                 // An instance that is out of reach and no longer needed was given up by whoever deploys. One that comes
                 // back while others end their nodes is asked, too, before anything is started.
@@ -240,6 +242,7 @@ impl State {
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
         }
+        self.forget_lost(now.wall, fx);
         publish_own(self.nodes.expect(&configuration, NodeState::Stopped, now.wall), fx);
         let owes = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
         let inner = self.open(Parent::Deploy, owes, deadline);
@@ -328,7 +331,8 @@ impl State {
         match &self.deployment {
             // It came back in the middle: what it was asked may have been lost with the link.
             Some(Deployment { phase: Phase::Telling, configuration, inner, .. }) if self.owes(from, inner) => {
-                self.send_share(from, configuration, inner.clone(), fx);
+                let (configuration, inner) = (configuration.clone(), inner.clone());
+                self.send_share(from, &configuration, inner, fx);
             }
             Some(Deployment { phase: Phase::Gathering | Phase::Moving, .. }) => self.go_on(now, fx),
             _ => self.redeploy(from, now, fx),

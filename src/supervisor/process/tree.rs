@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_stray_that_left_its_session_and_ignores_sigterm_is_gone_after_a_sweep() {
         let home = tempfile::tempdir().unwrap();
-        let marker = "lab/stray/1";
+        let marker = &mine("stray");
         let deaf = "trap \"\" TERM; echo $$ > stray; while :; do sleep 0.05; done";
         let session = leave_behind(home.path(), marker, &format!("setsid sh -c '{deaf}' &"));
         let stray = number_in(&home.path().join("stray"));
@@ -187,9 +187,9 @@ mod tests {
     fn a_stray_without_marker_is_known_by_its_session() {
         let home = tempfile::tempdir().unwrap();
         let session =
-            leave_behind(home.path(), "lab/session/1", "env -i /bin/sh -c 'echo $$ > stray; exec sleep 1000' &");
+            leave_behind(home.path(), &mine("session"), "env -i /bin/sh -c 'echo $$ > stray; exec sleep 1000' &");
         let stray = number_in(&home.path().join("stray"));
-        assert_eq!(sweep("lab/session/1", session).unwrap(), 1);
+        assert_eq!(sweep(&mine("session"), session).unwrap(), 1);
         assert!(!lives(stray));
     }
 
@@ -197,9 +197,9 @@ mod tests {
     fn what_a_stray_started_goes_with_it() {
         let home = tempfile::tempdir().unwrap();
         let below = "env -i setsid /bin/sh -c \"echo \\$\\$ > below; exec /bin/sleep 1000\"";
-        let session = leave_behind(home.path(), "lab/below/1", &format!("setsid sh -c '{below} & sleep 1000' &"));
+        let session = leave_behind(home.path(), &mine("below"), &format!("setsid sh -c '{below} & sleep 1000' &"));
         let below = number_in(&home.path().join("below"));
-        let killed = sweep("lab/below/1", session).unwrap();
+        let killed = sweep(&mine("below"), session).unwrap();
         assert!(killed >= 2, "{killed}");
         assert!(!lives(below));
     }
@@ -207,16 +207,16 @@ mod tests {
     #[test]
     fn strays_of_another_node_and_of_nobody_are_left_alone() {
         let home = tempfile::tempdir().unwrap();
-        let foreign = "env WATCHPOST_NODE=lab/other/1 sh -c 'echo $$ > foreign; exec sleep 1000' &";
+        let foreign = &format!("env WATCHPOST_NODE={} sh -c 'echo $$ > foreign; exec sleep 1000' &", mine("other"));
         let nobodys = "env -i setsid /bin/sh -c 'echo $$ > nobodys; exec /bin/sleep 1000' &";
-        let session = leave_behind(home.path(), "lab/one/1", &format!("{foreign}\n{nobodys}"));
+        let session = leave_behind(home.path(), &mine("one"), &format!("{foreign}\n{nobodys}"));
         let [foreign, nobodys] = ["foreign", "nobodys"].map(|name| number_in(&home.path().join(name)));
-        assert_eq!(sweep("lab/one/1", session).unwrap(), 0);
-        assert_eq!(sweep_all("lab/one/1", session).unwrap(), 0);
+        assert_eq!(sweep(&mine("one"), session).unwrap(), 0);
+        assert_eq!(sweep_all(&mine("one"), session).unwrap(), 0);
         assert!(lives(foreign) && lives(nobodys));
         // They end with the test, by the means at hand.
-        assert_eq!(sweep("lab/other/1", 0).unwrap(), 1);
-        assert_eq!(sweep("lab/none/1", nobodys).unwrap(), 0, "a living stranger's session");
+        assert_eq!(sweep(&mine("other"), 0).unwrap(), 1);
+        assert_eq!(sweep(&mine("none"), nobodys).unwrap(), 0, "a living stranger's session");
         let nobodys = Process::adopt(nobodys, Stat::of(nobodys).unwrap().unwrap().start_time).unwrap().unwrap();
         nobodys.kill().unwrap();
     }
@@ -224,12 +224,12 @@ mod tests {
     #[test]
     fn strays_that_were_given_to_another_process_are_found_by_the_wider_sweep() {
         let home = tempfile::tempdir().unwrap();
-        let text = "WATCHPOST_NODE=lab/far/1 setsid sh -c 'echo $$ > far; exec sleep 1000' & wait";
+        let text = &format!("WATCHPOST_NODE={} setsid sh -c 'echo $$ > far; exec sleep 1000' & wait", mine("far"));
         let other = spawn(&script(home.path(), text), None).unwrap();
         let far = number_in(&home.path().join("far"));
-        assert_eq!(sweep("lab/far/1", 0).unwrap(), 0, "its parent lives, and is no stray");
+        assert_eq!(sweep(&mine("far"), 0).unwrap(), 0, "its parent lives, and is no stray");
         assert!(lives(far));
-        let killed = sweep_all("lab/far/1", 0).unwrap();
+        let killed = sweep_all(&mine("far"), 0).unwrap();
         assert!(killed >= 1, "{killed}");
         assert!(!lives(far));
         finish(&other);
@@ -243,13 +243,18 @@ mod tests {
         // With the end of the thread that started it, a leader is given to the main thread, as strays are.
         let leader = std::thread::spawn(move || spawn(&script(&directory, "exit 7"), None).unwrap()).join().unwrap();
         wait_until("the leader is a zombie", || Stat::of(leader.pid()).unwrap().unwrap().is_dead());
-        leave_behind(home.path(), "lab/zombie/1", "sh -c 'echo $$ > stray' &");
+        leave_behind(home.path(), &mine("zombie"), "sh -c 'echo $$ > stray' &");
         let stray = number_in(&home.path().join("stray"));
         wait_until("the stray is reaped", || {
             reap_strays(|_| false).unwrap();
             Stat::of(stray).unwrap().is_none()
         });
         assert_eq!(finish(&leader), Exit::Status(7));
+    }
+
+    /// A marker that no other run of these tests has at the same time.
+    fn mine(node: &str) -> String {
+        format!("lab/{node}-{}/1", std::process::id())
     }
 
     /// Runs a node that starts something in the background and ends; returns its session.

@@ -109,8 +109,12 @@ impl Supervisor {
         if let Some(probe) = self.probe.take().filter(|_| report.new != NodeState::Pending) {
             ctx.cancel_future(probe);
         }
-        if report.new == NodeState::Stopped && !self.stopped_for_now {
-            self.workshop.note_stopped(self.node.name.clone(), self.state.life());
+        if report.new == NodeState::Stopped {
+            let (node, life) = (self.node.name.clone(), self.state.life());
+            match self.stopped_for_now {
+                true => self.workshop.note_rested(node, life),
+                false => self.workshop.note_stopped(node, life),
+            }
         }
         let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
         self.tell(FromSupervisor::Report(told_of(&self.node, report, ticket)));

@@ -2,8 +2,8 @@
 //!
 //! A record is a file of lines. The first is written before the launch and says what is intended: the node's
 //! definition and its life. The second is written by the new process itself, before it becomes the node's program:
-//! `pid <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody asked. A line without
-//! its newline was cut off by a crash and does not count. Nothing is synced: records must survive the agent, not the
+//! `pid <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody asked, and `rested <life>`
+//! that its agent stopped it at its own end. A line without its newline was cut off by a crash and does not count. Nothing is synced: records must survive the agent, not the
 //! machine, whose reboot ends what they speak of.
 
 use std::collections::BTreeSet;
@@ -65,6 +65,8 @@ pub enum Found {
     Launched { pid: u32, start_time: u64 },
     /// It ended and is not to be started again without being asked.
     Stopped,
+    /// Its agent stopped it when it ended itself, and is to start it when it returns.
+    Rested,
 }
 
 /// Why a record cannot be read or written.
@@ -150,8 +152,17 @@ impl Register {
 
     /// Notes that this life is over and the node is to stay down until somebody asks.
     pub fn stopped(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
+        self.note(node, &format!("stopped {life}\n"))
+    }
+
+    /// Notes that this life is over since the agent ends, and that its next run is to start the node. Where the life
+    /// was over because somebody asked, it stays at that.
+    pub fn rested(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
+        self.note(node, &format!("rested {life}\n"))
+    }
+
+    fn note(&self, node: &NodeName, line: &str) -> Result<(), RegisterError> {
         let path = self.directory(node).join(NAME);
-        let line = format!("stopped {life}\n");
         let written = OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(line.as_bytes()));
         match written {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // it never came to a launch
@@ -243,7 +254,8 @@ impl Register {
             found = match line.split(' ').collect::<Vec<_>>()[..] {
                 // Another life's end may be written late, behind the intent of the next.
                 ["stopped", life] if life.parse() == Ok(intent.life.0) => Found::Stopped,
-                ["stopped", _] => found,
+                ["rested", life] if life.parse() == Ok(intent.life.0) && found != Found::Stopped => Found::Rested,
+                ["stopped" | "rested", _] => found,
                 ["pid", pid, start] => match (pid.parse(), start.parse()) {
                     (Ok(pid), Ok(start_time)) => Found::Launched { pid, start_time },
                     _ => return Err(foreign("its second line has no numbers")),
@@ -319,6 +331,19 @@ mod tests {
         assert_eq!((&record.node, record.life, record.here), (&node, Life(7), true));
         register.forget(&node.name).unwrap();
         assert!(register.read().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn what_its_agent_stopped_for_now_is_no_stop_that_somebody_asked_for() {
+        let (_directory, mut register, node) = register();
+        register.intend(&node, Life(7)).unwrap().write_all(b"pid 42 1000\n").unwrap();
+        register.rested(&node.name, Life(6)).unwrap();
+        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
+        register.rested(&node.name, Life(7)).unwrap();
+        assert_eq!(found(&mut register), Found::Rested);
+        register.stopped(&node.name, Life(7)).unwrap();
+        register.rested(&node.name, Life(7)).unwrap();
+        assert_eq!(found(&mut register), Found::Stopped, "whoever asked is heeded");
     }
 
     #[test]

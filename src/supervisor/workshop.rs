@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 use super::hands::{Hands, Subject};
 use super::process::groups::Groups;
 use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
-use super::register::Register;
+use super::register::{Register, RegisterError};
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor, output};
 use crate::launch::Site;
@@ -244,9 +244,22 @@ impl Workshop {
 
     /// Notes that this life is over and the node is to stay down until somebody asks.
     pub fn note_stopped(&self, node: NodeName, life: Life) {
+        self.note(node, move |register, node| register.stopped(node, life));
+    }
+
+    /// Notes that this life is over and the node is to stay down until the next run of the agent.
+    pub fn note_rested(&self, node: NodeName, life: Life) {
+        self.note(node, move |register, node| register.rested(node, life));
+    }
+
+    fn note(
+        &self,
+        node: NodeName,
+        note: impl FnOnce(&Register, &NodeName) -> Result<(), RegisterError> + Send + 'static,
+    ) {
         let tools = Arc::clone(&self.tools);
         self.give(Subject::Node(node.clone()), move || {
-            if let Err(error) = tools.register.stopped(&node, life) {
+            if let Err(error) = note(&tools.register, &node) {
                 tracing::warn!(%node, "{error}");
             }
         });

@@ -141,7 +141,7 @@ fn an_agent_that_is_to_stop_its_nodes_does_and_starts_them_when_it_returns() {
     let controller = fleet.controller.addresses()["agents"].to_string();
     let args = ["agent", "--name", "d", "--connect", &controller];
     fleet.agents.insert("d", Daemon::start_with(&fleet.scene, "d", &args, "[agent]\non_exit = 'stop'\n"));
-    let nodes = ["one", "two", "three"].map(|name| sleeper(name, "instance = d"));
+    let nodes = ["one", "two", "three"].map(|name| sleeper(name, "instance = d\nrestart = never"));
     fleet.client.deployed(&fleet.file(&["d"], &nodes));
     let before = pids(&fleet.client.wait_for_all("RUNNING"));
     assert!(fleet.client.order("stop", &["three"]).ok);
@@ -158,7 +158,14 @@ fn an_agent_that_is_to_stop_its_nodes_does_and_starts_them_when_it_returns() {
     assert!(after.iter().all(|pid| pid.is_some_and(|pid| before.values().all(|former| *former != pid))));
     assert!(fleet.client.order("start", &["one"]).ok, "behind everything that its return brought about");
     assert_eq!(node(&fleet.client.status(), "three").state, "STOPPED", "somebody asked for that");
-    check_log(&fleet.client.events());
+    let events = fleet.client.events();
+    check_log(&events);
+    let told = path(&changes(&events, "one"));
+    assert_eq!(
+        told, "STOPPED PENDING RUNNING STOPPED UNKNOWN STOPPED PENDING RUNNING",
+        "its agent did not find it dead"
+    );
+    assert!(fleet.client.status().nodes.iter().all(|node| node.restarts == 0), "nobody died");
 }
 
 #[test]

@@ -37,7 +37,11 @@ impl Stat {
         let mut fields = line.get(name_end + 2..)?.split(|byte| *byte == b' ');
         let state = *fields.next()?.first()?; // field 3
         let parent = u32::try_from(number(fields.next()?)?).ok()?; // field 4
-        let session = u32::try_from(number(fields.nth(1)?)?).ok()?; // field 6
+        // Field 6. The kernel has -1 for whoever is being reaped at this moment: it is in none any more.
+        let session = match fields.nth(1)? {
+            b"-1" => 0,
+            session => u32::try_from(number(session)?).ok()?,
+        };
         let start_time = number(fields.nth(15)?)?; // field 22
         let memory = number(fields.next()?)?; // field 23
         let environment_end = number(fields.nth(27)?)?; // field 51
@@ -80,6 +84,12 @@ mod tests {
         assert!(half_made(100, 0));
         assert!(!half_made(100, 5));
         assert!(!half_made(0, 0), "a zombie");
+    }
+
+    #[test]
+    fn whoever_is_being_reaped_is_in_no_session() {
+        let line = line("(sh)", 100, 5).replace(" 3 7 6 ", " 0 -1 -1 ");
+        assert_eq!(Stat::parse(line.as_bytes()).unwrap().session, 0, "{line}");
     }
 
     #[test]

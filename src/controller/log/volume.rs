@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
@@ -128,7 +128,14 @@ impl Volume for Directory {
         }
         let Some((_, file)) = &mut self.open else { return Ok(()) };
         file.write_all(bytes)?;
-        file.sync_data()
+        file.sync_data()?;
+        // It can be written as well as ever, and be gone with this process.
+        if file.metadata()?.nlink() == 0 {
+            let path = self.path.display();
+            let why = format!("somebody removed it from {path}: a controller that is started anew begins another log");
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
+        Ok(())
     }
 
     fn cut(&mut self, segment: u64, length: u64) -> io::Result<()> {
@@ -184,6 +191,17 @@ mod tests {
         assert!(error.to_string().contains(home.path().to_str().unwrap()), "{error}");
         drop(first);
         Directory::open(home.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_into_a_file_that_was_removed_is_not_kept() {
+        let home = TempDir::new().unwrap();
+        let mut directory = Directory::open(home.path()).unwrap();
+        directory.create(1, b"head").unwrap();
+        directory.append(1, b" and more").unwrap();
+        fs::remove_file(directory.file(1)).unwrap();
+        let error = directory.append(1, b" and more").unwrap_err();
+        assert!(error.to_string().contains(home.path().to_str().unwrap()), "{error}");
     }
 
     #[test]

@@ -217,8 +217,8 @@ fn whoever_says_nothing_of_use_where_others_join_is_turned_away() {
 
 #[test]
 fn certificates_of_seconds_renew_themselves_and_no_node_notices() {
-    let cluster = Cluster::with("controller/pki", "9s", "");
-    let agent = cluster.agent("a", &cluster.invite(&["a", "--lifetime", "9s"]));
+    let cluster = Cluster::with("controller/pki", "15s", "");
+    let agent = cluster.agent("a", &cluster.invite(&["a", "--lifetime", "15s"]));
     let client = cluster.controller.client();
     client.deployed(&cluster.scene.write("fleet.cfg", &format!("[instances]\na\n{}", sleeper("on-a", "instance = a"))));
     let running = pids(&client.wait_for_all("RUNNING"));
@@ -229,7 +229,7 @@ fn certificates_of_seconds_renew_themselves_and_no_node_notices() {
         assert_eq!(mode(&daemon.state_dir().join("trust/key.pem")), 0o600);
     }
     // By now the first ones have expired, and with them the links that began by them.
-    assert!(Timestamp::now().0 - joined.0 > 9_000_000);
+    assert!(Timestamp::now().0 - joined.0 > 15_000_000);
     let ended = "the peer's certificate, by which this link began, has expired";
     eventually(ended, || [&agent, &cluster.controller].iter().any(|daemon| daemon.log().contains(ended)).then_some(()));
     assert_eq!(pids(&client.wait_for_all("RUNNING")), running);

@@ -90,7 +90,8 @@ impl Groups {
         let probe = groups.home.join("probe");
         fs::create_dir_all(&probe).map_err(|error| make_failed(&probe, &error))?;
         let tried = try_out(&probe);
-        let _ = fs::remove_dir(&probe); // an empty one that stays harms nobody
+        // The first node makes it anew: an agent without nodes leaves nothing behind.
+        let _ = fs::remove_dir(&probe).and_then(|()| fs::remove_dir(&groups.home)); // others may be in it
         if tried.is_err() {
             groups.clear();
             let _ = fs::remove_dir(directory.join(OURS)); // nobody else can use it either
@@ -292,6 +293,17 @@ mod tests {
         assert_eq!(finish(&leader), Exit::Signal { number: 9, core_dumped: false });
         groups.clear();
         assert!(!groups.home.exists(), "nobody is in it");
+    }
+
+    #[test]
+    fn an_agent_without_nodes_has_no_groups() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        assert!(!groups.home.exists());
+        assert!(groups.of(&node("first")).unwrap().exists());
+        let again = Groups::open(&Place::Anywhere, "test", home.path()).unwrap();
+        assert!(again.path(&node("first")).exists(), "those of an earlier run stay");
+        groups.clear();
     }
 
     #[test]

@@ -69,10 +69,14 @@ impl Home {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Valid(Option<Duration>);
 
-fn valid(text: &str) -> Result<Valid, humantime::DurationError> {
+fn valid(text: &str) -> Result<Valid, String> {
     match text {
         "never" => Ok(Valid(None)),
-        text => humantime::parse_duration(text).map(|valid| Valid(Some(valid))),
+        text => match humantime::parse_duration(text) {
+            Ok(Duration::ZERO) => Err("a token that is good for no time is good for nothing".into()),
+            Ok(valid) => Ok(Valid(Some(valid))),
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 
@@ -201,6 +205,12 @@ fn print(shown: &Shown) -> Result<Exit, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_good_for_some_time() {
+        assert_eq!((valid("never"), valid("2h")), (Ok(Valid(None)), Ok(Valid(Some(Duration::from_secs(7200))))));
+        assert!(valid("0s").is_err() && valid("soon").is_err());
+    }
 
     #[test]
     fn a_file_for_a_token_that_could_not_be_made_does_not_stay() {

@@ -262,7 +262,9 @@ fn strangers_who_come_again_and_again_are_logged_seldom_and_hide_nobody_else() {
     };
     let first = lines("/", &[]);
     assert!(first[0].contains("Invalid URI"), "{first:?}");
-    let others: usize = (0..50).map(|_| lines("/", &[]).len()).sum();
+    // One whose connection was reset meanwhile has another reason.
+    let same = |lines: Vec<String>| lines.iter().filter(|line| line.contains("Invalid URI")).count();
+    let others: usize = (0..50).map(|_| same(lines("/", &[]))).sum();
     assert!(others as u64 <= begun.elapsed().as_secs(), "{others} within {:?}", begun.elapsed());
     for (header, value, why) in [
         ("X-Application-Name", "no name", "Invalid X-Application-Name"),

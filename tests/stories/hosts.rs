@@ -129,7 +129,8 @@ fn from_another_machine_a_certificate_or_a_token_opens_the_api_over_tls_and_noth
         for _ in 0..2 {
             let answer = elsewhere(&site, &["status"], &by_certificate);
             assert!(answer.code == 5 && answer.stderr.contains("CertificateRevoked"), "{answer:?}");
-            assert_eq!(elsewhere(&site, &["status"], &by_token).code, 0, "others are spared");
+            let spared = elsewhere(&site, &["status"], &by_token);
+            assert!([0, 4].contains(&spared.code), "others are spared, whether the agent is back or not: {spared:?}");
             site.controller.kill();
             site.controller.start_again();
         }

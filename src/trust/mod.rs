@@ -29,6 +29,7 @@ mod renewal;
 mod replace;
 mod request;
 mod revoked;
+mod signatures;
 mod token;
 pub mod tokens;
 mod visitors;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::store::{Slot, Stored};
 use crate::message::frame;
-use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName};
+use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, Peer, Zeek};
 use crate::plan::Slowest;
 
 /// One configuration, its nodes encoded.
@@ -19,6 +19,9 @@ use crate::plan::Slowest;
 pub struct Kept {
     pub id: ConfigurationId,
     pub instances: Vec<Instance>,
+    zeek: Option<Box<Zeek>>,
+    /// All members of the Zeek cluster.
+    peers: Arc<[Peer]>,
     /// Each node behind its length.
     nodes: Arc<[u8]>,
     /// Where in that the nodes of each instance begin: one that comes back is not looked for among all others.
@@ -38,7 +41,7 @@ const LENGTH: usize = size_of::<u32>();
 impl Kept {
     /// Encodes `configuration`.
     pub fn new(configuration: &Configuration) -> Self {
-        let Configuration { id, instances, nodes } = configuration;
+        let Configuration { id, instances, nodes, zeek, peers: _ } = configuration;
         let (mut bytes, mut shares) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for node in nodes {
             let start = bytes.len();
@@ -53,7 +56,8 @@ impl Kept {
         }
         let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
         let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
-        Self { id, instances, nodes: bytes.into(), shares: Arc::new(shares), slowest }
+        let (zeek, peers) = (zeek.clone(), configuration.zeek_cluster().collect());
+        Self { id, instances, zeek, peers, nodes: bytes.into(), shares: Arc::new(shares), slowest }
     }
 
     /// How long agents may take to go from `other` to this, if there is another.
@@ -64,13 +68,19 @@ impl Kept {
     /// The configuration as it was.
     pub fn open(&self) -> Configuration {
         let nodes = self.nodes().collect();
-        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes }
+        let (id, instances, zeek) = (self.id.clone(), self.instances.clone(), self.zeek.clone());
+        Configuration { id, instances, nodes, zeek, peers: Vec::new() }
     }
 
     /// What the agent of `instance` needs to know of it: see [`Configuration::share_of`].
     pub fn share_of(&self, instance: &InstanceName) -> Configuration {
-        let nodes = self.encoded_on(instance).map(node).collect();
-        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes }
+        let nodes: Vec<_> = self.encoded_on(instance).map(node).collect();
+        let peers = match nodes.iter().any(|node| node.is_in_zeek_cluster()) {
+            true => self.peers.iter().filter(|peer| peer.instance != *instance).cloned().collect(),
+            false => Vec::new(),
+        };
+        let (id, instances, zeek) = (self.id.clone(), self.instances.clone(), self.zeek.clone());
+        Configuration { id, instances, nodes, zeek, peers }
     }
 
     /// Every node, in the order they were written.
@@ -236,6 +246,8 @@ mod tests {
             id: ConfigurationId::new(id).unwrap(),
             instances: ["a", "b"].map(|name| Instance { name: instance(name), host: None, port: None }).into(),
             nodes: [node("w", "a"), full, node("v", "a")].map(Arc::new).into(),
+            zeek: Some(Box::new(Zeek { port: Some(27760), ..Zeek::default() })),
+            peers: Vec::new(),
         }
     }
 

@@ -321,6 +321,7 @@ impl State {
         if let Some(deployed) = self.shelf.deployed() {
             plan::keep_ports(&mut ready, &deployed.open());
         }
+        plan::zeek::complete(&mut ready);
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         let id = staged.id.clone();
         self.shelf.put(Slot::Staged, Kept::new(&staged));

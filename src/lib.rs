@@ -58,6 +58,7 @@ pub mod bridge;
 pub mod cli;
 pub mod controller;
 mod hint;
+pub mod import;
 pub mod launch;
 pub mod message;
 pub mod model;

@@ -8,6 +8,7 @@ mod client;
 mod daemon;
 mod error;
 mod events;
+mod import;
 mod interrupt;
 mod invite;
 mod join;
@@ -33,6 +34,7 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
@@ -76,9 +78,11 @@ enum Verb {
         /// The cluster file
         file: PathBuf,
     },
+    /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
+    Import(ImportArgs),
     /// Make a cluster file true
     Deploy {
-        /// The cluster file
+        /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
         file: PathBuf,
         /// Also if the file has no nodes, which removes every node there is
         #[arg(long)]
@@ -204,7 +208,7 @@ pub struct DaemonArgs {
 /// The arguments of `watchpost lab`.
 #[derive(Debug, Args)]
 pub struct LabArgs {
-    /// The cluster file to begin with [default: a small example]
+    /// The cluster file to begin with, or a zeek.conf or node.cfg as `import` reads it [default: a small example]
     pub file: Option<PathBuf>,
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDR:PORT")]
@@ -270,6 +274,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Controller(args) => daemon::controller(args),
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
+        Verb::Import(args) => import::run(&args, json),
         Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };

@@ -47,6 +47,8 @@ pub enum CliError {
     PlainUrl { url: String, certificate: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
     #[error(
         "{} has no nodes, so to deploy it would remove every node there is\n  if that is meant, say so with --empty",
         .0.display()
@@ -143,6 +145,7 @@ impl CliError {
             | Self::Input(_)
             | Self::Runtime(_)
             | Self::Output(_)
+            | Self::Write { .. }
             | Self::Internal(_) => Exit::Failed,
             Self::Settings(_)
             | Self::Run(

@@ -4,11 +4,13 @@
 //! whole: see [`crate::plan::validate()`].
 
 mod findings;
-pub mod zeek_conf;
-pub mod zeekctl;
+mod zeek_conf;
+mod zeekctl;
 
 use findings::Findings;
 pub use findings::{ImportError, Remark};
+pub use zeek_conf::{HostFile, read as zeek_conf};
+pub use zeekctl::{Files as ZeekctlFiles, read as zeekctl};
 
 use crate::model::Configuration;
 

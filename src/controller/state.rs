@@ -534,6 +534,11 @@ impl State {
     fn snapshot(&mut self, from: &InstanceName, snapshot: NotifySnapshot, now: Now, fx: &mut Vec<Effect>) {
         let NotifySnapshot { seq, nodes, configuration, .. } = snapshot;
         let before = self.roster.news(from).map_or(0, |(_, before)| before);
+        if seq < before {
+            // An agent says it once, and behind the news that it covers.
+            let msg = "a snapshot is older than news that came before it: somebody says again what its agent said once";
+            return self.tell_refusal(from, msg, now.wall, fx);
+        }
         if let (Arrival::New { .. }, true) = (self.roster.arrived(from, seq), before > 0) {
             self.tell_missed(from, before + 1, seq, now.wall, fx);
         }

@@ -616,7 +616,7 @@ impl Agent {
 
     fn obey(&mut self, message: &ToAgent) {
         if let ToAgent::NewsReceived(NewsReceived { epoch: 5, seq, kept }) = message {
-            self.outbox.received(*seq, *kept);
+            assert!(self.outbox.received(*seq, *kept), "{seq} was told");
         }
     }
 

@@ -246,6 +246,7 @@ impl Agent {
                 Effect::Supervise(ward, node) => drop(self.names.insert(ward, node.name.clone())),
                 Effect::Tell(ward, order) => self.told.push((self.names[&ward].clone(), order)),
                 Effect::AllStopped => self.all_stopped = true,
+                Effect::EndLink(why) => panic!("{why}"),
                 Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) | Effect::Remember(_) => {}
             }
         }

@@ -108,6 +108,7 @@ impl State {
 
     pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let SetConfigurationRequest { reqid, configuration } = request;
+        let configuration = configuration.open();
         if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
             let outcome = match present.is(&configuration) {
                 true => Outcome::instance_done(&self.instance),

@@ -383,8 +383,8 @@ impl Controller {
         let (answer, answered) = oneshot::channel();
         let mut ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        match self.repeats.ask(&request, ticket, Instant::now()) {
-            Repeated::Done(response) => drop(answer.send(response)),
+        match self.repeats.ask(&request, self.state.ready(), ticket, Instant::now()) {
+            Repeated::Done(response) | Repeated::Refused(response) => drop(answer.send(response)),
             Repeated::Runs(first) => {
                 ticket = first;
                 self.waiting.entry(first).or_default().push(answer);

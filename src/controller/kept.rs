@@ -4,6 +4,7 @@
 //! share the bytes that are the same in both.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,6 +179,13 @@ fn front(id: &ConfigurationId, instances: &[Instance]) -> Arc<[u8]> {
     // Writing to memory does not fail, and serde has a form for both.
     frame::encode_body(&mut bytes, &(id, instances)).expect("names and addresses can be encoded");
     bytes.into()
+}
+
+impl Hash for Kept {
+    /// All the rest follows from these.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.front, &self.nodes).hash(state);
+    }
 }
 
 /// The first node of some that were encoded here, and the others; `None` if there is none.

@@ -211,6 +211,11 @@ impl State {
         }
     }
 
+    /// What the next deployment would deploy.
+    pub fn ready(&self) -> Option<&Kept> {
+        self.shelf.get(Slot::Ready)
+    }
+
     /// The connected agents, sorted by name.
     pub fn connected(&self) -> Vec<client::InstanceStatus> {
         let mut instances = self.roster.statuses();

@@ -4,6 +4,7 @@
 mod common;
 
 mod bad_nodes;
+mod crowds;
 mod deploy;
 mod document;
 mod fleet;
@@ -17,6 +18,7 @@ mod network;
 mod orders;
 mod peer;
 mod refusals;
+mod replays;
 mod returns;
 mod trust;
 mod versions;

@@ -183,6 +183,7 @@ impl Agent {
     }
 
     fn configure(&mut self, SetConfigurationRequest { reqid, configuration }: SetConfigurationRequest) {
+        let configuration = configuration.open();
         let status = |node: &Node| NodeStatus {
             node: node.name.clone(),
             instance: self.name.clone(),

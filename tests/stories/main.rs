@@ -5,6 +5,7 @@ mod common;
 
 mod bad_nodes;
 mod deploy;
+mod doctor;
 mod document;
 mod fleet;
 mod given_up;

@@ -20,7 +20,7 @@ use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
     Abilities, Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now,
-    Outcome, Output, Text, Timestamp,
+    Outcome, Output, Peer, Text, Timestamp, Zeek,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -66,6 +66,8 @@ struct InForce {
     instances: Vec<Instance>,
     /// Not a vector, which would keep room to grow.
     nodes: Box<[Arc<Node>]>,
+    zeek: Option<Box<Zeek>>,
+    peers: Box<[Peer]>,
 }
 
 #[derive(Debug, Clone)]
@@ -401,16 +403,17 @@ fn not_known(kind: u16) -> Option<Effect> {
 }
 
 impl From<Configuration> for InForce {
-    fn from(Configuration { id, instances, nodes }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into() }
+    fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
+        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into() }
     }
 }
 
 impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
     fn is(&self, other: &Configuration) -> bool {
-        let Configuration { id, instances, nodes } = other;
-        self.id == *id && self.instances == *instances && *self.nodes == **nodes
+        let Configuration { id, instances, nodes, zeek, peers } = other;
+        let is_same = self.id == *id && self.instances == *instances && *self.nodes == **nodes;
+        is_same && self.zeek == *zeek && *self.peers == **peers
     }
 }
 

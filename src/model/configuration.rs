@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationId, Cpus, InstanceName, NodeName, NodeState, RunAs};
+use super::{ConfigurationId, Cpus, InstanceName, NodeName, NodeState, Peer, RunAs, Zeek, ZeekNode};
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,21 +20,28 @@ pub struct Configuration {
     pub instances: Vec<Instance>,
     /// In the order they were written. Configurations that come of one another share what is the same in both.
     pub nodes: Vec<Arc<Node>>,
+    /// What its Zeek nodes share; `None` for every default.
+    pub zeek: Option<Box<Zeek>>,
+    /// Only in a share: the Zeek nodes of other instances, if there are some that are to know them.
+    pub peers: Vec<Peer>,
 }
 
 impl Configuration {
     /// A configuration in which nothing exists.
     pub fn empty(id: ConfigurationId) -> Self {
-        Self { id, instances: Vec::new(), nodes: Vec::new() }
+        Self { id, instances: Vec::new(), nodes: Vec::new(), zeek: None, peers: Vec::new() }
     }
 
-    /// What the agent of `instance` needs to know: every instance, and the nodes that are its own.
+    /// What the agent of `instance` needs to know: every instance, the nodes that are its own, and of the others what its
+    /// Zeek nodes must know.
     pub fn share_of(&self, instance: &InstanceName) -> Self {
-        Self {
-            id: self.id.clone(),
-            instances: self.instances.clone(),
-            nodes: self.nodes.iter().filter(|node| node.instance == *instance).cloned().collect(),
-        }
+        let nodes: Vec<_> = self.nodes.iter().filter(|node| node.instance == *instance).cloned().collect();
+        let elsewhere = |peer: &Peer| peer.instance != *instance;
+        let peers = match nodes.iter().any(|node| node.is_in_zeek_cluster()) {
+            true => self.zeek_cluster().filter(elsewhere).collect(),
+            false => Vec::new(),
+        };
+        Self { id: self.id.clone(), instances: self.instances.clone(), nodes, zeek: self.zeek.clone(), peers }
     }
 
     /// The declared instance of that name.
@@ -117,6 +124,8 @@ pub struct Node {
     pub user: Option<String>,
     /// What else its process is given and denied; `None` if that is nothing.
     pub run_as: Option<Box<RunAs>>,
+    /// What only a Zeek node has; `None` if that is nothing.
+    pub zeek: Option<Box<ZeekNode>>,
     pub restart: RestartPolicy,
     pub ready: Ready,
     /// From SIGTERM to SIGKILL.
@@ -142,6 +151,7 @@ impl Node {
             directory: None,
             user: None,
             run_as: None,
+            zeek: None,
             restart: RestartPolicy::default(),
             ready: Ready::default(),
             stop_grace: Duration::from_secs(10),

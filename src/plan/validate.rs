@@ -8,13 +8,14 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::ports::{PortRules, needs_port};
+use super::zeek;
 use crate::model::cpus::MOST_CPUS;
 use crate::model::{
     Bytes, Configuration, CpuShare, Instance, InstanceName, Node, NodeName, Quotas, ReadyBy, RestartMode, RestartPolicy,
 };
 
 /// The longest wait that a node may ask for. Sums of it stay far from where clocks overflow.
-const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// A program that may have less memory than this does not get as far as its first line.
 const LEAST_MEMORY: Bytes = Bytes(1 << 20);
 
@@ -32,6 +33,8 @@ pub struct Complaint {
 pub enum About {
     Instance(InstanceName),
     Node(NodeName),
+    /// One key of what all Zeek nodes share.
+    Zeek(&'static str),
     /// One key of a node, by its name in cluster files.
     Key(NodeName, &'static str),
 }
@@ -45,6 +48,7 @@ pub fn validate(configuration: &Configuration, rules: &PortRules) -> Vec<String>
 
 /// The same complaints in the same order, each with what it is about.
 pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complaint> {
+    let rules = &rules.within(configuration);
     let mut complaints = Complaints::default();
     names(configuration, &mut complaints);
     ports(configuration, rules, &mut complaints);
@@ -63,10 +67,11 @@ pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complain
             complaints.add_key(node, key, format!("node '{}' {what}", node.name));
         }
         if has_null(node) {
-            let what = "has a null character in command, scripts, env or options, which no program can be given";
+            let what = "has a null character in command, scripts, args, env or options, which no program can be given";
             complaints.add(About::Node(node.name.clone()), format!("node '{}' {what}", node.name));
         }
     }
+    zeek::examine(configuration, rules, &mut |about, what| complaints.add(about, what));
     complaints.0.into_iter().map(|(what, about)| Complaint { what, about }).collect()
 }
 
@@ -332,7 +337,7 @@ fn texts(node: &Node) -> Vec<(&'static str, String)> {
 
 fn has_null(node: &Node) -> bool {
     let pairs = node.env.iter().chain(&node.options).flat_map(|(name, value)| [name, value]);
-    node.command.iter().chain(&node.scripts).chain(pairs).any(|text| text.contains('\0'))
+    node.command.iter().chain(&node.scripts).chain(node.zeek_args()).chain(pairs).any(|text| text.contains('\0'))
 }
 
 /// Those whose key, if they have one, was met before.
@@ -350,7 +355,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Capability, ConfigurationId, Cpus, Limit, Resource, Role, RunAs};
+    use crate::model::{Capability, ConfigurationId, Cpus, Limit, Resource, Role, RunAs, Zeek};
 
     fn instance(name: &str, port: Option<u16>) -> Instance {
         Instance { name: InstanceName::new(name).unwrap(), host: port.map(|_| [127, 0, 0, 1].into()), port }
@@ -362,7 +367,7 @@ mod tests {
 
     fn configuration(instances: Vec<Instance>, nodes: Vec<Node>) -> Configuration {
         let nodes = nodes.into_iter().map(Arc::new).collect();
-        Configuration { id: ConfigurationId::new("c").unwrap(), instances, nodes }
+        Configuration { instances, nodes, ..Configuration::empty(ConfigurationId::new("c").unwrap()) }
     }
 
     fn rights(change: impl FnOnce(&mut RunAs)) -> Option<Box<RunAs>> {
@@ -586,13 +591,24 @@ mod tests {
             Node { metrics_port: Some(9), ..node("i", "i", Role::Worker, None) },
         ];
         let instances = vec![instance("i", None), Instance { port: Some(0), ..instance("k", Some(1)) }];
-        let found = examine(&configuration(instances, nodes), &PortRules::default());
+        let mut subject = configuration(instances, nodes);
+        subject.zeek = Some(Box::new(Zeek { pcap_bufsize: Some(0), ..Zeek::default() }));
+        let found = examine(&subject, &PortRules::default());
         let found = found.into_iter().map(|complaint| match complaint.about {
             About::Instance(name) => format!("[instances] {name}"),
             About::Node(name) => format!("[{name}]"),
             About::Key(name, key) => format!("[{name}] {key}"),
+            About::Zeek(key) => format!("[zeek] {key}"),
         });
-        let want = ["[instances] k", "[i] metrics_port", "[c] port", "[b] cpu_affinity", "[b] instance", "[i]"];
+        let want = [
+            "[zeek] pcap_bufsize",
+            "[instances] k",
+            "[i] metrics_port",
+            "[c] port",
+            "[b] cpu_affinity",
+            "[b] instance",
+            "[i]",
+        ];
         assert_eq!(found.collect::<Vec<_>>(), want);
     }
 

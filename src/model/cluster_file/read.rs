@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use super::lines::{Entry, INSTANCES, Section};
 use super::render::mode;
-use super::{Complaints, words};
+use super::{Complaints, words, zeek};
 use crate::hint::{instead, shown};
 use crate::model::{
     Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, ReadyBy, Resource,
-    RestartMode, Role, RunAs,
+    RestartMode, Role, RunAs, ZeekNode,
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 35] = [
+pub(super) const KEYS: [&str; 36] = [
     "instance",
     "role",
     "type",
@@ -29,6 +29,7 @@ pub(super) const KEYS: [&str; 35] = [
     "metrics_port",
     "state",
     "options",
+    "args",
     "command",
     "directory",
     "user",
@@ -69,8 +70,12 @@ pub(super) fn configuration(
     complaints: &mut Complaints,
 ) -> Configuration {
     let declared = sections.iter().find(|section| section.name == INSTANCES);
-    let (of_roles, of_nodes): (Vec<_>, Vec<_>) =
-        sections.iter().filter(|section| section.name != INSTANCES).partition(|section| section.name.starts_with(ROLE));
+    let shared = sections.iter().find(|section| zeek::is_settings(section));
+    let zeek = shared.and_then(|section| zeek::settings(section, complaints));
+    let (of_roles, of_nodes): (Vec<_>, Vec<_>) = sections
+        .iter()
+        .filter(|section| section.name != INSTANCES && !zeek::is_settings(section))
+        .partition(|section| section.name.starts_with(ROLE));
     let roles: BTreeMap<Role, &Section> =
         of_roles.into_iter().filter_map(|section| Some((defaults(section, complaints)?, section))).collect();
     let mut drafts: Vec<(&Section, Draft)> =
@@ -89,7 +94,7 @@ pub(super) fn configuration(
             names.map(|name| Instance { name: name.clone(), host: None, port: None }).collect()
         }
     };
-    Configuration { id, instances, nodes }
+    Configuration { id, instances, nodes, zeek, peers: Vec::new() }
 }
 
 /// The role whose nodes the section is about, once its keys were looked at.
@@ -215,6 +220,7 @@ impl Draft {
         }
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
+        draft.node.zeek.take_if(|zeek| **zeek == ZeekNode::default());
         if !draft.has_role && !draft.has_command {
             let what =
                 "has no role: add `role = worker` (or logger, manager, proxy), or the `command` of another program";
@@ -258,6 +264,7 @@ impl Draft {
             "cpu_affinity" => node.cpu_affinity = Some(parsed(value, "list of CPUs")?),
             "env" => node.env = assignments(value)?,
             "options" => node.options = assignments(value)?,
+            "args" => node.zeek.get_or_insert_default().args = words(value)?,
             "command" => {
                 // One without a word is as good as none.
                 self.has_command = !value.trim().is_empty();
@@ -290,6 +297,10 @@ impl Draft {
             "ready_within" => node.ready.within = time(value)?,
             "stop_grace" => node.stop_grace = time(value)?,
             "state" => {}
+            _ if node.name.as_str() == zeek::ZEEK && zeek::KEYS.contains(&key) => {
+                let what = "is a key of the section that all Zeek nodes share, and this is a node";
+                return Err(format!("{what}, since it says role, instance or command: give the node another name"));
+            }
             _ => return Err(format!("is not a key of a node: {}", instead(key, KEYS))),
         }
         Ok(())
@@ -353,11 +364,11 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-fn words(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     words::split(text).map_err(|error| error.to_string())
 }
 
-fn assignments(text: &str) -> Result<BTreeMap<String, String>, String> {
+pub(super) fn assignments(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut pairs = BTreeMap::new();
     for word in words(text)? {
         let wrong = || format!("{} is not of the form NAME=VALUE", shown(&word));
@@ -369,18 +380,18 @@ fn assignments(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(pairs)
 }
 
-fn port(text: &str) -> Result<u16, String> {
+pub(super) fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port) if port != 0 => Ok(port),
         _ => Err(format!("{} is not a port: write a number from 1 to 65535", shown(text))),
     }
 }
 
-fn number(text: &str) -> Result<u32, String> {
+pub(super) fn number(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("{} is not a number from 0 to {}", shown(text), u32::MAX))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{} is not a time ({error}): write one such as 500ms, 10s or 1m 30s", shown(text)))
 }
@@ -394,7 +405,7 @@ fn sign(text: &str) -> Result<ReadyBy, String> {
 }
 
 /// The value whose `name` the text is, in any case.
-fn one_of<T: Copy, const N: usize>(
+pub(super) fn one_of<T: Copy, const N: usize>(
     text: &str,
     what: &str,
     values: [T; N],
@@ -480,7 +491,7 @@ mod tests {
     #[test]
     fn every_key_finds_its_field() {
         let text = "[a]\nINSTANCE = I\nrole = proxy\nport = 1\nmetrics_port = 2\nscripts = b 'a c'\ninterface = eth0\n\
-                    cpu_affinity = 0-1,3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nstate = whatever\n\
+                    cpu_affinity = 0-1,3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nargs = -C 'a b'\nstate = whatever\n\
                     command = sh -c 'a b'\n\
                     directory = /d\nuser = u\ngroups = g 'h i'\numask = 027\nnice = -5\n\
                     limits = nofile=10:20 core=unlimited\ncapabilities = CAP_NET_RAW net_admin\n\
@@ -497,6 +508,7 @@ mod tests {
         want.scripts = vec![text("a c"), text("b")];
         want.env = [("A", "1"), ("B", "x=y z"), ("C", "")].map(|(name, value)| (text(name), text(value))).into();
         want.options = [(text("M::x"), text("T"))].into();
+        want.zeek = Some(Box::new(ZeekNode { args: vec![text("-C"), text("a b")], knows: None }));
         want.command = vec![text("sh"), text("-c"), text("a b")];
         want.run_as = Some(Box::new(RunAs {
             groups: vec![text("g"), text("h i")],

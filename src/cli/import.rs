@@ -86,7 +86,7 @@ pub fn run(args: &ImportArgs, json: bool) -> Result<Exit, CliError> {
     let complaints = configuration::read(&cluster, &name, Machine::this().hostname(), id, &rules).err();
     let complaints = complaints.unwrap_or_default();
     if let Some(path) = &args.output {
-        let failed = |source| CliError::Write { path: path.clone(), source };
+        let failed = |source| CliError::Make { path: path.clone(), source };
         let mut file = File::create_new(path).map_err(failed)?;
         file.write_all(cluster.as_bytes()).map_err(failed)?;
     }

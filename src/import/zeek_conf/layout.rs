@@ -10,7 +10,7 @@ use super::template::fill;
 use crate::hint::shown;
 use crate::import::Findings;
 use crate::model::cluster_file::{Complaint, word_list};
-use crate::model::{Backend, Capability, InstanceName, Node, NodeName, Role, Zeek};
+use crate::model::{Backend, Bytes, Capability, Cpus, InstanceName, Node, NodeName, Role, Zeek};
 
 /// The most nodes of one kind: more are a slip of the finger.
 const MOST: usize = 1024;
@@ -267,7 +267,15 @@ impl Maker<'_> {
         if let Some(nice) = ask.get(&format!("{kind}nice"), nice) {
             node.run_as.get_or_insert_default().nice = Some(nice);
         }
-        node.env = ask.variables(&format!("{kind}env"), |value| Ok(value.to_owned()));
+        if let Some(bytes) = ask.get(&format!("{kind}memory_max"), bytes) {
+            node.run_as.get_or_insert_default().quotas.memory_max = Some(bytes);
+        }
+        if let Some(set) = ask.get(&format!("{kind}cpu_set"), cpus) {
+            node.cpu_affinity = Some(Cpus(set.into_iter().collect()));
+        }
+        if role != Role::Worker {
+            node.env = ask.variables(&format!("{kind}env"), |value| Ok(value.to_owned()));
+        }
         Some(node)
     }
 
@@ -281,6 +289,9 @@ impl Maker<'_> {
                 _ => ask.wrong("interface", "has no `interface`, which workers read".into()),
             };
         };
+        for key in ["worker_numa_policy", "workers_numa_policy"] {
+            ask.remark(key, "is left out: this release does not choose where memory is".into());
+        }
         let cpus = ask.get("workers_cpu_list", cpus).unwrap_or_default();
         for index in 1..=count {
             *host_wide += 1;
@@ -301,7 +312,7 @@ impl Maker<'_> {
                 Ok(device) => node.interface = Some(device),
                 Err(what) => return ask.wrong("interface", what),
             }
-            node.cpu_affinity = cpu;
+            node.cpu_affinity = cpu.map(Cpus::one);
             node.run_as.get_or_insert_default().capabilities.extend(Capability::named("net_raw"));
             nodes.push(node);
         }
@@ -324,6 +335,19 @@ fn count(text: &str) -> Result<usize, String> {
 fn nice(text: &str) -> Result<i32, String> {
     let nice = text.parse().ok().filter(|nice| (-20..=19).contains(nice));
     nice.ok_or_else(|| format!("{} is no number from -20 to 19", shown(text)))
+}
+
+/// Digits and one of K, M, G and T, or none.
+fn bytes(text: &str) -> Result<Bytes, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        Some((at, 'T')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.map(Bytes).ok_or_else(|| format!("{} is no amount of memory: write such as 512M or 8G", shown(text)))
 }
 
 fn port(text: &str) -> Result<u16, String> {

@@ -77,7 +77,7 @@ fn configuration(id: ConfigurationId, machines: Vec<Machine>) -> Configuration {
 mod tests {
     use super::*;
     use crate::model::cluster_file::render;
-    use crate::model::{Node, Role};
+    use crate::model::{Bytes, Node, Role};
 
     fn hosts(files: &[(&str, &str)]) -> Result<Import, ImportError> {
         let file = |(host, text): &(&str, &str)| {
@@ -133,9 +133,27 @@ mod tests {
         assert_eq!(names(&got), ["manager", "worker-a-1", "worker-a-2", "worker-b-2-1", "worker-b-2-2"]);
         let workers =
             |name: fn(&Node) -> String| got.configuration.nodes[1..].iter().map(|n| name(n)).collect::<Vec<_>>();
-        assert_eq!(workers(|node| format!("{:?}", node.cpu_affinity)), ["Some(0)", "Some(1)", "Some(2)", "Some(0)"]);
+        assert_eq!(workers(|node| node.cpu_affinity.as_ref().unwrap().to_string()), ["0", "1", "2", "0"]);
         assert_eq!(workers(|node| node.interface.clone().unwrap()), ["eth0", "eth0", "b-2:3", "b-2:4"]);
         assert!(got.configuration.nodes.iter().all(|node| node.user.as_deref() == Some("bro")));
+    }
+
+    #[test]
+    fn memory_and_processors_are_kept() {
+        let text = "manager=1\nmanager_memory_max=2G\nmanager_cpu_set=0,2-4:2\nmanager_nice=3\ninterface=eth0\n\
+                    workers=1\nworker_memory_max=512\nworker_numa_policy=local\n";
+        let got = one(text).unwrap();
+        let (manager, worker) = (&got.configuration.nodes[0], &got.configuration.nodes[1]);
+        let memory = |node: &Node| node.run_as.as_ref().unwrap().quotas.memory_max;
+        assert_eq!((memory(manager), memory(worker)), (Some(Bytes(2 << 30)), Some(Bytes(512))));
+        assert_eq!(manager.cpu_affinity.as_ref().unwrap().to_string(), "0,2,4");
+        assert_eq!(manager.run_as.as_ref().unwrap().nice, Some(3));
+        assert_eq!(
+            remarks(text),
+            ["zeek.conf:8: worker_numa_policy: is left out: this release does not choose where memory is"]
+        );
+        let wrong = complaints("manager=1\nmanager_memory_max=2g\nmanager_cpu_set=x\n");
+        assert!(wrong.len() == 2 && wrong[0].contains("`2g` is no amount of memory"), "{wrong:?}");
     }
 
     #[test]

@@ -107,7 +107,10 @@ mod tests {
             workers.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(),
             ["worker-1-1", "worker-1-2", "worker-1-3"]
         );
-        assert_eq!(workers.iter().map(|node| node.cpu_affinity).collect::<Vec<_>>(), [Some(2), Some(4), Some(2)]);
+        assert_eq!(
+            workers.iter().map(|node| node.cpu_affinity.as_ref().unwrap().to_string()).collect::<Vec<_>>(),
+            ["2", "4", "2"]
+        );
         let worker = workers[0];
         assert_eq!(worker.interface.as_deref(), Some("af_packet::eth0"));
         assert_eq!(worker.env, [("A", "sensor.example"), ("B", "100%")].map(|(a, b)| (a.into(), b.into())).into());

@@ -11,7 +11,7 @@ use crate::hint::{instead, shown};
 use crate::import::{Findings, Source};
 use crate::model::cluster_file::lines::{self, DEFAULT, Dialect, Section};
 use crate::model::cluster_file::{Complaint, Complaints, ZEEK, readable, word_list};
-use crate::model::{InstanceName, Node, NodeName, Role};
+use crate::model::{Cpus, InstanceName, Node, NodeName, Role};
 
 /// The most processes that one worker may have: more are a slip of the finger.
 const MOST_PROCESSES: usize = 1024;
@@ -192,7 +192,7 @@ impl Reader<'_> {
     fn processes(&mut self, ask: &mut Ask, kind: Kind, host: Host, mut node: Node) {
         let cpus = ask.get("pin_cpus", cpus).unwrap_or_default();
         let Some((method, count)) = share(ask, kind) else {
-            node.cpu_affinity = cpus.first().copied();
+            node.cpu_affinity = cpus.first().copied().map(Cpus::one);
             return self.add(ask, node);
         };
         if node.interface.as_ref().is_some_and(|interface| reads_af_packet(interface, &method)) {
@@ -208,7 +208,7 @@ impl Reader<'_> {
                 Ok(name) => process.name = name,
                 Err(error) => return ask.wrong("lb_procs", error.to_string()),
             }
-            process.cpu_affinity = cpus.get(index % cpus.len().max(1)).copied();
+            process.cpu_affinity = cpus.get(index % cpus.len().max(1)).copied().map(Cpus::one);
             if let Err(what) = self.dealt.give(&mut process, &host, &method, (index, count), self.options) {
                 return ask.wrong("interface", what);
             }

@@ -323,12 +323,16 @@ fn bare_receiver() -> (f64, f64) {
             });
         }
         load.wait(AGENTS, |done| done == Done::Here).await;
-        let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
         let whole = configuration(DEALT);
-        for instance in &whole.instances {
-            own.insert(instance.name.clone(), whole.share_of(&instance.name));
-        }
         let clock = Clock::start();
+        let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
+        for instance in &whole.instances {
+            let (id, instances) = (whole.id.clone(), whole.instances.clone());
+            own.insert(instance.name.clone(), Configuration { id, instances, nodes: Vec::with_capacity(DEALT) });
+        }
+        for node in &whole.nodes {
+            own.get_mut(&node.instance).expect("its instance").nodes.push(Arc::clone(node));
+        }
         for ((_, configuration), writer) in own.into_iter().zip(&mut writers) {
             let mut share = Vec::new();
             let reqid = name("share", RequestId::new);

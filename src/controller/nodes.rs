@@ -64,7 +64,7 @@ impl Nodes {
     /// Those that were on another instance are down there, or were given up on with it. Returns how those are
     /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
-        let mut changes = Vec::new();
+        let (mut changes, mut new) = (Vec::new(), Vec::new());
         self.expected = configuration.count();
         // One name of each instance, for all of its nodes.
         let names: BTreeMap<_, _> =
@@ -74,7 +74,7 @@ impl Nodes {
             let Some(status) = self.known.get_mut(head.name) else {
                 let (name, instance) = (head.name().apart(), instance());
                 *self.counts.entry(instance.clone()).or_default() += 1;
-                self.known.insert(name.clone(), unheard(name, instance, &head, state, now));
+                new.push((name.clone(), unheard(name, instance, &head, state, now)));
                 continue;
             };
             (status.port, status.metrics_port) = (head.port, head.metrics_port);
@@ -90,7 +90,7 @@ impl Nodes {
             }
         }
         // Whatever grew in order is half empty. Made anew, it is full.
-        self.known = std::mem::take(&mut self.known).into_iter().collect();
+        self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();
         changes
     }
 
@@ -159,7 +159,9 @@ impl Nodes {
         status.role = change.role;
         status.pid = change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running));
         (status.restarts, status.since) = (change.restarts, change.time);
-        status.reason.clone_from(&change.reason);
+        if status.reason != change.reason {
+            status.reason.clone_from(&change.reason);
+        }
         if change.removed {
             self.absent.remove(&change.node);
             self.known.remove(&change.node);

@@ -373,7 +373,7 @@ fn to_agent() -> Vec<ToAgent> {
     vec![
         AgentWelcomeRequest { reqid: reqid() }.into(),
         AgentStandbyRequest { reqid: reqid() }.into(),
-        SetConfigurationRequest { reqid: reqid(), configuration: configuration() }.into(),
+        SetConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
         GetNodesRequest { reqid: reqid() }.into(),
         StartRequest { reqid: reqid(), nodes: BTreeSet::new() }.into(),
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),

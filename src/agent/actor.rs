@@ -235,6 +235,11 @@ impl Agent {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
             }
+            Effect::EndLink(reason) => {
+                if let Some(link) = &self.link {
+                    link.end.do_send(EndLink { link: link.id, reason });
+                }
+            }
             Effect::AllStopped => {
                 let waiting = std::mem::take(&mut self.waiting_for_rest);
                 // What is known of the nodes is on disk, too, before the host may end.

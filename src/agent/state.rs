@@ -159,6 +159,8 @@ pub enum Effect {
     ReadOutput(GetOutputRequest),
     /// The controller will have nothing to do with this agent, for this reason.
     Refused(String),
+    /// End the link, for this reason.
+    EndLink(String),
     AllStopped,
 }
 

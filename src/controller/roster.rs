@@ -36,6 +36,8 @@ pub struct Seat {
     pub ready: bool,
     /// It was sent a configuration on this link.
     pub given: bool,
+    /// It has said on this link what it runs.
+    pub has_told: bool,
     host: Option<IpAddr>,
     dialled: Option<u16>,
     version: Option<String>,
@@ -131,7 +133,7 @@ impl Roster {
             .as_ref()
             .map(|shown| CertificateTerm { until: shown.not_after, due_at: shown.due_at() });
         seat.abilities = Some(hello.abilities.clone());
-        seat.given = false;
+        (seat.given, seat.has_told) = (false, false);
         seat.reason.clear();
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };

@@ -50,6 +50,8 @@ impl fmt::Debug for Ready {
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     memory::share_one_heap();
+    // As many clients as may be connected leave enough for every agent.
+    limits::raise_open_files()?;
     let mut signals = Signals::listen()?;
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;

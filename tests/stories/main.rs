@@ -4,6 +4,7 @@
 mod common;
 
 mod bad_nodes;
+mod crowds;
 mod deploy;
 mod doctor;
 mod document;
@@ -21,6 +22,7 @@ mod orders;
 mod peer;
 mod refusals;
 mod register;
+mod replays;
 mod returns;
 mod trust;
 mod versions;

@@ -184,6 +184,7 @@ impl Agent {
     }
 
     fn configure(&mut self, SetConfigurationRequest { reqid, configuration }: SetConfigurationRequest) {
+        let configuration = configuration.open();
         let status = |node: &Node| NodeStatus {
             node: node.name.clone(),
             instance: self.name.clone(),

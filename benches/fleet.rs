@@ -328,7 +328,10 @@ fn bare_receiver() -> (f64, f64) {
         let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
         for instance in &whole.instances {
             let (id, instances) = (whole.id.clone(), whole.instances.clone());
-            own.insert(instance.name.clone(), Configuration { id, instances, nodes: Vec::with_capacity(DEALT) });
+            own.insert(
+                instance.name.clone(),
+                Configuration { id, instances, nodes: Vec::with_capacity(DEALT), zeek: None, peers: Vec::new() },
+            );
         }
         for node in &whole.nodes {
             own.get_mut(&node.instance).expect("its instance").nodes.push(Arc::clone(node));

@@ -33,6 +33,7 @@ use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::Groups;
+use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::register::{Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
@@ -54,6 +55,8 @@ pub struct AgentSetup {
     pub site: Site,
     /// Has a control group for each node; `None` where they cannot have one.
     pub groups: Option<Groups>,
+    /// Has a socket for each node; `Err` says why they cannot have one.
+    pub run_dir: Result<RunDir, String>,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -140,7 +143,7 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, run_dir, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -167,7 +170,7 @@ impl Agent {
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox).run_by(std::process::id(), run, place),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, run_dir)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -249,7 +252,7 @@ impl Agent {
             Some(Adoptable { life, leader, process, died }) => {
                 if let Some((pid, exit)) = died {
                     self.workshop.note_death(ward, life, pid, exit);
-                } else if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
+                } else if let Err(error) = self.workshop.adopt(ward, &node, life, leader, process) {
                     // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
                     tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
                     ctx.stop();
@@ -542,6 +545,7 @@ impl Handler<FromSupervisor> for Agent {
                 self.launches.push(order);
                 self.flush_soon(ctx);
             }
+            FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::log::recall::Told;
 use crate::message::agent::NotifyChange;
-use crate::model::{Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Timestamp};
+use crate::model::{Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Text, Timestamp};
 
 /// How many nodes agents may tell of that no configuration here has: on a link without certificates a stranger may tell of
 /// as many as it likes. Many enough for those of a cluster whose controller has lost its store.
@@ -146,7 +146,7 @@ impl Nodes {
         change.old = status.state;
         status.state = change.new;
         status.role = change.role;
-        status.pid = change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running));
+        status.enter(change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running)));
         (status.restarts, status.since) = (change.restarts, change.time);
         status.reason.clone_from(&change.reason);
         if change.removed {
@@ -154,6 +154,15 @@ impl Nodes {
             self.known.remove(&change.node);
         }
         Some(change)
+    }
+
+    /// Takes in what the process `pid` of a node says of itself. It counts as long as that is its process.
+    pub fn says(&mut self, instance: &InstanceName, node: &NodeName, pid: u32, says: Text) {
+        if let Some(known) = self.known.get_mut(node)
+            && (&known.instance, known.pid) == (instance, Some(pid))
+        {
+            known.says = says;
+        }
     }
 
     /// The agent of `instance` is out of reach: what is known of its nodes may be true no more.
@@ -229,7 +238,7 @@ impl Nodes {
         if let Some(known) = self.known.get_mut(&told.node) {
             (known.port, known.metrics_port) = (told.port, told.metrics_port);
             (known.restarts, known.since) = (told.restarts, told.since);
-            known.reason = told.reason;
+            (known.reason, known.says) = (told.reason, told.says);
         }
         change
     }
@@ -266,6 +275,7 @@ fn unheard(node: &Node, state: NodeState, now: Timestamp) -> NodeStatus {
             NodeState::Unknown => "its agent has not told of it yet".into(),
             _ => "not started yet".into(),
         },
+        says: Text::default(),
     }
 }
 
@@ -286,6 +296,7 @@ fn as_told(change: &NotifyChange) -> NodeStatus {
         restarts: change.restarts,
         since: change.time,
         reason: change.reason.clone(),
+        says: Text::default(),
     }
 }
 
@@ -322,6 +333,29 @@ mod tests {
         let removal = NotifyChange { removed: true, ..change("a", NodeState::Failed, NodeState::Stopped) };
         nodes.told(removal).unwrap();
         assert_eq!(old(nodes.told(change("a", NodeState::Running, NodeState::Pending))), NodeState::Stopped);
+    }
+
+    #[test]
+    fn what_a_process_says_of_itself_counts_as_long_as_it_is_the_nodes() {
+        let mut nodes = Nodes::default();
+        let running = |pid| NotifyChange { pid: Some(pid), ..change("a", NodeState::Pending, NodeState::Running) };
+        let says = |nodes: &Nodes| nodes.get(&node()).unwrap().says.to_string();
+        nodes.told(running(70)).unwrap();
+        nodes.says(&instance("a"), &node(), 70, "busy".into());
+        for (from, pid) in [("a", 71), ("b", 70)] {
+            nodes.says(&instance(from), &node(), pid, "idle".into());
+        }
+        assert_eq!(says(&nodes), "busy", "neither another process nor another instance speaks for it");
+        nodes.told(running(70)).unwrap();
+        assert_eq!(says(&nodes), "busy");
+        let snapshot = NodeStatus { says: "busier".into(), ..nodes.get(&node()).unwrap().clone() };
+        assert_eq!(nodes.reconcile(&instance("a"), vec![snapshot], |_| true, Timestamp(0)), []);
+        assert_eq!(says(&nodes), "busier");
+        nodes.told(running(72)).unwrap();
+        assert_eq!(says(&nodes), "", "another process says what is so of itself");
+        nodes.says(&instance("a"), &node(), 72, "busy".into());
+        nodes.lose(&instance("a"), "cut", Timestamp(0));
+        assert_eq!(says(&nodes), "", "nobody knows what is so");
     }
 
     #[test]

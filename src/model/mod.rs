@@ -9,7 +9,9 @@ pub mod status;
 pub mod text;
 pub mod time;
 
-pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
+pub use configuration::{
+    Configuration, Instance, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, RestartMode, RestartPolicy, Role,
+};
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use run_as::{Capability, Limit, Resource, RunAs};

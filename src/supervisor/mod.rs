@@ -5,9 +5,11 @@
 
 pub mod actor;
 pub mod hands;
+pub mod liveness;
 pub mod output;
 pub mod process;
 pub mod register;
+pub mod said;
 pub mod state;
 pub mod workshop;
 
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::message::node::NodeReport;
-use crate::model::{Life, Node, NodeName};
+use crate::model::{Life, Node, NodeName, Text};
 use process::Remains;
 use workshop::WardId;
 
@@ -31,6 +33,8 @@ pub enum FromSupervisor {
     Launch(LaunchOrder),
     /// Something a person may have to mend, in words.
     Trouble(NodeName, String),
+    /// What the node says of itself now; empty if that is nothing.
+    Says(NodeName, Text),
     /// The supervisor of this ward is gone: dismissed, or by a panic.
     Gone(WardId, NodeName),
 }

@@ -40,6 +40,11 @@ enum Phase {
         pid: u32,
         since: Instant,
     },
+    /// The process is there and does not do its work, for this reason: it was told to end, and ends as a failure.
+    Hanging {
+        pid: u32,
+        why: Text,
+    },
     /// The process was told to end; `again` if another is wanted after it.
     Stopping {
         pid: u32,
@@ -73,6 +78,8 @@ pub enum Event {
     Launched(Life, u32),
     LaunchFailed(Life, LaunchFailure),
     Ready(Life),
+    /// It did not become ready in time, or gives no sign of life any more: why, in words.
+    Hangs(Life, Text),
     Exited(Life, Exit, Option<Output>),
     /// What the life left behind is gone.
     Swept(Life),
@@ -100,11 +107,13 @@ pub enum Effect {
     Kill(Life),
     /// End what this life left behind; answered by [`Event::Swept`].
     Sweep(Life),
-    /// Watch for the sign that this life is ready; answered by [`Event::Ready`].
+    /// Watch for the sign that this life is ready; answered by [`Event::Ready`], or [`Event::Hangs`] where it has to come.
     AwaitReady(Life),
     /// Come back with this event after this time; a zero means before anything else.
     After(Duration, Event),
     Report(Report),
+    /// Tell what a person may have to mend, in words.
+    Complain(String),
 }
 
 /// A change of state, as the world is told.
@@ -177,7 +186,10 @@ impl Arrow {
 impl Phase {
     fn pid(&self) -> Option<u32> {
         match self {
-            Self::Pending { pid } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
+            Self::Pending { pid }
+            | Self::Running { pid, .. }
+            | Self::Hanging { pid, .. }
+            | Self::Stopping { pid, .. } => Some(*pid),
             _ => None,
         }
     }
@@ -202,7 +214,12 @@ impl State {
 
     /// Whether its process was told to end.
     pub fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. })
+        matches!(self.phase, Phase::Stopping { .. } | Phase::Hanging { .. })
+    }
+
+    /// Whether its process is there and is to be.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Pending { .. } | Phase::Running { .. })
     }
 
     /// What the world was last told.
@@ -251,7 +268,11 @@ impl State {
             Phase::Crashed => NodeState::Crashed,
             Phase::Pending { .. } => NodeState::Pending,
             Phase::Running { .. } => NodeState::Running,
-            Phase::Launching | Phase::Withdrawn { .. } | Phase::Stopping { .. } | Phase::Sweeping { .. } => self.told,
+            Phase::Launching
+            | Phase::Withdrawn { .. }
+            | Phase::Hanging { .. }
+            | Phase::Stopping { .. }
+            | Phase::Sweeping { .. } => self.told,
         }
     }
 
@@ -289,10 +310,21 @@ impl State {
             (P::Pending { pid }, E::Ready(_)) => Arrow::to(P::Running { pid, since: now }).because("ready"),
             (P::Pending { pid }, E::Exited(_, exit, output)) => self.exited(pid, exit, output, now, terms),
             (P::Running { pid, since }, E::Exited(_, exit, output)) => {
-                if now.saturating_duration_since(since) >= terms.restart.stable {
-                    self.history.forgive();
-                }
+                self.history.forgive_after(now.saturating_duration_since(since), terms);
                 self.exited(pid, exit, output, now, terms)
+            }
+
+            (P::Pending { pid }, E::Hangs(_, why)) => self.hangs(pid, why, terms),
+            (P::Running { pid, since }, E::Hangs(_, why)) => {
+                self.history.forgive_after(now.saturating_duration_since(since), terms);
+                self.hangs(pid, why, terms)
+            }
+            // What it was told holds, and it has no more time than before.
+            (P::Hanging { pid, .. }, E::Stop) => Arrow::to(P::Stopping { pid, again: false }),
+            (phase @ P::Hanging { .. }, E::KillDue(_) | E::Hurry) => Arrow::to(phase).doing(Effect::Kill(life)),
+            (P::Hanging { pid, why }, E::Exited(_, exit, output)) => {
+                let reason = format!("{why}; {}", explain(exit, output.as_ref()));
+                self.failed(reason, now, terms).after(pid, exit, output)
             }
 
             (P::Stopping { pid, .. }, E::Start) => Arrow::to(P::Stopping { pid, again: true }),
@@ -313,7 +345,9 @@ impl State {
             }
 
             // Asked for what is so already.
-            (phase @ (P::Launching | P::Pending { .. } | P::Running { .. }), E::Start) => Arrow::to(phase),
+            (phase @ (P::Launching | P::Pending { .. } | P::Running { .. } | P::Hanging { .. }), E::Start) => {
+                Arrow::to(phase)
+            }
             (
                 phase @ (P::Stopped
                 | P::Failed
@@ -332,6 +366,7 @@ impl State {
                 E::Launched(..)
                 | E::LaunchFailed(..)
                 | E::Ready(_)
+                | E::Hangs(..)
                 | E::Exited(..)
                 | E::Swept(_)
                 | E::KillDue(_)
@@ -359,14 +394,31 @@ impl State {
     /// The process ended unasked.
     fn exited(&mut self, pid: u32, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
         let reason = explain(exit, output.as_ref());
-        let arrow = match (terms.restart.mode, exit.is_failure()) {
-            (RestartMode::Always, _) | (RestartMode::OnFailure, true) => self.crash(reason, now, terms),
-            (RestartMode::OnFailure | RestartMode::Never, false) => {
+        let arrow = match terms.restart.mode {
+            RestartMode::OnFailure | RestartMode::Never if !exit.is_failure() => {
                 Arrow::to(Phase::Stopped).because(reason).doing(Effect::Sweep(self.life))
             }
-            (RestartMode::Never, true) => Arrow::to(Phase::Failed).because(reason).doing(Effect::Sweep(self.life)),
+            // Also a clean exit, where it is to run always.
+            _ => self.failed(reason, now, terms),
         };
         arrow.after(pid, exit, output)
+    }
+
+    /// It ended, and that counts as a failure.
+    fn failed(&mut self, reason: String, now: Instant, terms: &Terms) -> Arrow {
+        match terms.restart.mode {
+            RestartMode::Always | RestartMode::OnFailure => self.crash(reason, now, terms),
+            RestartMode::Never => Arrow::to(Phase::Failed).because(reason).doing(Effect::Sweep(self.life)),
+        }
+    }
+
+    /// It is told to end, and whoever has to mend something hears of it at once.
+    fn hangs(&self, pid: u32, why: Text, terms: &Terms) -> Arrow {
+        let complaint = format!("process {pid} is ended: {why}");
+        Arrow::to(Phase::Hanging { pid, why })
+            .doing(Effect::Complain(complaint))
+            .doing(Effect::Terminate(self.life))
+            .doing(Effect::After(terms.grace, Event::KillDue(self.life)))
     }
 
     /// Decides between another try, now or later, and giving up.
@@ -421,6 +473,13 @@ impl History {
         self.recent.clear();
     }
 
+    /// Does so if it was RUNNING for long enough.
+    fn forgive_after(&mut self, ran: Duration, terms: &Terms) {
+        if ran >= terms.restart.stable {
+            self.forgive();
+        }
+    }
+
     /// How long to wait before the next restart; `None` if the limit is reached.
     fn next_delay(&mut self, now: Instant, policy: &RestartPolicy) -> Option<Duration> {
         if policy.limit > 0 {
@@ -448,6 +507,7 @@ impl Event {
             Self::Launched(life, _)
             | Self::LaunchFailed(life, _)
             | Self::Ready(life)
+            | Self::Hangs(life, _)
             | Self::Exited(life, ..)
             | Self::Swept(life)
             | Self::KillDue(life)

@@ -7,6 +7,7 @@ mod bad_nodes;
 mod deploy;
 mod document;
 mod fleet;
+mod health;
 mod hostile;
 mod hosts;
 mod join;

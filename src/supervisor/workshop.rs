@@ -7,18 +7,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
 use super::hands::{Hands, Subject};
-use super::process::groups::Groups;
+use super::history::Past;
+use super::process::groups::{GroupError, Groups, NoGroups, refuse};
 use super::process::notices::{Notices, NotifySocket};
+use super::process::oom::{Autopsy, KernelLog};
 use super::process::run_dir::RunDir;
 use super::process::{self, Ended, Exits, Process, Program, Remains, tree, tree::SweepError};
 use super::register::{Register, RegisterError};
@@ -115,6 +117,8 @@ struct Leader {
 pub enum Fact {
     /// Nothing runs; this was the last life.
     Down(Life),
+    /// Nothing runs, and nothing is to run until a person asks: this was the last life.
+    GivenUp(Life),
     /// A launch is out.
     Launching(Life),
     Alive(Life, u32),
@@ -123,6 +127,7 @@ pub enum Fact {
 }
 
 struct Ward {
+    name: NodeName,
     /// `None` until its first supervisor is there.
     minder: Option<Addr<Supervisor>>,
     fact: Fact,
@@ -133,6 +138,8 @@ struct Ward {
     /// Where it is heard.
     socket: Option<Arc<NotifySocket>>,
     question: Option<Question>,
+    /// Its crashes, as of when that was noted: what the next supervisor of it counts on from.
+    past: (Past, Instant),
 }
 
 /// A program that asks a node how it is.
@@ -175,6 +182,7 @@ pub struct Workshop {
 struct Benches {
     exits: Exits,
     notices: Notices,
+    autopsy: RefCell<Autopsy>,
     /// Copied to every word of a death that is under way.
     untold: Untold,
     wards: RefCell<BTreeMap<WardId, Ward>>,
@@ -187,14 +195,19 @@ impl Workshop {
     pub fn open(
         site: Arc<Site>,
         register: Register,
-        groups: Option<Groups>,
+        groups: Result<Groups, NoGroups>,
         run_dir: Result<RunDir, String>,
+        mut kernel_log: KernelLog,
     ) -> io::Result<Self> {
+        kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
-        let tools = Arc::new(Tools { site, register, groups, run_dir, strays_come_here: tree::is_subreaper()? });
+        let groups = Arc::new(groups);
+        let strays_come_here = tree::is_subreaper()?;
+        let tools = Arc::new(Tools { site, register, groups: Arc::clone(&groups), run_dir, strays_come_here });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
             notices: Notices::new()?,
+            autopsy: RefCell::new(Autopsy::new(kernel_log, groups)),
             untold: Untold::default(),
             wards: RefCell::default(),
             watched: Cell::new(false),
@@ -206,9 +219,10 @@ impl Workshop {
     }
 
     /// Takes a node in whose last life was `life`.
-    pub fn admit(&self, ward: WardId, life: Life) {
-        let fact = Fact::Down(life);
-        let fresh = Ward { minder: None, fact, process: None, leader: None, socket: None, question: None };
+    pub fn admit(&self, ward: WardId, name: NodeName, life: Life) {
+        let past = (Past::default(), Instant::now());
+        let (fact, minder, process, leader, socket, question) = (Fact::Down(life), None, None, None, None, None);
+        let fresh = Ward { name, minder, fact, process, leader, past, socket, question };
         self.benches.wards.borrow_mut().insert(ward, fresh);
     }
 
@@ -222,7 +236,7 @@ impl Workshop {
         pid: Option<u32>,
         process: Option<Process>,
     ) -> io::Result<()> {
-        self.admit(ward, life);
+        self.admit(ward, node.name.clone(), life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
@@ -252,9 +266,22 @@ impl Workshop {
         self.look_after_backlog(waits);
     }
 
+    /// Notes the crashes that an earlier run of the agent saw.
+    pub fn recall(&self, ward: WardId, past: Past) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.past = (past, Instant::now());
+        }
+    }
+
+    /// The crashes of that ward's node so far.
+    pub fn past(&self, ward: WardId) -> Past {
+        let wards = self.benches.wards.borrow();
+        wards.get(&ward).map_or_else(Past::default, |ward| ward.past.0.clone().aged(ward.past.1.elapsed()))
+    }
+
     /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
-    pub fn note_death(&self, ward: WardId, life: Life, pid: u32, exit: Exit) {
-        self.admit(ward, life);
+    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, pid: u32, exit: Exit) {
+        self.admit(ward, name, life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
@@ -294,7 +321,7 @@ impl Workshop {
             if let Err(error) = tools.register.forget(name) {
                 tracing::warn!(node = %name, "{error}");
             }
-            if let Some(groups) = &tools.groups {
+            if let Ok(groups) = &*tools.groups {
                 groups.forget(name);
             }
             if let Ok(run_dir) = &tools.run_dir {
@@ -310,11 +337,12 @@ impl Workshop {
     }
 
     /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
-    pub fn launch(&self, LaunchOrder { ward, node, life, remains }: LaunchOrder) {
+    pub fn launch(&self, LaunchOrder { ward, node, life, past, remains }: LaunchOrder) {
         let (before, socket) = {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
+            ward.past = (past.clone(), Instant::now());
             // It stays until the next one is born: a sweep that fails is to be done again.
             (ward.leader, ward.socket.clone())
         };
@@ -322,7 +350,7 @@ impl Workshop {
         // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
         drop(remains);
         self.give(Subject::Node(node.name.clone()), move || {
-            let result = unless_it_panics(|| tools.launch(&node, life, before, socket))
+            let result = unless_it_panics(|| tools.launch(&node, life, past, before, socket))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
         });
@@ -339,18 +367,45 @@ impl Workshop {
             drop(remains);
             let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
             let trouble = swept.and_then(|swept| swept).err();
+            // The next life may be under another definition, with other limits: it gets a group of its own.
+            if let Ok(groups) = &*tools.groups {
+                groups.forget(&node.name);
+            }
             let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
         });
     }
 
+    /// Takes in that the node was given up in an earlier run of the agent.
+    pub fn give_up(&self, ward: WardId) {
+        self.benches.settle(ward, Fact::GivenUp);
+    }
+
     /// Notes that this life is over and the node is to stay down until somebody asks.
-    pub fn note_stopped(&self, node: NodeName, life: Life) {
+    pub fn note_stopped(&self, ward: WardId, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
         self.note(node, move |register, node| register.stopped(node, life));
     }
 
     /// Notes that this life is over and the node is to stay down until the next run of the agent.
-    pub fn note_rested(&self, node: NodeName, life: Life) {
+    pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
         self.note(node, move |register, node| register.rested(node, life));
+    }
+
+    /// Notes that this life was the last until somebody asks, for this reason.
+    pub fn note_failed(&self, ward: WardId, node: NodeName, life: Life, reason: String) {
+        self.benches.settle(ward, Fact::GivenUp);
+        self.note(node, move |register, node| register.given_up(node, life, &reason));
+    }
+
+    /// Writes the record of a process that was found by its marker anew, now that its definition is known.
+    pub fn enter(&self, ward: WardId, node: Arc<Node>) {
+        let known =
+            self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
+        let Some((Fact::Alive(life, pid), process)) = known else { return };
+        self.note(node.name.clone(), move |register, _| {
+            register.enter(&node, life, (pid, process.start_time()), false)
+        });
     }
 
     fn note(
@@ -437,7 +492,7 @@ impl Workshop {
     }
 
     /// Ends the program that asks this question: nobody waits for it.
-    pub fn give_up(&self, ward: WardId, round: u64) {
+    pub fn give_up_question(&self, ward: WardId, round: u64) {
         if let Some(Ward { question: Some(question), .. }) = self.benches.wards.borrow_mut().get_mut(&ward)
             && question.round == round
         {
@@ -478,7 +533,8 @@ impl Workshop {
 
     /// Clears away what only running nodes need, and does this as soon as all work that was given is done.
     pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
-        if let Some(groups) = self.tools.groups.clone() {
+        if let Ok(groups) = &*self.tools.groups {
+            let groups = groups.clone();
             self.give(Subject::Agent, move || groups.clear());
         }
         if let Ok(run_dir) = self.tools.run_dir.clone() {
@@ -682,13 +738,13 @@ impl Benches {
             return self.asker_ended(WardId(key & !ASKER), exit, remains);
         }
         let id = WardId(key);
-        let life = {
+        let (life, exit) = {
             let mut wards = self.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&id) else { return };
-            let Fact::Alive(life, _) = ward.fact else { return };
+            let Fact::Alive(life, pid) = ward.fact else { return };
             ward.fact = Fact::Down(life);
-            ward.process = None;
-            life
+            let start_time = ward.process.take().map_or(0, |process| process.start_time());
+            (life, self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name))
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
     }
@@ -696,6 +752,15 @@ impl Benches {
     fn note(&self, id: WardId, fact: Fact) {
         if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
             ward.fact = fact;
+        }
+    }
+
+    /// Says what it means that nothing runs.
+    fn settle(&self, id: WardId, what: fn(Life) -> Fact) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id)
+            && let Fact::Down(life) | Fact::GivenUp(life) = ward.fact
+        {
+            ward.fact = what(life);
         }
     }
 
@@ -724,8 +789,8 @@ impl Question {
 struct Tools {
     site: Arc<Site>,
     register: Register,
-    /// `None` where nodes cannot have one.
-    groups: Option<Groups>,
+    /// Or why nodes cannot have one.
+    groups: Arc<Result<Groups, NoGroups>>,
     /// Where nodes' sockets are, or why they have none.
     run_dir: Result<RunDir, String>,
     /// Whether processes that lose their parent are given to us.
@@ -738,6 +803,7 @@ impl Tools {
         &self,
         node: &Node,
         life: Life,
+        past: Past,
         before: Option<Leader>,
         socket: Option<Arc<NotifySocket>>,
     ) -> Result<Born, LaunchFailure> {
@@ -746,21 +812,23 @@ impl Tools {
         if let Some(leader) = before {
             self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
-        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
             .and_then(|()| output::rotate(&directory))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
-        let group = self.groups.as_ref().map(|groups| groups.of(&node.name)).transpose();
-        program.group = group.map_err(|error| passing(format!("cannot make a control group: {error}")))?;
+        // Before all that can fail, so that what comes of it is noted with its life.
+        let record = self
+            .register
+            .intend(node, life, past)
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
+        program.group = self
+            .group(node)
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         let socket = self.socket(node, life, socket).map_err(passing)?;
         if let Some(socket) = &socket {
             tell_of(socket, node, &mut program);
         }
-        let record = self
-            .register
-            .intend(node, life)
-            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map(|process| (process, socket))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
@@ -806,7 +874,7 @@ impl Tools {
     fn listen(&self, node: &Node, life: Life, leader: u32, socket: &NotifySocket) -> Said {
         let marker = self.site.marker(node, life);
         let is_ours = |pid| {
-            let in_group = || self.groups.as_ref().is_some_and(|groups| groups.has(&node.name, pid));
+            let in_group = || self.groups.as_ref().as_ref().is_ok_and(|groups| groups.has(&node.name, pid));
             pid == leader || in_group() || process::belongs(pid, &marker, leader)
         };
         let mut said = Said::default();
@@ -826,7 +894,7 @@ impl Tools {
     /// Starts the program that asks the node how it is.
     fn ask(&self, node: &Node, life: Life, command: &[String]) -> Result<Process, String> {
         let mut program = self.site.asker(node, life, command).map_err(|error| error.to_string())?;
-        let group = self.groups.as_ref().map(|groups| groups.of_askers(&node.name)).transpose();
+        let group = self.groups.as_ref().as_ref().ok().map(|groups| groups.of_askers(&node.name)).transpose();
         program.group = group.map_err(|error| format!("cannot make a control group: {error}"))?;
         process::spawn(&program, None).map_err(|error| error.to_string())
     }
@@ -837,11 +905,20 @@ impl Tools {
             return Ok(());
         }
         let marker = self.site.askers_marker(node);
-        match &self.groups {
+        match &*self.groups {
             // Who left the group cannot be told from others by anything else.
-            Some(groups) => groups.end_askers(&node.name).map(drop),
-            None if ours && self.strays_come_here => tree::sweep(&marker, leader).map(drop),
-            None => tree::sweep_all(&marker, leader).map(drop),
+            Ok(groups) => groups.end_askers(&node.name).map(drop),
+            Err(_) if ours && self.strays_come_here => tree::sweep(&marker, leader).map(drop),
+            Err(_) => tree::sweep_all(&marker, leader).map(drop),
+        }
+    }
+
+    /// The group that the node is born into, with its limits; `None` where it needs none and can have none.
+    fn group(&self, node: &Node) -> Result<Option<PathBuf>, GroupError> {
+        let quotas = node.run_as.as_ref().map(|run_as| run_as.quotas).unwrap_or_default();
+        match &*self.groups {
+            Ok(groups) => groups.of(&node.name, &quotas).map(Some),
+            Err(why) => refuse(&quotas, why).map_or(Ok(None), Err),
         }
     }
 
@@ -850,7 +927,7 @@ impl Tools {
         if !leader.ours {
             self.sweep_askers(node, 0, false)?;
         }
-        let killed = self.groups.as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {

@@ -10,6 +10,7 @@ mod doctor;
 mod document;
 mod fleet;
 mod given_up;
+mod health;
 mod hostile;
 mod hosts;
 mod import;

@@ -124,6 +124,8 @@ fn configuration(nodes: usize) -> Configuration {
         id: name("fleet", ConfigurationId::new),
         instances: (0..AGENTS).map(|of| Instance { name: instance(of), host: None, port: None }).collect(),
         nodes: (0..AGENTS).flat_map(|of| (0..nodes).map(move |number| node(of, number))).collect(),
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 

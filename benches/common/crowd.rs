@@ -210,6 +210,7 @@ impl Agent {
             epoch: 1,
             run,
             place: 0,
+            abilities: watchpost::model::Abilities::untried(),
         });
     }
 

@@ -732,7 +732,16 @@ mod tests {
     fn hello() -> NotifyAgentHello {
         let instance = InstanceName::new("a").unwrap();
         let (host, api_version, version) = (None, API_VERSION, "0.1.0".into());
-        NotifyAgentHello { instance, host, api_version, version, epoch: 7, run: 1, place: 0 }
+        NotifyAgentHello {
+            instance,
+            host,
+            api_version,
+            version,
+            epoch: 7,
+            run: 1,
+            place: 0,
+            abilities: crate::model::Abilities::untried(),
+        }
     }
 
     fn log(seq: u64) -> NotifyLog {

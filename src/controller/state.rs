@@ -325,6 +325,7 @@ impl State {
         if let Some(deployed) = self.shelf.deployed() {
             plan::keep_ports(&mut ready, &deployed.open());
         }
+        plan::zeek::complete(&mut ready);
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         // Where no ports were given out, nodes are the same, and encoded once.
         let is_same = staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::frame::{self, Encoded, wire_enum};
 use crate::model::{
-    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role,
-    Text, Timestamp,
+    Abilities, Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId,
+    Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -320,6 +320,8 @@ pub struct NotifyAgentHello {
     pub run: u64,
     /// Names what the agent has locked for itself: of two that say the same one is gone. 0 if it has locked nothing.
     pub place: u64,
+    /// What it can do for its nodes.
+    pub abilities: Abilities,
 }
 
 /// Agent → controller → observers: a node changed its state, or its process did.

@@ -551,7 +551,16 @@ impl Agent {
         self.outbox.link_up();
         let (instance, version) = (self.name.clone(), "0.1.0".into());
         let (host, api_version) = (None, API_VERSION);
-        self.hello = Some(NotifyAgentHello { instance, host, api_version, version, epoch: 5, run: 1, place: 0 });
+        self.hello = Some(NotifyAgentHello {
+            instance,
+            host,
+            api_version,
+            version,
+            epoch: 5,
+            run: 1,
+            place: 0,
+            abilities: watchpost::model::Abilities::untried(),
+        });
     }
 
     fn change(&mut self, node: usize, new: NodeState, reason: &str) {

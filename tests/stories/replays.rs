@@ -191,6 +191,8 @@ fn one_node() -> Configuration {
         id: ConfigurationId::new("c1").unwrap(),
         instances: vec![Instance { name: instance, host: None, port: None }],
         nodes: vec![node.into()],
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 

@@ -166,6 +166,7 @@ impl Agent {
             epoch: link.0,
             run: link.0,
             place: 0,
+            abilities: watchpost::model::Abilities::untried(),
         };
         let agent = Self { name, manners, controller: controller.clone(), link, nodes: BTreeMap::new() }.start();
         let (out, end) = (agent.clone().recipient(), agent.clone().recipient());

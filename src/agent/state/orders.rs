@@ -119,6 +119,8 @@ impl State {
             };
             return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
         }
+        let mine = configuration.nodes.iter().filter(|node| node.instance == self.instance).cloned();
+        mine.collect::<Vec<_>>().iter().for_each(|node| self.define(node, wall, fx));
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
         let wished = InForce::from(configuration);
         let mut changes = plan::diff::nodes(&have, &wished.nodes);

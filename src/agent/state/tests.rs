@@ -75,7 +75,14 @@ fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
 fn what_is_found_at_start_keeps_the_order_of_roles() {
     let mut agent = Agent::new();
     let nodes = configuration("c1", &[("a-worker", Role::Worker), ("b-manager", Role::Manager)]).nodes;
-    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, died: None, wanted: true });
+    let found = nodes.into_iter().map(|node| FoundNode {
+        node,
+        pid: None,
+        died: None,
+        wanted: true,
+        guessed: false,
+        given_up: None,
+    });
     agent.step(Event::Found(found.collect()));
     assert_eq!(agent.take_told(), ["start b-manager"]);
     agent.obey_all();
@@ -247,7 +254,11 @@ impl Agent {
                 Effect::Tell(ward, order) => self.told.push((self.names[&ward].clone(), order)),
                 Effect::AllStopped => self.all_stopped = true,
                 Effect::EndLink(why) => panic!("{why}"),
-                Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) | Effect::Remember(_) => {}
+                Effect::Enter(..)
+                | Effect::Dismiss(..)
+                | Effect::ReadOutput(_)
+                | Effect::Refused(_)
+                | Effect::Remember(_) => {}
             }
         }
         while let Some(mail) = self.state.outgoing() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bridge::Features;
-use crate::model::{Instance, Node, NodeName, NodeState, NodeStatus, Role};
+use crate::model::{Abilities, Instance, Node, NodeName, NodeState, NodeStatus, Role};
 
 #[test]
 fn get_nodes_says_of_every_agent_whether_it_answered() {
@@ -831,6 +831,7 @@ fn hello(name: &str) -> NotifyAgentHello {
         epoch: 7,
         run: 1,
         place: 0,
+        abilities: Abilities::untried(),
     }
 }
 

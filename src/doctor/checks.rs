@@ -226,7 +226,7 @@ fn room(facts: &Facts) -> Finding {
     let advice = "make room, or move the state directory by `state_dir`";
     match free {
         ..NO_ROOM => bad(check, Verdict::Fail, said, advice),
-        ..LITTLE_ROOM => bad(check, Verdict::Warn, said, advice),
+        NO_ROOM..LITTLE_ROOM => bad(check, Verdict::Warn, said, advice),
         _ => ok(check, said),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::Signal;
 use watchpost::web::json::{Ability, Verdict};
 
-use crate::common::{Fleet, Lab, check_log, node, script, sleeper};
+use crate::common::{Fleet, Lab, check_log, node, processes, script, sleeper};
 
 /// What is able, and why not.
 fn ability(lab: &Lab, name: &str) -> Ability {
@@ -45,6 +46,57 @@ fn a_limit_that_cannot_be_had_is_refused_by_name_before_the_launch_and_others_ar
     }
     assert_eq!(node(&lab.client.status(), "fine"), node(&before, "fine"));
     check_log(&lab.client.events());
+}
+
+/// A control group of the older kind in which memory runs out soon; removed with this.
+struct Narrow(std::path::PathBuf);
+
+impl Narrow {
+    /// `None` where this machine has no such tree, or lets nobody write to it.
+    fn new(lab: &Lab) -> Option<Self> {
+        let group = std::path::Path::new("/sys/fs/cgroup/memory").join(lab.scene.cluster());
+        std::fs::create_dir(&group).ok()?;
+        let narrow = Self(group);
+        std::fs::write(narrow.0.join("memory.limit_in_bytes"), "16777216").ok()?;
+        Some(narrow)
+    }
+}
+
+impl Drop for Narrow {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0); // whoever is in it is being killed
+    }
+}
+
+#[test]
+fn a_node_that_the_kernel_killed_for_want_of_memory_is_told_apart_from_one_that_somebody_killed() {
+    let lab = Lab::start(Some(&sleeper("killed", "restart = never")));
+    let killed = lab.client.wait_for("killed", "RUNNING").pid.unwrap();
+    let narrow = Narrow::new(&lab);
+    let eat = "exec tail /dev/zero";
+    let (keys, script_text) = match &narrow {
+        Some(Narrow(group)) => ("restart = never", format!("echo $$ > {}/cgroup.procs\n{eat}", group.display())),
+        None if ability(&lab, "memory_max").able => ("restart = never\nmemory_max = 16M", eat.to_owned()),
+        None => return, // here it cannot run out of memory alone
+    };
+    let hungry = script("hungry", keys, &script_text);
+    lab.client.deploy(&lab.scene.write("next.cfg", &(sleeper("killed", "restart = never") + &hungry)));
+    let failed = lab.client.wait_for("hungry", "FAILED");
+    processes::signal(killed, Signal::KILL);
+    let by_hand = lab.client.wait_for("killed", "FAILED");
+    assert_eq!(by_hand.reason, "killed by signal 9 (SIGKILL)");
+    // Who may read the kernel's log is told by whom it was; who may not hears of a signal.
+    let may_read = std::fs::File::open("/dev/kmsg").is_ok() && {
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap();
+        namespace.to_str() == Some("pid:[4026531836]")
+    };
+    let is_known = may_read || narrow.is_none();
+    let want = if is_known { "killed by the kernel: out of memory" } else { "killed by signal 9 (SIGKILL)" };
+    assert_eq!(failed.reason, want);
+    let events = lab.client.events();
+    let exits: Vec<_> = events.iter().filter_map(|event| event.exit.clone()).collect();
+    assert_eq!(exits.iter().filter(|exit| exit.out_of_memory).count(), usize::from(is_known), "{exits:?}");
+    assert!(exits.iter().all(|exit| exit.signal == Some(9)), "{exits:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod fleet;
 mod given_up;
 mod hostile;
 mod hosts;
+mod import;
 mod join;
 mod lab;
 mod limits;

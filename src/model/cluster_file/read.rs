@@ -364,7 +364,7 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
     words::split(text).map_err(|error| error.to_string())
 }
 

@@ -1,5 +1,6 @@
 //! The supervisor of one node: takes orders from the agent and words from the workshop, and tells the agent.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub struct Supervisor {
     ticket: Option<u64>,
     /// It is to be started by the next run of the agent, though somebody had it stopped.
     stopped_for_now: bool,
+    /// That it is STOPPED, so often, as it is told once it is on disk.
+    unnoted: VecDeque<NodeReport>,
     workshop: Workshop,
     agent: Rc<Recipient<FromSupervisor>>,
 }
@@ -56,7 +59,7 @@ impl Supervisor {
         if let Fact::Died(life, ..) = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
-                workshop.note_stopped(node.name.clone(), life);
+                workshop.note_stopped(None, node.name.clone(), life);
             }
         }
         let report = take_report(&mut first).map(|report| told_of(&node, report, None));
@@ -71,6 +74,7 @@ impl Supervisor {
             probe: None,
             ticket: None,
             stopped_for_now: false,
+            unnoted: VecDeque::new(),
             workshop,
             agent,
         });
@@ -109,15 +113,18 @@ impl Supervisor {
         if let Some(probe) = self.probe.take().filter(|_| report.new != NodeState::Pending) {
             ctx.cancel_future(probe);
         }
-        if report.new == NodeState::Stopped {
-            let (node, life) = (self.node.name.clone(), self.state.life());
-            match self.stopped_for_now {
-                true => self.workshop.note_rested(node, life),
-                false => self.workshop.note_stopped(node, life),
-            }
+        if report.new != NodeState::Stopped {
+            // Nothing else is reported while a note is being written: what comes next waits behind it in the workshop.
+            return self.tell(FromSupervisor::Report(told_of(&self.node, report, None)));
         }
-        let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
-        self.tell(FromSupervisor::Report(told_of(&self.node, report, ticket)));
+        // Whoever hears of it relies on it, also should this agent be killed in the next moment.
+        let ticket = self.ticket.take();
+        self.unnoted.push_back(told_of(&self.node, report, ticket));
+        let (node, life) = (self.node.name.clone(), self.state.life());
+        match self.stopped_for_now {
+            true => self.workshop.note_rested(self.ward, node, life),
+            false => self.workshop.note_stopped(Some(self.ward), node, life),
+        }
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
@@ -214,6 +221,11 @@ impl Handler<Word> for Supervisor {
             Word::Died { life, exit, remains, untold } => {
                 self.died(life, exit, remains, ctx);
                 drop(untold);
+            }
+            Word::Noted => {
+                if let Some(report) = self.unnoted.pop_front() {
+                    self.tell(FromSupervisor::Report(report));
+                }
             }
             Word::LastWords { life, output } => self.last_words(life, output, ctx),
             Word::Swept { life, trouble } => {

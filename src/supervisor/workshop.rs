@@ -59,6 +59,8 @@ pub enum Word {
         life: Life,
         trouble: Option<String>,
     },
+    /// It is on disk that the node is down.
+    Noted,
     /// The last lines that a life wrote; `None` if there are none.
     LastWords {
         life: Life,
@@ -214,7 +216,7 @@ impl Workshop {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
-            // It stays until the next one is born: a sweep that fails is to be done again.
+            // It stays until a sweep succeeds or the next one is born: one that fails is to be done again.
             ward.leader
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
@@ -242,26 +244,31 @@ impl Workshop {
         });
     }
 
-    /// Notes that this life is over and the node is to stay down until somebody asks.
-    pub fn note_stopped(&self, node: NodeName, life: Life) {
-        self.note(node, move |register, node| register.stopped(node, life));
+    /// Notes that this life is over and the node is to stay down until somebody asks; answered by [`Word::Noted`] if a
+    /// ward is named.
+    pub fn note_stopped(&self, answer: Option<WardId>, node: NodeName, life: Life) {
+        self.note(answer, node, move |register, node| register.stopped(node, life));
     }
 
-    /// Notes that this life is over and the node is to stay down until the next run of the agent.
-    pub fn note_rested(&self, node: NodeName, life: Life) {
-        self.note(node, move |register, node| register.rested(node, life));
+    /// Notes that this life is over and the node is to stay down until the next run of the agent; answered in the same
+    /// way.
+    pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
+        self.note(Some(ward), node, move |register, node| register.rested(node, life));
     }
 
     fn note(
         &self,
+        answer: Option<WardId>,
         node: NodeName,
         note: impl FnOnce(&Register, &NodeName) -> Result<(), RegisterError> + Send + 'static,
     ) {
-        let tools = Arc::clone(&self.tools);
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Node(node.clone()), move || {
             if let Err(error) = note(&tools.register, &node) {
                 tracing::warn!(%node, "{error}");
             }
+            // What could not be written is in the log; nobody listens while the agent ends.
+            answer.into_iter().for_each(|ward| drop(done.send(Done::Tell(ward, Word::Noted))));
         });
     }
 
@@ -352,7 +359,12 @@ impl Benches {
     async fn hear_hands(self: Rc<Self>, mut dones: channel::UnboundedReceiver<Done>) {
         while let Some(done) = dones.recv().await {
             match done {
-                Done::Tell(ward, word) => self.tell(ward, word),
+                Done::Tell(ward, word) => {
+                    if let Word::Swept { life, trouble: None } = word {
+                        self.is_swept(ward, life);
+                    }
+                    self.tell(ward, word);
+                }
                 Done::Launched(ward, life, Ok(process)) => self.launched(ward, life, process),
                 Done::Launched(ward, life, Err(failure)) => {
                     self.note(ward, Fact::Down(life));
@@ -409,6 +421,13 @@ impl Benches {
             life
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
+    }
+
+    /// Nothing is left of the lives up to this one: there is nobody to look for any more.
+    fn is_swept(&self, id: WardId, life: Life) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
+            ward.leader.take_if(|leader| leader.life <= life);
+        }
     }
 
     fn note(&self, id: WardId, fact: Fact) {

@@ -11,7 +11,7 @@ use actix::Addr;
 use super::bridge::trust;
 use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes, wants_tls};
 use super::signals::Signals;
-use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_controller, stray};
+use super::{AgentOptions, ControllerOptions, RunError, init, join, start_agent, start_controller, stray};
 use crate::agent::StopAllNodes;
 use crate::bridge::LinkRole;
 use crate::controller::Controller;
@@ -34,6 +34,7 @@ pub async fn lab(
     let home = StateDir::take(&settings.state_dir)?;
     home.watch();
     stray::take_on()?;
+    init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let controller = start_controller(ControllerOptions {
         host: Some(host.clone().recipient()),
@@ -75,7 +76,7 @@ pub async fn lab(
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
     let stops = agents.iter().map(|agent| agent.send(StopAllNodes)).collect();
-    stop_nodes(stops, &agents, &mut signals).await;
+    stop_nodes(stops, &agents, &mut signals, settings.agent.init_grace).await;
     finish(web, clients)?;
     end
 }

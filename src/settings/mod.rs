@@ -109,6 +109,8 @@ pub struct AgentSettings {
     pub cgroup: Place,
     /// What becomes of its nodes when it is asked to end.
     pub on_exit: OnExit,
+    /// As PID 1 of a container: how long nodes may take to stop before those that are left are killed.
+    pub init_grace: Duration,
 }
 
 /// What becomes of the nodes of an agent that is asked to end.
@@ -316,6 +318,7 @@ impl Settings {
                 listen: None,
                 cgroup: Place::Anywhere,
                 on_exit: OnExit::Keep,
+                init_grace: Duration::from_secs(8),
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

@@ -373,7 +373,7 @@ fn to_agent() -> Vec<ToAgent> {
     vec![
         AgentWelcomeRequest { reqid: reqid() }.into(),
         AgentStandbyRequest { reqid: reqid() }.into(),
-        SetConfigurationRequest { reqid: reqid(), configuration: configuration() }.into(),
+        SetConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
         GetNodesRequest { reqid: reqid() }.into(),
         StartRequest { reqid: reqid(), nodes: BTreeSet::new() }.into(),
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
@@ -422,6 +422,10 @@ fn to_controller() -> Vec<ToController> {
             epoch: 3,
             run: 0x0102_0304_0506_0708,
             place: 9,
+            abilities: Abilities {
+                killing: Ok("/sys/fs/cgroup/watchpost/c.1-2".into()),
+                lacking: [(Quota::Cpu, "no cpu controller".into())].into(),
+            },
         }
         .into(),
         NotifyChange {
@@ -522,7 +526,7 @@ fn configuration() -> Configuration {
         scripts: vec!["local.zeek".into(), "policy/tuning".into()],
         options: [("Log::default_rotation_interval".into(), "1hr".into())].into(),
         interface: Some("eth0".into()),
-        cpu_affinity: Some(3),
+        cpu_affinity: Some("0-1,3".parse().unwrap()),
         env: BTreeMap::from([("TZ".into(), "UTC".into())]),
         command: vec!["zeek".into(), "-i".into(), "eth0".into()],
         directory: Some("/var/spool/zeek".into()),
@@ -535,6 +539,7 @@ fn configuration() -> Configuration {
             capabilities: [Capability::named("net_raw").unwrap()].into(),
             no_new_privs: true,
             env_file: Some("/etc/zeek.env".into()),
+            quotas: Quotas { memory_max: Some(Bytes(2 << 30)), cpu_max: Some(CpuShare(150)), pids_max: Some(64) },
         })),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
         ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },

@@ -19,8 +19,8 @@ use crate::message::agent::*;
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
-    Output, Timestamp,
+    Abilities, Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now,
+    Outcome, Output, Text, Timestamp,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -32,6 +32,7 @@ pub struct State {
     pid: Option<u32>,
     run: u64,
     place: u64,
+    abilities: Abilities,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
@@ -72,6 +73,8 @@ struct Entry {
     status: NodeStatus,
     goal: Goal,
     place: Place,
+    /// Its definition is not known.
+    guessed: bool,
     /// The definition it gets once it is down.
     next: Option<Arc<Node>>,
     /// What it wrote last before it failed.
@@ -138,6 +141,10 @@ pub struct FoundNode {
     pub died: Option<u32>,
     /// Whether it was to run.
     pub wanted: bool,
+    /// Its definition is not known, since its record was lost: the next configuration tells it.
+    pub guessed: bool,
+    /// Why it was given up, if it was: it waits for a person.
+    pub given_up: Option<Text>,
 }
 
 /// What is to be done.
@@ -148,12 +155,16 @@ pub enum Effect {
     Tell(WardId, NodeOrder),
     /// The node is gone for good: let go of its supervisor.
     Dismiss(WardId, NodeName),
+    /// Write the record of this node anew: its definition is known now.
+    Enter(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// The controller will have nothing to do with this agent, for this reason.
     Refused(String),
+    /// End the link, for this reason.
+    EndLink(String),
     AllStopped,
 }
 
@@ -167,6 +178,7 @@ impl State {
             pid: None,
             run: 0,
             place: 0,
+            abilities: Abilities::untried(),
             configuration: None,
             was_in_force: None,
             nodes: BTreeMap::new(),
@@ -187,6 +199,11 @@ impl State {
     /// The same, run by this process: for this `run`, and from a `place` that it has locked.
     pub fn run_by(self, pid: u32, run: u64, place: u64) -> Self {
         Self { pid: Some(pid), run, place, ..self }
+    }
+
+    /// The same, which can do this for its nodes.
+    pub fn able_to(self, abilities: Abilities) -> Self {
+        Self { abilities, ..self }
     }
 
     /// Decides. What is to be said comes out of [`State::outgoing`].
@@ -319,9 +336,7 @@ impl State {
         let (old, old_pid) = (entry.status.state, entry.status.pid);
         let was_down = matches!(old, NodeState::Stopped | NodeState::Failed) && !entry.start_unheard;
         self.notify_error(Some(name.clone()), "its supervisor panicked and was replaced".into(), now.wall);
-        // What was given up stays so: its successor knows only that nothing runs.
-        let is_given_up = (old, state) == (NodeState::Failed, NodeState::Stopped) && was_down;
-        if (old, old_pid) != (state, pid) && !is_given_up {
+        if (old, old_pid) != (state, pid) {
             self.report(NodeReport::found(name.clone(), state, pid), now, fx);
         }
         match self.nodes.get(&name).map(|entry| entry.place.step) {
@@ -346,6 +361,7 @@ impl State {
             epoch: self.epoch,
             run: self.run,
             place: self.place,
+            abilities: self.abilities.clone(),
         };
         self.hello = Some(hello.into());
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Configuration, InstanceName, Node, ReadyBy, Role};
+use crate::model::{Configuration, Instance, InstanceName, Node, ReadyBy, Role};
 
 /// Which ports are given out, and which are taken by the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub struct PortsExhausted {
 ///
 /// Goes before [`assign_ports`], which counts metrics ports per address, and again when a deployment is decided: agents
 /// that connected after staging are then known.
-pub fn resolve_hosts(configuration: &mut Configuration, seen: &BTreeMap<InstanceName, IpAddr>) {
-    for instance in &mut configuration.instances {
+pub fn resolve_hosts(instances: &mut [Instance], seen: &BTreeMap<InstanceName, IpAddr>) {
+    for instance in instances {
         instance.host = instance.host.or_else(|| seen.get(&instance.name).copied());
     }
 }
@@ -277,7 +277,7 @@ mod tests {
         let mut subject = configuration(&[("a", Some([10, 0, 0, 1]), None), ("b", None, None), ("c", None, None)], &[]);
         let seen = [("a", [10, 9, 9, 9]), ("b", [10, 0, 0, 2])]
             .map(|(name, host)| (InstanceName::new(name).unwrap(), IpAddr::from(host)));
-        resolve_hosts(&mut subject, &seen.into());
+        resolve_hosts(&mut subject.instances, &seen.into());
         let hosts: Vec<_> = subject.instances.iter().map(|instance| instance.host).collect();
         assert_eq!(hosts, [Some([10, 0, 0, 1].into()), Some([10, 0, 0, 2].into()), None]);
     }

@@ -139,6 +139,7 @@ pub enum Found {
     Launched(Name),
     Stopped,
     Rested,
+    GivenUp,
 }
 
 /// The node's record on disk.
@@ -151,13 +152,10 @@ pub struct Record {
 
 impl Record {
     /// A line behind what is there, as [`Register`](crate::supervisor::register::Register) reads them.
-    pub fn note(&mut self, life: Life, for_now: bool) {
-        if life == self.life {
-            match for_now {
-                false => self.found = Found::Stopped,
-                true if self.found != Found::Stopped => self.found = Found::Rested,
-                true => {}
-            }
+    pub fn note(&mut self, life: Life, found: Found) {
+        let is_heeded = found != Found::Rested || self.found != Found::Stopped;
+        if life == self.life && is_heeded {
+            self.found = found;
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum Job {
     Note {
         answer: Option<WardId>,
         life: Life,
-        for_now: bool,
+        found: Found,
     },
     Forget,
 }
@@ -79,6 +79,7 @@ pub enum Done {
 #[derive(Debug, Clone)]
 pub enum Fact {
     Down(Life),
+    GivenUp(Life),
     Launching(Life),
     Alive(Life, Name),
     Died(Life, Name, Exit),
@@ -151,6 +152,8 @@ impl Run {
                 pid: process.map(|name| name.pid),
                 died: died.map(|(name, _)| name.pid),
                 wanted: record.found != Found::Stopped,
+                guessed: false,
+                given_up: (record.found == Found::GivenUp).then(Text::default),
             });
         }
         run.step(Event::Found(found), disk, terms);
@@ -183,6 +186,7 @@ impl Run {
                     ward.fact = match (process, died) {
                         (Some(name), _) => Fact::Alive(record.life, name),
                         (None, Some((name, exit))) => Fact::Died(record.life, name, exit),
+                        (None, None) if record.found == Found::GivenUp => Fact::GivenUp(record.life),
                         (None, None) => Fact::Down(record.life),
                     };
                 }
@@ -197,12 +201,15 @@ impl Run {
             }
             Effect::Dismiss(id, _) => {
                 let gone = self.ward.take().filter(|ward| ward.id == id).expect("its ward");
-                assert!(matches!(gone.fact, Fact::Down(_)), "nothing runs where nobody minds it: {gone:?}");
+                assert!(
+                    matches!(gone.fact, Fact::Down(_) | Fact::GivenUp(_)),
+                    "nothing runs where nobody minds it: {gone:?}"
+                );
                 self.jobs.push_back(Job::Forget);
             }
             Effect::Remember(id) => disk.in_force = Some(if id.as_str() == "c1" { 1 } else { 2 }),
             Effect::AllStopped => self.at_rest = true,
-            Effect::ReadOutput(_) | Effect::Refused(_) => {}
+            Effect::ReadOutput(_) | Effect::Refused(_) | Effect::EndLink(_) | Effect::Enter(..) => {}
         }
     }
 
@@ -212,14 +219,19 @@ impl Run {
         let mut first = Vec::new();
         let state = match ward.fact {
             Fact::Down(life) => supervisor::State::stopped(life),
+            Fact::GivenUp(life) => supervisor::State::given_up(life),
             Fact::Launching(life) => supervisor::State::launching(life),
             Fact::Alive(life, name) => supervisor::State::adopted(life, name.pid, self.noon),
             Fact::Died(life, name, exit) => {
                 let mut state = supervisor::State::adopted(life, name.pid, self.noon);
                 first = state.step(supervisor::Event::Exited(life, exit, None), self.noon, terms);
                 ward.fact = Fact::Down(life);
+                if state.told() == NodeState::Failed {
+                    ward.fact = Fact::GivenUp(life);
+                    self.jobs.push_back(Job::Note { answer: None, life, found: Found::GivenUp });
+                }
                 if state.told() == NodeState::Stopped {
-                    self.jobs.push_back(Job::Note { answer: None, life, for_now: false });
+                    self.jobs.push_back(Job::Note { answer: None, life, found: Found::Stopped });
                 }
                 state
             }
@@ -306,13 +318,22 @@ impl Run {
             F::Report(report) => {
                 minder.probe.take_if(|_| report.new != NodeState::Pending);
                 let ticket = minder.ticket.take_if(|_| report.new == NodeState::Stopped);
-                let is_stop = report.new == NodeState::Stopped;
+                let found = match report.new {
+                    NodeState::Stopped if minder.for_now => Some(Found::Rested),
+                    NodeState::Stopped => Some(Found::Stopped),
+                    NodeState::Failed => Some(Found::GivenUp),
+                    _ => None,
+                };
                 let report = told_of(report, ticket);
-                if is_stop {
+                if let Some(found) = found {
                     // It is told once it is on disk.
-                    let (life, for_now) = (minder.state.life(), minder.for_now);
+                    if let Fact::Down(last) | Fact::GivenUp(last) = ward.fact {
+                        let is_given_up = found == Found::GivenUp;
+                        ward.fact = if is_given_up { Fact::GivenUp(last) } else { Fact::Down(last) };
+                    }
+                    let life = minder.state.life();
                     minder.held.push_back(report);
-                    self.jobs.push_back(Job::Note { answer: Some(ward.id), life, for_now });
+                    self.jobs.push_back(Job::Note { answer: Some(ward.id), life, found });
                 } else {
                     assert!(minder.held.is_empty(), "what is told later comes later");
                     self.post.push_back(Post::Report(report));
@@ -353,6 +374,7 @@ impl Run {
             Fact::Alive(_, name) | Fact::Died(_, name, _) => (NodeState::Running, Some(name.pid)),
             Fact::Launching(_) => (NodeState::Pending, None),
             Fact::Down(_) => (NodeState::Stopped, None),
+            Fact::GivenUp(_) => (NodeState::Failed, None),
         };
         self.start_minder(version(&definition), disk, terms);
         self.step(Event::Revived { node: name(), state, pid }, disk, terms);
@@ -381,8 +403,8 @@ impl Run {
                 disk.kernel.strays.remove(&leader);
                 self.dones.push_back(Done::Tell(ward, Mail::Word(supervisor::Event::Swept(life))));
             }
-            Some(Job::Note { answer, life, for_now }) => {
-                disk.record.iter_mut().for_each(|record| record.note(life, for_now));
+            Some(Job::Note { answer, life, found }) => {
+                disk.record.iter_mut().for_each(|record| record.note(life, found));
                 self.dones.extend(answer.map(|ward| Done::Tell(ward, Mail::Noted)));
             }
             Some(Job::Forget) => disk.record = None,
@@ -512,6 +534,7 @@ impl Run {
         if let Some(ward) = &self.ward {
             let fact = match &ward.fact {
                 Fact::Down(life) => (0, back(*life), None, None),
+                Fact::GivenUp(life) => (4, back(*life), None, None),
                 Fact::Launching(life) => (1, back(*life), None, None),
                 Fact::Alive(life, name) => (2, back(*life), Some(*name), None),
                 Fact::Died(life, name, exit) => (3, back(*life), Some(*name), Some(*exit)),
@@ -522,7 +545,7 @@ impl Run {
                 let _ = write!(
                     text,
                     "{} {} {:?} {} {timers:?} ",
-                    minder.state.essence(),
+                    minder.state.essence(self.noon),
                     minder.version,
                     minder.ticket.map(|it| ticket.wrapping_sub(it)),
                     minder.for_now
@@ -545,7 +568,7 @@ impl Run {
                 }
                 Job::Birth { ward, life, version } => format!("b{} {} {version} ", in_ward(*ward), back(*life)),
                 Job::Sweep { ward, life, leader } => format!("s{} {} {} ", in_ward(*ward), back(*life), back(*leader)),
-                Job::Note { answer, life, for_now } => format!("n{:?} {} {for_now} ", answer.map(in_ward), back(*life)),
+                Job::Note { answer, life, found } => format!("n{:?} {} {found:?} ", answer.map(in_ward), back(*life)),
                 Job::Forget => "f ".to_owned(),
             };
         }

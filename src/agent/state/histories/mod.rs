@@ -232,7 +232,7 @@ impl World {
                 self.agent_ends();
             }
             H::Deploy(version) => {
-                let configuration = configuration(version, terms);
+                let configuration = configuration(version, terms).into();
                 self.order(happening, SetConfigurationRequest { reqid: id("deploy"), configuration }.into(), terms);
             }
             H::Standby => self.order(happening, AgentStandbyRequest { reqid: id("standby") }.into(), terms),

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
 use super::service::Service;
 use super::signals::Signals;
-use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
+use super::{AgentOptions, ControllerOptions, RunError, init, start_agent, start_controller, stray};
 use crate::agent::outbox::Bounds;
 use crate::agent::{Agent, AgentEvent, HurryUp, RenewCertificate, StopAllNodesForNow};
 use crate::bridge::{Desk, Farewell, LinkRole};
@@ -61,6 +61,9 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
     home.watch();
+    if init::is_init() {
+        stray::take_on()?; // it has no nodes, but is given everybody's orphans
+    }
     let socket = listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let bridge = ControllerBridge::new(link.clone()).start();
@@ -105,7 +108,8 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     end
 }
 
-/// Runs an agent until it is asked to end; its nodes live on unless the settings have them stopped. `ready` is called once, when it can be reached.
+/// Runs an agent until it is asked to end; its nodes live on unless the settings have them stopped, or it is PID 1 of a
+/// container. `ready` is called once, when it can be reached.
 pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
         return Err(RunError::Unreachable);
@@ -118,6 +122,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     home.watch();
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
     stray::take_on()?;
+    init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let agent = start_agent(AgentOptions {
         host: Some(host.recipient()),
@@ -145,8 +150,9 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
     service.is_stopping();
-    if settings.agent.on_exit == OnExit::Stop && end.is_ok() {
-        stop_nodes(vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent), &mut signals).await;
+    if (settings.agent.on_exit == OnExit::Stop || init::is_init()) && end.is_ok() {
+        let (stop, agents) = (vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent));
+        stop_nodes(stop, agents, &mut signals, settings.agent.init_grace).await;
     }
     drop(bridge);
     part(agent.recipient()).await;
@@ -185,12 +191,20 @@ async fn part(from: Recipient<Farewell>) {
     let _ = timeout(Duration::from_secs(1), from.send(Farewell)).await;
 }
 
-/// Waits until the agents have stopped their nodes; a second request to end hurries.
-pub(super) async fn stop_nodes<R: Future>(stops: Vec<R>, agents: &[Addr<Agent>], signals: &mut Signals) {
+/// Waits until the agents have stopped their nodes; a second request to end hurries, and so does the end of the grace that
+/// PID 1 has.
+pub(super) async fn stop_nodes<R: Future>(
+    stops: Vec<R>,
+    agents: &[Addr<Agent>],
+    signals: &mut Signals,
+    init_grace: Duration,
+) {
     let mut stopped = std::pin::pin!(futures_util::future::join_all(stops));
+    let mut late = std::pin::pin!(init::hurry_after(init_grace, agents));
     loop {
         tokio::select! {
             _ = &mut stopped => return,
+            () = &mut late => {}
             () = signals.asked_to_end() => agents.iter().for_each(|agent| agent.do_send(HurryUp)),
         }
     }

@@ -7,6 +7,7 @@
 mod bridge;
 mod daemon;
 mod error;
+mod init;
 mod join;
 mod lab;
 mod service;

@@ -111,6 +111,8 @@ pub struct AgentSettings {
     pub run_dir: Option<PathBuf>,
     /// What becomes of its nodes when it is asked to end.
     pub on_exit: OnExit,
+    /// As PID 1 of a container: how long nodes may take to stop before those that are left are killed.
+    pub init_grace: Duration,
 }
 
 /// What becomes of the nodes of an agent that is asked to end.
@@ -319,6 +321,7 @@ impl Settings {
                 cgroup: Place::Anywhere,
                 run_dir: None,
                 on_exit: OnExit::Keep,
+                init_grace: Duration::from_secs(8),
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

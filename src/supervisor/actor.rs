@@ -1,6 +1,7 @@
 //! The supervisor of one node: takes orders from the agent and words from the workshop, and tells the agent.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub struct Supervisor {
     ticket: Option<u64>,
     /// It is to be started by the next run of the agent, though somebody had it stopped.
     stopped_for_now: bool,
+    /// That it is STOPPED or FAILED, to be told once it is on disk.
+    unnoted: VecDeque<NodeReport>,
     workshop: Workshop,
     agent: Rc<Recipient<FromSupervisor>>,
 }
@@ -74,12 +77,12 @@ impl Supervisor {
         if let Fact::Died(life, ..) = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
-                workshop.note_stopped(ward, node.name.clone(), life);
+                workshop.note_stopped(ward, false, node.name.clone(), life);
             }
         }
         let report = take_report(&mut first).map(|report| told_of(&node, report, None));
         if let Some(NodeReport { new: NodeState::Failed, reason, .. }) = &report {
-            workshop.note_failed(ward, node.name.clone(), state.life(), reason.to_string());
+            workshop.note_failed(ward, false, node.name.clone(), state.life(), reason.to_string());
         }
         let place = workshop.clone();
         let address = Actor::start(Self {
@@ -96,6 +99,7 @@ impl Supervisor {
             saying: None,
             ticket: None,
             stopped_for_now: false,
+            unnoted: VecDeque::new(),
             workshop,
             agent,
         });
@@ -142,18 +146,17 @@ impl Supervisor {
         if report.new != NodeState::Running {
             self.saying = None; // it was said by a life that is over, or has to be said anew
         }
-        if report.new == NodeState::Stopped {
-            let (node, life) = (self.node.name.clone(), self.state.life());
-            match self.stopped_for_now {
-                true => self.workshop.note_rested(self.ward, node, life),
-                false => self.workshop.note_stopped(self.ward, node, life),
-            }
+        let (node, life) = (self.node.name.clone(), self.state.life());
+        match report.new {
+            NodeState::Stopped if self.stopped_for_now => self.workshop.note_rested(self.ward, node, life),
+            NodeState::Stopped => self.workshop.note_stopped(self.ward, true, node, life),
+            NodeState::Failed => self.workshop.note_failed(self.ward, true, node, life, report.reason.to_string()),
+            // Nothing of these is reported while a note is being written: what comes next waits behind it in the workshop.
+            _ => return self.tell(FromSupervisor::Report(told_of(&self.node, report, None))),
         }
-        if report.new == NodeState::Failed {
-            self.workshop.note_failed(self.ward, self.node.name.clone(), self.state.life(), report.reason.to_string());
-        }
+        // Whoever hears of it relies on it, also should this agent be killed in the next moment.
         let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
-        self.tell(FromSupervisor::Report(told_of(&self.node, report, ticket)));
+        self.unnoted.push_back(told_of(&self.node, report, ticket));
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
@@ -374,6 +377,11 @@ impl Handler<Word> for Supervisor {
                 self.workshop.clear_question(self.ward, Arc::clone(&self.node), (life, round), exit, remains);
             }
             Word::Probed { life, round, answer } => self.watch(life, liveness::Event::Probed(round, answer), ctx),
+            Word::Noted => {
+                if let Some(report) = self.unnoted.pop_front() {
+                    self.tell(FromSupervisor::Report(report));
+                }
+            }
             Word::LastWords { life, output } => self.last_words(life, output, ctx),
             Word::Swept { life, trouble } => {
                 if let Some(trouble) = trouble {

@@ -324,8 +324,10 @@ impl State {
     fn on_stop(&self, phase: Phase, terms: &Terms) -> Arrow {
         use Phase as P;
         match phase {
-            P::Stopped | P::Failed => Arrow::stopped(),
-            P::Crashed => Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life)),
+            // Also where nothing runs: what a life left behind may be there yet.
+            P::Stopped | P::Failed | P::Crashed => {
+                Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life))
+            }
             P::Launching | P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: false }),
             P::Pending { pid } | P::Running { pid, .. } => self.stop(pid, false, terms),
             // One that hangs was told already, and has no more time than before.
@@ -532,6 +534,16 @@ impl Event {
 }
 
 #[cfg(test)]
+impl State {
+    /// What its decisions depend on, but for the number of its life: for whoever compares histories.
+    pub(crate) fn essence(&self, now: Instant) -> String {
+        let Past { attempt, ago } = self.past(now);
+        // Beyond the first restart the delays differ, and what comes of them does not.
+        format!("{:?} {:?} {} {}", self.phase, self.told, attempt.min(1), ago.len())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use Effect as F;
     use Event as E;
@@ -550,8 +562,8 @@ mod tests {
             (P::Failed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
             (P::Crashed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
             (P::Crashed, E::RetryDue(L), P::Launching, vec![F::Launch(NEXT)]),
-            (P::Stopped, E::Stop, P::Stopped, vec![]),
-            (P::Failed, E::Stop, P::Stopped, vec![]),
+            (P::Stopped, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]), // nothing is left of it
+            (P::Failed, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]),
             (P::Crashed, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]), // a stop beats the retry
             (P::Launching, E::Start, P::Launching, vec![]),
             (P::Launching, E::Stop, P::Withdrawn { again: false }, vec![]),

@@ -91,6 +91,8 @@ pub enum Word {
         round: u64,
         answer: Result<(), String>,
     },
+    /// It is on disk that the node is down.
+    Noted,
     /// The last lines that a life wrote; `None` if there are none.
     LastWords {
         life: Life,
@@ -343,7 +345,7 @@ impl Workshop {
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
             ward.past = (past.clone(), Instant::now());
-            // It stays until the next one is born: a sweep that fails is to be done again.
+            // It stays until a sweep succeeds or the next one is born: one that fails is to be done again.
             (ward.leader, ward.socket.clone())
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
@@ -380,22 +382,25 @@ impl Workshop {
         self.benches.settle(ward, Fact::GivenUp);
     }
 
-    /// Notes that this life is over and the node is to stay down until somebody asks.
-    pub fn note_stopped(&self, ward: WardId, node: NodeName, life: Life) {
+    /// Notes that this life is over and the node is to stay down until somebody asks; answered by [`Word::Noted`] if that
+    /// `matters`.
+    pub fn note_stopped(&self, ward: WardId, matters: bool, node: NodeName, life: Life) {
         self.benches.settle(ward, Fact::Down);
-        self.note(node, move |register, node| register.stopped(node, life));
+        self.note(matters.then_some(ward), node, move |register, node| register.stopped(node, life));
     }
 
-    /// Notes that this life is over and the node is to stay down until the next run of the agent.
+    /// Notes that this life is over and the node is to stay down until the next run of the agent; answered by
+    /// [`Word::Noted`].
     pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
         self.benches.settle(ward, Fact::Down);
-        self.note(node, move |register, node| register.rested(node, life));
+        self.note(Some(ward), node, move |register, node| register.rested(node, life));
     }
 
-    /// Notes that this life was the last until somebody asks, for this reason.
-    pub fn note_failed(&self, ward: WardId, node: NodeName, life: Life, reason: String) {
+    /// Notes that this life was the last until somebody asks, for this reason; answered by [`Word::Noted`] if that
+    /// `matters`.
+    pub fn note_failed(&self, ward: WardId, matters: bool, node: NodeName, life: Life, reason: String) {
         self.benches.settle(ward, Fact::GivenUp);
-        self.note(node, move |register, node| register.given_up(node, life, &reason));
+        self.note(matters.then_some(ward), node, move |register, node| register.given_up(node, life, &reason));
     }
 
     /// Writes the record of a process that was found by its marker anew, now that its definition is known.
@@ -403,21 +408,24 @@ impl Workshop {
         let known =
             self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
         let Some((Fact::Alive(life, pid), process)) = known else { return };
-        self.note(node.name.clone(), move |register, _| {
+        self.note(None, node.name.clone(), move |register, _| {
             register.enter(&node, life, (pid, process.start_time()), false)
         });
     }
 
     fn note(
         &self,
+        answer: Option<WardId>,
         node: NodeName,
         note: impl FnOnce(&Register, &NodeName) -> Result<(), RegisterError> + Send + 'static,
     ) {
-        let tools = Arc::clone(&self.tools);
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Node(node.clone()), move || {
             if let Err(error) = note(&tools.register, &node) {
                 tracing::warn!(%node, "{error}");
             }
+            // What could not be written is in the log; nobody listens while the agent ends.
+            answer.into_iter().for_each(|ward| drop(done.send(Done::Tell(ward, Word::Noted))));
         });
     }
 
@@ -623,7 +631,12 @@ impl Benches {
     async fn hear_hands(self: Rc<Self>, mut dones: channel::UnboundedReceiver<Done>) {
         while let Some(done) = dones.recv().await {
             match done {
-                Done::Tell(ward, word) => self.tell(ward, word),
+                Done::Tell(ward, word) => {
+                    if let Word::Swept { life, trouble: None } = word {
+                        self.is_swept(ward, life);
+                    }
+                    self.tell(ward, word);
+                }
                 Done::Bound(id, life, socket) => self.bound(id, life, socket),
                 Done::Heard { ward, life, said, all } => {
                     self.await_words_later(ward);
@@ -747,6 +760,13 @@ impl Benches {
             (life, self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name))
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
+    }
+
+    /// Nothing is left of the lives up to this one: there is nobody to look for any more.
+    fn is_swept(&self, id: WardId, life: Life) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
+            ward.leader.take_if(|leader| leader.life <= life);
+        }
     }
 
     fn note(&self, id: WardId, fact: Fact) {

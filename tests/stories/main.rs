@@ -4,6 +4,7 @@
 mod common;
 
 mod bad_nodes;
+mod container;
 mod crowds;
 mod deploy;
 mod doctor;

@@ -169,7 +169,9 @@ fn given(node: &Node) -> impl Iterator<Item = u16> + use<> {
         ReadyBy::Tcp(address) if address.ip().is_loopback() => Some(address.port()),
         ReadyBy::Tcp(_) | ReadyBy::Settle(_) | ReadyBy::Notify => None,
     };
-    [node.port, node.metrics_port, ready].into_iter().flatten()
+    let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
+    let probe = probe.and_then(|probe| probe.by.address()).filter(|address| address.ip().is_loopback());
+    [node.port, node.metrics_port, ready, probe.map(|address| address.port())].into_iter().flatten()
 }
 
 /// The indices of the nodes that `wants` one, in the order of assignment.

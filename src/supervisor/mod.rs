@@ -1,7 +1,7 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
 //!
-//! [`state`] decides, with [`history`] for how soon, [`actor`] carries, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads
-//! for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
+//! [`state`] decides, with [`history`] for how soon and [`liveness`] for whether a process does its work, [`actor`] carries,
+//! [`said`] understands what nodes say, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
 
 pub mod actor;
 pub mod hands;

@@ -258,7 +258,8 @@ impl Workshop {
                     socket.resume(life);
                     let _ = done.send(Done::Bound(ward, life, socket)); // nobody listens while the agent ends
                 }
-                Err(error) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
+                Err(error) if speaks(&node) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
+                Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
             }
             if let Err(error) = tools.sweep_askers(&node, 0, false) {
                 tracing::warn!(node = %node.name, "{error}");

@@ -93,6 +93,28 @@ fn a_stranger_who_writes_to_the_socket_of_a_node_is_told_of_once_and_not_believe
 }
 
 #[test]
+fn a_node_that_runs_as_another_user_is_heard_and_so_is_whoever_it_starts() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        return; // nobody else can become another user
+    }
+    let scene = Scene::new();
+    let passable = std::fs::Permissions::from_mode(0o711);
+    let run = tempfile::Builder::new().prefix("watchpost-run-").permissions(passable).tempdir().unwrap();
+    let run_dir = format!("WATCHPOST_AGENT_RUN_DIR={}", run.path().join("run").display());
+    let node = speaker("other", "user = nobody", "say --ready --status=\"I am $(id -un)\"\nexec sleep 1000");
+    let file = scene.write("lab.cfg", &node);
+    let http = scene.any_port();
+    let daemon =
+        Daemon::start_through(&["env", &run_dir], &scene, "lab", &["lab", file.to_str().unwrap(), "--http", &http]);
+    // It is the child of the node that speaks, in its own name: only root could speak in another's.
+    let client = daemon.client();
+    client.wait("it is heard", |status| {
+        node_in(status, "other").is_some_and(|node| node.state == "RUNNING" && node.says == "I am nobody")
+    });
+}
+
+#[test]
 fn a_node_that_says_whatever_comes_to_mind_harms_nobody() {
     let babbler = in_rust("babbler", "", "the_program_of_a_node_that_babbles");
     let lab = Lab::start(Some(&(babbler + &sleeper("other", ""))));

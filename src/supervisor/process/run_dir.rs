@@ -100,9 +100,12 @@ impl RunDir {
         let _ = fs::remove_file(self.path(node)); // there may be none
     }
 
-    /// Removes the directory, if no node has a socket in it.
+    /// Removes all sockets and their directory: no node runs. The next one has it made again.
     pub fn clear(&self) {
-        let _ = fs::remove_dir(&self.home); // somebody has
+        for entry in fs::read_dir(&self.home).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path()); // it may be gone
+        }
+        let _ = fs::remove_dir(&self.home); // somebody has put something else there
     }
 }
 
@@ -158,7 +161,9 @@ mod tests {
         let [one, other] = ["y", "z"].map(|letter| run.path(&NodeName::new(&letter.repeat(100)).unwrap()));
         assert_ne!(one, other);
         run.clear();
-        assert!(run.home.exists(), "somebody's socket is there");
+        assert!(!run.home.exists());
+        run.restore().unwrap();
+        NotifySocket::bind(&run.path(&NodeName::new("a").unwrap()), None).unwrap();
     }
 
     #[test]

@@ -124,6 +124,8 @@ fn configuration(nodes: usize) -> Configuration {
         id: name("fleet", ConfigurationId::new),
         instances: (0..AGENTS).map(|of| Instance { name: instance(of), host: None, port: None }).collect(),
         nodes: (0..AGENTS).flat_map(|of| (0..nodes).map(move |number| node(of, number))).collect(),
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 
@@ -321,12 +323,19 @@ fn bare_receiver() -> (f64, f64) {
             });
         }
         load.wait(AGENTS, |done| done == Done::Here).await;
-        let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
         let whole = configuration(DEALT);
-        for instance in &whole.instances {
-            own.insert(instance.name.clone(), whole.share_of(&instance.name));
-        }
         let clock = Clock::start();
+        let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
+        for instance in &whole.instances {
+            let (id, instances) = (whole.id.clone(), whole.instances.clone());
+            own.insert(
+                instance.name.clone(),
+                Configuration { id, instances, nodes: Vec::with_capacity(DEALT), zeek: None, peers: Vec::new() },
+            );
+        }
+        for node in &whole.nodes {
+            own.get_mut(&node.instance).expect("its instance").nodes.push(Arc::clone(node));
+        }
         for ((_, configuration), writer) in own.into_iter().zip(&mut writers) {
             let mut share = Vec::new();
             let reqid = name("share", RequestId::new);

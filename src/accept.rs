@@ -33,6 +33,8 @@ pub(crate) async fn accept_forever<T>(
                     info!("{whom} are accepted again");
                 }
                 take(accepted);
+                // Whoever has to make room for it goes before the next one comes.
+                tokio::task::yield_now().await;
             }
             // Gone before it was accepted: its affair.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}

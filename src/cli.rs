@@ -9,6 +9,7 @@ mod daemon;
 mod doctor;
 mod error;
 mod events;
+mod import;
 mod interrupt;
 mod invite;
 mod join;
@@ -34,6 +35,7 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
@@ -77,9 +79,11 @@ enum Verb {
         /// The cluster file
         file: PathBuf,
     },
+    /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
+    Import(ImportArgs),
     /// Make a cluster file true
     Deploy {
-        /// The cluster file
+        /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
         file: PathBuf,
         /// Also if the file has no nodes, which removes every node there is
         #[arg(long)]
@@ -207,7 +211,7 @@ pub struct DaemonArgs {
 /// The arguments of `watchpost lab`.
 #[derive(Debug, Args)]
 pub struct LabArgs {
-    /// The cluster file to begin with [default: a small example]
+    /// The cluster file to begin with, or a zeek.conf or node.cfg as `import` reads it [default: a small example]
     pub file: Option<PathBuf>,
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDR:PORT")]
@@ -283,6 +287,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Controller(args) => daemon::controller(args),
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
+        Verb::Import(args) => import::run(&args, json),
         Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };

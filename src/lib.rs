@@ -59,6 +59,7 @@ pub mod cli;
 pub mod controller;
 pub mod doctor;
 mod hint;
+pub mod import;
 pub mod launch;
 pub mod message;
 pub mod model;

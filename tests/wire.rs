@@ -445,6 +445,7 @@ fn to_controller() -> Vec<ToController> {
         }
         .into(),
         NotifyError { seq: 301, time: time(), instance: instance(), node: None, msg: "the disk is full".into() }.into(),
+        NotifyStatus { instance: instance(), node: node("logger"), pid: 100, says: "Processing ü".into() }.into(),
         NotifyLog { seq: 302, time: time(), instance: instance(), node: Some(node("logger")), msg: "ü".into() }.into(),
         NotifySnapshot {
             epoch: 3,
@@ -508,6 +509,7 @@ fn statuses() -> Vec<NodeStatus> {
         restarts: 7,
         since: time(),
         reason: "".into(),
+        says: "Waiting for packets".into(),
     };
     vec![
         status("agent", Role::None, NodeState::Unknown, None),
@@ -517,6 +519,43 @@ fn statuses() -> Vec<NodeStatus> {
         status("worker-1", Role::Worker, NodeState::Failed, None),
         status("worker-2", Role::Worker, NodeState::Crashed, None),
     ]
+}
+
+fn zeek() -> Zeek {
+    Zeek {
+        backend: Backend::ZeroMq,
+        scripts: vec!["local".into(), "site/more".into()],
+        args: vec!["-C".into()],
+        options: [("Site::name".into(), "here".into())].into(),
+        env: [("A".into(), "b".into())].into(),
+        prefixes: vec!["local".into()],
+        path: vec!["/opt/bin".into()],
+        script_path: vec!["/opt/scripts".into()],
+        networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        networks_file: Some("/etc/networks.cfg".into()),
+        rotation_interval: Some(Duration::from_secs(3600)),
+        metrics_address: Some([0, 0, 0, 0].into()),
+        port: Some(27_760),
+        metrics_port: Some(9991),
+        zeromq_ports: Some([5555, 5556]),
+        hash_seed: Some(0xc0_ffee),
+        addresses: [(instance(), [10, 0, 0, 7].into())].into(),
+        pcap_snaplen: Some(9216),
+        pcap_bufsize: Some(128),
+    }
+}
+
+/// What an agent found out, and keeps in its register.
+fn zeek_node() -> ZeekNode {
+    let entry = LayoutEntry {
+        name: node("logger"),
+        role: Role::Logger,
+        host: [10, 0, 0, 7].into(),
+        port: Some(47_761),
+        metrics_port: None,
+    };
+    let knows = Surroundings { settings: Arc::new(zeek()), entries: vec![entry], fanout: Some(23) };
+    ZeekNode { args: vec!["site/tuning".into()], knows: Some(Arc::new(knows)) }
 }
 
 fn configuration() -> Configuration {
@@ -541,8 +580,13 @@ fn configuration() -> Configuration {
             env_file: Some("/etc/zeek.env".into()),
             quotas: Quotas { memory_max: Some(Bytes(2 << 30)), cpu_max: Some(CpuShare(150)), pids_max: Some(64) },
         })),
+        zeek: Some(Box::new(zeek_node())),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
         ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
+        liveness: Some(Box::new(Liveness {
+            watchdog: Some(Duration::from_secs(30)),
+            probe: Some(Probe::new(ProbeBy::Exec(vec!["/opt/check".into()]))),
+        })),
         ..Node::new(node("worker-1"), instance(), Role::Worker)
     };
     let once = RestartPolicy { mode: RestartMode::Never, ..RestartPolicy::default() };
@@ -554,5 +598,13 @@ fn configuration() -> Configuration {
             Instance { name: InstanceName::new("sensor-2").unwrap(), host: None, port: None },
         ],
         nodes: [full, bare, Node::new(node("logger"), instance(), Role::Logger)].map(Arc::new).into(),
+        zeek: Some(Box::new(zeek())),
+        peers: vec![Peer {
+            name: node("worker-2"),
+            instance: InstanceName::new("sensor-2").unwrap(),
+            role: Role::Worker,
+            port: None,
+            metrics_port: Some(9000),
+        }],
     }
 }

@@ -34,6 +34,7 @@ use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
+use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::register::Register;
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
@@ -55,6 +56,8 @@ pub struct AgentSetup {
     pub site: Site,
     /// Has a control group for each node; or why they cannot have one.
     pub groups: Result<Groups, NoGroups>,
+    /// Has a socket for each node; `Err` says why they cannot have one.
+    pub run_dir: Result<RunDir, String>,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -141,7 +144,7 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, run_dir, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
         let mut entries = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -162,7 +165,7 @@ impl Agent {
                 .run_by(std::process::id(), run, place)
                 .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups, kernel_log)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, run_dir, kernel_log)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -254,7 +257,7 @@ impl Agent {
                         self.workshop.note_death(ward, name, life, pid, exit);
                         Ok(())
                     }
-                    None => self.workshop.adopt(ward, name, life, leader, process),
+                    None => self.workshop.adopt(ward, &node, life, leader, process),
                 };
                 self.workshop.recall(ward, past);
                 if given_up {
@@ -517,6 +520,7 @@ impl Handler<FromSupervisor> for Agent {
                 self.launches.push(order);
                 self.flush_soon(ctx);
             }
+            FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }

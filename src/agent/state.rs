@@ -7,7 +7,7 @@
 mod moves;
 mod orders;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
     Abilities, Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now,
-    Outcome, Output, Text, Timestamp,
+    Outcome, Output, Peer, Text, Timestamp, Zeek,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -49,6 +49,8 @@ pub struct State {
     hello: Option<ToController>,
     /// Not numbered, and lost with the link. Sent behind the news, so that whoever has an answer has what led to it.
     answers: Vec<ToController>,
+    /// Whose status is to be told behind the news.
+    saying: BTreeSet<NodeName>,
     linked: bool,
     stopping_all: bool,
     /// What is stopped is to be started by the next run.
@@ -66,6 +68,8 @@ struct InForce {
     instances: Vec<Instance>,
     /// Not a vector, which would keep room to grow.
     nodes: Box<[Arc<Node>]>,
+    zeek: Option<Box<Zeek>>,
+    peers: Box<[Peer]>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,6 +106,8 @@ pub enum Event {
     Report(NodeReport),
     /// Something that a person may have to mend.
     Trouble(Option<NodeName>, String),
+    /// What the process of this node says of itself.
+    Says(NodeName, Text),
     /// The supervisor of this node panicked; its successor found this.
     Revived {
         node: NodeName,
@@ -185,6 +191,7 @@ impl State {
             outbox,
             hello: None,
             answers: Vec::new(),
+            saying: BTreeSet::new(),
             linked: false,
             stopping_all: false,
             for_now: false,
@@ -210,6 +217,7 @@ impl State {
         match event {
             Event::Order(order) => self.obey(order, now, fx),
             Event::Report(report) => self.report(report, now, fx),
+            Event::Says(node, says) => self.says(node, says),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
             // All at once, so that the order of roles is kept among them.
@@ -258,6 +266,8 @@ impl State {
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());
         }
         if self.outbox.all_is_sent() {
+            let saying = std::mem::take(&mut self.saying);
+            mail.extend(saying.iter().filter_map(|name| self.status_of(name)).map(ToController::from));
             mail.append(&mut self.answers);
         }
         (!mail.is_empty()).then_some(mail)
@@ -338,12 +348,29 @@ impl State {
         }
     }
 
+    /// Every status goes with its process; a new one tells its own.
+    fn says(&mut self, name: NodeName, says: Text) {
+        if let Some(entry) = self.nodes.get_mut(&name).filter(|entry| entry.status.pid.is_some()) {
+            entry.status.says = says;
+            // Whoever is not linked gets it by the snapshot.
+            if self.linked {
+                self.saying.insert(name);
+            }
+        }
+    }
+
+    fn status_of(&self, name: &NodeName) -> Option<NotifyStatus> {
+        let NodeStatus { pid, says, .. } = &self.nodes.get(name)?.status;
+        Some(NotifyStatus { instance: self.instance.clone(), node: name.clone(), pid: (*pid)?, says: says.clone() })
+    }
+
     // --- what is said ---
 
     fn link_up(&mut self) {
         self.linked = true;
         self.outbox.link_up();
         self.answers.clear();
+        self.saying.clear();
         let hello = NotifyAgentHello {
             instance: self.instance.clone(),
             host: None,
@@ -401,16 +428,17 @@ fn not_known(kind: u16) -> Option<Effect> {
 }
 
 impl From<Configuration> for InForce {
-    fn from(Configuration { id, instances, nodes }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into() }
+    fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
+        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into() }
     }
 }
 
 impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
     fn is(&self, other: &Configuration) -> bool {
-        let Configuration { id, instances, nodes } = other;
-        self.id == *id && self.instances == *instances && *self.nodes == **nodes
+        let Configuration { id, instances, nodes, zeek, peers } = other;
+        let is_same = self.id == *id && self.instances == *instances && *self.nodes == **nodes;
+        is_same && self.zeek == *zeek && *self.peers == **peers
     }
 }
 
@@ -425,7 +453,7 @@ impl Entry {
         let NodeReport { node, new, pid, exit, attempt, restarts, reason, .. } = report;
         let status = &mut self.status;
         let old = std::mem::replace(&mut status.state, new);
-        status.pid = pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running));
+        status.enter(pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running)));
         (status.restarts, status.since) = (restarts.max(status.restarts), time);
         status.reason.clone_from(&reason);
         NotifyChange {

@@ -9,12 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::store::{Slot, Stored};
 use crate::message::agent::Share;
 use crate::message::frame::{self, FrameError};
-use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Role};
+use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Peer, Role};
 use crate::plan::{self, Slowest};
 
 /// One configuration, encoded.
@@ -24,6 +24,10 @@ pub struct Kept {
     pub instances: Vec<Instance>,
     /// Both of these, with which every share of it begins.
     front: Arc<[u8]>,
+    /// What Zeek nodes share, encoded.
+    zeek: Arc<[u8]>,
+    /// All members of the Zeek cluster.
+    peers: Arc<[Peer]>,
     /// Each node behind its length.
     nodes: Arc<[u8]>,
     /// Where in that the nodes of each instance begin: one that comes back is not looked for among all others.
@@ -47,7 +51,7 @@ const LENGTH: usize = size_of::<u32>();
 impl Kept {
     /// Encodes `configuration`.
     pub fn new(configuration: &Configuration) -> Self {
-        let Configuration { id, instances, nodes } = configuration;
+        let Configuration { id, instances, nodes, zeek, peers: _ } = configuration;
         let (mut bytes, mut shares) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for node in nodes {
             let start = bytes.len();
@@ -62,8 +66,8 @@ impl Kept {
         }
         let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
         let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
-        let front = front(&id, &instances);
-        Self { id, instances, front, nodes: bytes.into(), shares: Arc::new(shares), slowest }
+        let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
+        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares: Arc::new(shares), slowest }
     }
 
     /// The configuration that was encoded by [`Kept::encode`].
@@ -73,7 +77,7 @@ impl Kept {
 
     /// The whole as a message has it.
     pub fn encode(&self) -> Vec<u8> {
-        self.encode_with(self.count(), self.nodes.len(), self.encoded())
+        self.encode_with(self.count(), self.nodes.len(), self.encoded(), &[])
     }
 
     /// The same with the addresses of instances that have none filled in.
@@ -85,7 +89,7 @@ impl Kept {
 
     /// The same nodes with other instances.
     pub fn with_instances(&self, instances: Vec<Instance>) -> Self {
-        Self { front: front(&self.id, &instances), instances, ..self.clone() }
+        Self { front: encoded(&(&self.id, &instances)), instances, ..self.clone() }
     }
 
     /// How many nodes it has.
@@ -112,23 +116,34 @@ impl Kept {
     /// The configuration as it was.
     pub fn open(&self) -> Configuration {
         let nodes = self.nodes().collect();
-        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes }
+        let zeek = frame::decode_body(&self.zeek, "Zeek").expect("what was encoded here");
+        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes, zeek, peers: Vec::new() }
     }
 
     /// What the agent of `instance` needs to know of it: see [`Configuration::share_of`].
     pub fn share_of(&self, instance: &InstanceName) -> Share {
         let count = self.shares.get(instance).map_or(0, |places| places.len());
         let size = self.encoded_on(instance).map(<[u8]>::len).sum();
-        Share::encoded(self.encode_with(count, size, self.encoded_on(instance)))
+        let (own, others): (Vec<&Peer>, Vec<&Peer>) = self.peers.iter().partition(|peer| peer.instance == *instance);
+        let others = if own.is_empty() { Vec::new() } else { others };
+        Share::encoded(self.encode_with(count, size, self.encoded_on(instance), &others))
     }
 
-    /// With these nodes, `count` of them, which take `size` bytes or less.
-    fn encode_with<'a>(&self, count: usize, size: usize, nodes: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.front.len() + size + 2 * LENGTH);
+    /// With these nodes, `count` of them, which take `size` bytes or less, and with those peers.
+    fn encode_with<'a>(
+        &self,
+        count: usize,
+        size: usize,
+        nodes: impl Iterator<Item = &'a [u8]>,
+        peers: &[&Peer],
+    ) -> Vec<u8> {
+        let peers = encoded(&peers);
+        let mut bytes = Vec::with_capacity(self.front.len() + size + 2 * LENGTH + self.zeek.len() + peers.len());
         bytes.extend_from_slice(&self.front);
-        // Writing to memory does not fail.
-        frame::encode_body(&mut bytes, &(count as u64)).expect("a number can be encoded");
+        bytes.extend_from_slice(&encoded(&(count as u64)));
         nodes.for_each(|node| bytes.extend_from_slice(node));
+        bytes.extend_from_slice(&self.zeek);
+        bytes.extend_from_slice(&peers);
         bytes
     }
 
@@ -174,17 +189,17 @@ impl Kept {
     }
 }
 
-fn front(id: &ConfigurationId, instances: &[Instance]) -> Arc<[u8]> {
+fn encoded(part: &impl Serialize) -> Arc<[u8]> {
     let mut bytes = Vec::new();
-    // Writing to memory does not fail, and serde has a form for both.
-    frame::encode_body(&mut bytes, &(id, instances)).expect("names and addresses can be encoded");
+    // Writing to memory does not fail, and serde has a form for every part of a configuration.
+    frame::encode_body(&mut bytes, part).expect("a part of a configuration can be encoded");
     bytes.into()
 }
 
 impl Hash for Kept {
     /// All the rest follows from these.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.front, &self.nodes).hash(state);
+        (&self.front, &self.nodes, &self.zeek).hash(state);
     }
 }
 
@@ -266,7 +281,7 @@ impl From<Stored> for Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Role;
+    use crate::model::Zeek;
 
     #[test]
     fn a_configuration_comes_out_as_it_was_put_in() {
@@ -323,6 +338,8 @@ mod tests {
             id: ConfigurationId::new(id).unwrap(),
             instances: ["a", "b"].map(|name| Instance { name: instance(name), host: None, port: None }).into(),
             nodes: [node("w", "a"), full, node("v", "a")].map(Arc::new).into(),
+            zeek: Some(Box::new(Zeek { port: Some(27760), ..Zeek::default() })),
+            peers: Vec::new(),
         }
     }
 

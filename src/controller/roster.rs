@@ -122,6 +122,8 @@ impl Roster {
                 hello.instance, first.0
             ));
         }
+        // A second hello on a link makes no new one of it.
+        seat.has_told &= seat.link == Some(link);
         let former = seat.link.replace(link).filter(|former| *former != link);
         caller.instance = Some(hello.instance.clone());
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
@@ -133,7 +135,7 @@ impl Roster {
             .as_ref()
             .map(|shown| CertificateTerm { until: shown.not_after, due_at: shown.due_at() });
         seat.abilities = Some(hello.abilities.clone());
-        (seat.given, seat.has_told) = (false, false);
+        seat.given = false;
         seat.reason.clear();
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };

@@ -325,6 +325,7 @@ impl State {
         if let Some(deployed) = self.shelf.deployed() {
             plan::keep_ports(&mut ready, &deployed.open());
         }
+        plan::zeek::complete(&mut ready);
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         // Where no ports were given out, nodes are the same, and encoded once.
         let is_same = staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
@@ -341,16 +342,31 @@ impl State {
         let mut from = self.roster.speaker(link).cloned();
         let before = from.as_ref().and_then(|name| self.roster.news(name));
         fx.reserve(messages.len() + 1);
+        // How far its news has come: ahead of the roster while one change comes behind the other, as mostly it does.
+        let mut come = before;
         for message in messages {
-            match (message, &from) {
-                (ToController::NotifyAgentHello(hello), _) => {
+            match (message, &from, &mut come) {
+                (ToController::NotifyChange(change), Some(from), Some((epoch, last)))
+                    if last.checked_add(1) == Some(change.seq) =>
+                {
+                    *last = change.seq;
+                    self.changed(from, change, *epoch, fx);
+                    continue;
+                }
+                (ToController::NotifyAgentHello(hello), _, _) => {
+                    self.catch_up(from.as_ref(), come);
                     self.hello(link, &hello, now, fx);
                     from = self.roster.speaker(link).cloned();
                 }
-                (message, Some(from)) => self.heard(from, message, now, fx),
-                (_, None) => {}
+                (message, Some(from), _) => {
+                    self.catch_up(Some(from), come);
+                    self.heard(from, message, now, fx);
+                }
+                (_, None, _) => {}
             }
+            come = from.as_ref().and_then(|name| self.roster.news(name));
         }
+        self.catch_up(from.as_ref(), come);
         let Some(from) = from else { return };
         if self.nodes.has_overflowed() {
             let msg = "more nodes that no configuration has than are kept here: what it told of some of them is lost";
@@ -363,6 +379,24 @@ impl State {
                 false => drop(self.roster.kept(&from, epoch, seq)),
             }
             self.credit(&from, fx);
+        }
+    }
+
+    /// Tells the roster how far news has come that left no number out.
+    fn catch_up(&mut self, from: Option<&InstanceName>, come: Option<(u64, u64)>) {
+        if let (Some(from), Some((_, last))) = (from, come) {
+            self.roster.arrived(from, last);
+        }
+    }
+
+    /// A node of this instance changed, which is news.
+    fn changed(&mut self, from: &InstanceName, mut change: NotifyChange, epoch: u64, fx: &mut Vec<Effect>) {
+        if change.instance != *from {
+            change.instance.clone_from(from);
+        }
+        let (time, origin) = (change.time, Some((epoch, change.seq)));
+        if let Some(change) = self.nodes.told(change) {
+            fx.push(Effect::Publish { news: News::Change(change), time, origin });
         }
     }
 
@@ -455,12 +489,8 @@ impl State {
         match message {
             M::NotifyAgentHello(_) | M::RenewCertificateRequest(_) => {} // taken before
             M::NotifyChange(change) => {
-                if let Some(origin) = self.arrived(from, change.seq, now.wall, fx) {
-                    let change = NotifyChange { instance: from.clone(), ..change };
-                    let time = change.time;
-                    if let Some(change) = self.nodes.told(change) {
-                        fx.push(Effect::Publish { news: News::Change(change), time, origin: Some(origin) });
-                    }
+                if let Some((epoch, _)) = self.arrived(from, change.seq, now.wall, fx) {
+                    self.changed(from, change, epoch, fx);
                 }
             }
             M::NotifyError(error) => {
@@ -477,6 +507,7 @@ impl State {
                     fx.push(Effect::Publish { news: News::Log(log), time, origin: Some(origin) });
                 }
             }
+            M::NotifyStatus(NotifyStatus { node, pid, says, .. }) => self.nodes.says(from, &node, pid, says),
             M::NotifySnapshot(snapshot) => self.snapshot(from, snapshot, now, fx),
             M::AgentWelcomeResponse(AgentWelcomeResponse { reqid, outcome }) => {
                 if let Answered::Complete(_) = self.requests.answer(&reqid, from, |_| {}) {

@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::model::{Instance, InstanceName, Node, NodeName, RunAs};
+use crate::model::{Instance, InstanceName, Liveness, Node, NodeName, Probe, RunAs, ZeekNode};
+
+/// The key under which a Zeek node differs whose cluster is another: see [`super::zeek`], which also says in what.
+pub const SURROUNDINGS: &str = "surroundings";
 
 /// What has to happen to one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub fn nodes<'a>(
 
 /// The keys in which two definitions of a node differ. `state` has no effect, so it is not one of them.
 fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
-    let nothing = RunAs::default();
+    let (nothing, bare) = (RunAs::default(), ZeekNode::default());
     // Taken apart in full, so that a new field of a node cannot be forgotten here.
     let Node {
         name: _,
@@ -65,12 +69,19 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         directory,
         user,
         run_as,
+        zeek,
         restart,
         ready,
+        liveness,
         stop_grace,
     } = have;
     let (run_as, want_run_as) = (run_as.as_deref(), want.run_as.as_deref());
     let (run_as, want_run_as) = (run_as.unwrap_or(&nothing), want_run_as.unwrap_or(&nothing));
+    let (zeek, want_zeek) = (zeek.as_deref().unwrap_or(&bare), want.zeek.as_deref().unwrap_or(&bare));
+    let unwatched = Liveness::default();
+    let liveness = [liveness, &want.liveness].map(|liveness| liveness.as_deref().unwrap_or(&unwatched));
+    let probes = liveness.map(|liveness| liveness.probe.as_ref());
+    let differs = |part: fn(&Probe) -> Duration| probes[0].map(part) != probes[1].map(part);
     [
         ("instance", *instance != want.instance),
         ("role", *role != want.role),
@@ -81,6 +92,7 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("env", *env != want.env),
         ("metrics_port", *metrics_port != want.metrics_port),
         ("options", *options != want.options),
+        ("args", zeek.args != want_zeek.args),
         ("command", *command != want.command),
         ("directory", *directory != want.directory),
         ("user", *user != want.user),
@@ -104,7 +116,13 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("restart_window", restart.window != want.restart.window),
         ("ready", ready.by != want.ready.by),
         ("ready_within", ready.within != want.ready.within),
+        ("watchdog", liveness[0].watchdog != liveness[1].watchdog),
+        ("probe", probes[0].map(|probe| &probe.by) != probes[1].map(|probe| &probe.by)),
+        ("probe_interval", differs(|probe| probe.interval)),
+        ("probe_timeout", differs(|probe| probe.timeout)),
+        ("probe_failures", probes[0].map(|probe| probe.failures) != probes[1].map(|probe| probe.failures)),
         ("stop_grace", *stop_grace != want.stop_grace),
+        (SURROUNDINGS, zeek.knows != want_zeek.knows),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

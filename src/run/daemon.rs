@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
+use super::service::Service;
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
 use crate::agent::outbox::Bounds;
@@ -91,10 +92,13 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let listener = socket.map(|socket| ControllerBridge::accept(socket, link, &controller)).transpose()?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token });
+    let service = Service::find();
+    service.is_ready();
     let end = tokio::select! {
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
+    service.is_stopping();
     drop(listener);
     part(controller.recipient()).await;
     finish(web, clients)?;
@@ -134,10 +138,13 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token: None });
+    let service = Service::find();
+    service.is_ready();
     let end = tokio::select! {
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
+    service.is_stopping();
     if settings.agent.on_exit == OnExit::Stop && end.is_ok() {
         stop_nodes(vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent), &mut signals).await;
     }
@@ -203,6 +210,7 @@ pub(super) fn agent_options(
         cluster: settings.cluster.clone(),
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
+        run_dir: settings.agent.run_dir.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         place: home.place(),
         ..AgentOptions::new(instance, nodes)

@@ -10,6 +10,7 @@ use actix::Addr;
 
 use super::bridge::trust;
 use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes, wants_tls};
+use super::service::Service;
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_controller, stray};
 use crate::agent::StopAllNodes;
@@ -69,11 +70,14 @@ pub async fn lab(
         agents.push(agent);
     }
     ready(&Ready { addresses, token });
+    let service = Service::find();
+    service.is_ready();
     let end = tokio::select! {
         refused = deploy(&controller, configuration) => refused,
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
+    service.is_stopping();
     let stops = agents.iter().map(|agent| agent.send(StopAllNodes)).collect();
     stop_nodes(stops, &agents, &mut signals).await;
     finish(web, clients)?;

@@ -107,6 +107,8 @@ pub struct AgentSettings {
     pub listen: Option<SocketAddr>,
     /// Where its nodes have control groups.
     pub cgroup: Place,
+    /// Where the sockets are on which its nodes say how they are; `None`: where such things usually are.
+    pub run_dir: Option<PathBuf>,
     /// What becomes of its nodes when it is asked to end.
     pub on_exit: OnExit,
 }
@@ -315,6 +317,7 @@ impl Settings {
                 controller: None,
                 listen: None,
                 cgroup: Place::Anywhere,
+                run_dir: None,
                 on_exit: OnExit::Keep,
             },
             link: LinkSettings {

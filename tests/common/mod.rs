@@ -156,6 +156,8 @@ fn watchpost_through(through: &[String], home: &Path) -> Command {
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     // Its usual port is one for the whole machine: who wants another says so.
     command.env("WATCHPOST_CONTROLLER_WEBSOCKET", "");
+    // Nothing of a scene stays on the machine, not even if its daemons are killed.
+    command.env("WATCHPOST_AGENT_RUN_DIR", home.join("run"));
     command.stdin(std::process::Stdio::null());
     command
 }

@@ -1,7 +1,7 @@
 //! Configurations of all kinds: sound ones, and ones that only a hostile or confused client would send.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
-    Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit, Node, NodeName,
-    NodeState, Quotas, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs,
+    Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit,
+    Liveness, Network, Node, NodeName, NodeState, Probe, ProbeBy, Quotas, Ready, ReadyBy, Resource, RestartMode,
+    RestartPolicy, Role, RunAs, Zeek, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -69,8 +70,29 @@ fn restart() -> impl Strategy<Value = RestartPolicy> {
 }
 
 fn ready() -> impl Strategy<Value = Ready> {
-    let by = prop_oneof![time().prop_map(ReadyBy::Settle), (1..=u16::MAX).prop_map(ReadyBy::Port)];
+    let by = prop_oneof![
+        time().prop_map(ReadyBy::Settle),
+        (1..=u16::MAX).prop_map(ReadyBy::Port),
+        place().prop_map(ReadyBy::Tcp),
+        Just(ReadyBy::Notify),
+    ];
     (by, time()).prop_map(|(by, within)| Ready { by, within })
+}
+
+fn liveness() -> impl Strategy<Value = Liveness> {
+    let by = prop_oneof![
+        (1..=u16::MAX).prop_map(ProbeBy::Port),
+        place().prop_map(ProbeBy::Tcp),
+        ("[a-z]{1,4}", vec(word(), 0..3))
+            .prop_map(|(program, words)| { ProbeBy::Exec([program].into_iter().chain(words).collect()) }),
+    ];
+    let probe = (by, time(), time(), 1..9u32);
+    let probe = probe.prop_map(|(by, interval, timeout, failures)| Probe { by, interval, timeout, failures });
+    (option::of(time()), option::of(probe)).prop_map(|(watchdog, probe)| Liveness { watchdog, probe })
+}
+
+fn place() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), 1..=u16::MAX).prop_map(SocketAddr::from)
 }
 
 fn run_as() -> impl Strategy<Value = RunAs> {
@@ -104,24 +126,62 @@ fn quotas() -> impl Strategy<Value = Quotas> {
     })
 }
 
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+}
+
+prop_compose! {
+    fn zeek_of_any_kind()(
+        (scripts, args, prefixes) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..3), vec("[^\0-][^\0]{0,4}", 0..2)),
+        (path, script_path) in (vec("/[^\0:]{0,8}", 0..2), vec("/[^\0:]{0,8}", 0..2)),
+        (options, env) in (assignments(), assignments()),
+        networks in vec((address(), 0..=32u8).prop_map(|(address, bits)| Network { address, bits }), 0..3),
+        networks_file in option::of(plain().prop_map(|text| format!("/{text}"))),
+        backend in prop::sample::select(Backend::ALL.to_vec()),
+        rotation_interval in option::of((0..400_000u64).prop_map(Duration::from_secs)),
+        (port, metrics_port) in (option::of(1..=u16::MAX), option::of(port())),
+        zeromq_ports in option::of([1..=u16::MAX, 1..=u16::MAX]),
+        (hash_seed, metrics_address) in (any::<Option<u32>>(), option::of(address())),
+        addresses in btree_map("[A-Z]", address(), 0..2),
+        (pcap_snaplen, pcap_bufsize) in (any::<Option<u32>>(), any::<Option<u32>>()),
+    ) -> Zeek {
+        let addresses =
+            addresses.iter().map(|(name, address)| (InstanceName::new(name).unwrap(), *address)).collect();
+        Zeek {
+            backend, scripts, args, options, env, prefixes, path, script_path, networks, networks_file,
+            rotation_interval, metrics_address, port, metrics_port, zeromq_ports, hash_seed, addresses,
+            pcap_snaplen, pcap_bufsize,
+        }
+    }
+}
+
+/// What Zeek nodes share, or nothing.
+fn zeek() -> BoxedStrategy<Option<Box<Zeek>>> {
+    let is_something = |zeek: &Zeek| *zeek != Zeek::default();
+    option::of(zeek_of_any_kind()).prop_map(move |zeek| zeek.filter(is_something).map(Box::new)).boxed()
+}
+
 prop_compose! {
     /// A node of any kind whose every text could be handed to a program.
     pub fn node(name: NodeName, instance: InstanceName)(
         (role, port, metrics_port) in (role(), option::of(port()), option::of(port())),
-        (mut scripts, command) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..4)),
+        (mut scripts, args, command) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..2), vec(word(), 0..4)),
         (options, env) in (assignments(), assignments()),
         (interface, user) in (option::of(plain()), option::of(plain())),
         directory in option::of(plain().prop_map(|text| format!("/{text}"))),
         cpu_affinity in option::of(btree_set(0..1024u32, 1..5).prop_map(Cpus)),
-        run_as in option::of(run_as()),
-        (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
+        run_as in option::of(run_as()).boxed(),
+        (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()).boxed(),
+        liveness in option::of(liveness()).boxed(),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
             role, port, metrics_port, scripts, command, options, env, interface, user, directory,
             cpu_affinity: cpu_affinity.clone(),
+            zeek: (!args.is_empty()).then(|| Box::new(ZeekNode { args, knows: None })),
             run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
+            liveness: liveness.clone().filter(|liveness| *liveness != Liveness::default()).map(Box::new),
             ..Node::new(name.clone(), instance.clone(), role)
         })
     }
@@ -136,10 +196,12 @@ pub fn configuration() -> impl Strategy<Value = Configuration> {
     });
     let node = (name(), name())
         .prop_flat_map(|(name, instance)| node(NodeName::new(&name).unwrap(), InstanceName::new(&instance).unwrap()));
-    (vec(instance, 0..4), vec(node, 0..6)).prop_map(|(instances, nodes)| Configuration {
+    (vec(instance, 0..4), vec(node, 0..6), zeek()).prop_map(|(instances, nodes, zeek)| Configuration {
         id: ConfigurationId::new("c").unwrap(),
         instances,
         nodes,
+        zeek,
+        peers: Vec::new(),
     })
 }
 
@@ -161,10 +223,12 @@ pub fn named() -> impl Strategy<Value = Configuration> {
             prop::sample::select(owners.clone()).prop_flat_map(move |owner| node(name.clone(), owner))
         };
         let nodes: Vec<_> = names.into_iter().map(node).collect();
-        nodes.prop_map(move |nodes| Configuration {
+        (nodes, zeek()).prop_map(move |(nodes, zeek)| Configuration {
             id: ConfigurationId::new("c").unwrap(),
             instances: instances.clone(),
             nodes,
+            zeek,
+            peers: Vec::new(),
         })
     })
 }

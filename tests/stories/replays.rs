@@ -191,6 +191,8 @@ fn one_node() -> Configuration {
         id: ConfigurationId::new("c1").unwrap(),
         instances: vec![Instance { name: instance, host: None, port: None }],
         nodes: vec![node.into()],
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 
@@ -226,6 +228,7 @@ fn snapshot(of: &str, seq: u64, state: NodeState) -> NotifySnapshot {
         restarts: 0,
         since: Timestamp::now(),
         reason: "told by a story".into(),
+        says: "".into(),
     };
     NotifySnapshot { epoch: 5, seq, configuration: None, nodes: vec![status] }
 }

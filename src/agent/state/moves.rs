@@ -34,6 +34,7 @@ impl State {
             restarts: 0,
             since,
             reason: Text::default(),
+            says: Text::default(),
         };
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         let place = Place::idle();
@@ -240,7 +241,8 @@ impl State {
             match entry.place.step {
                 Step::Starting => {
                     let within = humantime::format_duration(entry.node.ready.within);
-                    self.settle_up(&name, Err(&format!("not ready within {within}")));
+                    let why = entry.node.ready.by.missed().map_or_else(String::new, |missed| format!(": {missed}"));
+                    self.settle_up(&name, Err(&format!("not ready within {within}{why}")));
                 }
                 Step::Stopping { then, holds: true } => {
                     // It holds up nobody any more; it is still to end, by SIGKILL after its grace.

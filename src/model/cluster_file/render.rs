@@ -6,7 +6,10 @@ use std::fmt::{Display, Write};
 use humantime::format_duration;
 
 use super::words::{join, quote};
-use crate::model::{Configuration, Limit, Node, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, RunAs};
+use super::zeek;
+use crate::model::{
+    Configuration, Limit, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, RunAs,
+};
 
 /// Writes `configuration` as a cluster file, in the form in which zeek-client prints one.
 ///
@@ -15,7 +18,7 @@ use crate::model::{Configuration, Limit, Node, Ready, ReadyBy, Resource, Restart
 /// tell: the order, the id, and the address of an instance that is not dialled.
 pub fn render(configuration: &Configuration) -> String {
     let mut text = String::new();
-    let Configuration { id: _, instances, nodes } = configuration;
+    let Configuration { id: _, instances, nodes, zeek: shared, peers: _ } = configuration;
     if !instances.is_empty() {
         let lines: BTreeMap<_, _> = instances
             .iter()
@@ -35,15 +38,25 @@ pub fn render(configuration: &Configuration) -> String {
         lines.values().for_each(|line| add(&mut text, line));
         text.push('\n');
     }
+    if let Some(shared) = shared {
+        add_section(&mut text, zeek::ZEEK, zeek::entries(shared));
+    }
     let sorted: BTreeMap<_, _> = nodes.iter().map(|node| (&node.name, node)).collect();
     for node in sorted.into_values() {
-        add(&mut text, format_args!("[{}]", node.name));
-        for (key, value) in entries(node) {
-            add(&mut text, format_args!("{key} = {}", value.replace('%', "%%")));
-        }
-        text.push('\n');
+        add_section(&mut text, node.name.as_str(), entries(node));
     }
     text
+}
+
+fn add_section(text: &mut String, name: &str, entries: Vec<(&'static str, String)>) {
+    add(text, format_args!("[{name}]"));
+    for (key, value) in entries {
+        match value.is_empty() {
+            true => add(text, format_args!("{key} =")),
+            false => add(text, format_args!("{key} = {}", value.replace('%', "%%"))),
+        }
+    }
+    text.push('\n');
 }
 
 fn add(text: &mut String, line: impl Display) {
@@ -60,7 +73,10 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
     let number = |number: Option<u16>| number.map(|number| number.to_string());
     let time = |time, default| (time != default).then(|| format_duration(time).to_string());
     let run_as = node.run_as.as_deref().unwrap_or(&nothing);
-    let list = |line: String| (!line.is_empty()).then_some(line);
+    let count = |count: u32, default| (count != default).then(|| count.to_string());
+    let unwatched = Liveness::default();
+    let liveness = node.liveness.as_deref().unwrap_or(&unwatched);
+    let (probe, probe_default) = (liveness.probe.as_ref(), Probe::new(ProbeBy::Port(0)));
 
     [
         ("instance", Some(node.instance.to_string())),
@@ -72,6 +88,7 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("env", list(assignments(&node.env))),
         ("metrics_port", number(node.metrics_port)),
         ("options", list(assignments(&node.options))),
+        ("args", list(join(node.zeek_args()))),
         ("command", list(join(&node.command))),
         ("directory", node.directory.clone()),
         ("user", node.user.clone()),
@@ -91,10 +108,15 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("restart_jitter", (restart.jitter != restart_default.jitter).then(|| format!("{}%", restart.jitter))),
         ("restart_max_delay", time(restart.max_delay, restart_default.max_delay)),
         ("restart_stable", time(restart.stable, restart_default.stable)),
-        ("restart_limit", (restart.limit != restart_default.limit).then(|| restart.limit.to_string())),
+        ("restart_limit", count(restart.limit, restart_default.limit)),
         ("restart_window", time(restart.window, restart_default.window)),
         ("ready", (ready.by != ready_default.by).then(|| sign(&ready.by))),
         ("ready_within", time(ready.within, ready_default.within)),
+        ("watchdog", liveness.watchdog.map(|watchdog| format_duration(watchdog).to_string())),
+        ("probe", probe.map(|probe| question(&probe.by))),
+        ("probe_interval", probe.and_then(|probe| time(probe.interval, probe_default.interval))),
+        ("probe_timeout", probe.and_then(|probe| time(probe.timeout, probe_default.timeout))),
+        ("probe_failures", probe.and_then(|probe| count(probe.failures, probe_default.failures))),
         ("stop_grace", time(node.stop_grace, grace_default)),
     ]
     .into_iter()
@@ -102,8 +124,13 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
     .collect()
 }
 
+/// What a list says, if it is not empty.
+pub(super) fn list(line: String) -> Option<String> {
+    (!line.is_empty()).then_some(line)
+}
+
 /// `NAME=VALUE ...`, with quotes around the value alone, as zeek-client has them.
-fn assignments(pairs: &BTreeMap<String, String>) -> String {
+pub(super) fn assignments(pairs: &BTreeMap<String, String>) -> String {
     let pair = |(name, value): (&String, &String)| match value.is_empty() {
         true => format!("{}=", quote(name)),
         false => format!("{}={}", quote(name), quote(value)),
@@ -118,7 +145,17 @@ fn limits(limits: &BTreeMap<Resource, Limit>) -> String {
 fn sign(by: &ReadyBy) -> String {
     match by {
         ReadyBy::Settle(time) => format!("settle {}", format_duration(*time)),
-        ReadyBy::Port(port) => format!("port {port}"),
+        ReadyBy::Port(port) => format!("tcp {port}"),
+        ReadyBy::Tcp(address) => format!("tcp {address}"),
+        ReadyBy::Notify => "notify".into(),
+    }
+}
+
+fn question(by: &ProbeBy) -> String {
+    match by {
+        ProbeBy::Port(port) => format!("tcp {port}"),
+        ProbeBy::Tcp(address) => format!("tcp {address}"),
+        ProbeBy::Exec(command) => format!("exec {}", join(command)),
     }
 }
 

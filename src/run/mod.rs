@@ -168,7 +168,7 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
     let environment = environment.filter(|(name, _)| name != "WATCHPOST_JOIN_TOKEN");
     let groups = Groups::open(&groups, &cluster, &nodes);
     match &groups {
-        Ok(groups) => groups.lacking().values().for_each(|why| tracing::info!("nodes cannot be limited: {why}")),
+        Ok(groups) => groups.lacking().values().for_each(|why| tracing::debug!("nodes cannot be limited: {why}")),
         Err(why) => {
             tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}")
         }

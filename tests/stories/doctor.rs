@@ -22,7 +22,9 @@ fn the_doctor_looks_at_everything_and_says_how_it_went() {
     for check in checks {
         let is_fine = check["verdict"] == "ok";
         assert_eq!(check.get("advice").is_none(), is_fine, "a way out of what is not fine: {check}");
-        assert!(text.contains(check["text"].as_str().unwrap()), "{check}");
+        // Not what it says: how much room there is changes from one moment to the next.
+        let name = check["check"].as_str().unwrap();
+        assert!(text.lines().any(|line| line.split_whitespace().nth(1) == Some(name)), "{check}: {text}");
     }
     let names: Vec<_> = checks.iter().map(|check| check["check"].as_str().unwrap()).collect();
     assert!(["cgroup-kill", "cgroup-memory", "disk", "yama"].iter().all(|name| names.contains(name)), "{names:?}");

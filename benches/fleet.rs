@@ -327,8 +327,11 @@ fn bare_receiver() -> (f64, f64) {
         let clock = Clock::start();
         let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
         for instance in &whole.instances {
-            let (id, instances) = (whole.id.clone(), whole.instances.clone());
-            own.insert(instance.name.clone(), Configuration { id, instances, nodes: Vec::with_capacity(DEALT) });
+            let (instances, nodes) = (whole.instances.clone(), Vec::with_capacity(DEALT));
+            own.insert(
+                instance.name.clone(),
+                Configuration { instances, nodes, ..Configuration::empty(whole.id.clone()) },
+            );
         }
         for node in &whole.nodes {
             own.get_mut(&node.instance).expect("its instance").nodes.push(Arc::clone(node));

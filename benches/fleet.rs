@@ -327,10 +327,10 @@ fn bare_receiver() -> (f64, f64) {
         let clock = Clock::start();
         let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
         for instance in &whole.instances {
-            let (instances, nodes) = (whole.instances.clone(), Vec::with_capacity(DEALT));
+            let (id, instances) = (whole.id.clone(), whole.instances.clone());
             own.insert(
                 instance.name.clone(),
-                Configuration { instances, nodes, ..Configuration::empty(whole.id.clone()) },
+                Configuration { id, instances, nodes: Vec::with_capacity(DEALT), zeek: None, peers: Vec::new() },
             );
         }
         for node in &whole.nodes {

@@ -445,6 +445,7 @@ fn to_controller() -> Vec<ToController> {
         }
         .into(),
         NotifyError { seq: 301, time: time(), instance: instance(), node: None, msg: "the disk is full".into() }.into(),
+        NotifyStatus { instance: instance(), node: node("logger"), pid: 100, says: "Processing ü".into() }.into(),
         NotifyLog { seq: 302, time: time(), instance: instance(), node: Some(node("logger")), msg: "ü".into() }.into(),
         NotifySnapshot {
             epoch: 3,
@@ -508,6 +509,7 @@ fn statuses() -> Vec<NodeStatus> {
         restarts: 7,
         since: time(),
         reason: "".into(),
+        says: "Waiting for packets".into(),
     };
     vec![
         status("agent", Role::None, NodeState::Unknown, None),
@@ -581,6 +583,10 @@ fn configuration() -> Configuration {
         zeek: Some(Box::new(zeek_node())),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
         ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
+        liveness: Some(Box::new(Liveness {
+            watchdog: Some(Duration::from_secs(30)),
+            probe: Some(Probe::new(ProbeBy::Exec(vec!["/opt/check".into()]))),
+        })),
         ..Node::new(node("worker-1"), instance(), Role::Worker)
     };
     let once = RestartPolicy { mode: RestartMode::Never, ..RestartPolicy::default() };

@@ -272,6 +272,7 @@ impl Agent {
             restarts: 0,
             since: Timestamp(1_795_000_000_000_000),
             reason: "ready".into(),
+            says: "".into(),
         }
     }
 }

@@ -18,8 +18,9 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::{Bounds, Outbox};
+use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
-use super::state::{Effect, Event, FoundNode, State};
+use super::state::{Effect, Event, State};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
@@ -28,17 +29,13 @@ use crate::message::agent::{
 };
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
-use crate::model::{
-    Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Role, Text, Timestamp,
-};
+use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
 use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
-use crate::supervisor::history::Past;
-use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
-use crate::supervisor::process::marked::{self, Marked};
-use crate::supervisor::process::oom::{self, KernelLog};
-use crate::supervisor::register::{Entries, Found, Record, Register};
+use crate::supervisor::process::oom::KernelLog;
+use crate::supervisor::process::run_dir::RunDir;
+use crate::supervisor::register::Register;
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
 
@@ -59,6 +56,8 @@ pub struct AgentSetup {
     pub site: Site,
     /// Has a control group for each node; or why they cannot have one.
     pub groups: Result<Groups, NoGroups>,
+    /// Has a socket for each node; `Err` says why they cannot have one.
+    pub run_dir: Result<RunDir, String>,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -145,7 +144,7 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, run_dir, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
         let mut entries = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -155,22 +154,9 @@ impl Agent {
             Ok(id) => found.extend(id.map(Event::WasInForce)),
             Err(error) => found.push(Event::Trouble(None, error.to_string())),
         }
-        let (mut adoptable, mut nodes) = (BTreeMap::new(), Vec::new());
         // Also what ran here under another instance's name: it is to be minded, whatever this agent is called now.
-        for record in entries.records {
-            let process = running(&record)?;
-            found.extend(tell_of_death(&record, process.as_ref()));
-            let pid = process.as_ref().map(Process::pid);
-            let count = || groups.as_ref().ok()?.oom_kills(&record.node.name);
-            let (leader, died) = (record.leader(), death(&record, process.as_ref(), &mut kernel_log, count));
-            let Record { node, life, found, guessed, past, reason, .. } = record;
-            adoptable
-                .insert(node.name.clone(), Adoptable { life, leader, process, died, past, given_up: reason.is_some() });
-            let (died, wanted) = (died.map(|(pid, _)| pid), found != Found::Stopped);
-            let given_up = reason.map(Text::from);
-            nodes.push(FoundNode { node: Arc::new(node), pid, died, wanted, guessed, given_up });
-        }
-        found.push(Event::Found(nodes));
+        let (adoptable, told) = take_up(entries.records, &groups, &mut kernel_log)?;
+        found.extend(told);
         let news = site.nodes.join(format!(".news-{instance}"));
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, restored.items);
@@ -179,7 +165,7 @@ impl Agent {
                 .run_by(std::process::id(), run, place)
                 .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups, kernel_log)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, run_dir, kernel_log)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -271,7 +257,7 @@ impl Agent {
                         self.workshop.note_death(ward, name, life, pid, exit);
                         Ok(())
                     }
-                    None => self.workshop.adopt(ward, name, life, leader, process),
+                    None => self.workshop.adopt(ward, &node, life, leader, process),
                 };
                 self.workshop.recall(ward, past);
                 if given_up {
@@ -403,102 +389,11 @@ impl Agent {
     }
 }
 
-/// What an earlier agent left of a node.
-struct Adoptable {
-    life: Life,
-    leader: Option<u32>,
-    process: Option<Process>,
-    /// The process that ended meanwhile, and how.
-    died: Option<(u32, Exit)>,
-    past: Past,
-    given_up: bool,
-}
-
-/// Finds the processes of which the register does not tell, though they may run: those of damaged records and of deleted
-/// ones, and those that their agent did not live to see born. They are entered into it, and what is to be told comes back.
-fn retrieve(
-    entries: &mut Entries,
-    instance: &InstanceName,
-    site: &Site,
-    register: &Register,
-) -> io::Result<Vec<Event>> {
-    let is_doubtful = |record: &Record| record.here && record.found == Found::Intended;
-    if entries.lost.is_empty() && !entries.records.iter().any(is_doubtful) {
-        return Ok(Vec::new());
-    }
-    let mut marked = marked::leaders(&site.cluster, &site.place)?;
-    let enter = |node: &Node, life, process: (u32, u64), guessed| {
-        register.enter(node, life, process, guessed).map_err(io::Error::other)
-    };
-    for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
-        if let Some(Marked { life, pid, start_time }) = marked.remove(&record.node.name)
-            && life == record.life
-        {
-            record.found = Found::Launched { pid, start_time };
-            enter(&record.node, life, (pid, start_time), record.guessed)?;
-        }
-    }
-    let mut told = Vec::new();
-    for (name, why) in std::mem::take(&mut entries.lost) {
-        let found = marked.remove(&name);
-        let record = register.directory(&name).join("record");
-        let what = match &why {
-            Some(why) => format!("{} is damaged ({why}) and was set aside as record.damaged", record.display()),
-            None => format!("{} is missing", record.display()),
-        };
-        if let Some(Marked { life, pid, start_time }) = found {
-            let msg = format!("{what}; process {pid} was found by its marker and is minded on");
-            told.push(Event::Trouble(Some(name.clone()), msg));
-            let node = Node::new(name, instance.clone(), Role::None);
-            enter(&node, life, (pid, start_time), true)?;
-            let (found, past) = (Found::Launched { pid, start_time }, Past::default());
-            entries.records.push(Record { node, life, here: true, found, guessed: true, past, reason: None });
-        } else if why.is_some() {
-            told.push(Event::Trouble(Some(name), format!("{what}; no process of the node was found")));
-        }
-    }
-    Ok(told)
-}
-
-/// The process of a record that is not there any more, and how it ended, as far as that can be known. What the machine
-/// took with it when it went down did not die of itself.
-fn death(
-    record: &Record,
-    process: Option<&Process>,
-    kernel_log: &mut KernelLog,
-    oom_kills: impl FnOnce() -> Option<u64>,
-) -> Option<(u32, Exit)> {
-    match record.found {
-        Found::Launched { pid, start_time } if record.here && process.is_none() => {
-            let exit = Process::end_of(pid, start_time);
-            Some((pid, oom::explain(exit, kernel_log, pid, start_time, oom_kills)))
-        }
-        _ => None,
-    }
-}
-
-/// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
-fn running(record: &Record) -> io::Result<Option<Process>> {
-    match record.found {
-        Found::Launched { pid, start_time } if record.here => Process::adopt(pid, start_time).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {}: {error}", record.node.name))
-        }),
-        _ => Ok(None),
-    }
-}
-
 /// The first life of a node here. Processes are known by cluster, node and life, also to the agents of other state
 /// directories and after a record is gone: so the lives of each begin somewhere of their own.
 fn first_life() -> Life {
     // Without chance the moment has to do.
     Life(getrandom::u32().map_or_else(|_| Timestamp::now().0, u64::from))
-}
-
-/// A node whose process ended while nobody minded it.
-fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
-    let Found::Launched { pid, .. } = record.found else { return None };
-    let msg = format!("process {pid} ended while its agent was away");
-    process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
 }
 
 impl Actor for Agent {
@@ -625,6 +520,7 @@ impl Handler<FromSupervisor> for Agent {
                 self.launches.push(order);
                 self.flush_soon(ctx);
             }
+            FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }

@@ -7,7 +7,7 @@
 mod moves;
 mod orders;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,10 +49,10 @@ pub struct State {
     hello: Option<ToController>,
     /// Not numbered, and lost with the link. Sent behind the news, so that whoever has an answer has what led to it.
     answers: Vec<ToController>,
+    /// Whose status is to be told behind the news.
+    saying: BTreeSet<NodeName>,
     linked: bool,
     stopping_all: bool,
-    /// What is stopped is to be started by the next run.
-    for_now: bool,
     /// Somebody waits for [`Effect::AllStopped`].
     asked_for_rest: bool,
     /// Nobody waits for a grace any more until all is stopped.
@@ -85,12 +85,18 @@ struct Entry {
     output: Option<Box<Output>>,
     /// The last order to stop it. Only the report that names it says that nothing runs and nothing is being born.
     ticket: u64,
+    /// Whether that order was one after which the next run of the agent starts it.
+    told_for_now: bool,
+    /// It was told to start, and nothing was heard of it since: its order may have gone with its supervisor.
+    start_unheard: bool,
 }
 
 /// What a node is to come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Run,
+    /// Down, until the next run of the agent.
+    Pause,
     /// Down, until somebody asks.
     Rest,
     /// Down, and out of the configuration.
@@ -104,6 +110,8 @@ pub enum Event {
     Report(NodeReport),
     /// Something that a person may have to mend.
     Trouble(Option<NodeName>, String),
+    /// What the process of this node says of itself.
+    Says(NodeName, Text),
     /// The supervisor of this node panicked; its successor found this.
     Revived {
         node: NodeName,
@@ -187,9 +195,9 @@ impl State {
             outbox,
             hello: None,
             answers: Vec::new(),
+            saying: BTreeSet::new(),
             linked: false,
             stopping_all: false,
-            for_now: false,
             asked_for_rest: false,
             hurried: false,
         }
@@ -212,6 +220,7 @@ impl State {
         match event {
             Event::Order(order) => self.obey(order, now, fx),
             Event::Report(report) => self.report(report, now, fx),
+            Event::Says(node, says) => self.says(node, says),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
             // All at once, so that the order of roles is kept among them.
@@ -222,8 +231,10 @@ impl State {
             Event::NotKnown(kind) => fx.extend(not_known(kind)),
             Event::StopAll { for_now } => {
                 (self.stopping_all, self.asked_for_rest) = (true, true);
-                self.for_now = for_now;
-                self.each(|me, name| me.want_to_rest(name));
+                self.each(|me, name| match for_now {
+                    true => me.want_to_pause(name, fx),
+                    false => me.want_to_rest(name, fx),
+                });
             }
             Event::Hurry => {
                 self.hurried = self.stopping_all;
@@ -260,6 +271,8 @@ impl State {
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());
         }
         if self.outbox.all_is_sent() {
+            let saying = std::mem::take(&mut self.saying);
+            mail.extend(saying.iter().filter_map(|name| self.status_of(name)).map(ToController::from));
             mail.append(&mut self.answers);
         }
         (!mail.is_empty()).then_some(mail)
@@ -302,8 +315,9 @@ impl State {
         let Some(entry) = self.nodes.get_mut(&name) else { return };
         let is_down = report.ticket == Some(entry.ticket);
         let is_change = (entry.status.state, new) != (NodeState::Stopped, NodeState::Stopped);
-        entry.output = report.output.take().map(Box::new);
-        // The last change of a node that leaves says so: see `rest`.
+        (entry.output, entry.start_unheard) = (report.output.take().map(Box::new), false);
+        // The last change of a node that leaves says so, and which process ended with it: see `rest`.
+        let (pid, exit) = (report.pid, report.exit);
         if is_change && (entry.goal != Goal::Leave || new != NodeState::Stopped) {
             self.outbox.push(Item::Change(entry.change(report, &self.instance, false, now.wall)));
         }
@@ -319,25 +333,44 @@ impl State {
                 self.settle_up(&name, Err(&reason));
             }
             (Step::Stopping { then: true, .. }, NodeState::Stopped) if is_down => self.rise_again(&name, fx),
-            (Step::Stopping { then: false, .. }, NodeState::Stopped) if is_down => self.rest(&name, now.wall, fx),
+            (Step::Stopping { then: false, .. }, NodeState::Stopped) if is_down => {
+                let removal = NodeReport { pid, exit, ..NodeReport::removal(name) };
+                self.rest(removal, now.wall, fx);
+            }
             _ => {}
         }
     }
 
     fn revived(&mut self, name: NodeName, state: NodeState, pid: Option<u32>, now: Now, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get(&name) else { return };
-        let (ward, old, old_pid) = (entry.ward, entry.status.state, entry.status.pid);
-        let was_down = matches!(old, NodeState::Stopped | NodeState::Failed);
+        let (old, old_pid) = (entry.status.state, entry.status.pid);
+        let was_down = matches!(old, NodeState::Stopped | NodeState::Failed) && !entry.start_unheard;
         self.notify_error(Some(name.clone()), "its supervisor panicked and was replaced".into(), now.wall);
         if (old, old_pid) != (state, pid) {
             self.report(NodeReport::found(name.clone(), state, pid), now, fx);
         }
         match self.nodes.get(&name).map(|entry| entry.place.step) {
             Some(Step::Stopping { .. }) => self.tell_to_stop(&name, fx),
-            Some(Step::Starting) => fx.push(Effect::Tell(ward, NodeOrder::Start)),
-            Some(Step::Idle) if !was_down => fx.push(Effect::Tell(ward, NodeOrder::Start)),
+            Some(Step::Starting) => self.tell_to_start(&name, fx),
+            Some(Step::Idle) if !was_down => self.tell_to_start(&name, fx),
             _ => {}
         }
+    }
+
+    /// Every status goes with its process; a new one tells its own.
+    fn says(&mut self, name: NodeName, says: Text) {
+        if let Some(entry) = self.nodes.get_mut(&name).filter(|entry| entry.status.pid.is_some()) {
+            entry.status.says = says;
+            // Whoever is not linked gets it by the snapshot.
+            if self.linked {
+                self.saying.insert(name);
+            }
+        }
+    }
+
+    fn status_of(&self, name: &NodeName) -> Option<NotifyStatus> {
+        let NodeStatus { pid, says, .. } = &self.nodes.get(name)?.status;
+        Some(NotifyStatus { instance: self.instance.clone(), node: name.clone(), pid: (*pid)?, says: says.clone() })
     }
 
     // --- what is said ---
@@ -346,6 +379,7 @@ impl State {
         self.linked = true;
         self.outbox.link_up();
         self.answers.clear();
+        self.saying.clear();
         let hello = NotifyAgentHello {
             instance: self.instance.clone(),
             host: None,
@@ -428,7 +462,7 @@ impl Entry {
         let NodeReport { node, new, pid, exit, attempt, restarts, reason, .. } = report;
         let status = &mut self.status;
         let old = std::mem::replace(&mut status.state, new);
-        status.pid = pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running));
+        status.enter(pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running)));
         (status.restarts, status.since) = (restarts.max(status.restarts), time);
         status.reason.clone_from(&reason);
         NotifyChange {
@@ -452,6 +486,11 @@ impl Entry {
         matches!(self.place.step, Step::Stopping { .. })
     }
 
+    /// Whether the next run of the agent is to start it, should this one not come to it: a restart is no stop.
+    fn is_down_for_now(&self) -> bool {
+        matches!(self.goal, Goal::Run | Goal::Pause)
+    }
+
     fn hurry(&self) -> Effect {
         Effect::Tell(self.ward, NodeOrder::Hurry)
     }
@@ -467,5 +506,7 @@ impl Entry {
     }
 }
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod tests;

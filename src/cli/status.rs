@@ -135,8 +135,14 @@ fn node_row(node: &Node, now: SystemTime) -> Vec<Cell> {
         node.pid.into(),
         Some(node.restarts).into(),
         Some(age(&node.since, now)).into(),
-        Cell::remark(&node.reason),
+        Cell::remark(&remark(node)),
     ]
+}
+
+/// Why it is so, and what its process says of itself.
+fn remark(Node { reason, says, .. }: &Node) -> String {
+    let says = if says.is_empty() { String::new() } else { format!("says: {says}") };
+    [reason.as_str(), &says].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 fn instance_row(instance: &Instance, now: SystemTime) -> Vec<Cell> {
@@ -192,6 +198,7 @@ mod tests {
             restarts: 2,
             since: THEN.into(),
             reason: reason.into(),
+            says: String::new(),
             port: None,
             metrics_port: None,
         }
@@ -234,6 +241,15 @@ agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0    -         -";
         let lines = lines(&status(nodes, "UP"), now, screen);
         assert_eq!(lines[0], "1 CRASHED · 1 RUNNING");
         assert_eq!(lines[4], "worker-10  CRASHED     -         2  1m15s  exited with status 1");
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_stands_behind_the_reason() {
+        let mut node = node("n", "RUNNING", "ready");
+        node.says = "Processing 7 packets".into();
+        assert_eq!(remark(&node), "ready; says: Processing 7 packets");
+        node.reason.clear();
+        assert_eq!(remark(&node), "says: Processing 7 packets");
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Nodes {
         change.old = status.state;
         status.state = change.new;
         status.role = change.role;
-        status.pid = change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running));
+        status.enter(change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running)));
         (status.restarts, status.since) = (change.restarts, change.time);
         if status.reason != change.reason {
             status.reason.clone_from(&change.reason);
@@ -176,6 +176,15 @@ impl Nodes {
             if *count == 0 {
                 self.counts.remove(instance);
             }
+        }
+    }
+
+    /// Takes in what the process `pid` of a node says of itself. It counts as long as that is its process.
+    pub fn says(&mut self, instance: &InstanceName, node: &NodeName, pid: u32, says: Text) {
+        if let Some(known) = self.known.get_mut(node)
+            && (&known.instance, known.pid) == (instance, Some(pid))
+        {
+            known.says = says;
         }
     }
 
@@ -320,7 +329,7 @@ fn explain(told: &NodeStatus, why: &str, now: Timestamp) -> NotifyChange {
 fn take_over(known: &mut NodeStatus, told: NodeStatus) {
     (known.port, known.metrics_port) = (told.port, told.metrics_port);
     (known.restarts, known.since) = (told.restarts, told.since);
-    known.reason = told.reason;
+    (known.reason, known.says) = (told.reason, told.says);
 }
 
 fn unheard(name: NodeName, instance: InstanceName, head: &Head<'_>, state: NodeState, now: Timestamp) -> NodeStatus {
@@ -334,7 +343,8 @@ fn first_known(node: NodeName, instance: InstanceName, role: Role, state: NodeSt
         _ => "not started yet".into(),
     };
     let (pid, port, metrics_port, restarts) = (None, None, None, 0);
-    NodeStatus { node, instance, role, state, pid, port, metrics_port, restarts, since, reason }
+    let says = Text::default();
+    NodeStatus { node, instance, role, state, pid, port, metrics_port, restarts, since, reason, says }
 }
 
 /// Whoever is new here, or was removed before, comes from STOPPED, whatever its agent saw while nobody listened.
@@ -354,6 +364,7 @@ fn as_told(change: &NotifyChange) -> NodeStatus {
         restarts: change.restarts,
         since: change.time,
         reason: change.reason.clone(),
+        says: Text::default(),
     }
 }
 
@@ -390,6 +401,30 @@ mod tests {
         let removal = NotifyChange { removed: true, ..change("a", NodeState::Failed, NodeState::Stopped) };
         nodes.told(removal).unwrap();
         assert_eq!(old(nodes.told(change("a", NodeState::Running, NodeState::Pending))), NodeState::Stopped);
+    }
+
+    #[test]
+    fn what_a_process_says_of_itself_counts_as_long_as_it_is_the_nodes() {
+        let mut nodes = Nodes::default();
+        let running = |pid| NotifyChange { pid: Some(pid), ..change("a", NodeState::Pending, NodeState::Running) };
+        let name = running(70).node;
+        let says = |nodes: &Nodes| nodes.get("worker").unwrap().says.to_string();
+        nodes.told(running(70)).unwrap();
+        nodes.says(&instance("a"), &name, 70, "busy".into());
+        for (from, pid) in [("a", 71), ("b", 70)] {
+            nodes.says(&instance(from), &name, pid, "idle".into());
+        }
+        assert_eq!(says(&nodes), "busy", "neither another process nor another instance speaks for it");
+        nodes.told(running(70)).unwrap();
+        assert_eq!(says(&nodes), "busy");
+        let snapshot = NodeStatus { says: "busier".into(), ..nodes.get("worker").unwrap().clone() };
+        assert_eq!(nodes.reconcile(&instance("a"), vec![snapshot], |_| true, Timestamp(0)), []);
+        assert_eq!(says(&nodes), "busier");
+        nodes.told(running(72)).unwrap();
+        assert_eq!(says(&nodes), "", "another process says what is so of itself");
+        nodes.says(&instance("a"), &name, 72, "busy".into());
+        nodes.lose(&instance("a"), "cut", Timestamp(0));
+        assert_eq!(says(&nodes), "", "nobody knows what is so");
     }
 
     #[test]

@@ -507,6 +507,7 @@ impl State {
                     fx.push(Effect::Publish { news: News::Log(log), time, origin: Some(origin) });
                 }
             }
+            M::NotifyStatus(NotifyStatus { node, pid, says, .. }) => self.nodes.says(from, &node, pid, says),
             M::NotifySnapshot(snapshot) => self.snapshot(from, snapshot, now, fx),
             M::AgentWelcomeResponse(AgentWelcomeResponse { reqid, outcome }) => {
                 if let Answered::Complete(_) = self.requests.answer(&reqid, from, |_| {}) {

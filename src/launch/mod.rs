@@ -69,6 +69,21 @@ impl Site {
         format!("{}/{}/{life}", self.cluster, node.name)
     }
 
+    /// The marker of those who ask the node how it is: none of its own.
+    pub fn askers_marker(&self, node: &Node) -> String {
+        format!("{}/{}/probe", self.cluster, node.name)
+    }
+
+    /// The program that asks the node how it is, run as the node is.
+    pub fn asker(&self, node: &Node, life: Life, command: &[String]) -> Result<Program, LaunchError> {
+        let mut program = command::program(self, node, life)?;
+        program.argv = command.to_vec();
+        program.env.insert(MARKER.into(), self.askers_marker(node));
+        // Nobody reads what it has to say, and it would grow.
+        (program.stdout, program.stderr) = ("/dev/null".into(), "/dev/null".into());
+        Ok(program)
+    }
+
     /// Where the node's record and output live.
     pub fn directory(&self, node: &Node) -> PathBuf {
         self.nodes.join(node.name.as_str())

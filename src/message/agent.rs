@@ -56,6 +56,7 @@ wire_enum! {
         0x0213 => NotifyError,
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
+        0x0216 => NotifyStatus,
     }
 }
 
@@ -372,6 +373,20 @@ pub struct NotifyLog {
     pub instance: InstanceName,
     pub node: Option<NodeName>,
     pub msg: String,
+}
+
+/// Agent → controller: what the present process of a node says of itself, `STATUS=` of `sd_notify`.
+///
+/// Not numbered, not logged and not sent again: the last one counts, and a snapshot brings it, too. At most one a second for
+/// each node. It ends with the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyStatus {
+    pub instance: InstanceName,
+    pub node: NodeName,
+    /// Whose word it is.
+    pub pid: u32,
+    /// One line; empty if it takes back what it said before.
+    pub says: Text,
 }
 
 /// Agent → controller: every node as of news number `seq`. Sent once per link, behind the news that it covers.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +128,8 @@ pub struct Node {
     pub zeek: Option<Box<ZeekNode>>,
     pub restart: RestartPolicy,
     pub ready: Ready,
+    /// How it shows that it does not hang; `None` if nobody watches.
+    pub liveness: Option<Box<Liveness>>,
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
 }
@@ -154,6 +156,7 @@ impl Node {
             zeek: None,
             restart: RestartPolicy::default(),
             ready: Ready::default(),
+            liveness: None,
             stop_grace: Duration::from_secs(10),
         }
     }
@@ -264,8 +267,8 @@ pub enum RestartMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     pub by: ReadyBy,
-    /// The node's own deadline, counted from its launch. Missing it fails the order, not the node, which may still
-    /// become ready.
+    /// The node's own deadline, counted from its launch. Missing it fails the order; a node that is to give a sign
+    /// and did not is CRASHED, and started again as its restart policy says.
     pub within: Duration,
 }
 
@@ -282,6 +285,80 @@ pub enum ReadyBy {
     Settle(Duration),
     /// A connection to this TCP port on 127.0.0.1 was accepted.
     Port(u16),
+    /// A connection to this address was accepted.
+    Tcp(SocketAddr),
+    /// It said so: `READY=1` on the socket that `NOTIFY_SOCKET` in its environment names.
+    Notify,
+}
+
+impl ReadyBy {
+    /// Where a connection is to be accepted, if that is the sign.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match *self {
+            Self::Port(port) => Some((Ipv4Addr::LOCALHOST, port).into()),
+            Self::Tcp(address) => Some(address),
+            Self::Settle(_) | Self::Notify => None,
+        }
+    }
+
+    /// What did not happen while the sign was missed, in words.
+    pub fn missed(&self) -> Option<String> {
+        match self {
+            Self::Settle(_) => None,
+            Self::Notify => Some("it did not say READY=1".into()),
+            Self::Port(_) | Self::Tcp(_) => self.address().map(|address| format!("nothing accepts at {address}")),
+        }
+    }
+}
+
+/// How a node that is RUNNING shows that it does not hang. One that hangs is ended, CRASHED, and started again as its
+/// restart policy says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Liveness {
+    /// It says `WATCHDOG=1` on its socket, never this long apart.
+    pub watchdog: Option<Duration>,
+    pub probe: Option<Probe>,
+}
+
+/// A question that is put to a node again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub by: ProbeBy,
+    /// From one answer to the next question, and before the first.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// After so many failures in a row it hangs.
+    pub failures: u32,
+}
+
+impl Probe {
+    /// The question with the default of everything else.
+    pub fn new(by: ProbeBy) -> Self {
+        Self { by, interval: Duration::from_secs(10), timeout: Duration::from_secs(5), failures: 3 }
+    }
+}
+
+/// What is asked of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeBy {
+    /// To accept a connection to this TCP port on 127.0.0.1.
+    Port(u16),
+    /// To accept a connection to this address.
+    Tcp(SocketAddr),
+    /// That this program, run as the node is, exits with status 0.
+    Exec(Vec<String>),
+}
+
+impl ProbeBy {
+    /// Where a connection is to be accepted, if that is the question.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match *self {
+            Self::Port(port) => Some((Ipv4Addr::LOCALHOST, port).into()),
+            Self::Tcp(address) => Some(address),
+            Self::Exec(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ pub mod time;
 pub mod zeek;
 
 pub use abilities::Abilities;
-pub use configuration::{Configuration, Factor, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
+pub use configuration::{
+    Configuration, Factor, Instance, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, RestartMode, RestartPolicy, Role,
+};
 pub use cpus::Cpus;
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};

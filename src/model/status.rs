@@ -150,6 +150,18 @@ pub struct NodeStatus {
     pub since: Timestamp,
     /// Why it is in this state, in words; may be empty.
     pub reason: Text,
+    /// What its present process says of itself (`STATUS=` of `sd_notify`); may be empty.
+    pub says: Text,
+}
+
+impl NodeStatus {
+    /// This is its process now, if any; what another one said of itself ends with that.
+    pub fn enter(&mut self, pid: Option<u32>) {
+        if pid.is_none() || pid != self.pid {
+            self.says = Text::default();
+        }
+        self.pid = pid;
+    }
 }
 
 /// What came of an order, for one node, one instance, or the whole.

@@ -166,7 +166,8 @@ pub(super) fn needs_port(node: &Node) -> bool {
 fn given(node: &Node) -> impl Iterator<Item = u16> + use<> {
     let ready = match node.ready.by {
         ReadyBy::Port(port) => Some(port),
-        ReadyBy::Settle(_) => None,
+        ReadyBy::Tcp(address) if address.ip().is_loopback() => Some(address.port()),
+        ReadyBy::Tcp(_) | ReadyBy::Settle(_) | ReadyBy::Notify => None,
     };
     [node.port, node.metrics_port, ready].into_iter().flatten()
 }

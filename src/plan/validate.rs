@@ -11,11 +11,14 @@ use super::ports::{PortRules, needs_port};
 use super::zeek;
 use crate::model::cpus::MOST_CPUS;
 use crate::model::{
-    Bytes, Configuration, CpuShare, Instance, InstanceName, Node, NodeName, Quotas, ReadyBy, RestartMode, RestartPolicy,
+    Bytes, Configuration, CpuShare, Instance, InstanceName, Liveness, Node, NodeName, Probe, ProbeBy, Quotas, ReadyBy,
+    RestartMode, RestartPolicy,
 };
 
 /// The longest wait that a node may ask for. Sums of it stay far from where clocks overflow.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Whoever is watched more often than this does little else.
+const SHORTEST_WATCH: Duration = Duration::from_millis(100);
 /// A program that may have less memory than this does not get as far as its first line.
 const LEAST_MEMORY: Bytes = Bytes(1 << 20);
 
@@ -175,14 +178,14 @@ fn agent_ports(configuration: &Configuration) -> BTreeSet<(&InstanceName, u16)> 
 /// What is wrong with the numbers and times of one node.
 fn numbers(node: &Node) -> Vec<(&'static str, String)> {
     let mut complaints = Vec::new();
-    let ready_port = match node.ready.by {
-        ReadyBy::Port(port) => Some(port),
-        ReadyBy::Settle(_) => None,
-    };
+    let ready_port = node.ready.by.address().map(|address| address.port());
+    let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
+    let probe_port = probe.and_then(|probe| probe.by.address()).map(|address| address.port());
     for (key, what, port) in [
         ("port", "port", node.port),
         ("metrics_port", "metrics_port", node.metrics_port),
         ("ready", "ready port", ready_port),
+        ("probe", "probe port", probe_port),
     ] {
         if port == Some(0) {
             complaints.push((key, format!("{what} 0/tcp is no place to be found at: choose one from 1 to 65535")));
@@ -205,9 +208,10 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         complaints.push(("restart_jitter", "restart_jitter is not from 0% to 100%".into()));
     }
     complaints.extend(rights(node));
+    complaints.extend(liveness(node));
     let settle = match node.ready.by {
         ReadyBy::Settle(settle) => settle,
-        ReadyBy::Port(_) => Duration::ZERO,
+        ReadyBy::Port(_) | ReadyBy::Tcp(_) | ReadyBy::Notify => Duration::ZERO,
     };
     if settle >= node.ready.within {
         let [settle, within] = [settle, node.ready.within].map(humantime::format_duration);
@@ -226,6 +230,33 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         if wait > LONGEST_WAIT {
             complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));
         }
+    }
+    complaints
+}
+
+/// What is wrong with how it is watched once it runs.
+fn liveness(node: &Node) -> Vec<(&'static str, String)> {
+    let mut complaints = Vec::new();
+    let Some(Liveness { watchdog, probe }) = node.liveness.as_deref() else { return complaints };
+    let times = probe.as_ref().map(|probe| [("probe_interval", probe.interval), ("probe_timeout", probe.timeout)]);
+    for (key, time) in watchdog.map(|watchdog| ("watchdog", watchdog)).into_iter().chain(times.into_iter().flatten()) {
+        if time < SHORTEST_WATCH {
+            let shortest = humantime::format_duration(SHORTEST_WATCH);
+            complaints.push((key, format!("{key} is shorter than {shortest}: choose a longer one")));
+        }
+        if time > LONGEST_WAIT {
+            complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));
+        }
+    }
+    let Some(Probe { by, failures, .. }) = probe else { return complaints };
+    if *failures == 0 {
+        complaints
+            .push(("probe_failures", "probe_failures is 0, and nothing fails less often: choose 1 or more".into()));
+    }
+    if let ProbeBy::Exec(command) = by
+        && (command.first().is_none_or(String::is_empty) || command.iter().any(|word| word.contains('\0')))
+    {
+        complaints.push(("probe", "probe names no program, or holds a null byte: write `exec` and a command".into()));
     }
     complaints
 }
@@ -368,6 +399,33 @@ mod tests {
     fn configuration(instances: Vec<Instance>, nodes: Vec<Node>) -> Configuration {
         let nodes = nodes.into_iter().map(Arc::new).collect();
         Configuration { instances, nodes, ..Configuration::empty(ConfigurationId::new("c").unwrap()) }
+    }
+
+    #[test]
+    fn what_nobody_could_watch_is_refused() {
+        let with = |liveness| {
+            let node = Node { liveness: Some(Box::new(liveness)), ..node("n", "i", Role::None, None) };
+            complaints(vec![instance("i", None)], vec![node])
+        };
+        let probe = |by, change: fn(&mut Probe)| {
+            let mut probe = Probe::new(by);
+            change(&mut probe);
+            with(Liveness { watchdog: None, probe: Some(probe) })
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(with(Liveness { watchdog: Some(SHORTEST_WATCH), probe: Some(Probe::new(ProbeBy::Port(1))) }), none);
+        for (got, want) in [
+            (with(Liveness { watchdog: Some(Duration::ZERO), probe: None }), "watchdog is shorter than 100ms"),
+            (with(Liveness { watchdog: Some(Duration::MAX), probe: None }), "watchdog is longer than a year"),
+            (probe(ProbeBy::Port(0), |_| ()), "probe port 0/tcp is no place to be found at"),
+            (probe(ProbeBy::Port(1), |probe| probe.interval = Duration::ZERO), "probe_interval is shorter than 100ms"),
+            (probe(ProbeBy::Port(1), |probe| probe.timeout = Duration::MAX), "probe_timeout is longer than a year"),
+            (probe(ProbeBy::Port(1), |probe| probe.failures = 0), "probe_failures is 0"),
+            (probe(ProbeBy::Exec(vec![]), |_| ()), "probe names no program"),
+            (probe(ProbeBy::Exec(vec!["a\0".into()]), |_| ()), "probe names no program"),
+        ] {
+            assert!(got.len() == 1 && got[0].contains(want), "{want}: {got:?}");
+        }
     }
 
     fn rights(change: impl FnOnce(&mut RunAs)) -> Option<Box<RunAs>> {

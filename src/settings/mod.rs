@@ -107,8 +107,12 @@ pub struct AgentSettings {
     pub listen: Option<SocketAddr>,
     /// Where its nodes have control groups.
     pub cgroup: Place,
+    /// Where the sockets are on which its nodes say how they are; `None`: where such things usually are.
+    pub run_dir: Option<PathBuf>,
     /// What becomes of its nodes when it is asked to end.
     pub on_exit: OnExit,
+    /// As PID 1 of a container: how long nodes may take to stop before those that are left are killed.
+    pub init_grace: Duration,
 }
 
 /// What becomes of the nodes of an agent that is asked to end.
@@ -315,7 +319,9 @@ impl Settings {
                 controller: None,
                 listen: None,
                 cgroup: Place::Anywhere,
+                run_dir: None,
                 on_exit: OnExit::Keep,
+                init_grace: Duration::from_secs(8),
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

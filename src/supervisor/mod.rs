@@ -6,9 +6,11 @@
 pub mod actor;
 pub mod hands;
 pub mod history;
+pub mod liveness;
 pub mod output;
 pub mod process;
 pub mod register;
+pub mod said;
 pub mod state;
 pub mod workshop;
 
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::message::node::NodeReport;
-use crate::model::{Life, Node, NodeName};
+use crate::model::{Life, Node, NodeName, Text};
 use history::Past;
 use process::Remains;
 use workshop::WardId;
@@ -33,6 +35,8 @@ pub enum FromSupervisor {
     Launch(LaunchOrder),
     /// Something a person may have to mend, in words.
     Trouble(NodeName, String),
+    /// What the node says of itself now; empty if that is nothing.
+    Says(NodeName, Text),
     /// The supervisor of this ward is gone: dismissed, or by a panic.
     Gone(WardId, NodeName),
 }

@@ -41,6 +41,11 @@ enum Phase {
         pid: u32,
         since: Instant,
     },
+    /// The process is there and does not do its work, for this reason: it was told to end, and ends as a failure.
+    Hanging {
+        pid: u32,
+        why: Text,
+    },
     /// The process was told to end; `again` if another is wanted after it.
     Stopping {
         pid: u32,
@@ -63,6 +68,8 @@ pub enum Event {
     Launched(Life, u32),
     LaunchFailed(Life, LaunchFailure),
     Ready(Life),
+    /// It did not become ready in time, or gives no sign of life any more: why, in words.
+    Hangs(Life, Text),
     Exited(Life, Exit, Option<Output>),
     /// What the life left behind is gone.
     Swept(Life),
@@ -90,11 +97,13 @@ pub enum Effect {
     Kill(Life),
     /// End what this life left behind; answered by [`Event::Swept`].
     Sweep(Life),
-    /// Watch for the sign that this life is ready; answered by [`Event::Ready`].
+    /// Watch for the sign that this life is ready; answered by [`Event::Ready`], or [`Event::Hangs`] where it has to come.
     AwaitReady(Life),
     /// Come back with this event after this time; a zero means before anything else.
     After(Duration, Event),
     Report(Report),
+    /// Tell what a person may have to mend, in words.
+    Complain(String),
 }
 
 /// A change of state, as the world is told.
@@ -167,7 +176,10 @@ impl Arrow {
 impl Phase {
     fn pid(&self) -> Option<u32> {
         match self {
-            Self::Pending { pid } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
+            Self::Pending { pid }
+            | Self::Running { pid, .. }
+            | Self::Hanging { pid, .. }
+            | Self::Stopping { pid, .. } => Some(*pid),
             _ => None,
         }
     }
@@ -209,7 +221,12 @@ impl State {
 
     /// Whether its process was told to end.
     pub fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. })
+        matches!(self.phase, Phase::Stopping { .. } | Phase::Hanging { .. })
+    }
+
+    /// Whether its process is there and is to be.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Pending { .. } | Phase::Running { .. })
     }
 
     /// What the world was last told.
@@ -258,7 +275,11 @@ impl State {
             Phase::Crashed => NodeState::Crashed,
             Phase::Pending { .. } => NodeState::Pending,
             Phase::Running { .. } => NodeState::Running,
-            Phase::Launching | Phase::Withdrawn { .. } | Phase::Stopping { .. } | Phase::Sweeping { .. } => self.told,
+            Phase::Launching
+            | Phase::Withdrawn { .. }
+            | Phase::Hanging { .. }
+            | Phase::Stopping { .. }
+            | Phase::Sweeping { .. } => self.told,
         }
     }
 
@@ -281,6 +302,7 @@ impl State {
                 Phase::Pending { pid } => Arrow::to(Phase::Running { pid, since: now }).because("ready"),
                 late => Arrow::to(late),
             },
+            Event::Hangs(_, why) => self.on_silence(phase, why, now, terms),
             Event::RetryDue(_) => Arrow::to(phase), // late
         }
     }
@@ -294,7 +316,7 @@ impl State {
             P::Stopping { pid, .. } => Arrow::to(P::Stopping { pid, again: true }),
             P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: true, ended }),
             // Asked for what is so already.
-            phase @ (P::Launching | P::Pending { .. } | P::Running { .. }) => Arrow::to(phase),
+            phase @ (P::Launching | P::Pending { .. } | P::Running { .. } | P::Hanging { .. }) => Arrow::to(phase),
         }
     }
 
@@ -302,11 +324,14 @@ impl State {
     fn on_stop(&self, phase: Phase, terms: &Terms) -> Arrow {
         use Phase as P;
         match phase {
-            P::Stopped | P::Failed => Arrow::stopped(),
-            P::Crashed => Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life)),
+            // Also where nothing runs: what a life left behind may be there yet.
+            P::Stopped | P::Failed | P::Crashed => {
+                Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life))
+            }
             P::Launching | P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: false }),
             P::Pending { pid } | P::Running { pid, .. } => self.stop(pid, false, terms),
-            P::Stopping { pid, .. } => Arrow::to(P::Stopping { pid, again: false }),
+            // One that hangs was told already, and has no more time than before.
+            P::Stopping { pid, .. } | P::Hanging { pid, .. } => Arrow::to(P::Stopping { pid, again: false }),
             P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: false, ended }),
         }
     }
@@ -314,7 +339,9 @@ impl State {
     /// Its grace is over, or nobody waits for that.
     fn on_impatience(&self, phase: Phase) -> Arrow {
         match phase {
-            ending @ Phase::Stopping { .. } => Arrow::to(ending).doing(Effect::Kill(self.life)),
+            ending @ (Phase::Stopping { .. } | Phase::Hanging { .. }) => {
+                Arrow::to(ending).doing(Effect::Kill(self.life))
+            }
             phase => Arrow::to(phase), // nothing is to be hurried
         }
     }
@@ -333,6 +360,7 @@ impl State {
             | P::Crashed
             | P::Pending { .. }
             | P::Running { .. }
+            | P::Hanging { .. }
             | P::Stopping { .. }
             | P::Sweeping { .. }) => Arrow::to(phase),
         }
@@ -356,15 +384,41 @@ impl State {
         match phase {
             P::Pending { pid } => self.exited(pid, exit, output, now, terms),
             P::Running { pid, since } => {
-                if now.saturating_duration_since(since) >= terms.restart.stable {
-                    self.history.forgive();
-                }
+                self.forgive_after(now.saturating_duration_since(since), terms);
                 self.exited(pid, exit, output, now, terms)
+            }
+            P::Hanging { pid, why } => {
+                let reason = format!("{why}; {}", explain(exit, output.as_ref()));
+                self.failed(reason, now, terms).after(pid, exit, output)
             }
             P::Stopping { pid, again } => {
                 Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(self.life))
             }
             late => Arrow::to(late),
+        }
+    }
+
+    /// It does not do its work: it is told to end, and whoever has to mend something hears of it at once.
+    fn on_silence(&mut self, phase: Phase, why: Text, now: Instant, terms: &Terms) -> Arrow {
+        let pid = match phase {
+            Phase::Pending { pid } => pid,
+            Phase::Running { pid, since } => {
+                self.forgive_after(now.saturating_duration_since(since), terms);
+                pid
+            }
+            late => return Arrow::to(late),
+        };
+        let complaint = format!("process {pid} is ended: {why}");
+        Arrow::to(Phase::Hanging { pid, why })
+            .doing(Effect::Complain(complaint))
+            .doing(Effect::Terminate(self.life))
+            .doing(Effect::After(terms.grace, Event::KillDue(self.life)))
+    }
+
+    /// Forgets earlier crashes if it was RUNNING for long enough.
+    fn forgive_after(&mut self, ran: Duration, terms: &Terms) {
+        if ran >= terms.restart.stable {
+            self.history.forgive();
         }
     }
 
@@ -399,14 +453,22 @@ impl State {
     /// The process ended unasked.
     fn exited(&mut self, pid: u32, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
         let reason = explain(exit, output.as_ref());
-        let arrow = match (terms.restart.mode, exit.is_failure()) {
-            (RestartMode::Always, _) | (RestartMode::OnFailure, true) => self.crash(reason, now, terms),
-            (RestartMode::OnFailure | RestartMode::Never, false) => {
+        let arrow = match terms.restart.mode {
+            RestartMode::OnFailure | RestartMode::Never if !exit.is_failure() => {
                 Arrow::to(Phase::Stopped).because(reason).doing(Effect::Sweep(self.life))
             }
-            (RestartMode::Never, true) => Arrow::to(Phase::Failed).because(reason).doing(Effect::Sweep(self.life)),
+            // Also a clean exit, where it is to run always.
+            _ => self.failed(reason, now, terms),
         };
         arrow.after(pid, exit, output)
+    }
+
+    /// It ended, and that counts as a failure.
+    fn failed(&mut self, reason: String, now: Instant, terms: &Terms) -> Arrow {
+        match terms.restart.mode {
+            RestartMode::Always | RestartMode::OnFailure => self.crash(reason, now, terms),
+            RestartMode::Never => Arrow::to(Phase::Failed).because(reason).doing(Effect::Sweep(self.life)),
+        }
     }
 
     /// Decides between another try, now or later, and giving up.
@@ -462,11 +524,22 @@ impl Event {
             Self::Launched(life, _)
             | Self::LaunchFailed(life, _)
             | Self::Ready(life)
+            | Self::Hangs(life, _)
             | Self::Exited(life, ..)
             | Self::Swept(life)
             | Self::KillDue(life)
             | Self::RetryDue(life) => Some(*life),
         }
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// What its decisions depend on, but for the number of its life: for whoever compares histories.
+    pub(crate) fn essence(&self, now: Instant) -> String {
+        let Past { attempt, ago } = self.past(now);
+        // Beyond the first restart the delays differ, and what comes of them does not.
+        format!("{:?} {:?} {} {}", self.phase, self.told, attempt.min(1), ago.len())
     }
 }
 
@@ -489,8 +562,8 @@ mod tests {
             (P::Failed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
             (P::Crashed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
             (P::Crashed, E::RetryDue(L), P::Launching, vec![F::Launch(NEXT)]),
-            (P::Stopped, E::Stop, P::Stopped, vec![]),
-            (P::Failed, E::Stop, P::Stopped, vec![]),
+            (P::Stopped, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]), // nothing is left of it
+            (P::Failed, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]),
             (P::Crashed, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]), // a stop beats the retry
             (P::Launching, E::Start, P::Launching, vec![]),
             (P::Launching, E::Stop, P::Withdrawn { again: false }, vec![]),

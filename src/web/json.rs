@@ -138,6 +138,9 @@ pub struct Node {
     pub since: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What its process says of itself, if it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub says: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -428,6 +431,7 @@ impl From<NodeStatus> for Node {
             restarts: node.restarts,
             since: node.since.to_string(),
             reason: node.reason.into(),
+            says: node.says.into(),
             port: node.port,
             metrics_port: node.metrics_port,
         }

@@ -1,7 +1,7 @@
 //! Configurations of all kinds: sound ones, and ones that only a hostile or confused client would send.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
-    Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit, Network,
-    Node, NodeName, NodeState, Quotas, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek,
-    ZeekNode,
+    Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit,
+    Liveness, Network, Node, NodeName, NodeState, Probe, ProbeBy, Quotas, Ready, ReadyBy, Resource, RestartMode,
+    RestartPolicy, Role, RunAs, Zeek, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -70,8 +70,29 @@ fn restart() -> impl Strategy<Value = RestartPolicy> {
 }
 
 fn ready() -> impl Strategy<Value = Ready> {
-    let by = prop_oneof![time().prop_map(ReadyBy::Settle), (1..=u16::MAX).prop_map(ReadyBy::Port)];
+    let by = prop_oneof![
+        time().prop_map(ReadyBy::Settle),
+        (1..=u16::MAX).prop_map(ReadyBy::Port),
+        place().prop_map(ReadyBy::Tcp),
+        Just(ReadyBy::Notify),
+    ];
     (by, time()).prop_map(|(by, within)| Ready { by, within })
+}
+
+fn liveness() -> impl Strategy<Value = Liveness> {
+    let by = prop_oneof![
+        (1..=u16::MAX).prop_map(ProbeBy::Port),
+        place().prop_map(ProbeBy::Tcp),
+        ("[a-z]{1,4}", vec(word(), 0..3))
+            .prop_map(|(program, words)| { ProbeBy::Exec([program].into_iter().chain(words).collect()) }),
+    ];
+    let probe = (by, time(), time(), 1..9u32);
+    let probe = probe.prop_map(|(by, interval, timeout, failures)| Probe { by, interval, timeout, failures });
+    (option::of(time()), option::of(probe)).prop_map(|(watchdog, probe)| Liveness { watchdog, probe })
+}
+
+fn place() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), 1..=u16::MAX).prop_map(SocketAddr::from)
 }
 
 fn run_as() -> impl Strategy<Value = RunAs> {
@@ -149,8 +170,9 @@ prop_compose! {
         (interface, user) in (option::of(plain()), option::of(plain())),
         directory in option::of(plain().prop_map(|text| format!("/{text}"))),
         cpu_affinity in option::of(btree_set(0..1024u32, 1..5).prop_map(Cpus)),
-        run_as in option::of(run_as()),
-        (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
+        run_as in option::of(run_as()).boxed(),
+        (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()).boxed(),
+        liveness in option::of(liveness()).boxed(),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
@@ -159,6 +181,7 @@ prop_compose! {
             zeek: (!args.is_empty()).then(|| Box::new(ZeekNode { args, knows: None })),
             run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
+            liveness: liveness.clone().filter(|liveness| *liveness != Liveness::default()).map(Box::new),
             ..Node::new(name.clone(), instance.clone(), role)
         })
     }

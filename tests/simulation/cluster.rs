@@ -83,8 +83,11 @@ fn nodes_keep_their_process_whatever_happens_to_links_agents_and_controllers() {
 
 #[test]
 fn a_wall_clock_set_an_hour_forth_and_back_starts_stops_and_expires_nothing() {
-    /// What runs after each step of a history of crashes, orders and losses, and all that was answered.
-    fn history(seed: u64, sets_the_clock: bool) -> Vec<(BTreeMap<NodeName, (usize, u32)>, usize)> {
+    /// What runs, and how much was answered.
+    type Seen = (BTreeMap<NodeName, (usize, u32)>, usize);
+
+    /// What is so after each step of a history of crashes, orders and losses.
+    fn history(seed: u64, sets_the_clock: bool) -> Vec<Seen> {
         let mut cluster = Cluster::new(seed);
         let deployed = cluster.new_configuration();
         cluster.deploy(deployed);

@@ -620,6 +620,7 @@ impl Agent {
             restarts: 0,
             since: Timestamp(0),
             reason: String::new().into(),
+            says: "".into(),
         };
         self.nodes.iter().enumerate().map(status).collect()
     }

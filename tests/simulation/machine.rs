@@ -448,10 +448,18 @@ impl Machine {
             F::AwaitReady(life) => {
                 let slow = self.rough && self.chance.percent(10);
                 let after = self.chance.millis(if slow { 1000..20_000 } else { 10..300 });
-                self.at(now.mono + after, Due::Supervisor(id, E::Ready(life)));
+                let never = slow && self.chance.percent(30);
+                if !never {
+                    self.at(now.mono + after, Due::Supervisor(id, E::Ready(life)));
+                }
+                if never || self.rough && self.chance.percent(5) {
+                    let after = self.chance.millis(1000..20_000);
+                    self.at(now.mono + after, Due::Supervisor(id, E::Hangs(life, "no sign of life".into())));
+                }
             }
             F::After(Duration::ZERO, event) => self.drive(id, event, now),
             F::After(delay, event) => self.at(now.mono + delay, Due::Supervisor(id, event)),
+            F::Complain(_) => {}
             F::Report(report) => {
                 let ticket = ward.ticket.take_if(|_| report.new == NodeState::Stopped);
                 if let Some(record) = self.records.get_mut(&name).filter(|_| report.new == NodeState::Stopped) {

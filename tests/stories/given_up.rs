@@ -1,6 +1,8 @@
 //! A node that was given up stays so, and one that keeps dying keeps its count, whoever restarts its agent.
 
-use crate::common::{Fleet, changes, check_log, node, path, pids, script, sleeper};
+use rustix::process::Signal;
+
+use crate::common::{Fleet, changes, check_log, node, path, pids, processes, script, sleeper};
 
 #[test]
 fn a_node_that_was_given_up_is_not_tried_again_by_the_next_agent() {
@@ -12,9 +14,8 @@ fn a_node_that_was_given_up_is_not_tried_again_by_the_next_agent() {
     fleet.client.deploy(&file);
     let failed = fleet.client.wait_for("looping", "FAILED");
     assert!(failed.reason.starts_with("given up after 2 restarts within 10m"), "{failed:?}");
-    let fine = pids(
-        &fleet.client.wait_for("fine", "RUNNING").pid.map_or_else(|| fleet.client.status(), |_| fleet.client.status()),
-    );
+    fleet.client.wait_for("fine", "RUNNING");
+    let fine = pids(&fleet.client.status());
     let launches = |fleet: &Fleet| fleet.scene.read("launches").lines().count();
     assert_eq!(launches(&fleet), 3);
     for _ in 0..2 {
@@ -42,13 +43,13 @@ fn a_node_that_was_given_up_is_not_tried_again_by_the_next_agent() {
 #[test]
 fn restarts_are_counted_on_by_the_agent_that_returns() {
     let mut fleet = Fleet::start();
-    // Its third restart is a minute off: the agent is killed meanwhile.
+    // The first restart is immediate, and the second is half a minute off.
     let keys = "instance = a\nrestart_limit = 3\nrestart_delay = 30s\nrestart_jitter = 0%%\nready = settle 20ms";
     let dying =
         script("dying", "", "echo once >> ../../../launches\nexec sleep 1000").replace("ready = settle 50ms\n", keys);
     fleet.client.deployed(&fleet.file(&["a"], &[dying, sleeper("fine", "instance = a")]));
     let first = fleet.client.wait_for("dying", "RUNNING").pid.unwrap();
-    crate::common::processes::signal(first, rustix::process::Signal::KILL);
+    processes::signal(first, Signal::KILL);
     let second = fleet.client.wait("it was started again at once", |status| {
         let dying = node(status, "dying");
         dying.state == "RUNNING" && dying.pid != Some(first)
@@ -58,7 +59,7 @@ fn restarts_are_counted_on_by_the_agent_that_returns() {
     fleet.client.wait_for("fine", "UNKNOWN");
     fleet.agent_mut("a").start_again();
     fleet.client.wait_for("dying", "RUNNING");
-    crate::common::processes::signal(second, rustix::process::Signal::KILL);
+    processes::signal(second, Signal::KILL);
     let crashed = fleet.client.wait_for("dying", "CRASHED");
     assert!(crashed.reason.contains("SIGKILL"), "{crashed:?}");
     let events = fleet.client.events();

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 use watchpost::web::json::{Ability, Verdict};
 
-use crate::common::{Fleet, Lab, check_log, node, processes, script, sleeper};
+use crate::common::{Daemon, Fleet, Lab, check_log, node, processes, script, sleeper};
 
 /// What is able, and why not.
 fn ability(lab: &Lab, name: &str) -> Ability {
@@ -46,6 +46,26 @@ fn a_limit_that_cannot_be_had_is_refused_by_name_before_the_launch_and_others_ar
     }
     assert_eq!(node(&lab.client.status(), "fine"), node(&before, "fine"));
     check_log(&lab.client.events());
+}
+
+#[test]
+fn a_capability_that_the_agent_has_not_cannot_be_given_to_a_node() {
+    if !rustix::process::geteuid().is_root() {
+        return; // whoever is not root cannot even become another user
+    }
+    let mut fleet = Fleet::start();
+    let controller = fleet.controller.addresses()["agents"].to_string();
+    let args = ["agent", "--name", "d", "--connect", &controller];
+    let without = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"];
+    fleet.agents.insert("d", Daemon::start_through(&without, &fleet.scene, "d", &args));
+    let of = |name: &str, keys: &str| sleeper(name, &format!("instance = d\nuser = nobody\nrestart = never\n{keys}"));
+    let sections = [of("raw", "capabilities = net_raw"), of("bind", "capabilities = net_bind_service")];
+    let verdict = fleet.client.deploy(&fleet.file(&["d"], &sections));
+    let failed = fleet.client.wait_for("raw", "FAILED");
+    assert!(failed.reason.starts_with("cannot have the capabilities it is to have: "), "{failed:?}");
+    assert!(failed.reason.ends_with("only an agent that has them can give them"), "{failed:?}");
+    assert_eq!(error(&verdict, "raw"), Some(failed.reason.as_str()));
+    fleet.client.wait_for("bind", "RUNNING");
 }
 
 /// A control group of the older kind in which memory runs out soon; removed with this.
@@ -121,7 +141,7 @@ fn status_shows_whether_nodes_can_be_killed_and_limited_by_groups() {
 fn every_node_that_cannot_be_run_as_it_is_to_says_so_in_a_sentence_and_others_are_untouched() {
     let fleet = Fleet::start();
     let fine = sleeper("fine", "instance = a");
-    let before = fleet.client.deployed(&fleet.file(&["a"], &[fine.clone()]));
+    let before = fleet.client.deployed(&fleet.file(&["a"], std::slice::from_ref(&fine)));
     let orphan = fleet.scene.write("orphan", "#!/no/such/interpreter\n");
     std::fs::set_permissions(&orphan, PermissionsExt::from_mode(0o755)).unwrap();
     let plain = fleet.scene.write("plain", "#!/bin/sh\n");

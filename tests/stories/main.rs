@@ -4,12 +4,14 @@
 mod common;
 
 mod bad_nodes;
+mod container;
 mod crowds;
 mod deploy;
 mod doctor;
 mod document;
 mod fleet;
 mod given_up;
+mod health;
 mod hostile;
 mod hosts;
 mod import;

@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::common::{Fleet, check_log, eventually, node, pids, sleeper};
+use rustix::process::Signal;
+
+use crate::common::{Fleet, check_log, eventually, node, pids, processes, sleeper};
 
 /// A fleet whose agent `a` runs these nodes and was killed, and where the record of each is.
 fn orphaned(names: &[&str]) -> (Fleet, PathBuf) {
@@ -103,7 +105,7 @@ fn a_node_whose_record_was_lost_and_that_nobody_wants_any_more_is_ended() {
 fn a_damaged_record_of_a_node_that_died_has_it_started_once() {
     let (mut fleet, nodes) = orphaned(&["dead", "fine"]);
     let dead = fleet.scene.processes_of("dead")[0];
-    crate::common::processes::signal(dead, rustix::process::Signal::KILL);
+    processes::signal(dead, Signal::KILL);
     eventually("it is gone", || fleet.scene.processes_of("dead").is_empty().then_some(()));
     fs::write(nodes.join("dead/record"), "garbage").unwrap();
     fleet.agent_mut("a").start_again();

@@ -228,6 +228,7 @@ fn snapshot(of: &str, seq: u64, state: NodeState) -> NotifySnapshot {
         restarts: 0,
         since: Timestamp::now(),
         reason: "told by a story".into(),
+        says: "".into(),
     };
     NotifySnapshot { epoch: 5, seq, configuration: None, nodes: vec![status] }
 }

@@ -145,6 +145,7 @@ pub fn node(name: &str, state: NodeState) -> NodeStatus {
         restarts: 2,
         since: Timestamp(1_700_000_000_000_000),
         reason: "".into(),
+        says: "".into(),
     }
 }
 

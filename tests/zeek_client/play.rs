@@ -196,6 +196,7 @@ impl Agent {
             restarts: 0,
             since: Timestamp(0),
             reason: "ready".into(),
+            says: "".into(),
         };
         self.nodes = configuration.nodes.iter().map(|node| (node.name.clone(), status(node))).collect();
         let mut outcomes: Vec<_> = self.nodes.keys().map(|node| self.outcome(node)).collect();

@@ -26,7 +26,7 @@ impl State {
             ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
                 self.configuration = None;
                 self.jobs.open(Kind::Standby, reqid, self.nodes.keys().map(|name| (name.clone(), Wish::Down)));
-                self.each(|me, name| me.want_down(name, Goal::Leave));
+                self.each(|me, name| me.want_down(name, Goal::Leave, fx));
             }
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
@@ -35,15 +35,15 @@ impl State {
             }
             ToAgent::StartRequest(StartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Start, reqid, nodes, Wish::Up);
-                named.iter().for_each(|name| self.want_up(name));
+                named.iter().for_each(|name| self.want_up(name, fx));
             }
             ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Stop, reqid, nodes, Wish::Down);
-                named.iter().for_each(|name| self.want_to_rest(name));
+                named.iter().for_each(|name| self.want_to_rest(name, fx));
             }
             ToAgent::RestartRequest(RestartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Restart, reqid, nodes, Wish::Up);
-                named.iter().for_each(|name| self.want_afresh(name));
+                named.iter().for_each(|name| self.want_afresh(name, fx));
             }
             ToAgent::GetOutputRequest(request) => match self.nodes.contains_key(&request.node) {
                 true => fx.push(Effect::ReadOutput(request)),
@@ -139,11 +139,11 @@ impl State {
         self.jobs.open(Kind::Configure, reqid, waits);
         for change in changes {
             match change {
-                NodeChange::Keep(node) => self.want_up(&node.name),
-                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
+                NodeChange::Keep(node) => self.want_up(&node.name, fx),
+                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave, fx),
                 NodeChange::Start(node) => {
                     self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
-                    self.want_up(&node.name);
+                    self.want_up(&node.name, fx);
                 }
                 NodeChange::Replace { want, keys, .. } => {
                     let msg = format!("started afresh, because of its {}", keys.join(", "));
@@ -151,7 +151,7 @@ impl State {
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
                         entry.next = Some(Arc::clone(want));
                     }
-                    self.want_afresh(&want.name);
+                    self.want_afresh(&want.name, fx);
                 }
             }
         }

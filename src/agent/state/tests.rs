@@ -32,7 +32,12 @@ fn orders_about_a_node_that_nothing_ends_are_answered_at_once() {
     let answers = ["stop", "restart", "start"].map(|reqid| (reqid.to_owned(), vec![stuck.clone()]));
     assert_eq!(agent.answers(), answers);
     agent.obey_all();
-    assert_eq!(agent.take_told(), ["stop worker", "start worker"], "once it is gone, it does what was asked last");
+    let told = ["stop worker", "stop worker", "start worker"];
+    assert_eq!(
+        agent.take_told(),
+        told,
+        "its supervisor knows that it is for now; once gone, it does what was asked last"
+    );
 }
 
 #[test]
@@ -197,6 +202,32 @@ fn a_node_that_cannot_be_asked_says_so_itself_and_the_others_are_not_in_its_way(
 }
 
 /// An agent whose supervisors are this test.
+#[test]
+fn the_last_status_of_a_process_is_told_and_goes_with_it() {
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    let told = |agent: &mut Agent| -> Vec<String> {
+        let mail = std::mem::take(&mut agent.mail).into_iter();
+        mail.filter_map(|message| match message {
+            ToController::NotifyStatus(NotifyStatus { node, pid, says, .. }) => Some(format!("{node} {pid} {says}")),
+            _ => None,
+        })
+        .collect()
+    };
+    let says = |words: &str| Event::Says(node_name("worker"), words.into());
+    let last = agent.state.outbox().last();
+    agent.step(says("busy"));
+    assert_eq!(told(&mut agent), ["worker 70 busy"]);
+    assert_eq!(agent.state.outbox().last(), last, "it is no news that anybody keeps");
+    agent.step(Event::Says(node_name("nobody"), "busy".into()));
+    agent.step(Event::LinkDown);
+    agent.step(says("busier"));
+    assert_eq!((told(&mut agent), agent.state.statuses()[0].says.as_str()), (vec![], "busier"));
+    agent.report(&node_name("worker"), NodeState::Crashed, None);
+    assert_eq!(agent.state.statuses()[0].says.as_str(), "");
+    agent.step(says("late"));
+    assert_eq!(agent.state.statuses()[0].says.as_str(), "", "it has no process that could say it");
+}
+
 struct Agent {
     state: State,
     now: Now,

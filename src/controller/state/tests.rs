@@ -795,6 +795,7 @@ fn snapshot_of(nodes: &[(&str, &str)]) -> NotifySnapshot {
         restarts: 0,
         since: Timestamp(0),
         reason: "ready".into(),
+        says: "".into(),
     };
     NotifySnapshot { epoch: 7, seq: 20, configuration: None, nodes: nodes.iter().map(status).collect() }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use super::render::mode;
 use super::{Complaints, words, zeek};
 use crate::hint::{instead, shown};
 use crate::model::{
-    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, ReadyBy, Resource,
-    RestartMode, Role, RunAs, ZeekNode,
+    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Liveness, Node, NodeName, Probe,
+    ProbeBy, ReadyBy, Resource, RestartMode, Role, RunAs, ZeekNode,
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 36] = [
+pub(super) const KEYS: [&str; 41] = [
     "instance",
     "role",
     "type",
@@ -53,6 +53,11 @@ pub(super) const KEYS: [&str; 36] = [
     "restart_window",
     "ready",
     "ready_within",
+    "watchdog",
+    "probe",
+    "probe_interval",
+    "probe_timeout",
+    "probe_failures",
     "stop_grace",
 ];
 
@@ -192,6 +197,40 @@ struct Draft {
     has_command: bool,
     /// Whether it says where it belongs, understood or not.
     has_instance: bool,
+    probe: DraftOfProbe,
+}
+
+/// What a section says of a probe, in whatever order.
+#[derive(Default)]
+struct DraftOfProbe {
+    by: Option<ProbeBy>,
+    interval: Option<Duration>,
+    timeout: Option<Duration>,
+    failures: Option<u32>,
+}
+
+impl DraftOfProbe {
+    fn put_together(self) -> Result<Option<Probe>, String> {
+        let Self { by, interval, timeout, failures } = self;
+        let Some(by) = by else {
+            let lone = [
+                ("probe_interval", interval.is_some()),
+                ("probe_timeout", timeout.is_some()),
+                ("probe_failures", failures.is_some()),
+            ];
+            let lone = lone.into_iter().find(|(_, is_given)| *is_given);
+            return lone.map_or(Ok(None), |(key, _)| {
+                Err(format!("has {key}, and no probe: add one, such as `probe = tcp 8080`, or remove it"))
+            });
+        };
+        let probe = Probe::new(by);
+        Ok(Some(Probe {
+            interval: interval.unwrap_or(probe.interval),
+            timeout: timeout.unwrap_or(probe.timeout),
+            failures: failures.unwrap_or(probe.failures),
+            ..probe
+        }))
+    }
 }
 
 /// A name that lets keys be checked where there is none; a file with a complaint never becomes a configuration.
@@ -218,6 +257,11 @@ impl Draft {
                 complaints.add(section.complaint(Some(entry), what));
             }
         }
+        match std::mem::take(&mut draft.probe).put_together() {
+            Ok(None) => {}
+            Ok(Some(probe)) => liveness(&mut draft.node).probe = Some(probe),
+            Err(what) => complaints.add(section.complaint(None, what)),
+        }
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
         draft.node.zeek.take_if(|zeek| **zeek == ZeekNode::default());
@@ -231,7 +275,7 @@ impl Draft {
 
     fn stand_in(name: NodeName) -> Option<Self> {
         let node = Node::new(name, InstanceName::new(STAND_IN).ok()?, Role::None);
-        Some(Self { node, has_role: false, has_command: false, has_instance: false })
+        Some(Self { node, has_role: false, has_command: false, has_instance: false, probe: DraftOfProbe::default() })
     }
 
     fn take(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
@@ -295,6 +339,11 @@ impl Draft {
             "restart_window" => node.restart.window = time(value)?,
             "ready" => node.ready.by = sign(value)?,
             "ready_within" => node.ready.within = time(value)?,
+            "watchdog" => liveness(node).watchdog = Some(time(value)?),
+            "probe" => self.probe.by = Some(question(value)?),
+            "probe_interval" => self.probe.interval = Some(time(value)?),
+            "probe_timeout" => self.probe.timeout = Some(time(value)?),
+            "probe_failures" => self.probe.failures = Some(number(value)?),
             "stop_grace" => node.stop_grace = time(value)?,
             "state" => {}
             _ if node.name.as_str() == zeek::ZEEK && zeek::KEYS.contains(&key) => {
@@ -316,6 +365,10 @@ fn role_of(section: &Section) -> Role {
 
 fn run_as(node: &mut Node) -> &mut RunAs {
     node.run_as.get_or_insert_default()
+}
+
+fn liveness(node: &mut Node) -> &mut Liveness {
+    node.liveness.get_or_insert_default()
 }
 
 fn parsed<T: FromStr<Err: Display>>(text: &str, what: &str) -> Result<T, String> {
@@ -397,11 +450,49 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn sign(text: &str) -> Result<ReadyBy, String> {
-    match text.split_once(char::is_whitespace) {
-        Some(("settle", rest)) => time(rest.trim_start()).map(ReadyBy::Settle),
-        Some(("port", rest)) => port(rest.trim_start()).map(ReadyBy::Port),
-        _ => Err(format!("{} is no sign of readiness: write `settle 500ms` or `port 8080`", shown(text))),
+    match kind(text) {
+        ("notify", "") => Ok(ReadyBy::Notify),
+        ("settle", rest) if !rest.is_empty() => time(rest).map(ReadyBy::Settle),
+        ("tcp" | "port", rest) if !rest.is_empty() => Ok(match place(rest)? {
+            Place::Port(port) => ReadyBy::Port(port),
+            Place::Address(address) => ReadyBy::Tcp(address),
+        }),
+        _ => {
+            let signs = "write `notify`, `tcp 8080` or `settle 500ms`";
+            Err(format!("{} is no sign of readiness: {signs}", shown(text)))
+        }
     }
+}
+
+fn question(text: &str) -> Result<ProbeBy, String> {
+    match kind(text) {
+        ("tcp" | "port", rest) if !rest.is_empty() => Ok(match place(rest)? {
+            Place::Port(port) => ProbeBy::Port(port),
+            Place::Address(address) => ProbeBy::Tcp(address),
+        }),
+        ("exec", rest) if !rest.is_empty() => words(rest).map(ProbeBy::Exec),
+        _ => Err(format!("{} is no probe: write `tcp 8080`, or `exec` and a command", shown(text))),
+    }
+}
+
+/// The first word, and what is behind it and the space or colon that ends it.
+fn kind(text: &str) -> (&str, &str) {
+    let (kind, rest) = text.split_once(|c: char| c.is_whitespace() || c == ':').unwrap_or((text, ""));
+    (kind, rest.trim_start())
+}
+
+enum Place {
+    Port(u16),
+    Address(SocketAddr),
+}
+
+/// A port of the machine itself, or one of an address.
+fn place(text: &str) -> Result<Place, String> {
+    if text.chars().all(|c| c.is_ascii_digit()) {
+        return port(text).map(Place::Port);
+    }
+    let wrong = || format!("{} is no place to connect to: write a port, or IP:PORT such as [::1]:8080", shown(text));
+    text.parse().map(Place::Address).map_err(|_| wrong())
 }
 
 /// The value whose `name` the text is, in any case.
@@ -497,8 +588,9 @@ mod tests {
                     limits = nofile=10:20 core=unlimited\ncapabilities = CAP_NET_RAW net_admin\n\
                     no_new_privs = Yes\nenv_file = /e\nmemory_max = 2G\ncpu_max = 150%%\npids_max = 64\n\
                     restart = On-Failure\nrestart_delay = 1s\nrestart_factor = 1.5\nrestart_jitter = 25%%\nrestart_max_delay = 2s\n\
-                    restart_stable = 3s\nrestart_limit = 4\nrestart_window = 5s\nready = port 8080\n\
-                    ready_within = 1m 30s\nstop_grace = 700ms\n";
+                    restart_stable = 3s\nrestart_limit = 4\nrestart_window = 5s\nready = tcp 8080\n\
+                    ready_within = 1m 30s\nprobe_failures = 2\nprobe = exec test -e '/a b'\nprobe_interval = 6s\n\
+                    probe_timeout = 7s\nwatchdog = 8s\nstop_grace = 700ms\n";
         let got = read(text).unwrap().nodes;
         let text = |text: &str| text.to_owned();
         let mut want = Node::new(NodeName::new("a").unwrap(), InstanceName::new("I").unwrap(), Role::Proxy);
@@ -539,6 +631,9 @@ mod tests {
             window: Duration::from_secs(5),
         };
         (want.ready.by, want.ready.within) = (ReadyBy::Port(8080), Duration::from_secs(90));
+        let by = ProbeBy::Exec(["test", "-e", "/a b"].map(text).into());
+        let probe = Probe { by, interval: Duration::from_secs(6), timeout: Duration::from_secs(7), failures: 2 };
+        want.liveness = Some(Box::new(Liveness { watchdog: Some(Duration::from_secs(8)), probe: Some(probe) }));
         want.stop_grace = Duration::from_millis(700);
         assert_eq!(got, [want.into()]);
     }
@@ -554,8 +649,12 @@ mod tests {
             ("restart_factor = 0.5", "`0.5` is no factor: write a number from 1 to 100"),
             ("restart_jitter = 101%%", "`101%` is not from 0% to 100%"),
             ("stop_grace = 10", "write one such as 500ms, 10s or 1m 30s"),
-            ("ready = soon", "write `settle 500ms` or `port 8080`"),
-            ("ready = port 0", "write a number from 1 to 65535"),
+            ("ready = soon", "write `notify`, `tcp 8080` or `settle 500ms`"),
+            ("ready = tcp 0", "write a number from 1 to 65535"),
+            ("ready = notify me", "write `notify`, `tcp 8080` or `settle 500ms`"),
+            ("ready = tcp host:80", "`host:80` is no place to connect to: write a port, or IP:PORT"),
+            ("probe = http://x", "`http://x` is no probe: write `tcp 8080`, or `exec` and a command"),
+            ("probe = exec", "`exec` is no probe"),
             ("restart = alwys", "`alwys` is not a restart mode: did you mean `always`?"),
             ("env = A=1 A=2", "`A` is set twice: remove one"),
             ("env = =2", "`=2` is not of the form NAME=VALUE"),
@@ -573,6 +672,33 @@ mod tests {
             let got = complaints(&format!("[a]\nrole = none\n{line}"));
             assert!(got.len() == 1 && got[0].starts_with("c.cfg:3: [a] ") && got[0].contains(want), "{line}: {got:?}");
         }
+    }
+
+    #[test]
+    fn signs_and_probes_are_written_with_a_space_or_a_colon() {
+        let got = |line: &str| {
+            let configuration = read(&format!("[a]\nrole = none\n{line}")).unwrap();
+            let node = &configuration.nodes[0];
+            let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.clone());
+            (node.ready.by.clone(), probe.map(|probe| probe.by))
+        };
+        let address: SocketAddr = "[::1]:80".parse().unwrap();
+        for line in ["ready = tcp 80", "ready = tcp:80", "ready = tcp: 80", "ready = port 80"] {
+            assert_eq!(got(line).0, ReadyBy::Port(80), "{line}");
+        }
+        assert_eq!(got("ready = notify").0, ReadyBy::Notify);
+        assert_eq!(got("ready = tcp [::1]:80").0, ReadyBy::Tcp(address));
+        assert_eq!(got("probe = tcp:[::1]:80").1, Some(ProbeBy::Tcp(address)));
+        assert_eq!(got("probe = tcp 80").1, Some(ProbeBy::Port(80)));
+        assert_eq!(got("probe = exec: a 'b c'").1, Some(ProbeBy::Exec(vec!["a".into(), "b c".into()])));
+    }
+
+    #[test]
+    fn what_belongs_to_a_probe_is_nothing_without_one() {
+        assert_eq!(
+            complaints("[a]\nrole = none\nprobe_timeout = 1s"),
+            ["c.cfg:1: [a]: has probe_timeout, and no probe: add one, such as `probe = tcp 8080`, or remove it"]
+        );
     }
 
     #[test]

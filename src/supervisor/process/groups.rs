@@ -208,9 +208,40 @@ impl Groups {
         end(&path).map_err(|cause| SweepError::Group { path, cause })
     }
 
+    /// The same of those who ask that node how it is.
+    pub fn of_askers(&self, node: &NodeName) -> io::Result<PathBuf> {
+        let path = self.askers(node);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(&path)?,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        Ok(path)
+    }
+
+    /// The same as [`end`](Self::end) of those who ask that node how it is.
+    pub fn end_askers(&self, node: &NodeName) -> Result<usize, SweepError> {
+        let path = self.askers(node);
+        end(&path).map_err(|cause| SweepError::Group { path, cause })
+    }
+
+    /// Whether that process is in the group of that node, or in one below it.
+    pub fn has(&self, node: &NodeName, pid: u32) -> bool {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
+        // Its path there begins somewhere above us, and goes on as ours does.
+        let group =
+            group.and_then(|group| Some((group, self.path(node).strip_prefix(self.home.parent()?).ok()?.to_owned())));
+        group.is_some_and(|(group, ours)| {
+            let ours = format!("/{OURS}/{}", ours.display());
+            group.find(&ours).is_some_and(|at| matches!(group.as_bytes().get(at + ours.len()), None | Some(b'/')))
+        })
+    }
+
     /// Forgets the group of a node, once nobody is in it.
     pub fn forget(&self, node: &NodeName) {
         remove(&self.path(node));
+        remove(&self.askers(node));
     }
 
     /// Forgets the groups that nobody is in.
@@ -224,6 +255,10 @@ impl Groups {
     /// With something before the name, or a node could be called as one of the kernel's own files.
     fn path(&self, node: &NodeName) -> PathBuf {
         self.home.join(format!("node-{node}"))
+    }
+
+    fn askers(&self, node: &NodeName) -> PathBuf {
+        self.home.join(format!("probe-{node}"))
     }
 }
 
@@ -359,6 +394,8 @@ mod tests {
         let leader = spawn(&program, None).unwrap();
         assert_eq!(finish(&leader), Exit::Status(0));
         let far = number_in(&home.path().join("far"));
+        assert!(groups.has(&node, far) && !groups.has(&self::node("fa"), far));
+        assert!(!groups.has(&node, std::process::id()));
         let lives = |pid| Stat::of(pid).unwrap().is_some_and(|stat| !stat.is_dead());
         assert!(lives(far));
         assert!(groups.end(&node).unwrap() >= 1);

@@ -21,9 +21,11 @@ pub mod limits;
 pub mod marked;
 pub mod memory;
 mod mounts;
+pub mod notices;
 pub mod oom;
 pub mod quotas;
 mod rights;
+pub mod run_dir;
 mod spawn;
 mod stat;
 mod sys;
@@ -41,3 +43,8 @@ pub use exits::{Ended, Exits, Remains};
 pub use handle::Process;
 pub use rustix::process::Signal;
 pub use spawn::{Program, spawn};
+
+/// Whether that process is the node's whose marker this is and whose `leader` lives. One that cannot be looked at is not.
+pub fn belongs(pid: u32, marker: &str, leader: u32) -> bool {
+    family::belongs(pid, marker, leader).unwrap_or(false)
+}

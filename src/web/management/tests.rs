@@ -137,6 +137,7 @@ fn responses() -> Vec<Publication> {
             restarts: 1,
             since: Timestamp(0),
             reason: "".into(),
+            says: "".into(),
         }],
         agents: vec![AgentStatus { instance: instance("one"), pid: Some(7), port: Some(2151), beside: false }],
         outcomes: vec![

@@ -353,6 +353,8 @@ impl Machine {
                 assert_eq!(before, None, "{name} starts when those before it are up or overdue");
             }
             NodeOrder::Stop { .. } if ward.is_successor => {}
+            // Told again, since what is to become of it has changed: its turn had come before.
+            NodeOrder::Stop { .. } if ward.falls_until.is_some() => {}
             NodeOrder::Stop { .. } => {
                 let before = waits_for(usize::gt, |ward| ward.falls_until);
                 assert_eq!(before, None, "{name} stops when those after it are down or overdue");

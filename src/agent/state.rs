@@ -234,8 +234,10 @@ impl State {
             return None;
         }
         let batch = self.outbox.next_batch();
-        let mut mail = batch.news;
-        mail.splice(..0, self.hello.take());
+        let mut mail: Vec<ToController> = self.hello.take().into_iter().collect();
+        if !batch.news.is_empty() {
+            mail.push(ToController::News(batch.news));
+        }
         if let Some(seq) = batch.snapshot {
             let configuration = self.configuration.as_ref().map(|configuration| configuration.id.clone());
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());

@@ -342,6 +342,11 @@ impl State {
                     self.hello(link, &hello, now, fx);
                     from = self.roster.speaker(link).cloned();
                 }
+                (ToController::News(news), Some(from)) => {
+                    for message in news.open() {
+                        self.heard(from, message, now, fx);
+                    }
+                }
                 (message, Some(from)) => self.heard(from, message, now, fx),
                 (_, None) => {}
             }
@@ -448,7 +453,7 @@ impl State {
     fn heard(&mut self, from: &InstanceName, message: ToController, now: Now, fx: &mut Vec<Effect>) {
         use ToController as M;
         match message {
-            M::NotifyAgentHello(_) | M::RenewCertificateRequest(_) => {} // taken before
+            M::NotifyAgentHello(_) | M::RenewCertificateRequest(_) | M::News(_) => {} // taken before
             M::NotifyChange(change) => {
                 if let Some(origin) = self.arrived(from, change.seq, now.wall, fx) {
                     let change = NotifyChange { instance: from.clone(), ..change };

@@ -56,6 +56,8 @@ wire_enum! {
         0x0213 => NotifyError,
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
+        + /// News as it is kept: changes, errors and lines of a log, each in its frame.
+        News
     }
 }
 

@@ -186,12 +186,19 @@ pub fn wire_name(name: &str) -> String {
     snake
 }
 
-/// Declares an enum of messages, their kinds on the wire, and the way there and back.
+/// Declares an enum of messages, their kinds on the wire, and the way there and back. What stands behind a `+` is not a
+/// message but many of them, encoded already.
 macro_rules! wire_enum {
-    ($(#[$doc:meta])* pub enum $enum:ident { $($kind:literal => $message:ident),* $(,)? }) => {
+    ($(#[$doc:meta])* pub enum $enum:ident {
+        $($kind:literal => $message:ident),* $(,)?
+        $(+ $(#[$frames_doc:meta])* $frames:ident)?
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum $enum { $($message($message)),* }
+        pub enum $enum {
+            $($message($message),)*
+            $($(#[$frames_doc])* $frames($crate::message::frames::Frames))?
+        }
 
         $(impl From<$message> for $enum {
             fn from(message: $message) -> Self {
@@ -211,6 +218,10 @@ macro_rules! wire_enum {
                         use $crate::message::frame::Body;
                         $crate::message::frame::append(out, $message::KIND, $message::NAME, body)
                     })*
+                    $(Self::$frames(frames) => {
+                        out.extend_from_slice(frames.bytes());
+                        Ok(())
+                    })?
                 }
             }
 
@@ -224,7 +235,10 @@ macro_rules! wire_enum {
             }
 
             fn name(&self) -> &'static str {
-                match self { $(Self::$message(_) => stringify!($message)),* }
+                match self {
+                    $(Self::$message(_) => stringify!($message),)*
+                    $(Self::$frames(_) => stringify!($frames))?
+                }
             }
 
             fn name_of(kind: u16) -> Option<&'static str> {

@@ -160,7 +160,7 @@ impl Machine {
                 self.epoch += 1;
                 Outbox::new(self.bounds)
             }
-            false => Outbox::restore(self.bounds, self.spool.last(), self.spool.kept().cloned().collect()),
+            false => Outbox::restore(self.bounds, self.spool.last(), &self.spool.kept()),
         };
         self.runs += 1;
         self.agent = Some(State::new(self.name.clone(), self.epoch, outbox).run_by(1, self.runs, PLACE));

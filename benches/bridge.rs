@@ -56,6 +56,21 @@ const BATCH: usize = 512;
 
 fn main() {
     let Some(options) = options() else { return };
+    if std::env::var_os("PROF").is_some() {
+        let (mut a, mut l) = (Sample::default(), Sample::default());
+        for _ in 0..10 * options.factor {
+            if std::env::var_os("PROF_LIMIT").is_some() {
+                l.add(in_place());
+            }
+            a.add(by_agent(
+                Bounds { kept: usize::MAX, ..Bounds::default() },
+                &if std::env::var_os("PROF_FILES").is_some() { Log::InFiles } else { Log::InMemory },
+            ));
+        }
+        line("limit", &l, None);
+        line("agent to observer", &a, Some((&a.over(&l), None)));
+        return;
+    }
     let keys = Keys::make([instance()]);
     let [mut limit, mut books, mut bridge, mut bounded, mut unbounded] = [(); 5].map(|()| Sample::default());
     let [mut kept, mut synced] = [(); 2].map(|()| Sample::default());
@@ -342,7 +357,11 @@ impl Handler<Mail<ToController>> for Sink {
     type Result = ();
 
     fn handle(&mut self, mail: Mail<ToController>, _: &mut Context<Self>) {
-        self.count(mail.messages.len());
+        let messages = mail.messages.iter().map(|message| match message {
+            ToController::News(news) => news.open::<ToController>().count(),
+            _ => 1,
+        });
+        self.count(messages.sum());
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::message::agent::{NotifyChange, NotifyError, NotifyLog, ToController};
+use crate::message::agent::{BorrowedChange, NotifyChange, NotifyError, NotifyLog, ToController};
 use crate::message::frame::{Body, FrameError, Wire, append};
 use crate::message::frames::{self, Frames};
 
@@ -152,6 +152,20 @@ impl Outbox {
         }
     }
 
+    /// Numbers a change of a node and keeps it.
+    pub fn push_change(&mut self, change: BorrowedChange<'_>) {
+        let change = BorrowedChange { seq: self.end.number + 1, ..change };
+        self.add(|out| {
+            if append_one(out, &change).is_err() {
+                let reason = "the reason is too long to be told";
+                let _ = append_one(out, &BorrowedChange { reason, ..change }); // names are short, so it fits
+            }
+        });
+        if self.bytes() > self.bounds.kept {
+            self.collapse();
+        }
+    }
+
     /// Keeps one more frame, which `append` writes.
     fn add(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
         let sheet = match self.sheets.back_mut() {
@@ -213,7 +227,7 @@ impl Outbox {
         }
         let at = self.sheets.partition_point(|sheet| sheet.end_at() <= self.sent.at);
         if let Some(sheet) = self.sheets.get(at) {
-            let limit = self.arrived.at + self.bounds.window as u64;
+            let limit = self.arrived.at.saturating_add(self.bounds.window as u64);
             let next = match sheet.end_at() <= limit {
                 true => self.sheets.get(at + 1).map_or(self.end, |next| next.begin),
                 // One item always fits an empty window, however large it is.
@@ -303,13 +317,10 @@ impl Item {
     }
 
     fn append_to(&self, out: &mut Vec<u8>) -> Result<(), FrameError> {
-        fn one<T: Body>(out: &mut Vec<u8>, body: &T) -> Result<(), FrameError> {
-            append(out, T::KIND, T::NAME, body)
-        }
         match self {
-            Self::Change(change) => one(out, change),
-            Self::Error(error) => one(out, error),
-            Self::Log(log) => one(out, log),
+            Self::Change(change) => append_one(out, change),
+            Self::Error(error) => append_one(out, error),
+            Self::Log(log) => append_one(out, log),
         }
     }
 
@@ -322,6 +333,10 @@ impl Item {
         };
         NotifyError { seq, time, instance, node: None, msg: "a piece of news was too long to be kept".into() }
     }
+}
+
+fn append_one<T: Body>(out: &mut Vec<u8>, body: &T) -> Result<(), FrameError> {
+    append(out, T::KIND, T::NAME, body)
 }
 
 #[cfg(test)]
@@ -411,6 +426,13 @@ mod tests {
         assert_eq!(outbox.next_batch(), nothing());
         outbox.received(1, 0);
         assert_eq!(numbers(&outbox.next_batch()), [2]);
+    }
+
+    #[test]
+    fn a_window_that_never_closes_lets_all_of_a_sheet_go_at_once() {
+        let mut outbox = filled(3, Bounds { window: usize::MAX, kept: usize::MAX });
+        outbox.received(1, 1);
+        assert_eq!(numbers(&outbox.next_batch()), [2, 3]);
     }
 
     #[test]

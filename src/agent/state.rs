@@ -285,10 +285,10 @@ impl State {
         let Some(entry) = self.nodes.get_mut(&name) else { return };
         let is_down = report.ticket == Some(entry.ticket);
         let is_change = (entry.status.state, new) != (NodeState::Stopped, NodeState::Stopped);
-        entry.output = report.output.take().map(Box::new);
+        entry.output = report.output.take();
         // The last change of a node that leaves says so: see `rest`.
         if is_change && (entry.goal != Goal::Leave || new != NodeState::Stopped) {
-            self.outbox.push(Item::Change(entry.change(report, &self.instance, false, now.wall)));
+            self.outbox.push_change(entry.change(report, false, now.wall));
         }
         match (entry.place.step, new) {
             // Its own deadline counts from its launch, not from the time it waited for its turn.
@@ -405,18 +405,18 @@ impl Entry {
     }
 
     /// Makes a report the node's status, and news that has no number yet.
-    fn change(&mut self, report: NodeReport, instance: &InstanceName, removed: bool, time: Timestamp) -> NotifyChange {
-        let NodeReport { node, new, pid, exit, attempt, restarts, reason, .. } = report;
+    fn change(&mut self, report: NodeReport, removed: bool, time: Timestamp) -> BorrowedChange<'_> {
+        let NodeReport { new, pid, exit, attempt, reason, .. } = report;
         let status = &mut self.status;
         let old = std::mem::replace(&mut status.state, new);
         status.pid = pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running));
-        (status.restarts, status.since) = (restarts.max(status.restarts), time);
-        status.reason.clone_from(&reason);
-        NotifyChange {
+        (status.restarts, status.since) = (report.restarts.max(status.restarts), time);
+        status.reason = reason;
+        BorrowedChange {
             seq: 0,
             time,
-            instance: instance.clone(),
-            node,
+            instance: status.instance.as_str(),
+            node: status.node.as_str(),
             role: status.role,
             old,
             new,
@@ -424,7 +424,7 @@ impl Entry {
             exit,
             attempt,
             restarts: status.restarts,
-            reason,
+            reason: &status.reason,
             removed,
         }
     }

@@ -15,6 +15,8 @@ use bincode::error::{DecodeError, EncodeError};
 use serde::de::Deserialize;
 use serde::ser::Serialize;
 
+use crate::model::NameError;
+
 /// The version of the frames: what they mean, and which kinds there are. Each side speaks the lower one of both greetings.
 pub const PROTOCOL: u16 = 1;
 /// The lowest version that is still spoken here.
@@ -41,6 +43,8 @@ pub enum FrameError {
     Trailing { name: &'static str, extra: usize },
     #[error("a `{name}` message cannot be encoded: {source}")]
     Unencodable { name: &'static str, source: EncodeError },
+    #[error(transparent)]
+    Name(#[from] NameError),
     #[error("frames of kind {kind:#06x} are not understood here")]
     UnknownKind { kind: u16 },
 }
@@ -168,6 +172,11 @@ pub trait Wire: Sized + Send + 'static {
     fn append_to(&self, out: &mut Vec<u8>) -> Result<(), FrameError>;
     /// Reads a message back. [`FrameError::UnknownKind`] may be skipped; every other error may not.
     fn decode(kind: u16, body: &[u8]) -> Result<Self, FrameError>;
+    /// Adds a message to `messages` as the frame that it came in, which `bytes` begin with, if whoever gets them reads it
+    /// there. False if this one has to be decoded.
+    fn gather(_frame: &Frame<'_>, _bytes: &[u8], _messages: &mut Vec<Self>) -> bool {
+        false
+    }
     /// The message's name, such as `NotifyChange`.
     fn name(&self) -> &'static str;
     /// The name of the message of that kind; `None` if there is none.
@@ -191,7 +200,7 @@ pub fn wire_name(name: &str) -> String {
 macro_rules! wire_enum {
     ($(#[$doc:meta])* pub enum $enum:ident {
         $($kind:literal => $message:ident),* $(,)?
-        $(+ $(#[$frames_doc:meta])* $frames:ident)?
+        $(+ $(#[$frames_doc:meta])* $frames:ident of $gathered:ident)?
     }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,6 +242,18 @@ macro_rules! wire_enum {
                     _ => Err($crate::message::frame::FrameError::UnknownKind { kind }),
                 }
             }
+
+            $(fn gather(frame: &$crate::message::frame::Frame<'_>, bytes: &[u8], messages: &mut Vec<Self>) -> bool {
+                use $crate::message::frame::Body;
+                if frame.kind != $gathered::KIND {
+                    return false;
+                }
+                match messages.last_mut() {
+                    Some(Self::$frames(frames)) => frames.push(&bytes[..frame.size]),
+                    _ => messages.push(Self::$frames($crate::message::frames::Frames::begin(frame, bytes))),
+                }
+                true
+            })?
 
             fn name(&self) -> &'static str {
                 match self {

@@ -9,6 +9,18 @@ use super::frame::{Frame, MAX_FRAME, Wire, split};
 pub struct Frames(Vec<u8>);
 
 impl Frames {
+    /// The frame that `bytes` begin with. There is room for all of them: often the rest is as much of the same.
+    pub fn begin(frame: &Frame<'_>, bytes: &[u8]) -> Self {
+        let mut all = Vec::with_capacity(bytes.len());
+        all.extend_from_slice(&bytes[..frame.size]);
+        Self(all)
+    }
+
+    /// Adds bytes that are whole frames.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
     /// The frames, in order.
     pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
         pieces(&self.0).filter_map(|piece| split(piece, MAX_FRAME).ok().flatten())
@@ -51,7 +63,7 @@ impl From<&[u8]> for Frames {
 impl<'a> FromIterator<&'a [u8]> for Frames {
     fn from_iter<I: IntoIterator<Item = &'a [u8]>>(pieces: I) -> Self {
         let mut all = Self::default();
-        pieces.into_iter().for_each(|piece| all.0.extend_from_slice(piece));
+        pieces.into_iter().for_each(|piece| all.push(piece));
         all
     }
 }

@@ -437,7 +437,17 @@ impl Machine {
                     record.stopped = true;
                 }
                 let supervisor::Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
-                let report = NodeReport { node: name, new, pid, exit, attempt, restarts, reason, output, ticket };
+                let report = NodeReport {
+                    node: name,
+                    new,
+                    pid,
+                    exit,
+                    attempt,
+                    restarts,
+                    reason,
+                    output: output.map(Box::new),
+                    ticket,
+                };
                 let at = self.next_mail(now.mono);
                 self.at(at, Due::Report(report));
             }

@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::{Effect, Entry, FoundNode, Goal, State};
 use crate::agent::jobs::Wish;
 use crate::agent::order::{Place, Step};
-use crate::agent::outbox::Item;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Text, Timestamp};
 use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
@@ -137,8 +136,7 @@ impl State {
         if self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave)
             && let Some(mut entry) = self.nodes.remove(name)
         {
-            let last = entry.change(NodeReport::removal(name.clone()), &self.instance, true, wall);
-            self.outbox.push(Item::Change(last));
+            self.outbox.push_change(entry.change(NodeReport::removal(name.clone()), true, wall));
             fx.push(Effect::Dismiss(entry.ward, name.clone()));
         }
         self.jobs.settle(name, Wish::Down, Ok(()), None);

@@ -56,21 +56,6 @@ const BATCH: usize = 512;
 
 fn main() {
     let Some(options) = options() else { return };
-    if std::env::var_os("PROF").is_some() {
-        let (mut a, mut l) = (Sample::default(), Sample::default());
-        for _ in 0..10 * options.factor {
-            if std::env::var_os("PROF_LIMIT").is_some() {
-                l.add(in_place());
-            }
-            a.add(by_agent(
-                Bounds { kept: usize::MAX, ..Bounds::default() },
-                &if std::env::var_os("PROF_FILES").is_some() { Log::InFiles } else { Log::InMemory },
-            ));
-        }
-        line("limit", &l, None);
-        line("agent to observer", &a, Some((&a.over(&l), None)));
-        return;
-    }
     let keys = Keys::make([instance()]);
     let [mut limit, mut books, mut bridge, mut bounded, mut unbounded] = [(); 5].map(|()| Sample::default());
     let [mut kept, mut synced] = [(); 2].map(|()| Sample::default());
@@ -452,6 +437,8 @@ fn without_commands() -> Configuration {
         id: name("books", ConfigurationId::new),
         instances: vec![Instance { name: instance(), host: None, port: None }],
         nodes: (0..NODES).map(|number| Node::new(node(number), instance(), Role::None).into()).collect(),
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 

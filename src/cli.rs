@@ -6,6 +6,7 @@
 mod check;
 mod client;
 mod daemon;
+mod doctor;
 mod error;
 mod events;
 mod interrupt;
@@ -146,6 +147,8 @@ enum Verb {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// Say what of this machine is in the way of an agent and its nodes, and the way out; exits with 1 if something fails
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions { shell: Shell },
 }
@@ -257,6 +260,16 @@ pub struct AgentArgs {
     pub daemon: DaemonArgs,
 }
 
+/// The arguments of `watchpost doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The unit that runs the agent under systemd
+    #[arg(long, value_name = "UNIT", default_value = crate::doctor::service::USUAL_UNIT)]
+    pub unit: String,
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
+
 /// Does what the arguments say.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
     let Cli { version, json, no_color, verb } = Cli::try_parse_from(args)?;
@@ -296,6 +309,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Join(args) => join::run(&args, json),
         Verb::Pki { verb } => pki::run(verb, json, screen),
         Verb::Token { verb } => token::run(verb, json, screen),
+        Verb::Doctor(args) => doctor::run(&args, json, screen),
         Verb::Completions { shell } => print_completions(shell),
     }
 }

@@ -57,6 +57,7 @@ mod alarm;
 pub mod bridge;
 pub mod cli;
 pub mod controller;
+pub mod doctor;
 mod hint;
 pub mod launch;
 pub mod message;

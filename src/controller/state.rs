@@ -13,8 +13,10 @@ mod limit;
 mod open;
 mod unknown;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::deployment::{Deployment, dial};
@@ -29,9 +31,7 @@ use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
 use crate::message::frame::{Body, FrameError, Wire, decode_body};
 use crate::message::frames::Frames;
-use crate::model::{
-    Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
-};
+use crate::model::{Configuration, ConfigurationId, InstanceName, NodeStatus, Now, Outcome, RequestId, Timestamp};
 use crate::plan::{self, PortRules, Slowest};
 use crate::request::{Answered, Requests};
 
@@ -157,18 +157,17 @@ impl State {
         for note in notes {
             state.tell_log(&state.rules.name, note, now.wall, &mut fx);
         }
-        let deployed = state.shelf.deployed().map(Kept::open);
-        publish_own(state.nodes.begin(nodes, deployed.as_ref(), now.wall), &mut fx);
-        if let Some(deployed) = deployed {
+        publish_own(state.nodes.begin(nodes, state.shelf.deployed(), now.wall), &mut fx);
+        if let Some(deployed) = state.shelf.deployed() {
             for instance in &deployed.instances {
                 state.roster.need(instance);
                 fx.extend(dial(instance));
             }
             // What else is known of has left, unless an instance that stays was still to end it.
-            let is_meant = |status: &NodeStatus| {
-                deployed.instance(&status.instance).is_some()
-                    || deployed.nodes.iter().any(|node| node.name == status.node)
-            };
+            let instances: BTreeSet<_> = deployed.instances.iter().map(|instance| &instance.name).collect();
+            let names = LazyCell::new(|| deployed.heads().map(|head| head.name).collect::<BTreeSet<_>>());
+            let is_meant =
+                |status: &NodeStatus| instances.contains(&status.instance) || names.contains(status.node.as_str());
             publish_own(state.nodes.forget_lost(is_meant, now.wall), &mut fx);
         }
         (state, fx)
@@ -215,6 +214,11 @@ impl State {
             configuration: self.shelf.deployed().map(|deployed| deployed.id.clone()),
             deploying: self.deployment.as_ref().map(|deployment| deployment.reqid.clone()),
         }
+    }
+
+    /// What the next deployment would deploy.
+    pub fn ready(&self) -> Option<&Kept> {
+        self.shelf.get(Slot::Ready)
     }
 
     /// The connected agents, sorted by name.
@@ -322,15 +326,17 @@ impl State {
         }
         let mut ready = staged.clone();
         let hosts = self.hosts(&ready.id);
-        plan::resolve_hosts(&mut ready, &hosts);
+        plan::resolve_hosts(&mut ready.instances, &hosts);
         if let Some(deployed) = self.shelf.deployed() {
             plan::keep_ports(&mut ready, &deployed.open());
         }
+        plan::zeek::complete(&mut ready);
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
-        let id = staged.id.clone();
-        self.shelf.put(Slot::Staged, Kept::new(&staged));
-        self.shelf.put(Slot::Ready, Kept::new(&ready));
-        let save = |slot, configuration| Save { slot, configuration };
+        // Where no ports were given out, nodes are the same, and encoded once.
+        let is_same = staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
+        let (id, staged) = (staged.id.clone(), Kept::new(&staged));
+        let ready = if is_same { staged.with_instances(ready.instances) } else { Kept::new(&ready) };
+        let mut save = |slot, configuration| Save { slot, configuration: self.shelf.put(slot, configuration).clone() };
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
     }
 
@@ -568,14 +574,21 @@ impl State {
     fn snapshot(&mut self, from: &InstanceName, snapshot: NotifySnapshot, now: Now, fx: &mut Vec<Effect>) {
         let NotifySnapshot { seq, nodes, configuration, .. } = snapshot;
         let before = self.roster.news(from).map_or(0, |(_, before)| before);
+        let has_told = self.roster.get_mut(from).is_some_and(|seat| std::mem::replace(&mut seat.has_told, true));
+        if has_told && seq < before {
+            // What was first on a link may be behind what is known. A later one comes behind the news that it covers.
+            let msg = "a snapshot is older than news that came before it: somebody says again what its agent said once";
+            return self.tell_refusal(from, msg, now.wall, fx);
+        }
         if let (Arrival::New { .. }, true) = (self.roster.arrived(from, seq), before > 0) {
             self.tell_missed(from, before + 1, seq, now.wall, fx);
         }
         self.ask_again_what_moves(from, fx);
         let has_work = configuration.is_some() || !nodes.is_empty();
-        // What a deployment would give it, it has when that is decided.
-        let meant: BTreeSet<NodeName> =
-            self.shelf.deployed().iter().flat_map(|deployed| deployed.names_on(from)).collect();
+        // What a deployment would give it, it has when that is decided. Mostly nobody asks.
+        let meant = LazyCell::new(|| {
+            self.shelf.deployed().iter().flat_map(|deployed| deployed.names_on(from)).collect::<BTreeSet<_>>()
+        });
         publish_own(self.nodes.reconcile(from, nodes, |name| meant.contains(name), now.wall), fx);
         if self.roster.get(from).is_some_and(|seat| seat.given) {
             self.nodes.may_have(from); // it said so before that arrived
@@ -687,8 +700,9 @@ impl State {
     /// Forgets nodes that are not deployed, and that nobody will tell of. A controller that means nothing forgets nothing.
     fn forget_lost(&mut self, now: Timestamp, fx: &mut Vec<Effect>) {
         let Some(deployed) = self.shelf.deployed() else { return };
-        let meant: BTreeSet<NodeName> = deployed.heads().map(|head| head.name()).collect();
-        publish_own(self.nodes.forget_lost(|status| meant.contains(&status.node), now), fx);
+        // Mostly nobody is lost, and nobody asks.
+        let meant = LazyCell::new(|| deployed.heads().map(|head| head.name).collect::<BTreeSet<_>>());
+        publish_own(self.nodes.forget_lost(|status| meant.contains(status.node.as_str()), now), fx);
     }
 
     fn tell_error(&self, instance: &InstanceName, msg: String, time: Timestamp, fx: &mut Vec<Effect>) {

@@ -7,17 +7,19 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
 use super::hands::{Hands, Subject};
-use super::process::groups::Groups;
+use super::history::Past;
+use super::process::groups::{GroupError, Groups, NoGroups, refuse};
+use super::process::oom::{Autopsy, KernelLog};
 use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
 use super::register::{Register, RegisterError};
 use super::state::LaunchFailure;
@@ -85,6 +87,8 @@ struct Leader {
 pub enum Fact {
     /// Nothing runs; this was the last life.
     Down(Life),
+    /// Nothing runs, and nothing is to run until a person asks: this was the last life.
+    GivenUp(Life),
     /// A launch is out.
     Launching(Life),
     Alive(Life, u32),
@@ -93,6 +97,7 @@ pub enum Fact {
 }
 
 struct Ward {
+    name: NodeName,
     /// `None` until its first supervisor is there.
     minder: Option<Addr<Supervisor>>,
     fact: Fact,
@@ -100,6 +105,8 @@ struct Ward {
     process: Option<Arc<Process>>,
     /// Whose leftovers the next launch ends first.
     leader: Option<Leader>,
+    /// Its crashes, as of when that was noted: what the next supervisor of it counts on from.
+    past: (Past, Instant),
 }
 
 /// What the threads send back.
@@ -119,6 +126,7 @@ pub struct Workshop {
 
 struct Benches {
     exits: Exits,
+    autopsy: RefCell<Autopsy>,
     /// Copied to every word of a death that is under way.
     untold: Untold,
     wards: RefCell<BTreeMap<WardId, Ward>>,
@@ -128,11 +136,20 @@ struct Benches {
 
 impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
-    pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>) -> io::Result<Self> {
+    pub fn open(
+        site: Arc<Site>,
+        register: Register,
+        groups: Result<Groups, NoGroups>,
+        mut kernel_log: KernelLog,
+    ) -> io::Result<Self> {
+        kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
-        let tools = Arc::new(Tools { site, register, groups, strays_come_here: tree::is_subreaper()? });
+        let groups = Arc::new(groups);
+        let strays_come_here = tree::is_subreaper()?;
+        let tools = Arc::new(Tools { site, register, groups: Arc::clone(&groups), strays_come_here });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
+            autopsy: RefCell::new(Autopsy::new(kernel_log, groups)),
             untold: Untold::default(),
             wards: RefCell::default(),
             watched: Cell::new(false),
@@ -143,24 +160,45 @@ impl Workshop {
     }
 
     /// Takes a node in whose last life was `life`.
-    pub fn admit(&self, ward: WardId, life: Life) {
-        let fresh = Ward { minder: None, fact: Fact::Down(life), process: None, leader: None };
+    pub fn admit(&self, ward: WardId, name: NodeName, life: Life) {
+        let past = (Past::default(), Instant::now());
+        let fresh = Ward { name, minder: None, fact: Fact::Down(life), process: None, leader: None, past };
         self.benches.wards.borrow_mut().insert(ward, fresh);
     }
 
     /// Takes in a node that an earlier run of the agent launched, with its process if that still runs. What that life
     /// left behind is ended before the next one.
-    pub fn adopt(&self, ward: WardId, life: Life, pid: Option<u32>, process: Option<Process>) -> io::Result<()> {
-        self.admit(ward, life);
+    pub fn adopt(
+        &self,
+        ward: WardId,
+        name: NodeName,
+        life: Life,
+        pid: Option<u32>,
+        process: Option<Process>,
+    ) -> io::Result<()> {
+        self.admit(ward, name, life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
         process.map_or(Ok(()), |process| self.benches.alive(ward, life, process, false))
     }
 
+    /// Notes the crashes that an earlier run of the agent saw.
+    pub fn recall(&self, ward: WardId, past: Past) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.past = (past, Instant::now());
+        }
+    }
+
+    /// The crashes of that ward's node so far.
+    pub fn past(&self, ward: WardId) -> Past {
+        let wards = self.benches.wards.borrow();
+        wards.get(&ward).map_or_else(Past::default, |ward| ward.past.0.clone().aged(ward.past.1.elapsed()))
+    }
+
     /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
-    pub fn note_death(&self, ward: WardId, life: Life, pid: u32, exit: Exit) {
-        self.admit(ward, life);
+    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, pid: u32, exit: Exit) {
+        self.admit(ward, name, life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
@@ -196,7 +234,7 @@ impl Workshop {
             if let Err(error) = tools.register.forget(name) {
                 tracing::warn!(node = %name, "{error}");
             }
-            if let Some(groups) = &tools.groups {
+            if let Ok(groups) = &*tools.groups {
                 groups.forget(name);
             }
         };
@@ -209,11 +247,12 @@ impl Workshop {
     }
 
     /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
-    pub fn launch(&self, LaunchOrder { ward, node, life, remains }: LaunchOrder) {
+    pub fn launch(&self, LaunchOrder { ward, node, life, past, remains }: LaunchOrder) {
         let before = {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
+            ward.past = (past.clone(), Instant::now());
             // It stays until the next one is born: a sweep that fails is to be done again.
             ward.leader
         };
@@ -221,7 +260,7 @@ impl Workshop {
         // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
         drop(remains);
         self.give(Subject::Node(node.name.clone()), move || {
-            let result = unless_it_panics(|| tools.launch(&node, life, before))
+            let result = unless_it_panics(|| tools.launch(&node, life, past, before))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
         });
@@ -238,18 +277,45 @@ impl Workshop {
             drop(remains);
             let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
             let trouble = swept.and_then(|swept| swept).err();
+            // The next life may be under another definition, with other limits: it gets a group of its own.
+            if let Ok(groups) = &*tools.groups {
+                groups.forget(&node.name);
+            }
             let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
         });
     }
 
+    /// Takes in that the node was given up in an earlier run of the agent.
+    pub fn give_up(&self, ward: WardId) {
+        self.benches.settle(ward, Fact::GivenUp);
+    }
+
     /// Notes that this life is over and the node is to stay down until somebody asks.
-    pub fn note_stopped(&self, node: NodeName, life: Life) {
+    pub fn note_stopped(&self, ward: WardId, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
         self.note(node, move |register, node| register.stopped(node, life));
     }
 
     /// Notes that this life is over and the node is to stay down until the next run of the agent.
-    pub fn note_rested(&self, node: NodeName, life: Life) {
+    pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
         self.note(node, move |register, node| register.rested(node, life));
+    }
+
+    /// Notes that this life was the last until somebody asks, for this reason.
+    pub fn note_failed(&self, ward: WardId, node: NodeName, life: Life, reason: String) {
+        self.benches.settle(ward, Fact::GivenUp);
+        self.note(node, move |register, node| register.given_up(node, life, &reason));
+    }
+
+    /// Writes the record of a process that was found by its marker anew, now that its definition is known.
+    pub fn enter(&self, ward: WardId, node: Arc<Node>) {
+        let known =
+            self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
+        let Some((Fact::Alive(life, pid), process)) = known else { return };
+        self.note(node.name.clone(), move |register, _| {
+            register.enter(&node, life, (pid, process.start_time()), false)
+        });
     }
 
     fn note(
@@ -299,7 +365,8 @@ impl Workshop {
 
     /// Clears away what only running nodes need, and does this as soon as all work that was given is done.
     pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
-        if let Some(groups) = self.tools.groups.clone() {
+        if let Ok(groups) = &*self.tools.groups {
+            let groups = groups.clone();
             self.give(Subject::Agent, move || groups.clear());
         }
         self.hands.give_at_rest(Box::new(then));
@@ -400,13 +467,13 @@ impl Benches {
 
     fn died(&self, Ended { key, exit, remains }: Ended) {
         let id = WardId(key);
-        let life = {
+        let (life, exit) = {
             let mut wards = self.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&id) else { return };
-            let Fact::Alive(life, _) = ward.fact else { return };
+            let Fact::Alive(life, pid) = ward.fact else { return };
             ward.fact = Fact::Down(life);
-            ward.process = None;
-            life
+            let start_time = ward.process.take().map_or(0, |process| process.start_time());
+            (life, self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name))
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
     }
@@ -414,6 +481,15 @@ impl Benches {
     fn note(&self, id: WardId, fact: Fact) {
         if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
             ward.fact = fact;
+        }
+    }
+
+    /// Says what it means that nothing runs.
+    fn settle(&self, id: WardId, what: fn(Life) -> Fact) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id)
+            && let Fact::Down(life) | Fact::GivenUp(life) = ward.fact
+        {
+            ward.fact = what(life);
         }
     }
 
@@ -432,38 +508,49 @@ impl Benches {
 struct Tools {
     site: Arc<Site>,
     register: Register,
-    /// `None` where nodes cannot have one.
-    groups: Option<Groups>,
+    /// Or why nodes cannot have one.
+    groups: Arc<Result<Groups, NoGroups>>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }
 
 impl Tools {
     /// Everything from the order to the process, in the order that makes it safe to die between any two steps.
-    fn launch(&self, node: &Node, life: Life, before: Option<Leader>) -> Result<Process, LaunchFailure> {
+    fn launch(&self, node: &Node, life: Life, past: Past, before: Option<Leader>) -> Result<Process, LaunchFailure> {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
         if let Some(leader) = before {
             self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
-        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
             .and_then(|()| output::rotate(&directory))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
-        let group = self.groups.as_ref().map(|groups| groups.of(&node.name)).transpose();
-        program.group = group.map_err(|error| passing(format!("cannot make a control group: {error}")))?;
+        // Before all that can fail, so that what comes of it is noted with its life.
         let record = self
             .register
-            .intend(node, life)
+            .intend(node, life, past)
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
+        program.group = self
+            .group(node)
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
     }
 
+    /// The group that the node is born into, with its limits; `None` where it needs none and can have none.
+    fn group(&self, node: &Node) -> Result<Option<PathBuf>, GroupError> {
+        let quotas = node.run_as.as_ref().map(|run_as| run_as.quotas).unwrap_or_default();
+        match &*self.groups {
+            Ok(groups) => groups.of(&node.name, &quotas).map(Some),
+            Err(why) => refuse(&quotas, why).map_or(Ok(None), Err),
+        }
+    }
+
     /// By the group, where there is one; and then whoever left it.
     fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
-        let killed = self.groups.as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {

@@ -4,19 +4,25 @@
 mod common;
 
 mod bad_nodes;
+mod crowds;
 mod deploy;
+mod doctor;
 mod document;
 mod fleet;
+mod given_up;
 mod hostile;
 mod hosts;
 mod join;
 mod lab;
+mod limits;
 mod links;
 mod log;
 mod network;
 mod orders;
 mod peer;
 mod refusals;
+mod register;
+mod replays;
 mod returns;
 mod trust;
 mod versions;

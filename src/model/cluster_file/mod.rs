@@ -7,6 +7,7 @@ mod lines;
 mod read;
 mod render;
 mod words;
+mod zeek;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -88,6 +89,11 @@ impl Reading {
     /// Adds a complaint about a node, or a key of it.
     pub fn complain_of_node(&mut self, name: &str, key: Option<&str>, what: impl Into<String>) {
         self.complain(name, key, what.into());
+    }
+
+    /// Adds a complaint about what all Zeek nodes share.
+    pub fn complain_of_zeek(&mut self, key: &str, what: impl Into<String>) {
+        self.complain(zeek::ZEEK, Some(key), what.into());
     }
 
     fn complain(&mut self, section: &str, key: Option<&str>, what: String) {
@@ -259,7 +265,7 @@ mod tests {
         let text = include_str!("../../../config/cluster-example.cfg");
         let example = read(text).unwrap();
         assert_eq!(validate(&example, &PortRules::default()), Vec::<String>::new());
-        for key in read::KEYS {
+        for key in read::KEYS.into_iter().chain(zeek::KEYS) {
             let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")));
             assert!(shown, "the example does not show `{key}`");
         }

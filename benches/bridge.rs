@@ -342,7 +342,11 @@ impl Handler<Mail<ToController>> for Sink {
     type Result = ();
 
     fn handle(&mut self, mail: Mail<ToController>, _: &mut Context<Self>) {
-        self.count(mail.messages.len());
+        let messages = mail.messages.iter().map(|message| match message {
+            ToController::News(news) => news.open::<ToController>().count(),
+            _ => 1,
+        });
+        self.count(messages.sum());
     }
 }
 

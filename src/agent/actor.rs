@@ -159,7 +159,7 @@ impl Agent {
         found.extend(told);
         let news = site.nodes.join(format!(".news-{instance}"));
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
-        let outbox = Outbox::restore(bounds, restored.last, restored.items);
+        let outbox = Outbox::restore(bounds, restored.last, &restored.news);
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox)
                 .run_by(std::process::id(), run, place)

@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 
 use crate::message::agent::*;
+use crate::message::frame::{Body, Wire};
+use crate::message::frames::Frames;
 use crate::model::{Outcome, RequestId};
 
 /// How many answers are kept.
 const MOST: usize = 64;
 /// How many bytes they may take together.
 const BYTES: usize = 256 << 10;
-/// What an outcome takes, in bytes, besides its texts.
-const OVERHEAD: usize = 128;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -24,62 +24,73 @@ pub struct Repeats {
 
 #[derive(Debug, Clone)]
 struct Kept {
-    answer: ToController,
-    bytes: usize,
+    kind: u16,
+    reqid: RequestId,
+    /// The answer in its frame: there may be an outcome for each node, and hardly anybody asks again.
+    answer: Frames,
 }
 
 impl Repeats {
     /// Keeps an answer, if it is one to an order: what is only asked is answered by how it is when it is asked.
     pub fn keep(&mut self, answer: &ToController) {
-        if reqid_of(answer).is_none() {
-            return;
-        }
-        let mut answer = answer.clone();
-        if size(&answer) > BYTES {
+        let Some((kind, reqid)) = known_by(answer) else { return };
+        let reqid = reqid.clone();
+        let mut frame = encoded(answer);
+        if frame.as_ref().is_none_or(|frame| frame.bytes().len() > BYTES) {
             // The outcomes count; whoever wants the last lines of a node can ask for them.
+            let mut answer = answer.clone();
             outcomes(&mut answer).iter_mut().for_each(|outcome| outcome.output = None);
+            frame = encoded(&answer);
         }
-        let bytes = size(&answer);
-        self.kept.push_back(Kept { answer, bytes });
-        self.bytes += bytes;
+        // What is too long for a frame cannot be said either.
+        let Some(answer) = frame else { return };
+        self.bytes += answer.bytes().len();
+        self.kept.push_back(Kept { kind, reqid, answer });
         // The last one is kept whatever its size: it is the likeliest to be asked for.
         while self.kept.len() > MOST || (self.bytes > BYTES && self.kept.len() > 1) {
             let Some(oldest) = self.kept.pop_front() else { break };
-            self.bytes -= oldest.bytes;
+            self.bytes -= oldest.answer.bytes().len();
         }
     }
 
     /// The answer that such an order got, if it came before.
-    pub fn answer_to(&self, order: &ToAgent) -> Option<&ToController> {
-        let mut answers = self.kept.iter().rev().map(|kept| &kept.answer);
-        answers.find(|answer| is_answer_to(answer, order))
+    pub fn answer_to(&self, order: &ToAgent) -> Option<ToController> {
+        let (kind, reqid) = answered_by(order)?;
+        let kept = self.kept.iter().rev().find(|kept| (kept.kind, &kept.reqid) == (kind, reqid))?;
+        kept.answer.open().next()
     }
 }
 
-/// Whether that is the answer to this order.
-fn is_answer_to(answer: &ToController, order: &ToAgent) -> bool {
-    use {ToAgent as Q, ToController as A};
-    match (order, answer) {
-        (Q::AgentStandbyRequest(asked), A::AgentStandbyResponse(said)) => asked.reqid == said.reqid,
-        (Q::SetConfigurationRequest(asked), A::SetConfigurationResponse(said)) => asked.reqid == said.reqid,
-        (Q::StartRequest(asked), A::StartResponse(said)) => asked.reqid == said.reqid,
-        (Q::StopRequest(asked), A::StopResponse(said)) => asked.reqid == said.reqid,
-        (Q::RestartRequest(asked), A::RestartResponse(said)) => asked.reqid == said.reqid,
-        (Q::NodeDispatchRequest(asked), A::NodeDispatchResponse(said)) => asked.reqid == said.reqid,
-        _ => false,
+fn encoded(answer: &ToController) -> Option<Frames> {
+    let mut bytes = Vec::new();
+    answer.append_to(&mut bytes).ok()?;
+    Some(Frames::from(&*bytes))
+}
+
+/// The kind and the id of the answer to this order, if it is an order.
+fn answered_by(order: &ToAgent) -> Option<(u16, &RequestId)> {
+    use ToAgent as Q;
+    match order {
+        Q::AgentStandbyRequest(asked) => Some((AgentStandbyResponse::KIND, &asked.reqid)),
+        Q::SetConfigurationRequest(asked) => Some((SetConfigurationResponse::KIND, &asked.reqid)),
+        Q::StartRequest(asked) => Some((StartResponse::KIND, &asked.reqid)),
+        Q::StopRequest(asked) => Some((StopResponse::KIND, &asked.reqid)),
+        Q::RestartRequest(asked) => Some((RestartResponse::KIND, &asked.reqid)),
+        Q::NodeDispatchRequest(asked) => Some((NodeDispatchResponse::KIND, &asked.reqid)),
+        _ => None,
     }
 }
 
-/// The id of the order that this answers, if it is an answer to an order.
-fn reqid_of(answer: &ToController) -> Option<&RequestId> {
+/// The kind of this answer, and the id of the order that it answers, if it answers an order.
+fn known_by(answer: &ToController) -> Option<(u16, &RequestId)> {
     use ToController as A;
     match answer {
-        A::AgentStandbyResponse(AgentStandbyResponse { reqid, .. })
-        | A::SetConfigurationResponse(SetConfigurationResponse { reqid, .. })
-        | A::StartResponse(StartResponse { reqid, .. })
-        | A::StopResponse(StopResponse { reqid, .. })
-        | A::RestartResponse(RestartResponse { reqid, .. })
-        | A::NodeDispatchResponse(NodeDispatchResponse { reqid, .. }) => Some(reqid),
+        A::AgentStandbyResponse(said) => Some((AgentStandbyResponse::KIND, &said.reqid)),
+        A::SetConfigurationResponse(said) => Some((SetConfigurationResponse::KIND, &said.reqid)),
+        A::StartResponse(said) => Some((StartResponse::KIND, &said.reqid)),
+        A::StopResponse(said) => Some((StopResponse::KIND, &said.reqid)),
+        A::RestartResponse(said) => Some((RestartResponse::KIND, &said.reqid)),
+        A::NodeDispatchResponse(said) => Some((NodeDispatchResponse::KIND, &said.reqid)),
         _ => None,
     }
 }
@@ -93,27 +104,6 @@ fn outcomes(answer: &mut ToController) -> &mut [Outcome] {
         | A::RestartResponse(RestartResponse { outcomes, .. }) => outcomes,
         A::AgentStandbyResponse(AgentStandbyResponse { outcome, .. }) => std::slice::from_mut(outcome),
         _ => &mut [],
-    }
-}
-
-/// What it takes, in bytes, roughly.
-fn size(answer: &ToController) -> usize {
-    use ToController as A;
-    let of = |outcome: &Outcome| {
-        let output = outcome.output.as_ref().map_or(0, |output| output.stdout.len() + output.stderr.len());
-        OVERHEAD + output + outcome.error.as_ref().map_or(0, String::len)
-    };
-    match answer {
-        A::SetConfigurationResponse(SetConfigurationResponse { outcomes, .. })
-        | A::StartResponse(StartResponse { outcomes, .. })
-        | A::StopResponse(StopResponse { outcomes, .. })
-        | A::RestartResponse(RestartResponse { outcomes, .. }) => outcomes.iter().map(of).sum(),
-        A::AgentStandbyResponse(AgentStandbyResponse { outcome, .. }) => of(outcome),
-        A::NodeDispatchResponse(NodeDispatchResponse { answers, .. }) => {
-            let text = |answer: &NodeAnswer| answer.value.as_ref().map_or_else(String::len, String::len);
-            answers.iter().map(|answer| OVERHEAD + text(answer)).sum()
-        }
-        _ => OVERHEAD,
     }
 }
 
@@ -144,7 +134,7 @@ mod tests {
     fn an_order_is_known_by_its_kind_and_its_id() {
         let mut repeats = Repeats::default();
         repeats.keep(&restarted("r", 5));
-        assert_eq!(repeats.answer_to(&restart("r")), Some(&restarted("r", 5)));
+        assert_eq!(repeats.answer_to(&restart("r")), Some(restarted("r", 5)));
         assert_eq!(repeats.answer_to(&restart("other")), None);
         assert_eq!(repeats.answer_to(&StopRequest { reqid: id("r"), nodes: BTreeSet::new() }.into()), None);
         repeats.keep(&GetNodesResponse { reqid: id("g"), pid: None, nodes: vec![] }.into());

@@ -1,10 +1,10 @@
 //! News on disk until it is acknowledged: what the agent had to say outlives it.
 //!
-//! One file that only grows: a line that says whose it is, then each piece of news as the frame in which it crosses the
-//! bridge, and a checksum; and in between, in the same form, up to where it was acknowledged. News is written before it is
-//! sent. It is not synced: it must survive the agent, not the machine, and belongs to one boot. What was acknowledged
-//! stays in the file until there is much more of it than of the rest; then the file is made anew from what the outbox
-//! still has. That also mends a file that a full disk broke.
+//! One file that only grows: a line that says whose it is, then groups of what was written together. A group is its length,
+//! the news in the frames in which it crosses the bridge, in between and in the same form up to where it was acknowledged,
+//! and a checksum. News is written before it is sent. It is not synced: it must survive the agent, not the machine, and
+//! belongs to one boot. What was acknowledged stays in the file until there is much more of it than of the rest; then the
+//! file is made anew from what the outbox still has. That also mends a file that a full disk broke.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -17,11 +17,12 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::outbox::{Item, Outbox};
-use crate::message::agent::{NewsReceived, NotifyChange, NotifyError, NotifyLog, ToController};
-use crate::message::frame::{self, Body, FrameError, MAX_FRAME, Wire};
+use crate::message::agent::NewsReceived;
+use crate::message::frame::{self, Body, MAX_FRAME};
+use crate::message::frames::{self, Frames};
 
 /// The format of the file; another number is the file of another release, and is refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// A file is not made anew as long as it is no longer than this, in bytes.
 const SMALL: u64 = 1 << 20;
 /// A longer one is made anew when it holds this many times what is still waiting.
@@ -30,7 +31,8 @@ const WASTE: u64 = 4;
 const ROOM: usize = 16 << 10;
 /// How long not to try again what failed.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Bytes of the checksum behind a frame.
+/// Bytes of the length before a group, and of the checksum behind it.
+const LENGTH: usize = 4;
 const CHECKSUM: usize = 4;
 
 /// The first line.
@@ -65,7 +67,7 @@ pub struct Restored {
     /// The number of the last piece of news that was made.
     pub last: u64,
     /// What was not acknowledged, as far as the file tells, in order, ending with `last`.
-    pub items: Vec<Item>,
+    pub news: Frames,
 }
 
 /// See the module.
@@ -109,9 +111,9 @@ impl Spool {
             failed: None,
         };
         let Some((head, frames)) = spool.head(&bytes)? else {
-            return Ok((spool, Restored { epoch: fresh, last: 0, items: Vec::new() }));
+            return Ok((spool, Restored { epoch: fresh, last: 0, news: Frames::default() }));
         };
-        let Found { items, last, used } = Found::read(frames, head.base);
+        let Found { news, last, used } = Found::read(frames, head.base);
         if used < frames.len() {
             // Made anew below, since nothing can be appended behind that.
             let (path, lost) = (spool.path.display(), frames.len() - used);
@@ -120,8 +122,8 @@ impl Spool {
             spool.file = OpenOptions::new().append(true).open(&spool.path).ok();
             spool.length = bytes.len() as u64;
         }
-        (spool.epoch, spool.written, spool.acknowledged) = (head.epoch, last, last - items.len() as u64);
-        let restored = Restored { epoch: head.epoch, last, items: items.into() };
+        (spool.epoch, spool.written, spool.acknowledged) = (head.epoch, last, last - news.len() as u64);
+        let restored = Restored { epoch: head.epoch, last, news: news.into_iter().collect() };
         Ok((spool, restored))
     }
 
@@ -165,14 +167,14 @@ impl Spool {
         let kept = match &mut self.file {
             Some(file) if !is_wasteful && outbox.base() <= self.written => {
                 self.buffer.clear();
-                let news = outbox.kept().skip((self.written - outbox.base()) as usize);
-                append_items(&mut self.buffer, news);
-                if outbox.base() > self.acknowledged {
+                append_group(&mut self.buffer, outbox.kept_behind(self.written), |out| {
                     let base = outbox.base();
-                    let kept = NewsReceived { epoch: self.epoch, seq: base, kept: base };
-                    // A few numbers, so it fits.
-                    let _ = append_one(&mut self.buffer, &kept);
-                }
+                    if base > self.acknowledged {
+                        let kept = NewsReceived { epoch: self.epoch, seq: base, kept: base };
+                        // A few numbers, so it fits.
+                        let _ = frame::append(out, NewsReceived::KIND, NewsReceived::NAME, &kept);
+                    }
+                });
                 file.write_all(&self.buffer).map(|()| self.length += self.buffer.len() as u64)
             }
             _ => self.make_anew(outbox),
@@ -200,7 +202,7 @@ impl Spool {
         self.buffer.clear();
         serde_json::to_writer(&mut self.buffer, &head)?;
         self.buffer.push(b'\n');
-        append_items(&mut self.buffer, outbox.kept());
+        append_group(&mut self.buffer, outbox.kept_behind(outbox.base()), |_| {});
         let fresh = fresh(&self.path);
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
         let written = file.write_all(&self.buffer).and_then(|()| fs::rename(&fresh, &self.path));
@@ -219,77 +221,62 @@ fn fresh(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn append_items<'a>(out: &mut Vec<u8>, items: impl Iterator<Item = &'a Item>) {
-    for item in items {
-        let framed = match item {
-            Item::Change(change) => append_one(out, change),
-            Item::Error(error) => append_one(out, error),
-            Item::Log(log) => append_one(out, log),
-        };
-        if framed.is_err() {
-            // It cannot be sent either. Its number must not be missing, or nothing behind it would be read back.
-            let _ = append_one(out, &in_place_of(item)); // short, so it fits
-        }
-    }
-}
-
-fn in_place_of(item: &Item) -> NotifyError {
-    let (seq, time, instance) = match item {
-        Item::Change(NotifyChange { seq, time, instance, .. })
-        | Item::Error(NotifyError { seq, time, instance, .. })
-        | Item::Log(NotifyLog { seq, time, instance, .. }) => (*seq, *time, instance.clone()),
-    };
-    NotifyError { seq, time, instance, node: None, msg: "a piece of news was too long to be kept".into() }
-}
-
-fn append_one<T: Body>(out: &mut Vec<u8>, body: &T) -> Result<(), FrameError> {
+/// Appends a group: these pieces, and what `end` adds to them.
+fn append_group<'a>(out: &mut Vec<u8>, pieces: impl Iterator<Item = &'a [u8]>, end: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    frame::append(out, T::KIND, T::NAME, body)?;
+    out.extend_from_slice(&[0; LENGTH]);
+    pieces.for_each(|piece| out.extend_from_slice(piece));
+    end(out);
+    // An outbox keeps far less than would not fit.
+    let length = (out.len() - start - LENGTH) as u32;
+    out[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
     let checksum = crc32fast::hash(&out[start..]).to_be_bytes();
     out.extend_from_slice(&checksum);
-    Ok(())
 }
 
 /// What a file holds behind its first line.
-struct Found {
-    /// What was not acknowledged, in order and without gaps.
-    items: VecDeque<Item>,
-    /// The number of the last item, acknowledged or not.
+struct Found<'a> {
+    /// What was not acknowledged, each piece in its frame, in order and without gaps.
+    news: VecDeque<&'a [u8]>,
+    /// The number of the last piece, acknowledged or not.
     last: u64,
     /// How many bytes of it are whole.
     used: usize,
 }
 
-impl Found {
-    fn read(bytes: &[u8], base: u64) -> Self {
-        let mut found = Self { items: VecDeque::new(), last: base, used: 0 };
-        while found.read_one(&bytes[found.used..]).is_some() {}
+impl<'a> Found<'a> {
+    fn read(bytes: &'a [u8], base: u64) -> Self {
+        let mut found = Self { news: VecDeque::new(), last: base, used: 0 };
+        while found.read_group(&bytes[found.used..]).is_some() {}
         found
     }
 
-    fn read_one(&mut self, bytes: &[u8]) -> Option<()> {
-        let frame = frame::split(bytes, MAX_FRAME).ok()??;
-        let checksum = bytes[frame.size..].first_chunk::<CHECKSUM>()?;
-        if crc32fast::hash(&bytes[..frame.size]).to_be_bytes() != *checksum {
+    fn read_group(&mut self, bytes: &'a [u8]) -> Option<()> {
+        let length = u32::from_be_bytes(*bytes.first_chunk::<LENGTH>()?) as usize;
+        let (group, rest) = bytes.split_at_checked(LENGTH + length)?;
+        if crc32fast::hash(group).to_be_bytes() != *rest.first_chunk::<CHECKSUM>()? {
             return None;
         }
+        for piece in frames::pieces(&group[LENGTH..]) {
+            self.read_one(piece)?;
+        }
+        self.used += group.len() + CHECKSUM;
+        Some(())
+    }
+
+    fn read_one(&mut self, piece: &'a [u8]) -> Option<()> {
+        let frame = frame::split(piece, MAX_FRAME).ok()??;
         if frame.kind == NewsReceived::KIND {
             let NewsReceived { kept, .. } = frame::decode_body(frame.body, NewsReceived::NAME).ok()?;
-            let base = self.last - self.items.len() as u64;
-            self.items
-                .drain(..usize::try_from(kept.checked_sub(base)?).ok().filter(|count| *count <= self.items.len())?);
+            let base = self.last - self.news.len() as u64;
+            let count = usize::try_from(kept.checked_sub(base)?).ok().filter(|count| *count <= self.news.len())?;
+            self.news.drain(..count);
         } else {
             let number = self.last + 1;
-            let item = match ToController::decode(frame.kind, frame.body).ok()? {
-                ToController::NotifyChange(change) if change.seq == number => Item::Change(change),
-                ToController::NotifyError(error) if error.seq == number => Item::Error(error),
-                ToController::NotifyLog(log) if log.seq == number => Item::Log(log),
-                _ => return None,
-            };
-            self.items.push_back(item);
+            Item::read(frame.kind, frame.body).filter(|item| item.number() == number)?;
+            self.news.push_back(piece);
             self.last = number;
         }
-        self.used += frame.size + CHECKSUM;
         Some(())
     }
 }
@@ -300,6 +287,7 @@ mod tests {
 
     use super::super::outbox::Bounds;
     use super::*;
+    use crate::message::agent::NotifyLog;
     use crate::model::{InstanceName, Timestamp};
 
     const BOOT: &str = "5bc6b0c9-0000-4000-8000-000000000000";
@@ -308,18 +296,18 @@ mod tests {
     fn what_was_not_acknowledged_is_there_again_under_the_same_numbers() {
         let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds::default()));
         let (mut spool, restored) = open(&directory, 7);
-        assert_eq!((restored.epoch, restored.last, restored.items.len()), (7, 0, 0));
+        assert_eq!((restored.epoch, restored.last, restored.news.iter().count()), (7, 0, 0));
         for text in ["a", "b", "c"] {
             outbox.push(log(text));
             spool.keep(&outbox, Instant::now());
         }
         let (_, restored) = open(&directory, 8);
         assert_eq!((restored.epoch, restored.last), (7, 3), "the numbering goes on");
-        let mut again = Outbox::restore(Bounds::default(), restored.last, restored.items);
-        assert!(again.kept().eq(outbox.kept()));
+        let mut again = Outbox::restore(Bounds::default(), restored.last, &restored.news);
+        assert!(again.kept() == outbox.kept());
         again.push(log("d"));
         outbox.push(log("d"));
-        assert!(again.kept().eq(outbox.kept()));
+        assert!(again.kept() == outbox.kept());
     }
 
     #[test]
@@ -331,13 +319,13 @@ mod tests {
         outbox.received(2, 2);
         spool.keep(&outbox, Instant::now());
         let (mut spool, restored) = open(&directory, 8);
-        assert_eq!((restored.last, restored.items.len()), (3, 1));
+        assert_eq!((restored.last, restored.news.iter().count()), (3, 1));
         outbox.received(3, 3);
         outbox.push(log("d"));
         spool.keep(&outbox, Instant::now());
         let (_, restored) = open(&directory, 9);
         assert_eq!((restored.epoch, restored.last), (7, 4));
-        assert!(outbox.kept().eq(restored.items.iter()));
+        assert!(outbox.kept() == restored.news);
     }
 
     #[test]
@@ -357,8 +345,8 @@ mod tests {
             let (mut spool, restored) = open(&directory, 8);
             let want = ends.iter().filter(|end| **end <= cut).count();
             let epoch = if cut < head { 8 } else { 7 };
-            assert_eq!((restored.epoch, restored.items.len()), (epoch, want), "cut at {cut}");
-            let mut outbox = Outbox::restore(Bounds::default(), restored.last, restored.items);
+            assert_eq!((restored.epoch, restored.news.iter().count()), (epoch, want), "cut at {cut}");
+            let mut outbox = Outbox::restore(Bounds::default(), restored.last, &restored.news);
             outbox.push(log("next"));
             spool.keep(&outbox, Instant::now());
             let (_, restored) = open(&directory, 9);
@@ -373,13 +361,13 @@ mod tests {
         ["a", "bb", "ccc"].into_iter().for_each(|text| outbox.push(log(text)));
         spool.keep(&outbox, Instant::now());
         let whole = fs::read(path(&directory)).unwrap();
-        let told: Vec<_> = outbox.kept().cloned().collect();
+        let told = outbox.kept();
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x20;
             fs::write(path(&directory), &damaged).unwrap();
             match Spool::open(path(&directory), BOOT, 8) {
-                Ok((_, restored)) => assert_eq!(restored.items, told[..restored.items.len()], "byte {at}"),
+                Ok((_, restored)) => assert!(told.bytes().starts_with(restored.news.bytes()), "byte {at}"),
                 Err(error) => assert!(matches!(error, SpoolError::Foreign { .. }), "byte {at}: {error}"),
             }
         }
@@ -393,7 +381,7 @@ mod tests {
         spool.keep(&outbox, Instant::now());
         let (_, restored) = Spool::open(path(&directory), "another", 8).unwrap();
         assert_eq!((restored.epoch, restored.last), (8, 0));
-        let newer = "{\"format\":2,\"anything\":true}\nwhatever";
+        let newer = "{\"format\":3,\"anything\":true}\nwhatever";
         fs::write(path(&directory), newer).unwrap();
         let error = Spool::open(path(&directory), BOOT, 8).unwrap_err().to_string();
         assert!(error.contains("was written by another release"), "{error}");
@@ -425,12 +413,12 @@ mod tests {
         spool.keep(&outbox, Instant::now());
         let (_, restored) = open(&directory, 8);
         assert_eq!(restored.last, 2);
-        assert!(matches!(&restored.items[..], [Item::Error(_), Item::Log(behind)] if behind.msg == "b"));
+        assert_eq!(restored.news, outbox.kept());
     }
 
     #[test]
     fn an_outbox_that_overflowed_is_kept_as_it_is() {
-        let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds { window: 1 << 10, kept: 400 }));
+        let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds { window: 1 << 10, kept: 50 }));
         let (mut spool, _) = open(&directory, 7);
         for text in ["a", "b", "c", "d", "e"] {
             outbox.push(log(text));
@@ -438,7 +426,7 @@ mod tests {
         spool.keep(&outbox, Instant::now());
         let (_, restored) = open(&directory, 8);
         assert_eq!(restored.last, 5);
-        assert!(outbox.kept().eq(restored.items.iter()) && restored.items.len() < 5);
+        assert!(outbox.kept() == restored.news && restored.news.iter().count() < 5);
     }
 
     #[test]

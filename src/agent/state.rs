@@ -264,8 +264,10 @@ impl State {
             return None;
         }
         let batch = self.outbox.next_batch();
-        let mut mail = batch.news;
-        mail.splice(..0, self.hello.take());
+        let mut mail: Vec<ToController> = self.hello.take().into_iter().collect();
+        if !batch.news.is_empty() {
+            mail.push(ToController::News(batch.news));
+        }
         if let Some(seq) = batch.snapshot {
             let configuration = self.configuration.as_ref().map(|configuration| configuration.id.clone());
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());
@@ -315,11 +317,11 @@ impl State {
         let Some(entry) = self.nodes.get_mut(&name) else { return };
         let is_down = report.ticket == Some(entry.ticket);
         let is_change = (entry.status.state, new) != (NodeState::Stopped, NodeState::Stopped);
-        (entry.output, entry.start_unheard) = (report.output.take().map(Box::new), false);
+        (entry.output, entry.start_unheard) = (report.output.take(), false);
         // The last change of a node that leaves says so, and which process ended with it: see `rest`.
         let (pid, exit) = (report.pid, report.exit);
         if is_change && (entry.goal != Goal::Leave || new != NodeState::Stopped) {
-            self.outbox.push(Item::Change(entry.change(report, &self.instance, false, now.wall)));
+            self.outbox.push_change(entry.change(report, false, now.wall));
         }
         match (entry.place.step, new) {
             // Its own deadline counts from its launch, not from the time it waited for its turn.
@@ -458,18 +460,18 @@ impl Entry {
     }
 
     /// Makes a report the node's status, and news that has no number yet.
-    fn change(&mut self, report: NodeReport, instance: &InstanceName, removed: bool, time: Timestamp) -> NotifyChange {
-        let NodeReport { node, new, pid, exit, attempt, restarts, reason, .. } = report;
+    fn change(&mut self, report: NodeReport, removed: bool, time: Timestamp) -> BorrowedChange<'_> {
+        let NodeReport { new, pid, exit, attempt, reason, .. } = report;
         let status = &mut self.status;
         let old = std::mem::replace(&mut status.state, new);
         status.enter(pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running)));
-        (status.restarts, status.since) = (restarts.max(status.restarts), time);
-        status.reason.clone_from(&reason);
-        NotifyChange {
+        (status.restarts, status.since) = (report.restarts.max(status.restarts), time);
+        status.reason = reason;
+        BorrowedChange {
             seq: 0,
             time,
-            instance: instance.clone(),
-            node,
+            instance: status.instance.as_str(),
+            node: status.node.as_str(),
             role: status.role,
             old,
             new,
@@ -477,7 +479,7 @@ impl Entry {
             exit,
             attempt,
             restarts: status.restarts,
-            reason,
+            reason: &status.reason,
             removed,
         }
     }

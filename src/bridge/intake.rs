@@ -110,6 +110,10 @@ impl<In: Wire> Intake<In> {
         let Some(frame) = frame::split(bytes, limit)? else { return Ok(0) };
         if frame.kind < FIRST_MAIL_KIND {
             self.control(&frame, arrived)?;
+        } else if let Stage::Open = self.stage
+            && In::gather(&frame, bytes, &mut arrived.messages)
+        {
+            // It is read by whoever gets it.
         } else if let Stage::First | Stage::Open = self.stage {
             if arrived.messages.capacity() == 0 {
                 // Most batches hold one kind of message, so the first frame tells how many fit into these bytes.
@@ -181,7 +185,7 @@ mod tests {
     use super::*;
     use crate::bridge::LinkRole;
     use crate::bridge::greeting::{Greeting, Heartbeat, NotUnderstood};
-    use crate::message::agent::{NewsReceived, ToAgent};
+    use crate::message::agent::{AgentWelcomeResponse, NewsReceived, ToAgent, ToController};
 
     fn intake() -> Intake<ToAgent> {
         Intake::new(Rc::new(LinkSettings::new(LinkRole::Agent, "sensor-1", "lab")), None, Certified::Nobody)
@@ -274,6 +278,37 @@ mod tests {
         let (_, arrived) = intake().take(&greeted(&[&control(Heartbeat {}.into()), &disowned, &disowned]));
         assert_eq!((arrived.disowned, arrived.messages.len()), (vec![Kind { kind: 0x0203, is_news: true }], 0));
         assert!(broken(&greeted(&[&greeted_again])).contains("greeted twice"));
+    }
+
+    #[test]
+    fn changes_stay_in_their_frames_behind_the_first_word_and_in_their_place() {
+        let mut bytes = MAGIC.to_vec();
+        let greeting = Greeting::of(&LinkSettings::new(LinkRole::Agent, "sensor-1", "lab"));
+        Control::from(greeting).append_to(&mut bytes).unwrap();
+        let damaged = [0, 0, 0, 5, 0x02, 0x12, 0, 0, 0xff];
+        let early = [&bytes[..], &damaged].concat();
+        assert!(intake_of(&early).broken.is_some(), "nobody begins with what cannot be read");
+        let welcomed = |reqid: &str| {
+            let mut bytes = Vec::new();
+            let outcome = crate::model::Outcome::failed("no");
+            let reqid = crate::model::RequestId::new(reqid).unwrap();
+            ToController::from(AgentWelcomeResponse { reqid, outcome }).append_to(&mut bytes).unwrap();
+            bytes
+        };
+        let all = [&bytes[..], &welcomed("1"), &damaged, &damaged, &welcomed("2"), &damaged].concat();
+        let arrived = intake_of(&all);
+        assert!(arrived.broken.is_none() && arrived.messages.len() == 4);
+        let [_, ToController::News(first), ToController::AgentWelcomeResponse(_), ToController::News(second)] =
+            &arrived.messages[..]
+        else {
+            panic!("{:?}", arrived.messages)
+        };
+        assert_eq!((first.bytes(), second.bytes()), (&[damaged, damaged].concat()[..], &damaged[..]));
+    }
+
+    fn intake_of(bytes: &[u8]) -> Arrived<ToController> {
+        let settings = Rc::new(LinkSettings::new(LinkRole::Controller, "control", "lab"));
+        Intake::new(settings, None, Certified::Nobody).take(bytes).1
     }
 
     fn greeted_again(out: &mut Vec<u8>) {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kept::{Head, Kept};
 use super::log::recall::Told;
-use crate::message::agent::NotifyChange;
-use crate::model::{InstanceName, NodeName, NodeState, NodeStatus, Role, Text, Timestamp};
+use crate::message::agent::{BorrowedChange, NotifyChange};
+use crate::model::{InstanceName, NameError, NodeName, NodeState, NodeStatus, Role, Text, Timestamp};
 
 /// How many nodes agents may tell of that no configuration here has: on a link without certificates a stranger may tell of
 /// as many as it likes. Many enough for those of a cluster whose controller has lost its store.
@@ -130,7 +130,7 @@ impl Nodes {
     /// Takes in what an agent told, and returns the change as it is published.
     ///
     /// `None` if another instance has the node now: what is told of it is not what the node is.
-    pub fn told(&mut self, mut change: NotifyChange) -> Option<NotifyChange> {
+    pub fn told(&mut self, change: NotifyChange) -> Option<NotifyChange> {
         let is_full = self.is_full();
         let status = match self.known.get_mut(&change.node) {
             Some(status) => status,
@@ -152,22 +152,25 @@ impl Nodes {
             }
             return None;
         }
-        // The same name rather than an equal one: the log keeps many changes of one node.
-        change.node.clone_from(&status.node);
-        change.old = status.state;
-        status.state = change.new;
-        status.role = change.role;
-        status.enter(change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running)));
-        (status.restarts, status.since) = (change.restarts, change.time);
-        if status.reason != change.reason {
-            status.reason.clone_from(&change.reason);
-        }
+        let told = note(status, &(&change).into());
         if change.removed {
             self.absent.remove(&change.node);
             self.known.remove(&change.node);
             self.has_one_less(&change.instance);
         }
-        Some(change)
+        Some(told)
+    }
+
+    /// The same for a change that `from` tells and that nobody else keeps. Fails if a name in it is none.
+    pub fn seen(
+        &mut self,
+        from: &InstanceName,
+        change: &BorrowedChange<'_>,
+    ) -> Result<Option<NotifyChange>, NameError> {
+        match self.known.get_mut(change.node) {
+            Some(status) if status.instance == *from && !change.removed => Ok(Some(note(status, change))),
+            _ => Ok(self.told(NotifyChange { instance: from.clone(), ..change.keep()? })),
+        }
     }
 
     fn has_one_less(&mut self, instance: &InstanceName) {
@@ -299,6 +302,21 @@ impl Nodes {
             .collect();
         lost.into_iter().filter_map(|change| self.told(change)).collect()
     }
+}
+
+/// Makes a change the status of its node, and what is published of it. Of its texts those that are known are the same
+/// ones rather than equal ones: the log keeps many changes of one node.
+fn note(status: &mut NodeStatus, change: &BorrowedChange<'_>) -> NotifyChange {
+    let BorrowedChange { seq, time, role, new, pid, exit, attempt, restarts, removed, .. } = *change;
+    if status.reason != *change.reason {
+        status.reason = change.reason.into();
+    }
+    let old = std::mem::replace(&mut status.state, new);
+    status.role = role;
+    status.enter(pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running)));
+    (status.restarts, status.since) = (restarts, time);
+    let (instance, node, reason) = (status.instance.clone(), status.node.clone(), status.reason.clone());
+    NotifyChange { seq, time, instance, node, role, old, new, pid, exit, attempt, restarts, reason, removed }
 }
 
 /// Makes what is known of a node what its instance tells; the change that explains it, if it was anything else.

@@ -22,9 +22,6 @@ pub const AGE: Duration = Duration::from_secs(120);
 /// How many are kept, and how many bytes they may take together.
 const MOST: usize = 64;
 const BYTES: usize = 4 << 20;
-/// What an outcome takes, in bytes, besides its texts.
-const OVERHEAD: usize = 160;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Repeats {
@@ -38,8 +35,10 @@ pub struct Repeats {
 struct Done {
     at: Instant,
     asked: Asked,
+    /// But for its outcomes, of which there may be one for each node.
     answer: ClientResponse,
-    bytes: usize,
+    /// Those, encoded: that takes a quarter of the room, and hardly anybody asks for them.
+    outcomes: Box<[u8]>,
 }
 
 /// What makes two requests one.
@@ -81,7 +80,7 @@ impl Repeats {
             return Repeated::Runs(*first);
         }
         if let Some(done) = self.done.iter().rev().find(|done| done.asked == asked) {
-            return Repeated::Done(done.answer.clone());
+            return Repeated::Done(done.answer());
         }
         if asked.kind == Kind::Deploy && self.done.iter().any(|done| done.asked.is_same(&asked)) {
             let error = format!(
@@ -98,13 +97,16 @@ impl Repeats {
     /// Whoever holds this ticket is answered so.
     pub fn answered(&mut self, ticket: Ticket, answer: &ClientResponse, now: Instant) {
         let Some(asked) = self.running.remove(&ticket) else { return };
-        let mut answer = answer.clone();
-        // The outcomes count; whoever wants the last lines of a node can ask for them.
-        outcomes(&mut answer).iter_mut().for_each(|outcome| outcome.output = None);
-        let text = |outcome: &Outcome| OVERHEAD + outcome.error.as_ref().map_or(0, String::len);
-        let bytes = outcomes(&mut answer).iter().map(text).sum();
-        self.done.push_back(Done { at: now, asked, answer, bytes });
-        self.bytes += bytes;
+        let (mut answer, mut encoded) = (answer.clone(), Vec::new());
+        if let Some(outcomes) = outcomes(&mut answer) {
+            let mut outcomes = std::mem::take(outcomes);
+            // The outcomes count; whoever wants the last lines of a node can ask for them.
+            outcomes.iter_mut().for_each(|outcome| outcome.output = None);
+            // Writing to memory does not fail, and serde has a form for everything in an outcome.
+            frame::encode_body(&mut encoded, &outcomes).expect("outcomes can be encoded");
+        }
+        self.bytes += encoded.len();
+        self.done.push_back(Done { at: now, asked, answer, outcomes: encoded.into() });
         // The last one is kept whatever its size: it is the likeliest to be asked for.
         while self.done.len() > MOST || (self.bytes > BYTES && self.done.len() > 1) {
             self.forget_oldest();
@@ -124,18 +126,28 @@ impl Repeats {
     }
 
     fn forget_oldest(&mut self) {
-        self.bytes -= self.done.pop_front().map_or(0, |oldest| oldest.bytes);
+        self.bytes -= self.done.pop_front().map_or(0, |oldest| oldest.outcomes.len());
     }
 }
 
-fn outcomes(answer: &mut ClientResponse) -> &mut [Outcome] {
+impl Done {
+    fn answer(&self) -> ClientResponse {
+        let mut answer = self.answer.clone();
+        if let Some(outcomes) = outcomes(&mut answer) {
+            *outcomes = frame::take_front(&mut &*self.outcomes, "outcomes").expect("outcomes that were encoded here");
+        }
+        answer
+    }
+}
+
+fn outcomes(answer: &mut ClientResponse) -> Option<&mut Vec<Outcome>> {
     match answer {
         ClientResponse::DeployResponse(DeployResponse { outcomes, .. })
         | ClientResponse::SetConfigurationResponse(SetConfigurationResponse { outcomes, .. })
         | ClientResponse::StartResponse(StartResponse { outcomes, .. })
         | ClientResponse::StopResponse(StopResponse { outcomes, .. })
-        | ClientResponse::RestartResponse(RestartResponse { outcomes, .. }) => outcomes,
-        _ => &mut [],
+        | ClientResponse::RestartResponse(RestartResponse { outcomes, .. }) => Some(outcomes),
+        _ => None,
     }
 }
 

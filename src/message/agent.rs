@@ -11,10 +11,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::frame::{self, Encoded, wire_enum};
+use super::frame::{self, Body, Encoded, wire_enum};
 use crate::model::{
-    Abilities, Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId,
-    Role, Text, Timestamp,
+    Abilities, Configuration, ConfigurationId, Exit, InstanceName, NameError, NodeName, NodeState, NodeStatus, Outcome,
+    RequestId, Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -57,6 +57,8 @@ wire_enum! {
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
         0x0216 => NotifyStatus,
+        + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
+        News of NotifyChange
     }
 }
 
@@ -351,6 +353,48 @@ pub struct NotifyChange {
     pub reason: Text,
     /// The node left the configuration: this is its last change.
     pub removed: bool,
+}
+
+/// A [`NotifyChange`] whose texts are somebody else's: for whoever tells one, or looks at one and keeps no copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BorrowedChange<'a> {
+    pub seq: u64,
+    pub time: Timestamp,
+    pub instance: &'a str,
+    pub node: &'a str,
+    pub role: Role,
+    pub old: NodeState,
+    pub new: NodeState,
+    pub pid: Option<u32>,
+    pub exit: Option<Exit>,
+    pub attempt: u32,
+    pub restarts: u32,
+    pub reason: &'a str,
+    pub removed: bool,
+}
+
+impl Body for BorrowedChange<'_> {
+    const KIND: u16 = NotifyChange::KIND;
+    const NAME: &'static str = NotifyChange::NAME;
+}
+
+impl<'a> From<&'a NotifyChange> for BorrowedChange<'a> {
+    fn from(change: &'a NotifyChange) -> Self {
+        let NotifyChange { instance, node, reason, .. } = change;
+        let NotifyChange { seq, time, role, old, new, pid, exit, attempt, restarts, removed, .. } = *change;
+        let (instance, node) = (instance.as_str(), node.as_str());
+        Self { seq, time, instance, node, role, old, new, pid, exit, attempt, restarts, reason, removed }
+    }
+}
+
+impl BorrowedChange<'_> {
+    /// The same with texts of its own. Fails where what should be a name is none.
+    pub fn keep(&self) -> Result<NotifyChange, NameError> {
+        let (instance, node) = (InstanceName::new(self.instance)?, NodeName::new(self.node)?);
+        let Self { seq, time, role, old, new, pid, exit, attempt, restarts, removed, .. } = *self;
+        let reason = self.reason.into();
+        Ok(NotifyChange { seq, time, instance, node, role, old, new, pid, exit, attempt, restarts, reason, removed })
+    }
 }
 
 /// Agent → controller → observers: something went wrong that a person may have to mend.

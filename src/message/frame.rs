@@ -15,6 +15,8 @@ use bincode::error::{DecodeError, EncodeError};
 use serde::de::Deserialize;
 use serde::ser::{Serialize, SerializeTuple, Serializer};
 
+use crate::model::NameError;
+
 /// The version of the frames: what they mean, and which kinds there are. Each side speaks the lower one of both greetings.
 pub const PROTOCOL: u16 = 1;
 /// The lowest version that is still spoken here.
@@ -41,6 +43,8 @@ pub enum FrameError {
     Trailing { name: &'static str, extra: usize },
     #[error("a `{name}` message cannot be encoded: {source}")]
     Unencodable { name: &'static str, source: EncodeError },
+    #[error(transparent)]
+    Name(#[from] NameError),
     #[error("frames of kind {kind:#06x} are not understood here")]
     UnknownKind { kind: u16 },
 }
@@ -181,6 +185,11 @@ pub trait Wire: Sized + Send + 'static {
     fn append_to(&self, out: &mut Vec<u8>) -> Result<(), FrameError>;
     /// Reads a message back. [`FrameError::UnknownKind`] may be skipped; every other error may not.
     fn decode(kind: u16, body: &[u8]) -> Result<Self, FrameError>;
+    /// Adds a message to `messages` as the frame that it came in, which `bytes` begin with, if whoever gets them reads it
+    /// there. False if this one has to be decoded.
+    fn gather(_frame: &Frame<'_>, _bytes: &[u8], _messages: &mut Vec<Self>) -> bool {
+        false
+    }
     /// The message's name, such as `NotifyChange`.
     fn name(&self) -> &'static str;
     /// The name of the message of that kind; `None` if there is none.
@@ -199,12 +208,19 @@ pub fn wire_name(name: &str) -> String {
     snake
 }
 
-/// Declares an enum of messages, their kinds on the wire, and the way there and back.
+/// Declares an enum of messages, their kinds on the wire, and the way there and back. What stands behind a `+` is not a
+/// message but many of them, encoded already.
 macro_rules! wire_enum {
-    ($(#[$doc:meta])* pub enum $enum:ident { $($kind:literal => $message:ident),* $(,)? }) => {
+    ($(#[$doc:meta])* pub enum $enum:ident {
+        $($kind:literal => $message:ident),* $(,)?
+        $(+ $(#[$frames_doc:meta])* $frames:ident of $gathered:ident)?
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum $enum { $($message($message)),* }
+        pub enum $enum {
+            $($message($message),)*
+            $($(#[$frames_doc])* $frames($crate::message::frames::Frames))?
+        }
 
         $(impl From<$message> for $enum {
             fn from(message: $message) -> Self {
@@ -224,6 +240,10 @@ macro_rules! wire_enum {
                         use $crate::message::frame::Body;
                         $crate::message::frame::append(out, $message::KIND, $message::NAME, body)
                     })*
+                    $(Self::$frames(frames) => {
+                        out.extend_from_slice(frames.bytes());
+                        Ok(())
+                    })?
                 }
             }
 
@@ -236,8 +256,23 @@ macro_rules! wire_enum {
                 }
             }
 
+            $(fn gather(frame: &$crate::message::frame::Frame<'_>, bytes: &[u8], messages: &mut Vec<Self>) -> bool {
+                use $crate::message::frame::Body;
+                if frame.kind != $gathered::KIND {
+                    return false;
+                }
+                match messages.last_mut() {
+                    Some(Self::$frames(frames)) => frames.push(&bytes[..frame.size]),
+                    _ => messages.push(Self::$frames($crate::message::frames::Frames::begin(frame, bytes))),
+                }
+                true
+            })?
+
             fn name(&self) -> &'static str {
-                match self { $(Self::$message(_) => stringify!($message)),* }
+                match self {
+                    $(Self::$message(_) => stringify!($message),)*
+                    $(Self::$frames(_) => stringify!($frames))?
+                }
             }
 
             fn name_of(kind: u16) -> Option<&'static str> {

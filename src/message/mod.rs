@@ -1,10 +1,12 @@
 //! Verbs: what crosses an actor or a host.
 //!
 //! [`client`] is spoken between clients and the controller, [`agent`] between the controller and its agents,
-//! [`node`] between an agent and its supervisors. [`frame`] turns the second into bytes and back.
+//! [`node`] between an agent and its supervisors. [`frame`] turns the second into bytes and back,
+//! [`frames`] keeps it as bytes.
 
 pub mod agent;
 pub mod client;
 pub mod frame;
+pub mod frames;
 pub mod join;
 pub mod node;

@@ -43,7 +43,7 @@ pub struct NodeReport {
     /// Why, in words.
     pub reason: Text,
     /// The last lines it wrote, if it failed and wrote any.
-    pub output: Option<Output>,
+    pub output: Option<Box<Output>>,
     /// The order to stop that this answers.
     pub ticket: Option<u64>,
 }

@@ -399,7 +399,8 @@ fn terms(node: &Node) -> Terms {
 
 fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
     let Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
-    NodeReport { node: node.name.clone(), new, pid, exit, attempt, restarts, reason, output, ticket }
+    let (node, output) = (node.name.clone(), output.map(Box::new));
+    NodeReport { node, new, pid, exit, attempt, restarts, reason, output, ticket }
 }
 
 /// The state of a node as it is found, and what follows from that at once.

@@ -171,8 +171,16 @@ impl Lone {
     }
 
     fn listen(&mut self) {
-        for message in self.machine.take_mail() {
+        let mail = self.machine.take_mail();
+        self.hear(mail);
+        let epoch = 1;
+        self.machine.obey(NewsReceived { epoch, seq: self.heard, kept: self.heard }.into(), self.clock.now);
+    }
+
+    fn hear(&mut self, messages: Vec<ToController>) {
+        for message in messages {
             match message {
+                ToController::News(news) => self.hear(news.open().collect()),
                 ToController::NotifyAgentHello(hello) => {
                     let received = NewsReceived { epoch: hello.epoch, seq: 0, kept: 0 };
                     self.machine.obey(received.into(), self.clock.now);
@@ -202,8 +210,6 @@ impl Lone {
                 other => panic!("nobody asked for {other:?}"),
             }
         }
-        let epoch = 1;
-        self.machine.obey(NewsReceived { epoch, seq: self.heard, kept: self.heard }.into(), self.clock.now);
     }
 
     fn count(&mut self, seq: u64) {

@@ -201,7 +201,7 @@ impl World {
             .controller
             .as_ref()
             .map_or((0, 0), |controller| (controller.log.cursor().number, controller.waiting.len()));
-        let unkept = self.agents.iter().map(|agent| agent.outbox.kept().count()).sum();
+        let unkept = self.agents.iter().map(|agent| agent.outbox.kept().iter().count()).sum();
         (last, waiting, unkept, self.observer.seen.len())
     }
 
@@ -215,7 +215,7 @@ impl World {
             let told: Vec<_> = seen.iter().filter_map(|entry| agent.told_in(entry)).collect();
             let said: Vec<_> = agent.said.iter().map(|(seq, item)| (*seq, text_of_item(item))).collect();
             assert_eq!(told, said, "what {} said is what was told", agent.name);
-            assert_eq!(agent.outbox.kept().count(), 0, "{} may forget all of it", agent.name);
+            assert_eq!(agent.outbox.kept().iter().count(), 0, "{} may forget all of it", agent.name);
         }
         let mut states = BTreeMap::new();
         for entry in seen {
@@ -589,7 +589,8 @@ impl Agent {
 
     fn flush(&mut self) -> Vec<Vec<ToController>> {
         let first = self.outbox.base() + 1;
-        self.said.extend((first..).zip(self.outbox.kept().cloned()));
+        let kept = self.outbox.kept();
+        self.said.extend((first..).zip(kept.iter().filter_map(|frame| Item::read(frame.kind, frame.body))));
         self.spool = self.outbox.clone();
         if self.link.is_none() {
             return Vec::new();
@@ -597,7 +598,10 @@ impl Agent {
         let mut mail: Vec<Vec<ToController>> = self.hello.take().into_iter().map(|hello| vec![hello.into()]).collect();
         loop {
             let batch = self.outbox.next_batch();
-            let mut messages = batch.news;
+            let mut messages = match batch.news.is_empty() {
+                true => Vec::new(),
+                false => vec![ToController::News(batch.news)],
+            };
             if let Some(seq) = batch.snapshot {
                 messages.push(NotifySnapshot { epoch: 5, seq, configuration: None, nodes: self.statuses() }.into());
             }
@@ -634,7 +638,7 @@ impl Agent {
     /// What it had in memory alone is gone, also what it knew of its nodes: it looks, and finds them as it last said.
     fn restart(&mut self) {
         self.link = None;
-        self.outbox = Outbox::restore(bounds(), self.spool.last(), self.spool.kept().cloned().collect());
+        self.outbox = Outbox::restore(bounds(), self.spool.last(), &self.spool.kept());
         for node in 0..NODES {
             let name = self.node(node);
             let last = self.said.values().rev().find_map(|item| match item {

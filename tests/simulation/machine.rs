@@ -161,7 +161,7 @@ impl Machine {
                 self.epoch += 1;
                 Outbox::new(self.bounds)
             }
-            false => Outbox::restore(self.bounds, self.spool.last(), self.spool.kept().cloned().collect()),
+            false => Outbox::restore(self.bounds, self.spool.last(), &self.spool.kept()),
         };
         self.runs += 1;
         self.agent = Some(State::new(self.name.clone(), self.epoch, outbox).run_by(1, self.runs, PLACE));
@@ -471,7 +471,17 @@ impl Machine {
                     record.given_up = Some(report.reason.clone());
                 }
                 let supervisor::Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
-                let report = NodeReport { node: name, new, pid, exit, attempt, restarts, reason, output, ticket };
+                let report = NodeReport {
+                    node: name,
+                    new,
+                    pid,
+                    exit,
+                    attempt,
+                    restarts,
+                    reason,
+                    output: output.map(Box::new),
+                    ticket,
+                };
                 let at = self.next_mail(now.mono);
                 self.at(at, Due::Report(report));
             }

@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::{Effect, Entry, FoundNode, Goal, State};
 use crate::agent::jobs::Wish;
 use crate::agent::order::{Place, Step};
-use crate::agent::outbox::Item;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Text, Timestamp};
 use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
@@ -90,7 +89,7 @@ impl State {
         fx.push(Effect::Enter(entry.ward, Arc::clone(want)));
         // Whoever has a copy learns its role by this.
         let report = NodeReport::defined(want.name.clone(), entry.status.state, entry.status.pid);
-        self.outbox.push(Item::Change(entry.change(report, &self.instance, false, wall)));
+        self.outbox.push_change(entry.change(report, false, wall));
     }
 
     pub(super) fn want_up(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
@@ -188,8 +187,7 @@ impl State {
         if self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave)
             && let Some(mut entry) = self.nodes.remove(name)
         {
-            let last = entry.change(removal, &self.instance, true, wall);
-            self.outbox.push(Item::Change(last));
+            self.outbox.push_change(entry.change(removal, true, wall));
             fx.push(Effect::Dismiss(entry.ward, name.clone()));
         }
         self.jobs.settle(name, Wish::Down, Ok(()), None);

@@ -70,7 +70,7 @@ impl State {
 
     /// Whether this was asked before, on a former link. It gets the answer that the first got, or waits for that.
     fn is_repeated(&mut self, order: &ToAgent) -> bool {
-        if let Some(answer) = self.repeats.answer_to(order).cloned() {
+        if let Some(answer) = self.repeats.answer_to(order) {
             self.say(answer);
             return true;
         }

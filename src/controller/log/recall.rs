@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{self, HEAD, Head, Record, Seen, SeenChange, SeenNews, Split};
+use super::record::{self, HEAD, Head, Record, Seen, SeenNews, Split};
+use crate::message::agent::BorrowedChange;
 use crate::model::{InstanceName, NodeName, NodeState, Role};
 
 /// Of how many instances it is kept how far their news has come; the last ones to tell any.
@@ -84,8 +85,8 @@ impl Checkpoint {
         }
     }
 
-    fn note_change(&mut self, change: &SeenChange<'_>) {
-        let SeenChange { instance, node, role, new: state, restarts, removed, .. } = *change;
+    fn note_change(&mut self, change: &BorrowedChange<'_>) {
+        let BorrowedChange { instance, node, role, new: state, restarts, removed, .. } = *change;
         if removed {
             self.nodes.remove(node);
         } else if let Some(known) = self.nodes.get_mut(node).filter(|known| known.instance.as_str() == instance) {

@@ -11,9 +11,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::recall::Checkpoint;
+use crate::message::agent::BorrowedChange;
 use crate::message::client::{News, NotifyAgentsReady};
 use crate::message::frame::{self, FrameError};
-use crate::model::{Exit, InstanceName, NodeState, Role, Timestamp};
+use crate::model::{InstanceName, Timestamp};
 
 /// The format that is written, and the last one that is read.
 pub const FORMAT: u32 = 1;
@@ -78,28 +79,10 @@ pub enum Seen<'a> {
 /// [`News`] as it is seen, in its order.
 #[derive(Debug, Deserialize)]
 pub enum SeenNews<'a> {
-    Change(#[serde(borrow)] SeenChange<'a>),
+    Change(#[serde(borrow)] BorrowedChange<'a>),
     Error(#[serde(borrow)] SeenText<'a>),
     Log(#[serde(borrow)] SeenText<'a>),
     AgentsReady(NotifyAgentsReady),
-}
-
-/// A [`NotifyChange`](crate::message::agent::NotifyChange) as it is seen, in its order.
-#[derive(Debug, Deserialize)]
-pub struct SeenChange<'a> {
-    _seq: u64,
-    _time: Timestamp,
-    pub instance: &'a str,
-    pub node: &'a str,
-    pub role: Role,
-    _old: NodeState,
-    pub new: NodeState,
-    _pid: Option<u32>,
-    _exit: Option<Exit>,
-    _attempt: u32,
-    pub restarts: u32,
-    _reason: &'a str,
-    pub removed: bool,
 }
 
 /// An error or a line of a log as it is seen, in their order.
@@ -226,7 +209,7 @@ fn checksum(numbers: &[u8], items: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::message::agent::{NotifyChange, NotifyError, NotifyLog};
-    use crate::model::NodeName;
+    use crate::model::{Exit, NodeName, NodeState, Role};
 
     #[test]
     fn a_record_reads_back_and_any_other_byte_is_noticed() {

@@ -108,6 +108,9 @@ pub struct Minder {
     pub retry: Option<Life>,
 }
 
+/// A record, and the process that it is of: one that runs, or one that has ended in this way.
+type Adoptable = (Record, Option<Name>, Option<(Name, Exit)>);
+
 /// An agent that runs.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -119,7 +122,7 @@ pub struct Run {
     /// Everything is stopped, and it ends when its hands are done.
     pub at_rest: bool,
     /// What was found, until its ward is there.
-    adoptable: Option<(Record, Option<Name>, Option<(Name, Exit)>)>,
+    adoptable: Option<Adoptable>,
     noon: Instant,
 }
 
@@ -388,7 +391,9 @@ impl Run {
         match self.jobs.pop_front() {
             None => {}
             Some(Job::Launch { ward, life, version, before }) => {
-                before.into_iter().for_each(|before| drop(disk.kernel.strays.remove(&before)));
+                before.into_iter().for_each(|before| {
+                    disk.kernel.strays.remove(&before);
+                });
                 disk.record = Some(Record { version, life, found: Found::Intended });
                 self.jobs.push_front(Job::Birth { ward, life, version });
             }
@@ -622,6 +627,7 @@ fn mailed(mail: &Mail, ticket: u64, base: Life) -> String {
 
 fn told_of(report: supervisor::Report, ticket: Option<u64>) -> NodeReport {
     let supervisor::Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
+    let output = output.map(Box::new);
     NodeReport { node: name(), new, pid, exit, attempt, restarts, reason, output, ticket }
 }
 

@@ -123,3 +123,34 @@ impl Cluster {
         received
     }
 }
+
+#[test]
+fn news_is_read_from_its_frames_up_to_what_nobody_can_read_and_that_ends_the_link() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.published.clear();
+    let mut bytes = Vec::new();
+    let first = change("a", "n1", NodeState::Crashed);
+    let second = NotifyChange { seq: 22, node: node("stranger"), ..change("a", "n1", NodeState::Running) };
+    for change in [&first, &first, &second] {
+        ToController::from(change.clone()).append_to(&mut bytes).unwrap();
+    }
+    crate::message::frame::append(&mut bytes, 0x7777, "Future", &1_u8).unwrap();
+    let whole = Frames::from(&*bytes);
+    // A name that is none, and a body that breaks off.
+    let mut other = BorrowedChange { seq: 23, node: "no/name", ..(&second).into() };
+    crate::message::frame::append(&mut bytes, NotifyChange::KIND, NotifyChange::NAME, &other).unwrap();
+    (other.seq, other.node) = (24, "later");
+    crate::message::frame::append(&mut bytes, NotifyChange::KIND, NotifyChange::NAME, &other).unwrap();
+
+    cluster.say("a", ToController::News(whole));
+    assert_eq!(cluster.changes_of("n1"), [(NodeState::Running, NodeState::Crashed)], "once");
+    assert_eq!(cluster.changes_of("stranger"), [(NodeState::Stopped, NodeState::Running)]);
+    assert_eq!(cluster.ended, [], "of a later release may be what it likes");
+    cluster.say("a", ToController::News(Frames::from(&*bytes)));
+    assert_eq!(cluster.ended, [cluster.links["a"]]);
+    assert_eq!(cluster.changes_of("later"), []);
+
+    let broken = Frames::from(&[0, 0, 0, 5, 0x02, 0x12, 0, 0, 0xff][..]);
+    cluster.say("b", ToController::News(broken));
+    assert_eq!(cluster.ended.last(), Some(&cluster.links["b"]));
+}

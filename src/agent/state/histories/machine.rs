@@ -108,6 +108,9 @@ pub struct Minder {
     pub retry: Option<Life>,
 }
 
+/// What an earlier agent left: its record, the process that runs, and the one that ended.
+type Adoptable = (Record, Option<Name>, Option<(Name, Exit)>);
+
 /// An agent that runs.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -119,7 +122,7 @@ pub struct Run {
     /// Everything is stopped, and it ends when its hands are done.
     pub at_rest: bool,
     /// What was found, until its ward is there.
-    adoptable: Option<(Record, Option<Name>, Option<(Name, Exit)>)>,
+    adoptable: Option<Adoptable>,
     noon: Instant,
 }
 
@@ -387,7 +390,7 @@ impl Run {
         match self.jobs.pop_front() {
             None => {}
             Some(Job::Launch { ward, life, version, before }) => {
-                before.into_iter().for_each(|before| drop(disk.kernel.strays.remove(&before)));
+                disk.kernel.strays.retain(|stray| Some(*stray) != before);
                 disk.record = Some(Record { version, life, found: Found::Intended });
                 self.jobs.push_front(Job::Birth { ward, life, version });
             }

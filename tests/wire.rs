@@ -425,6 +425,7 @@ fn to_controller() -> Vec<ToController> {
             abilities: Abilities {
                 killing: Ok("/sys/fs/cgroup/watchpost/c.1-2".into()),
                 lacking: [(Quota::Cpu, "no cpu controller".into())].into(),
+                outliving: Err("PID 1".into()),
             },
         }
         .into(),

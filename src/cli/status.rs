@@ -160,7 +160,7 @@ fn instance_row(instance: &Instance, now: SystemTime) -> Vec<Cell> {
         instance.version.clone().into(),
         kills_by(instance).into(),
         limits(instance).into(),
-        Cell::remark(&instance.reason),
+        Cell::remark(&instance_remark(instance)),
     ]
 }
 
@@ -172,14 +172,22 @@ fn kills_by(instance: &Instance) -> Option<String> {
 
 /// What nodes can be limited in there, if its agent has said so.
 fn limits(instance: &Instance) -> Option<String> {
-    let limits = instance.abilities.iter().filter(|(name, _)| *name != KILL);
+    let limits = instance.abilities.iter().filter(|(name, _)| ![KILL, OUTLIVE].contains(&name.as_str()));
     let able: Vec<_> =
         limits.filter(|(_, ability)| ability.able).filter_map(|(name, _)| name.split('_').next()).collect();
     (!instance.abilities.is_empty()).then(|| if able.is_empty() { "none".into() } else { able.join(",") })
 }
 
-/// The one ability that is no limit.
+/// What is to be said of it: why its link is as it is, and that its nodes end with its agent, where they do.
+fn instance_remark(instance: &Instance) -> String {
+    let ends = instance.abilities.get(OUTLIVE).is_some_and(|ability| !ability.able);
+    let ends = if ends { "nodes end with the agent" } else { "" };
+    [instance.reason.as_str(), ends].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// The abilities that are no limits.
 const KILL: &str = "cgroup_kill";
+const OUTLIVE: &str = "outlive_agent";
 
 #[cfg(test)]
 mod tests {

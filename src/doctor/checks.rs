@@ -287,7 +287,11 @@ mod tests {
     fn healthy() -> Facts {
         Facts {
             unit: None,
-            abilities: Abilities { killing: Ok("/sys/fs/cgroup/watchpost/x".into()), lacking: BTreeMap::new() },
+            abilities: Abilities {
+                killing: Ok("/sys/fs/cgroup/watchpost/x".into()),
+                lacking: BTreeMap::new(),
+                outliving: Ok(()),
+            },
             apart: true,
             pidfd: true,
             tells_reaped: true,

@@ -13,12 +13,15 @@ pub struct Abilities {
     pub killing: Result<String, String>,
     /// The limits that its nodes cannot have, each with why.
     pub lacking: BTreeMap<Quota, String>,
+    /// Whether its nodes go on without it; or why not.
+    pub outliving: Result<(), String>,
 }
 
 impl Abilities {
     /// Those of an agent that has not tried.
     pub fn untried() -> Self {
         let why = "it was not tried".to_owned();
-        Self { killing: Err(why.clone()), lacking: Quota::ALL.into_iter().map(|quota| (quota, why.clone())).collect() }
+        let lacking = Quota::ALL.into_iter().map(|quota| (quota, why.clone())).collect();
+        Self { killing: Err(why), lacking, outliving: Ok(()) }
     }
 }

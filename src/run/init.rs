@@ -7,11 +7,7 @@ use actix::Addr;
 use tokio::time::sleep;
 
 use crate::agent::{Agent, HurryUp};
-
-/// Whether this process is the first of its pid namespace: then the kernel ends every node with it.
-pub fn is_init() -> bool {
-    std::process::id() == 1
-}
+pub use crate::supervisor::process::is_init;
 
 /// Says in the log what that means, where it is so.
 pub fn say_what_it_means() {

@@ -100,8 +100,8 @@ pub struct Instance {
     /// Its agent's, as last shown, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
-    /// What its agent can do for its nodes, as it found out by trying: `cgroup_kill`, and each of the limits `memory_max`,
-    /// `cpu_max` and `pids_max`. Empty until it has said so.
+    /// What its agent can do for its nodes, as it found out by trying: `cgroup_kill`, each of the limits `memory_max`,
+    /// `cpu_max` and `pids_max`, and `outlive_agent`. Empty until it has said so.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub abilities: BTreeMap<String, Ability>,
 }
@@ -410,14 +410,16 @@ impl From<InstanceStatus> for Instance {
 }
 
 fn abilities(abilities: model::Abilities) -> BTreeMap<String, Ability> {
-    let model::Abilities { killing, lacking } = abilities;
+    let model::Abilities { killing, lacking, outliving } = abilities;
     let able = killing.is_ok();
     let kill = ("cgroup_kill".to_owned(), Ability { able, detail: killing.unwrap_or_else(|why| why) });
+    let able = outliving.is_ok();
+    let outlive = ("outlive_agent".to_owned(), Ability { able, detail: outliving.err().unwrap_or_default() });
     let limits = model::Quota::ALL.into_iter().map(|quota| {
         let why = lacking.get(&quota);
         (quota.key().to_owned(), Ability { able: why.is_none(), detail: why.cloned().unwrap_or_default() })
     });
-    std::iter::once(kill).chain(limits).collect()
+    [kill, outlive].into_iter().chain(limits).collect()
 }
 
 impl From<NodeStatus> for Node {

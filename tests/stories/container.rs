@@ -46,6 +46,10 @@ fn a_sigterm_to_pid_1_stops_its_nodes_in_order_and_within_the_grace() {
     fleet.agents["boxed"].wait_until_says("deaf", "deaf");
     assert!(fleet.agents["boxed"].log().contains("nodes end with the agent"), "{}", fleet.agents["boxed"].log());
 
+    assert!(!fleet.client.status().instances[0].abilities["outlive_agent"].able);
+    let table = fleet.client.run(&["status"]).stdout;
+    assert!(table.contains("nodes end with the agent"), "{table}");
+
     let asked = Instant::now();
     let asks = fleet.scene.processes_of("asks").into_iter().min().unwrap();
     processes::signal(asks, Signal::USR1);

@@ -125,7 +125,8 @@ fn status_shows_whether_nodes_can_be_killed_and_limited_by_groups() {
     let status = lab.client.wait_for_all("RUNNING");
     let abilities = &status.instances[0].abilities;
     let names: Vec<_> = abilities.keys().map(String::as_str).collect();
-    assert_eq!(names, ["cgroup_kill", "cpu_max", "memory_max", "pids_max"]);
+    assert_eq!(names, ["cgroup_kill", "cpu_max", "memory_max", "outlive_agent", "pids_max"]);
+    assert!(abilities["outlive_agent"].able);
     assert!(abilities.values().all(|ability| ability.able || !ability.detail.is_empty()), "{abilities:?}");
     let kill = &abilities["cgroup_kill"];
     let pid = node(&status, "fine").pid.unwrap();

@@ -89,21 +89,23 @@ pub fn refuse(quotas: &Quotas, why: &NoGroups) -> Option<GroupError> {
     Some(QuotaError::NoGroup { key: quota.key(), value, why: why.to_string() }.into())
 }
 
-/// What nodes can have by their groups, as status shows it.
+/// What an agent can do for its nodes here, with these groups, as status shows it.
 pub fn abilities(groups: &Result<Groups, NoGroups>) -> Abilities {
-    match groups {
-        Ok(groups) => Abilities {
-            killing: Ok(groups.home.display().to_string()),
-            lacking: groups.lacking.iter().map(|(quota, why)| (*quota, why.to_string())).collect(),
-        },
+    let outliving = match super::is_init() {
+        true => Err("the agent is PID 1 of a container, and with it the kernel ends every node".to_owned()),
+        false => Ok(()),
+    };
+    let (killing, lacking) = match groups {
+        Ok(groups) => (
+            Ok(groups.home.display().to_string()),
+            groups.lacking.iter().map(|(quota, why)| (*quota, why.to_string())).collect(),
+        ),
         Err(why) => {
             let no_group = format!("nodes have no control groups: {why}");
-            Abilities {
-                killing: Err(why.to_string()),
-                lacking: Quota::ALL.into_iter().map(|quota| (quota, no_group.clone())).collect(),
-            }
+            (Err(why.to_string()), Quota::ALL.into_iter().map(|quota| (quota, no_group.clone())).collect())
         }
-    }
+    };
+    Abilities { killing, lacking, outliving }
 }
 
 impl Groups {

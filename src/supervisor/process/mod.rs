@@ -33,6 +33,11 @@ mod sys;
 mod testing;
 pub mod tree;
 
+/// Whether this process is the first of its pid namespace: then the kernel ends every other one there with it.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+}
+
 /// Whether the kernel tells how the process ended, which somebody has reaped, whose pidfd this is.
 pub fn tells_how_the_reaped_ended(pidfd: impl std::os::fd::AsFd) -> bool {
     sys::info::wait_status(pidfd).is_some()

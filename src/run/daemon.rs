@@ -181,6 +181,7 @@ pub(super) fn agent_options(
         cluster: settings.cluster.clone(),
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
+        zeek: settings.agent.zeek.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         place: home.place(),
         ..AgentOptions::new(instance, nodes)

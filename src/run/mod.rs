@@ -30,7 +30,7 @@ use crate::controller::log::{Bounds, LogThread, Writer};
 use crate::controller::state::Rules;
 use crate::controller::store::{RedbStore, Store, StoreThread};
 use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};
-use crate::launch::Site;
+use crate::launch::{Site, ZeekOptions};
 use crate::model::{InstanceName, Timestamp};
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
@@ -134,6 +134,8 @@ pub struct AgentOptions {
     pub descriptors: Option<(u64, u64)>,
     /// Where nodes have control groups.
     pub groups: Place,
+    /// Zeek's program, or the prefix of its installation; `None`: it is looked for in PATH and the usual places.
+    pub zeek: Option<PathBuf>,
     pub bounds: outbox::Bounds,
     /// Names what this process has locked, so that no other agent can have it: see [`StateDir::place`]. 0 if nothing is.
     pub place: u64,
@@ -146,13 +148,13 @@ impl AgentOptions {
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
         let (nodes, groups) = (nodes.into(), Place::default());
-        Self { instance, cluster, nodes, descriptors: None, groups, bounds, place: 0, host: None }
+        Self { instance, cluster, nodes, descriptors: None, groups, zeek: None, bounds, place: 0, host: None }
     }
 }
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, groups, bounds, place, host } = options;
+    let AgentOptions { instance, cluster, nodes, descriptors, groups, zeek, bounds, place, host } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
@@ -167,7 +169,7 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
             None
         }
     };
-    let site = Site::new(cluster, nodes, environment, descriptors);
+    let site = Site::new(cluster, nodes, environment, descriptors, ZeekOptions::new(&instance, zeek));
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
     let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, bounds, host };
     Ok(Agent::launch(setup)?)

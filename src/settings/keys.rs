@@ -82,6 +82,7 @@ keys! {
     "agent" "controller": |s, v| s.agent.controller = v.endpoint()?;
     "agent" "listen": |s, v| s.agent.listen = v.address()?;
     "agent" "cgroup": |s, v| s.agent.cgroup = place(v.text()?)?;
+    "agent" "zeek": |s, v| s.agent.zeek = v.path()?;
     "agent" "on_exit": |s, v| s.agent.on_exit = on_exit(v.text()?)?;
     "link" "heartbeat": |s, v| s.link.heartbeat = v.time()?;
     "link" "greeting_within": |s, v| s.link.greeting_within = v.time()?;

@@ -107,6 +107,8 @@ pub struct AgentSettings {
     pub listen: Option<SocketAddr>,
     /// Where its nodes have control groups.
     pub cgroup: Place,
+    /// Zeek's program, or the prefix of its installation; `None`: it is looked for.
+    pub zeek: Option<PathBuf>,
     /// What becomes of its nodes when it is asked to end.
     pub on_exit: OnExit,
 }
@@ -315,6 +317,7 @@ impl Settings {
                 controller: None,
                 listen: None,
                 cgroup: Place::Anywhere,
+                zeek: None,
                 on_exit: OnExit::Keep,
             },
             link: LinkSettings {

@@ -29,6 +29,8 @@ pub enum Subject {
     Output(NodeName),
     /// What concerns the agent itself.
     Agent,
+    /// What is to come into force.
+    Preparation,
 }
 
 /// What a thread is given to do.

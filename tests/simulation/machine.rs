@@ -293,6 +293,7 @@ impl Machine {
             }
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
+            Effect::Prepare(..) => unreachable!("every node here has a command"),
             Effect::AllStopped => {
                 assert!(self.processes.is_empty() || self.rough, "all is stopped on {}", self.name);
                 self.all_stopped = true;

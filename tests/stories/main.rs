@@ -20,3 +20,4 @@ mod refusals;
 mod returns;
 mod trust;
 mod versions;
+mod zeek;

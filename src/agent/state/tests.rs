@@ -265,7 +265,7 @@ fn nodes_that_nobody_could_find_are_refused() {
     let mut agent = Agent::new();
     let mut wanted = configuration("c1", &[("manager", Role::Manager)]);
     let other = InstanceName::new("j").unwrap();
-    wanted.instances.push(Instance { name: other.clone(), host: None, port: None });
+    wanted.instances.push(Instance { name: other.clone(), host: Some([10, 0, 0, 2].into()), port: None });
     let (name, role) = (node_name("worker"), Role::Worker);
     wanted.peers.push(Peer { name, instance: other, role, port: None, metrics_port: None });
     agent.order(SetConfigurationRequest { reqid: id("first"), configuration: wanted });

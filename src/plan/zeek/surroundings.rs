@@ -61,10 +61,12 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
 fn layout(share: &Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
     let members: BTreeMap<NodeName, Peer> = share.zeek_cluster().map(|peer| (peer.name.clone(), peer)).collect();
     let instances: BTreeSet<&InstanceName> = members.values().map(|peer| &peer.instance).collect();
-    let places: BTreeMap<&InstanceName, IpAddr> = instances
-        .iter()
-        .map(|name| Ok((*name, place(share, name, instances.len() == 1)?)))
-        .collect::<Result<_, _>>()?;
+    // Agents of whom nobody knows where they are live in the controller's own process, and so on one machine.
+    let is_seen = |name: &&InstanceName| share.instance(name).is_some_and(|instance| instance.host.is_some());
+    let is_placed = |name: &&InstanceName| share.zeek.as_ref().is_some_and(|zeek| zeek.addresses.contains_key(*name));
+    let is_local = instances.len() == 1 || !instances.iter().any(|name| is_seen(name) || is_placed(name));
+    let places: BTreeMap<&InstanceName, IpAddr> =
+        instances.iter().map(|name| Ok((*name, place(share, name, is_local)?))).collect::<Result<_, _>>()?;
     let is_apart = |host: &IpAddr| !host.is_loopback();
     if let Some((name, host)) =
         places.iter().find(|(_, host)| !is_apart(host)).filter(|_| places.values().any(is_apart))
@@ -82,9 +84,9 @@ fn layout(share: &Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
 }
 
 /// Where the nodes of an instance are found. A cluster on one machine talks on loopback, whatever else that is called.
-fn place(share: &Configuration, name: &InstanceName, is_only: bool) -> Result<IpAddr, NoPlace> {
+fn place(share: &Configuration, name: &InstanceName, is_local: bool) -> Result<IpAddr, NoPlace> {
     let given = share.zeek.as_ref().and_then(|zeek| zeek.addresses.get(name)).copied();
-    let alone = is_only.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let alone = is_local.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let seen = share.instance(name).and_then(|instance| instance.host);
     given.or(alone).or(seen).ok_or_else(|| NoPlace::Unknown(name.clone()))
 }
@@ -228,6 +230,9 @@ mod tests {
         host(&mut two, 0, [127, 0, 0, 1]);
         two.zeek = None;
         equip(&mut two).unwrap(); // both are on this machine
+        two.instances.iter_mut().for_each(|instance| instance.host = None);
+        equip(&mut two).unwrap();
+        assert_eq!(hosts(&two), ["127.0.0.1"; 2], "a lab is on one machine");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The README names a test for every promise, and docs/zeek-client.md one for everything that it compares. This holds them
-//! to their word: each of them exists.
+//! The README names a test for every promise, docs/zeek-client.md one for everything that it compares, and docs/survival.md
+//! one for every failure of others. This holds them to their word: each of them exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,6 +13,11 @@ fn every_test_that_the_readme_names_exists() {
 #[test]
 fn every_test_that_the_comparison_with_zeek_names_exists() {
     check("docs/zeek-client.md", "## Event by event", 30);
+}
+
+#[test]
+fn every_test_that_is_named_for_a_failure_of_others_exists() {
+    check("docs/survival.md", "## What others failed at", 20);
 }
 
 /// Looks at the last column of the table in that section, which has more than so many rows.

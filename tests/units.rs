@@ -41,6 +41,10 @@ fn the_settings_in_the_units_are_ones_and_lead_to_the_group_of_the_nodes() {
     let settings = Settings::assemble(None, &Machine::new("host", true), variables).unwrap();
     // A slice's units are below it, and the nodes' unit is in the same one as the agent.
     assert_eq!(settings.agent.cgroup, Place::In("/watchpost.slice/watchpost-nodes.service".into()));
+    for unit in ["watchpost-agent.service", "watchpost-controller.service"] {
+        let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
+        assert!(text.lines().any(|line| line == "Type=notify"), "{unit}: the daemons say when they are ready");
+    }
     for unit in ["watchpost-agent.service", "watchpost-nodes.service"] {
         let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
         assert!(text.lines().any(|line| line == "Slice=watchpost.slice"), "{unit}");

@@ -373,7 +373,7 @@ fn to_agent() -> Vec<ToAgent> {
     vec![
         AgentWelcomeRequest { reqid: reqid() }.into(),
         AgentStandbyRequest { reqid: reqid() }.into(),
-        SetConfigurationRequest { reqid: reqid(), configuration: configuration() }.into(),
+        SetConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
         GetNodesRequest { reqid: reqid() }.into(),
         StartRequest { reqid: reqid(), nodes: BTreeSet::new() }.into(),
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
@@ -422,6 +422,10 @@ fn to_controller() -> Vec<ToController> {
             epoch: 3,
             run: 0x0102_0304_0506_0708,
             place: 9,
+            abilities: Abilities {
+                killing: Ok("/sys/fs/cgroup/watchpost/c.1-2".into()),
+                lacking: [(Quota::Cpu, "no cpu controller".into())].into(),
+            },
         }
         .into(),
         NotifyChange {
@@ -441,6 +445,7 @@ fn to_controller() -> Vec<ToController> {
         }
         .into(),
         NotifyError { seq: 301, time: time(), instance: instance(), node: None, msg: "the disk is full".into() }.into(),
+        NotifyStatus { instance: instance(), node: node("logger"), pid: 100, says: "Processing ü".into() }.into(),
         NotifyLog { seq: 302, time: time(), instance: instance(), node: Some(node("logger")), msg: "ü".into() }.into(),
         NotifySnapshot {
             epoch: 3,
@@ -504,6 +509,7 @@ fn statuses() -> Vec<NodeStatus> {
         restarts: 7,
         since: time(),
         reason: "".into(),
+        says: "Waiting for packets".into(),
     };
     vec![
         status("agent", Role::None, NodeState::Unknown, None),
@@ -560,7 +566,7 @@ fn configuration() -> Configuration {
         scripts: vec!["local.zeek".into(), "policy/tuning".into()],
         options: [("Log::default_rotation_interval".into(), "1hr".into())].into(),
         interface: Some("eth0".into()),
-        cpu_affinity: Some(3),
+        cpu_affinity: Some("0-1,3".parse().unwrap()),
         env: BTreeMap::from([("TZ".into(), "UTC".into())]),
         command: vec!["zeek".into(), "-i".into(), "eth0".into()],
         directory: Some("/var/spool/zeek".into()),
@@ -573,10 +579,15 @@ fn configuration() -> Configuration {
             capabilities: [Capability::named("net_raw").unwrap()].into(),
             no_new_privs: true,
             env_file: Some("/etc/zeek.env".into()),
+            quotas: Quotas { memory_max: Some(Bytes(2 << 30)), cpu_max: Some(CpuShare(150)), pids_max: Some(64) },
         })),
         zeek: Some(Box::new(zeek_node())),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
         ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
+        liveness: Some(Box::new(Liveness {
+            watchdog: Some(Duration::from_secs(30)),
+            probe: Some(Probe::new(ProbeBy::Exec(vec!["/opt/check".into()]))),
+        })),
         ..Node::new(node("worker-1"), instance(), Role::Worker)
     };
     let once = RestartPolicy { mode: RestartMode::Never, ..RestartPolicy::default() };

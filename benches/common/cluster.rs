@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -56,6 +56,8 @@ pub struct Cluster {
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     remote: Option<Child>,
+    /// Where a remote agent dials, and where its nodes are.
+    way: Option<(SocketAddr, PathBuf)>,
     asked: usize,
 }
 
@@ -95,8 +97,34 @@ impl Cluster {
             });
         });
         let (controller, address) = start.recv_timeout(PATIENCE).expect("the controller starts");
-        let remote = address.map(|address| spawn_agent(address, &place_of_nodes.join("nodes")));
-        Self { controller, seen, end: Some(end), thread: Some(thread), remote, asked: 0 }
+        let way = address.map(|address| (address, place_of_nodes.join("nodes")));
+        let remote = way.as_ref().map(|(address, nodes)| spawn_agent(*address, nodes));
+        Self { controller, seen, end: Some(end), thread: Some(thread), remote, way, asked: 0 }
+    }
+
+    /// The process of the remote agent.
+    pub fn agent(&self) -> u32 {
+        self.remote.as_ref().expect("a remote agent").id()
+    }
+
+    /// Where the remote agent's nodes have a directory each.
+    pub fn nodes(&self) -> &Path {
+        &self.way.as_ref().expect("a remote agent").1
+    }
+
+    /// SIGKILL for the remote agent: its nodes run on.
+    pub fn kill_agent(&mut self) {
+        let agent = self.remote.as_mut().expect("a remote agent");
+        agent.kill().expect("a child of ours");
+        agent.wait().expect("a child of ours");
+    }
+
+    /// Starts the remote agent again; when it was started.
+    pub fn start_agent_again(&mut self) -> u64 {
+        let (address, nodes) = self.way.as_ref().expect("a remote agent");
+        let began = now();
+        self.remote = Some(spawn_agent(*address, nodes));
+        began
     }
 
     /// Deploys `count` nodes, numbered from `first`, and waits for the answer. `began` hears when it was asked for.

@@ -18,8 +18,9 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::{Bounds, Outbox};
+use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
-use super::state::{Effect, Event, FoundNode, State};
+use super::state::{Effect, Event, State};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
@@ -29,12 +30,13 @@ use crate::message::agent::{
 };
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
-use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
+use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
 use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
-use crate::supervisor::process::Process;
-use crate::supervisor::process::groups::Groups;
-use crate::supervisor::register::{Found, Record, Register};
+use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
+use crate::supervisor::process::oom::KernelLog;
+use crate::supervisor::process::run_dir::RunDir;
+use crate::supervisor::register::Register;
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
 
@@ -53,8 +55,10 @@ pub struct AgentSetup {
     /// Names what this process has locked; 0 if nothing.
     pub place: u64,
     pub site: Site,
-    /// Has a control group for each node; `None` where they cannot have one.
-    pub groups: Option<Groups>,
+    /// Has a control group for each node; or why they cannot have one.
+    pub groups: Result<Groups, NoGroups>,
+    /// Has a socket for each node; `Err` says why they cannot have one.
+    pub run_dir: Result<RunDir, String>,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -141,34 +145,28 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, run_dir, bounds, host } = setup;
         let mut register = Register::new(site.nodes.clone())?;
-        let (records, refused) = register.read().map_err(io::Error::other)?;
-        let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        let mut entries = register.read().map_err(io::Error::other)?;
+        let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        found.extend(retrieve(&mut entries, &instance, &site, &register)?);
+        let mut kernel_log = KernelLog::open();
         match register.configuration(&instance) {
             Ok(id) => found.extend(id.map(Event::WasInForce)),
             Err(error) => found.push(Event::Trouble(None, error.to_string())),
         }
-        let (mut adoptable, mut nodes) = (BTreeMap::new(), Vec::new());
         // Also what ran here under another instance's name: it is to be minded, whatever this agent is called now.
-        for record in records {
-            let process = running(&record)?;
-            found.extend(tell_of_death(&record, process.as_ref()));
-            let pid = process.as_ref().map(Process::pid);
-            let (leader, died) = (record.leader(), death(&record, process.as_ref()));
-            let adopted = Adoptable { life: record.life, leader, process, died };
-            adoptable.insert(record.node.name.clone(), adopted);
-            let (died, wanted) = (died.map(|(pid, _)| pid), record.found != Found::Stopped);
-            nodes.push(FoundNode { node: Arc::new(record.node), pid, died, wanted });
-        }
-        found.push(Event::Found(nodes));
+        let (adoptable, told) = take_up(entries.records, &groups, &mut kernel_log)?;
+        found.extend(told);
         let news = site.nodes.join(format!(".news-{instance}"));
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, restored.items);
         let agent = Self {
-            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id(), run, place),
+            state: State::new(instance, restored.epoch, outbox)
+                .run_by(std::process::id(), run, place)
+                .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, run_dir, kernel_log)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -210,6 +208,7 @@ impl Agent {
                 self.supervisors.remove(&ward);
                 self.workshop.dismiss(ward, name);
             }
+            Effect::Enter(ward, node) => self.workshop.enter(ward, node),
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
                 self.workshop.run(Subject::Agent, move |register| {
@@ -223,6 +222,11 @@ impl Agent {
             Effect::Refused(reason) => {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
+            }
+            Effect::EndLink(reason) => {
+                if let Some(link) = &self.link {
+                    link.end.do_send(EndLink { link: link.id, reason });
+                }
             }
             Effect::AllStopped => {
                 let waiting = std::mem::take(&mut self.waiting_for_rest);
@@ -247,11 +251,21 @@ impl Agent {
 
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
-            None => self.workshop.admit(ward, first_life()),
-            Some(Adoptable { life, leader, process, died }) => {
-                if let Some((pid, exit)) = died {
-                    self.workshop.note_death(ward, life, pid, exit);
-                } else if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
+            None => self.workshop.admit(ward, node.name.clone(), first_life()),
+            Some(Adoptable { life, leader, process, died, past, given_up }) => {
+                let name = node.name.clone();
+                let taken = match died {
+                    Some((pid, exit)) => {
+                        self.workshop.note_death(ward, name, life, pid, exit);
+                        Ok(())
+                    }
+                    None => self.workshop.adopt(ward, &node, life, leader, process),
+                };
+                self.workshop.recall(ward, past);
+                if given_up {
+                    self.workshop.give_up(ward);
+                }
+                if let Err(error) = taken {
                     // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
                     tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
                     ctx.stop();
@@ -286,6 +300,7 @@ impl Agent {
             Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
             Fact::Launching(_) => (NodeState::Pending, None),
             Fact::Down(_) => (NodeState::Stopped, None),
+            Fact::GivenUp(_) => (NodeState::Failed, None),
             Fact::Died(_, pid, _) => (NodeState::Running, Some(pid)),
         };
         let name = node.name.clone();
@@ -388,48 +403,11 @@ impl Agent {
     }
 }
 
-/// What an earlier agent left of a node.
-struct Adoptable {
-    life: Life,
-    leader: Option<u32>,
-    process: Option<Process>,
-    /// The process that ended meanwhile, and how.
-    died: Option<(u32, Exit)>,
-}
-
-/// The process of a record that is not there any more, and how it ended, as far as that can be known. What the machine
-/// took with it when it went down did not die of itself.
-fn death(record: &Record, process: Option<&Process>) -> Option<(u32, Exit)> {
-    match record.found {
-        Found::Launched { pid, start_time } if record.here && process.is_none() => {
-            Some((pid, Process::end_of(pid, start_time)))
-        }
-        _ => None,
-    }
-}
-
-/// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
-fn running(record: &Record) -> io::Result<Option<Process>> {
-    match record.found {
-        Found::Launched { pid, start_time } if record.here => Process::adopt(pid, start_time).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {}: {error}", record.node.name))
-        }),
-        _ => Ok(None),
-    }
-}
-
 /// The first life of a node here. Processes are known by cluster, node and life, also to the agents of other state
 /// directories and after a record is gone: so the lives of each begin somewhere of their own.
 fn first_life() -> Life {
     // Without chance the moment has to do.
     Life(getrandom::u32().map_or_else(|_| Timestamp::now().0, u64::from))
-}
-
-/// A node whose process ended while nobody minded it.
-fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
-    let Found::Launched { pid, .. } = record.found else { return None };
-    let msg = format!("process {pid} ended while its agent was away");
-    process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
 }
 
 impl Actor for Agent {
@@ -556,6 +534,7 @@ impl Handler<FromSupervisor> for Agent {
                 self.launches.push(order);
                 self.flush_soon(ctx);
             }
+            FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }

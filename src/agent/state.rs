@@ -8,7 +8,7 @@ mod moves;
 mod orders;
 mod preparing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,8 +22,8 @@ use crate::message::agent::*;
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
-    Output, Peer, Timestamp, Zeek,
+    Abilities, Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now,
+    Outcome, Output, Peer, Text, Timestamp, Zeek,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -35,6 +35,7 @@ pub struct State {
     pid: Option<u32>,
     run: u64,
     place: u64,
+    abilities: Abilities,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
@@ -51,10 +52,10 @@ pub struct State {
     hello: Option<ToController>,
     /// Not numbered, and lost with the link. Sent behind the news, so that whoever has an answer has what led to it.
     answers: Vec<ToController>,
+    /// Whose status is to be told behind the news.
+    saying: BTreeSet<NodeName>,
     linked: bool,
     stopping_all: bool,
-    /// What is stopped is to be started by the next run.
-    for_now: bool,
     /// Somebody waits for [`Effect::AllStopped`].
     asked_for_rest: bool,
     /// Nobody waits for a grace any more until all is stopped.
@@ -82,18 +83,26 @@ struct Entry {
     status: NodeStatus,
     goal: Goal,
     place: Place,
+    /// Its definition is not known.
+    guessed: bool,
     /// The definition it gets once it is down.
     next: Option<Arc<Node>>,
     /// What it wrote last before it failed.
     output: Option<Box<Output>>,
     /// The last order to stop it. Only the report that names it says that nothing runs and nothing is being born.
     ticket: u64,
+    /// Whether that order was one after which the next run of the agent starts it.
+    told_for_now: bool,
+    /// It was told to start, and nothing was heard of it since: its order may have gone with its supervisor.
+    start_unheard: bool,
 }
 
 /// What a node is to come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Run,
+    /// Down, until the next run of the agent.
+    Pause,
     /// Down, until somebody asks.
     Rest,
     /// Down, and out of the configuration.
@@ -107,6 +116,8 @@ pub enum Event {
     Report(NodeReport),
     /// Something that a person may have to mend.
     Trouble(Option<NodeName>, String),
+    /// What the process of this node says of itself.
+    Says(NodeName, Text),
     /// The supervisor of this node panicked; its successor found this.
     Revived {
         node: NodeName,
@@ -144,6 +155,10 @@ pub struct FoundNode {
     pub died: Option<u32>,
     /// Whether it was to run.
     pub wanted: bool,
+    /// Its definition is not known, since its record was lost: the next configuration tells it.
+    pub guessed: bool,
+    /// Why it was given up, if it was: it waits for a person.
+    pub given_up: Option<Text>,
 }
 
 /// What is to be done.
@@ -154,6 +169,8 @@ pub enum Effect {
     Tell(WardId, NodeOrder),
     /// The node is gone for good: let go of its supervisor.
     Dismiss(WardId, NodeName),
+    /// Write the record of this node anew: its definition is known now.
+    Enter(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
@@ -162,6 +179,8 @@ pub enum Effect {
     ReadOutput(GetOutputRequest),
     /// The controller will have nothing to do with this agent, for this reason.
     Refused(String),
+    /// End the link, for this reason.
+    EndLink(String),
     AllStopped,
 }
 
@@ -175,6 +194,7 @@ impl State {
             pid: None,
             run: 0,
             place: 0,
+            abilities: Abilities::untried(),
             configuration: None,
             was_in_force: None,
             nodes: BTreeMap::new(),
@@ -185,9 +205,9 @@ impl State {
             outbox,
             hello: None,
             answers: Vec::new(),
+            saying: BTreeSet::new(),
             linked: false,
             stopping_all: false,
-            for_now: false,
             asked_for_rest: false,
             hurried: false,
             preparing: None,
@@ -200,6 +220,11 @@ impl State {
         Self { pid: Some(pid), run, place, ..self }
     }
 
+    /// The same, which can do this for its nodes.
+    pub fn able_to(self, abilities: Abilities) -> Self {
+        Self { abilities, ..self }
+    }
+
     /// Decides. What is to be said comes out of [`State::outgoing`].
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -207,6 +232,7 @@ impl State {
         match event {
             Event::Order(order) => self.obey(order, now, fx),
             Event::Report(report) => self.report(report, now, fx),
+            Event::Says(node, says) => self.says(node, says),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
             // All at once, so that the order of roles is kept among them.
@@ -218,8 +244,10 @@ impl State {
             Event::StopAll { for_now } => {
                 self.give_up_preparing("its agent is stopping all nodes");
                 (self.stopping_all, self.asked_for_rest) = (true, true);
-                self.for_now = for_now;
-                self.each(|me, name| me.want_to_rest(name));
+                self.each(|me, name| match for_now {
+                    true => me.want_to_pause(name, fx),
+                    false => me.want_to_rest(name, fx),
+                });
             }
             Event::Prepared(number, objections) => self.prepared(number, objections, now, fx),
             Event::Hurry => {
@@ -257,6 +285,8 @@ impl State {
             mail.push(NotifySnapshot { epoch: self.epoch, seq, configuration, nodes: self.statuses() }.into());
         }
         if self.outbox.all_is_sent() {
+            let saying = std::mem::take(&mut self.saying);
+            mail.extend(saying.iter().filter_map(|name| self.status_of(name)).map(ToController::from));
             mail.append(&mut self.answers);
         }
         (!mail.is_empty()).then_some(mail)
@@ -299,8 +329,9 @@ impl State {
         let Some(entry) = self.nodes.get_mut(&name) else { return };
         let is_down = report.ticket == Some(entry.ticket);
         let is_change = (entry.status.state, new) != (NodeState::Stopped, NodeState::Stopped);
-        entry.output = report.output.take().map(Box::new);
-        // The last change of a node that leaves says so: see `rest`.
+        (entry.output, entry.start_unheard) = (report.output.take().map(Box::new), false);
+        // The last change of a node that leaves says so, and which process ended with it: see `rest`.
+        let (pid, exit) = (report.pid, report.exit);
         if is_change && (entry.goal != Goal::Leave || new != NodeState::Stopped) {
             self.outbox.push(Item::Change(entry.change(report, &self.instance, false, now.wall)));
         }
@@ -316,25 +347,44 @@ impl State {
                 self.settle_up(&name, Err(&reason));
             }
             (Step::Stopping { then: true, .. }, NodeState::Stopped) if is_down => self.rise_again(&name, fx),
-            (Step::Stopping { then: false, .. }, NodeState::Stopped) if is_down => self.rest(&name, now.wall, fx),
+            (Step::Stopping { then: false, .. }, NodeState::Stopped) if is_down => {
+                let removal = NodeReport { pid, exit, ..NodeReport::removal(name) };
+                self.rest(removal, now.wall, fx);
+            }
             _ => {}
         }
     }
 
     fn revived(&mut self, name: NodeName, state: NodeState, pid: Option<u32>, now: Now, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get(&name) else { return };
-        let (ward, old, old_pid) = (entry.ward, entry.status.state, entry.status.pid);
-        let was_down = matches!(old, NodeState::Stopped | NodeState::Failed);
+        let (old, old_pid) = (entry.status.state, entry.status.pid);
+        let was_down = matches!(old, NodeState::Stopped | NodeState::Failed) && !entry.start_unheard;
         self.notify_error(Some(name.clone()), "its supervisor panicked and was replaced".into(), now.wall);
         if (old, old_pid) != (state, pid) {
             self.report(NodeReport::found(name.clone(), state, pid), now, fx);
         }
         match self.nodes.get(&name).map(|entry| entry.place.step) {
             Some(Step::Stopping { .. }) => self.tell_to_stop(&name, fx),
-            Some(Step::Starting) => fx.push(Effect::Tell(ward, NodeOrder::Start)),
-            Some(Step::Idle) if !was_down => fx.push(Effect::Tell(ward, NodeOrder::Start)),
+            Some(Step::Starting) => self.tell_to_start(&name, fx),
+            Some(Step::Idle) if !was_down => self.tell_to_start(&name, fx),
             _ => {}
         }
+    }
+
+    /// Every status goes with its process; a new one tells its own.
+    fn says(&mut self, name: NodeName, says: Text) {
+        if let Some(entry) = self.nodes.get_mut(&name).filter(|entry| entry.status.pid.is_some()) {
+            entry.status.says = says;
+            // Whoever is not linked gets it by the snapshot.
+            if self.linked {
+                self.saying.insert(name);
+            }
+        }
+    }
+
+    fn status_of(&self, name: &NodeName) -> Option<NotifyStatus> {
+        let NodeStatus { pid, says, .. } = &self.nodes.get(name)?.status;
+        Some(NotifyStatus { instance: self.instance.clone(), node: name.clone(), pid: (*pid)?, says: says.clone() })
     }
 
     // --- what is said ---
@@ -343,6 +393,7 @@ impl State {
         self.linked = true;
         self.outbox.link_up();
         self.answers.clear();
+        self.saying.clear();
         let hello = NotifyAgentHello {
             instance: self.instance.clone(),
             host: None,
@@ -351,6 +402,7 @@ impl State {
             epoch: self.epoch,
             run: self.run,
             place: self.place,
+            abilities: self.abilities.clone(),
         };
         self.hello = Some(hello.into());
     }
@@ -424,7 +476,7 @@ impl Entry {
         let NodeReport { node, new, pid, exit, attempt, restarts, reason, .. } = report;
         let status = &mut self.status;
         let old = std::mem::replace(&mut status.state, new);
-        status.pid = pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running));
+        status.enter(pid.filter(|_| matches!(new, NodeState::Pending | NodeState::Running)));
         (status.restarts, status.since) = (restarts.max(status.restarts), time);
         status.reason.clone_from(&reason);
         NotifyChange {
@@ -448,6 +500,11 @@ impl Entry {
         matches!(self.place.step, Step::Stopping { .. })
     }
 
+    /// Whether the next run of the agent is to start it, should this one not come to it: a restart is no stop.
+    fn is_down_for_now(&self) -> bool {
+        matches!(self.goal, Goal::Run | Goal::Pause)
+    }
+
     fn hurry(&self) -> Effect {
         Effect::Tell(self.ward, NodeOrder::Hurry)
     }
@@ -463,5 +520,7 @@ impl Entry {
     }
 }
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod tests;

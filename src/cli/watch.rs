@@ -272,6 +272,7 @@ mod tests {
             restarts: 0,
             since: "2023-11-14T22:13:20Z".into(),
             reason: "x".repeat(200),
+            says: String::new(),
             port: None,
             metrics_port: None,
         };

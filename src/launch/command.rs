@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
 
-use super::{LaunchError, MARKER, Site};
+use super::{LaunchError, MARKER, PLACE, Site};
 use crate::model::{Life, Node, Role};
 use crate::supervisor::process::Program;
 
@@ -48,6 +48,7 @@ pub(super) fn with(
     mut env: BTreeMap<String, String>,
 ) -> Program {
     env.insert(MARKER.into(), site.marker(node, life));
+    env.insert(PLACE.into(), site.place.clone());
     let home = site.directory(node);
     // What the agent writes about a node stays the agent's.
     let own = if node.user.is_some() { home.join("home") } else { home.clone() };
@@ -58,7 +59,7 @@ pub(super) fn with(
         stdout: home.join("stdout"),
         stderr: home.join("stderr"),
         user: node.user.clone(),
-        cpu: node.cpu_affinity,
+        cpus: node.cpu_affinity.clone(),
         nofile: site.descriptors,
         run_as: node.run_as.as_deref().cloned().unwrap_or_default(),
         group: None,

@@ -16,6 +16,8 @@ pub struct Site {
     pub cluster: String,
     /// Holds a directory per node.
     pub nodes: PathBuf,
+    /// Names that directory, in every process's environment.
+    pub place: String,
     /// What nodes inherit of the agent's environment: without the agent's own settings.
     pub environment: BTreeMap<String, String>,
     /// The descriptor limit (soft, hard) that the agent was started with.
@@ -54,6 +56,9 @@ pub enum LaunchError {
 /// The environment variable by which a process is known to be a node's, whoever its parent is.
 pub const MARKER: &str = "WATCHPOST_NODE";
 
+/// The environment variable by which it is known whose: another agent of the same cluster may have a node of that name.
+pub const PLACE: &str = "WATCHPOST_PLACE";
+
 /// Why the process of this node cannot be asked anything: it has no way to answer.
 pub fn unasked(node: &Node) -> &'static str {
     match node.command.is_empty() {
@@ -68,6 +73,7 @@ impl Site {
     pub fn new(
         cluster: String,
         nodes: PathBuf,
+        place: String,
         environment: impl IntoIterator<Item = (String, String)>,
         descriptors: Option<(u64, u64)>,
         zeek: ZeekOptions,
@@ -78,12 +84,27 @@ impl Site {
         let own = |name: &str| told.contains(&name) || settings.iter().any(|own| name.starts_with(own));
         let environment: BTreeMap<_, _> = environment.into_iter().filter(|(name, _)| !own(name)).collect();
         let zeek = zeek::Launcher::new(zeek.program, environment.clone(), nodes.join(zeek.files));
-        Self { cluster, nodes, environment, descriptors, zeek }
+        Self { cluster, nodes, place, environment, descriptors, zeek }
     }
 
     /// The value of [`MARKER`] in one life of a node: `<cluster>/<node>/<life>`.
     pub fn marker(&self, node: &Node, life: Life) -> String {
         format!("{}/{}/{life}", self.cluster, node.name)
+    }
+
+    /// The marker of those who ask the node how it is: none of its own.
+    pub fn askers_marker(&self, node: &Node) -> String {
+        format!("{}/{}/probe", self.cluster, node.name)
+    }
+
+    /// The program that asks the node how it is, run as the node is.
+    pub fn asker(&self, node: &Node, life: Life, command: &[String]) -> Result<Program, LaunchError> {
+        let mut program = command::program(self, node, life)?;
+        program.argv = command.to_vec();
+        program.env.insert(MARKER.into(), self.askers_marker(node));
+        // Nobody reads what it has to say, and it would grow.
+        (program.stdout, program.stderr) = ("/dev/null".into(), "/dev/null".into());
+        Ok(program)
     }
 
     /// Where the node's record and output live.
@@ -123,7 +144,7 @@ mod tests {
         ];
         let agent = agent.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let zeek = ZeekOptions { program: Some("/nowhere".into()), files: ".zeek-i".into() };
-        Site::new("lab".into(), "/nodes".into(), agent, None, zeek)
+        Site::new("lab".into(), "/nodes".into(), "1-2".into(), agent, None, zeek)
     }
 
     fn node() -> Node {
@@ -136,7 +157,8 @@ mod tests {
         node.command = vec!["sleep".into(), "9".into()];
         node.env.insert("PATH".into(), "/opt/bin".into());
         let program = site().program(&node, Life(3)).unwrap();
-        let wanted = [("CLUSTER_NODE", "w"), ("PATH", "/opt/bin"), (MARKER, "lab/w/3"), ("ZEEKPATH", "/z")];
+        let wanted =
+            [("CLUSTER_NODE", "w"), ("PATH", "/opt/bin"), (MARKER, "lab/w/3"), (PLACE, "1-2"), ("ZEEKPATH", "/z")];
         let wanted: BTreeMap<_, _> = wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         assert_eq!(program.env, wanted);
         assert_eq!(program.directory, PathBuf::from("/nodes/w"));

@@ -9,12 +9,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::frame::wire_enum;
+use super::frame::{self, Encoded, wire_enum};
 use crate::model::{
-    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role,
-    Text, Timestamp,
+    Abilities, Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId,
+    Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -56,6 +56,7 @@ wire_enum! {
         0x0213 => NotifyError,
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
+        0x0216 => NotifyStatus,
     }
 }
 
@@ -95,7 +96,64 @@ pub struct AgentStandbyResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetConfigurationRequest {
     pub reqid: RequestId,
-    pub configuration: Configuration,
+    pub configuration: Share,
+}
+
+/// A configuration on its way to an agent. Who keeps it encoded sends it so; on the wire it is a [`Configuration`] either
+/// way.
+#[derive(Debug, Clone)]
+pub struct Share(Form);
+
+#[derive(Debug, Clone)]
+enum Form {
+    Open(Configuration),
+    Encoded(Encoded),
+}
+
+impl Share {
+    /// One that was encoded in this process.
+    pub(crate) fn encoded(bytes: Vec<u8>) -> Self {
+        Self(Form::Encoded(Encoded(bytes)))
+    }
+
+    /// The configuration itself.
+    pub fn open(self) -> Configuration {
+        match self.0 {
+            Form::Open(configuration) => configuration,
+            Form::Encoded(Encoded(bytes)) => {
+                frame::decode_body(&bytes, "Configuration").expect("a configuration that was encoded in this process")
+            }
+        }
+    }
+}
+
+impl From<Configuration> for Share {
+    fn from(configuration: Configuration) -> Self {
+        Self(Form::Open(configuration))
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, other: &Self) -> bool {
+        self.clone().open() == other.clone().open()
+    }
+}
+
+impl Eq for Share {}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Form::Open(configuration) => configuration.serialize(serializer),
+            Form::Encoded(bytes) => bytes.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Configuration::deserialize(deserializer).map(Self::from)
+    }
 }
 
 /// Agent → controller: what became of each node of the instance, sorted by name; a failed one brings its last output.
@@ -263,6 +321,8 @@ pub struct NotifyAgentHello {
     pub run: u64,
     /// Names what the agent has locked for itself: of two that say the same one is gone. 0 if it has locked nothing.
     pub place: u64,
+    /// What it can do for its nodes.
+    pub abilities: Abilities,
 }
 
 /// Agent → controller → observers: a node changed its state, or its process did.
@@ -313,6 +373,20 @@ pub struct NotifyLog {
     pub instance: InstanceName,
     pub node: Option<NodeName>,
     pub msg: String,
+}
+
+/// Agent → controller: what the present process of a node says of itself, `STATUS=` of `sd_notify`.
+///
+/// Not numbered, not logged and not sent again: the last one counts, and a snapshot brings it, too. At most one a second for
+/// each node. It ends with the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyStatus {
+    pub instance: InstanceName,
+    pub node: NodeName,
+    /// Whose word it is.
+    pub pid: u32,
+    /// One line; empty if it takes back what it said before.
+    pub says: Text,
 }
 
 /// Agent → controller: every node as of news number `seq`. Sent once per link, behind the news that it covers.

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
-use crate::model::{Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, RequestId, Timestamp};
+use crate::model::{
+    Abilities, Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, RequestId, Timestamp,
+};
 
 /// The controller will not answer this request: it is stopping, or the request asked for silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +121,8 @@ pub struct InstanceStatus {
     pub reason: String,
     /// How long the certificate of its agent counts, as last shown; `None` without one.
     pub certificate: Option<CertificateTerm>,
+    /// What its agent can do for its nodes, as last heard.
+    pub abilities: Option<Abilities>,
 }
 
 /// How long a certificate counts.

@@ -73,6 +73,8 @@ pub enum Exit {
     Signal { number: i32, core_dumped: bool },
     /// It is gone, and nobody can say how (it was not our child).
     Unknown,
+    /// The kernel killed it, by SIGKILL, because its group or the machine ran out of memory.
+    OutOfMemory,
 }
 
 impl Exit {
@@ -94,6 +96,7 @@ impl fmt::Display for Exit {
                 if *core_dumped { f.write_str(", core dumped") } else { Ok(()) }
             }
             Self::Unknown => f.write_str("ended, nobody knows how"),
+            Self::OutOfMemory => f.write_str("killed by the kernel: out of memory"),
         }
     }
 }
@@ -147,6 +150,18 @@ pub struct NodeStatus {
     pub since: Timestamp,
     /// Why it is in this state, in words; may be empty.
     pub reason: Text,
+    /// What its present process says of itself (`STATUS=` of `sd_notify`); may be empty.
+    pub says: Text,
+}
+
+impl NodeStatus {
+    /// This is its process now, if any; what another one said of itself ends with that.
+    pub fn enter(&mut self, pid: Option<u32>) {
+        if pid.is_none() || pid != self.pid {
+            self.says = Text::default();
+        }
+        self.pid = pid;
+    }
 }
 
 /// What came of an order, for one node, one instance, or the whole.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::model::{Instance, InstanceName, Node, NodeName, RunAs, ZeekNode};
+use crate::model::{Instance, InstanceName, Liveness, Node, NodeName, Probe, RunAs, ZeekNode};
 
 /// The key under which a Zeek node differs whose cluster is another: see [`super::zeek`], which also says in what.
 pub const SURROUNDINGS: &str = "surroundings";
@@ -71,11 +72,16 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         zeek,
         restart,
         ready,
+        liveness,
         stop_grace,
     } = have;
     let (run_as, want_run_as) = (run_as.as_deref(), want.run_as.as_deref());
     let (run_as, want_run_as) = (run_as.unwrap_or(&nothing), want_run_as.unwrap_or(&nothing));
     let (zeek, want_zeek) = (zeek.as_deref().unwrap_or(&bare), want.zeek.as_deref().unwrap_or(&bare));
+    let unwatched = Liveness::default();
+    let liveness = [liveness, &want.liveness].map(|liveness| liveness.as_deref().unwrap_or(&unwatched));
+    let probes = liveness.map(|liveness| liveness.probe.as_ref());
+    let differs = |part: fn(&Probe) -> Duration| probes[0].map(part) != probes[1].map(part);
     [
         ("instance", *instance != want.instance),
         ("role", *role != want.role),
@@ -97,14 +103,24 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("capabilities", run_as.capabilities != want_run_as.capabilities),
         ("no_new_privs", run_as.no_new_privs != want_run_as.no_new_privs),
         ("env_file", run_as.env_file != want_run_as.env_file),
+        ("memory_max", run_as.quotas.memory_max != want_run_as.quotas.memory_max),
+        ("cpu_max", run_as.quotas.cpu_max != want_run_as.quotas.cpu_max),
+        ("pids_max", run_as.quotas.pids_max != want_run_as.quotas.pids_max),
         ("restart", restart.mode != want.restart.mode),
         ("restart_delay", restart.delay != want.restart.delay),
+        ("restart_factor", restart.factor != want.restart.factor),
+        ("restart_jitter", restart.jitter != want.restart.jitter),
         ("restart_max_delay", restart.max_delay != want.restart.max_delay),
         ("restart_stable", restart.stable != want.restart.stable),
         ("restart_limit", restart.limit != want.restart.limit),
         ("restart_window", restart.window != want.restart.window),
         ("ready", ready.by != want.ready.by),
         ("ready_within", ready.within != want.ready.within),
+        ("watchdog", liveness[0].watchdog != liveness[1].watchdog),
+        ("probe", probes[0].map(|probe| &probe.by) != probes[1].map(|probe| &probe.by)),
+        ("probe_interval", differs(|probe| probe.interval)),
+        ("probe_timeout", differs(|probe| probe.timeout)),
+        ("probe_failures", probes[0].map(|probe| probe.failures) != probes[1].map(|probe| probe.failures)),
         ("stop_grace", *stop_grace != want.stop_grace),
         (SURROUNDINGS, zeek.knows != want_zeek.knows),
     ]

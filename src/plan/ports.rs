@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::zeek;
-use crate::model::{Configuration, InstanceName, Node, ReadyBy, Role};
+use crate::model::{Configuration, Instance, InstanceName, Node, ReadyBy, Role};
 
 /// Which ports are given out, and which are taken by the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub struct PortsExhausted {
 ///
 /// Goes before [`assign_ports`], which counts metrics ports per address, and again when a deployment is decided: agents
 /// that connected after staging are then known.
-pub fn resolve_hosts(configuration: &mut Configuration, seen: &BTreeMap<InstanceName, IpAddr>) {
-    for instance in &mut configuration.instances {
+pub fn resolve_hosts(instances: &mut [Instance], seen: &BTreeMap<InstanceName, IpAddr>) {
+    for instance in instances {
         instance.host = instance.host.or_else(|| seen.get(&instance.name).copied());
     }
 }
@@ -166,9 +166,12 @@ pub(super) fn needs_port(node: &Node) -> bool {
 fn given(node: &Node) -> impl Iterator<Item = u16> + use<> {
     let ready = match node.ready.by {
         ReadyBy::Port(port) => Some(port),
-        ReadyBy::Settle(_) => None,
+        ReadyBy::Tcp(address) if address.ip().is_loopback() => Some(address.port()),
+        ReadyBy::Tcp(_) | ReadyBy::Settle(_) | ReadyBy::Notify => None,
     };
-    [node.port, node.metrics_port, ready].into_iter().flatten()
+    let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
+    let probe = probe.and_then(|probe| probe.by.address()).filter(|address| address.ip().is_loopback());
+    [node.port, node.metrics_port, ready, probe.map(|address| address.port())].into_iter().flatten()
 }
 
 /// The indices of the nodes that `wants` one, in the order of assignment.
@@ -304,7 +307,7 @@ mod tests {
         let mut subject = configuration(&[("a", Some([10, 0, 0, 1]), None), ("b", None, None), ("c", None, None)], &[]);
         let seen = [("a", [10, 9, 9, 9]), ("b", [10, 0, 0, 2])]
             .map(|(name, host)| (InstanceName::new(name).unwrap(), IpAddr::from(host)));
-        resolve_hosts(&mut subject, &seen.into());
+        resolve_hosts(&mut subject.instances, &seen.into());
         let hosts: Vec<_> = subject.instances.iter().map(|instance| instance.host).collect();
         assert_eq!(hosts, [Some([10, 0, 0, 1].into()), Some([10, 0, 0, 2].into()), None]);
     }

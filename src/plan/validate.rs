@@ -9,12 +9,18 @@ use std::time::Duration;
 
 use super::ports::{PortRules, needs_port};
 use super::zeek;
-use crate::model::{Configuration, Instance, InstanceName, Node, NodeName, ReadyBy, RestartMode, RestartPolicy};
+use crate::model::cpus::MOST_CPUS;
+use crate::model::{
+    Bytes, Configuration, CpuShare, Instance, InstanceName, Liveness, Node, NodeName, Probe, ProbeBy, Quotas, ReadyBy,
+    RestartMode, RestartPolicy,
+};
 
 /// The longest wait that a node may ask for. Sums of it stay far from where clocks overflow.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// CPUs are counted below this: the size of the set that the kernel's interface knows.
-const CPUS: u32 = 1024;
+/// Whoever is watched more often than this does little else.
+const SHORTEST_WATCH: Duration = Duration::from_millis(100);
+/// A program that may have less memory than this does not get as far as its first line.
+const LEAST_MEMORY: Bytes = Bytes(1 << 20);
 
 /// One reason why a configuration cannot be deployed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,27 +178,40 @@ fn agent_ports(configuration: &Configuration) -> BTreeSet<(&InstanceName, u16)> 
 /// What is wrong with the numbers and times of one node.
 fn numbers(node: &Node) -> Vec<(&'static str, String)> {
     let mut complaints = Vec::new();
-    let ready_port = match node.ready.by {
-        ReadyBy::Port(port) => Some(port),
-        ReadyBy::Settle(_) => None,
-    };
+    let ready_port = node.ready.by.address().map(|address| address.port());
+    let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
+    let probe_port = probe.and_then(|probe| probe.by.address()).map(|address| address.port());
     for (key, what, port) in [
         ("port", "port", node.port),
         ("metrics_port", "metrics_port", node.metrics_port),
         ("ready", "ready port", ready_port),
+        ("probe", "probe port", probe_port),
     ] {
         if port == Some(0) {
             complaints.push((key, format!("{what} 0/tcp is no place to be found at: choose one from 1 to 65535")));
         }
     }
-    if let Some(cpu) = node.cpu_affinity.filter(|&cpu| cpu >= CPUS) {
-        let what = format!("cpu_affinity {cpu} is beyond the last CPU there can be, {}", CPUS - 1);
-        complaints.push(("cpu_affinity", what));
+    if let Some(cpus) = &node.cpu_affinity {
+        match cpus.0.last() {
+            None => complaints.push(("cpu_affinity", "cpu_affinity names no CPU: leave it out for all".into())),
+            Some(&cpu) if cpu >= MOST_CPUS => {
+                let what = format!("cpu_affinity {cpu} is beyond the last CPU there can be, {}", MOST_CPUS - 1);
+                complaints.push(("cpu_affinity", what));
+            }
+            Some(_) => {}
+        }
+    }
+    if !node.restart.factor.is_sound() {
+        complaints.push(("restart_factor", "restart_factor is not from 1 to 100".into()));
+    }
+    if node.restart.jitter > 100 {
+        complaints.push(("restart_jitter", "restart_jitter is not from 0% to 100%".into()));
     }
     complaints.extend(rights(node));
+    complaints.extend(liveness(node));
     let settle = match node.ready.by {
         ReadyBy::Settle(settle) => settle,
-        ReadyBy::Port(_) => Duration::ZERO,
+        ReadyBy::Port(_) | ReadyBy::Tcp(_) | ReadyBy::Notify => Duration::ZERO,
     };
     if settle >= node.ready.within {
         let [settle, within] = [settle, node.ready.within].map(humantime::format_duration);
@@ -211,6 +230,33 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         if wait > LONGEST_WAIT {
             complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));
         }
+    }
+    complaints
+}
+
+/// What is wrong with how it is watched once it runs.
+fn liveness(node: &Node) -> Vec<(&'static str, String)> {
+    let mut complaints = Vec::new();
+    let Some(Liveness { watchdog, probe }) = node.liveness.as_deref() else { return complaints };
+    let times = probe.as_ref().map(|probe| [("probe_interval", probe.interval), ("probe_timeout", probe.timeout)]);
+    for (key, time) in watchdog.map(|watchdog| ("watchdog", watchdog)).into_iter().chain(times.into_iter().flatten()) {
+        if time < SHORTEST_WATCH {
+            let shortest = humantime::format_duration(SHORTEST_WATCH);
+            complaints.push((key, format!("{key} is shorter than {shortest}: choose a longer one")));
+        }
+        if time > LONGEST_WAIT {
+            complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));
+        }
+    }
+    let Some(Probe { by, failures, .. }) = probe else { return complaints };
+    if *failures == 0 {
+        complaints
+            .push(("probe_failures", "probe_failures is 0, and nothing fails less often: choose 1 or more".into()));
+    }
+    if let ProbeBy::Exec(command) = by
+        && (command.first().is_none_or(String::is_empty) || command.iter().any(|word| word.contains('\0')))
+    {
+        complaints.push(("probe", "probe names no program, or holds a null byte: write `exec` and a command".into()));
     }
     complaints
 }
@@ -244,6 +290,19 @@ fn rights(node: &Node) -> Vec<(&'static str, String)> {
     if !run_as.groups.is_empty() && node.user.is_none() {
         complain("groups", "groups are for nodes with a `user`: without one it has those of the agent".into());
     }
+    let Quotas { memory_max, cpu_max, pids_max } = run_as.quotas;
+    if let Some(memory) = memory_max.filter(|memory| *memory < LEAST_MEMORY) {
+        complain(
+            "memory_max",
+            format!("memory_max {memory} is too little for any program: give it {LEAST_MEMORY} at least"),
+        );
+    }
+    if cpu_max == Some(CpuShare(0)) {
+        complain("cpu_max", "cpu_max 0% is no time at all: give it 1% at least".into());
+    }
+    if pids_max == Some(0) {
+        complain("pids_max", "pids_max 0 leaves no room for the node itself: give it 1 at least".into());
+    }
     if let Some(file) =
         run_as.env_file.as_ref().filter(|file| !file.starts_with('/') || file.contains(char::is_control))
     {
@@ -258,7 +317,7 @@ fn rights(node: &Node) -> Vec<(&'static str, String)> {
 
 /// Why a node that ends as soon as it starts would be started again without a pause and without an end, if it would.
 fn storm(node: &Node) -> Option<(&'static str, String)> {
-    let RestartPolicy { mode, delay, max_delay, stable, limit, window } = &node.restart;
+    let RestartPolicy { mode, delay, max_delay, stable, limit, window, jitter, .. } = &node.restart;
     let is_ready_at_once = matches!(node.ready.by, ReadyBy::Settle(settle) if settle.is_zero());
     let (key, what) = if stable.is_zero() && is_ready_at_once {
         ("restart_stable", "restart_stable is 0 and it is ready at once, so that no failure ever counts")
@@ -266,6 +325,8 @@ fn storm(node: &Node) -> Option<(&'static str, String)> {
         ("restart_delay", "restart_delay is 0 and no restart_limit counts")
     } else if (*limit == 0 || window.is_zero()) && max_delay.is_zero() {
         ("restart_max_delay", "restart_max_delay is 0 and no restart_limit counts")
+    } else if (*limit == 0 || window.is_zero()) && *jitter >= 100 {
+        ("restart_jitter", "restart_jitter may take all of a wait off, and no restart_limit counts")
     } else {
         return None;
     };
@@ -325,7 +386,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Capability, ConfigurationId, Limit, Resource, Role, RunAs, Zeek};
+    use crate::model::{Capability, ConfigurationId, Cpus, Limit, Resource, Role, RunAs, Zeek};
 
     fn instance(name: &str, port: Option<u16>) -> Instance {
         Instance { name: InstanceName::new(name).unwrap(), host: port.map(|_| [127, 0, 0, 1].into()), port }
@@ -338,6 +399,33 @@ mod tests {
     fn configuration(instances: Vec<Instance>, nodes: Vec<Node>) -> Configuration {
         let nodes = nodes.into_iter().map(Arc::new).collect();
         Configuration { instances, nodes, ..Configuration::empty(ConfigurationId::new("c").unwrap()) }
+    }
+
+    #[test]
+    fn what_nobody_could_watch_is_refused() {
+        let with = |liveness| {
+            let node = Node { liveness: Some(Box::new(liveness)), ..node("n", "i", Role::None, None) };
+            complaints(vec![instance("i", None)], vec![node])
+        };
+        let probe = |by, change: fn(&mut Probe)| {
+            let mut probe = Probe::new(by);
+            change(&mut probe);
+            with(Liveness { watchdog: None, probe: Some(probe) })
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(with(Liveness { watchdog: Some(SHORTEST_WATCH), probe: Some(Probe::new(ProbeBy::Port(1))) }), none);
+        for (got, want) in [
+            (with(Liveness { watchdog: Some(Duration::ZERO), probe: None }), "watchdog is shorter than 100ms"),
+            (with(Liveness { watchdog: Some(Duration::MAX), probe: None }), "watchdog is longer than a year"),
+            (probe(ProbeBy::Port(0), |_| ()), "probe port 0/tcp is no place to be found at"),
+            (probe(ProbeBy::Port(1), |probe| probe.interval = Duration::ZERO), "probe_interval is shorter than 100ms"),
+            (probe(ProbeBy::Port(1), |probe| probe.timeout = Duration::MAX), "probe_timeout is longer than a year"),
+            (probe(ProbeBy::Port(1), |probe| probe.failures = 0), "probe_failures is 0"),
+            (probe(ProbeBy::Exec(vec![]), |_| ()), "probe names no program"),
+            (probe(ProbeBy::Exec(vec!["a\0".into()]), |_| ()), "probe names no program"),
+        ] {
+            assert!(got.len() == 1 && got[0].contains(want), "{want}: {got:?}");
+        }
     }
 
     fn rights(change: impl FnOnce(&mut RunAs)) -> Option<Box<RunAs>> {
@@ -496,7 +584,18 @@ mod tests {
                 complaints_after(|n| n.run_as = rights(|r| r.env_file = Some("e".into()))),
                 "env_file 'e' is not absolute",
             ),
-            (complaints_after(|n| n.cpu_affinity = Some(1024)), "cpu_affinity 1024 is beyond the last CPU"),
+            (complaints_after(|n| n.cpu_affinity = Some(Cpus::one(1024))), "cpu_affinity 1024 is beyond the last CPU"),
+            (complaints_after(|n| n.cpu_affinity = Some(Cpus::default())), "cpu_affinity names no CPU"),
+            (complaints_after(|n| n.restart.jitter = 101), "restart_jitter is not from 0% to 100%"),
+            (
+                complaints_after(|n| n.run_as = rights(|r| r.quotas.memory_max = Some(Bytes(4096)))),
+                "memory_max 4K is too little for any program: give it 1M at least",
+            ),
+            (
+                complaints_after(|n| n.run_as = rights(|r| r.quotas.cpu_max = Some(CpuShare(0)))),
+                "cpu_max 0% is no time at all",
+            ),
+            (complaints_after(|n| n.run_as = rights(|r| r.quotas.pids_max = Some(0))), "pids_max 0 leaves no room"),
             (complaints_after(|n| n.ready.within = Duration::from_millis(500)), "cannot be ready in time"),
             (complaints_after(|n| n.stop_grace = Duration::MAX), "stop_grace is longer than a year"),
             (complaints_after(|n| n.command = vec!["".into()]), "command names no program"),
@@ -524,6 +623,7 @@ mod tests {
             changed(|policy| (policy.delay, policy.limit) = (zero, 0)),
             changed(|policy| (policy.delay, policy.window) = (zero, zero)),
             changed(|policy| (policy.max_delay, policy.limit) = (zero, 0)),
+            changed(|policy| (policy.jitter, policy.limit) = (100, 0)),
             complaints_after(|node| {
                 (node.ready.by, node.restart.stable) = (ReadyBy::Settle(zero), zero);
             }),
@@ -544,7 +644,7 @@ mod tests {
     fn a_complaint_says_where_it_can_be_mended() {
         let nodes = vec![
             node("a", "i", Role::Manager, Some(5000)),
-            Node { cpu_affinity: Some(5000), metrics_port: Some(9), ..node("b", "j", Role::Worker, None) },
+            Node { cpu_affinity: Some(Cpus::one(5000)), metrics_port: Some(9), ..node("b", "j", Role::Worker, None) },
             Node { metrics_port: Some(9), ..node("c", "i", Role::Worker, Some(5000)) },
             Node { metrics_port: Some(9), ..node("i", "i", Role::Worker, None) },
         ];

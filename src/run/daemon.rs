@@ -12,15 +12,18 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
+use super::service::Service;
 use super::signals::Signals;
-use super::{AgentOptions, ControllerOptions, RunError, start_agent, start_controller, stray};
+use super::{AgentOptions, ControllerOptions, RunError, init, start_agent, start_controller, stray};
 use crate::agent::outbox::Bounds;
 use crate::agent::{Agent, AgentEvent, HurryUp, RenewCertificate, StopAllNodesForNow};
 use crate::bridge::{Desk, Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
+use crate::doctor::service::{self, Unit};
 use crate::model::InstanceName;
 use crate::settings::{ControllerSettings, Machine, OnExit, Settings, encrypted, guarded, loopback_only};
 use crate::state_dir::StateDir;
+use crate::supervisor::process::groups::Groups;
 use crate::supervisor::process::{limits, memory};
 use crate::trust::tokens::Tokens;
 use crate::trust::{Registrar, Trust, keep_renewed};
@@ -48,6 +51,8 @@ impl fmt::Debug for Ready {
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     memory::share_one_heap();
+    // As many clients as may be connected leave enough for every agent.
+    limits::raise_open_files()?;
     let mut signals = Signals::listen()?;
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
@@ -56,6 +61,9 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
     home.watch();
+    if init::is_init() {
+        stray::take_on()?; // it has no nodes, but is given everybody's orphans
+    }
     let socket = listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let bridge = ControllerBridge::new(link.clone()).start();
@@ -87,17 +95,21 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let listener = socket.map(|socket| ControllerBridge::accept(socket, link, &controller)).transpose()?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token });
+    let service = Service::find();
+    service.is_ready();
     let end = tokio::select! {
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
+    service.is_stopping();
     drop(listener);
     part(controller.recipient()).await;
     finish(web, clients)?;
     end
 }
 
-/// Runs an agent until it is asked to end; its nodes live on unless the settings have them stopped. `ready` is called once, when it can be reached.
+/// Runs an agent until it is asked to end; its nodes live on unless the settings have them stopped, or it is PID 1 of a
+/// container. `ready` is called once, when it can be reached.
 pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
         return Err(RunError::Unreachable);
@@ -110,11 +122,13 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     home.watch();
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
     stray::take_on()?;
+    init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let agent = start_agent(AgentOptions {
         host: Some(host.recipient()),
         ..agent_options(&settings, settings.agent.name.clone(), &home, home.nodes(), limits::raise_open_files()?)
     })?;
+    warn_of_the_service(&settings, home.nodes());
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
         addresses.insert("controller".to_owned(), socket.local_addr()?);
@@ -129,16 +143,37 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token: None });
+    let service = Service::find();
+    service.is_ready();
     let end = tokio::select! {
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
-    if settings.agent.on_exit == OnExit::Stop && end.is_ok() {
-        stop_nodes(vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent), &mut signals).await;
+    service.is_stopping();
+    if (settings.agent.on_exit == OnExit::Stop || init::is_init()) && end.is_ok() {
+        let (stop, agents) = (vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent));
+        stop_nodes(stop, agents, &mut signals, settings.agent.init_grace).await;
     }
     drop(bridge);
     part(agent.recipient()).await;
     end
+}
+
+/// Says in the log if the service that this agent runs in would end its nodes. Where it runs in none, nobody is asked.
+fn warn_of_the_service(settings: &Settings, nodes: PathBuf) {
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    if settings.agent.on_exit == OnExit::Stop || service::unit_of(&cgroup).is_none() {
+        return;
+    }
+    let (place, cluster) = (settings.agent.cgroup.clone(), settings.cluster.clone());
+    // Beside the start: systemd may take its time to answer.
+    let looked = std::thread::Builder::new().name("service".into()).spawn(move || {
+        let apart = Groups::open(&place, &cluster, &nodes).is_ok_and(|groups| groups.is_outside_ours());
+        if let Some(warning) = service::warning(&cgroup, apart, Unit::ask) {
+            tracing::warn!("{warning}");
+        }
+    });
+    drop(looked); // without a thread nothing is said, and `watchpost doctor` still is there
 }
 
 /// The controller asks itself, and waits as others do where the authority's key is elsewhere.
@@ -156,12 +191,20 @@ async fn part(from: Recipient<Farewell>) {
     let _ = timeout(Duration::from_secs(1), from.send(Farewell)).await;
 }
 
-/// Waits until the agents have stopped their nodes; a second request to end hurries.
-pub(super) async fn stop_nodes<R: Future>(stops: Vec<R>, agents: &[Addr<Agent>], signals: &mut Signals) {
+/// Waits until the agents have stopped their nodes; a second request to end hurries, and so does the end of the grace that
+/// PID 1 has.
+pub(super) async fn stop_nodes<R: Future>(
+    stops: Vec<R>,
+    agents: &[Addr<Agent>],
+    signals: &mut Signals,
+    init_grace: Duration,
+) {
     let mut stopped = std::pin::pin!(futures_util::future::join_all(stops));
+    let mut late = std::pin::pin!(init::hurry_after(init_grace, agents));
     loop {
         tokio::select! {
             _ = &mut stopped => return,
+            () = &mut late => {}
             () = signals.asked_to_end() => agents.iter().for_each(|agent| agent.do_send(HurryUp)),
         }
     }
@@ -182,6 +225,7 @@ pub(super) fn agent_options(
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
         zeek: settings.agent.zeek.clone(),
+        run_dir: settings.agent.run_dir.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         place: home.place(),
         ..AgentOptions::new(instance, nodes)

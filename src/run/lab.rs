@@ -10,8 +10,9 @@ use actix::Addr;
 
 use super::bridge::trust;
 use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes, wants_tls};
+use super::service::Service;
 use super::signals::Signals;
-use super::{AgentOptions, ControllerOptions, RunError, join, start_agent, start_controller, stray};
+use super::{AgentOptions, ControllerOptions, RunError, init, join, start_agent, start_controller, stray};
 use crate::agent::StopAllNodes;
 use crate::bridge::LinkRole;
 use crate::controller::Controller;
@@ -34,6 +35,7 @@ pub async fn lab(
     let home = StateDir::take(&settings.state_dir)?;
     home.watch();
     stray::take_on()?;
+    init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let controller = start_controller(ControllerOptions {
         host: Some(host.clone().recipient()),
@@ -69,13 +71,16 @@ pub async fn lab(
         agents.push(agent);
     }
     ready(&Ready { addresses, token });
+    let service = Service::find();
+    service.is_ready();
     let end = tokio::select! {
         refused = deploy(&controller, configuration) => refused,
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
+    service.is_stopping();
     let stops = agents.iter().map(|agent| agent.send(StopAllNodes)).collect();
-    stop_nodes(stops, &agents, &mut signals).await;
+    stop_nodes(stops, &agents, &mut signals, settings.agent.init_grace).await;
     finish(web, clients)?;
     end
 }

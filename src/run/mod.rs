@@ -7,8 +7,10 @@
 mod bridge;
 mod daemon;
 mod error;
+mod init;
 mod join;
 mod lab;
+mod service;
 mod signals;
 mod stray;
 #[cfg(test)]
@@ -37,6 +39,8 @@ use crate::settings::ControllerSettings;
 #[cfg(doc)]
 use crate::state_dir::StateDir;
 use crate::supervisor::process::groups::{Groups, Place};
+use crate::supervisor::process::identity;
+use crate::supervisor::process::run_dir::RunDir;
 use crate::trust::Registrar;
 
 pub use bridge::{AgentBridge, ControllerBridge};
@@ -136,6 +140,8 @@ pub struct AgentOptions {
     pub groups: Place,
     /// Zeek's program, or the prefix of its installation; `None`: it is looked for in PATH and the usual places.
     pub zeek: Option<PathBuf>,
+    /// Where the sockets are on which nodes say how they are; `None`: where such things usually are.
+    pub run_dir: Option<PathBuf>,
     pub bounds: outbox::Bounds,
     /// Names what this process has locked, so that no other agent can have it: see [`StateDir::place`]. 0 if nothing is.
     pub place: u64,
@@ -148,13 +154,24 @@ impl AgentOptions {
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
         let (nodes, groups) = (nodes.into(), Place::default());
-        Self { instance, cluster, nodes, descriptors: None, groups, zeek: None, bounds, place: 0, host: None }
+        Self {
+            instance,
+            cluster,
+            nodes,
+            descriptors: None,
+            groups,
+            run_dir: None,
+            zeek: None,
+            bounds,
+            place: 0,
+            host: None,
+        }
     }
 }
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, groups, zeek, bounds, place, host } = options;
+    let AgentOptions { instance, cluster, nodes, descriptors, groups, run_dir, zeek, bounds, place, host } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
@@ -162,16 +179,22 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     // What let this machine in is no node's business.
     let environment = environment.filter(|(name, _)| name != "WATCHPOST_JOIN_TOKEN");
-    let groups = match Groups::open(&groups, &cluster, &nodes) {
-        Ok(groups) => Some(groups),
+    let groups = Groups::open(&groups, &cluster, &nodes);
+    match &groups {
+        Ok(groups) => groups.lacking().values().for_each(|why| tracing::debug!("nodes cannot be limited: {why}")),
         Err(why) => {
-            tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}");
-            None
+            tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}")
         }
-    };
-    let site = Site::new(cluster, nodes, environment, descriptors, ZeekOptions::new(&instance, zeek));
+    }
+    let run_dir = run_dir.map(std::path::absolute).transpose()?;
+    let run_dir = RunDir::open(run_dir.as_deref(), &nodes).map_err(|why| why.to_string());
+    if let Err(why) = &run_dir {
+        tracing::warn!("nodes cannot say how they are, and those that are to do not start: {why}");
+    }
+    let directory = identity::place(&nodes)?;
+    let site = Site::new(cluster, nodes, directory, environment, descriptors, ZeekOptions::new(&instance, zeek));
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
-    let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, bounds, host };
+    let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, run_dir, bounds, host };
     Ok(Agent::launch(setup)?)
 }
 

@@ -1,24 +1,47 @@
 //! Processes that lost their parent and were given to this one: when they end, somebody has to reap them.
 //!
-//! Only daemons take such processes on. The signal is a hint and nothing else: it says when to look, and every
-//! process is reaped by its own number.
+//! Only daemons take such processes on; PID 1 is given them in any case. The signal is a hint and nothing else: it says
+//! when to look, and every process is reaped by its own number.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::supervisor::process::tree;
 
-/// Takes strays on, and reaps them in the present event loop for as long as it runs.
+/// When to look again where births came without a pause.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Takes strays on, and reaps them for as long as the present event loop runs.
 pub fn take_on() -> io::Result<()> {
     tree::become_subreaper()?;
     let mut ended = signal(SignalKind::child())?;
     actix::spawn(async move {
         while ended.recv().await.is_some() {
-            if let Err(error) = tree::reap_strays(|_| false) {
-                tracing::warn!("cannot look for ended strays: {error}");
+            while !is_reaped().await {
+                sleep(AGAIN_AFTER).await;
             }
         }
     });
     Ok(())
+}
+
+/// Reaps those that have ended; `false` if that has to wait.
+async fn is_reaped() -> bool {
+    // Mostly a node ended, and there are none.
+    let reaped = match tree::has_strays() {
+        Ok(false) => return true,
+        Ok(true) => spawn_blocking(|| tree::reap_strays(|_| false)).await.map_err(io::Error::other),
+        Err(error) => Err(error),
+    };
+    match reaped.and_then(|reaped| reaped) {
+        Ok(reaped) => reaped.is_some(),
+        Err(error) => {
+            tracing::warn!("cannot look for ended strays: {error}");
+            true
+        }
+    }
 }

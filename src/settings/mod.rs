@@ -109,8 +109,12 @@ pub struct AgentSettings {
     pub cgroup: Place,
     /// Zeek's program, or the prefix of its installation; `None`: it is looked for.
     pub zeek: Option<PathBuf>,
+    /// Where the sockets are on which its nodes say how they are; `None`: where such things usually are.
+    pub run_dir: Option<PathBuf>,
     /// What becomes of its nodes when it is asked to end.
     pub on_exit: OnExit,
+    /// As PID 1 of a container: how long nodes may take to stop before those that are left are killed.
+    pub init_grace: Duration,
 }
 
 /// What becomes of the nodes of an agent that is asked to end.
@@ -318,7 +322,9 @@ impl Settings {
                 listen: None,
                 cgroup: Place::Anywhere,
                 zeek: None,
+                run_dir: None,
                 on_exit: OnExit::Keep,
+                init_grace: Duration::from_secs(8),
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

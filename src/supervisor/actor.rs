@@ -1,5 +1,8 @@
 //! The supervisor of one node: takes orders from the agent and words from the workshop, and tells the agent.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,18 +12,26 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipie
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::history::Past;
+use super::liveness::{self, Vigil};
 use super::process::Remains;
+use super::said::Said;
 use super::state::{Effect, Event, Report, State, Terms};
 use super::workshop::{Fact, WardId, Word, Workshop};
 use super::{FromSupervisor, LaunchOrder};
 use crate::message::node::{NodeOrder, NodeReport};
-use crate::model::{Exit, Life, Node, NodeState, Output, ReadyBy};
+use crate::model::{Exit, Life, Node, NodeState, Output, Probe, ProbeBy, ReadyBy, Text};
 
 /// How long the last lines of a node may delay the news of its death, on a disk that hangs. They are read before any
 /// launch that waits, so a busy agent alone does not delay them.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
+/// From one status of a node to the next that is told: of more the last one is.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
 /// The pauses between two tries to reach a node's port: doubling from the first to the last.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// Why a try to connect failed.
+type Refusal = Rc<RefCell<Option<String>>>;
 
 /// Minds one node. Dropping it, also by a panic, tells the agent that the node has no supervisor.
 pub struct Supervisor {
@@ -33,11 +44,21 @@ pub struct Supervisor {
     remains: Option<Remains>,
     /// The end of a life whose last lines are being fetched.
     dying: Option<(Life, Exit)>,
-    probe: Option<SpawnHandle>,
+    /// Waits for the sign that it is ready.
+    sign: Option<SpawnHandle>,
+    /// Why the last try to connect failed while it was awaited.
+    refusal: Option<Refusal>,
+    /// Watches it while it is up.
+    vigil: Option<Vigil>,
+    /// When its status was told last, and what is to be told once the pause is over.
+    said_at: Option<Instant>,
+    saying: Option<Text>,
     /// The last order to stop that was not answered yet.
     ticket: Option<u64>,
     /// It is to be started by the next run of the agent, though somebody had it stopped.
     stopped_for_now: bool,
+    /// That it is STOPPED or FAILED, to be told once it is on disk.
+    unnoted: VecDeque<NodeReport>,
     workshop: Workshop,
     agent: Rc<Recipient<FromSupervisor>>,
 }
@@ -52,14 +73,17 @@ impl Supervisor {
         agent: Rc<Recipient<FromSupervisor>>,
     ) -> (Addr<Self>, Option<NodeReport>) {
         let fact = workshop.fact(ward);
-        let (state, mut first) = taken_up(&fact, &node);
+        let (state, mut first) = taken_up(&fact, &node, &workshop.past(ward));
         if let Fact::Died(life, ..) = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
-                workshop.note_stopped(node.name.clone(), life);
+                workshop.note_stopped(ward, false, node.name.clone(), life);
             }
         }
         let report = take_report(&mut first).map(|report| told_of(&node, report, None));
+        if let Some(NodeReport { new: NodeState::Failed, reason, .. }) = &report {
+            workshop.note_failed(ward, false, node.name.clone(), state.life(), reason.to_string());
+        }
         let place = workshop.clone();
         let address = Actor::start(Self {
             ward,
@@ -68,9 +92,14 @@ impl Supervisor {
             first,
             remains: None,
             dying: None,
-            probe: None,
+            sign: None,
+            refusal: None,
+            vigil: None,
+            said_at: None,
+            saying: None,
             ticket: None,
             stopped_for_now: false,
+            unnoted: VecDeque::new(),
             workshop,
             agent,
         });
@@ -83,13 +112,15 @@ impl Supervisor {
         for effect in self.state.step(event, Instant::now(), &terms(&self.node)) {
             self.perform(effect, ctx);
         }
+        self.keep_vigil(ctx);
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Launch(life) => {
                 let (ward, node, remains) = (self.ward, Arc::clone(&self.node), self.remains.take());
-                self.tell(FromSupervisor::Launch(LaunchOrder { ward, node, life, remains }));
+                let past = self.state.past(Instant::now());
+                self.tell(FromSupervisor::Launch(LaunchOrder { ward, node, life, past, remains }));
             }
             Effect::Terminate(_) => self.complain("ask to end", self.workshop.terminate(self.ward)),
             Effect::Kill(_) => self.complain("kill", self.workshop.kill(self.ward)),
@@ -102,35 +133,158 @@ impl Supervisor {
                 ctx.run_later(delay, move |me, ctx| me.drive(event, ctx));
             }
             Effect::Report(report) => self.report(report, ctx),
+            Effect::Complain(what) => self.tell(FromSupervisor::Trouble(self.node.name.clone(), what)),
         }
     }
 
     fn report(&mut self, report: Report, ctx: &mut Context<Self>) {
-        if let Some(probe) = self.probe.take().filter(|_| report.new != NodeState::Pending) {
-            ctx.cancel_future(probe);
+        if report.new != NodeState::Pending
+            && let Some(sign) = self.sign.take()
+        {
+            ctx.cancel_future(sign);
         }
-        if report.new == NodeState::Stopped {
-            let (node, life) = (self.node.name.clone(), self.state.life());
-            match self.stopped_for_now {
-                true => self.workshop.note_rested(node, life),
-                false => self.workshop.note_stopped(node, life),
-            }
+        if report.new != NodeState::Running {
+            self.saying = None; // it was said by a life that is over, or has to be said anew
         }
+        let (node, life) = (self.node.name.clone(), self.state.life());
+        match report.new {
+            NodeState::Stopped if self.stopped_for_now => self.workshop.note_rested(self.ward, node, life),
+            NodeState::Stopped => self.workshop.note_stopped(self.ward, true, node, life),
+            NodeState::Failed => self.workshop.note_failed(self.ward, true, node, life, report.reason.to_string()),
+            // Nothing of these is reported while a note is being written: what comes next waits behind it in the workshop.
+            _ => return self.tell(FromSupervisor::Report(told_of(&self.node, report, None))),
+        }
+        // Whoever hears of it relies on it, also should this agent be killed in the next moment.
         let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
-        self.tell(FromSupervisor::Report(told_of(&self.node, report, ticket)));
+        self.unnoted.push_back(told_of(&self.node, report, ticket));
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
+        let (vigil, effects) = Vigil::unready(life, &self.node, Instant::now());
+        self.vigil = Some(vigil);
+        effects.into_iter().for_each(|effect| self.watch_on(life, effect, ctx));
         let ready = Event::Ready(life);
-        let handle = match self.node.ready.by {
-            ReadyBy::Settle(time) => ctx.run_later(time, move |me, ctx| me.drive(ready, ctx)),
-            ReadyBy::Port(port) => {
-                let accepted = wrap_future::<_, Self>(accepting(port));
-                ctx.spawn(accepted.map(move |(), me, ctx| me.drive(ready, ctx)))
+        let handle = match (&self.node.ready.by, self.node.ready.by.address()) {
+            (ReadyBy::Settle(time), _) => Some(ctx.run_later(*time, move |me, ctx| me.drive(ready, ctx))),
+            (_, Some(address)) => {
+                let refusal = self.refusal.insert(Refusal::default());
+                let accepted = wrap_future::<_, Self>(accepting(address, Rc::clone(refusal)));
+                Some(ctx.spawn(accepted.map(move |(), me, ctx| me.drive(ready, ctx))))
             }
+            _ => None, // it says so
         };
-        if let Some(former) = self.probe.replace(handle) {
+        if let Some(former) = std::mem::replace(&mut self.sign, handle) {
             ctx.cancel_future(former);
+        }
+    }
+
+    // --- signs of life ---
+
+    /// Begins to watch a process that is ready, and ends with it.
+    fn keep_vigil(&mut self, ctx: &mut Context<Self>) {
+        if !self.state.is_up() {
+            let question = self.vigil.take().and_then(|vigil| vigil.open_question());
+            if let Some(round) = question {
+                self.workshop.give_up_question(self.ward, round);
+            }
+            return;
+        }
+        let life = self.state.life();
+        let is_watched = self.vigil.as_ref().is_some_and(|vigil| vigil.is_of_ready(life));
+        if self.state.told() == NodeState::Running && !is_watched {
+            let (vigil, effects) = Vigil::running(life, &self.node, Instant::now());
+            self.vigil = Some(vigil);
+            effects.into_iter().for_each(|effect| self.watch_on(life, effect, ctx));
+        }
+    }
+
+    fn watch(&mut self, life: Life, event: liveness::Event, ctx: &mut Context<Self>) {
+        let grace = self.node.stop_grace;
+        let Some(vigil) = self.vigil.as_mut().filter(|vigil| vigil.life() == life) else { return };
+        for effect in vigil.step(event, Instant::now(), grace) {
+            self.watch_on(life, effect, ctx);
+        }
+    }
+
+    fn watch_on(&mut self, life: Life, effect: liveness::Effect, ctx: &mut Context<Self>) {
+        use liveness::Effect as E;
+        match effect {
+            E::After(delay, event) => {
+                ctx.run_later(delay, move |me, ctx| me.watch(life, event, ctx));
+            }
+            E::Listen => self.workshop.listen(self.ward, Arc::clone(&self.node), life, true),
+            E::Ask(round) => self.ask(life, round, ctx),
+            E::GiveUp(round) => self.workshop.give_up_question(self.ward, round),
+            E::Unready => self.drive(Event::Hangs(life, self.unready().into()), ctx),
+            E::Hung(why) => self.drive(Event::Hangs(life, why.into()), ctx),
+        }
+    }
+
+    /// Why it is not ready, in words.
+    fn unready(&self) -> String {
+        let within = humantime::format_duration(self.node.ready.within);
+        let missed = self.node.ready.by.missed().unwrap_or_default();
+        match self.refusal.as_ref().and_then(|refusal| refusal.take()) {
+            Some(refusal) => format!("not ready within {within}: {missed} ({refusal})"),
+            None => format!("not ready within {within}: {missed}"),
+        }
+    }
+
+    fn ask(&mut self, life: Life, round: u64, ctx: &mut Context<Self>) {
+        let probe = self.node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
+        let Some(Probe { by, timeout, .. }) = probe else { return };
+        match (by, by.address()) {
+            (ProbeBy::Exec(command), _) => {
+                self.workshop.ask(self.ward, Arc::clone(&self.node), life, round, command.clone());
+            }
+            (_, Some(address)) => {
+                let answered = wrap_future::<_, Self>(accepts(address, *timeout));
+                ctx.spawn(answered.map(move |answer, me, ctx| {
+                    me.watch(life, liveness::Event::Probed(round, answer), ctx);
+                }));
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn hear(&mut self, life: Life, said: Said, all: bool, ctx: &mut Context<Self>) {
+        use liveness::Event as E;
+        if life != self.state.life() || !self.state.is_up() {
+            return;
+        }
+        let Said { ready, lives, hangs, stopping, status, extend, misunderstood: _ } = said;
+        if let Some(status) = status {
+            self.say(status, ctx);
+        }
+        if ready && self.node.ready.by == ReadyBy::Notify {
+            self.drive(Event::Ready(life), ctx);
+        }
+        let signs = [
+            extend.map(E::Extend),
+            lives.then_some(E::Lives),
+            stopping.then_some(E::Stopping),
+            hangs.then_some(E::Hangs),
+            all.then_some(E::Listened),
+        ];
+        signs.into_iter().flatten().for_each(|sign| self.watch(life, sign, ctx));
+    }
+
+    /// Tells what it says of itself: at once, or the last of it when the pause is over.
+    fn say(&mut self, status: Text, ctx: &mut Context<Self>) {
+        if self.saying.replace(status).is_some() {
+            return; // somebody comes back for it already
+        }
+        let since = self.said_at.map_or(STATUS_PAUSE, |said_at| said_at.elapsed());
+        match STATUS_PAUSE.saturating_sub(since) {
+            Duration::ZERO => self.say_now(),
+            left => drop(ctx.run_later(left, |me, _| me.say_now())),
+        }
+    }
+
+    fn say_now(&mut self) {
+        if let Some(status) = self.saying.take() {
+            self.said_at = Some(Instant::now());
+            self.tell(FromSupervisor::Says(self.node.name.clone(), status));
         }
     }
 
@@ -172,6 +326,8 @@ impl Actor for Supervisor {
         for effect in std::mem::take(&mut self.first) {
             self.perform(effect, ctx);
         }
+        self.keep_vigil(ctx);
+        self.workshop.await_words(self.ward); // what the supervisor before this one did not hear of any more
     }
 }
 
@@ -215,6 +371,17 @@ impl Handler<Word> for Supervisor {
                 self.died(life, exit, remains, ctx);
                 drop(untold);
             }
+            Word::Speaks { life } => self.workshop.listen(self.ward, Arc::clone(&self.node), life, false),
+            Word::Said { life, said, all } => self.hear(life, said, all, ctx),
+            Word::Asked { life, round, exit, remains } => {
+                self.workshop.clear_question(self.ward, Arc::clone(&self.node), (life, round), exit, remains);
+            }
+            Word::Probed { life, round, answer } => self.watch(life, liveness::Event::Probed(round, answer), ctx),
+            Word::Noted => {
+                if let Some(report) = self.unnoted.pop_front() {
+                    self.tell(FromSupervisor::Report(report));
+                }
+            }
             Word::LastWords { life, output } => self.last_words(life, output, ctx),
             Word::Swept { life, trouble } => {
                 if let Some(trouble) = trouble {
@@ -236,14 +403,18 @@ fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
 }
 
 /// The state of a node as it is found, and what follows from that at once.
-fn taken_up(fact: &Fact, node: &Node) -> (State, Vec<Effect>) {
+fn taken_up(fact: &Fact, node: &Node, past: &Past) -> (State, Vec<Effect>) {
     let now = Instant::now();
+    // Without chance waits are spread less, and that is all.
+    let chance = getrandom::u64().unwrap_or_default();
+    let with_past = |state: State| state.with_past(past, chance, now);
     match *fact {
-        Fact::Down(life) => (State::stopped(life), Vec::new()),
-        Fact::Launching(life) => (State::launching(life), Vec::new()),
-        Fact::Alive(life, pid) => (State::adopted(life, pid, now), Vec::new()),
+        Fact::Down(life) => (with_past(State::stopped(life)), Vec::new()),
+        Fact::GivenUp(life) => (with_past(State::given_up(life)), Vec::new()),
+        Fact::Launching(life) => (with_past(State::launching(life)), Vec::new()),
+        Fact::Alive(life, pid) => (with_past(State::adopted(life, pid, now)), Vec::new()),
         Fact::Died(life, pid, exit) => {
-            let mut state = State::adopted(life, pid, now);
+            let mut state = with_past(State::adopted(life, pid, now));
             let effects = state.step(Event::Exited(life, exit, None), now, &terms(node));
             (state, effects)
         }
@@ -259,12 +430,25 @@ fn take_report(effects: &mut Vec<Effect>) -> Option<Report> {
     }
 }
 
-/// Resolves when a connection to this port of the machine itself is accepted.
-async fn accepting(port: u16) {
+/// Resolves when a connection to this address is accepted, and keeps why the last one was not.
+///
+/// No kernel tells that somebody listens, so there is nothing better than to try: more and more slowly, and only until the
+/// node is ready, or late.
+async fn accepting(address: SocketAddr, refusal: Refusal) {
     let (mut pause, longest) = PROBE_PAUSE;
-    while !matches!(timeout(longest, TcpStream::connect(("127.0.0.1", port))).await, Ok(Ok(_))) {
+    while let Err(why) = accepts(address, longest).await {
+        refusal.replace(Some(why));
         sleep(pause).await;
         pause = (pause * 2).min(longest);
+    }
+}
+
+/// Whether a connection to this address is accepted in time; `Err` says why not.
+async fn accepts(address: SocketAddr, within: Duration) -> Result<(), String> {
+    match timeout(within, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("{address}: {error}")),
+        Err(_) => Err(format!("{address}: no answer within {}", humantime::format_duration(within))),
     }
 }
 

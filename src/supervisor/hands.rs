@@ -27,6 +27,8 @@ pub enum Subject {
     Node(NodeName),
     /// What this node wrote: readable also while its launch hangs.
     Output(NodeName),
+    /// How this node is: heard and asked also while its launch hangs, or somebody reads what it wrote.
+    Health(NodeName),
     /// What concerns the agent itself.
     Agent,
     /// What is to come into force.

@@ -1,13 +1,16 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
 //!
-//! [`state`] decides, [`actor`] carries, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads
-//! for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
+//! [`state`] decides, with [`history`] for how soon and [`liveness`] for whether a process does its work, [`actor`] carries,
+//! [`said`] understands what nodes say, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
 
 pub mod actor;
 pub mod hands;
+pub mod history;
+pub mod liveness;
 pub mod output;
 pub mod process;
 pub mod register;
+pub mod said;
 pub mod state;
 pub mod workshop;
 
@@ -18,7 +21,8 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::message::node::NodeReport;
-use crate::model::{Life, Node, NodeName};
+use crate::model::{Life, Node, NodeName, Text};
+use history::Past;
 use process::Remains;
 use workshop::WardId;
 
@@ -31,6 +35,8 @@ pub enum FromSupervisor {
     Launch(LaunchOrder),
     /// Something a person may have to mend, in words.
     Trouble(NodeName, String),
+    /// What the node says of itself now; empty if that is nothing.
+    Says(NodeName, Text),
     /// The supervisor of this ward is gone: dismissed, or by a panic.
     Gone(WardId, NodeName),
 }
@@ -41,6 +47,8 @@ pub struct LaunchOrder {
     pub ward: WardId,
     pub node: Arc<Node>,
     pub life: Life,
+    /// What the record is to say of earlier crashes.
+    pub past: Past,
     /// The process before, if it is not buried yet: that comes first.
     pub remains: Option<Remains>,
 }

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::history::{History, Past};
 use crate::model::{Exit, Life, NodeState, Output, RestartMode, RestartPolicy, Text};
 
 /// Everything that is decided about one node.
@@ -40,6 +41,11 @@ enum Phase {
         pid: u32,
         since: Instant,
     },
+    /// The process is there and does not do its work, for this reason: it was told to end, and ends as a failure.
+    Hanging {
+        pid: u32,
+        why: Text,
+    },
     /// The process was told to end; `again` if another is wanted after it.
     Stopping {
         pid: u32,
@@ -52,17 +58,6 @@ enum Phase {
     },
 }
 
-/// What earlier crashes mean for the next one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct History {
-    /// Restarts in a row, without a stable time between them.
-    attempt: u32,
-    /// Restarts that nobody asked for, ever.
-    restarts: u32,
-    /// When the restarts of the last window were decided, oldest first; empty without a limit.
-    recent: Vec<Instant>,
-}
-
 /// What happens to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -73,6 +68,8 @@ pub enum Event {
     Launched(Life, u32),
     LaunchFailed(Life, LaunchFailure),
     Ready(Life),
+    /// It did not become ready in time, or gives no sign of life any more: why, in words.
+    Hangs(Life, Text),
     Exited(Life, Exit, Option<Output>),
     /// What the life left behind is gone.
     Swept(Life),
@@ -100,11 +97,13 @@ pub enum Effect {
     Kill(Life),
     /// End what this life left behind; answered by [`Event::Swept`].
     Sweep(Life),
-    /// Watch for the sign that this life is ready; answered by [`Event::Ready`].
+    /// Watch for the sign that this life is ready; answered by [`Event::Ready`], or [`Event::Hangs`] where it has to come.
     AwaitReady(Life),
     /// Come back with this event after this time; a zero means before anything else.
     After(Duration, Event),
     Report(Report),
+    /// Tell what a person may have to mend, in words.
+    Complain(String),
 }
 
 /// A change of state, as the world is told.
@@ -177,7 +176,10 @@ impl Arrow {
 impl Phase {
     fn pid(&self) -> Option<u32> {
         match self {
-            Self::Pending { pid } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
+            Self::Pending { pid }
+            | Self::Running { pid, .. }
+            | Self::Hanging { pid, .. }
+            | Self::Stopping { pid, .. } => Some(*pid),
             _ => None,
         }
     }
@@ -195,14 +197,36 @@ impl State {
         Self { phase, life, history: History::default(), told: NodeState::Running }
     }
 
+    /// A node that was given up and waits for a person.
+    pub fn given_up(life: Life) -> Self {
+        Self { phase: Phase::Failed, told: NodeState::Failed, ..Self::stopped(life) }
+    }
+
     /// A node whose launch is out.
     pub fn launching(life: Life) -> Self {
         Self { phase: Phase::Launching, ..Self::stopped(life) }
     }
 
+    /// The same node, whose earlier crashes count, and whose waits are spread by chance that begins with `seed`.
+    pub fn with_past(mut self, past: &Past, seed: u64, now: Instant) -> Self {
+        self.history = std::mem::take(&mut self.history).seeded(seed);
+        self.history.recall(past, now);
+        self
+    }
+
+    /// What the next agent is to know of its crashes.
+    pub fn past(&self, now: Instant) -> Past {
+        self.history.past(now)
+    }
+
     /// Whether its process was told to end.
     pub fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. })
+        matches!(self.phase, Phase::Stopping { .. } | Phase::Hanging { .. })
+    }
+
+    /// Whether its process is there and is to be.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Pending { .. } | Phase::Running { .. })
     }
 
     /// What the world was last told.
@@ -232,8 +256,8 @@ impl State {
                 new,
                 pid: arrow.pid,
                 exit: arrow.exit,
-                attempt: self.history.attempt,
-                restarts: self.history.restarts,
+                attempt: self.history.attempt(),
+                restarts: self.history.restarts(),
                 reason: arrow.reason,
                 output: arrow.output,
             };
@@ -251,92 +275,162 @@ impl State {
             Phase::Crashed => NodeState::Crashed,
             Phase::Pending { .. } => NodeState::Pending,
             Phase::Running { .. } => NodeState::Running,
-            Phase::Launching | Phase::Withdrawn { .. } | Phase::Stopping { .. } | Phase::Sweeping { .. } => self.told,
+            Phase::Launching
+            | Phase::Withdrawn { .. }
+            | Phase::Hanging { .. }
+            | Phase::Stopping { .. }
+            | Phase::Sweeping { .. } => self.told,
         }
     }
 
+    /// What a node does next. Whoever acts has an arm: a person, the launch, the process, the sweep, a timer.
     fn arrow(&mut self, event: Event, now: Instant, terms: &Terms) -> Arrow {
-        use Event as E;
-        use Phase as P;
-        let life = self.life;
-        if event.life().is_some_and(|of| of != life) {
-            return Arrow::to(self.phase.clone()); // late: it speaks of an earlier life
+        let phase = self.phase.clone();
+        if event.life().is_some_and(|of| of != self.life) {
+            return Arrow::to(phase); // late: it speaks of an earlier life
         }
-        match (self.phase.clone(), event) {
-            (P::Stopped | P::Failed | P::Crashed, E::Start) => self.launch_on_request(),
-            (P::Stopped | P::Failed, E::Stop) => Arrow::stopped(),
-            (P::Crashed, E::Stop) => Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(life)),
-            (P::Crashed, E::RetryDue(_)) => self.launch(),
+        match event {
+            Event::Start => self.on_start(phase),
+            Event::Stop => self.on_stop(phase, terms),
+            Event::Hurry | Event::KillDue(_) => self.on_impatience(phase),
+            Event::RetryDue(_) if phase == Phase::Crashed => self.launch(),
+            Event::Launched(_, pid) => self.on_birth(phase, pid, terms),
+            Event::LaunchFailed(_, failure) => self.on_stillbirth(phase, failure, now, terms),
+            Event::Exited(_, exit, output) => self.on_exit(phase, exit, output, now, terms),
+            Event::Swept(_) => self.on_swept(phase),
+            Event::Ready(_) => match phase {
+                Phase::Pending { pid } => Arrow::to(Phase::Running { pid, since: now }).because("ready"),
+                late => Arrow::to(late),
+            },
+            Event::Hangs(_, why) => self.on_silence(phase, why, now, terms),
+            Event::RetryDue(_) => Arrow::to(phase), // late
+        }
+    }
 
-            (P::Launching, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
-            (P::Launching, E::Launched(_, pid)) => {
-                Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(life))
+    /// Somebody wants it to run: in every phase that means something.
+    fn on_start(&mut self, phase: Phase) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Stopped | P::Failed | P::Crashed => self.launch_on_request(),
+            P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: true }),
+            P::Stopping { pid, .. } => Arrow::to(P::Stopping { pid, again: true }),
+            P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: true, ended }),
+            // Asked for what is so already.
+            phase @ (P::Launching | P::Pending { .. } | P::Running { .. } | P::Hanging { .. }) => Arrow::to(phase),
+        }
+    }
+
+    /// Somebody wants it down: in every phase that means something.
+    fn on_stop(&self, phase: Phase, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            // Also where nothing runs: what a life left behind may be there yet.
+            P::Stopped | P::Failed | P::Crashed => {
+                Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life))
             }
-            (P::Launching, E::LaunchFailed(_, failure))
-                if failure.permanent || terms.restart.mode == RestartMode::Never =>
-            {
+            P::Launching | P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: false }),
+            P::Pending { pid } | P::Running { pid, .. } => self.stop(pid, false, terms),
+            // One that hangs was told already, and has no more time than before.
+            P::Stopping { pid, .. } | P::Hanging { pid, .. } => Arrow::to(P::Stopping { pid, again: false }),
+            P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: false, ended }),
+        }
+    }
+
+    /// Its grace is over, or nobody waits for that.
+    fn on_impatience(&self, phase: Phase) -> Arrow {
+        match phase {
+            ending @ (Phase::Stopping { .. } | Phase::Hanging { .. }) => {
+                Arrow::to(ending).doing(Effect::Kill(self.life))
+            }
+            phase => Arrow::to(phase), // nothing is to be hurried
+        }
+    }
+
+    /// A process came of the launch: in every phase it has to be dealt with, though only two wait for one.
+    fn on_birth(&self, phase: Phase, pid: u32, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Launching => {
+                Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(self.life))
+            }
+            P::Withdrawn { again } => self.stop(pid, again, terms),
+            // Told twice.
+            phase @ (P::Stopped
+            | P::Failed
+            | P::Crashed
+            | P::Pending { .. }
+            | P::Running { .. }
+            | P::Hanging { .. }
+            | P::Stopping { .. }
+            | P::Sweeping { .. }) => Arrow::to(phase),
+        }
+    }
+
+    fn on_stillbirth(&mut self, phase: Phase, failure: LaunchFailure, now: Instant, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Launching if failure.permanent || terms.restart.mode == RestartMode::Never => {
                 Arrow::to(P::Failed).announced().because(failure.reason)
             }
-            (P::Launching, E::LaunchFailed(_, failure)) => self.crash(failure.reason, now, terms).announced(),
+            P::Launching => self.crash(failure.reason, now, terms).announced(),
+            P::Withdrawn { again: true } => self.launch_on_request(),
+            P::Withdrawn { again: false } => Arrow::stopped(),
+            late => Arrow::to(late),
+        }
+    }
 
-            (P::Withdrawn { .. }, E::Start) => Arrow::to(P::Withdrawn { again: true }),
-            (P::Withdrawn { .. }, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
-            (P::Withdrawn { again }, E::Launched(_, pid)) => self.stop(pid, again, terms),
-            (P::Withdrawn { again: true }, E::LaunchFailed(..)) => self.launch_on_request(),
-            (P::Withdrawn { again: false }, E::LaunchFailed(..)) => Arrow::stopped(),
-
-            (P::Pending { pid } | P::Running { pid, .. }, E::Stop) => self.stop(pid, false, terms),
-            (P::Pending { pid }, E::Ready(_)) => Arrow::to(P::Running { pid, since: now }).because("ready"),
-            (P::Pending { pid }, E::Exited(_, exit, output)) => self.exited(pid, exit, output, now, terms),
-            (P::Running { pid, since }, E::Exited(_, exit, output)) => {
-                if now.saturating_duration_since(since) >= terms.restart.stable {
-                    self.history.forgive();
-                }
+    fn on_exit(&mut self, phase: Phase, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Pending { pid } => self.exited(pid, exit, output, now, terms),
+            P::Running { pid, since } => {
+                self.forgive_after(now.saturating_duration_since(since), terms);
                 self.exited(pid, exit, output, now, terms)
             }
-
-            (P::Stopping { pid, .. }, E::Start) => Arrow::to(P::Stopping { pid, again: true }),
-            (P::Stopping { pid, .. }, E::Stop) => Arrow::to(P::Stopping { pid, again: false }),
-            (P::Stopping { pid, again }, E::KillDue(_) | E::Hurry) => {
-                Arrow::to(P::Stopping { pid, again }).doing(Effect::Kill(life))
+            P::Hanging { pid, why } => {
+                let reason = format!("{why}; {}", explain(exit, output.as_ref()));
+                self.failed(reason, now, terms).after(pid, exit, output)
             }
-            (P::Stopping { pid, again }, E::Exited(_, exit, _)) => {
-                Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(life))
+            P::Stopping { pid, again } => {
+                Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(self.life))
             }
+            late => Arrow::to(late),
+        }
+    }
 
-            (P::Sweeping { ended, .. }, E::Start) => Arrow::to(P::Sweeping { again: true, ended }),
-            (P::Sweeping { ended, .. }, E::Stop) => Arrow::to(P::Sweeping { again: false, ended }),
-            (P::Sweeping { again: true, .. }, E::Swept(_)) => self.launch_on_request(),
-            (P::Sweeping { again: false, ended: None }, E::Swept(_)) => Arrow::stopped(),
-            (P::Sweeping { again: false, ended: Some((pid, exit)) }, E::Swept(_)) => {
+    /// It does not do its work: it is told to end, and whoever has to mend something hears of it at once.
+    fn on_silence(&mut self, phase: Phase, why: Text, now: Instant, terms: &Terms) -> Arrow {
+        let pid = match phase {
+            Phase::Pending { pid } => pid,
+            Phase::Running { pid, since } => {
+                self.forgive_after(now.saturating_duration_since(since), terms);
+                pid
+            }
+            late => return Arrow::to(late),
+        };
+        let complaint = format!("process {pid} is ended: {why}");
+        Arrow::to(Phase::Hanging { pid, why })
+            .doing(Effect::Complain(complaint))
+            .doing(Effect::Terminate(self.life))
+            .doing(Effect::After(terms.grace, Event::KillDue(self.life)))
+    }
+
+    /// Forgets earlier crashes if it was RUNNING for long enough.
+    fn forgive_after(&mut self, ran: Duration, terms: &Terms) {
+        if ran >= terms.restart.stable {
+            self.history.forgive();
+        }
+    }
+
+    fn on_swept(&mut self, phase: Phase) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Sweeping { again: true, .. } => self.launch_on_request(),
+            P::Sweeping { again: false, ended: None } => Arrow::stopped(),
+            P::Sweeping { again: false, ended: Some((pid, exit)) } => {
                 Arrow::stopped().because(explain_stop(exit)).after(pid, exit, None)
             }
-
-            // Asked for what is so already.
-            (phase @ (P::Launching | P::Pending { .. } | P::Running { .. }), E::Start) => Arrow::to(phase),
-            (
-                phase @ (P::Stopped
-                | P::Failed
-                | P::Crashed
-                | P::Launching
-                | P::Withdrawn { .. }
-                | P::Pending { .. }
-                | P::Running { .. }
-                | P::Sweeping { .. }),
-                E::Hurry,
-            ) => Arrow::to(phase),
-
-            // Late, or told twice: the process of this life, its timers and its sweep may outlast their use.
-            (
-                phase,
-                E::Launched(..)
-                | E::LaunchFailed(..)
-                | E::Ready(_)
-                | E::Exited(..)
-                | E::Swept(_)
-                | E::KillDue(_)
-                | E::RetryDue(_),
-            ) => Arrow::to(phase),
+            late => Arrow::to(late),
         }
     }
 
@@ -359,14 +453,22 @@ impl State {
     /// The process ended unasked.
     fn exited(&mut self, pid: u32, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
         let reason = explain(exit, output.as_ref());
-        let arrow = match (terms.restart.mode, exit.is_failure()) {
-            (RestartMode::Always, _) | (RestartMode::OnFailure, true) => self.crash(reason, now, terms),
-            (RestartMode::OnFailure | RestartMode::Never, false) => {
+        let arrow = match terms.restart.mode {
+            RestartMode::OnFailure | RestartMode::Never if !exit.is_failure() => {
                 Arrow::to(Phase::Stopped).because(reason).doing(Effect::Sweep(self.life))
             }
-            (RestartMode::Never, true) => Arrow::to(Phase::Failed).because(reason).doing(Effect::Sweep(self.life)),
+            // Also a clean exit, where it is to run always.
+            _ => self.failed(reason, now, terms),
         };
         arrow.after(pid, exit, output)
+    }
+
+    /// It ended, and that counts as a failure.
+    fn failed(&mut self, reason: String, now: Instant, terms: &Terms) -> Arrow {
+        match terms.restart.mode {
+            RestartMode::Always | RestartMode::OnFailure => self.crash(reason, now, terms),
+            RestartMode::Never => Arrow::to(Phase::Failed).because(reason).doing(Effect::Sweep(self.life)),
+        }
     }
 
     /// Decides between another try, now or later, and giving up.
@@ -414,32 +516,6 @@ fn explain(exit: Exit, output: Option<&Output>) -> String {
 /// The reason of a stop that somebody asked for.
 const ON_REQUEST: &str = "stopped on request";
 
-impl History {
-    /// Starts counting anew, after a stable time or when a person asked.
-    fn forgive(&mut self) {
-        self.attempt = 0;
-        self.recent.clear();
-    }
-
-    /// How long to wait before the next restart; `None` if the limit is reached.
-    fn next_delay(&mut self, now: Instant, policy: &RestartPolicy) -> Option<Duration> {
-        if policy.limit > 0 {
-            self.recent.retain(|then| now.saturating_duration_since(*then) < policy.window);
-            if self.recent.len() >= policy.limit as usize {
-                return None;
-            }
-            self.recent.push(now);
-        }
-        let delay = match self.attempt {
-            0 => Duration::ZERO,
-            n => policy.delay.saturating_mul(1 << (n - 1).min(31)).min(policy.max_delay),
-        };
-        self.attempt = self.attempt.saturating_add(1);
-        self.restarts = self.restarts.saturating_add(1);
-        Some(delay)
-    }
-}
-
 impl Event {
     /// The life that the event speaks of; `None` for what a person asks.
     fn life(&self) -> Option<Life> {
@@ -448,11 +524,22 @@ impl Event {
             Self::Launched(life, _)
             | Self::LaunchFailed(life, _)
             | Self::Ready(life)
+            | Self::Hangs(life, _)
             | Self::Exited(life, ..)
             | Self::Swept(life)
             | Self::KillDue(life)
             | Self::RetryDue(life) => Some(*life),
         }
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// What its decisions depend on, but for the number of its life: for whoever compares histories.
+    pub(crate) fn essence(&self, now: Instant) -> String {
+        let Past { attempt, ago } = self.past(now);
+        // Beyond the first restart the delays differ, and what comes of them does not.
+        format!("{:?} {:?} {} {}", self.phase, self.told, attempt.min(1), ago.len())
     }
 }
 
@@ -475,8 +562,8 @@ mod tests {
             (P::Failed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
             (P::Crashed, E::Start, P::Launching, vec![F::Launch(NEXT)]),
             (P::Crashed, E::RetryDue(L), P::Launching, vec![F::Launch(NEXT)]),
-            (P::Stopped, E::Stop, P::Stopped, vec![]),
-            (P::Failed, E::Stop, P::Stopped, vec![]),
+            (P::Stopped, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]), // nothing is left of it
+            (P::Failed, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]),
             (P::Crashed, E::Stop, P::Sweeping { again: false, ended: None }, vec![F::Sweep(L)]), // a stop beats the retry
             (P::Launching, E::Start, P::Launching, vec![]),
             (P::Launching, E::Stop, P::Withdrawn { again: false }, vec![]),

@@ -7,27 +7,36 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
 use super::hands::{Hands, Subject};
-use super::process::groups::Groups;
-use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
+use super::history::Past;
+use super::process::groups::{GroupError, Groups, NoGroups, refuse};
+use super::process::notices::{Notices, NotifySocket};
+use super::process::oom::{Autopsy, KernelLog};
+use super::process::run_dir::RunDir;
+use super::process::{self, Ended, Exits, Process, Program, Remains, tree, tree::SweepError};
 use super::register::{Register, RegisterError};
+use super::said::Said;
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor, output};
 use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
-use crate::model::{Exit, Life, Node, NodeName, Output};
+use crate::model::{Exit, Life, Node, NodeName, Output, ProbeBy, ReadyBy};
 
 /// A backlog that sees nothing finished for this long wants another thread.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
+/// From one look at what a node says to the next.
+const LISTENING_PAUSE: Duration = Duration::from_millis(20);
+/// Set in the keys of programs that ask nodes how they are, beside the number of the ward.
+const ASKER: u64 = 1 << 63;
 /// How many lines of a stream travel with a failure.
 const LAST_LINES: usize = 100;
 
@@ -60,6 +69,31 @@ pub enum Word {
         life: Life,
         trouble: Option<String>,
     },
+    /// It said something that nobody read yet.
+    Speaks {
+        life: Life,
+    },
+    /// What it said. `all` answers [`Workshop::listen`]: nothing is left that was said before.
+    Said {
+        life: Life,
+        said: Said,
+        all: bool,
+    },
+    /// The program that asked it how it is has ended; what is left of it is to be cleared away.
+    Asked {
+        life: Life,
+        round: u64,
+        exit: Exit,
+        remains: Remains,
+    },
+    /// What came of a question: `Err` says why it is no answer.
+    Probed {
+        life: Life,
+        round: u64,
+        answer: Result<(), String>,
+    },
+    /// It is on disk that the node is down.
+    Noted,
     /// The last lines that a life wrote; `None` if there are none.
     LastWords {
         life: Life,
@@ -86,6 +120,8 @@ struct Leader {
 pub enum Fact {
     /// Nothing runs; this was the last life.
     Down(Life),
+    /// Nothing runs, and nothing is to run until a person asks: this was the last life.
+    GivenUp(Life),
     /// A launch is out.
     Launching(Life),
     Alive(Life, u32),
@@ -94,6 +130,7 @@ pub enum Fact {
 }
 
 struct Ward {
+    name: NodeName,
     /// `None` until its first supervisor is there.
     minder: Option<Addr<Supervisor>>,
     fact: Fact,
@@ -101,11 +138,38 @@ struct Ward {
     process: Option<Arc<Process>>,
     /// Whose leftovers the next launch ends first.
     leader: Option<Leader>,
+    /// Where it is heard.
+    socket: Option<Arc<NotifySocket>>,
+    question: Option<Question>,
+    /// Its crashes, as of when that was noted: what the next supervisor of it counts on from.
+    past: (Past, Instant),
 }
+
+/// A program that asks a node how it is.
+struct Question {
+    life: Life,
+    round: u64,
+    /// Once it is there.
+    asker: Option<Arc<Process>>,
+    /// Nobody waits for it.
+    given_up: bool,
+}
+
+/// A process that came of a launch, and where it is heard.
+type Born = (Process, Option<Arc<NotifySocket>>);
 
 /// What the threads send back.
 enum Done {
-    Launched(WardId, Life, Result<Process, LaunchFailure>),
+    Launched(WardId, Life, Result<Born, LaunchFailure>),
+    /// A socket for a life that runs already.
+    Bound(WardId, Life, NotifySocket),
+    Heard {
+        ward: WardId,
+        life: Life,
+        said: Said,
+        all: bool,
+    },
+    Asking(WardId, Life, u64, Result<Process, String>),
     Tell(WardId, Word),
 }
 
@@ -120,6 +184,8 @@ pub struct Workshop {
 
 struct Benches {
     exits: Exits,
+    notices: Notices,
+    autopsy: RefCell<Autopsy>,
     /// Copied to every word of a death that is under way.
     untold: Untold,
     wards: RefCell<BTreeMap<WardId, Ward>>,
@@ -129,39 +195,97 @@ struct Benches {
 
 impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
-    pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>) -> io::Result<Self> {
+    pub fn open(
+        site: Arc<Site>,
+        register: Register,
+        groups: Result<Groups, NoGroups>,
+        run_dir: Result<RunDir, String>,
+        mut kernel_log: KernelLog,
+    ) -> io::Result<Self> {
+        kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
-        let tools = Arc::new(Tools { site, register, groups, strays_come_here: tree::is_subreaper()? });
+        let groups = Arc::new(groups);
+        let strays_come_here = tree::is_subreaper()?;
+        let tools = Arc::new(Tools { site, register, groups: Arc::clone(&groups), run_dir, strays_come_here });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
+            notices: Notices::new()?,
+            autopsy: RefCell::new(Autopsy::new(kernel_log, groups)),
             untold: Untold::default(),
             wards: RefCell::default(),
             watched: Cell::new(false),
         });
         actix::spawn(Rc::clone(&benches).hear_exits());
         actix::spawn(Rc::clone(&benches).hear_hands(dones));
+        actix::spawn(Rc::clone(&benches).hear_notices());
         Ok(Self { hands: Hands::hire()?, tools, done, benches })
     }
 
     /// Takes a node in whose last life was `life`.
-    pub fn admit(&self, ward: WardId, life: Life) {
-        let fresh = Ward { minder: None, fact: Fact::Down(life), process: None, leader: None };
+    pub fn admit(&self, ward: WardId, name: NodeName, life: Life) {
+        let past = (Past::default(), Instant::now());
+        let (fact, minder, process, leader, socket, question) = (Fact::Down(life), None, None, None, None, None);
+        let fresh = Ward { name, minder, fact, process, leader, past, socket, question };
         self.benches.wards.borrow_mut().insert(ward, fresh);
     }
 
     /// Takes in a node that an earlier run of the agent launched, with its process if that still runs. What that life
     /// left behind is ended before the next one.
-    pub fn adopt(&self, ward: WardId, life: Life, pid: Option<u32>, process: Option<Process>) -> io::Result<()> {
-        self.admit(ward, life);
+    pub fn adopt(
+        &self,
+        ward: WardId,
+        node: &Arc<Node>,
+        life: Life,
+        pid: Option<u32>,
+        process: Option<Process>,
+    ) -> io::Result<()> {
+        self.admit(ward, node.name.clone(), life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
-        process.map_or(Ok(()), |process| self.benches.alive(ward, life, process, false))
+        let Some(process) = process else { return Ok(()) };
+        self.benches.alive(ward, life, process, None, false)?;
+        self.hear_again(ward, Arc::clone(node), life);
+        Ok(())
+    }
+
+    /// Binds the socket of a life that runs already, and ends whoever asked it how it is when an earlier run ended.
+    fn hear_again(&self, ward: WardId, node: Arc<Node>, life: Life) {
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        let about = Subject::Node(node.name.clone());
+        let work = move || {
+            match tools.bind(&node) {
+                Ok(socket) => {
+                    socket.resume(life);
+                    let _ = done.send(Done::Bound(ward, life, socket)); // nobody listens while the agent ends
+                }
+                Err(error) if speaks(&node) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
+                Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
+            }
+            if let Err(error) = tools.sweep_askers(&node, 0, false) {
+                tracing::warn!(node = %node.name, "{error}");
+            }
+        };
+        let waits = self.hands.give_first(about, Box::new(work));
+        self.look_after_backlog(waits);
+    }
+
+    /// Notes the crashes that an earlier run of the agent saw.
+    pub fn recall(&self, ward: WardId, past: Past) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.past = (past, Instant::now());
+        }
+    }
+
+    /// The crashes of that ward's node so far.
+    pub fn past(&self, ward: WardId) -> Past {
+        let wards = self.benches.wards.borrow();
+        wards.get(&ward).map_or_else(Past::default, |ward| ward.past.0.clone().aged(ward.past.1.elapsed()))
     }
 
     /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
-    pub fn note_death(&self, ward: WardId, life: Life, pid: u32, exit: Exit) {
-        self.admit(ward, life);
+    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, pid: u32, exit: Exit) {
+        self.admit(ward, name, life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
@@ -191,14 +315,21 @@ impl Workshop {
 
     /// Lets a ward go and forgets its record. Its process, if any, is no longer minded.
     pub fn dismiss(&self, ward: WardId, node: NodeName) {
-        self.benches.wards.borrow_mut().remove(&ward);
+        let gone = self.benches.wards.borrow_mut().remove(&ward);
+        if let Some(gone) = gone {
+            gone.socket.iter().for_each(|socket| self.benches.notices.let_go(socket));
+            gone.question.iter().for_each(Question::end);
+        }
         let tools = Arc::clone(&self.tools);
         let forget = move |name: &NodeName| {
             if let Err(error) = tools.register.forget(name) {
                 tracing::warn!(node = %name, "{error}");
             }
-            if let Some(groups) = &tools.groups {
+            if let Ok(groups) = &*tools.groups {
                 groups.forget(name);
+            }
+            if let Ok(run_dir) = &tools.run_dir {
+                run_dir.forget(name);
             }
         };
         self.give(Subject::Node(node.clone()), move || forget(&node));
@@ -210,19 +341,20 @@ impl Workshop {
     }
 
     /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
-    pub fn launch(&self, LaunchOrder { ward, node, life, remains }: LaunchOrder) {
-        let before = {
+    pub fn launch(&self, LaunchOrder { ward, node, life, past, remains }: LaunchOrder) {
+        let (before, socket) = {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
-            // It stays until the next one is born: a sweep that fails is to be done again.
-            ward.leader
+            ward.past = (past.clone(), Instant::now());
+            // It stays until a sweep succeeds or the next one is born: one that fails is to be done again.
+            (ward.leader, ward.socket.clone())
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
         drop(remains);
         self.give(Subject::Node(node.name.clone()), move || {
-            let result = unless_it_panics(|| tools.launch(&node, life, before))
+            let result = unless_it_panics(|| tools.launch(&node, life, past, before, socket))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
         });
@@ -239,30 +371,63 @@ impl Workshop {
             drop(remains);
             let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
             let trouble = swept.and_then(|swept| swept).err();
+            // The next life may be under another definition, with other limits: it gets a group of its own.
+            if let Ok(groups) = &*tools.groups {
+                groups.forget(&node.name);
+            }
             let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
         });
     }
 
-    /// Notes that this life is over and the node is to stay down until somebody asks.
-    pub fn note_stopped(&self, node: NodeName, life: Life) {
-        self.note(node, move |register, node| register.stopped(node, life));
+    /// Takes in that the node was given up in an earlier run of the agent.
+    pub fn give_up(&self, ward: WardId) {
+        self.benches.settle(ward, Fact::GivenUp);
     }
 
-    /// Notes that this life is over and the node is to stay down until the next run of the agent.
-    pub fn note_rested(&self, node: NodeName, life: Life) {
-        self.note(node, move |register, node| register.rested(node, life));
+    /// Notes that this life is over and the node is to stay down until somebody asks; answered by [`Word::Noted`] if that
+    /// `matters`.
+    pub fn note_stopped(&self, ward: WardId, matters: bool, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
+        self.note(matters.then_some(ward), node, move |register, node| register.stopped(node, life));
+    }
+
+    /// Notes that this life is over and the node is to stay down until the next run of the agent; answered by
+    /// [`Word::Noted`].
+    pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
+        self.note(Some(ward), node, move |register, node| register.rested(node, life));
+    }
+
+    /// Notes that this life was the last until somebody asks, for this reason; answered by [`Word::Noted`] if that
+    /// `matters`.
+    pub fn note_failed(&self, ward: WardId, matters: bool, node: NodeName, life: Life, reason: String) {
+        self.benches.settle(ward, Fact::GivenUp);
+        self.note(matters.then_some(ward), node, move |register, node| register.given_up(node, life, &reason));
+    }
+
+    /// Writes the record of a process that was found by its marker anew, now that its definition is known.
+    pub fn enter(&self, ward: WardId, node: Arc<Node>) {
+        let known =
+            self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
+        let Some((Fact::Alive(life, pid), process)) = known else { return };
+        self.note(None, node.name.clone(), move |register, _| {
+            register.enter(&node, life, (pid, process.start_time()), false)
+        });
     }
 
     fn note(
         &self,
+        answer: Option<WardId>,
         node: NodeName,
         note: impl FnOnce(&Register, &NodeName) -> Result<(), RegisterError> + Send + 'static,
     ) {
-        let tools = Arc::clone(&self.tools);
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Node(node.clone()), move || {
             if let Err(error) = note(&tools.register, &node) {
                 tracing::warn!(%node, "{error}");
             }
+            // What could not be written is in the log; nobody listens while the agent ends.
+            answer.into_iter().for_each(|ward| drop(done.send(Done::Tell(ward, Word::Noted))));
         });
     }
 
@@ -298,6 +463,84 @@ impl Workshop {
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
     }
 
+    /// Has [`Word::Speaks`] told again, should it have got lost.
+    pub fn await_words(&self, ward: WardId) {
+        self.benches.await_words(ward);
+    }
+
+    /// Reads what the node has said; answered by [`Word::Said`]. With `all` also if that is nothing.
+    pub fn listen(&self, ward: WardId, node: Arc<Node>, life: Life, all: bool) {
+        let found = match self.benches.wards.borrow().get(&ward) {
+            Some(Ward { fact: Fact::Alive(of, leader), socket: Some(socket), .. }) if *of == life => {
+                Some((*leader, Arc::clone(socket)))
+            }
+            _ => None,
+        };
+        let Some((leader, socket)) = found else {
+            if all {
+                self.benches.tell(ward, Word::Said { life, said: Said::default(), all });
+            }
+            return;
+        };
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        let waits = self.hands.give_first(
+            Subject::Health(node.name.clone()),
+            Box::new(move || {
+                let said = tools.listen(&node, life, leader, &socket);
+                let _ = done.send(Done::Heard { ward, life, said, all }); // nobody listens while the agent ends
+            }),
+        );
+        self.look_after_backlog(waits);
+    }
+
+    /// Has a program ask the node how it is; answered by [`Word::Asked`], or by [`Word::Probed`] if nothing came of it.
+    pub fn ask(&self, ward: WardId, node: Arc<Node>, life: Life, round: u64, command: Vec<String>) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            let question = Question { life, round, asker: None, given_up: false };
+            // One that a supervisor which panicked left open: nobody waits for it.
+            ward.question.replace(question).iter().for_each(Question::end);
+        }
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        self.give(Subject::Health(node.name.clone()), move || {
+            let asked = unless_it_panics(|| tools.ask(&node, life, &command)).and_then(|asked| asked);
+            let _ = done.send(Done::Asking(ward, life, round, asked)); // as above
+        });
+    }
+
+    /// Ends the program that asks this question: nobody waits for it.
+    pub fn give_up_question(&self, ward: WardId, round: u64) {
+        if let Some(Ward { question: Some(question), .. }) = self.benches.wards.borrow_mut().get_mut(&ward)
+            && question.round == round
+        {
+            question.given_up = true;
+            question.end();
+        }
+    }
+
+    /// Clears away what is left of a program that has asked; answered by [`Word::Probed`].
+    pub fn clear_question(
+        &self,
+        ward: WardId,
+        node: Arc<Node>,
+        (life, round): (Life, u64),
+        exit: Exit,
+        remains: Remains,
+    ) {
+        let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        self.give(Subject::Health(node.name.clone()), move || {
+            let leader = remains.pid();
+            drop(remains);
+            if let Err(error) = tools.sweep_askers(&node, leader, true) {
+                tracing::warn!(node = %node.name, "{error}");
+            }
+            let answer = match exit {
+                Exit::Status(0) => Ok(()),
+                exit => Err(exit.to_string()),
+            };
+            let _ = done.send(Done::Tell(ward, Word::Probed { life, round, answer })); // as above
+        });
+    }
+
     /// Does any other thing that blocks.
     pub fn run(&self, about: Subject, work: impl FnOnce(&Register) + Send + 'static) {
         let tools = Arc::clone(&self.tools);
@@ -306,8 +549,12 @@ impl Workshop {
 
     /// Clears away what only running nodes need, and does this as soon as all work that was given is done.
     pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
-        if let Some(groups) = self.tools.groups.clone() {
+        if let Ok(groups) = &*self.tools.groups {
+            let groups = groups.clone();
             self.give(Subject::Agent, move || groups.clear());
+        }
+        if let Ok(run_dir) = self.tools.run_dir.clone() {
+            self.give(Subject::Agent, move || run_dir.clear());
         }
         self.hands.give_at_rest(Box::new(then));
     }
@@ -356,11 +603,57 @@ impl Benches {
         }
     }
 
+    async fn hear_notices(self: Rc<Self>) {
+        // It fails only while the event loop itself ends.
+        while let Ok(wards) = self.notices.next().await {
+            for id in wards.into_iter().map(WardId) {
+                let fact = self.wards.borrow().get(&id).map(|ward| ward.fact.clone());
+                // Whoever is being born is listened to once it is known who that is.
+                if let Some(Fact::Alive(life, _)) = fact {
+                    self.tell(id, Word::Speaks { life });
+                }
+            }
+            yield_now().await;
+        }
+    }
+
+    /// Has somebody told as soon as the node says something.
+    fn await_words(&self, id: WardId) {
+        let wards = self.wards.borrow();
+        if let Some(Ward { fact: Fact::Alive(..), socket: Some(socket), .. }) = wards.get(&id)
+            && let Err(error) = self.notices.await_one(id.0, socket)
+        {
+            tracing::warn!("cannot listen at {}: {error}", socket.path().display());
+        }
+    }
+
+    /// The same after a pause, so that whoever talks without end is not listened to without end.
+    fn await_words_later(self: &Rc<Self>, id: WardId) {
+        let benches = Rc::clone(self);
+        actix::spawn(async move {
+            tokio::time::sleep(LISTENING_PAUSE).await;
+            benches.await_words(id);
+        });
+    }
+
     async fn hear_hands(self: Rc<Self>, mut dones: channel::UnboundedReceiver<Done>) {
         while let Some(done) = dones.recv().await {
             match done {
-                Done::Tell(ward, word) => self.tell(ward, word),
-                Done::Launched(ward, life, Ok(process)) => self.launched(ward, life, process),
+                Done::Tell(ward, word) => {
+                    if let Word::Swept { life, trouble: None } = word {
+                        self.is_swept(ward, life);
+                    }
+                    self.tell(ward, word);
+                }
+                Done::Bound(id, life, socket) => self.bound(id, life, socket),
+                Done::Heard { ward, life, said, all } => {
+                    self.await_words_later(ward);
+                    if all || !said.is_nothing() {
+                        self.tell(ward, Word::Said { life, said, all });
+                    }
+                }
+                Done::Asking(ward, life, round, asked) => self.asking(ward, life, round, asked),
+                Done::Launched(ward, life, Ok(born)) => self.launched(ward, life, born),
                 Done::Launched(ward, life, Err(failure)) => {
                     self.note(ward, Fact::Down(life));
                     self.tell(ward, Word::LaunchFailed { life, failure });
@@ -369,15 +662,58 @@ impl Benches {
         }
     }
 
-    fn launched(&self, ward: WardId, life: Life, process: Process) {
+    fn bound(&self, id: WardId, life: Life, socket: NotifySocket) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id)
+            && matches!(ward.fact, Fact::Alive(of, _) if of == life)
+        {
+            ward.socket = Some(Arc::new(socket));
+        }
+        self.await_words(id);
+    }
+
+    fn asking(&self, id: WardId, life: Life, round: u64, asked: Result<Process, String>) {
+        let result = asked.and_then(|process| {
+            let process = Arc::new(process);
+            if let Err(error) = self.exits.watch(id.0 | ASKER, Arc::clone(&process)) {
+                let _ = process.kill(); // nobody would hear of its end
+                return Err(format!("cannot watch the program that asks: {error}"));
+            }
+            let mut wards = self.wards.borrow_mut();
+            match wards.get_mut(&id).and_then(|ward| ward.question.as_mut()) {
+                Some(question) if (question.life, question.round) == (life, round) => {
+                    question.asker = Some(process);
+                    if question.given_up {
+                        question.end();
+                    }
+                }
+                _ => drop(process.kill()), // the node was let go meanwhile
+            }
+            Ok(())
+        });
+        if let Err(why) = result {
+            self.tell(id, Word::Probed { life, round, answer: Err(why) });
+        }
+    }
+
+    fn asker_ended(&self, id: WardId, exit: Exit, remains: Remains) {
+        let question = self.wards.borrow_mut().get_mut(&id).and_then(|ward| ward.question.take());
+        if let Some(Question { life, round, .. }) = question {
+            self.tell(id, Word::Asked { life, round, exit, remains });
+        }
+    }
+
+    fn launched(&self, ward: WardId, life: Life, (process, socket): Born) {
         let pid = process.pid();
         if !self.wards.borrow().contains_key(&ward) {
             // Nobody minds it: a ward is let go only when nothing is being born in it, so this is for safety.
             tracing::error!("process {pid} was launched for a ward that was let go");
             return drop(process.kill());
         }
-        match self.alive(ward, life, process, true) {
-            Ok(()) => self.tell(ward, Word::Launched { life, pid }),
+        match self.alive(ward, life, process, socket, true) {
+            Ok(()) => {
+                self.tell(ward, Word::Launched { life, pid });
+                self.await_words(ward);
+            }
             Err(error) => {
                 // Only a lack of memory or descriptors; the process was ended, since nobody would hear of its exit.
                 let failure =
@@ -388,7 +724,14 @@ impl Benches {
         }
     }
 
-    fn alive(&self, id: WardId, life: Life, process: Process, ours: bool) -> io::Result<()> {
+    fn alive(
+        &self,
+        id: WardId,
+        life: Life,
+        process: Process,
+        socket: Option<Arc<NotifySocket>>,
+        ours: bool,
+    ) -> io::Result<()> {
         let process = Arc::new(process);
         let pid = process.pid();
         if let Err(error) = self.exits.watch(id.0, Arc::clone(&process)) {
@@ -401,26 +744,51 @@ impl Benches {
             ward.fact = Fact::Alive(life, pid);
             ward.process = Some(process);
             ward.leader = Some(Leader { life, pid: Some(pid), ours });
+            let is_same =
+                |former: &Arc<NotifySocket>| socket.as_ref().is_some_and(|socket| Arc::ptr_eq(former, socket));
+            if let Some(former) = std::mem::replace(&mut ward.socket, socket.clone()).filter(|former| !is_same(former))
+            {
+                self.notices.let_go(&former);
+            }
         }
         Ok(())
     }
 
     fn died(&self, Ended { key, exit, remains }: Ended) {
+        if key & ASKER != 0 {
+            return self.asker_ended(WardId(key & !ASKER), exit, remains);
+        }
         let id = WardId(key);
-        let life = {
+        let (life, exit) = {
             let mut wards = self.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&id) else { return };
-            let Fact::Alive(life, _) = ward.fact else { return };
+            let Fact::Alive(life, pid) = ward.fact else { return };
             ward.fact = Fact::Down(life);
-            ward.process = None;
-            life
+            let start_time = ward.process.take().map_or(0, |process| process.start_time());
+            (life, self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name))
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
+    }
+
+    /// Nothing is left of the lives up to this one: there is nobody to look for any more.
+    fn is_swept(&self, id: WardId, life: Life) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
+            ward.leader.take_if(|leader| leader.life <= life);
+        }
     }
 
     fn note(&self, id: WardId, fact: Fact) {
         if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
             ward.fact = fact;
+        }
+    }
+
+    /// Says what it means that nothing runs.
+    fn settle(&self, id: WardId, what: fn(Life) -> Fact) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id)
+            && let Fact::Down(life) | Fact::GivenUp(life) = ward.fact
+        {
+            ward.fact = what(life);
         }
     }
 
@@ -435,42 +803,159 @@ impl Benches {
     }
 }
 
+impl Question {
+    fn end(&self) {
+        if let Some(asker) = &self.asker
+            && let Err(error) = asker.kill()
+        {
+            tracing::warn!("cannot end process {}, which asks a node how it is: {error}", asker.pid());
+        }
+    }
+}
+
 /// What launching takes.
 struct Tools {
     site: Arc<Site>,
     register: Register,
-    /// `None` where nodes cannot have one.
-    groups: Option<Groups>,
+    /// Or why nodes cannot have one.
+    groups: Arc<Result<Groups, NoGroups>>,
+    /// Where nodes' sockets are, or why they have none.
+    run_dir: Result<RunDir, String>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }
 
 impl Tools {
     /// Everything from the order to the process, in the order that makes it safe to die between any two steps.
-    fn launch(&self, node: &Node, life: Life, before: Option<Leader>) -> Result<Process, LaunchFailure> {
+    fn launch(
+        &self,
+        node: &Node,
+        life: Life,
+        past: Past,
+        before: Option<Leader>,
+        socket: Option<Arc<NotifySocket>>,
+    ) -> Result<Born, LaunchFailure> {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
         if let Some(leader) = before {
             self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
-        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
             .and_then(|()| output::rotate(&directory))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
-        let group = self.groups.as_ref().map(|groups| groups.of(&node.name)).transpose();
-        program.group = group.map_err(|error| passing(format!("cannot make a control group: {error}")))?;
+        // Before all that can fail, so that what comes of it is noted with its life.
         let record = self
             .register
-            .intend(node, life)
+            .intend(node, life, past)
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
+        program.group = self
+            .group(node)
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        let socket = self.socket(node, life, socket).map_err(passing)?;
+        if let Some(socket) = &socket {
+            tell_of(socket, node, &mut program);
+        }
         process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
+            .map(|process| (process, socket))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
+    }
+
+    /// The socket of this life, which is heard from now on; `None` where it has none and does not need one.
+    fn socket(
+        &self,
+        node: &Node,
+        life: Life,
+        former: Option<Arc<NotifySocket>>,
+    ) -> Result<Option<Arc<NotifySocket>>, String> {
+        let bound = match former.filter(|former| former.is_in_place(node.user.as_deref())) {
+            Some(former) => Ok(former),
+            None => self.bind(node).map(Arc::new),
+        };
+        match bound {
+            Ok(socket) => {
+                socket.begin(life);
+                Ok(Some(socket))
+            }
+            Err(error) if speaks(node) => Err(error),
+            Err(error) => {
+                tracing::debug!(node = %node.name, "{error}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn bind(&self, node: &Node) -> Result<NotifySocket, String> {
+        let run_dir = self.run_dir.as_ref().map_err(|why| format!("cannot give it a socket to talk to: {why}"))?;
+        let path = run_dir.path(&node.name);
+        let user = node.user.as_deref();
+        let bound = NotifySocket::bind(&path, user).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                run_dir.restore().map_err(io::Error::other).and_then(|()| NotifySocket::bind(&path, user))
+            }
+            _ => Err(error),
+        });
+        bound.map_err(|error| format!("cannot give it the socket {} to talk to: {error}", path.display()))
+    }
+
+    fn listen(&self, node: &Node, life: Life, leader: u32, socket: &NotifySocket) -> Said {
+        let marker = self.site.marker(node, life);
+        let is_ours = |pid| {
+            let in_group = || self.groups.as_ref().as_ref().is_ok_and(|groups| groups.has(&node.name, pid));
+            pid == leader || in_group() || process::belongs(pid, &marker, leader)
+        };
+        let mut said = Said::default();
+        let heard = socket.read(life, is_ours, |datagram| said.hear(datagram));
+        if let Some(stranger) = heard.stranger {
+            let who =
+                stranger.map_or_else(|| "a process outside our pid namespace".into(), |pid| format!("process {pid}"));
+            tracing::warn!(node = %node.name, "{who} is none of its processes, or was gone before it was heard: ignored");
+        }
+        if said.misunderstood {
+            let why = "the process that was launched is the node, and it keeps its descriptors itself";
+            tracing::debug!(node = %node.name, "ignored what it said beside its state: {why}");
+        }
+        said
+    }
+
+    /// Starts the program that asks the node how it is.
+    fn ask(&self, node: &Node, life: Life, command: &[String]) -> Result<Process, String> {
+        let mut program = self.site.asker(node, life, command).map_err(|error| error.to_string())?;
+        let group = self.groups.as_ref().as_ref().ok().map(|groups| groups.of_askers(&node.name)).transpose();
+        program.group = group.map_err(|error| format!("cannot make a control group: {error}"))?;
+        process::spawn(&program, None).map_err(|error| error.to_string())
+    }
+
+    /// Ends all that a program which asked the node left behind; `leader` is 0 where it is not known.
+    fn sweep_askers(&self, node: &Node, leader: u32, ours: bool) -> Result<(), SweepError> {
+        if !has_askers(node) {
+            return Ok(());
+        }
+        let marker = self.site.askers_marker(node);
+        match &*self.groups {
+            // Who left the group cannot be told from others by anything else.
+            Ok(groups) => groups.end_askers(&node.name).map(drop),
+            Err(_) if ours && self.strays_come_here => tree::sweep(&marker, leader).map(drop),
+            Err(_) => tree::sweep_all(&marker, leader).map(drop),
+        }
+    }
+
+    /// The group that the node is born into, with its limits; `None` where it needs none and can have none.
+    fn group(&self, node: &Node) -> Result<Option<PathBuf>, GroupError> {
+        let quotas = node.run_as.as_ref().map(|run_as| run_as.quotas).unwrap_or_default();
+        match &*self.groups {
+            Ok(groups) => groups.of(&node.name, &quotas).map(Some),
+            Err(why) => refuse(&quotas, why).map_or(Ok(None), Err),
+        }
     }
 
     /// By the group, where there is one; and then whoever left it.
     fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
-        let killed = self.groups.as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
+        if !leader.ours {
+            self.sweep_askers(node, 0, false)?;
+        }
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {
@@ -478,6 +963,28 @@ impl Tools {
             false => tree::sweep_all(&marker, session)?,
         };
         Ok(killed + strays)
+    }
+}
+
+/// Whether it is to say how it is.
+fn speaks(node: &Node) -> bool {
+    node.ready.by == ReadyBy::Notify || node.liveness.as_ref().is_some_and(|liveness| liveness.watchdog.is_some())
+}
+
+/// Whether programs ask it how it is.
+fn has_askers(node: &Node) -> bool {
+    let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
+    probe.is_some_and(|probe| matches!(probe.by, ProbeBy::Exec(_)))
+}
+
+/// Tells the program where it is heard, and how often it is to be; unless its definition says otherwise.
+fn tell_of(socket: &NotifySocket, node: &Node, program: &mut Program) {
+    let mut tell = |name: &str, value: String| {
+        program.env.entry(name.into()).or_insert(value);
+    };
+    tell("NOTIFY_SOCKET", socket.path().display().to_string());
+    if let Some(watchdog) = node.liveness.as_ref().and_then(|liveness| liveness.watchdog) {
+        tell("WATCHDOG_USEC", watchdog.as_micros().to_string());
     }
 }
 

@@ -4,6 +4,8 @@
 //! know. What is absent is left out. Times are RFC 3339 in UTC, states are in upper case, `seq` is a
 //! [`Cursor`] in text form.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::reach::Reach;
@@ -98,6 +100,19 @@ pub struct Instance {
     /// Its agent's, as last shown, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// What its agent can do for its nodes, as it found out by trying: `cgroup_kill`, and each of the limits `memory_max`,
+    /// `cpu_max` and `pids_max`. Empty until it has said so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub abilities: BTreeMap<String, Ability>,
+}
+
+/// One thing that an agent can do, or cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ability {
+    pub able: bool,
+    /// Where, or why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 impl Instance {
@@ -123,6 +138,9 @@ pub struct Node {
     pub since: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What its process says of itself, if it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub says: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -347,6 +365,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub core_dumped: bool,
+    /// The kernel killed it because memory ran out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
     /// The same in words.
     pub text: String,
 }
@@ -383,8 +404,20 @@ impl From<InstanceStatus> for Instance {
             certificate: instance
                 .certificate
                 .map(|term| Certificate { expires: term.until.to_string(), due: Timestamp::now() > term.due_at }),
+            abilities: instance.abilities.map(abilities).unwrap_or_default(),
         }
     }
+}
+
+fn abilities(abilities: model::Abilities) -> BTreeMap<String, Ability> {
+    let model::Abilities { killing, lacking } = abilities;
+    let able = killing.is_ok();
+    let kill = ("cgroup_kill".to_owned(), Ability { able, detail: killing.unwrap_or_else(|why| why) });
+    let limits = model::Quota::ALL.into_iter().map(|quota| {
+        let why = lacking.get(&quota);
+        (quota.key().to_owned(), Ability { able: why.is_none(), detail: why.cloned().unwrap_or_default() })
+    });
+    std::iter::once(kill).chain(limits).collect()
 }
 
 impl From<NodeStatus> for Node {
@@ -398,6 +431,7 @@ impl From<NodeStatus> for Node {
             restarts: node.restarts,
             since: node.since.to_string(),
             reason: node.reason.into(),
+            says: node.says.into(),
             port: node.port,
             metrics_port: node.metrics_port,
         }
@@ -416,9 +450,10 @@ impl From<model::Exit> for Exit {
         let (status, signal, core_dumped) = match exit {
             model::Exit::Status(status) => (Some(status), None, false),
             model::Exit::Signal { number, core_dumped } => (None, Some(number), core_dumped),
+            model::Exit::OutOfMemory => (None, Some(9), false),
             model::Exit::Unknown => (None, None, false),
         };
-        Self { status, signal, core_dumped, text }
+        Self { status, signal, core_dumped, out_of_memory: exit == model::Exit::OutOfMemory, text }
     }
 }
 

@@ -38,6 +38,12 @@ impl Daemon {
         Self::start_as(&[], scene, name, args, settings)
     }
 
+    /// All of that.
+    #[allow(dead_code, reason = "only some of the programs that share this need it")]
+    pub fn start_all(through: &[&str], scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
+        Self::start_as(through, scene, name, args, settings)
+    }
+
     fn start_as(through: &[&str], scene: &Scene, name: &str, args: &[&str], settings: &str) -> Self {
         let through: Vec<_> = through.iter().map(|word| (*word).to_owned()).collect();
         let all = std::fs::read_to_string(scene.settings()).unwrap() + settings;

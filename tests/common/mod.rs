@@ -4,6 +4,7 @@
 //! So stories may run side by side, find exactly the processes that are theirs, and bind a port again after a restart.
 //! When a scene ends, whatever still runs in it is killed, also if the story failed.
 
+pub mod apart;
 mod client;
 mod daemon;
 mod fleet;
@@ -53,7 +54,7 @@ pub struct Scene {
 impl Scene {
     pub fn new() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
-        let (number, pid) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
+        let (number, pid) = (NEXT.fetch_add(1, Ordering::Relaxed), apart::number());
         let [.., high, low] = pid.to_be_bytes();
         Self {
             directory: tempfile::Builder::new().prefix("watchpost-story-").tempdir().unwrap(),
@@ -158,6 +159,8 @@ fn watchpost_through(through: &[String], home: &Path) -> Command {
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     // Its usual port is one for the whole machine: who wants another says so.
     command.env("WATCHPOST_CONTROLLER_WEBSOCKET", "");
+    // Nothing of a scene stays on the machine, not even if its daemons are killed.
+    command.env("WATCHPOST_AGENT_RUN_DIR", home.join("run"));
     command.stdin(std::process::Stdio::null());
     command
 }

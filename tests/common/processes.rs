@@ -31,6 +31,19 @@ pub fn started(pid: u32) -> u64 {
     stat(pid)[19].parse().unwrap()
 }
 
+/// The same; `None` if there is no such process.
+#[allow(dead_code, reason = "only some of the programs that share this need it")]
+pub fn born(pid: u32) -> Option<u64> {
+    stat(pid).get(19)?.parse().ok()
+}
+
+/// The processes whose parent that is, dead or alive.
+#[allow(dead_code, reason = "only some of the programs that share this need it")]
+pub fn children_of(parent: u32) -> Vec<u32> {
+    let parent = parent.to_string();
+    all().filter(|pid| stat(*pid).get(1) == Some(&parent)).collect()
+}
+
 pub fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
     kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot send {signal:?} to {pid:?}: {error}"));
@@ -72,7 +85,13 @@ pub fn resident(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-fn all() -> impl Iterator<Item = u32> {
+/// How many files, sockets and the like a process has open.
+#[allow(dead_code, reason = "only some of the programs that share this need it")]
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+pub fn all() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 

@@ -1,7 +1,7 @@
 //! Configurations of all kinds: sound ones, and ones that only a hostile or confused client would send.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
-    Backend, Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Network, Node, NodeName,
-    NodeState, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekNode,
+    Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit,
+    Liveness, Network, Node, NodeName, NodeState, Probe, ProbeBy, Quotas, Ready, ReadyBy, Resource, RestartMode,
+    RestartPolicy, Role, RunAs, Zeek, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -59,14 +60,39 @@ fn assignments() -> impl Strategy<Value = BTreeMap<String, String>> {
 
 fn restart() -> impl Strategy<Value = RestartPolicy> {
     let mode = prop::sample::select(vec![RestartMode::Always, RestartMode::OnFailure, RestartMode::Never]);
-    (mode, time(), time(), time(), any::<u32>(), time()).prop_map(|(mode, delay, max_delay, stable, limit, window)| {
-        RestartPolicy { mode, delay, max_delay, stable, limit, window }
-    })
+    let factor = (100..=10_000u32).prop_map(|hundredths| format!("{}.{:02}", hundredths / 100, hundredths % 100));
+    (mode, (time(), factor, time(), 0..=100u8), time(), any::<u32>(), time()).prop_map(
+        |(mode, (delay, factor, max_delay, jitter), stable, limit, window)| {
+            let factor = factor.parse().unwrap();
+            RestartPolicy { mode, delay, factor, max_delay, jitter, stable, limit, window }
+        },
+    )
 }
 
 fn ready() -> impl Strategy<Value = Ready> {
-    let by = prop_oneof![time().prop_map(ReadyBy::Settle), (1..=u16::MAX).prop_map(ReadyBy::Port)];
+    let by = prop_oneof![
+        time().prop_map(ReadyBy::Settle),
+        (1..=u16::MAX).prop_map(ReadyBy::Port),
+        place().prop_map(ReadyBy::Tcp),
+        Just(ReadyBy::Notify),
+    ];
     (by, time()).prop_map(|(by, within)| Ready { by, within })
+}
+
+fn liveness() -> impl Strategy<Value = Liveness> {
+    let by = prop_oneof![
+        (1..=u16::MAX).prop_map(ProbeBy::Port),
+        place().prop_map(ProbeBy::Tcp),
+        ("[a-z]{1,4}", vec(word(), 0..3))
+            .prop_map(|(program, words)| { ProbeBy::Exec([program].into_iter().chain(words).collect()) }),
+    ];
+    let probe = (by, time(), time(), 1..9u32);
+    let probe = probe.prop_map(|(by, interval, timeout, failures)| Probe { by, interval, timeout, failures });
+    (option::of(time()), option::of(probe)).prop_map(|(watchdog, probe)| Liveness { watchdog, probe })
+}
+
+fn place() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), 1..=u16::MAX).prop_map(SocketAddr::from)
 }
 
 fn run_as() -> impl Strategy<Value = RunAs> {
@@ -76,9 +102,9 @@ fn run_as() -> impl Strategy<Value = RunAs> {
     (
         (vec("[^\0-\x1f]{1,8}", 0..3), option::of(0..0o1000u32), option::of(-20..20)),
         (btree_map(resource, limit, 0..3), btree_set(capability, 0..3)),
-        (any::<bool>(), option::of(plain().prop_map(|text| format!("/{text}")))),
+        (any::<bool>(), option::of(plain().prop_map(|text| format!("/{text}"))), quotas()),
     )
-        .prop_map(|((groups, umask, nice), (limits, capabilities), (no_new_privs, env_file))| RunAs {
+        .prop_map(|((groups, umask, nice), (limits, capabilities), (no_new_privs, env_file, quotas))| RunAs {
             groups,
             umask,
             nice,
@@ -86,7 +112,18 @@ fn run_as() -> impl Strategy<Value = RunAs> {
             capabilities,
             no_new_privs,
             env_file,
+            quotas,
         })
+}
+
+fn quotas() -> impl Strategy<Value = Quotas> {
+    let memory = option::of(any::<u64>().prop_map(Bytes));
+    let cpu = option::of(any::<u32>().prop_map(CpuShare));
+    (memory, cpu, option::of(0..=u64::from(u32::MAX))).prop_map(|(memory_max, cpu_max, pids_max)| Quotas {
+        memory_max,
+        cpu_max,
+        pids_max,
+    })
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -132,16 +169,19 @@ prop_compose! {
         (options, env) in (assignments(), assignments()),
         (interface, user) in (option::of(plain()), option::of(plain())),
         directory in option::of(plain().prop_map(|text| format!("/{text}"))),
-        cpu_affinity in option::of(0..1024u32),
-        run_as in option::of(run_as()),
-        (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
+        cpu_affinity in option::of(btree_set(0..1024u32, 1..5).prop_map(Cpus)),
+        run_as in option::of(run_as()).boxed(),
+        (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()).boxed(),
+        liveness in option::of(liveness()).boxed(),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
-            role, port, metrics_port, scripts, command, options, env, interface, user, directory, cpu_affinity,
+            role, port, metrics_port, scripts, command, options, env, interface, user, directory,
+            cpu_affinity: cpu_affinity.clone(),
             zeek: (!args.is_empty()).then(|| Box::new(ZeekNode { args, knows: None })),
             run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
+            liveness: liveness.clone().filter(|liveness| *liveness != Liveness::default()).map(Box::new),
             ..Node::new(name.clone(), instance.clone(), role)
         })
     }

@@ -2,5 +2,6 @@
 
 mod any;
 mod cluster_file;
+mod liveness;
 mod plan;
 mod supervisor;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use watchpost::model::{Exit, Life, NodeState, RestartMode, RestartPolicy};
+use watchpost::model::{Exit, Factor, Life, NodeState, RestartMode, RestartPolicy};
 use watchpost::supervisor::state::{Effect, Event, LaunchFailure, Report, State, Terms};
 
 /// Every sequence of this many things that can happen to a node is gone through, states met before only once.
@@ -70,10 +70,42 @@ prop_compose! {
         RestartPolicy {
             mode: RestartMode::Always,
             delay: seconds(delay),
+            factor: Factor::TWO,
             max_delay: seconds(max_delay),
+            jitter: 0,
             stable: seconds(stable),
             limit,
             window: seconds(window),
+        }
+    }
+}
+
+#[test]
+fn who_hangs_is_ended_and_counts_as_failed_however_politely_it_goes() {
+    for (mode, want) in [
+        (RestartMode::Always, NodeState::Crashed),
+        (RestartMode::OnFailure, NodeState::Crashed),
+        (RestartMode::Never, NodeState::Failed),
+    ] {
+        let policy = RestartPolicy { mode, limit: 2, ..RestartPolicy::default() };
+        let terms = Terms { restart: policy, grace: Duration::from_secs(1) };
+        for is_ready in [false, true] {
+            let mut world = World::new(&terms, Instant::now());
+            let life = Life(1);
+            for happening in [Happening::Start, Happening::Launched(life)] {
+                world = world.after(happening);
+            }
+            if is_ready {
+                world = world.after(Happening::Ready(life));
+            }
+            let told = world.reports.len();
+            world = world.after(Happening::Hangs(life));
+            assert!(world.terminated.contains(&life) && world.kills.contains(&life), "{:#?}", world.history);
+            assert_eq!(world.reports.len(), told, "it is what it was until it has ended");
+            world = world.after(Happening::Exited(life, 0));
+            let report = world.reports[told].clone();
+            assert_eq!((report.new, report.pid, report.exit), (want, Some(pid_of(life)), Some(Exit::Status(0))));
+            assert_eq!(report.reason.as_str(), "no sign of life; exited with status 0");
         }
     }
 }
@@ -149,6 +181,7 @@ enum Happening {
     Launched(Life),
     LaunchFailed(Life, bool),
     Ready(Life),
+    Hangs(Life),
     Exited(Life, i32),
     Swept(Life),
     KillDue(Life),
@@ -216,6 +249,7 @@ impl World {
             |lives: &BTreeSet<Life>, happening: fn(Life) -> H| lives.iter().copied().map(happening).collect::<Vec<_>>();
         let mut all: Vec<_> = asked.into_iter().chain(launched).chain(exited).collect();
         all.extend(each(&self.probes, H::Ready));
+        all.extend(each(&self.live, H::Hangs));
         all.extend(each(&self.sweeps, H::Swept));
         all.extend(each(&self.kills, H::KillDue));
         all.extend(each(&self.retries, H::RetryDue));
@@ -250,6 +284,7 @@ impl World {
                 world.probes.remove(&life);
                 Event::Ready(life)
             }
+            H::Hangs(life) => Event::Hangs(life, "no sign of life".into()),
             H::Exited(life, status) => {
                 world.live.remove(&life);
                 world.terminated.remove(&life);
@@ -295,6 +330,10 @@ impl World {
                 Effect::After(_, Event::KillDue(life)) => drop(self.kills.insert(life)),
                 Effect::After(_, Event::RetryDue(life)) => drop(self.retries.insert(life)),
                 Effect::After(_, other) => panic!("no timer is for {other:?}: {:#?}", self.history),
+                Effect::Complain(_) => {
+                    let hung = matches!(self.history.last(), Some(Happening::Hangs(_)));
+                    assert!(hung, "nothing else is complained of: {:#?}", self.history);
+                }
                 Effect::Report(report) => self.told(report),
             }
         }
@@ -325,6 +364,7 @@ impl World {
                 Event::LaunchFailed(life, failure(true)),
                 Event::LaunchFailed(life, failure(false)),
                 Event::Ready(life),
+                Event::Hangs(life, "no sign of life".into()),
                 Event::Exited(life, exit, None),
                 Event::Swept(life),
                 Event::KillDue(life),

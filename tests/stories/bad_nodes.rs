@@ -107,15 +107,18 @@ fn a_node_is_ready_when_its_port_accepts_and_not_before() {
 }
 
 #[test]
-fn a_node_that_is_not_ready_in_time_is_named_and_left_to_try_on() {
+fn a_node_that_is_not_ready_in_time_is_named_with_the_cause_and_tried_again() {
     let reserved = Reserved::new();
-    let late = sleeper("late", "ready_within = 300ms").replace("settle 50ms", &format!("port {}", reserved.port()));
+    let late = sleeper("late", "ready_within = 300ms\nrestart_limit = 0\nrestart_max_delay = 500ms")
+        .replace("settle 50ms", &format!("port {}", reserved.port()));
     let lab = Lab::start(Some(&sleeper("fine", "")));
     lab.client.wait_for_all("RUNNING");
     let verdict = lab.client.deploy(&lab.scene.write("next.cfg", &(sleeper("fine", "") + &late)));
-    assert_eq!(outcome(&verdict, "late").error.as_deref(), Some("not ready within 300ms"));
+    let error = outcome(&verdict, "late").error.as_deref().unwrap();
+    let want = format!("not ready within 300ms: nothing accepts at 127.0.0.1:{}", reserved.port());
+    assert!(error.starts_with(&want), "{error}");
     assert_eq!(outcome(&verdict, "fine").error, None);
-    assert_eq!(lab.client.wait_for("late", "PENDING").restarts, 0);
+    lab.client.wait("it is tried again", |status| node(status, "late").restarts > 0);
     let _listener = reserved.listen();
     lab.client.wait_for("late", "RUNNING");
 }
@@ -224,7 +227,7 @@ fn a_node_sees_nothing_of_the_settings_of_its_agent() {
         names.collect::<std::collections::BTreeSet<_>>()
     };
     assert!(environment(lab.daemon.pid()).contains("WATCHPOST_LOG"));
-    let want = ["CLUSTER_NODE", "HOME", "OWN", "PATH", "WATCHPOST_NODE"];
+    let want = ["CLUSTER_NODE", "HOME", "NOTIFY_SOCKET", "OWN", "PATH", "WATCHPOST_NODE", "WATCHPOST_PLACE"];
     assert_eq!(environment(pid), want.map(str::to_owned).into());
 }
 

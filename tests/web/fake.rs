@@ -145,6 +145,7 @@ pub fn node(name: &str, state: NodeState) -> NodeStatus {
         restarts: 2,
         since: Timestamp(1_700_000_000_000_000),
         reason: "".into(),
+        says: "".into(),
     }
 }
 
@@ -159,6 +160,7 @@ pub fn instance(name: &str, link: LinkState) -> InstanceStatus {
         version: Some("0.1.0".into()),
         reason: String::new(),
         certificate: None,
+        abilities: None,
     }
 }
 

@@ -34,26 +34,66 @@ impl State {
             restarts: 0,
             since,
             reason: Text::default(),
+            says: Text::default(),
         };
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         let place = Place::idle();
         let goal = Goal::Run;
-        let entry = Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 };
+        let entry = Entry {
+            node,
+            ward,
+            status,
+            goal,
+            place,
+            guessed: false,
+            next: None,
+            output: None,
+            ticket: 0,
+            told_for_now: false,
+            start_unheard: false,
+        };
         self.nodes.insert(name, Box::new(entry));
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let FoundNode { node, pid, died, wanted } = found;
+        let FoundNode { node, pid, died, wanted, guessed, given_up } = found;
         let (name, pid) = (node.name.clone(), pid.or(died));
-        let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
+        let state = match (pid, &given_up) {
+            (Some(_), _) => NodeState::Running,
+            (None, Some(_)) => NodeState::Failed,
+            (None, None) => NodeState::Stopped,
+        };
         self.take_in(node, state, pid, wall, fx);
-        match wanted {
-            true => self.want_up(&name),
-            false => self.want_down(&name, Goal::Rest),
+        if let Some(entry) = self.nodes.get_mut(&name) {
+            entry.guessed = guessed;
+            entry.status.reason = given_up.clone().unwrap_or_default();
+        }
+        match (wanted, given_up) {
+            (_, Some(_)) => {} // until a person asks
+            (true, None) => self.want_up(&name, fx),
+            (false, None) => self.want_down(&name, Goal::Rest, fx),
         }
     }
 
-    pub(super) fn want_up(&mut self, name: &NodeName) {
+    /// A node whose record was lost has the definition that is wanted of it: nobody knows of another, and to start it
+    /// afresh for that would be to lose it.
+    pub(super) fn define(&mut self, want: &Arc<Node>, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let Some(entry) = self.nodes.get_mut(&want.name) else { return };
+        if !entry.guessed || entry.place.step != Step::Idle {
+            return;
+        }
+        entry.guessed = false;
+        entry.status.role = want.role;
+        (entry.status.port, entry.status.metrics_port) = (want.port, want.metrics_port);
+        entry.node = Arc::clone(want);
+        fx.push(Effect::Tell(entry.ward, NodeOrder::Redefine(Arc::clone(want))));
+        fx.push(Effect::Enter(entry.ward, Arc::clone(want)));
+        // Whoever has a copy learns its role by this.
+        let report = NodeReport::defined(want.name.clone(), entry.status.state, entry.status.pid);
+        self.outbox.push(Item::Change(entry.change(report, &self.instance, false, wall)));
+    }
+
+    pub(super) fn want_up(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         entry.goal = Goal::Run;
         let runs = entry.status.state == NodeState::Running;
@@ -62,45 +102,55 @@ impl State {
             Step::StopQueued { then: true } => {}
             Step::Idle | Step::StopQueued { then: false } if runs => self.settle_up(name, Ok(())),
             Step::Idle | Step::StopQueued { then: false } => self.set_step(name, Step::StartQueued),
-            Step::Stopping { .. } => self.redirect(name, true),
+            Step::Stopping { .. } => self.redirect(name, true, fx),
             Step::StartQueued | Step::Starting => {}
         }
         self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
     }
 
     /// Down and up again, whatever it is now.
-    pub(super) fn want_afresh(&mut self, name: &NodeName) {
+    pub(super) fn want_afresh(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         entry.goal = Goal::Run;
         match entry.place.step {
-            Step::Stopping { .. } => self.redirect(name, true),
+            Step::Stopping { .. } => self.redirect(name, true, fx),
             _ => self.set_step(name, Step::StopQueued { then: true }),
         }
         self.jobs.settle(name, Wish::Down, Err("somebody asked meanwhile for it to run"), None);
     }
 
-    pub(super) fn want_down(&mut self, name: &NodeName, goal: Goal) {
+    pub(super) fn want_down(&mut self, name: &NodeName, goal: Goal, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         (entry.goal, entry.next) = (goal, None);
         self.jobs.settle(name, Wish::Up, Err("somebody asked meanwhile for it to stop"), None);
         // Also where it is STOPPED: a launch may be out, and only its supervisor knows.
         match entry.place.step {
-            Step::Stopping { .. } => self.redirect(name, false),
+            Step::Stopping { .. } => self.redirect(name, false, fx),
             _ => self.set_step(name, Step::StopQueued { then: false }),
         }
     }
 
     /// Down, and in the configuration if it is in it now.
-    pub(super) fn want_to_rest(&mut self, name: &NodeName) {
+    pub(super) fn want_to_rest(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         let leaves = self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave);
-        self.want_down(name, if leaves { Goal::Leave } else { Goal::Rest });
+        self.want_down(name, if leaves { Goal::Leave } else { Goal::Rest }, fx);
+    }
+
+    /// The same, until the next run of the agent; what somebody wanted down before stays so.
+    pub(super) fn want_to_pause(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
+        let goal = self.nodes.get(name).map(|entry| entry.goal);
+        self.want_down(name, goal.filter(|goal| *goal != Goal::Run).unwrap_or(Goal::Pause), fx);
     }
 
     /// What is to become of a node on its way down changes; the time that it has does not.
-    pub(super) fn redirect(&mut self, name: &NodeName, then: bool) {
+    pub(super) fn redirect(&mut self, name: &NodeName, then: bool, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get(name) else { return };
         let (holds, alarm) = (matches!(entry.place.step, Step::Stopping { holds: true, .. }), entry.place.alarm());
+        let is_told = entry.told_for_now == entry.is_down_for_now();
         self.set_step_until(name, Step::Stopping { then, holds }, alarm);
+        if !is_told {
+            self.tell_to_stop(name, fx); // or the record would say what was wished before
+        }
         if alarm.is_none() {
             // Its time was up before: whoever asks now is told at once, and not left waiting for its end.
             self.settle_stuck(name);
@@ -131,13 +181,14 @@ impl State {
         self.set_step(name, Step::StartQueued);
     }
 
-    /// The node is down and is to stay so.
-    pub(super) fn rest(&mut self, name: &NodeName, wall: Timestamp, fx: &mut Vec<Effect>) {
+    /// The node is down and is to stay so; `removal` is what is told of it if it leaves.
+    pub(super) fn rest(&mut self, removal: NodeReport, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let name = &removal.node.clone();
         self.set_step(name, Step::Idle);
         if self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave)
             && let Some(mut entry) = self.nodes.remove(name)
         {
-            let last = entry.change(NodeReport::removal(name.clone()), &self.instance, true, wall);
+            let last = entry.change(removal, &self.instance, true, wall);
             self.outbox.push(Item::Change(last));
             fx.push(Effect::Dismiss(entry.ward, name.clone()));
         }
@@ -170,7 +221,7 @@ impl State {
             self.nodes.iter().filter(|(_, entry)| is_queued(entry)).map(|(name, _)| name.clone()).collect();
         for name in queued {
             let entry = &self.nodes[&name];
-            let (ward, role) = (entry.ward, entry.node.role);
+            let role = entry.node.role;
             match entry.place.step {
                 Step::StopQueued { then } if self.order.may_stop(role) => {
                     let patience = now.mono + STOP_PATIENCE.min(entry.node.stop_grace);
@@ -178,8 +229,8 @@ impl State {
                     self.set_step_until(&name, Step::Stopping { then, holds: true }, Some(patience));
                 }
                 Step::StartQueued if self.order.may_start(role) && !self.waits_for_a_port(entry) => {
-                    fx.push(Effect::Tell(ward, NodeOrder::Start));
                     let overdue = now.mono + entry.node.ready.within;
+                    self.tell_to_start(&name, fx);
                     self.set_step_until(&name, Step::Starting, Some(overdue));
                 }
                 _ => {}
@@ -187,11 +238,19 @@ impl State {
         }
     }
 
+    pub(super) fn tell_to_start(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
+        if let Some(entry) = self.nodes.get_mut(name) {
+            entry.start_unheard = true;
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Start));
+        }
+    }
+
     pub(super) fn tell_to_stop(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         self.next_ticket += 1;
         if let Some(entry) = self.nodes.get_mut(name) {
-            entry.ticket = self.next_ticket;
-            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket, for_now: self.for_now }));
+            let for_now = entry.is_down_for_now();
+            (entry.ticket, entry.told_for_now) = (self.next_ticket, for_now);
+            fx.push(Effect::Tell(entry.ward, NodeOrder::Stop { ticket: entry.ticket, for_now }));
             fx.extend(self.hurried.then(|| entry.hurry()));
         }
     }
@@ -213,7 +272,8 @@ impl State {
             match entry.place.step {
                 Step::Starting => {
                     let within = humantime::format_duration(entry.node.ready.within);
-                    self.settle_up(&name, Err(&format!("not ready within {within}")));
+                    let why = entry.node.ready.by.missed().map_or_else(String::new, |missed| format!(": {missed}"));
+                    self.settle_up(&name, Err(&format!("not ready within {within}{why}")));
                 }
                 Step::Stopping { then, holds: true } => {
                     // It holds up nobody any more; it is still to end, by SIGKILL after its grace.

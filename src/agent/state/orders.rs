@@ -25,7 +25,7 @@ impl State {
                 self.give_up_preparing("the instance is not needed any more");
                 self.configuration = None;
                 self.jobs.open(Kind::Standby, reqid, self.nodes.keys().map(|name| (name.clone(), Wish::Down)));
-                self.each(|me, name| me.want_down(name, Goal::Leave));
+                self.each(|me, name| me.want_down(name, Goal::Leave, fx));
             }
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
@@ -34,15 +34,15 @@ impl State {
             }
             ToAgent::StartRequest(StartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Start, reqid, nodes, Wish::Up);
-                named.iter().for_each(|name| self.want_up(name));
+                named.iter().for_each(|name| self.want_up(name, fx));
             }
             ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Stop, reqid, nodes, Wish::Down);
-                named.iter().for_each(|name| self.want_to_rest(name));
+                named.iter().for_each(|name| self.want_to_rest(name, fx));
             }
             ToAgent::RestartRequest(RestartRequest { reqid, nodes }) => {
                 let named = self.open_for(Kind::Restart, reqid, nodes, Wish::Up);
-                named.iter().for_each(|name| self.want_afresh(name));
+                named.iter().for_each(|name| self.want_afresh(name, fx));
             }
             ToAgent::GetOutputRequest(request) => match self.nodes.contains_key(&request.node) {
                 true => fx.push(Effect::ReadOutput(request)),
@@ -55,7 +55,11 @@ impl State {
             // What was received of another epoch says nothing about this one's numbers.
             ToAgent::NewsReceived(NewsReceived { epoch, seq, kept }) => {
                 let (seq, kept) = if epoch == self.epoch { (seq, kept) } else { (0, 0) };
-                self.outbox.received(seq, kept);
+                if !self.outbox.received(seq, kept) {
+                    let last = self.outbox.last();
+                    let why = format!("the controller acknowledges news {seq} of this agent, which has told {last}");
+                    fx.push(Effect::EndLink(why));
+                }
             }
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
             // Taken before, by whoever carries: no node depends on it.

@@ -24,7 +24,8 @@ pub(super) struct Preparing {
 
 impl State {
     pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let SetConfigurationRequest { reqid, mut configuration } = request;
+        let SetConfigurationRequest { reqid, configuration } = request;
+        let mut configuration = configuration.open();
         let layout = match plan::zeek::equip(&mut configuration) {
             Ok(layout) => layout,
             Err(error) => return self.refuse(reqid, error.to_string()),
@@ -40,6 +41,8 @@ impl State {
             return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
         }
         self.give_up_preparing("a newer configuration came before it was looked at");
+        let mine = configuration.nodes.iter().filter(|node| node.instance == self.instance).cloned();
+        mine.collect::<Vec<_>>().iter().for_each(|node| self.define(node, wall, fx));
         match configuration.nodes.iter().any(|node| node.is_zeek()) {
             true => self.prepare(reqid, configuration, layout, fx),
             false => self.adopt(reqid, configuration, wall, fx),
@@ -106,11 +109,11 @@ impl State {
         self.jobs.open(Kind::Configure, reqid, waits);
         for change in changes {
             match change {
-                NodeChange::Keep(node) => self.want_up(&node.name),
-                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave),
+                NodeChange::Keep(node) => self.want_up(&node.name, fx),
+                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave, fx),
                 NodeChange::Start(node) => {
                     self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
-                    self.want_up(&node.name);
+                    self.want_up(&node.name, fx);
                 }
                 NodeChange::Replace { have, want, keys } => {
                     let msg = format!("started afresh, because {}", reason(have, want, &keys));
@@ -118,7 +121,7 @@ impl State {
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
                         entry.next = Some(Arc::clone(want));
                     }
-                    self.want_afresh(&want.name);
+                    self.want_afresh(&want.name, fx);
                 }
             }
         }

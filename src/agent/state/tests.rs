@@ -32,7 +32,12 @@ fn orders_about_a_node_that_nothing_ends_are_answered_at_once() {
     let answers = ["stop", "restart", "start"].map(|reqid| (reqid.to_owned(), vec![stuck.clone()]));
     assert_eq!(agent.answers(), answers);
     agent.obey_all();
-    assert_eq!(agent.take_told(), ["stop worker", "start worker"], "once it is gone, it does what was asked last");
+    let told = ["stop worker", "stop worker", "start worker"];
+    assert_eq!(
+        agent.take_told(),
+        told,
+        "its supervisor knows that it is for now; once gone, it does what was asked last"
+    );
 }
 
 #[test]
@@ -53,7 +58,7 @@ fn nothing_is_started_while_everything_is_being_stopped() {
     agent.step(Event::StopAll { for_now: false });
     agent.order(StartRequest { reqid: id("start"), nodes: BTreeSet::new() });
     agent.order(RestartRequest { reqid: id("restart"), nodes: BTreeSet::new() });
-    agent.order(SetConfigurationRequest { reqid: id("deploy"), configuration: configuration("c2", &nodes) });
+    agent.order(SetConfigurationRequest { reqid: id("deploy"), configuration: configuration("c2", &nodes).into() });
     let refused = vec!["instance: its agent is stopping all nodes".to_owned()];
     let answers = ["start", "restart", "deploy"].map(|reqid| (reqid.to_owned(), refused.clone()));
     assert_eq!(agent.answers(), answers);
@@ -75,7 +80,14 @@ fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
 fn what_is_found_at_start_keeps_the_order_of_roles() {
     let mut agent = Agent::new();
     let nodes = configuration("c1", &[("a-worker", Role::Worker), ("b-manager", Role::Manager)]).nodes;
-    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, died: None, wanted: true });
+    let found = nodes.into_iter().map(|node| FoundNode {
+        node,
+        pid: None,
+        died: None,
+        wanted: true,
+        guessed: false,
+        given_up: None,
+    });
     agent.step(Event::Found(found.collect()));
     assert_eq!(agent.take_told(), ["start b-manager"]);
     agent.obey_all();
@@ -87,7 +99,7 @@ fn a_configuration_asked_for_again_is_answered_when_it_is_done() {
     let mut agent = Agent::new();
     let request = SetConfigurationRequest {
         reqid: id("deploy"),
-        configuration: configuration("c1", &[("worker", Role::Worker)]),
+        configuration: configuration("c1", &[("worker", Role::Worker)]).into(),
     };
     agent.order(request.clone());
     agent.step(Event::LinkDown);
@@ -196,13 +208,13 @@ fn nothing_is_stopped_for_a_configuration_that_is_objected_to() {
     let mut wanted =
         configuration("c2", &[("manager", Role::Manager), ("worker", Role::Worker), ("new", Role::Worker)]);
     wanted.zeek.get_or_insert_default().metrics_port = Some(0);
-    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone() });
+    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into() });
     let (number, preparation) = agent.preparations.pop().unwrap();
     let looked_at: Vec<_> = preparation.nodes.iter().map(|node| node.name.to_string()).collect();
     assert_eq!(looked_at, ["manager", "new"], "the worker that stays is not looked at");
     assert_eq!(preparation.layout.len(), 3);
     // Asked again, over a new link say: one answer is enough.
-    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone() });
+    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into() });
     assert!(agent.preparations.is_empty());
     let what = "line 3: syntax error".to_owned();
     let objection = Objection { node: Some(node_name("new")), what, output: None };
@@ -212,7 +224,7 @@ fn nothing_is_stopped_for_a_configuration_that_is_objected_to() {
     assert_eq!(agent.state.statuses().len(), 2, "what is in force stays so");
     // A late finding about it says nothing about the next one.
     wanted.id = ConfigurationId::new("c3").unwrap();
-    agent.order(SetConfigurationRequest { reqid: id("third"), configuration: wanted });
+    agent.order(SetConfigurationRequest { reqid: id("third"), configuration: wanted.into() });
     agent.step(Event::Prepared(number, Vec::new()));
     assert_eq!(agent.take_told(), [""; 0]);
     agent.step(Event::Prepared(number + 1, Vec::new()));
@@ -225,7 +237,7 @@ fn nothing_is_stopped_for_a_configuration_that_is_objected_to() {
 fn what_is_looked_at_is_given_up_for_what_comes_later() {
     let nodes = [("manager", Role::Manager)];
     let ask = |agent: &mut Agent, reqid: &str, configuration_id: &str| {
-        let configuration = configuration(configuration_id, &nodes);
+        let configuration = configuration(configuration_id, &nodes).into();
         agent.order(SetConfigurationRequest { reqid: id(reqid), configuration });
     };
     let mut agent = Agent::new();
@@ -252,7 +264,7 @@ fn what_runs_goes_on_although_there_is_something_to_object() {
     let nodes = [("manager", Role::Manager)];
     let mut agent = Agent::running(&nodes);
     agent.holds = true;
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: configuration("c2", &nodes) });
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: configuration("c2", &nodes).into() });
     agent.step(Event::Prepared(2, vec![Objection::of_all("there is no Zeek any more")]));
     let told: Vec<_> = agent.mail.iter().filter(|mail| matches!(mail, ToController::NotifyError(_))).collect();
     assert_eq!(told.len(), 1);
@@ -268,12 +280,38 @@ fn nodes_that_nobody_could_find_are_refused() {
     wanted.instances.push(Instance { name: other.clone(), host: Some([10, 0, 0, 2].into()), port: None });
     let (name, role) = (node_name("worker"), Role::Worker);
     wanted.peers.push(Peer { name, instance: other, role, port: None, metrics_port: None });
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: wanted });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: wanted.into() });
     let answers = agent.answers();
     assert!(answers[0].1[0].starts_with("instance: nobody knows the address of instance 'i'"), "{answers:?}");
 }
 
 /// An agent whose supervisors are this test.
+#[test]
+fn the_last_status_of_a_process_is_told_and_goes_with_it() {
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    let told = |agent: &mut Agent| -> Vec<String> {
+        let mail = std::mem::take(&mut agent.mail).into_iter();
+        mail.filter_map(|message| match message {
+            ToController::NotifyStatus(NotifyStatus { node, pid, says, .. }) => Some(format!("{node} {pid} {says}")),
+            _ => None,
+        })
+        .collect()
+    };
+    let says = |words: &str| Event::Says(node_name("worker"), words.into());
+    let last = agent.state.outbox().last();
+    agent.step(says("busy"));
+    assert_eq!(told(&mut agent), ["worker 70 busy"]);
+    assert_eq!(agent.state.outbox().last(), last, "it is no news that anybody keeps");
+    agent.step(Event::Says(node_name("nobody"), "busy".into()));
+    agent.step(Event::LinkDown);
+    agent.step(says("busier"));
+    assert_eq!((told(&mut agent), agent.state.statuses()[0].says.as_str()), (vec![], "busier"));
+    agent.report(&node_name("worker"), NodeState::Crashed, None);
+    assert_eq!(agent.state.statuses()[0].says.as_str(), "");
+    agent.step(says("late"));
+    assert_eq!(agent.state.statuses()[0].says.as_str(), "", "it has no process that could say it");
+}
+
 struct Agent {
     state: State,
     now: Now,
@@ -318,7 +356,7 @@ impl Agent {
     /// With these nodes, all RUNNING.
     fn running(nodes: &[(&str, Role)]) -> Self {
         let mut agent = Self::new();
-        agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", nodes) });
+        agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", nodes).into() });
         agent.obey_all();
         assert_eq!(agent.answered(), ["first"]);
         agent.taken = agent.told.len();
@@ -342,7 +380,12 @@ impl Agent {
                         self.step(Event::Prepared(number, Vec::new()));
                     }
                 }
-                Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) | Effect::Remember(_) => {}
+                Effect::EndLink(why) => panic!("{why}"),
+                Effect::Enter(..)
+                | Effect::Dismiss(..)
+                | Effect::ReadOutput(_)
+                | Effect::Refused(_)
+                | Effect::Remember(_) => {}
             }
         }
         while let Some(mail) = self.state.outgoing() {

@@ -3,7 +3,7 @@
 //! Every file that zeek-client reads means the same here, but for the keys that it would only warn of: they are
 //! refused. Keys for programs other than Zeek are added. `config/cluster-example.cfg` shows them all.
 
-mod lines;
+pub(crate) mod lines;
 mod read;
 mod render;
 mod words;
@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
+pub(crate) use read::words as word_list;
 pub use render::render;
+pub(crate) use zeek::ZEEK;
 
 use super::{Configuration, ConfigurationId};
 
@@ -44,7 +46,7 @@ pub fn read(file: &str, text: impl AsRef<[u8]>, id: ConfigurationId, hostname: &
     let mut complaints = Complaints::default();
     let (configuration, places) = match readable(text.as_ref()) {
         Ok(text) => {
-            let sections = lines::sections(text, &mut complaints);
+            let sections = lines::sections(text, lines::Dialect::Cluster, &mut complaints);
             let configuration = read::configuration(&sections, id, hostname, &mut complaints);
             (configuration, Places::of(&sections))
         }
@@ -147,7 +149,7 @@ impl Places {
 }
 
 /// The text, without the mark that some editors put before it.
-fn readable(bytes: &[u8]) -> Result<&str, Complaint> {
+pub(crate) fn readable(bytes: &[u8]) -> Result<&str, Complaint> {
     if bytes.len() > MAX_BYTES {
         return Err(Complaint::at(1, format!("the file is longer than the {MAX_BYTES} bytes allowed")));
     }
@@ -197,7 +199,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    fn at(line: usize, what: impl Into<String>) -> Self {
+    pub(crate) fn at(line: usize, what: impl Into<String>) -> Self {
         Self { line, section: None, key: None, what: what.into() }
     }
 }
@@ -220,19 +222,19 @@ impl fmt::Display for Complaint {
 
 /// Complaints as they are found, as many as anybody reads.
 #[derive(Default)]
-struct Complaints {
-    kept: Vec<Complaint>,
+pub(crate) struct Complaints {
+    pub(crate) kept: Vec<Complaint>,
 }
 
 impl Complaints {
-    fn add(&mut self, complaint: Complaint) {
+    pub(crate) fn add(&mut self, complaint: Complaint) {
         if !self.is_full() {
             self.kept.push(complaint);
         }
     }
 
     /// Whether there is no point in looking for more.
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.kept.len() >= MAX_COMPLAINTS
     }
 }

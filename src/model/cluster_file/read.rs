@@ -1,7 +1,9 @@
 //! Sections become instances and nodes; this file knows every key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +12,12 @@ use super::render::mode;
 use super::{Complaints, words, zeek};
 use crate::hint::{instead, shown};
 use crate::model::{
-    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, ReadyBy, Resource,
-    RestartMode, Role, RunAs, ZeekNode,
+    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Liveness, Node, NodeName, Probe,
+    ProbeBy, ReadyBy, Resource, RestartMode, Role, RunAs, ZeekNode,
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 31] = [
+pub(super) const KEYS: [&str; 41] = [
     "instance",
     "role",
     "type",
@@ -38,16 +40,32 @@ pub(super) const KEYS: [&str; 31] = [
     "capabilities",
     "no_new_privs",
     "env_file",
+    "memory_max",
+    "cpu_max",
+    "pids_max",
     "restart",
     "restart_delay",
+    "restart_factor",
     "restart_max_delay",
+    "restart_jitter",
     "restart_stable",
     "restart_limit",
     "restart_window",
     "ready",
     "ready_within",
+    "watchdog",
+    "probe",
+    "probe_interval",
+    "probe_timeout",
+    "probe_failures",
     "stop_grace",
 ];
+
+/// What is of one node alone, and cannot be said of a role.
+const OWN_KEYS: [&str; 6] = ["instance", "role", "type", "port", "metrics_port", "state"];
+
+/// What the section of a role begins with, before the role.
+const ROLE: &str = "role ";
 
 /// The configuration that the sections describe, as far as they can be understood.
 pub(super) fn configuration(
@@ -59,11 +77,14 @@ pub(super) fn configuration(
     let declared = sections.iter().find(|section| section.name == INSTANCES);
     let shared = sections.iter().find(|section| zeek::is_settings(section));
     let zeek = shared.and_then(|section| zeek::settings(section, complaints));
-    let mut drafts: Vec<(&Section, Draft)> = sections
+    let (of_roles, of_nodes): (Vec<_>, Vec<_>) = sections
         .iter()
         .filter(|section| section.name != INSTANCES && !zeek::is_settings(section))
-        .filter_map(|section| Some((section, Draft::read(section, complaints)?)))
-        .collect();
+        .partition(|section| section.name.starts_with(ROLE));
+    let roles: BTreeMap<Role, &Section> =
+        of_roles.into_iter().filter_map(|section| Some((defaults(section, complaints)?, section))).collect();
+    let mut drafts: Vec<(&Section, Draft)> =
+        of_nodes.into_iter().filter_map(|section| Some((section, Draft::read(section, &roles, complaints)?))).collect();
     if let Some(name) = default_instance(&drafts, declared, hostname, complaints) {
         drafts.iter_mut().for_each(|(_, draft)| draft.node.instance = name.clone());
     }
@@ -79,6 +100,25 @@ pub(super) fn configuration(
         }
     };
     Configuration { id, instances, nodes, zeek, peers: Vec::new() }
+}
+
+/// The role whose nodes the section is about, once its keys were looked at.
+fn defaults(section: &Section, complaints: &mut Complaints) -> Option<Role> {
+    let name = section.name.strip_prefix(ROLE)?;
+    let role = one_of(name, "role", Role::ALL, Role::as_str);
+    let mut stand_in = Draft::stand_in(NodeName::new(STAND_IN).ok()?)?;
+    for entry in &section.entries {
+        if complaints.is_full() {
+            break;
+        }
+        let taken = match OWN_KEYS.contains(&&*entry.key) {
+            true => Err("is for one node alone: write it in the sections of nodes".into()),
+            false => stand_in.take(&entry.key, entry.value.as_deref()),
+        };
+        // The complaint about a key also names what would be right, and that is true of roles as well.
+        taken.unwrap_or_else(|what| complaints.add(section.complaint(Some(entry), what)));
+    }
+    role.map_err(|what| complaints.add(section.complaint(None, what))).ok()
 }
 
 /// The instance of nodes that name none, where the file leaves them to it: either all nodes name one, or none does.
@@ -157,18 +197,58 @@ struct Draft {
     has_command: bool,
     /// Whether it says where it belongs, understood or not.
     has_instance: bool,
+    probe: DraftOfProbe,
 }
 
+/// What a section says of a probe, in whatever order.
+#[derive(Default)]
+struct DraftOfProbe {
+    by: Option<ProbeBy>,
+    interval: Option<Duration>,
+    timeout: Option<Duration>,
+    failures: Option<u32>,
+}
+
+impl DraftOfProbe {
+    fn put_together(self) -> Result<Option<Probe>, String> {
+        let Self { by, interval, timeout, failures } = self;
+        let Some(by) = by else {
+            let lone = [
+                ("probe_interval", interval.is_some()),
+                ("probe_timeout", timeout.is_some()),
+                ("probe_failures", failures.is_some()),
+            ];
+            let lone = lone.into_iter().find(|(_, is_given)| *is_given);
+            return lone.map_or(Ok(None), |(key, _)| {
+                Err(format!("has {key}, and no probe: add one, such as `probe = tcp 8080`, or remove it"))
+            });
+        };
+        let probe = Probe::new(by);
+        Ok(Some(Probe {
+            interval: interval.unwrap_or(probe.interval),
+            timeout: timeout.unwrap_or(probe.timeout),
+            failures: failures.unwrap_or(probe.failures),
+            ..probe
+        }))
+    }
+}
+
+/// A name that lets keys be checked where there is none; a file with a complaint never becomes a configuration.
+const STAND_IN: &str = "_";
+
 impl Draft {
-    fn read(section: &Section, complaints: &mut Complaints) -> Option<Self> {
-        // A stand-in lets the keys be checked all the same; a file with a complaint never becomes a configuration.
-        const STAND_IN: &str = "_";
+    fn read(section: &Section, roles: &BTreeMap<Role, &Section>, complaints: &mut Complaints) -> Option<Self> {
         let name = NodeName::new(section.name).or_else(|error| {
             complaints.add(section.complaint(None, error.to_string()));
             NodeName::new(STAND_IN)
         });
-        let node = Node::new(name.ok()?, InstanceName::new(STAND_IN).ok()?, Role::None);
-        let mut draft = Self { node, has_role: false, has_command: false, has_instance: false };
+        let mut draft = Self::stand_in(name.ok()?)?;
+        for entry in roles.get(&role_of(section)).into_iter().flat_map(|role| &role.entries) {
+            if !OWN_KEYS.contains(&&*entry.key) {
+                // What is wrong with it was said where it stands.
+                let _ = draft.take(&entry.key, entry.value.as_deref());
+            }
+        }
         for entry in &section.entries {
             if complaints.is_full() {
                 break;
@@ -176,6 +256,11 @@ impl Draft {
             if let Err(what) = draft.take(&entry.key, entry.value.as_deref()) {
                 complaints.add(section.complaint(Some(entry), what));
             }
+        }
+        match std::mem::take(&mut draft.probe).put_together() {
+            Ok(None) => {}
+            Ok(Some(probe)) => liveness(&mut draft.node).probe = Some(probe),
+            Err(what) => complaints.add(section.complaint(None, what)),
         }
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
@@ -186,6 +271,11 @@ impl Draft {
             complaints.add(section.complaint(None, what));
         }
         Some(draft)
+    }
+
+    fn stand_in(name: NodeName) -> Option<Self> {
+        let node = Node::new(name, InstanceName::new(STAND_IN).ok()?, Role::None);
+        Some(Self { node, has_role: false, has_command: false, has_instance: false, probe: DraftOfProbe::default() })
     }
 
     fn take(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
@@ -215,7 +305,7 @@ impl Draft {
                 node.scripts.sort();
             }
             "interface" => node.interface = Some(value.to_owned()),
-            "cpu_affinity" => node.cpu_affinity = Some(number(value)?),
+            "cpu_affinity" => node.cpu_affinity = Some(parsed(value, "list of CPUs")?),
             "env" => node.env = assignments(value)?,
             "options" => node.options = assignments(value)?,
             "args" => node.zeek.get_or_insert_default().args = words(value)?,
@@ -233,17 +323,27 @@ impl Draft {
             "capabilities" => run_as(node).capabilities = capabilities(value)?,
             "no_new_privs" => run_as(node).no_new_privs = yes_or_no(value)?,
             "env_file" => run_as(node).env_file = Some(value.to_owned()),
+            "memory_max" => run_as(node).quotas.memory_max = Some(parsed(value, "amount of memory")?),
+            "cpu_max" => run_as(node).quotas.cpu_max = Some(parsed(value, "share of a CPU")?),
+            "pids_max" => run_as(node).quotas.pids_max = Some(number(value)?.into()),
             "restart" => {
                 let modes = [RestartMode::Always, RestartMode::OnFailure, RestartMode::Never];
                 node.restart.mode = one_of(value, "restart mode", modes, mode)?;
             }
             "restart_delay" => node.restart.delay = time(value)?,
+            "restart_factor" => node.restart.factor = parsed(value, "factor")?,
+            "restart_jitter" => node.restart.jitter = percent(value)?,
             "restart_max_delay" => node.restart.max_delay = time(value)?,
             "restart_stable" => node.restart.stable = time(value)?,
             "restart_limit" => node.restart.limit = number(value)?,
             "restart_window" => node.restart.window = time(value)?,
             "ready" => node.ready.by = sign(value)?,
             "ready_within" => node.ready.within = time(value)?,
+            "watchdog" => liveness(node).watchdog = Some(time(value)?),
+            "probe" => self.probe.by = Some(question(value)?),
+            "probe_interval" => self.probe.interval = Some(time(value)?),
+            "probe_timeout" => self.probe.timeout = Some(time(value)?),
+            "probe_failures" => self.probe.failures = Some(number(value)?),
             "stop_grace" => node.stop_grace = time(value)?,
             "state" => {}
             _ if node.name.as_str() == zeek::ZEEK && zeek::KEYS.contains(&key) => {
@@ -256,8 +356,28 @@ impl Draft {
     }
 }
 
+/// What the section says it is for, as far as that can be understood.
+fn role_of(section: &Section) -> Role {
+    let said = section.entries.iter().find(|entry| matches!(&*entry.key, "role" | "type"));
+    let said = said.and_then(|entry| entry.value.as_deref());
+    said.and_then(|said| one_of(said, "role", Role::ALL, Role::as_str).ok()).unwrap_or(Role::None)
+}
+
 fn run_as(node: &mut Node) -> &mut RunAs {
     node.run_as.get_or_insert_default()
+}
+
+fn liveness(node: &mut Node) -> &mut Liveness {
+    node.liveness.get_or_insert_default()
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{} is no {what}: {error}", shown(text)))
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').and_then(|digits| digits.parse().ok());
+    number.filter(|number| *number <= 100).ok_or_else(|| format!("{} is not from 0% to 100%", shown(text)))
 }
 
 fn umask(text: &str) -> Result<u32, String> {
@@ -297,7 +417,7 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
     words::split(text).map_err(|error| error.to_string())
 }
 
@@ -330,11 +450,49 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn sign(text: &str) -> Result<ReadyBy, String> {
-    match text.split_once(char::is_whitespace) {
-        Some(("settle", rest)) => time(rest.trim_start()).map(ReadyBy::Settle),
-        Some(("port", rest)) => port(rest.trim_start()).map(ReadyBy::Port),
-        _ => Err(format!("{} is no sign of readiness: write `settle 500ms` or `port 8080`", shown(text))),
+    match kind(text) {
+        ("notify", "") => Ok(ReadyBy::Notify),
+        ("settle", rest) if !rest.is_empty() => time(rest).map(ReadyBy::Settle),
+        ("tcp" | "port", rest) if !rest.is_empty() => Ok(match place(rest)? {
+            Place::Port(port) => ReadyBy::Port(port),
+            Place::Address(address) => ReadyBy::Tcp(address),
+        }),
+        _ => {
+            let signs = "write `notify`, `tcp 8080` or `settle 500ms`";
+            Err(format!("{} is no sign of readiness: {signs}", shown(text)))
+        }
     }
+}
+
+fn question(text: &str) -> Result<ProbeBy, String> {
+    match kind(text) {
+        ("tcp" | "port", rest) if !rest.is_empty() => Ok(match place(rest)? {
+            Place::Port(port) => ProbeBy::Port(port),
+            Place::Address(address) => ProbeBy::Tcp(address),
+        }),
+        ("exec", rest) if !rest.is_empty() => words(rest).map(ProbeBy::Exec),
+        _ => Err(format!("{} is no probe: write `tcp 8080`, or `exec` and a command", shown(text))),
+    }
+}
+
+/// The first word, and what is behind it and the space or colon that ends it.
+fn kind(text: &str) -> (&str, &str) {
+    let (kind, rest) = text.split_once(|c: char| c.is_whitespace() || c == ':').unwrap_or((text, ""));
+    (kind, rest.trim_start())
+}
+
+enum Place {
+    Port(u16),
+    Address(SocketAddr),
+}
+
+/// A port of the machine itself, or one of an address.
+fn place(text: &str) -> Result<Place, String> {
+    if text.chars().all(|c| c.is_ascii_digit()) {
+        return port(text).map(Place::Port);
+    }
+    let wrong = || format!("{} is no place to connect to: write a port, or IP:PORT such as [::1]:8080", shown(text));
+    text.parse().map(Place::Address).map_err(|_| wrong())
 }
 
 /// The value whose `name` the text is, in any case.
@@ -424,17 +582,20 @@ mod tests {
     #[test]
     fn every_key_finds_its_field() {
         let text = "[a]\nINSTANCE = I\nrole = proxy\nport = 1\nmetrics_port = 2\nscripts = b 'a c'\ninterface = eth0\n\
-                    cpu_affinity = 3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nargs = -C 'a b'\nstate = whatever\n\
+                    cpu_affinity = 0-1,3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nargs = -C 'a b'\nstate = whatever\n\
                     command = sh -c 'a b'\n\
                     directory = /d\nuser = u\ngroups = g 'h i'\numask = 027\nnice = -5\n\
                     limits = nofile=10:20 core=unlimited\ncapabilities = CAP_NET_RAW net_admin\n\
-                    no_new_privs = Yes\nenv_file = /e\nrestart = On-Failure\nrestart_delay = 1s\nrestart_max_delay = 2s\n\
-                    restart_stable = 3s\nrestart_limit = 4\nrestart_window = 5s\nready = port 8080\n\
-                    ready_within = 1m 30s\nstop_grace = 700ms\n";
+                    no_new_privs = Yes\nenv_file = /e\nmemory_max = 2G\ncpu_max = 150%%\npids_max = 64\n\
+                    restart = On-Failure\nrestart_delay = 1s\nrestart_factor = 1.5\nrestart_jitter = 25%%\nrestart_max_delay = 2s\n\
+                    restart_stable = 3s\nrestart_limit = 4\nrestart_window = 5s\nready = tcp 8080\n\
+                    ready_within = 1m 30s\nprobe_failures = 2\nprobe = exec test -e '/a b'\nprobe_interval = 6s\n\
+                    probe_timeout = 7s\nwatchdog = 8s\nstop_grace = 700ms\n";
         let got = read(text).unwrap().nodes;
         let text = |text: &str| text.to_owned();
         let mut want = Node::new(NodeName::new("a").unwrap(), InstanceName::new("I").unwrap(), Role::Proxy);
-        (want.port, want.metrics_port, want.cpu_affinity) = (Some(1), Some(2), Some(3));
+        (want.port, want.metrics_port) = (Some(1), Some(2));
+        want.cpu_affinity = Some(crate::model::Cpus([0, 1, 3].into()));
         (want.interface, want.directory, want.user) = (Some(text("eth0")), Some(text("/d")), Some(text("u")));
         want.scripts = vec![text("a c"), text("b")];
         want.env = [("A", "1"), ("B", "x=y z"), ("C", "")].map(|(name, value)| (text(name), text(value))).into();
@@ -453,16 +614,26 @@ mod tests {
             capabilities: ["net_admin", "net_raw"].map(|name| Capability::named(name).unwrap()).into(),
             no_new_privs: true,
             env_file: Some(text("/e")),
+            quotas: crate::model::Quotas {
+                memory_max: Some(crate::model::Bytes(2 << 30)),
+                cpu_max: Some(crate::model::CpuShare(150)),
+                pids_max: Some(64),
+            },
         }));
         want.restart = crate::model::RestartPolicy {
             mode: RestartMode::OnFailure,
             delay: Duration::from_secs(1),
+            factor: "1.5".parse().unwrap(),
             max_delay: Duration::from_secs(2),
+            jitter: 25,
             stable: Duration::from_secs(3),
             limit: 4,
             window: Duration::from_secs(5),
         };
         (want.ready.by, want.ready.within) = (ReadyBy::Port(8080), Duration::from_secs(90));
+        let by = ProbeBy::Exec(["test", "-e", "/a b"].map(text).into());
+        let probe = Probe { by, interval: Duration::from_secs(6), timeout: Duration::from_secs(7), failures: 2 };
+        want.liveness = Some(Box::new(Liveness { watchdog: Some(Duration::from_secs(8)), probe: Some(probe) }));
         want.stop_grace = Duration::from_millis(700);
         assert_eq!(got, [want.into()]);
     }
@@ -470,10 +641,20 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_are_refused_with_the_way_out() {
         for (line, want) in [
-            ("cpu_affinity = -1", "`-1` is not a number from 0 to 4294967295"),
+            ("cpu_affinity = -1", "`-1` is no list of CPUs: write numbers and ranges such as 0-3,8"),
+            ("cpu_affinity = 0-1024", "`0-1024` is no list of CPUs: CPU 1024 is beyond the last there can be, 1023"),
+            ("memory_max = 2GB", "`2GB` is no amount of memory: write bytes, such as 2G, 512M or 1048576"),
+            ("cpu_max = 2", "`2` is no share of a CPU: write hundredths of one CPU's time, such as 50% or 150%"),
+            ("pids_max = many", "`many` is not a number from 0 to 4294967295"),
+            ("restart_factor = 0.5", "`0.5` is no factor: write a number from 1 to 100"),
+            ("restart_jitter = 101%%", "`101%` is not from 0% to 100%"),
             ("stop_grace = 10", "write one such as 500ms, 10s or 1m 30s"),
-            ("ready = soon", "write `settle 500ms` or `port 8080`"),
-            ("ready = port 0", "write a number from 1 to 65535"),
+            ("ready = soon", "write `notify`, `tcp 8080` or `settle 500ms`"),
+            ("ready = tcp 0", "write a number from 1 to 65535"),
+            ("ready = notify me", "write `notify`, `tcp 8080` or `settle 500ms`"),
+            ("ready = tcp host:80", "`host:80` is no place to connect to: write a port, or IP:PORT"),
+            ("probe = http://x", "`http://x` is no probe: write `tcp 8080`, or `exec` and a command"),
+            ("probe = exec", "`exec` is no probe"),
             ("restart = alwys", "`alwys` is not a restart mode: did you mean `always`?"),
             ("env = A=1 A=2", "`A` is set twice: remove one"),
             ("env = =2", "`=2` is not of the form NAME=VALUE"),
@@ -491,6 +672,64 @@ mod tests {
             let got = complaints(&format!("[a]\nrole = none\n{line}"));
             assert!(got.len() == 1 && got[0].starts_with("c.cfg:3: [a] ") && got[0].contains(want), "{line}: {got:?}");
         }
+    }
+
+    #[test]
+    fn signs_and_probes_are_written_with_a_space_or_a_colon() {
+        let got = |line: &str| {
+            let configuration = read(&format!("[a]\nrole = none\n{line}")).unwrap();
+            let node = &configuration.nodes[0];
+            let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.clone());
+            (node.ready.by.clone(), probe.map(|probe| probe.by))
+        };
+        let address: SocketAddr = "[::1]:80".parse().unwrap();
+        for line in ["ready = tcp 80", "ready = tcp:80", "ready = tcp: 80", "ready = port 80"] {
+            assert_eq!(got(line).0, ReadyBy::Port(80), "{line}");
+        }
+        assert_eq!(got("ready = notify").0, ReadyBy::Notify);
+        assert_eq!(got("ready = tcp [::1]:80").0, ReadyBy::Tcp(address));
+        assert_eq!(got("probe = tcp:[::1]:80").1, Some(ProbeBy::Tcp(address)));
+        assert_eq!(got("probe = tcp 80").1, Some(ProbeBy::Port(80)));
+        assert_eq!(got("probe = exec: a 'b c'").1, Some(ProbeBy::Exec(vec!["a".into(), "b c".into()])));
+    }
+
+    #[test]
+    fn what_belongs_to_a_probe_is_nothing_without_one() {
+        assert_eq!(
+            complaints("[a]\nrole = none\nprobe_timeout = 1s"),
+            ["c.cfg:1: [a]: has probe_timeout, and no probe: add one, such as `probe = tcp 8080`, or remove it"]
+        );
+    }
+
+    #[test]
+    fn what_is_said_of_a_role_holds_for_its_nodes_where_they_say_nothing_else() {
+        let text = "[role worker]\nrestart_jitter = 50%%\nrestart_limit = 3\nmemory_max = 1G\nstop_grace = 5s\n\
+                    [a]\nrole = worker\n[b]\nrole = worker\nrestart_limit = 7\nmemory_max = 2G\n[c]\nrole = manager\n\
+                    [role none]\nnice = 3\n[d]\ncommand = true\n";
+        let nodes = read(text).unwrap().nodes;
+        let memory =
+            |node: &Node| node.run_as.as_ref().and_then(|run_as| run_as.quotas.memory_max).map(|bytes| bytes.0);
+        let seen: Vec<_> = nodes.iter().map(|node| (node.restart.jitter, node.restart.limit, memory(node))).collect();
+        let usual = (10, 10, None);
+        assert_eq!(seen, [(50, 3, Some(1 << 30)), (50, 7, Some(2 << 30)), usual, usual]);
+        assert_eq!(nodes[0].stop_grace, Duration::from_secs(5));
+        assert_eq!(nodes[3].run_as.as_ref().unwrap().nice, Some(3), "a program that names no role has none");
+        let again = super::super::render(&read(text).unwrap());
+        assert_eq!(read(&again).unwrap().nodes, nodes, "written back, each node says all of it itself");
+    }
+
+    #[test]
+    fn what_cannot_be_said_of_a_role_is_refused_once_and_where_it_stands() {
+        let text = "[role wroker]\n[role worker]\nport = 1\nrestart_limt = 3\nnice = 99\n[a]\nrole = worker\n[b]\nrole = worker\n";
+        assert_eq!(
+            complaints(text),
+            [
+                "c.cfg:1: [role wroker]: `wroker` is not a role: did you mean `worker`?",
+                "c.cfg:3: [role worker] port: is for one node alone: write it in the sections of nodes",
+                "c.cfg:4: [role worker] restart_limt: is not a key of a node: did you mean `restart_limit`?",
+                "c.cfg:5: [role worker] nice: `99` is no niceness: write a number from -20 to 19",
+            ]
+        );
     }
 
     #[test]

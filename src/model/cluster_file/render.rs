@@ -7,7 +7,9 @@ use humantime::format_duration;
 
 use super::words::{join, quote};
 use super::zeek;
-use crate::model::{Configuration, Limit, Node, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, RunAs};
+use crate::model::{
+    Configuration, Limit, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, RunAs,
+};
 
 /// Writes `configuration` as a cluster file, in the form in which zeek-client prints one.
 ///
@@ -71,6 +73,10 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
     let number = |number: Option<u16>| number.map(|number| number.to_string());
     let time = |time, default| (time != default).then(|| format_duration(time).to_string());
     let run_as = node.run_as.as_deref().unwrap_or(&nothing);
+    let count = |count: u32, default| (count != default).then(|| count.to_string());
+    let unwatched = Liveness::default();
+    let liveness = node.liveness.as_deref().unwrap_or(&unwatched);
+    let (probe, probe_default) = (liveness.probe.as_ref(), Probe::new(ProbeBy::Port(0)));
 
     [
         ("instance", Some(node.instance.to_string())),
@@ -78,7 +84,7 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("port", number(node.port)),
         ("scripts", list(join(&node.scripts))),
         ("interface", node.interface.clone()),
-        ("cpu_affinity", node.cpu_affinity.map(|cpu| cpu.to_string())),
+        ("cpu_affinity", node.cpu_affinity.as_ref().map(|cpus| cpus.to_string())),
         ("env", list(assignments(&node.env))),
         ("metrics_port", number(node.metrics_port)),
         ("options", list(assignments(&node.options))),
@@ -93,14 +99,24 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("capabilities", list(join(run_as.capabilities.iter().map(|capability| capability.as_str())))),
         ("no_new_privs", run_as.no_new_privs.then(|| "yes".to_owned())),
         ("env_file", run_as.env_file.clone()),
+        ("memory_max", run_as.quotas.memory_max.map(|bytes| bytes.to_string())),
+        ("cpu_max", run_as.quotas.cpu_max.map(|share| share.to_string())),
+        ("pids_max", run_as.quotas.pids_max.map(|count| count.to_string())),
         ("restart", (restart.mode != restart_default.mode).then(|| mode(restart.mode).to_owned())),
         ("restart_delay", time(restart.delay, restart_default.delay)),
+        ("restart_factor", (restart.factor != restart_default.factor).then(|| restart.factor.to_string())),
+        ("restart_jitter", (restart.jitter != restart_default.jitter).then(|| format!("{}%", restart.jitter))),
         ("restart_max_delay", time(restart.max_delay, restart_default.max_delay)),
         ("restart_stable", time(restart.stable, restart_default.stable)),
-        ("restart_limit", (restart.limit != restart_default.limit).then(|| restart.limit.to_string())),
+        ("restart_limit", count(restart.limit, restart_default.limit)),
         ("restart_window", time(restart.window, restart_default.window)),
         ("ready", (ready.by != ready_default.by).then(|| sign(&ready.by))),
         ("ready_within", time(ready.within, ready_default.within)),
+        ("watchdog", liveness.watchdog.map(|watchdog| format_duration(watchdog).to_string())),
+        ("probe", probe.map(|probe| question(&probe.by))),
+        ("probe_interval", probe.and_then(|probe| time(probe.interval, probe_default.interval))),
+        ("probe_timeout", probe.and_then(|probe| time(probe.timeout, probe_default.timeout))),
+        ("probe_failures", probe.and_then(|probe| count(probe.failures, probe_default.failures))),
         ("stop_grace", time(node.stop_grace, grace_default)),
     ]
     .into_iter()
@@ -129,7 +145,17 @@ fn limits(limits: &BTreeMap<Resource, Limit>) -> String {
 fn sign(by: &ReadyBy) -> String {
     match by {
         ReadyBy::Settle(time) => format!("settle {}", format_duration(*time)),
-        ReadyBy::Port(port) => format!("port {port}"),
+        ReadyBy::Port(port) => format!("tcp {port}"),
+        ReadyBy::Tcp(address) => format!("tcp {address}"),
+        ReadyBy::Notify => "notify".into(),
+    }
+}
+
+fn question(by: &ProbeBy) -> String {
+    match by {
+        ProbeBy::Port(port) => format!("tcp {port}"),
+        ProbeBy::Tcp(address) => format!("tcp {address}"),
+        ProbeBy::Exec(command) => format!("exec {}", join(command)),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::hint::{instead, shown};
 use crate::model::{Backend, InstanceName, Network, Zeek};
 
 /// The section's name. A section that says which role, instance or command it has is a node of that name.
-pub(super) const ZEEK: &str = "zeek";
+pub(crate) const ZEEK: &str = "zeek";
 
 /// Every key of the section.
 pub(super) const KEYS: [&str; 19] = [

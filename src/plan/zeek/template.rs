@@ -85,7 +85,7 @@ impl Indices {
 
     fn value(&self, node: &Node, name: &str) -> Option<String> {
         if name == "worker_cpu" {
-            return node.cpu_affinity.map(|cpu| cpu.to_string());
+            return node.cpu_affinity.as_ref().map(|cpus| cpus.to_string());
         }
         let (mine, here) = self.0.get(&node.name)?;
         let index = match name {
@@ -143,7 +143,7 @@ mod tests {
             node.env.insert("ALL".into(), all.into());
         }
         Arc::make_mut(&mut subject.nodes[0]).env.insert("CPU".into(), "${worker_cpu}".into());
-        Arc::make_mut(&mut subject.nodes[0]).cpu_affinity = Some(7);
+        Arc::make_mut(&mut subject.nodes[0]).cpu_affinity = Some("7".parse().unwrap());
         let places = Indices::of(&subject);
         let values = |at: usize| {
             let variables = variables(&subject, &places, &subject.nodes[at])?;

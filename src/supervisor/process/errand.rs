@@ -63,8 +63,8 @@ pub fn run(errand: Errand, patience: Duration) -> Result<Told, ErrandError> {
     }
     let directory = directory.unwrap_or(home);
     let (stdout, stderr) = (output.clone(), output.clone());
-    let (cpu, nofile, group) = (None, None, None);
-    let process = spawn(&Program { argv, env, directory, stdout, stderr, user, cpu, nofile, run_as, group }, None)?;
+    let (cpus, nofile, group) = (None, None, None);
+    let process = spawn(&Program { argv, env, directory, stdout, stderr, user, cpus, nofile, run_as, group }, None)?;
     let in_time = wait(&process, patience)?;
     // Also what it left behind in its group.
     process.kill()?;

@@ -45,6 +45,13 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Remains(Arc<Process>);
 
+impl Remains {
+    /// Its number, which is nobody else's yet if it was our child.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+}
+
 impl Drop for Remains {
     fn drop(&mut self) {
         // The zombie still holds the number of its group, so whoever is left in it can be reached.

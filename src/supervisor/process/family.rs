@@ -14,6 +14,9 @@ const MARKER: &[u8] = b"WATCHPOST_NODE=";
 /// The kernel lets an environment grow to no more, in bytes; a process may point it at more of its memory.
 const LONGEST_ENVIRONMENT: u64 = 6 << 20;
 
+/// Nobody honest has more ancestors.
+const MOST_PARENTS: usize = 200;
+
 /// How long a process may be in the middle of exec, where its environment seems empty, in milliseconds.
 const EXEC_PATIENCE: u32 = 50;
 
@@ -123,6 +126,26 @@ impl Family {
     }
 }
 
+/// Whether that process belongs to the node whose marker this is and whose `leader` lives: by its own mark, by its session,
+/// or by those of its parents, up to the first that tells.
+pub(super) fn belongs(mut pid: u32, marker: &str, leader: u32) -> io::Result<bool> {
+    // Parents are read one after the other, so a circle is thinkable.
+    for _ in 0..MOST_PARENTS {
+        if pid == leader {
+            return Ok(true);
+        }
+        let Some(stat) = Stat::of(pid)?.filter(|_| pid != std::process::id()) else { return Ok(false) };
+        match mark(pid, marker) {
+            Mark::Ours => return Ok(true),
+            Mark::Foreign => return Ok(false),
+            // As long as its leader lives nobody else has that number.
+            Mark::None if stat.session == leader => return Ok(true),
+            Mark::None => pid = stat.parent,
+        }
+    }
+    Ok(false)
+}
+
 /// The session that we are in, as it was when this was first asked. Should we leave it for one of our own, no node's
 /// leader has that one's number either.
 fn our_own_session() -> io::Result<u32> {
@@ -166,7 +189,7 @@ fn children_of_thread(pid: u32, thread: u32) -> io::Result<Vec<u32>> {
     Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
-fn numbers_in(directory: &str) -> io::Result<Vec<u32>> {
+pub(super) fn numbers_in(directory: &str) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         match entry {
@@ -196,7 +219,7 @@ fn mark(pid: u32, marker: &str) -> Mark {
 }
 
 /// Empty if the process is gone, or not ours to look into: then its session has to tell.
-fn environment(pid: u32) -> Vec<u8> {
+pub(super) fn environment(pid: u32) -> Vec<u8> {
     let mut environment = Vec::new();
     for _ in 0..EXEC_PATIENCE {
         let read = File::open(format!("/proc/{pid}/environ"))

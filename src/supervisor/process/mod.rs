@@ -20,8 +20,14 @@ mod handle;
 pub mod identity;
 mod leaders;
 pub mod limits;
+pub mod marked;
 pub mod memory;
 mod mounts;
+pub mod notices;
+pub mod oom;
+pub mod quotas;
+mod rights;
+pub mod run_dir;
 mod spawn;
 mod stat;
 mod sys;
@@ -29,8 +35,18 @@ mod sys;
 mod testing;
 pub mod tree;
 
+/// Whether the kernel tells how the process ended, which somebody has reaped, whose pidfd this is.
+pub fn tells_how_the_reaped_ended(pidfd: impl std::os::fd::AsFd) -> bool {
+    sys::info::wait_status(pidfd).is_some()
+}
+
 pub use error::SpawnError;
 pub use exits::{Ended, Exits, Remains};
 pub use handle::Process;
 pub use rustix::process::Signal;
 pub use spawn::{Program, spawn};
+
+/// Whether that process is the node's whose marker this is and whose `leader` lives. One that cannot be looked at is not.
+pub fn belongs(pid: u32, marker: &str, leader: u32) -> bool {
+    family::belongs(pid, marker, leader).unwrap_or(false)
+}

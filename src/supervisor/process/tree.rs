@@ -66,28 +66,39 @@ pub fn sweep_all(marker: &str, session: u32) -> Result<usize, SweepError> {
     sweep_until_clean(|| Family::everybody(marker, session))
 }
 
+/// Whether any process was given to us, dead or alive.
+pub fn has_strays() -> io::Result<bool> {
+    Ok(!given_to_us_or_all()?.is_empty())
+}
+
 /// Reaps the zombies that were given to us and returns how many, sparing nodes' leaders and those for which `spare` says
 /// so: children that an embedding program started and waits for itself.
 ///
-/// While processes are started without a pause it reaps none, and they wait for the next call.
-pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<usize> {
-    let children = match given_to_us() {
-        Err(error) if is_gone(&error) => children_by_parent()?,
-        children => children?,
-    };
-    let strays: Vec<Pid> = children.into_iter().filter(|pid| !spare(*pid)).filter_map(handle::number).collect();
+/// While processes are started without a pause it reaps none and returns `None`: they wait for the next call. Blocks for
+/// up to a tenth of a second.
+pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<Option<usize>> {
+    let strays: Vec<Pid> =
+        given_to_us_or_all()?.into_iter().filter(|pid| !spare(*pid)).filter_map(handle::number).collect();
     if strays.is_empty() {
-        return Ok(0);
+        return Ok(Some(0));
     }
     let Some(mut leaders) = Census::open() else {
-        return Ok(0);
+        return Ok(None);
     };
     let mut reaped = 0;
     for stray in strays.into_iter().filter(|stray| !leaders.is_leader(*stray)) {
         let ended = rustix::process::waitid(WaitId::Pid(stray), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         reaped += usize::from(matches!(ended, Ok(Some(_))));
     }
-    Ok(reaped)
+    Ok(Some(reaped))
+}
+
+/// All our children where the kernel does not list those that were given to us.
+fn given_to_us_or_all() -> io::Result<Vec<u32>> {
+    match given_to_us() {
+        Err(error) if is_gone(&error) => children_by_parent(),
+        children => children,
+    }
 }
 
 /// Twice clean: a process that was given to us between being passed by and its parent's end is seen the second time.

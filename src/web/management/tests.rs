@@ -122,6 +122,7 @@ fn responses() -> Vec<Publication> {
         version: None,
         reason: String::new(),
         certificate: None,
+        abilities: None,
     };
     let nodes = GetNodesResponse {
         reqid: reqid(),
@@ -136,6 +137,7 @@ fn responses() -> Vec<Publication> {
             restarts: 1,
             since: Timestamp(0),
             reason: "".into(),
+            says: "".into(),
         }],
         agents: vec![AgentStatus { instance: instance("one"), pid: Some(7), port: Some(2151), beside: false }],
         outcomes: vec![
@@ -224,7 +226,7 @@ fn configuration() -> Configuration {
         metrics_port: Some(9002),
         scripts: vec!["a b".into(), "local".into()],
         interface: Some("eth0".into()),
-        cpu_affinity: Some(3),
+        cpu_affinity: Some(Cpus::one(3)),
         env: [("FOO".into(), "bar".into())].into(),
         ..Node::new(NodeName::new("worker").unwrap(), InstanceName::new("one").unwrap(), Role::Worker)
     };

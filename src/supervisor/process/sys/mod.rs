@@ -1,7 +1,7 @@
 //! The system calls that `rustix` does not have: every `unsafe` block of the crate is in this folder.
 //!
 //! [`child`] is what runs between clone and exec, [`birth`] the clone into a control group, [`user`] asks the user database, [`group`] signals a process group
-//! through a pidfd, [`info`] asks a pidfd about the dead, [`heap`] asks the allocator to let go.
+//! through a pidfd, [`info`] asks a pidfd about the dead, [`datagram`] who sent one, [`heap`] asks the allocator to let go.
 #![allow(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -9,6 +9,7 @@ compile_error!("watchpost supports 64-bit Linux only: the numbers of several sys
 
 mod birth;
 pub(super) mod child;
+pub(super) mod datagram;
 pub(super) mod group;
 pub(super) mod heap;
 pub(super) mod info;

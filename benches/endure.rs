@@ -1,0 +1,107 @@
+//! Ten thousand times the given factor a node is killed and comes back: nothing is lost or out of order, no zombie stays,
+//! and the agent takes no more descriptors and hardly more memory than before.
+//!
+//! `cargo bench --bench endure -- 10` is the hundred thousand of docs/performance.md.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use common::cluster::{Cluster, Place, be_an_agent_if_asked};
+use common::figures::options;
+use common::nursery::Nursery;
+use rustix::process::{Pid, Signal, kill_process};
+use watchpost::model::{Exit, NodeName, NodeState};
+
+const NODES: usize = 500;
+const STORMS: usize = 20;
+/// What may be added to what the agent had after the first tenth, in percent.
+const GROWTH: f64 = 2.0;
+
+fn main() {
+    be_an_agent_if_asked();
+    let Some(options) = options() else { return };
+    let mut nursery = Nursery::new();
+    let mut cluster = Cluster::start(&nursery, Place::Remote);
+    cluster.deploy(&nursery, 0, NODES);
+    nursery.births(NODES);
+    let mut watch = Watch::default();
+    watch.until_all_run(&cluster, NODES);
+    let storms = STORMS * options.factor;
+    let mut before = None;
+    for storm in 0..storms {
+        if storm == storms / 10 {
+            before = Some(Taken::by(cluster.agent()));
+        }
+        for pid in watch.pids.values() {
+            let pid = Pid::from_raw(i32::try_from(*pid).expect("a pid")).expect("a pid");
+            kill_process(pid, Signal::KILL).expect("it runs");
+        }
+        watch.running = 0;
+        watch.until_all_run(&cluster, NODES);
+        nursery.births(NODES);
+    }
+    let (before, after) = (before.expect("a first tenth"), Taken::by(cluster.agent()));
+    let growth = 100.0 * (after.memory as f64 / before.memory as f64 - 1.0);
+    println!("{} lives ended and came back; {} changes, each once and in order", storms * NODES, watch.changes);
+    println!("  zombies: {}, descriptors: {} then {}", after.zombies, before.descriptors, after.descriptors);
+    println!("  memory (PSS, KiB): {} then {}, {growth:+.2} %, goal {GROWTH} %", before.memory, after.memory);
+    assert_eq!((after.zombies, after.descriptors), (0, before.descriptors));
+}
+
+/// What the observer was told.
+#[derive(Default)]
+struct Watch {
+    pids: BTreeMap<NodeName, u32>,
+    state: BTreeMap<NodeName, NodeState>,
+    running: usize,
+    changes: u64,
+    last: u64,
+}
+
+impl Watch {
+    /// Reads changes until so many came to RUNNING; panics where one is missing, doubled or out of order.
+    fn until_all_run(&mut self, cluster: &Cluster, count: usize) {
+        while self.running < count {
+            let change = cluster.change().change;
+            assert!(self.last == 0 || change.seq == self.last + 1, "{} follows {}", change.seq, self.last);
+            (self.last, self.changes) = (change.seq, self.changes + 1);
+            let former = self.state.insert(change.node.clone(), change.new).unwrap_or(NodeState::Stopped);
+            assert_eq!(change.old, former, "{}", change.node);
+            match change.new {
+                NodeState::Crashed => {
+                    let killed = Some(Exit::Signal { number: 9, core_dumped: false });
+                    assert_eq!((change.pid, change.exit), (self.pids.get(&change.node).copied(), killed));
+                }
+                NodeState::Pending => drop(self.pids.insert(change.node, change.pid.expect("a pid"))),
+                NodeState::Running => self.running += 1,
+                other => panic!("{} is {other:?}", change.node),
+            }
+        }
+    }
+}
+
+/// What a process takes of the machine.
+struct Taken {
+    zombies: usize,
+    descriptors: usize,
+    /// In KiB.
+    memory: u64,
+}
+
+impl Taken {
+    fn by(pid: u32) -> Self {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process of ours");
+        let memory = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("its memory");
+        let memory = memory.trim().trim_end_matches(" kB").parse().expect("a number");
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours").count();
+        let is_zombie = |stat: &String| {
+            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            rest.starts_with('Z') && rest.split(' ').nth(1) == Some(&pid.to_string())
+        };
+        let all = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+        let stats = all.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        Self { zombies: stats.filter(is_zombie).count(), descriptors, memory }
+    }
+}

@@ -1,0 +1,130 @@
+//! What an agent that starts finds of an earlier one: which nodes there are, which of them run, and how the others ended.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::state::{Event, FoundNode};
+use crate::launch::Site;
+use crate::model::{Exit, InstanceName, Life, Node, NodeName, Role, Text};
+use crate::supervisor::history::Past;
+use crate::supervisor::process::Process;
+use crate::supervisor::process::groups::{Groups, NoGroups};
+use crate::supervisor::process::marked::{self, Marked};
+use crate::supervisor::process::oom::{self, KernelLog};
+use crate::supervisor::register::{Entries, Found, Record, Register};
+
+/// What an earlier agent left of a node.
+pub(super) struct Adoptable {
+    pub life: Life,
+    pub leader: Option<u32>,
+    pub process: Option<Process>,
+    /// The process that ended meanwhile, and how.
+    pub died: Option<(u32, Exit)>,
+    pub past: Past,
+    pub given_up: bool,
+}
+
+/// Takes up what the records tell of: what an agent is to know of each node, and what is to become of each.
+pub(super) fn take_up(
+    records: Vec<Record>,
+    groups: &Result<Groups, NoGroups>,
+    kernel_log: &mut KernelLog,
+) -> io::Result<(BTreeMap<NodeName, Adoptable>, Vec<Event>)> {
+    let (mut adoptable, mut nodes, mut told) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for record in records {
+        let process = running(&record)?;
+        told.extend(tell_of_death(&record, process.as_ref()));
+        let pid = process.as_ref().map(Process::pid);
+        let count = || groups.as_ref().ok()?.oom_kills(&record.node.name);
+        let (leader, died) = (record.leader(), death(&record, process.as_ref(), kernel_log, count));
+        let Record { node, life, found, guessed, past, reason, .. } = record;
+        adoptable
+            .insert(node.name.clone(), Adoptable { life, leader, process, died, past, given_up: reason.is_some() });
+        let (died, wanted) = (died.map(|(pid, _)| pid), found != Found::Stopped);
+        let given_up = reason.map(Text::from);
+        nodes.push(FoundNode { node: Arc::new(node), pid, died, wanted, guessed, given_up });
+    }
+    told.push(Event::Found(nodes));
+    Ok((adoptable, told))
+}
+
+/// Finds the processes of which the register does not tell, though they may run: those of damaged records and of deleted
+/// ones, and those that their agent did not live to see born. They are entered into it, and what is to be told comes back.
+pub(super) fn retrieve(
+    entries: &mut Entries,
+    instance: &InstanceName,
+    site: &Site,
+    register: &Register,
+) -> io::Result<Vec<Event>> {
+    let is_doubtful = |record: &Record| record.here && record.found == Found::Intended;
+    if entries.lost.is_empty() && !entries.records.iter().any(is_doubtful) {
+        return Ok(Vec::new());
+    }
+    let mut marked = marked::leaders(&site.cluster, &site.place)?;
+    let enter = |node: &Node, life, process: (u32, u64), guessed| {
+        register.enter(node, life, process, guessed).map_err(io::Error::other)
+    };
+    for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
+        if let Some(Marked { life, pid, start_time }) = marked.remove(&record.node.name)
+            && life == record.life
+        {
+            record.found = Found::Launched { pid, start_time };
+            enter(&record.node, life, (pid, start_time), record.guessed)?;
+        }
+    }
+    let mut told = Vec::new();
+    for (name, why) in std::mem::take(&mut entries.lost) {
+        let found = marked.remove(&name);
+        let record = register.directory(&name).join("record");
+        let what = match &why {
+            Some(why) => format!("{} is damaged ({why}) and was set aside as record.damaged", record.display()),
+            None => format!("{} is missing", record.display()),
+        };
+        if let Some(Marked { life, pid, start_time }) = found {
+            let msg = format!("{what}; process {pid} was found by its marker and is minded on");
+            told.push(Event::Trouble(Some(name.clone()), msg));
+            let node = Node::new(name, instance.clone(), Role::None);
+            enter(&node, life, (pid, start_time), true)?;
+            let (found, past) = (Found::Launched { pid, start_time }, Past::default());
+            entries.records.push(Record { node, life, here: true, found, guessed: true, past, reason: None });
+        } else if why.is_some() {
+            told.push(Event::Trouble(Some(name), format!("{what}; no process of the node was found")));
+        }
+    }
+    Ok(told)
+}
+
+/// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
+fn running(record: &Record) -> io::Result<Option<Process>> {
+    match record.found {
+        Found::Launched { pid, start_time } if record.here => Process::adopt(pid, start_time).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {}: {error}", record.node.name))
+        }),
+        _ => Ok(None),
+    }
+}
+
+/// The process of a record that is not there any more, and how it ended, as far as that can be known. What the machine
+/// took with it when it went down did not die of itself.
+fn death(
+    record: &Record,
+    process: Option<&Process>,
+    kernel_log: &mut KernelLog,
+    oom_kills: impl FnOnce() -> Option<u64>,
+) -> Option<(u32, Exit)> {
+    match record.found {
+        Found::Launched { pid, start_time } if record.here && process.is_none() => {
+            let exit = Process::end_of(pid, start_time);
+            Some((pid, oom::explain(exit, kernel_log, pid, start_time, oom_kills)))
+        }
+        _ => None,
+    }
+}
+
+/// A node whose process ended while nobody minded it.
+fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
+    let Found::Launched { pid, .. } = record.found else { return None };
+    let msg = format!("process {pid} ended while its agent was away");
+    process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
+}

@@ -555,7 +555,8 @@ fn zeek_node() -> ZeekNode {
         port: Some(47_761),
         metrics_port: None,
     };
-    let knows = Surroundings { settings: Arc::new(zeek()), entries: vec![entry], fanout: Some(23) };
+    let variables = [("worker_index".into(), "1".into())].into();
+    let knows = Surroundings { settings: Arc::new(zeek()), entries: vec![entry], fanout: Some(23), variables };
     ZeekNode { args: vec!["site/tuning".into()], knows: Some(Arc::new(knows)) }
 }
 

@@ -24,6 +24,7 @@ use super::state::{Effect, Event, State};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
+use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::{
     GetOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController,
 };
@@ -216,6 +217,7 @@ impl Agent {
                     }
                 });
             }
+            Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::Refused(reason) => {
                 tracing::error!("the controller refused this agent: {reason}");
@@ -304,6 +306,18 @@ impl Agent {
         let name = node.name.clone();
         self.start_supervisor(ward, node, ctx);
         self.drive(Event::Revived { node: name, state, pid }, ctx);
+    }
+
+    /// Zeek takes seconds to look at its scripts, so that is done elsewhere.
+    fn prepare(&mut self, number: u64, preparation: Preparation, ctx: &mut Context<Self>) {
+        let (done, prepared) = oneshot::channel();
+        self.workshop.prepare(preparation, move |objections| {
+            let _ = done.send(objections); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(prepared).map(move |objections, me, ctx| {
+            let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
+            me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
+        }));
     }
 
     fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {

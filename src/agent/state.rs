@@ -6,15 +6,18 @@
 
 mod moves;
 mod orders;
+mod preparing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::preparing::Preparing;
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
 use super::repeats::Repeats;
+use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
@@ -57,6 +60,9 @@ pub struct State {
     asked_for_rest: bool,
     /// Nobody waits for a grace any more until all is stopped.
     hurried: bool,
+    /// Not in force yet: it is being looked at.
+    preparing: Option<Box<Preparing>>,
+    next_preparation: u64,
 }
 
 /// A configuration as it is kept: entries share its nodes.
@@ -131,6 +137,8 @@ pub enum Event {
         /// Whether the next run of the agent is to start what is stopped by this.
         for_now: bool,
     },
+    /// What [`Effect::Prepare`] asked for under this number is done, and this is to be objected.
+    Prepared(u64, Vec<Objection>),
     /// Wait for no grace any more.
     Hurry,
     /// The time of [`State::next_alarm`] has come.
@@ -165,6 +173,8 @@ pub enum Effect {
     Enter(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
+    /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
+    Prepare(u64, Box<Preparation>),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// The controller will have nothing to do with this agent, for this reason.
@@ -200,6 +210,8 @@ impl State {
             stopping_all: false,
             asked_for_rest: false,
             hurried: false,
+            preparing: None,
+            next_preparation: 0,
         }
     }
 
@@ -230,12 +242,14 @@ impl State {
             Event::LinkDown => self.link_down(),
             Event::NotKnown(kind) => fx.extend(not_known(kind)),
             Event::StopAll { for_now } => {
+                self.give_up_preparing("its agent is stopping all nodes");
                 (self.stopping_all, self.asked_for_rest) = (true, true);
                 self.each(|me, name| match for_now {
                     true => me.want_to_pause(name, fx),
                     false => me.want_to_rest(name, fx),
                 });
             }
+            Event::Prepared(number, objections) => self.prepared(number, objections, now, fx),
             Event::Hurry => {
                 self.hurried = self.stopping_all;
                 fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(|entry| entry.hurry()));

@@ -1,4 +1,4 @@
-//! Any program: the command line is the node's own.
+//! What every node's process is given: its command line is the node's own, or was made for it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,25 +17,43 @@ const LONGEST_FILE: u64 = 64 << 10;
 /// What tells a program who it runs as.
 const WHO: [&str; 3] = ["HOME", "USER", "LOGNAME"];
 
+/// The program of a node with a `command`.
 pub(super) fn program(site: &Site, node: &Node, life: Life) -> Result<Program, LaunchError> {
-    let home = site.directory(node);
+    let mut env = inherited(site, node)?;
+    if node.role != Role::None {
+        env.insert("CLUSTER_NODE".into(), node.name.to_string());
+    }
+    env.extend(node.env.clone());
+    Ok(with(site, node, life, node.command.clone(), env))
+}
+
+/// What a node inherits: of its agent's environment, and by its file.
+pub(super) fn inherited(site: &Site, node: &Node) -> Result<BTreeMap<String, String>, LaunchError> {
     let mut env = site.environment.clone();
     if node.user.is_some() {
         env.retain(|name, _| !WHO.contains(&name.as_str())); // these are the agent's
     }
-    if node.role != Role::None {
-        env.insert("CLUSTER_NODE".into(), node.name.to_string());
-    }
     if let Some(file) = node.run_as.as_ref().and_then(|run_as| run_as.env_file.as_deref()) {
         env.extend(assignments(file)?);
     }
-    env.extend(node.env.clone());
+    Ok(env)
+}
+
+/// The program that one life of a node is, by its command line and environment.
+pub(super) fn with(
+    site: &Site,
+    node: &Node,
+    life: Life,
+    argv: Vec<String>,
+    mut env: BTreeMap<String, String>,
+) -> Program {
     env.insert(MARKER.into(), site.marker(node, life));
     env.insert(PLACE.into(), site.place.clone());
+    let home = site.directory(node);
     // What the agent writes about a node stays the agent's.
     let own = if node.user.is_some() { home.join("home") } else { home.clone() };
-    Ok(Program {
-        argv: node.command.clone(),
+    Program {
+        argv,
         env,
         directory: node.directory.as_ref().map_or(own, Into::into),
         stdout: home.join("stdout"),
@@ -45,7 +63,7 @@ pub(super) fn program(site: &Site, node: &Node, life: Life) -> Result<Program, L
         nofile: site.descriptors,
         run_as: node.run_as.as_deref().cloned().unwrap_or_default(),
         group: None,
-    })
+    }
 }
 
 /// The `NAME=value` lines of a file. Empty ones and those that begin with `#` say nothing; values are taken as they are.
@@ -67,7 +85,7 @@ fn assignments(path: &str) -> Result<BTreeMap<String, String>, LaunchError> {
 }
 
 /// Opens a file, and refuses a pipe that somebody may have put in its place, which would make us wait.
-fn open(path: &str) -> io::Result<File> {
+pub(super) fn open(path: &str) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),

@@ -1,15 +1,16 @@
 //! How a node becomes a command line.
 
 mod command;
+pub mod zeek;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::model::{Life, Node};
+use crate::model::{InstanceName, Life, Node};
 use crate::supervisor::process::Program;
 
 /// What an agent gives to all of its nodes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Site {
     /// Names the cluster, in every process's marker.
     pub cluster: String,
@@ -21,13 +22,33 @@ pub struct Site {
     pub environment: BTreeMap<String, String>,
     /// The descriptor limit (soft, hard) that the agent was started with.
     pub descriptors: Option<(u64, u64)>,
+    /// What makes the command lines of Zeek nodes.
+    pub zeek: zeek::Launcher,
+}
+
+/// How an agent runs Zeek nodes.
+#[derive(Debug, Clone, Default)]
+pub struct ZeekOptions {
+    /// Zeek's program, or the prefix of its installation; `None`: it is looked for.
+    pub program: Option<PathBuf>,
+    /// The name of the directory, beside those of the nodes, for what is rendered. No node has a name like it.
+    pub files: String,
+}
+
+impl ZeekOptions {
+    /// Those of the agent of `instance`, which may share its nodes' directory with agents of other instances.
+    pub fn new(instance: &InstanceName, program: Option<PathBuf>) -> Self {
+        // A `:` would part directories where Zeek reads it; and `=` is in no name.
+        Self { program, files: format!(".zeek-{}", instance.as_str().replace(':', "=")) }
+    }
 }
 
 /// Why a node has no command line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
-    #[error("the node has no `command`, and this release cannot make one for a Zeek node: give it a `command`")]
-    NoCommand,
+    /// A Zeek node that cannot be launched, for this reason.
+    #[error("{0}")]
+    Zeek(String),
     #[error("cannot read the variables in {path}: {cause}")]
     EnvFile { path: String, cause: String },
 }
@@ -55,13 +76,15 @@ impl Site {
         place: String,
         environment: impl IntoIterator<Item = (String, String)>,
         descriptors: Option<(u64, u64)>,
+        zeek: ZeekOptions,
     ) -> Self {
         let settings = ["WATCHPOST_", "ZEEK_AGENT_", "ZEEK_CONTROLLER_"];
         // What a service manager tells the agent: a node that believed it would speak in the agent's name.
         let told = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
         let own = |name: &str| told.contains(&name) || settings.iter().any(|own| name.starts_with(own));
-        let environment = environment.into_iter().filter(|(name, _)| !own(name)).collect();
-        Self { cluster, nodes, place, environment, descriptors }
+        let environment: BTreeMap<_, _> = environment.into_iter().filter(|(name, _)| !own(name)).collect();
+        let zeek = zeek::Launcher::new(zeek.program, environment.clone(), nodes.join(zeek.files));
+        Self { cluster, nodes, place, environment, descriptors, zeek }
     }
 
     /// The value of [`MARKER`] in one life of a node: `<cluster>/<node>/<life>`.
@@ -91,17 +114,20 @@ impl Site {
 
     /// The program that one life of the node is.
     pub fn program(&self, node: &Node, life: Life) -> Result<Program, LaunchError> {
-        match node.command.is_empty() {
-            true => Err(LaunchError::NoCommand),
-            false => command::program(self, node, life),
+        if !node.is_zeek() {
+            return command::program(self, node, life);
         }
+        let mut env = command::inherited(self, node)?;
+        let zeek::Call { argv, env: own } = self.zeek.call(node, &env)?;
+        env.extend(own);
+        Ok(command::with(self, node, life, argv, env))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InstanceName, NodeName, Role};
+    use crate::model::{NodeName, Role};
 
     fn site() -> Site {
         let agent = [
@@ -117,7 +143,8 @@ mod tests {
             ("LISTEN_FDNAMES", "web"),
         ];
         let agent = agent.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Site::new("lab".into(), "/nodes".into(), "1-2".into(), agent, None)
+        let zeek = ZeekOptions { program: Some("/nowhere".into()), files: ".zeek-i".into() };
+        Site::new("lab".into(), "/nodes".into(), "1-2".into(), agent, None, zeek)
     }
 
     fn node() -> Node {
@@ -146,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_command_is_refused_with_the_way_out() {
+    fn a_node_without_a_command_is_refused_with_the_way_out_where_there_is_no_zeek() {
         let error = site().program(&node(), Life(1)).unwrap_err();
-        assert!(error.to_string().ends_with("give it a `command`"));
+        assert!(error.to_string().ends_with("or give the node a `command`"));
     }
 }

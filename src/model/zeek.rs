@@ -117,7 +117,7 @@ pub struct ZeekNode {
 }
 
 /// What a Zeek node must know of its cluster. Once it differs the node has to be started afresh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surroundings {
     /// What it shares with all others, as far as it concerns this one.
     pub settings: Arc<Zeek>,
@@ -125,6 +125,8 @@ pub struct Surroundings {
     pub entries: Vec<LayoutEntry>,
     /// The number that keeps the packets of its interface together, where it shares one by AF_PACKET.
     pub fanout: Option<u16>,
+    /// What the variables stand for that its interface and environment name.
+    pub variables: BTreeMap<String, String>,
 }
 
 /// One node in a cluster's layout.

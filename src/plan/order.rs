@@ -10,6 +10,8 @@ pub const RANKS: usize = Role::ALL.len();
 pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long after SIGKILL a process may take to be gone before its order counts as failed.
 pub const KILL_MARGIN: Duration = Duration::from_secs(2);
+/// How long Zeek may take to look at the nodes of a new configuration before any of them is stopped.
+pub const CHECK_PATIENCE: Duration = Duration::from_secs(30);
 /// What an order may take beside the waiting for its nodes: launching them, and the way there and back.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -29,6 +31,8 @@ pub fn rank(role: Role) -> usize {
 pub struct Slowest {
     grace: Duration,
     within: [Duration; RANKS],
+    /// Whether Zeek is to look at some of them first.
+    looked_at: bool,
 }
 
 impl Slowest {
@@ -40,6 +44,7 @@ impl Slowest {
             let within = &mut slowest.within[rank(node.role)];
             *within = node.ready.within.max(*within);
             slowest.grace = node.stop_grace.max(slowest.grace);
+            slowest.looked_at |= node.is_zeek();
         }
         slowest
     }
@@ -47,6 +52,7 @@ impl Slowest {
     /// The slowest of both.
     pub fn or(mut self, other: &Self) -> Self {
         self.grace = self.grace.max(other.grace);
+        self.looked_at |= other.looked_at;
         for (within, other) in self.within.iter_mut().zip(&other.within) {
             *within = (*within).max(*other);
         }
@@ -59,7 +65,8 @@ impl Slowest {
     pub fn patience(&self) -> Duration {
         // Each rank but the last may hold up the next one; the last has its whole grace, and SIGKILL.
         let stopping = (STOP_PATIENCE * (RANKS as u32 - 1)).saturating_add(self.grace).saturating_add(KILL_MARGIN);
-        self.within.into_iter().fold(stopping, Duration::saturating_add).saturating_add(MARGIN)
+        let looking = if self.looked_at { CHECK_PATIENCE } else { Duration::ZERO };
+        self.within.into_iter().fold(stopping, Duration::saturating_add).saturating_add(looking).saturating_add(MARGIN)
     }
 }
 
@@ -72,6 +79,7 @@ mod tests {
 
     fn node(role: Role, within: u64, grace: u64) -> Arc<Node> {
         let mut node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("one").unwrap(), role);
+        node.command = vec!["program".into()];
         (node.ready.within, node.stop_grace) = (Duration::from_secs(within), Duration::from_secs(grace));
         Arc::new(node)
     }
@@ -91,6 +99,9 @@ mod tests {
         {
             assert_eq!(slowest.patience(), none + Duration::from_secs(20 + 9 + 30));
         }
+        Arc::make_mut(&mut nodes[0]).command.clear();
+        let looked_at = none + Duration::from_secs(20 + 9 + 30) + CHECK_PATIENCE;
+        assert_eq!(Slowest::of(&nodes).patience(), looked_at);
         Arc::make_mut(&mut nodes[0]).ready.within = Duration::MAX;
         assert_eq!(Slowest::of(&nodes).patience(), Duration::MAX);
     }

@@ -2,6 +2,7 @@
 
 mod check;
 mod surroundings;
+pub mod template;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -224,6 +224,7 @@ pub(super) fn agent_options(
         cluster: settings.cluster.clone(),
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
+        zeek: settings.agent.zeek.clone(),
         run_dir: settings.agent.run_dir.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         place: home.place(),

@@ -32,7 +32,7 @@ use crate::controller::log::{Bounds, LogThread, Writer};
 use crate::controller::state::Rules;
 use crate::controller::store::{RedbStore, Store, StoreThread};
 use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};
-use crate::launch::Site;
+use crate::launch::{Site, ZeekOptions};
 use crate::model::{InstanceName, Timestamp};
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
@@ -138,6 +138,8 @@ pub struct AgentOptions {
     pub descriptors: Option<(u64, u64)>,
     /// Where nodes have control groups.
     pub groups: Place,
+    /// Zeek's program, or the prefix of its installation; `None`: it is looked for in PATH and the usual places.
+    pub zeek: Option<PathBuf>,
     /// Where the sockets are on which nodes say how they are; `None`: where such things usually are.
     pub run_dir: Option<PathBuf>,
     pub bounds: outbox::Bounds,
@@ -152,13 +154,24 @@ impl AgentOptions {
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
         let (nodes, groups) = (nodes.into(), Place::default());
-        Self { instance, cluster, nodes, descriptors: None, groups, run_dir: None, bounds, place: 0, host: None }
+        Self {
+            instance,
+            cluster,
+            nodes,
+            descriptors: None,
+            groups,
+            run_dir: None,
+            zeek: None,
+            bounds,
+            place: 0,
+            host: None,
+        }
     }
 }
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, groups, run_dir, bounds, place, host } = options;
+    let AgentOptions { instance, cluster, nodes, descriptors, groups, run_dir, zeek, bounds, place, host } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
@@ -179,7 +192,7 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
         tracing::warn!("nodes cannot say how they are, and those that are to do not start: {why}");
     }
     let directory = identity::place(&nodes)?;
-    let site = Site::new(cluster, nodes, directory, environment, descriptors);
+    let site = Site::new(cluster, nodes, directory, environment, descriptors, ZeekOptions::new(&instance, zeek));
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
     let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, run_dir, bounds, host };
     Ok(Agent::launch(setup)?)

@@ -82,6 +82,7 @@ keys! {
     "agent" "controller": |s, v| s.agent.controller = v.endpoint()?;
     "agent" "listen": |s, v| s.agent.listen = v.address()?;
     "agent" "cgroup": |s, v| s.agent.cgroup = place(v.text()?)?;
+    "agent" "zeek": |s, v| s.agent.zeek = v.path()?;
     "agent" "run_dir": |s, v| s.agent.run_dir = v.path()?;
     "agent" "on_exit": |s, v| s.agent.on_exit = on_exit(v.text()?)?;
     "agent" "init_grace": |s, v| s.agent.init_grace = v.time()?;

@@ -107,6 +107,8 @@ pub struct AgentSettings {
     pub listen: Option<SocketAddr>,
     /// Where its nodes have control groups.
     pub cgroup: Place,
+    /// Zeek's program, or the prefix of its installation; `None`: it is looked for.
+    pub zeek: Option<PathBuf>,
     /// Where the sockets are on which its nodes say how they are; `None`: where such things usually are.
     pub run_dir: Option<PathBuf>,
     /// What becomes of its nodes when it is asked to end.
@@ -319,6 +321,7 @@ impl Settings {
                 controller: None,
                 listen: None,
                 cgroup: Place::Anywhere,
+                zeek: None,
                 run_dir: None,
                 on_exit: OnExit::Keep,
                 init_grace: Duration::from_secs(8),

@@ -31,6 +31,8 @@ pub enum Subject {
     Health(NodeName),
     /// What concerns the agent itself.
     Agent,
+    /// What is to come into force.
+    Preparation,
 }
 
 /// What a thread is given to do.

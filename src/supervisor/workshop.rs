@@ -28,6 +28,7 @@ use super::said::Said;
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor, output};
 use crate::launch::Site;
+use crate::launch::zeek::{Objection, Preparation};
 use crate::model::{Exit, Life, Node, NodeName, Output, ProbeBy, ReadyBy};
 
 /// A backlog that sees nothing finished for this long wants another thread.
@@ -454,6 +455,12 @@ impl Workshop {
     /// Ends the ward's process group.
     pub fn kill(&self, ward: WardId) -> io::Result<()> {
         self.benches.process(ward).map_or(Ok(()), |process| process.kill())
+    }
+
+    /// Looks at what is to come into force, and hands on what there is to object. Blocks nobody's launch.
+    pub fn prepare(&self, preparation: Preparation, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
+        let tools = Arc::clone(&self.tools);
+        self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
     }
 
     /// Has [`Word::Speaks`] told again, should it have got lost.

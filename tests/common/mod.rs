@@ -11,6 +11,8 @@ mod fleet;
 pub mod processes;
 mod reserved;
 mod text;
+#[allow(dead_code, reason = "only some of the programs that share this need it")]
+pub mod zeek;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

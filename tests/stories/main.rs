@@ -29,3 +29,4 @@ mod replays;
 mod returns;
 mod trust;
 mod versions;
+mod zeek;

@@ -117,7 +117,8 @@ fn a_lab_lists_its_controller_beside_its_agents_and_shows_what_a_zeek_node_lacks
     let any = scene.any_port();
     let file = format!("[instances]\none\ntwo\n{}", sleeper("w1", "instance = one\nrole = worker"));
     let file = scene.write("lab.cfg", &file);
-    let lab = Daemon::start(&scene, "lab", &["lab", file.to_str().unwrap(), "--http", &any, "--websocket", &any]);
+    let args = ["lab", file.to_str().unwrap(), "--http", &any, "--websocket", &any];
+    let lab = Daemon::start_with(&scene, "lab", &args, "[agent]\nzeek = '/nowhere'\n");
     let client = Client::new(lab.addresses()["zeek-client"]);
     lab.client().wait_for_all("RUNNING");
     client.run(&["get-instances"]).check(0, json!({"one": {"host": "127.0.0.1"}, "two": {"host": "127.0.0.1"}}));
@@ -131,6 +132,6 @@ fn a_lab_lists_its_controller_beside_its_agents_and_shows_what_a_zeek_node_lacks
     let zeek = "[instances]\none\n[manager]\ninstance = one\nrole = manager\n";
     let ran = client.run_with(&["deploy-config"], zeek);
     let cause = ran.json()["errors"][0].as_str().unwrap().to_owned();
-    assert!(ran.code == 1 && cause.starts_with("node 'manager': ") && cause.contains("`command`"), "{ran:?}");
-    assert_eq!(ran.json()["results"]["nodes"]["manager"]["success"], false);
+    let want = "instance 'one': there is no Zeek in /nowhere: ";
+    assert!(ran.code == 1 && cause.starts_with(want) && cause.contains("`command`"), "{ran:?}");
 }

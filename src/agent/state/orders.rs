@@ -1,14 +1,12 @@
 //! What the controller asks of the agent: each order becomes a wish about nodes, and a job that waits for them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::{Effect, Entry, Goal, InForce, State};
+use super::{Effect, Entry, Goal, State};
 use crate::agent::jobs::{Kind, Wish};
 use crate::launch;
 use crate::message::agent::*;
-use crate::model::{Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp};
-use crate::plan::{self, NodeChange};
+use crate::model::{NodeName, NodeState, Now, Outcome, RequestId};
 
 impl State {
     pub(super) fn obey(&mut self, order: ToAgent, now: Now, fx: &mut Vec<Effect>) {
@@ -24,6 +22,7 @@ impl State {
                 self.answer(AgentWelcomeResponse { reqid, outcome });
             }
             ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
+                self.give_up_preparing("the instance is not needed any more");
                 self.configuration = None;
                 self.jobs.open(Kind::Standby, reqid, self.nodes.keys().map(|name| (name.clone(), Wish::Down)));
                 self.each(|me, name| me.want_down(name, Goal::Leave, fx));
@@ -77,7 +76,7 @@ impl State {
         match order {
             ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => self.jobs.is_open(Kind::Standby, reqid),
             ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
-                self.jobs.is_open(Kind::Configure, reqid)
+                self.jobs.is_open(Kind::Configure, reqid) || self.is_preparing(reqid)
             }
             ToAgent::StartRequest(StartRequest { reqid, .. }) => self.jobs.is_open(Kind::Start, reqid),
             ToAgent::StopRequest(StopRequest { reqid, .. }) => self.jobs.is_open(Kind::Stop, reqid),
@@ -104,59 +103,6 @@ impl State {
             }
             _ => None,
         }
-    }
-
-    pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let SetConfigurationRequest { reqid, configuration } = request;
-        let configuration = configuration.open();
-        if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
-            let outcome = match present.is(&configuration) {
-                true => Outcome::instance_done(&self.instance),
-                false => Outcome::instance_failed(
-                    &self.instance,
-                    format!("configuration {} is in force with other contents: deploy under a new id", present.id),
-                ),
-            };
-            return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
-        }
-        let mine = configuration.nodes.iter().filter(|node| node.instance == self.instance).cloned();
-        mine.collect::<Vec<_>>().iter().for_each(|node| self.define(node, wall, fx));
-        let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
-        let wished = InForce::from(configuration);
-        let mut changes = plan::diff::nodes(&have, &wished.nodes);
-        // The same configuration told again, to the next run of the agent, starts nothing that was stopped since, nor
-        // what was given up.
-        if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id) {
-            let waits_for_a_person =
-                |entry: &Entry| entry.goal == Goal::Rest || entry.status.state == NodeState::Failed;
-            let rests = |name| self.nodes.get(name).is_some_and(|entry| waits_for_a_person(entry));
-            changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
-        }
-        let waits = changes.iter().map(|change| match change {
-            NodeChange::Remove(_) => (change.name().clone(), Wish::Down),
-            _ => (change.name().clone(), Wish::Up),
-        });
-        self.jobs.open(Kind::Configure, reqid, waits);
-        for change in changes {
-            match change {
-                NodeChange::Keep(node) => self.want_up(&node.name, fx),
-                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave, fx),
-                NodeChange::Start(node) => {
-                    self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
-                    self.want_up(&node.name, fx);
-                }
-                NodeChange::Replace { want, keys, .. } => {
-                    let msg = format!("started afresh, because of its {}", keys.join(", "));
-                    self.notify_log(Some(want.name.clone()), msg, wall);
-                    if let Some(entry) = self.nodes.get_mut(&want.name) {
-                        entry.next = Some(Arc::clone(want));
-                    }
-                    self.want_afresh(&want.name, fx);
-                }
-            }
-        }
-        fx.push(Effect::Remember(wished.id.clone()));
-        self.configuration = Some(wished);
     }
 
     /// Puts a question to nodes.

@@ -201,6 +201,90 @@ fn a_node_that_cannot_be_asked_says_so_itself_and_the_others_are_not_in_its_way(
     }
 }
 
+#[test]
+fn nothing_is_stopped_for_a_configuration_that_is_objected_to() {
+    let mut agent = Agent::running(&[("manager", Role::Manager), ("worker", Role::Worker)]);
+    agent.holds = true;
+    let mut wanted =
+        configuration("c2", &[("manager", Role::Manager), ("worker", Role::Worker), ("new", Role::Worker)]);
+    wanted.zeek.get_or_insert_default().metrics_port = Some(0);
+    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into() });
+    let (number, preparation) = agent.preparations.pop().unwrap();
+    let looked_at: Vec<_> = preparation.nodes.iter().map(|node| node.name.to_string()).collect();
+    assert_eq!(looked_at, ["manager", "new"], "the worker that stays is not looked at");
+    assert_eq!(preparation.layout.len(), 3);
+    // Asked again, over a new link say: one answer is enough.
+    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into() });
+    assert!(agent.preparations.is_empty());
+    let what = "line 3: syntax error".to_owned();
+    let objection = Objection { node: Some(node_name("new")), what, output: None };
+    agent.step(Event::Prepared(number, vec![objection]));
+    assert_eq!(agent.answers(), [("second".into(), vec!["new: line 3: syntax error".into()])]);
+    assert_eq!(agent.take_told(), [""; 0]);
+    assert_eq!(agent.state.statuses().len(), 2, "what is in force stays so");
+    // A late finding about it says nothing about the next one.
+    wanted.id = ConfigurationId::new("c3").unwrap();
+    agent.order(SetConfigurationRequest { reqid: id("third"), configuration: wanted.into() });
+    agent.step(Event::Prepared(number, Vec::new()));
+    assert_eq!(agent.take_told(), [""; 0]);
+    agent.step(Event::Prepared(number + 1, Vec::new()));
+    agent.obey_all();
+    assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "start manager", "start new"]);
+    assert_eq!(agent.answered(), ["third"]);
+}
+
+#[test]
+fn what_is_looked_at_is_given_up_for_what_comes_later() {
+    let nodes = [("manager", Role::Manager)];
+    let ask = |agent: &mut Agent, reqid: &str, configuration_id: &str| {
+        let configuration = configuration(configuration_id, &nodes).into();
+        agent.order(SetConfigurationRequest { reqid: id(reqid), configuration });
+    };
+    let mut agent = Agent::new();
+    agent.holds = true;
+    ask(&mut agent, "first", "c1");
+    ask(&mut agent, "second", "c2");
+    let newer = "instance: a newer configuration came before it was looked at";
+    assert_eq!(agent.answers(), [("first".into(), vec![newer.into()])]);
+    agent.order(AgentStandbyRequest { reqid: id("standby") });
+    let unneeded = "instance: the instance is not needed any more";
+    assert_eq!(
+        agent.answers(),
+        [("second".into(), vec![unneeded.into()]), ("standby".into(), vec!["instance: done".into()])]
+    );
+    ask(&mut agent, "third", "c3");
+    agent.step(Event::StopAll { for_now: false });
+    assert_eq!(agent.answers(), [("third".into(), vec!["instance: its agent is stopping all nodes".into()])]);
+    agent.step(Event::Prepared(3, Vec::new()));
+    assert_eq!(agent.take_told(), [""; 0]);
+}
+
+#[test]
+fn what_runs_goes_on_although_there_is_something_to_object() {
+    let nodes = [("manager", Role::Manager)];
+    let mut agent = Agent::running(&nodes);
+    agent.holds = true;
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: configuration("c2", &nodes).into() });
+    agent.step(Event::Prepared(2, vec![Objection::of_all("there is no Zeek any more")]));
+    let told: Vec<_> = agent.mail.iter().filter(|mail| matches!(mail, ToController::NotifyError(_))).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!(agent.answers(), [("again".into(), vec!["manager: done".into()])]);
+    assert_eq!(agent.take_told(), [""; 0]);
+}
+
+#[test]
+fn nodes_that_nobody_could_find_are_refused() {
+    let mut agent = Agent::new();
+    let mut wanted = configuration("c1", &[("manager", Role::Manager)]);
+    let other = InstanceName::new("j").unwrap();
+    wanted.instances.push(Instance { name: other.clone(), host: Some([10, 0, 0, 2].into()), port: None });
+    let (name, role) = (node_name("worker"), Role::Worker);
+    wanted.peers.push(Peer { name, instance: other, role, port: None, metrics_port: None });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: wanted.into() });
+    let answers = agent.answers();
+    assert!(answers[0].1[0].starts_with("instance: nobody knows the address of instance 'i'"), "{answers:?}");
+}
+
 /// An agent whose supervisors are this test.
 #[test]
 fn the_last_status_of_a_process_is_told_and_goes_with_it() {
@@ -238,6 +322,9 @@ struct Agent {
     names: BTreeMap<WardId, NodeName>,
     mail: Vec<ToController>,
     all_stopped: bool,
+    /// What is to be looked at: at once and without an objection, unless it is held.
+    preparations: Vec<(u64, Preparation)>,
+    holds: bool,
 }
 
 impl Agent {
@@ -253,6 +340,8 @@ impl Agent {
             names: BTreeMap::new(),
             mail: Vec::new(),
             all_stopped: false,
+            preparations: Vec::new(),
+            holds: false,
         };
         agent.link();
         agent
@@ -271,6 +360,7 @@ impl Agent {
         agent.obey_all();
         assert_eq!(agent.answered(), ["first"]);
         agent.taken = agent.told.len();
+        agent.preparations.clear();
         agent
     }
 
@@ -284,6 +374,12 @@ impl Agent {
                 Effect::Supervise(ward, node) => drop(self.names.insert(ward, node.name.clone())),
                 Effect::Tell(ward, order) => self.told.push((self.names[&ward].clone(), order)),
                 Effect::AllStopped => self.all_stopped = true,
+                Effect::Prepare(number, preparation) => {
+                    self.preparations.push((number, *preparation));
+                    if !self.holds {
+                        self.step(Event::Prepared(number, Vec::new()));
+                    }
+                }
                 Effect::EndLink(why) => panic!("{why}"),
                 Effect::Enter(..)
                 | Effect::Dismiss(..)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::template::{Indices, variables};
 use crate::model::{Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek};
 use crate::plan::ports::PortRules;
 use crate::plan::validate::{About, LONGEST_WAIT};
@@ -18,6 +19,12 @@ pub(in crate::plan) fn examine(configuration: &Configuration, rules: &PortRules,
         add(About::Zeek("addresses"), format!("[zeek] addresses has undeclared instance name '{name}'"));
     }
     cluster(configuration, zeek, add);
+    let indices = Indices::of(configuration);
+    for node in configuration.nodes.iter().filter(|node| node.is_zeek()) {
+        if let Err((key, what)) = variables(configuration, &indices, node) {
+            add(About::Key(node.name.clone(), key), format!("node '{}' {key} {what}", node.name));
+        }
+    }
     for node in &configuration.nodes {
         if !node.zeek_args().is_empty() && !node.is_zeek() {
             let what = format!("node '{}' has args, which are for Zeek nodes: it has a command of its own", node.name);
@@ -174,6 +181,12 @@ mod tests {
             "Zeek cannot use the node name 'w.1' beside 'w': with ZeroMQ, 'w' would hear what is meant for 'w.1'";
         assert_eq!(complaints(&nodes, |_| {}), [want]);
         assert_eq!(complaints(&nodes, |zeek| zeek.backend = Backend::Broker), [""; 0]);
+    }
+
+    #[test]
+    fn a_variable_that_is_none_is_refused() {
+        let got = complaints(&["m a manager"], |zeek| zeek.env = [("A".into(), "${worker_index}".into())].into());
+        assert!(got[0].starts_with("node 'm' env has the variable `worker_index`, which is nothing here"), "{got:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::numbers;
+use super::template::{Indices, expand, variables};
 use crate::model::{
     Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek, ZeekNode,
 };
@@ -34,7 +35,11 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
     let layout = layout(share)?;
     let zeek = share.zeek.as_deref().cloned().unwrap_or_default();
     let (logging, quiet) = (Arc::new(of_a_node(&zeek, true)), Arc::new(of_a_node(&zeek, false)));
-    let fanouts = fanouts(share, &zeek);
+    let indices = Indices::of(share);
+    // What is wrong with them was said before they came here.
+    let variables = |node: &Arc<Node>| (node.name.clone(), variables(share, &indices, node).unwrap_or_default());
+    let mut variables: BTreeMap<_, _> = share.nodes.iter().filter(|node| node.is_zeek()).map(variables).collect();
+    let fanouts = fanouts(share, &zeek, &variables);
     for node in share.nodes.iter_mut().filter(|node| node.is_zeek()) {
         let concerns =
             |entry: &&LayoutEntry| node.role != Role::Worker || entry.role != Role::Worker || entry.name == node.name;
@@ -44,7 +49,9 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
         };
         let settings = if node.role == Role::Worker || node.role == Role::Proxy { &quiet } else { &logging };
         let fanout = fanouts.get(&node.name).copied();
-        let knows = Some(Arc::new(Surroundings { settings: Arc::clone(settings), entries, fanout }));
+        let variables = variables.remove(&node.name).unwrap_or_default();
+        let settings = Arc::clone(settings);
+        let knows = Some(Arc::new(Surroundings { settings, entries, fanout, variables }));
         Arc::make_mut(node).zeek.get_or_insert_with(|| Box::new(ZeekNode::default())).knows = knows;
     }
     Ok(layout)
@@ -54,10 +61,12 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
 fn layout(share: &Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
     let members: BTreeMap<NodeName, Peer> = share.zeek_cluster().map(|peer| (peer.name.clone(), peer)).collect();
     let instances: BTreeSet<&InstanceName> = members.values().map(|peer| &peer.instance).collect();
-    let places: BTreeMap<&InstanceName, IpAddr> = instances
-        .iter()
-        .map(|name| Ok((*name, place(share, name, instances.len() == 1)?)))
-        .collect::<Result<_, _>>()?;
+    // Agents of whom nobody knows where they are live in the controller's own process, and so on one machine.
+    let is_seen = |name: &&InstanceName| share.instance(name).is_some_and(|instance| instance.host.is_some());
+    let is_placed = |name: &&InstanceName| share.zeek.as_ref().is_some_and(|zeek| zeek.addresses.contains_key(*name));
+    let is_local = instances.len() == 1 || !instances.iter().any(|name| is_seen(name) || is_placed(name));
+    let places: BTreeMap<&InstanceName, IpAddr> =
+        instances.iter().map(|name| Ok((*name, place(share, name, is_local)?))).collect::<Result<_, _>>()?;
     let is_apart = |host: &IpAddr| !host.is_loopback();
     if let Some((name, host)) =
         places.iter().find(|(_, host)| !is_apart(host)).filter(|_| places.values().any(is_apart))
@@ -75,9 +84,9 @@ fn layout(share: &Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
 }
 
 /// Where the nodes of an instance are found. A cluster on one machine talks on loopback, whatever else that is called.
-fn place(share: &Configuration, name: &InstanceName, is_only: bool) -> Result<IpAddr, NoPlace> {
+fn place(share: &Configuration, name: &InstanceName, is_local: bool) -> Result<IpAddr, NoPlace> {
     let given = share.zeek.as_ref().and_then(|zeek| zeek.addresses.get(name)).copied();
-    let alone = is_only.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let alone = is_local.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let seen = share.instance(name).and_then(|instance| instance.host);
     given.or(alone).or(seen).ok_or_else(|| NoPlace::Unknown(name.clone()))
 }
@@ -96,11 +105,18 @@ fn of_a_node(zeek: &Zeek, writes_logs: bool) -> Zeek {
 
 /// The numbers of the nodes that read an interface through AF_PACKET. Those of one interface share one, and two
 /// interfaces never do: the kernel would mix up their packets.
-fn fanouts(share: &Configuration, zeek: &Zeek) -> BTreeMap<NodeName, u16> {
+fn fanouts(
+    share: &Configuration,
+    zeek: &Zeek,
+    variables: &BTreeMap<NodeName, BTreeMap<String, String>>,
+) -> BTreeMap<NodeName, u16> {
     let interface = |node: &Arc<Node>| {
-        let interface = node.interface.as_deref().filter(|interface| interface.starts_with(AF_PACKET));
+        let value = |name: &str| variables.get(&node.name)?.get(name).cloned();
+        let interface = node.interface.as_deref().and_then(|text| expand(text, value).ok());
+        let interface = interface.filter(|interface| interface.starts_with(AF_PACKET));
         let is_given = node.options.contains_key(FANOUT_ID) || zeek.options.contains_key(FANOUT_ID);
-        let key = |interface| format!("{:08x} {} {interface}", zeek.hash_seed.unwrap_or_default(), node.instance);
+        let key =
+            |interface: String| format!("{:08x} {} {interface}", zeek.hash_seed.unwrap_or_default(), node.instance);
         interface.filter(|_| node.is_zeek() && !is_given).map(key)
     };
     let keys: BTreeMap<&NodeName, String> =
@@ -132,6 +148,7 @@ pub fn why(have: &Node, want: &Node) -> String {
         list(left, "left the cluster"),
         list(moved.map(|(name, _)| name).collect(), "is found elsewhere in it"),
         (have.settings != want.settings).then(|| "[zeek] says otherwise".to_owned()),
+        (have.variables != want.variables).then(|| "its place among the workers is another".to_owned()),
         (have.fanout != want.fanout).then(|| "its AF_PACKET fanout id is another".to_owned()),
     ];
     reasons.into_iter().flatten().collect::<Vec<_>>().join(" and ")
@@ -213,12 +230,15 @@ mod tests {
         host(&mut two, 0, [127, 0, 0, 1]);
         two.zeek = None;
         equip(&mut two).unwrap(); // both are on this machine
+        two.instances.iter_mut().for_each(|instance| instance.host = None);
+        equip(&mut two).unwrap();
+        assert_eq!(hosts(&two), ["127.0.0.1"; 2], "a lab is on one machine");
     }
 
     #[test]
     fn workers_of_one_interface_share_a_number_and_no_others_do() {
         let subject = equipped(&["a i worker", "b i worker", "c i worker", "d i worker", "e i worker"], |subject| {
-            let interfaces = ["af_packet::x", "af_packet::x", "af_packet::y", "z", "af_packet::x"];
+            let interfaces = ["af_packet::x", "af_packet::x", "af_packet::${host_worker_index}", "z", "af_packet::x"];
             for (node, interface) in subject.nodes.iter_mut().zip(interfaces) {
                 Arc::make_mut(node).interface = Some(interface.into());
             }

@@ -2,7 +2,8 @@
 //!
 //! [`spawn`] starts one in a session of its own, [`Process`] names one so that a signal can never hit another,
 //! [`Exits`] tells when any of many ends and how, [`tree`] clears away what a node leaves behind, and [`groups`] has a
-//! group of the kernel's for each node, by which all of it can be ended. [`identity`] says
+//! group of the kernel's for each node, by which all of it can be ended; [`errand`] runs a program to its end.
+//! [`identity`] says
 //! which boot and which pid namespace a pid belongs to; [`limits`] makes room for a descriptor per node, [`memory`] gives
 //! back what nobody needs.
 //!
@@ -10,6 +11,7 @@
 //! while something pins it: a child of ours that nobody reaped yet.
 #![deny(unsafe_code)]
 
+pub mod errand;
 mod error;
 mod exits;
 mod family;

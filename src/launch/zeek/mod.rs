@@ -1,0 +1,48 @@
+//! Zeek nodes: those without a `command`. The agent finds Zeek, and makes command line and layout as its version needs
+//! them, without zeekctl and without Zeek's own Supervisor.
+//!
+//! [`installation`] finds Zeek; [`script`] renders, [`rendered`] keeps what was rendered; [`command`] calls; [`prepare`]
+//! has all of it looked at before anything is stopped. Nothing of the installation is written to.
+
+mod command;
+#[cfg(test)]
+mod golden;
+pub mod installation;
+pub mod prepare;
+mod rendered;
+mod script;
+mod version;
+
+pub use command::Call;
+pub use installation::{Finder, Installation};
+pub use prepare::{Objection, Preparation};
+pub use rendered::Store;
+pub use version::{NoZeroMq, Version};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::LaunchError;
+use crate::model::Node;
+
+/// What an agent has for its Zeek nodes.
+#[derive(Debug)]
+pub struct Launcher {
+    finder: Finder,
+    store: Store,
+}
+
+impl Launcher {
+    /// Looks for Zeek at `wanted`, or else in PATH and the usual places; keeps what it renders in `files`.
+    pub fn new(wanted: Option<PathBuf>, environment: BTreeMap<String, String>, files: PathBuf) -> Self {
+        Self { finder: Finder::new(wanted, environment, files.join("asked")), store: Store::new(files) }
+    }
+
+    /// The command line and the variables of a node. Blocks, mostly when Zeek is asked for its version: once.
+    pub fn call(&self, node: &Node, inherited: &BTreeMap<String, String>) -> Result<Call, LaunchError> {
+        let zeek = self.finder.find().map_err(|error| LaunchError::Zeek(error.to_string()))?;
+        let files = self.store.current(zeek.version).map_err(|error| LaunchError::Zeek(error.to_string()))?;
+        let path = inherited.get("PATH").map(String::as_str);
+        command::call(node, &zeek, &files, path).map_err(|error| LaunchError::Zeek(error.to_string()))
+    }
+}

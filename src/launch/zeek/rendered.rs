@@ -1,0 +1,274 @@
+//! What was rendered, on disk: a generation for each configuration, and in it the files for each version of Zeek.
+//!
+//! `cluster.json` in a generation is what its files are made of, so that a Zeek which is replaced while its nodes run gets
+//! files of its own at their next launch. The link `current` names the generation in force. A generation is complete
+//! before anything names it; whoever launches follows the link once, and so never sees half of one and half of another.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::script;
+use super::version::Version;
+use crate::model::{Backend, LayoutEntry, Network, Zeek};
+
+/// The link to the generation in force.
+const CURRENT: &str = "current";
+/// What the files of a generation are made of.
+const CLUSTER: &str = "cluster.json";
+/// The longest of those that is read, in bytes.
+const LONGEST: u64 = 64 << 20;
+/// The format of that; another number is of another release.
+const FORMAT: u32 = 1;
+
+/// What files are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    format: u32,
+    pub zeek: Zeek,
+    /// All that count as local.
+    pub networks: Vec<Network>,
+    /// All members, sorted by name.
+    pub layout: Vec<LayoutEntry>,
+}
+
+impl Cluster {
+    pub fn new(zeek: Zeek, networks: Vec<Network>, layout: Vec<LayoutEntry>) -> Self {
+        Self { format: FORMAT, zeek, networks, layout }
+    }
+}
+
+/// Why there are no files for a node.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("nothing was rendered for Zeek nodes yet: deploy the configuration")]
+    Nothing,
+    #[error("{} is not of this release: deploy the configuration again", .0.display())]
+    Foreign(PathBuf),
+    #[error("{} holds a `:`, which parts the directories of ZEEKPATH: choose another state directory", .0.display())]
+    Colon(PathBuf),
+}
+
+/// The files for one version of Zeek.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered(PathBuf);
+
+impl Rendered {
+    /// Files that are nowhere, for a test of what is made of their names.
+    #[cfg(test)]
+    pub fn at(path: &str) -> Self {
+        Self(path.into())
+    }
+
+    /// What comes first in ZEEKPATH.
+    pub fn directory(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    /// The script that comes before those of the site.
+    pub fn settings(&self) -> String {
+        self.0.join("watchpost-settings.zeek").display().to_string()
+    }
+
+    /// The script that comes behind them.
+    pub fn last(&self) -> String {
+        self.0.join("watchpost-last.zeek").display().to_string()
+    }
+}
+
+/// Everything rendered by one agent.
+#[derive(Debug, Clone)]
+pub struct Store(PathBuf);
+
+/// A generation that may come to be in force.
+#[derive(Debug)]
+pub struct Generation {
+    path: PathBuf,
+    number: u64,
+}
+
+impl Store {
+    /// Keeps its files below `home`.
+    pub fn new(home: PathBuf) -> Self {
+        Self(home)
+    }
+
+    /// The files in force for that version.
+    pub fn current(&self, version: Version) -> Result<Rendered, StoreError> {
+        let link = self.0.join(CURRENT);
+        match fs::read_link(&link) {
+            Ok(name) => files(&self.0.join(name), version),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Nothing),
+            Err(source) => Err(StoreError::Io { what: "read", path: link, source }),
+        }
+    }
+
+    /// A place for an errand, one for each number.
+    pub fn scratch(&self, number: usize) -> PathBuf {
+        self.0.join(format!("looked-at-{number}"))
+    }
+
+    /// Lays down what the next generation is made of. It is not in force yet.
+    pub fn begin(&self, cluster: &Cluster) -> Result<Generation, StoreError> {
+        if self.0.display().to_string().contains(':') {
+            return Err(StoreError::Colon(self.0.clone()));
+        }
+        let number = self.numbers()?.last().map_or(1, |last| last + 1);
+        let path = self.0.join(number.to_string());
+        make_directory(&path)?;
+        let text = serde_json::to_vec(cluster).map_err(|error| failed("write", &path)(error.into()))?;
+        write(&path.join(CLUSTER), &text)?;
+        Ok(Generation { path, number })
+    }
+
+    /// Puts a generation in force, and lets go of those that are older than the one before.
+    pub fn put_in_force(&self, generation: &Generation) -> Result<(), StoreError> {
+        let (link, fresh) = (self.0.join(CURRENT), self.0.join("current.new"));
+        let _ = fs::remove_file(&fresh); // of a run that was killed
+        std::os::unix::fs::symlink(generation.number.to_string(), &fresh).map_err(failed("write", &fresh))?;
+        fs::rename(&fresh, &link).map_err(failed("write", &link))?;
+        // Whoever was launched a moment ago may still read the one before.
+        for old in self.numbers()?.into_iter().filter(|number| number + 1 < generation.number) {
+            let old = self.0.join(old.to_string());
+            fs::remove_dir_all(&old).map_err(failed("remove", &old))?;
+        }
+        Ok(())
+    }
+
+    /// The generations there are.
+    fn numbers(&self) -> Result<BTreeSet<u64>, StoreError> {
+        let read = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            read => read.map_err(failed("read", &self.0))?,
+        };
+        let number = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+        Ok(read.filter_map(number).collect())
+    }
+}
+
+impl Generation {
+    /// Its files for that version.
+    pub fn files(&self, version: Version) -> Result<Rendered, StoreError> {
+        files(&self.path, version)
+    }
+
+    /// Lets go of one that does not come to be in force.
+    pub fn discard(self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The files of a generation for a version, which are rendered if they are not there.
+fn files(generation: &Path, version: Version) -> Result<Rendered, StoreError> {
+    let path = generation.join(version.to_string());
+    if path.is_dir() {
+        return Ok(Rendered(path));
+    }
+    let cluster = read(&generation.join(CLUSTER))?;
+    // What is half made has a name of its own, also where two threads make the same.
+    let fresh = generation.join(format!("{version}.{:?}", std::thread::current().id()));
+    let _ = fs::remove_dir_all(&fresh); // of a run that was killed
+    make_directory(&fresh)?;
+    render(&cluster, version, &Rendered(fresh.clone()))?;
+    match fs::rename(&fresh, &path) {
+        Err(_) if path.is_dir() => fs::remove_dir_all(&fresh).map_err(failed("remove", &fresh))?,
+        renamed => renamed.map_err(failed("write", &path))?,
+    }
+    Ok(Rendered(path))
+}
+
+fn render(cluster: &Cluster, version: Version, files: &Rendered) -> Result<(), StoreError> {
+    let Cluster { zeek, networks, layout, .. } = cluster;
+    // Where there can be no such backend no node starts, which is said there.
+    let backend = version.backend(zeek.backend).unwrap_or(Backend::Broker);
+    let text = |text: String| text.into_bytes();
+    write(&files.0.join("cluster-layout.zeek"), &text(script::layout(layout, version)))?;
+    write(Path::new(&files.settings()), &text(script::settings(zeek, networks, layout, backend, version)))?;
+    write(Path::new(&files.last()), &text(script::last(zeek, version)))
+}
+
+fn read(path: &Path) -> Result<Cluster, StoreError> {
+    let mut text = Vec::new();
+    let file = fs::File::open(path).map_err(failed("read", path))?;
+    file.take(LONGEST).read_to_end(&mut text).map_err(failed("read", path))?;
+    let cluster: Option<Cluster> = serde_json::from_slice(&text).ok();
+    cluster.filter(|cluster| cluster.format == FORMAT).ok_or_else(|| StoreError::Foreign(path.into()))
+}
+
+/// A directory that nodes may look into which run as another user: nothing in it is a secret.
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(failed("make", path))
+}
+
+fn write(path: &Path, text: &[u8]) -> Result<(), StoreError> {
+    fs::write(path, text)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o644)))
+        .map_err(failed("write", path))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |source| StoreError::Io { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EIGHT: Version = Version { major: 8, minor: 0 };
+
+    fn cluster(seed: u32) -> Cluster {
+        Cluster::new(Zeek { hash_seed: Some(seed), ..Zeek::default() }, vec![], vec![])
+    }
+
+    fn seed(files: &Rendered) -> String {
+        let text = fs::read_to_string(files.settings()).unwrap();
+        text.split('"').nth(1).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_generation_is_in_force_only_once_it_was_put_there() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().join("zeek"));
+        assert!(matches!(store.current(EIGHT), Err(StoreError::Nothing)));
+        let first = store.begin(&cluster(1)).unwrap();
+        store.put_in_force(&first).unwrap();
+        let second = store.begin(&cluster(2)).unwrap();
+        assert_eq!(
+            (seed(&store.current(EIGHT).unwrap()), seed(&second.files(EIGHT).unwrap())),
+            ("00000001".into(), "00000002".into())
+        );
+        second.discard();
+        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000001");
+        for number in 3..6 {
+            let next = store.begin(&cluster(number)).unwrap();
+            store.put_in_force(&next).unwrap();
+        }
+        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005");
+        assert_eq!(store.numbers().unwrap().len(), 2, "the one in force, and the one before");
+    }
+
+    #[test]
+    fn a_zeek_that_was_replaced_gets_files_of_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let generation = store.begin(&cluster(1)).unwrap();
+        store.put_in_force(&generation).unwrap();
+        let [old, new] = [EIGHT, Version { major: 9, minor: 0 }].map(|version| store.current(version).unwrap());
+        assert_ne!(old, new);
+        assert!(fs::read_to_string(new.last()).unwrap().starts_with("# Written by watchpost for Zeek 9.0"));
+        fs::write(home.path().join("1/cluster.json"), "{}").unwrap();
+        assert!(matches!(store.current(Version { major: 9, minor: 1 }), Err(StoreError::Foreign(_))));
+        let apart = Store::new(home.path().join("a:b"));
+        assert!(matches!(apart.begin(&cluster(1)), Err(StoreError::Colon(_))));
+    }
+}

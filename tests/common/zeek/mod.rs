@@ -1,0 +1,57 @@
+//! Zeek for stories: a stand-in of any version, or the real one that `WATCHPOST_ZEEK` names.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::Scene;
+
+/// An installation of Zeek.
+pub struct Zeek {
+    prefix: PathBuf,
+    /// What stands in for it; `None` if it is real.
+    site: Option<PathBuf>,
+}
+
+impl Zeek {
+    /// The real one if there is one, else a stand-in of this version, in the scene.
+    pub fn of(scene: &Scene, version: &str) -> Self {
+        match std::env::var_os("WATCHPOST_ZEEK") {
+            Some(prefix) => Self { prefix: prefix.into(), site: None },
+            None => Self::stand_in(scene, version),
+        }
+    }
+
+    /// A stand-in whatever else there is, for what no installation here can be.
+    pub fn stand_in(scene: &Scene, version: &str) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_watchpost")).with_file_name("examples").join("zeek-stand-in");
+        assert!(program.exists(), "build it first: cargo build --example zeek-stand-in (a plain `cargo test` does)");
+        let prefix = scene.path(&format!("zeek-{version}"));
+        let site = prefix.join("share/zeek/site");
+        std::fs::create_dir_all(&site).unwrap();
+        std::fs::create_dir_all(prefix.join("bin")).unwrap();
+        std::fs::write(site.join("local.zeek"), "# nothing yet\n").unwrap();
+        let text = format!(
+            "#!/bin/sh\nZEEK_STAND_IN_VERSION={version}\nexport ZEEK_STAND_IN_VERSION\nexec {} \"$@\"\n",
+            program.display()
+        );
+        let zeek = prefix.join("bin/zeek");
+        std::fs::write(&zeek, text).unwrap();
+        std::fs::set_permissions(&zeek, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { prefix, site: Some(site) }
+    }
+
+    /// The program itself.
+    pub fn program(&self) -> PathBuf {
+        self.prefix.join("bin/zeek")
+    }
+
+    /// The settings of an agent that runs it.
+    pub fn settings(&self) -> String {
+        format!("[agent]\nzeek = '{}'\n", self.prefix.display())
+    }
+
+    /// Whether it is no stand-in.
+    pub fn is_real(&self) -> bool {
+        self.site.is_none()
+    }
+}

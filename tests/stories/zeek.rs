@@ -1,0 +1,219 @@
+//! Zeek nodes: a stand-in for Zeek by default, and the real one that `WATCHPOST_ZEEK` names.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
+use watchpost::web::json::{Status, Verdict};
+
+use crate::common::zeek::Zeek;
+use crate::common::{Client, Daemon, Scene, changes, check_log, eventually, node, pids, processes};
+
+/// A lab with Zeek.
+struct Stage {
+    _daemon: Daemon,
+    client: Client,
+    zeek: Zeek,
+    scene: Scene,
+}
+
+impl Stage {
+    fn new(version: &str) -> Self {
+        let scene = Scene::new();
+        let zeek = Zeek::of(&scene, version);
+        Self::with(scene, zeek)
+    }
+
+    fn with(scene: Scene, zeek: Zeek) -> Self {
+        let (any, file) = (scene.any_port(), scene.write("lab.cfg", "[instances]\na\nb\n"));
+        let args = ["lab", file.to_str().unwrap(), "--http", &any];
+        let daemon = Daemon::start_with(&scene, "lab", &args, &zeek.settings());
+        Self { client: daemon.client(), _daemon: daemon, zeek, scene }
+    }
+
+    fn deploy(&self, text: &str) -> Verdict {
+        self.client.deploy(&self.scene.write("next.cfg", text))
+    }
+
+    fn deployed(&self, text: &str) -> Status {
+        self.client.deployed(&self.scene.write("next.cfg", text));
+        self.client.wait_for_all("RUNNING")
+    }
+}
+
+/// A cluster in the ports from the first on, of nodes as `name instance`.
+fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
+    let metrics = first + 100;
+    let mut text = format!("[instances]\na\nb\n[zeek]\nport = {first}\nmetrics_port = {metrics}\n{more}\n");
+    for line in nodes {
+        let (name, instance) = line.split_once(' ').unwrap();
+        let role = name.split('-').next().unwrap();
+        let interface = if role == "worker" { "interface = lo\n" } else { "" };
+        writeln!(text, "[{name}]\ninstance = {instance}\nrole = {role}\n{interface}ready = settle 50ms").unwrap();
+    }
+    text
+}
+
+/// The first of many ports on which nobody listens, and nobody will: below those that the kernel gives out.
+fn ports() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(7) + NEXT.fetch_add(1, Ordering::Relaxed);
+        let first = 12_000 + (number % 120) as u16 * 150;
+        if (first..first + 130).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
+        }
+    }
+}
+
+fn environment(pid: u32) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let pair = |variable: &str| variable.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    text.split('\0').filter_map(pair).collect()
+}
+
+const THREE: [&str; 3] = ["manager a", "logger a", "worker-1 a"];
+const TWELVE: [&str; 12] = [
+    "manager a",
+    "logger-1 a",
+    "logger-2 b",
+    "proxy-1 a",
+    "proxy-2 b",
+    "worker-1 a",
+    "worker-2 a",
+    "worker-3 a",
+    "worker-4 b",
+    "worker-5 b",
+    "worker-6 b",
+    "worker-7 b",
+];
+
+#[test]
+fn clusters_of_every_size_run_on_every_version_of_zeek() {
+    for version in ["5.0.1", "7.0.0", "8.0.10", "9.0.0"] {
+        let stage = Stage::new(version);
+        let first = ports();
+        for nodes in [&["manager a"][..], &THREE, &TWELVE] {
+            let status = stage.deployed(&cluster(first, "", nodes));
+            assert_eq!(status.nodes.len(), nodes.len());
+            for (name, pid) in pids(&status) {
+                let environment = environment(pid);
+                assert_eq!(environment["CLUSTER_NODE"], name, "Zeek {version}");
+                let layout = environment["ZEEKPATH"].split(':').next().unwrap();
+                let layout = std::fs::read_to_string(format!("{layout}/cluster-layout.zeek")).unwrap();
+                assert_eq!(layout.matches("$node_type").count(), nodes.len(), "{layout}");
+            }
+        }
+        check_log(&stage.client.events());
+    }
+}
+
+#[test]
+fn both_backends_run_where_there_are_both() {
+    let stage = Stage::new("8.2.0");
+    let first = ports();
+    for backend in ["broker", "zeromq"] {
+        let status = stage.deployed(&cluster(first, &format!("backend = {backend}"), &THREE));
+        let pid = pids(&status)["manager"];
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(command.contains(&format!("frameworks/cluster/backend/{backend}\0")), "{command}");
+    }
+}
+
+#[test]
+fn a_worker_that_joins_has_no_other_worker_started_afresh() {
+    let stage = Stage::new("8.0.10");
+    let first = ports();
+    let before = pids(&stage.deployed(&cluster(first, "", &TWELVE)));
+    let thirteen: Vec<&str> = TWELVE.into_iter().chain(["worker-8 a"]).collect();
+    let after = pids(&stage.deployed(&cluster(first, "", &thirteen)));
+    for (name, pid) in &before {
+        assert_eq!(after[name] == *pid, name.starts_with("worker"), "{name}");
+    }
+    let events = stage.client.events();
+    let why = "started afresh, because worker-8 joined the cluster";
+    let told: Vec<_> = events.iter().filter(|event| event.msg.as_deref() == Some(why)).collect();
+    assert_eq!(told.len(), 5, "the manager, two loggers and two proxies");
+
+    // Whoever dies comes back into the same cluster, and nobody else is touched.
+    processes::signal(after["worker-2"], Signal::KILL);
+    let back = stage.client.wait("worker-2 is back", |status| {
+        status.nodes.len() == 13
+            && status.nodes.iter().all(|node| node.state == "RUNNING")
+            && node(status, "worker-2").pid != Some(after["worker-2"])
+    });
+    for (name, pid) in pids(&back) {
+        assert_eq!(pid == after[&name], name != "worker-2", "{name}");
+    }
+}
+
+#[test]
+fn a_script_with_an_error_stops_nothing_and_is_told_by_file_and_line() {
+    let stage = Stage::new("8.0.10");
+    let first = ports();
+    let before = stage.deployed(&cluster(first, "", &THREE));
+    let script = stage.scene.write("broken.zeek", "event zeek_init()\n\t{\n\tSYNTAX ERROR\n\t}\n");
+    let broken = cluster(first, &format!("scripts = local {}", script.display()), &THREE);
+    let verdict = stage.deploy(&broken);
+    assert!(!verdict.ok);
+    let errors: Vec<String> = verdict.outcomes.iter().filter_map(|outcome| outcome.error.clone()).collect();
+    let want = format!("Zeek does not accept it: error in {}, line 3: ", script.display());
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert!(errors.iter().all(|error| error.starts_with(&want)), "{errors:?}");
+    assert_eq!(pids(&stage.client.status()), pids(&before));
+    let paths: Vec<_> =
+        THREE.iter().map(|line| changes(&stage.client.events(), line.split(' ').next().unwrap()).len()).collect();
+    assert_eq!(paths, [2, 2, 2], "PENDING and RUNNING, and nothing since");
+
+    std::fs::write(&script, "# mended\n").unwrap();
+    stage.deployed(&broken);
+}
+
+#[test]
+fn what_a_cluster_lacks_is_said_in_one_sentence_and_nothing_is_started() {
+    let scene = Scene::new();
+    let zeek = Zeek::stand_in(&scene, "4.2.0");
+    let stage = Stage::with(scene, zeek);
+    let first = ports();
+    let errors = |text: &str| {
+        let verdict = stage.deploy(text);
+        verdict.outcomes.into_iter().filter_map(|outcome| outcome.error).collect::<Vec<_>>().join("\n")
+    };
+    let old = errors(&cluster(first, "", &THREE));
+    assert!(old.contains("is Zeek 4.2, and 5.0 is the oldest") && old.lines().count() == 1, "{old}");
+
+    // Another program in its place is asked anew, without a restart of anything.
+    let replaced = Zeek::stand_in(&stage.scene, "7.0.0");
+    std::fs::copy(replaced.program(), stage.zeek.program()).unwrap();
+    let zeromq = errors(&cluster(first, "backend = zeromq", &THREE));
+    assert!(zeromq.contains("Zeek 7.0 knows no ZeroMQ"), "{zeromq}");
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let text = cluster(first, "", &["manager a"]) + &format!("port = {port}\n");
+    let taken = errors(&text);
+    assert_eq!(taken, format!("port {port}/tcp is taken by another program: choose another, or stop that one"));
+    drop(other);
+    let interface = errors(&cluster(first, "", &THREE).replace("interface = lo", "interface = nowhere0"));
+    assert!(interface.starts_with("interface `nowhere0` is not there: this machine has "), "{interface}");
+    let file = stage.scene.write("two.cfg", &cluster(first, "", &["manager-1 a", "manager-2 b"]));
+    let two = stage.client.run(&["deploy", file.to_str().unwrap()]);
+    assert!(two.stderr.contains("a Zeek cluster has one manager, and these are two"), "{two:?}");
+    stage.scene.check_that_nothing_runs();
+}
+
+#[test]
+fn a_node_that_fails_at_its_start_shows_what_zeek_said() {
+    let stage = Stage::new("8.0.10");
+    if stage.zeek.is_real() {
+        return; // a real one fails of itself, or not at all
+    }
+    let script = stage.scene.write("fails.zeek", "# FAIL AT START\n");
+    let first = ports();
+    let text = cluster(first, &format!("scripts = {}", script.display()), &["manager a"]);
+    let verdict = stage.deploy(&text);
+    let output = verdict.outcomes.iter().find_map(|outcome| outcome.output.clone()).unwrap();
+    assert!(output.stderr.contains("fatal error: asked to fail by a script"), "{verdict:?}");
+    eventually("it is tried again", || (node(&stage.client.status(), "manager").restarts > 0).then_some(()));
+}

@@ -538,6 +538,7 @@ fn configuration() -> Configuration {
         })),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
         ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
+        output: Some(Box::new(OutputWish { max_bytes: Some(1 << 20), compress: Some(false), ..OutputWish::default() })),
         ..Node::new(node("worker-1"), instance(), Role::Worker)
     };
     let once = RestartPolicy { mode: RestartMode::Never, ..RestartPolicy::default() };

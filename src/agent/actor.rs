@@ -28,14 +28,17 @@ use crate::message::agent::{
 };
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
-use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
+use crate::model::{
+    CrashRules, Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
+};
 use crate::rest::Rest;
 use crate::supervisor::hands::Subject;
+use crate::supervisor::output::Keeper;
 use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::Groups;
 use crate::supervisor::register::{Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
-use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
+use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
 /// In so many turns a link writes what was mailed to it.
 const WRITING: u8 = 2;
@@ -54,6 +57,10 @@ pub struct AgentSetup {
     pub site: Site,
     /// Has a control group for each node; `None` where they cannot have one.
     pub groups: Option<Groups>,
+    /// How much of its nodes' output is kept.
+    pub output: OutputRules,
+    /// How much is kept of nodes that died unasked.
+    pub crashes: CrashRules,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -140,7 +147,8 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, output, crashes: _, bounds, host } = setup;
+        let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -167,7 +175,7 @@ impl Agent {
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox).run_by(std::process::id(), run, place),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, keeper)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -249,7 +257,7 @@ impl Agent {
             Some(Adoptable { life, leader, process, died }) => {
                 if let Some((pid, exit)) = died {
                     self.workshop.note_death(ward, life, pid, exit);
-                } else if let Err(error) = self.workshop.adopt(ward, life, leader, process) {
+                } else if let Err(error) = self.workshop.adopt(ward, &node, life, leader, process) {
                     // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
                     tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
                     ctx.stop();
@@ -294,8 +302,8 @@ impl Agent {
     fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {
         let (done, read) = oneshot::channel();
         let (node, lines) = (request.node.clone(), request.lines as usize);
-        self.workshop.run(Subject::Output(node.clone()), move |register| {
-            let _ = done.send(output::last_lines(&register.directory(&node), lines)); // the agent may have ended
+        self.workshop.last_lines(node, lines, move |read| {
+            let _ = done.send(read); // the agent may have ended
         });
         ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
             let read = match read {

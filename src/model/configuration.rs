@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationId, InstanceName, NodeName, NodeState, RunAs};
+use super::{ConfigurationId, InstanceName, NodeName, NodeState, OutputWish, RunAs};
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +120,8 @@ pub struct Node {
     pub ready: Ready,
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+    /// How much of its output is kept; `None` if it follows its agent in everything.
+    pub output: Option<Box<OutputWish>>,
 }
 
 impl Node {
@@ -144,6 +146,7 @@ impl Node {
             restart: RestartPolicy::default(),
             ready: Ready::default(),
             stop_grace: Duration::from_secs(10),
+            output: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Instance, InstanceName, Node, NodeName, RunAs};
+use crate::model::{Instance, InstanceName, Node, NodeName, OutputWish, RunAs};
 
 /// What has to happen to one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,11 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         restart,
         ready,
         stop_grace,
+        output,
     } = have;
+    let as_agent = OutputWish::default();
+    let (output, want_output) = (output.as_deref(), want.output.as_deref());
+    let (output, want_output) = (output.unwrap_or(&as_agent), want_output.unwrap_or(&as_agent));
     let (run_as, want_run_as) = (run_as.as_deref(), want.run_as.as_deref());
     let (run_as, want_run_as) = (run_as.unwrap_or(&nothing), want_run_as.unwrap_or(&nothing));
     [
@@ -100,6 +104,11 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("ready", ready.by != want.ready.by),
         ("ready_within", ready.within != want.ready.within),
         ("stop_grace", *stop_grace != want.stop_grace),
+        ("output_max_bytes", output.max_bytes != want_output.max_bytes),
+        ("output_max_age", output.max_age != want_output.max_age),
+        ("output_keep_files", output.keep_files != want_output.keep_files),
+        ("output_keep_bytes", output.keep_bytes != want_output.keep_bytes),
+        ("output_compress", output.compress != want_output.compress),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::ports::{PortRules, needs_port};
+use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
 use crate::model::{Configuration, Instance, InstanceName, Node, NodeName, ReadyBy, RestartMode, RestartPolicy};
 
 /// The longest wait that a node may ask for. Sums of it stay far from where clocks overflow.
@@ -185,6 +186,15 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         complaints.push(("cpu_affinity", what));
     }
     complaints.extend(rights(node));
+    if let Some(output) = &node.output {
+        if output.max_bytes.is_some_and(|bytes| bytes < LEAST_OUTPUT) {
+            complaints.push(("output_max_bytes", format!("output_max_bytes is less than {LEAST_OUTPUT}: choose more")));
+        }
+        if output.keep_files.is_some_and(|files| !(1..=MOST_OUTPUT_FILES).contains(&u64::from(files))) {
+            let what = format!("output_keep_files is not from 1 to {MOST_OUTPUT_FILES}");
+            complaints.push(("output_keep_files", what));
+        }
+    }
     let settle = match node.ready.by {
         ReadyBy::Settle(settle) => settle,
         ReadyBy::Port(_) => Duration::ZERO,
@@ -202,6 +212,7 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         ("ready", settle),
         ("ready_within", node.ready.within),
         ("stop_grace", node.stop_grace),
+        ("output_max_age", node.output.as_ref().and_then(|output| output.max_age).unwrap_or_default()),
     ] {
         if wait > LONGEST_WAIT {
             complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));

@@ -181,6 +181,8 @@ pub(super) fn agent_options(
         cluster: settings.cluster.clone(),
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
+        output: settings.agent.output.clone(),
+        crashes: settings.agent.crashes.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         place: home.place(),
         ..AgentOptions::new(instance, nodes)

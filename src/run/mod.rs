@@ -31,7 +31,7 @@ use crate::controller::state::Rules;
 use crate::controller::store::{RedbStore, Store, StoreThread};
 use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};
 use crate::launch::Site;
-use crate::model::{InstanceName, Timestamp};
+use crate::model::{CrashRules, InstanceName, OutputRules, Timestamp};
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
 #[cfg(doc)]
@@ -134,6 +134,10 @@ pub struct AgentOptions {
     pub descriptors: Option<(u64, u64)>,
     /// Where nodes have control groups.
     pub groups: Place,
+    /// How much of its nodes' output is kept.
+    pub output: OutputRules,
+    /// How much is kept of nodes that died unasked.
+    pub crashes: CrashRules,
     pub bounds: outbox::Bounds,
     /// Names what this process has locked, so that no other agent can have it: see [`StateDir::place`]. 0 if nothing is.
     pub place: u64,
@@ -146,13 +150,14 @@ impl AgentOptions {
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
         let (nodes, groups) = (nodes.into(), Place::default());
-        Self { instance, cluster, nodes, descriptors: None, groups, bounds, place: 0, host: None }
+        let (output, crashes) = (OutputRules::default(), CrashRules::default());
+        Self { instance, cluster, nodes, descriptors: None, groups, output, crashes, bounds, place: 0, host: None }
     }
 }
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, groups, bounds, place, host } = options;
+    let AgentOptions { instance, cluster, nodes, descriptors, groups, output, crashes, bounds, place, host } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
@@ -169,7 +174,7 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
     };
     let site = Site::new(cluster, nodes, environment, descriptors);
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
-    let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, bounds, host };
+    let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, output, crashes, bounds, host };
     Ok(Agent::launch(setup)?)
 }
 

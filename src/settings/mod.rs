@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::model::{Endpoint, InstanceName};
+use crate::model::{CrashRules, Endpoint, InstanceName, OutputRules};
 use crate::plan::PortRules;
 use crate::supervisor::process::groups::Place;
 use crate::trust::Whereabouts;
@@ -109,6 +109,10 @@ pub struct AgentSettings {
     pub cgroup: Place,
     /// What becomes of its nodes when it is asked to end.
     pub on_exit: OnExit,
+    /// How much of its nodes' output is kept, of those that do not say otherwise.
+    pub output: OutputRules,
+    /// How much is kept of nodes that died unasked.
+    pub crashes: CrashRules,
 }
 
 /// What becomes of the nodes of an agent that is asked to end.
@@ -316,6 +320,8 @@ impl Settings {
                 listen: None,
                 cgroup: Place::Anywhere,
                 on_exit: OnExit::Keep,
+                output: OutputRules::default(),
+                crashes: CrashRules::default(),
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

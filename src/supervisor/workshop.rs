@@ -17,11 +17,12 @@ use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
 use super::hands::{Hands, Subject};
+use super::output::{self, Keeper, Lock, read::Scope};
 use super::process::groups::Groups;
 use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
 use super::register::{Register, RegisterError};
 use super::state::LaunchFailure;
-use super::{LaunchOrder, Supervisor, output};
+use super::{LaunchOrder, Supervisor};
 use crate::launch::Site;
 use crate::model::{Exit, Life, Node, NodeName, Output};
 
@@ -128,9 +129,9 @@ struct Benches {
 
 impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
-    pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>) -> io::Result<Self> {
+    pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>, keeper: Keeper) -> io::Result<Self> {
         let (done, dones) = channel::unbounded_channel();
-        let tools = Arc::new(Tools { site, register, groups, strays_come_here: tree::is_subreaper()? });
+        let tools = Arc::new(Tools { site, register, groups, keeper, strays_come_here: tree::is_subreaper()? });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
             untold: Untold::default(),
@@ -150,8 +151,16 @@ impl Workshop {
 
     /// Takes in a node that an earlier run of the agent launched, with its process if that still runs. What that life
     /// left behind is ended before the next one.
-    pub fn adopt(&self, ward: WardId, life: Life, pid: Option<u32>, process: Option<Process>) -> io::Result<()> {
+    pub fn adopt(
+        &self,
+        ward: WardId,
+        node: &Node,
+        life: Life,
+        pid: Option<u32>,
+        process: Option<Process>,
+    ) -> io::Result<()> {
         self.admit(ward, life);
+        self.tools.keeper.mind(node);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
@@ -191,6 +200,7 @@ impl Workshop {
     /// Lets a ward go and forgets its record. Its process, if any, is no longer minded.
     pub fn dismiss(&self, ward: WardId, node: NodeName) {
         self.benches.wards.borrow_mut().remove(&ward);
+        self.tools.keeper.forget(&node);
         let tools = Arc::clone(&self.tools);
         let forget = move |name: &NodeName| {
             if let Err(error) = tools.register.forget(name) {
@@ -274,11 +284,20 @@ impl Workshop {
             about,
             Box::new(move || {
                 drop(remains);
-                let output = last_words(&tools.register.directory(&node));
+                let output = last_words(&tools.register.directory(&node), &tools.keeper.lock(&node));
                 let _ = done.send(Done::Tell(ward, Word::LastWords { life, output })); // as above
             }),
         );
         self.look_after_backlog(waits);
+    }
+
+    /// Reads the last lines that a node wrote.
+    pub fn last_lines(&self, node: NodeName, lines: usize, tell: impl FnOnce(io::Result<Output>) + Send + 'static) {
+        let keeper = self.tools.keeper.clone();
+        self.run(Subject::Output(node.clone()), move |register| {
+            let (directory, lock) = (register.directory(&node), keeper.lock(&node));
+            tell(output::last_lines(&directory, lines, |_| Scope::All, &lock));
+        });
     }
 
     /// Asks the ward's process group to end.
@@ -434,6 +453,7 @@ struct Tools {
     register: Register,
     /// `None` where nodes cannot have one.
     groups: Option<Groups>,
+    keeper: Keeper,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }
@@ -449,7 +469,7 @@ impl Tools {
         let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
-            .and_then(|()| output::rotate(&directory))
+            .and_then(|()| output::begin_life(&directory, &self.keeper.lock(&node.name)))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         let group = self.groups.as_ref().map(|groups| groups.of(&node.name)).transpose();
         program.group = group.map_err(|error| passing(format!("cannot make a control group: {error}")))?;
@@ -457,8 +477,10 @@ impl Tools {
             .register
             .intend(node, life)
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
-        process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
-            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
+        let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        self.keeper.mind(node);
+        Ok(process)
     }
 
     /// By the group, where there is one; and then whoever left it.
@@ -475,8 +497,8 @@ impl Tools {
 }
 
 /// What the node wrote last, if it wrote anything.
-fn last_words(directory: &Path) -> Option<Output> {
-    let output = output::last_lines(directory, LAST_LINES)
+fn last_words(directory: &Path, lock: &Lock) -> Option<Output> {
+    let output = output::last_lines(directory, LAST_LINES, output::present_life(directory, lock), lock)
         .inspect_err(|error| tracing::warn!("cannot read the output in {}: {error}", directory.display()))
         .ok()?;
     (output != Output::default()).then_some(output)

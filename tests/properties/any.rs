@@ -9,8 +9,8 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
-    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, NodeState, Ready,
-    ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs,
+    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, NodeState, OutputWish,
+    Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -89,6 +89,19 @@ fn run_as() -> impl Strategy<Value = RunAs> {
         })
 }
 
+fn output() -> impl Strategy<Value = OutputWish> {
+    let sizes = (option::of(4096..u64::MAX), option::of(any::<u64>()));
+    (sizes, option::of(time()), option::of(1..10_000u32), option::of(any::<bool>())).prop_map(
+        |((max_bytes, keep_bytes), max_age, keep_files, compress)| OutputWish {
+            max_bytes,
+            max_age,
+            keep_files,
+            keep_bytes,
+            compress,
+        },
+    )
+}
+
 prop_compose! {
     /// A node of any kind whose every text could be handed to a program.
     pub fn node(name: NodeName, instance: InstanceName)(
@@ -100,12 +113,14 @@ prop_compose! {
         cpu_affinity in option::of(0..1024u32),
         run_as in option::of(run_as()),
         (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
+        output in option::of(output()),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
             role, port, metrics_port, scripts, command, options, env, interface, user, directory, cpu_affinity,
             run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
+            output: output.clone().filter(|output| *output != OutputWish::default()).map(Box::new),
             ..Node::new(name.clone(), instance.clone(), role)
         })
     }

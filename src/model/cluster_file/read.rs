@@ -9,13 +9,14 @@ use super::lines::{Entry, INSTANCES, Section};
 use super::render::mode;
 use super::{Complaints, words};
 use crate::hint::{instead, shown};
+use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
 use crate::model::{
-    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, ReadyBy, Resource,
-    RestartMode, Role, RunAs,
+    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, OutputWish, ReadyBy,
+    Resource, RestartMode, Role, RunAs,
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 30] = [
+pub(super) const KEYS: [&str; 35] = [
     "instance",
     "role",
     "type",
@@ -46,6 +47,11 @@ pub(super) const KEYS: [&str; 30] = [
     "ready",
     "ready_within",
     "stop_grace",
+    "output_max_bytes",
+    "output_max_age",
+    "output_keep_files",
+    "output_keep_bytes",
+    "output_compress",
 ];
 
 /// The configuration that the sections describe, as far as they can be understood.
@@ -176,6 +182,7 @@ impl Draft {
         }
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
+        draft.node.output.take_if(|output| **output == OutputWish::default());
         if !draft.has_role && !draft.has_command {
             let what =
                 "has no role: add `role = worker` (or logger, manager, proxy), or the `command` of another program";
@@ -240,6 +247,11 @@ impl Draft {
             "ready" => node.ready.by = sign(value)?,
             "ready_within" => node.ready.within = time(value)?,
             "stop_grace" => node.stop_grace = time(value)?,
+            "output_max_bytes" => output(node).max_bytes = Some(within(value, LEAST_OUTPUT, u64::MAX)?),
+            "output_max_age" => output(node).max_age = Some(time(value)?),
+            "output_keep_files" => output(node).keep_files = Some(within(value, 1, MOST_OUTPUT_FILES)?),
+            "output_keep_bytes" => output(node).keep_bytes = Some(within(value, 0, u64::MAX)?),
+            "output_compress" => output(node).compress = Some(yes_or_no(value)?),
             "state" => {}
             _ => return Err(format!("is not a key of a node: {}", instead(key, KEYS))),
         }
@@ -249,6 +261,16 @@ impl Draft {
 
 fn run_as(node: &mut Node) -> &mut RunAs {
     node.run_as.get_or_insert_default()
+}
+
+fn output(node: &mut Node) -> &mut OutputWish {
+    node.output.get_or_insert_default()
+}
+
+fn within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    let wrong = || format!("{} is not a number from {least} to {most}", shown(text));
+    number.and_then(|number| T::try_from(number).ok()).ok_or_else(wrong)
 }
 
 fn umask(text: &str) -> Result<u32, String> {

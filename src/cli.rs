@@ -117,9 +117,12 @@ enum Verb {
     Stop(NodesArgs),
     /// Stop and start nodes; also revives what has failed
     Restart(NodesArgs),
-    /// Print the last lines that a node wrote
+    /// Print the last lines that a node wrote, also in former lives
     Logs {
         node: String,
+        /// Stay for what is to come, through restarts and lost connections
+        #[arg(short, long)]
+        follow: bool,
         /// At most this many lines of each stream
         #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
         lines: u32,
@@ -284,13 +287,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Restart(args) => {
             orders::nodes(&args.connection.open()?, "restart", "restarted", args.nodes, json, screen)
         }
-        Verb::Logs { node, lines, stderr, stdout, connection } => {
+        Verb::Logs { node, follow, lines, stderr, stdout, connection } => {
             let streams = match (stdout, stderr) {
                 (true, _) => logs::Streams::Stdout,
                 (_, true) => logs::Streams::Stderr,
                 _ => logs::Streams::Both,
             };
-            logs::run(&connection.open()?, &node, lines, streams, json, screen)
+            let choice = logs::Choice { lines, follow, streams };
+            logs::run(&connection.open()?, &node, choice, json, screen)
         }
         Verb::Invite(args) => invite::run(args, json, screen),
         Verb::Join(args) => join::run(&args, json),

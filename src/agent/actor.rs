@@ -24,7 +24,7 @@ use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
 use crate::message::agent::{
-    GetOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController,
+    GetOutputRequest, ReadOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController,
 };
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
@@ -226,6 +226,7 @@ impl Agent {
                 });
             }
             Effect::ReadOutput(request) => self.read_output(request, ctx),
+            Effect::ReadPiece(request) => self.read_piece(request, ctx),
             Effect::Refused(reason) => {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
@@ -312,6 +313,23 @@ impl Agent {
                 Err(_) => Err("its output was not read: the agent is stopping".into()),
             };
             me.answer_output(&request, read, ctx);
+        }));
+    }
+
+    fn read_piece(&mut self, request: ReadOutputRequest, ctx: &mut Context<Self>) {
+        let (done, read) = oneshot::channel();
+        let reqid = request.reqid.clone();
+        self.workshop.read_piece(request, move |piece| {
+            let _ = done.send(piece); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
+            let piece = match read {
+                Ok(Ok(piece)) => Ok(piece),
+                Ok(Err(error)) => Err(format!("cannot read its output: {error}")),
+                Err(_) => Err("its output was not read: too many wait for it, or the agent is stopping".into()),
+            };
+            me.state.answer_piece(reqid, piece);
+            me.flush_soon(ctx);
         }));
     }
 

@@ -20,7 +20,7 @@ use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
     Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
-    Output, Timestamp,
+    Output, OutputPiece, RequestId, Timestamp,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -148,6 +148,8 @@ pub enum Effect {
     Remember(ConfigurationId),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
+    /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
+    ReadPiece(ReadOutputRequest),
     /// The controller will have nothing to do with this agent, for this reason.
     Refused(String),
     AllStopped,
@@ -254,6 +256,11 @@ impl State {
             Err(error) => outcome.error = Some(error),
         }
         self.answer(GetOutputResponse { reqid: request.reqid.clone(), outcome });
+    }
+
+    /// Answers a [`ReadOutputRequest`] with what was read.
+    pub fn answer_piece(&mut self, reqid: RequestId, piece: Result<OutputPiece, String>) {
+        self.answer(ReadOutputResponse { reqid, piece });
     }
 
     /// What has not arrived yet.

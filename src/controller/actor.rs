@@ -473,6 +473,7 @@ answer_by_state!(
     RestartRequest,
     GetIdValueRequest,
     GetOutputRequest,
+    ReadOutputRequest,
     TestTimeoutRequest,
 );
 

@@ -11,6 +11,7 @@ mod deployment;
 mod dispatch;
 mod limit;
 mod open;
+mod reading;
 mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -291,6 +292,7 @@ impl State {
             }
             R::GetIdValueRequest(request) => self.get_id_value(ticket, request, now, fx),
             R::GetOutputRequest(request) => self.get_output(ticket, request, now, fx),
+            R::ReadOutputRequest(request) => self.read_output(ticket, request, now, fx),
             R::TestTimeoutRequest(client::TestTimeoutRequest { with_state: false, .. }) => {
                 fx.push(Effect::Silence(ticket));
             }
@@ -505,6 +507,7 @@ impl State {
             M::NodeDispatchResponse(NodeDispatchResponse { reqid, answers }) => {
                 self.dispatch_answered(from, &reqid, answers, fx);
             }
+            M::ReadOutputResponse(ReadOutputResponse { reqid, piece }) => self.output_read(from, &reqid, piece, fx),
             M::GetOutputResponse(GetOutputResponse { reqid, outcome }) => {
                 if let Answered::Complete(parent) = self.requests.answer(&reqid, from, |_| {}) {
                     fx.extend(parent.answer(vec![outcome]));

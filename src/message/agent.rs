@@ -8,13 +8,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::frame::wire_enum;
 use crate::model::{
-    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role,
-    Text, Timestamp,
+    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, OutputFrom,
+    OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -35,6 +36,7 @@ wire_enum! {
         0x010a => AgentRefused,
         0x010b => NodeDispatchRequest,
         0x010c => RenewCertificateResponse,
+        0x0120 => ReadOutputRequest,
     }
 }
 
@@ -56,6 +58,7 @@ wire_enum! {
         0x0213 => NotifyError,
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
+        0x0220 => ReadOutputResponse,
     }
 }
 
@@ -184,6 +187,29 @@ pub struct GetOutputRequest {
 pub struct GetOutputResponse {
     pub reqid: RequestId,
     pub outcome: Outcome,
+}
+
+/// Controller → agent: a piece of what this node wrote, through everything that is kept of it.
+///
+/// Answered by [`ReadOutputResponse`]: at once if there is something to read, else when there is, or after `wait`. Whoever
+/// wants more asks for the next piece: so nobody is sent more than there is room for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOutputRequest {
+    pub reqid: RequestId,
+    pub node: NodeName,
+    pub stream: OutputStream,
+    pub from: OutputFrom,
+    /// How many bytes at most.
+    pub most: u32,
+    /// How long to wait for more; until then only whole lines count, unless they are too long. Zero: not at all.
+    pub wait: Duration,
+}
+
+/// Agent → controller: the piece, or why there is none; empty if nothing came within the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOutputResponse {
+    pub reqid: RequestId,
+    pub piece: Result<OutputPiece, String>,
 }
 
 /// Controller → agent: ask these nodes, all of the instance if the set is empty.

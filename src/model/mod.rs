@@ -15,7 +15,7 @@ pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMo
 pub use crash::CrashRules;
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
-pub use output::{NoPlace, NoStream, OutputPlace, OutputRules, OutputStream, OutputWish};
+pub use output::{NoPlace, NoStream, OutputFrom, OutputPiece, OutputPlace, OutputRules, OutputStream, OutputWish};
 pub use run_as::{Capability, Limit, Resource, RunAs};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};
 pub use text::Text;

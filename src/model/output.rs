@@ -78,6 +78,28 @@ impl FromStr for OutputPlace {
 #[error("a place in the output is two numbers such as 3-4711")]
 pub struct NoPlace;
 
+/// From where on a stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputFrom {
+    Place(OutputPlace),
+    /// The beginning of the last lines, so many.
+    Last(u32),
+}
+
+/// A piece of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutputPiece {
+    /// Where it begins.
+    pub place: OutputPlace,
+    pub bytes: Vec<u8>,
+    /// Where the next one begins.
+    pub next: OutputPlace,
+    /// Nothing was written behind it so far.
+    pub at_end: bool,
+    /// What stood between the place that was asked for and this is not kept any more.
+    pub skipped: bool,
+}
+
 /// How much of what a node writes is kept, and how. Of each stream the newest file that was put aside always stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputRules {

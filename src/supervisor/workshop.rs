@@ -17,14 +17,15 @@ use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
 use super::hands::{Hands, Subject};
-use super::output::{self, Keeper, Lock, read::Scope};
+use super::output::{self, Keeper, Lock, Read, Readings, read::Scope};
 use super::process::groups::Groups;
 use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
 use super::register::{Register, RegisterError};
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor};
 use crate::launch::Site;
-use crate::model::{Exit, Life, Node, NodeName, Output};
+use crate::message::agent::ReadOutputRequest;
+use crate::model::{Exit, Life, Node, NodeName, Output, OutputPiece};
 
 /// A backlog that sees nothing finished for this long wants another thread.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
@@ -131,7 +132,14 @@ impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
     pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>, keeper: Keeper) -> io::Result<Self> {
         let (done, dones) = channel::unbounded_channel();
-        let tools = Arc::new(Tools { site, register, groups, keeper, strays_come_here: tree::is_subreaper()? });
+        let tools = Arc::new(Tools {
+            site,
+            register,
+            groups,
+            keeper,
+            readings: Readings::default(),
+            strays_come_here: tree::is_subreaper()?,
+        });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
             untold: Untold::default(),
@@ -300,6 +308,30 @@ impl Workshop {
         });
     }
 
+    /// Reads a piece of what a node wrote; where there is nothing yet, once there is, or its time is up.
+    pub fn read_piece(&self, request: ReadOutputRequest, tell: impl FnOnce(io::Result<OutputPiece>) + Send + 'static) {
+        let (hands, tools) = (self.hands.clone(), Arc::clone(&self.tools));
+        let about = Subject::Output(request.node.clone());
+        self.give(about.clone(), move || {
+            let ReadOutputRequest { node, stream, wait, .. } = request.clone();
+            let read = tools.readings.read(&tools.keeper, &tools.register.directory(&node), &request, !wait.is_zero());
+            let place = match read {
+                Ok(Read::Waits { behind, .. }) => behind,
+                Ok(Read::Piece(piece)) => return tell(Ok(piece)),
+                Err(error) => return tell(Err(error)),
+            };
+            let keeper = tools.keeper.clone();
+            keeper.when_there_is_more(node.clone(), stream, place, wait, move || {
+                let last = move || {
+                    let directory = tools.register.directory(&node);
+                    let read = tools.readings.read(&tools.keeper, &directory, &request, false);
+                    tell(read.map(Read::into_piece));
+                };
+                hands.give(about, Box::new(last));
+            });
+        });
+    }
+
     /// Asks the ward's process group to end.
     pub fn terminate(&self, ward: WardId) -> io::Result<()> {
         self.benches.process(ward).map_or(Ok(()), |process| process.stop())
@@ -454,6 +486,7 @@ struct Tools {
     /// `None` where nodes cannot have one.
     groups: Option<Groups>,
     keeper: Keeper,
+    readings: Readings,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }

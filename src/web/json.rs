@@ -210,6 +210,21 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// `GET /api/v1/nodes/{name}/output/stream`: a piece of what a node wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutputText {
+    /// Where whoever comes again goes on, in both streams.
+    pub since: String,
+    pub node: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Whole lines, but for one that was not whole, or too long.
+    pub text: String,
+    /// What stood before it is not kept any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+}
+
 /// The body of an order about nodes; an empty list means every node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::desk::{Desk, new_reqid};
 use super::json::{self, ConfigurationText, NodesOrder, Verdict};
+use super::output::stream as stream_output;
 use super::problem::Problem;
 use super::reach::Reach;
 use super::{Facts, Reader, configuration, events, guard, metrics};
@@ -47,6 +48,7 @@ pub fn configure(app: &mut ServiceConfig) {
         .service(at("/api/v1/nodes/stop").route(change(web::post().to(stop))))
         .service(at("/api/v1/nodes/restart").route(change(web::post().to(restart))))
         .service(at("/api/v1/nodes/{name}/output").route(web::get().to(output)))
+        .service(at("/api/v1/nodes/{name}/output/stream").route(web::get().to(stream_output)))
         .service(at("/api/v1/events").route(web::get().to(events::events)))
         .default_service(web::to(nowhere));
 }

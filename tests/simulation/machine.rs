@@ -291,6 +291,11 @@ impl Machine {
                     agent.answer_output(&request, Ok(Default::default()));
                 }
             }
+            Effect::ReadPiece(request) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.answer_piece(request.reqid, Ok(Default::default()));
+                }
+            }
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
             Effect::AllStopped => {

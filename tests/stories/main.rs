@@ -15,6 +15,7 @@ mod links;
 mod log;
 mod network;
 mod orders;
+mod output;
 mod peer;
 mod refusals;
 mod returns;

@@ -246,7 +246,11 @@ impl Agent {
                 Effect::Supervise(ward, node) => drop(self.names.insert(ward, node.name.clone())),
                 Effect::Tell(ward, order) => self.told.push((self.names[&ward].clone(), order)),
                 Effect::AllStopped => self.all_stopped = true,
-                Effect::Dismiss(..) | Effect::ReadOutput(_) | Effect::Refused(_) | Effect::Remember(_) => {}
+                Effect::Dismiss(..)
+                | Effect::ReadOutput(_)
+                | Effect::ReadPiece(_)
+                | Effect::Refused(_)
+                | Effect::Remember(_) => {}
             }
         }
         while let Some(mail) = self.state.outgoing() {

@@ -8,6 +8,7 @@ pub mod keeper;
 mod pace;
 mod plain;
 pub mod read;
+mod readings;
 mod rotate;
 mod shelf;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::path::Path;
 use crate::model::{Output, OutputStream};
 pub use keeper::Keeper;
 use read::{Scope, place_of_last};
+pub use readings::{Read, Readings};
 pub use rotate::Lock;
 use shelf::Shelf;
 

@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use super::plain;
 use super::rotate::{Lock, base_of, next_within};
 use super::shelf::{Kept, Shelf};
-use crate::model::{OutputPlace, OutputStream};
+use crate::model::{OutputPiece as Piece, OutputPlace, OutputStream};
 
 /// How much is looked through at once, in bytes.
 const BLOCK: usize = 64 << 10;
@@ -19,20 +19,6 @@ const BLOCK: usize = 64 << 10;
 const MOST_LINES: usize = 1_000_000;
 /// How often a file is looked for again that was moved meanwhile.
 const TRIES: usize = 8;
-
-/// A piece of a stream.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Piece {
-    /// Where it begins.
-    pub place: OutputPlace,
-    pub bytes: Vec<u8>,
-    /// Where the next one begins.
-    pub next: OutputPlace,
-    /// Nothing was written behind it so far.
-    pub at_end: bool,
-    /// What stood between the place that was asked for and this is not kept any more.
-    pub skipped: bool,
-}
 
 /// A part of the stream that is in one file.
 enum Part {
@@ -65,7 +51,22 @@ impl Part {
 pub struct Opened {
     kept: Kept,
     at: u64,
+    /// What was read already and given back.
+    back: Vec<u8>,
     decoder: MultiGzDecoder<io::BufReader<File>>,
+}
+
+impl Opened {
+    /// Whether it goes on at that place.
+    pub fn is_at(&self, place: OutputPlace) -> bool {
+        place == OutputPlace { volume: self.kept.volume, offset: self.at }
+    }
+
+    /// Takes back the last bytes that came of it.
+    pub fn give_back(&mut self, bytes: &[u8]) {
+        self.at -= bytes.len() as u64;
+        self.back.splice(..0, bytes.iter().copied());
+    }
 }
 
 /// Reads at most so many bytes from `place` on; what is not kept any more is skipped. Fewer come where a file ends.
@@ -171,7 +172,9 @@ fn read_kept(
     opened: &mut Option<Opened>,
 ) -> io::Result<Option<Vec<u8>>> {
     if let Some(mut open) = opened.take_if(|open| open.kept == *kept && open.at == from) {
-        return unpack(&mut open.decoder, most).map(|bytes| {
+        let back = std::mem::take(&mut open.back);
+        return unpack(&mut back.as_slice().chain(&mut open.decoder), most).map(|bytes| {
+            open.back = back.get(bytes.len()..).unwrap_or_default().to_vec();
             open.at += bytes.len() as u64;
             *opened = Some(open);
             Some(bytes)
@@ -189,7 +192,7 @@ fn read_kept(
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} is cut off", kept.name(stream))));
     }
     let bytes = unpack(&mut decoder, most)?;
-    *opened = Some(Opened { kept: kept.clone(), at: from + bytes.len() as u64, decoder });
+    *opened = Some(Opened { kept: kept.clone(), at: from + bytes.len() as u64, back: Vec::new(), decoder });
     Ok(Some(bytes))
 }
 

@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use super::keeper::Keeper;
-use super::read::{Piece, Scope, place_of_last, read};
+use super::read::{Scope, place_of_last, read};
 use super::rotate::{Carved, Disk, Lock, Step, ThisDisk, carve, close, free_again, pack, prune};
 use super::shelf::{PAST, Shelf};
 use super::*;
-use crate::model::{InstanceName, Node, NodeName, OutputPlace, OutputRules, OutputWish, Role};
+use crate::model::{InstanceName, Node, NodeName, OutputPiece as Piece, OutputPlace, OutputRules, OutputWish, Role};
 
 const STREAM: OutputStream = OutputStream::Stdout;
 

@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod crashes;
 mod daemon;
 mod error;
 mod events;
@@ -135,6 +136,16 @@ enum Verb {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show nodes that died unasked, oldest first
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Crashes {
+        #[command(subcommand)]
+        verb: Option<CrashVerb>,
+        /// Only this node's
+        node: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Invite a machine into the cluster: prints a token, and what to do with it
     Invite(InviteArgs),
     /// Join this machine to a cluster, by a token of `watchpost invite`
@@ -151,6 +162,16 @@ enum Verb {
     },
     /// Print a completion script for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+enum CrashVerb {
+    /// Show all that is known of one
+    Show {
+        id: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
 }
 
 /// How to reach the controller.
@@ -296,6 +317,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
             let choice = logs::Choice { lines, follow, streams };
             logs::run(&connection.open()?, &node, choice, json, screen)
         }
+        Verb::Crashes { verb: Some(CrashVerb::Show { id, connection }), .. } => {
+            crashes::show(&connection.open()?, &id, json, screen)
+        }
+        Verb::Crashes { node, connection, .. } => crashes::list(&connection.open()?, node.as_deref(), json, screen),
         Verb::Invite(args) => invite::run(args, json, screen),
         Verb::Join(args) => join::run(&args, json),
         Verb::Pki { verb } => pki::run(verb, json, screen),

@@ -379,6 +379,7 @@ fn to_agent() -> Vec<ToAgent> {
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
         RestartRequest { reqid: reqid(), nodes: [node("logger")].into() }.into(),
         GetOutputRequest { reqid: reqid(), node: node("worker-1"), lines: 100 }.into(),
+        GetCrashesRequest { reqid: reqid(), node: Some(node("worker-1")), id: Some("worker-1.7".into()) }.into(),
         ReadOutputRequest {
             reqid: reqid(),
             node: node("worker-1"),
@@ -409,6 +410,23 @@ fn to_controller() -> Vec<ToController> {
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
         RestartResponse { reqid: reqid(), outcomes: vec![Outcome::failed("no")] }.into(),
+        GetCrashesResponse {
+            reqid: reqid(),
+            crashes: Ok(vec![CrashSummary {
+                id: "worker-1.7".into(),
+                instance: instance(),
+                node: node("worker-1"),
+                time: Timestamp(1_700_000_000_000_000),
+                pid: 4711,
+                exit: Exit::Signal { number: 11, core_dumped: true },
+                state: NodeState::Crashed,
+                reason: "killed by signal 11 (SIGSEGV), core dumped".into(),
+                core: true,
+                backtrace: false,
+            }]),
+            dossier: Some("{}".into()),
+        }
+        .into(),
         ReadOutputResponse {
             reqid: reqid(),
             piece: Ok(OutputPiece {

@@ -24,7 +24,8 @@ use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::Site;
 use crate::message::agent::{
-    GetOutputRequest, ReadOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController,
+    GetCrashesRequest, GetOutputRequest, ReadOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent,
+    ToController,
 };
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
@@ -32,6 +33,8 @@ use crate::model::{
     CrashRules, Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
 use crate::rest::Rest;
+use crate::supervisor::crash::Coroner;
+use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::Subject;
 use crate::supervisor::output::Keeper;
 use crate::supervisor::process::Process;
@@ -147,8 +150,10 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, output, crashes: _, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, output, crashes, bounds, host } = setup;
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
+        let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
+        let coroner = Coroner::new(instance.clone(), morgue);
         let mut register = Register::new(site.nodes.clone())?;
         let (records, refused) = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -175,7 +180,7 @@ impl Agent {
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox).run_by(std::process::id(), run, place),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups, keeper)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, keeper, coroner)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -227,6 +232,7 @@ impl Agent {
             }
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),
+            Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
             Effect::Refused(reason) => {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
@@ -329,6 +335,23 @@ impl Agent {
                 Err(_) => Err("its output was not read: too many wait for it, or the agent is stopping".into()),
             };
             me.state.answer_piece(reqid, piece);
+            me.flush_soon(ctx);
+        }));
+    }
+
+    fn read_crashes(&mut self, request: GetCrashesRequest, ctx: &mut Context<Self>) {
+        let (done, read) = oneshot::channel();
+        let reqid = request.reqid.clone();
+        self.workshop.read_crashes(request, move |filed| {
+            let _ = done.send(filed); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
+            let (crashes, dossier) = match read {
+                Ok(Ok(filed)) => (Ok(filed.crashes), filed.dossier),
+                Ok(Err(error)) => (Err(format!("cannot read what is filed of nodes that died: {error}")), None),
+                Err(_) => (Err("its agent is stopping".into()), None),
+            };
+            me.state.answer_crashes(reqid, crashes, dossier);
             me.flush_soon(ctx);
         }));
     }

@@ -19,8 +19,8 @@ use crate::message::agent::*;
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
-    Output, OutputPiece, RequestId, Timestamp,
+    Configuration, ConfigurationId, CrashSummary, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now,
+    Outcome, Output, OutputPiece, RequestId, Timestamp,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -150,6 +150,8 @@ pub enum Effect {
     ReadOutput(GetOutputRequest),
     /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
     ReadPiece(ReadOutputRequest),
+    /// Read what is filed of nodes that died, and answer by [`State::answer_crashes`].
+    ReadCrashes(GetCrashesRequest),
     /// The controller will have nothing to do with this agent, for this reason.
     Refused(String),
     AllStopped,
@@ -261,6 +263,16 @@ impl State {
     /// Answers a [`ReadOutputRequest`] with what was read.
     pub fn answer_piece(&mut self, reqid: RequestId, piece: Result<OutputPiece, String>) {
         self.answer(ReadOutputResponse { reqid, piece });
+    }
+
+    /// Answers a [`GetCrashesRequest`] with what is filed.
+    pub fn answer_crashes(
+        &mut self,
+        reqid: RequestId,
+        read: Result<Vec<CrashSummary>, String>,
+        dossier: Option<String>,
+    ) {
+        self.answer(GetCrashesResponse { reqid, crashes: read, dossier });
     }
 
     /// What has not arrived yet.

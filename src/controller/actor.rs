@@ -474,6 +474,7 @@ answer_by_state!(
     GetIdValueRequest,
     GetOutputRequest,
     ReadOutputRequest,
+    GetCrashesRequest,
     TestTimeoutRequest,
 );
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::wire_enum;
 use crate::model::{
-    Configuration, ConfigurationId, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, OutputFrom,
-    OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
+    Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome,
+    OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -37,6 +37,7 @@ wire_enum! {
         0x010b => NodeDispatchRequest,
         0x010c => RenewCertificateResponse,
         0x0120 => ReadOutputRequest,
+        0x0121 => GetCrashesRequest,
     }
 }
 
@@ -59,6 +60,7 @@ wire_enum! {
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
         0x0220 => ReadOutputResponse,
+        0x0221 => GetCrashesResponse,
     }
 }
 
@@ -210,6 +212,25 @@ pub struct ReadOutputRequest {
 pub struct ReadOutputResponse {
     pub reqid: RequestId,
     pub piece: Result<OutputPiece, String>,
+}
+
+/// Controller → agent: what is kept of nodes that died unasked? Answered by [`GetCrashesResponse`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetCrashesRequest {
+    pub reqid: RequestId,
+    /// Of this node alone.
+    pub node: Option<NodeName>,
+    /// This dossier, and no list.
+    pub id: Option<String>,
+}
+
+/// Agent → controller: the newest first, at most 1000; or the dossier, if there is one of that id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetCrashesResponse {
+    pub reqid: RequestId,
+    pub crashes: Result<Vec<CrashSummary>, String>,
+    /// JSON text.
+    pub dossier: Option<String>,
 }
 
 /// Controller → agent: ask these nodes, all of the instance if the set is empty.

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
 use crate::model::{
-    Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, OutputFrom, OutputPiece, OutputStream,
-    RequestId, Timestamp,
+    Configuration, ConfigurationId, CrashSummary, InstanceName, NodeName, NodeStatus, Outcome, OutputFrom, OutputPiece,
+    OutputStream, RequestId, Timestamp,
 };
 
 /// The controller will not answer this request: it is stopping, or the request asked for silence.
@@ -79,6 +79,7 @@ conversations! {
     GetIdValueRequest => GetIdValueResponse,
     GetOutputRequest => GetOutputResponse,
     ReadOutputRequest => ReadOutputResponse,
+    GetCrashesRequest => GetCrashesResponse,
     TestTimeoutRequest => TestTimeoutResponse,
 }
 
@@ -346,6 +347,26 @@ pub enum Unread {
     OutOfReach(String),
     #[error("{0}")]
     Failed(String),
+}
+
+/// What is kept of nodes that died unasked?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetCrashesRequest {
+    pub reqid: RequestId,
+    /// Of this node alone.
+    pub node: Option<NodeName>,
+    /// This dossier, and no list.
+    pub id: Option<String>,
+}
+
+/// What every agent that answered has, oldest first; and an outcome for each that did not, sorted by instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetCrashesResponse {
+    pub reqid: RequestId,
+    pub crashes: Vec<CrashSummary>,
+    /// The dossier that was asked for, as JSON text, if an agent has it.
+    pub dossier: Option<String>,
+    pub outcomes: Vec<Outcome>,
 }
 
 /// What value has this identifier in these nodes, in every node if the set is empty?

@@ -1,5 +1,29 @@
 //! What is kept of nodes that died unasked.
 
+use serde::{Deserialize, Serialize};
+
+use super::{Exit, InstanceName, NodeName, NodeState, Text, Timestamp};
+
+/// One such death, as a list has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashSummary {
+    /// Names its dossier.
+    pub id: String,
+    pub instance: InstanceName,
+    pub node: NodeName,
+    /// When its agent heard of it.
+    pub time: Timestamp,
+    pub pid: u32,
+    pub exit: Exit,
+    /// CRASHED, or FAILED where it was given up.
+    pub state: NodeState,
+    pub reason: Text,
+    /// Whether a core file was found.
+    pub core: bool,
+    /// Whether the dossier says where it died.
+    pub backtrace: bool,
+}
+
 /// How much is kept of nodes that died unasked, and how it is looked into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrashRules {

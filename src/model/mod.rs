@@ -12,7 +12,7 @@ pub mod text;
 pub mod time;
 
 pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
-pub use crash::CrashRules;
+pub use crash::{CrashRules, CrashSummary};
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use output::{NoPlace, NoStream, OutputFrom, OutputPiece, OutputPlace, OutputRules, OutputStream, OutputWish};

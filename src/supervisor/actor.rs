@@ -14,7 +14,7 @@ use super::state::{Effect, Event, Report, State, Terms};
 use super::workshop::{Fact, WardId, Word, Workshop};
 use super::{FromSupervisor, LaunchOrder};
 use crate::message::node::{NodeOrder, NodeReport};
-use crate::model::{Exit, Life, Node, NodeState, Output, ReadyBy};
+use crate::model::{Exit, Life, Node, NodeState, Output, ReadyBy, Text};
 
 /// How long the last lines of a node may delay the news of its death, on a disk that hangs. They are read before any
 /// launch that waits, so a busy agent alone does not delay them.
@@ -59,7 +59,11 @@ impl Supervisor {
                 workshop.note_stopped(node.name.clone(), life);
             }
         }
-        let report = take_report(&mut first).map(|report| told_of(&node, report, None));
+        let report = take_report(&mut first);
+        if let Some((state, reason)) = report.as_ref().and_then(unasked) {
+            workshop.examine(ward, &node, state, reason);
+        }
+        let report = report.map(|report| told_of(&node, report, None));
         let place = workshop.clone();
         let address = Actor::start(Self {
             ward,
@@ -117,7 +121,11 @@ impl Supervisor {
             }
         }
         let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
+        let death = unasked(&report);
         self.tell(FromSupervisor::Report(told_of(&self.node, report, ticket)));
+        if let Some((state, reason)) = death {
+            self.workshop.examine(self.ward, &self.node, state, reason);
+        }
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
@@ -224,6 +232,12 @@ impl Handler<Word> for Supervisor {
             }
         }
     }
+}
+
+/// The state that a death led to, and why, if it was one that nobody asked for and that is not as it should be.
+fn unasked(report: &Report) -> Option<(NodeState, Text)> {
+    let is_death = report.exit.is_some() && matches!(report.new, NodeState::Crashed | NodeState::Failed);
+    is_death.then(|| (report.new, report.reason.clone()))
 }
 
 fn terms(node: &Node) -> Terms {

@@ -27,6 +27,8 @@ pub enum Subject {
     Node(NodeName),
     /// What this node wrote: readable also while its launch hangs.
     Output(NodeName),
+    /// What is filed of nodes that died.
+    Crashes,
     /// What concerns the agent itself.
     Agent,
 }

@@ -1,9 +1,10 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
 //!
 //! [`state`] decides, [`actor`] carries, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads
-//! for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
+//! for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`crash`] looks into deaths, [`register`] what runs, on disk.
 
 pub mod actor;
+pub mod crash;
 pub mod hands;
 pub mod output;
 pub mod process;

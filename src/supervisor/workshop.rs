@@ -5,17 +5,19 @@
 //! supervisor hears of it, so a supervisor that panics takes nothing with it: the next one is told the facts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
+use super::crash::dossier::Given;
+use super::crash::{Coroner, Death, Witness};
 use super::hands::{Hands, Subject};
 use super::output::{self, Keeper, Lock, Read, Readings, read::Scope};
 use super::process::groups::Groups;
@@ -24,13 +26,19 @@ use super::register::{Register, RegisterError};
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor};
 use crate::launch::Site;
-use crate::message::agent::ReadOutputRequest;
-use crate::model::{Exit, Life, Node, NodeName, Output, OutputPiece};
+use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
+use crate::model::{
+    CrashSummary, Exit, Life, Node, NodeName, NodeState, Output, OutputPiece, OutputStream, Text, Timestamp,
+};
 
 /// A backlog that sees nothing finished for this long wants another thread.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
 /// How many lines of a stream travel with a failure.
 const LAST_LINES: usize = 100;
+/// Of how many lives of a node it is known which files they wrote to: more than die before the first is looked into.
+const LIVES: usize = 8;
+/// How many deaths one list names.
+const MOST_CRASHES: usize = 1000;
 
 /// A node's place in the workshop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +110,21 @@ struct Ward {
     process: Option<Arc<Process>>,
     /// Whose leftovers the next launch ends first.
     leader: Option<Leader>,
+    /// The last end that was heard of.
+    end: Option<End>,
+}
+
+/// The end of a life, as far as a dossier is about it.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    life: Life,
+    pid: u32,
+    /// In clock ticks since boot; `None` if nobody was there.
+    start_time: Option<u64>,
+    exit: Exit,
+    time: Timestamp,
+    heard: Instant,
+    largest_resident: Option<u64>,
 }
 
 /// What the threads send back.
@@ -130,7 +153,13 @@ struct Benches {
 
 impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
-    pub fn open(site: Arc<Site>, register: Register, groups: Option<Groups>, keeper: Keeper) -> io::Result<Self> {
+    pub fn open(
+        site: Arc<Site>,
+        register: Register,
+        groups: Option<Groups>,
+        keeper: Keeper,
+        coroner: Coroner,
+    ) -> io::Result<Self> {
         let (done, dones) = channel::unbounded_channel();
         let tools = Arc::new(Tools {
             site,
@@ -138,6 +167,8 @@ impl Workshop {
             groups,
             keeper,
             readings: Readings::default(),
+            coroner,
+            volumes: Mutex::default(),
             strays_come_here: tree::is_subreaper()?,
         });
         let benches = Rc::new(Benches {
@@ -153,7 +184,7 @@ impl Workshop {
 
     /// Takes a node in whose last life was `life`.
     pub fn admit(&self, ward: WardId, life: Life) {
-        let fresh = Ward { minder: None, fact: Fact::Down(life), process: None, leader: None };
+        let fresh = Ward { minder: None, fact: Fact::Down(life), process: None, leader: None, end: None };
         self.benches.wards.borrow_mut().insert(ward, fresh);
     }
 
@@ -181,6 +212,8 @@ impl Workshop {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
+            let (time, heard) = (Timestamp::now(), Instant::now());
+            ward.end = Some(End { life, pid, start_time: None, exit, time, heard, largest_resident: None });
         }
     }
 
@@ -217,6 +250,7 @@ impl Workshop {
             if let Some(groups) = &tools.groups {
                 groups.forget(name);
             }
+            tools.volumes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         };
         self.give(Subject::Node(node.clone()), move || forget(&node));
     }
@@ -329,6 +363,31 @@ impl Workshop {
                 };
                 hands.give(about, Box::new(last));
             });
+        });
+    }
+
+    /// Has a dossier made of the ward's last end, which nobody asked for. Everybody was told of it before.
+    pub fn examine(&self, ward: WardId, node: &Arc<Node>, state: NodeState, reason: Text) {
+        let end = self.benches.wards.borrow_mut().get_mut(&ward).and_then(|ward| ward.end.take());
+        let Some(End { life, pid, start_time, exit, time, heard, largest_resident }) = end else { return };
+        let node = Arc::clone(node);
+        let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, state, reason };
+        let tools = Arc::downgrade(&self.tools);
+        self.tools.coroner.examine(death, || Bystander(tools));
+    }
+
+    /// Reads what is filed of nodes that died: one dossier, or a list of them, of one node or all.
+    pub fn read_crashes(&self, request: GetCrashesRequest, tell: impl FnOnce(io::Result<Filed>) + Send + 'static) {
+        let morgue = self.tools.coroner.morgue().clone();
+        self.run(Subject::Crashes, move |_| {
+            let read = match request.id {
+                Some(id) => morgue.text(&id).map(|dossier| Filed { crashes: Vec::new(), dossier }),
+                None => {
+                    let crashes = morgue.list(request.node.as_ref(), MOST_CRASHES);
+                    crashes.map(|crashes| Filed { crashes, dossier: None })
+                }
+            };
+            tell(read);
         });
     }
 
@@ -451,12 +510,16 @@ impl Benches {
 
     fn died(&self, Ended { key, exit, remains }: Ended) {
         let id = WardId(key);
+        let (pid, start_time) = remains.identity();
         let life = {
             let mut wards = self.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&id) else { return };
             let Fact::Alive(life, _) = ward.fact else { return };
             ward.fact = Fact::Down(life);
             ward.process = None;
+            let (start_time, largest_resident) = (Some(start_time), remains.largest_resident());
+            let (time, heard) = (Timestamp::now(), Instant::now());
+            ward.end = Some(End { life, pid, start_time, exit, time, heard, largest_resident });
             life
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
@@ -479,6 +542,47 @@ impl Benches {
     }
 }
 
+/// What is filed of deaths.
+#[derive(Debug, Default)]
+pub struct Filed {
+    /// Newest first.
+    pub crashes: Vec<CrashSummary>,
+    pub dossier: Option<String>,
+}
+
+/// Tells the coroner what the workshop knows, for as long as there is one.
+struct Bystander(Weak<Tools>);
+
+impl Witness for Bystander {
+    fn given(&self, node: &Node, life: Life) -> Given {
+        let program = self.0.upgrade().and_then(|tools| tools.site.program(node, life).ok());
+        program.map_or_else(Given::default, |program| Given {
+            command: program.argv,
+            directory: program.directory,
+            environment: program.env.into_keys().collect(),
+        })
+    }
+
+    fn last_output(&self, node: &Node, life: Life) -> Output {
+        let Some(tools) = self.0.upgrade() else { return Output::default() };
+        let (directory, lock) = (tools.site.directory(node), tools.keeper.lock(&node.name));
+        let known = tools.volumes.lock().unwrap_or_else(PoisonError::into_inner).get(&node.name).cloned();
+        let scope = |stream: OutputStream| match known.as_ref().and_then(|lives| volume_of(lives, life, stream)) {
+            Some(volume) => Scope::Volume(volume),
+            None => output::present_life(&directory, &lock)(stream),
+        };
+        let read = output::last_lines(&directory, LAST_LINES, scope, &lock);
+        read.inspect_err(|error| tracing::warn!("cannot read the output in {}: {error}", directory.display()))
+            .unwrap_or_default()
+    }
+}
+
+/// Which file of that stream was a life's. One that was found running had the file before that of the next life.
+fn volume_of(lives: &[(Life, [u64; 2])], life: Life, stream: OutputStream) -> Option<u64> {
+    let own = lives.iter().find(|(of, _)| *of == life).map(|(_, volumes)| volumes[stream as usize]);
+    own.or_else(|| lives.iter().find(|(of, _)| *of > life).map(|(_, volumes)| (volumes[stream as usize] - 1).max(1)))
+}
+
 /// What launching takes.
 struct Tools {
     site: Arc<Site>,
@@ -487,6 +591,9 @@ struct Tools {
     groups: Option<Groups>,
     keeper: Keeper,
     readings: Readings,
+    coroner: Coroner,
+    /// Which files the last lives of each node write to.
+    volumes: Mutex<HashMap<NodeName, Vec<(Life, [u64; 2])>>>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }
@@ -503,6 +610,7 @@ impl Tools {
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
             .and_then(|()| output::begin_life(&directory, &self.keeper.lock(&node.name)))
+            .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         let group = self.groups.as_ref().map(|groups| groups.of(&node.name)).transpose();
         program.group = group.map_err(|error| passing(format!("cannot make a control group: {error}")))?;
@@ -514,6 +622,15 @@ impl Tools {
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         self.keeper.mind(node);
         Ok(process)
+    }
+
+    fn note_volumes(&self, node: &NodeName, life: Life, volumes: [u64; 2]) {
+        let mut known = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = known.entry(node.clone()).or_default();
+        if lives.len() >= LIVES {
+            lives.remove(0);
+        }
+        lives.push((life, volumes));
     }
 
     /// By the group, where there is one; and then whoever left it.

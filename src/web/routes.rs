@@ -49,6 +49,8 @@ pub fn configure(app: &mut ServiceConfig) {
         .service(at("/api/v1/nodes/restart").route(change(web::post().to(restart))))
         .service(at("/api/v1/nodes/{name}/output").route(web::get().to(output)))
         .service(at("/api/v1/nodes/{name}/output/stream").route(web::get().to(stream_output)))
+        .service(at("/api/v1/crashes").route(web::get().to(crashes)))
+        .service(at("/api/v1/crashes/{id}").route(web::get().to(crash)))
         .service(at("/api/v1/events").route(web::get().to(events::events)))
         .default_service(web::to(nowhere));
 }
@@ -160,6 +162,35 @@ async fn restart(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
 
 fn named(order: &NodesOrder) -> Result<BTreeSet<NodeName>, Problem> {
     order.nodes.iter().map(|name| NodeName::new(name).map_err(Problem::from)).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichCrashes {
+    /// Those of this node alone.
+    node: Option<String>,
+}
+
+async fn crashes(desk: Data<Desk>, which: Query<WhichCrashes>) -> Answer<json::Crashes> {
+    let node = which.node.as_deref().map(NodeName::new).transpose()?;
+    let answer = desk.ask(GetCrashesRequest { reqid: new_reqid()?, node, id: None }).await?;
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(json::Crashes {
+        ok: answer.outcomes.iter().all(Outcome::is_success),
+        crashes: answer.crashes.into_iter().map(json::Crash::from).collect(),
+        outcomes: json::Outcome::all(answer.outcomes, &reach),
+    }))
+}
+
+async fn crash(desk: Data<Desk>, id: Path<String>) -> Answer<json::CrashDossier> {
+    let request = GetCrashesRequest { reqid: new_reqid()?, node: None, id: Some(id.into_inner()) };
+    let answer = desk.ask(request).await?;
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    let dossier = answer.dossier.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(Json(json::CrashDossier {
+        dossier: dossier.map_err(|error| Problem::Absent(format!("the dossier is no JSON: {error}")))?,
+        outcomes: json::Outcome::all(answer.outcomes, &reach),
+    }))
 }
 
 #[derive(Deserialize)]

@@ -296,6 +296,11 @@ impl Machine {
                     agent.answer_piece(request.reqid, Ok(Default::default()));
                 }
             }
+            Effect::ReadCrashes(request) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.answer_crashes(request.reqid, Ok(Vec::new()), None);
+                }
+            }
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
             Effect::AllStopped => {

@@ -4,6 +4,7 @@
 mod common;
 
 mod bad_nodes;
+mod crashes;
 mod deploy;
 mod document;
 mod fleet;

@@ -52,6 +52,7 @@ impl State {
                     self.answer(GetOutputResponse { reqid: request.reqid, outcome });
                 }
             },
+            ToAgent::GetCrashesRequest(request) => fx.push(Effect::ReadCrashes(request)),
             ToAgent::ReadOutputRequest(request) => match self.nodes.contains_key(&request.node) {
                 true => fx.push(Effect::ReadPiece(request)),
                 false => self.answer_piece(request.reqid, Err("unknown cluster node".into())),

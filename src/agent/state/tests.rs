@@ -249,6 +249,7 @@ impl Agent {
                 Effect::Dismiss(..)
                 | Effect::ReadOutput(_)
                 | Effect::ReadPiece(_)
+                | Effect::ReadCrashes(_)
                 | Effect::Refused(_)
                 | Effect::Remember(_) => {}
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::crashes::Crashes;
 use super::dispatch::Inquiry;
 use super::reading::Reading;
 use super::{Effect, State, TIMED_OUT, Ticket};
@@ -36,6 +37,7 @@ pub(super) enum Parent {
     Dispatch(Inquiry),
     Output(Ticket, RequestId),
     Read(Reading),
+    Crashes(Crashes),
     TestTimeout(Ticket, RequestId),
     /// Whoever holds this ticket is answered now; only the deadline counts.
     Limit(Ticket),
@@ -264,11 +266,12 @@ impl State {
                     fx.extend(parent.answer(vec![lost.clone()]));
                 }
             }
-            Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) => {
+            Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) | Parent::Crashes(_) => {
                 match &mut open.parent {
                     Parent::Verb(order) => order.lose(name, lost),
                     Parent::Dispatch(inquiry) => inquiry.lose(name, lost),
                     Parent::Nodes(_, _, told) => told.outcomes.push(lost.clone()),
+                    Parent::Crashes(crashes) => crashes.lose(lost.clone()),
                     _ => {}
                 }
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
@@ -331,6 +334,7 @@ impl Parent {
             Self::Verb(order) => Some(order.ticket),
             Self::Dispatch(inquiry) => Some(inquiry.ticket),
             Self::Read(reading) => Some(reading.ticket),
+            Self::Crashes(crashes) => Some(crashes.ticket),
             Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
             Self::Gather | Self::Limit(_) => None,
         }
@@ -362,6 +366,7 @@ impl Parent {
             Self::Verb(Order { ticket, reqid, verb, outcomes, .. }) => (ticket, verb.answer(reqid, joined(outcomes))),
             Self::Dispatch(inquiry) => (inquiry.ticket, inquiry.answer(&more)),
             Self::Read(reading) => return Some(reading.late(true)),
+            Self::Crashes(crashes) => (crashes.ticket, crashes.answer(more)),
             Self::Output(ticket, reqid) => (ticket, client::GetOutputResponse { reqid, outcome: first() }.into()),
             Self::TestTimeout(ticket, reqid) => {
                 (ticket, client::TestTimeoutResponse { reqid, outcome: Outcome::failed(TIMED_OUT) }.into())

@@ -29,10 +29,12 @@ const MOST_BYTES: usize = 8 << 10;
 
 /// Makes room for a new life: what the last one wrote is put aside, under the lock of the node.
 ///
-/// A file that is empty or missing stays as it is.
-pub fn begin_life(directory: &Path, lock: &Lock) -> io::Result<()> {
+/// A file that is empty or missing stays as it is. Returns which file each stream is now, counted from 1.
+pub fn begin_life(directory: &Path, lock: &Lock) -> io::Result<[u64; 2]> {
     let _held = lock.hold();
-    OutputStream::ALL.into_iter().try_for_each(|stream| rotate::close(directory, stream))
+    OutputStream::ALL.into_iter().try_for_each(|stream| rotate::close(directory, stream))?;
+    let volume = |stream| Ok::<_, io::Error>(Shelf::read(directory, stream)?.next().volume);
+    Ok([volume(OutputStream::Stdout)?, volume(OutputStream::Stderr)?])
 }
 
 /// Which file the stream that is written now is, counted from 1.

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::handle::Process;
+use super::sys::usage;
 use crate::model::Exit;
 
 /// How many ends one system call fetches.
@@ -44,6 +45,18 @@ pub struct Ended {
 /// whoever has news to tell does that first. Nothing may be started in its place before.
 #[derive(Debug)]
 pub struct Remains(Arc<Process>);
+
+impl Remains {
+    /// The process that it was: its number, and when it began, in clock ticks since boot.
+    pub fn identity(&self) -> (u32, u64) {
+        (self.0.pid(), self.0.start_time())
+    }
+
+    /// The most memory that it had at once, in bytes; `None` if it was not our child.
+    pub fn largest_resident(&self) -> Option<u64> {
+        usage::largest_resident(&*self.0)
+    }
+}
 
 impl Drop for Remains {
     fn drop(&mut self) {

@@ -1,7 +1,8 @@
 //! The system calls that `rustix` does not have: every `unsafe` block of the crate is in this folder.
 //!
 //! [`child`] is what runs between clone and exec, [`birth`] the clone into a control group, [`user`] asks the user database, [`group`] signals a process group
-//! through a pidfd, [`info`] asks a pidfd about the dead, [`heap`] asks the allocator to let go.
+//! through a pidfd, [`info`] asks a pidfd about the dead, [`usage`] asks what a child had used, [`heap`] asks the allocator to let
+//! go.
 #![allow(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -12,4 +13,5 @@ pub(super) mod child;
 pub(super) mod group;
 pub(super) mod heap;
 pub(super) mod info;
+pub(super) mod usage;
 pub(super) mod user;

@@ -433,6 +433,8 @@ fn without_commands() -> Configuration {
         id: name("books", ConfigurationId::new),
         instances: vec![Instance { name: instance(), host: None, port: None }],
         nodes: (0..NODES).map(|number| Node::new(node(number), instance(), Role::None).into()).collect(),
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 

@@ -109,6 +109,8 @@ fn on_processor() -> f64 {
 
 fn port() -> (TcpListener, SocketAddr) {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    // The floors have room for all of them as well.
+    rustix::net::listen(&socket, 4096).expect("a port");
     let address = socket.local_addr().expect("its address");
     (socket, address)
 }
@@ -122,6 +124,8 @@ fn configuration(nodes: usize) -> Configuration {
         id: name("fleet", ConfigurationId::new),
         instances: (0..AGENTS).map(|of| Instance { name: instance(of), host: None, port: None }).collect(),
         nodes: (0..AGENTS).flat_map(|of| (0..nodes).map(move |number| node(of, number))).collect(),
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 
@@ -143,9 +147,8 @@ fn manners(running: usize, keys: Option<&Keys>, mute: Option<usize>) -> Manners 
     Manners { agents: AGENTS, running, trust, mute }
 }
 
-async fn deploy(controller: &Addr<Controller>, nodes: usize) {
-    let request =
-        SetConfigurationRequest { reqid: name("deploy", RequestId::new), configuration: configuration(nodes) };
+async fn deploy(controller: &Addr<Controller>, configuration: Configuration) {
+    let request = SetConfigurationRequest { reqid: name("deploy", RequestId::new), configuration };
     let answer = controller.send(request).await.expect("a live controller").expect("an answer");
     assert!(answer.configuration.is_some(), "{:?}", answer.outcomes.first());
 }
@@ -157,7 +160,7 @@ fn deploy_for_returns(home: &Path, keys: &Keys) -> usize {
     actix::System::new().block_on(async {
         let (controller, _listener, address) = controller(home, Some(&keys.control));
         let load = Load::start(address, manners(0, Some(keys), None));
-        deploy(&controller, NODES).await;
+        deploy(&controller, configuration(NODES)).await;
         load.end();
     });
     all_return_and_say(home, keys).2
@@ -178,8 +181,8 @@ fn all_return_and_say(home: &Path, keys: &Keys) -> (f64, f64, usize) {
         let mut load = Load::start(address, manners(NODES, Some(keys), None));
         // A share comes when a snapshot has arrived and its welcome is answered.
         let said = load.wait(AGENTS, |done| matches!(done, Done::Share(_))).await;
-        let status = controller.send(GetStatusRequest).await.expect("a live controller").expect("an answer");
         let (processor, elapsed) = clock.both();
+        let status = controller.send(GetStatusRequest).await.expect("a live controller").expect("an answer");
         assert!(
             status.nodes.iter().all(|node| node.state == NodeState::Running) && status.nodes.len() == AGENTS * NODES
         );
@@ -233,8 +236,9 @@ fn controller_hears() -> (f64, f64) {
         while controller.send(GetStatusRequest).await.expect("it lives").expect("an answer").instances.len() < AGENTS {
             tokio::task::yield_now().await;
         }
+        let configuration = configuration(DEALT);
         let clock = Clock::start();
-        deploy(&controller, DEALT).await;
+        deploy(&controller, configuration).await;
         let deployed = clock.wall();
         let (done, is_done) = oneshot::channel();
         let sink = Sink { left: CHANGES, done: Some(done) }.start().recipient();
@@ -319,16 +323,23 @@ fn bare_receiver() -> (f64, f64) {
             });
         }
         load.wait(AGENTS, |done| done == Done::Here).await;
-        let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
         let whole = configuration(DEALT);
-        for instance in &whole.instances {
-            own.insert(instance.name.clone(), whole.share_of(&instance.name));
-        }
         let clock = Clock::start();
+        let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
+        for instance in &whole.instances {
+            let (id, instances) = (whole.id.clone(), whole.instances.clone());
+            own.insert(
+                instance.name.clone(),
+                Configuration { id, instances, nodes: Vec::with_capacity(DEALT), zeek: None, peers: Vec::new() },
+            );
+        }
+        for node in &whole.nodes {
+            own.get_mut(&node.instance).expect("its instance").nodes.push(Arc::clone(node));
+        }
         for ((_, configuration), writer) in own.into_iter().zip(&mut writers) {
             let mut share = Vec::new();
             let reqid = name("share", RequestId::new);
-            let request = agent::SetConfigurationRequest { reqid, configuration };
+            let request = agent::SetConfigurationRequest { reqid, configuration: configuration.into() };
             ToAgent::from(request).append_to(&mut share).expect("it can be encoded");
             writer.write_all(&share).await.expect("an agent");
         }

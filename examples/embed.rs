@@ -53,9 +53,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Ok(node)
     };
     let configuration = Configuration {
-        id: ConfigurationId::new("two-sleepers")?,
         instances: vec![Instance { name: here.clone(), host: None, port: None }],
         nodes: vec![node("one")?.into(), node("two")?.into()],
+        ..Configuration::empty(ConfigurationId::new("two-sleepers")?)
     };
     let answer = controller.send(SetConfigurationRequest { reqid: RequestId::new("first")?, configuration }).await??;
     println!("deployed {} nodes", answer.outcomes.iter().filter(|outcome| outcome.is_success()).count());

@@ -1,12 +1,22 @@
 //! Accepting connections for as long as a listener lives, whatever goes wrong meanwhile.
 
 use std::io;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 /// How long to wait when accepting fails for want of descriptors or memory: the backlog keeps what comes meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections may wait to be accepted, as far as the kernel lets that many (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// Lets as many connections wait as all agents of a large fleet make at once. Of those that find no room, each is tried again
+/// after a second, by its kernel: std's listeners have room for 128.
+pub(crate) fn let_many_wait(socket: &TcpListener) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, BACKLOG)?)
+}
 
 /// Hands over everything that `accept` brings. A failure neither ends it nor makes it spin, and is logged once per run
 /// of failures.
@@ -23,6 +33,8 @@ pub(crate) async fn accept_forever<T>(
                     info!("{whom} are accepted again");
                 }
                 take(accepted);
+                // Whoever has to make room for it goes before the next one comes.
+                tokio::task::yield_now().await;
             }
             // Gone before it was accepted: its affair.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}

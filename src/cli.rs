@@ -7,8 +7,10 @@ mod check;
 mod client;
 mod crashes;
 mod daemon;
+mod doctor;
 mod error;
 mod events;
+mod import;
 mod interrupt;
 mod invite;
 mod join;
@@ -34,6 +36,7 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
@@ -77,9 +80,11 @@ enum Verb {
         /// The cluster file
         file: PathBuf,
     },
+    /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
+    Import(ImportArgs),
     /// Make a cluster file true
     Deploy {
-        /// The cluster file
+        /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
         file: PathBuf,
         /// Also if the file has no nodes, which removes every node there is
         #[arg(long)]
@@ -160,6 +165,8 @@ enum Verb {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// Say what of this machine is in the way of an agent and its nodes, and the way out; exits with 1 if something fails
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions { shell: Shell },
 }
@@ -228,7 +235,7 @@ pub struct DaemonArgs {
 /// The arguments of `watchpost lab`.
 #[derive(Debug, Args)]
 pub struct LabArgs {
-    /// The cluster file to begin with [default: a small example]
+    /// The cluster file to begin with, or a zeek.conf or node.cfg as `import` reads it [default: a small example]
     pub file: Option<PathBuf>,
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDR:PORT")]
@@ -281,6 +288,16 @@ pub struct AgentArgs {
     pub daemon: DaemonArgs,
 }
 
+/// The arguments of `watchpost doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The unit that runs the agent under systemd
+    #[arg(long, value_name = "UNIT", default_value = crate::doctor::service::USUAL_UNIT)]
+    pub unit: String,
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
+
 /// Does what the arguments say.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
     let Cli { version, json, no_color, verb } = Cli::try_parse_from(args)?;
@@ -294,6 +311,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Controller(args) => daemon::controller(args),
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
+        Verb::Import(args) => import::run(&args, json),
         Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
@@ -325,6 +343,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Join(args) => join::run(&args, json),
         Verb::Pki { verb } => pki::run(verb, json, screen),
         Verb::Token { verb } => token::run(verb, json, screen),
+        Verb::Doctor(args) => doctor::run(&args, json, screen),
         Verb::Completions { shell } => print_completions(shell),
     }
 }

@@ -373,7 +373,7 @@ fn to_agent() -> Vec<ToAgent> {
     vec![
         AgentWelcomeRequest { reqid: reqid() }.into(),
         AgentStandbyRequest { reqid: reqid() }.into(),
-        SetConfigurationRequest { reqid: reqid(), configuration: configuration() }.into(),
+        SetConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
         GetNodesRequest { reqid: reqid() }.into(),
         StartRequest { reqid: reqid(), nodes: BTreeSet::new() }.into(),
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
@@ -460,6 +460,10 @@ fn to_controller() -> Vec<ToController> {
             epoch: 3,
             run: 0x0102_0304_0506_0708,
             place: 9,
+            abilities: Abilities {
+                killing: Ok("/sys/fs/cgroup/watchpost/c.1-2".into()),
+                lacking: [(Quota::Cpu, "no cpu controller".into())].into(),
+            },
         }
         .into(),
         NotifyChange {
@@ -553,6 +557,43 @@ fn statuses() -> Vec<NodeStatus> {
     ]
 }
 
+fn zeek() -> Zeek {
+    Zeek {
+        backend: Backend::ZeroMq,
+        scripts: vec!["local".into(), "site/more".into()],
+        args: vec!["-C".into()],
+        options: [("Site::name".into(), "here".into())].into(),
+        env: [("A".into(), "b".into())].into(),
+        prefixes: vec!["local".into()],
+        path: vec!["/opt/bin".into()],
+        script_path: vec!["/opt/scripts".into()],
+        networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        networks_file: Some("/etc/networks.cfg".into()),
+        rotation_interval: Some(Duration::from_secs(3600)),
+        metrics_address: Some([0, 0, 0, 0].into()),
+        port: Some(27_760),
+        metrics_port: Some(9991),
+        zeromq_ports: Some([5555, 5556]),
+        hash_seed: Some(0xc0_ffee),
+        addresses: [(instance(), [10, 0, 0, 7].into())].into(),
+        pcap_snaplen: Some(9216),
+        pcap_bufsize: Some(128),
+    }
+}
+
+/// What an agent found out, and keeps in its register.
+fn zeek_node() -> ZeekNode {
+    let entry = LayoutEntry {
+        name: node("logger"),
+        role: Role::Logger,
+        host: [10, 0, 0, 7].into(),
+        port: Some(47_761),
+        metrics_port: None,
+    };
+    let knows = Surroundings { settings: Arc::new(zeek()), entries: vec![entry], fanout: Some(23) };
+    ZeekNode { args: vec!["site/tuning".into()], knows: Some(Arc::new(knows)) }
+}
+
 fn configuration() -> Configuration {
     let full = Node {
         port: Some(47_760),
@@ -560,7 +601,7 @@ fn configuration() -> Configuration {
         scripts: vec!["local.zeek".into(), "policy/tuning".into()],
         options: [("Log::default_rotation_interval".into(), "1hr".into())].into(),
         interface: Some("eth0".into()),
-        cpu_affinity: Some(3),
+        cpu_affinity: Some("0-1,3".parse().unwrap()),
         env: BTreeMap::from([("TZ".into(), "UTC".into())]),
         command: vec!["zeek".into(), "-i".into(), "eth0".into()],
         directory: Some("/var/spool/zeek".into()),
@@ -573,7 +614,9 @@ fn configuration() -> Configuration {
             capabilities: [Capability::named("net_raw").unwrap()].into(),
             no_new_privs: true,
             env_file: Some("/etc/zeek.env".into()),
+            quotas: Quotas { memory_max: Some(Bytes(2 << 30)), cpu_max: Some(CpuShare(150)), pids_max: Some(64) },
         })),
+        zeek: Some(Box::new(zeek_node())),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
         ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
         output: Some(Box::new(OutputWish { max_bytes: Some(1 << 20), compress: Some(false), ..OutputWish::default() })),
@@ -588,5 +631,13 @@ fn configuration() -> Configuration {
             Instance { name: InstanceName::new("sensor-2").unwrap(), host: None, port: None },
         ],
         nodes: [full, bare, Node::new(node("logger"), instance(), Role::Logger)].map(Arc::new).into(),
+        zeek: Some(Box::new(zeek())),
+        peers: vec![Peer {
+            name: node("worker-2"),
+            instance: InstanceName::new("sensor-2").unwrap(),
+            role: Role::Worker,
+            port: None,
+            metrics_port: Some(9000),
+        }],
     }
 }

@@ -199,6 +199,8 @@ pub fn configuration(id: &str, nursery: &Nursery, first: usize, count: usize) ->
         id: name(id, ConfigurationId::new),
         instances: vec![Instance { name: instance.clone(), host: None, port: None }],
         nodes: (first..first + count).map(node).collect(),
+        zeek: None,
+        peers: Vec::new(),
     }
 }
 

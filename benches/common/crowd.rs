@@ -210,6 +210,7 @@ impl Agent {
             epoch: 1,
             run,
             place: 0,
+            abilities: watchpost::model::Abilities::untried(),
         });
     }
 
@@ -225,7 +226,7 @@ impl Agent {
                 self.say(AgentWelcomeResponse { reqid, outcome });
             }
             ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
-                let mut outcomes = Vec::new();
+                let (configuration, mut outcomes) = (configuration.open(), Vec::new());
                 if self.running == 0 {
                     for (turn, node) in configuration.nodes.iter().enumerate() {
                         self.change(turn);

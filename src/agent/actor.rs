@@ -30,16 +30,20 @@ use crate::message::agent::{
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
 use crate::model::{
-    CrashRules, Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
+    CrashRules, Exit, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Role, Text,
+    Timestamp,
 };
 use crate::rest::Rest;
 use crate::supervisor::crash::Coroner;
 use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::Subject;
+use crate::supervisor::history::Past;
 use crate::supervisor::output::Keeper;
 use crate::supervisor::process::Process;
-use crate::supervisor::process::groups::Groups;
-use crate::supervisor::register::{Found, Record, Register};
+use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
+use crate::supervisor::process::marked::{self, Marked};
+use crate::supervisor::process::oom::{self, KernelLog};
+use crate::supervisor::register::{Entries, Found, Record, Register};
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
@@ -58,8 +62,8 @@ pub struct AgentSetup {
     /// Names what this process has locked; 0 if nothing.
     pub place: u64,
     pub site: Site,
-    /// Has a control group for each node; `None` where they cannot have one.
-    pub groups: Option<Groups>,
+    /// Has a control group for each node; or why they cannot have one.
+    pub groups: Result<Groups, NoGroups>,
     /// How much of its nodes' output is kept.
     pub output: OutputRules,
     /// How much is kept of nodes that died unasked.
@@ -155,32 +159,39 @@ impl Agent {
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);
         let mut register = Register::new(site.nodes.clone())?;
-        let (records, refused) = register.read().map_err(io::Error::other)?;
-        let mut found: Vec<_> = refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        let mut entries = register.read().map_err(io::Error::other)?;
+        let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        found.extend(retrieve(&mut entries, &instance, &site, &register)?);
+        let mut kernel_log = KernelLog::open();
         match register.configuration(&instance) {
             Ok(id) => found.extend(id.map(Event::WasInForce)),
             Err(error) => found.push(Event::Trouble(None, error.to_string())),
         }
         let (mut adoptable, mut nodes) = (BTreeMap::new(), Vec::new());
         // Also what ran here under another instance's name: it is to be minded, whatever this agent is called now.
-        for record in records {
+        for record in entries.records {
             let process = running(&record)?;
             found.extend(tell_of_death(&record, process.as_ref()));
             let pid = process.as_ref().map(Process::pid);
-            let (leader, died) = (record.leader(), death(&record, process.as_ref()));
-            let adopted = Adoptable { life: record.life, leader, process, died };
-            adoptable.insert(record.node.name.clone(), adopted);
-            let (died, wanted) = (died.map(|(pid, _)| pid), record.found != Found::Stopped);
-            nodes.push(FoundNode { node: Arc::new(record.node), pid, died, wanted });
+            let count = || groups.as_ref().ok()?.oom_kills(&record.node.name);
+            let (leader, died) = (record.leader(), death(&record, process.as_ref(), &mut kernel_log, count));
+            let Record { node, life, found, guessed, past, reason, .. } = record;
+            adoptable
+                .insert(node.name.clone(), Adoptable { life, leader, process, died, past, given_up: reason.is_some() });
+            let (died, wanted) = (died.map(|(pid, _)| pid), found != Found::Stopped);
+            let given_up = reason.map(Text::from);
+            nodes.push(FoundNode { node: Arc::new(node), pid, died, wanted, guessed, given_up });
         }
         found.push(Event::Found(nodes));
         let news = site.nodes.join(format!(".news-{instance}"));
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, restored.items);
         let agent = Self {
-            state: State::new(instance, restored.epoch, outbox).run_by(std::process::id(), run, place),
+            state: State::new(instance, restored.epoch, outbox)
+                .run_by(std::process::id(), run, place)
+                .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups, keeper, coroner)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, kernel_log, keeper, coroner)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -222,6 +233,7 @@ impl Agent {
                 self.supervisors.remove(&ward);
                 self.workshop.dismiss(ward, name);
             }
+            Effect::Enter(ward, node) => self.workshop.enter(ward, node),
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
                 self.workshop.run(Subject::Agent, move |register| {
@@ -236,6 +248,11 @@ impl Agent {
             Effect::Refused(reason) => {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
+            }
+            Effect::EndLink(reason) => {
+                if let Some(link) = &self.link {
+                    link.end.do_send(EndLink { link: link.id, reason });
+                }
             }
             Effect::AllStopped => {
                 let waiting = std::mem::take(&mut self.waiting_for_rest);
@@ -260,11 +277,20 @@ impl Agent {
 
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
-            None => self.workshop.admit(ward, first_life()),
-            Some(Adoptable { life, leader, process, died }) => {
-                if let Some((pid, exit)) = died {
-                    self.workshop.note_death(ward, life, pid, exit);
-                } else if let Err(error) = self.workshop.adopt(ward, &node, life, leader, process) {
+            None => self.workshop.admit(ward, node.name.clone(), first_life()),
+            Some(Adoptable { life, leader, process, died, past, given_up }) => {
+                let taken = match died {
+                    Some((pid, exit)) => {
+                        self.workshop.note_death(ward, node.name.clone(), life, pid, exit);
+                        Ok(())
+                    }
+                    None => self.workshop.adopt(ward, &node, life, leader, process),
+                };
+                self.workshop.recall(ward, past);
+                if given_up {
+                    self.workshop.give_up(ward);
+                }
+                if let Err(error) = taken {
                     // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
                     tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
                     ctx.stop();
@@ -299,6 +325,7 @@ impl Agent {
             Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
             Fact::Launching(_) => (NodeState::Pending, None),
             Fact::Down(_) => (NodeState::Stopped, None),
+            Fact::GivenUp(_) => (NodeState::Failed, None),
             Fact::Died(_, pid, _) => (NodeState::Running, Some(pid)),
         };
         let name = node.name.clone();
@@ -430,14 +457,68 @@ struct Adoptable {
     process: Option<Process>,
     /// The process that ended meanwhile, and how.
     died: Option<(u32, Exit)>,
+    past: Past,
+    given_up: bool,
+}
+
+/// Finds the processes of which the register does not tell, though they may run: those of damaged records and of deleted
+/// ones, and those that their agent did not live to see born. They are entered into it, and what is to be told comes back.
+fn retrieve(
+    entries: &mut Entries,
+    instance: &InstanceName,
+    site: &Site,
+    register: &Register,
+) -> io::Result<Vec<Event>> {
+    let is_doubtful = |record: &Record| record.here && record.found == Found::Intended;
+    if entries.lost.is_empty() && !entries.records.iter().any(is_doubtful) {
+        return Ok(Vec::new());
+    }
+    let mut marked = marked::leaders(&site.cluster, &site.place)?;
+    let enter = |node: &Node, life, process: (u32, u64), guessed| {
+        register.enter(node, life, process, guessed).map_err(io::Error::other)
+    };
+    for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
+        if let Some(Marked { life, pid, start_time }) = marked.remove(&record.node.name)
+            && life == record.life
+        {
+            record.found = Found::Launched { pid, start_time };
+            enter(&record.node, life, (pid, start_time), record.guessed)?;
+        }
+    }
+    let mut told = Vec::new();
+    for (name, why) in std::mem::take(&mut entries.lost) {
+        let found = marked.remove(&name);
+        let record = register.directory(&name).join("record");
+        let what = match &why {
+            Some(why) => format!("{} is damaged ({why}) and was set aside as record.damaged", record.display()),
+            None => format!("{} is missing", record.display()),
+        };
+        if let Some(Marked { life, pid, start_time }) = found {
+            let msg = format!("{what}; process {pid} was found by its marker and is minded on");
+            told.push(Event::Trouble(Some(name.clone()), msg));
+            let node = Node::new(name, instance.clone(), Role::None);
+            enter(&node, life, (pid, start_time), true)?;
+            let (found, past) = (Found::Launched { pid, start_time }, Past::default());
+            entries.records.push(Record { node, life, here: true, found, guessed: true, past, reason: None });
+        } else if why.is_some() {
+            told.push(Event::Trouble(Some(name), format!("{what}; no process of the node was found")));
+        }
+    }
+    Ok(told)
 }
 
 /// The process of a record that is not there any more, and how it ended, as far as that can be known. What the machine
 /// took with it when it went down did not die of itself.
-fn death(record: &Record, process: Option<&Process>) -> Option<(u32, Exit)> {
+fn death(
+    record: &Record,
+    process: Option<&Process>,
+    kernel_log: &mut KernelLog,
+    oom_kills: impl FnOnce() -> Option<u64>,
+) -> Option<(u32, Exit)> {
     match record.found {
         Found::Launched { pid, start_time } if record.here && process.is_none() => {
-            Some((pid, Process::end_of(pid, start_time)))
+            let exit = Process::end_of(pid, start_time);
+            Some((pid, oom::explain(exit, kernel_log, pid, start_time, oom_kills)))
         }
         _ => None,
     }

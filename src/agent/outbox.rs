@@ -141,8 +141,11 @@ impl Outbox {
     }
 
     /// Everything up to `seq` has arrived, and up to `kept` it need not be kept here any more. The first word of this
-    /// kind on a link opens it.
-    pub fn received(&mut self, seq: u64, kept: u64) {
+    /// kind on a link opens it. False, and nothing happens, if more arrived on a link than was told on it.
+    pub fn received(&mut self, seq: u64, kept: u64) -> bool {
+        if self.open && seq > self.last {
+            return false;
+        }
         // No agent has told as much as that: numbers that leave no room for others are nobody's.
         if seq > self.last && seq < u64::MAX / 2 {
             self.resume_behind(seq);
@@ -166,6 +169,7 @@ impl Outbox {
         if !self.open {
             (self.open, self.snapshot_due) = (true, true);
         }
+        true
     }
 
     /// The controller has heard more than is known here: an earlier run said what it could not keep. What was made since
@@ -313,6 +317,19 @@ mod tests {
         outbox.received(u64::MAX, u64::MAX);
         outbox.push(log("still"));
         assert_eq!(numbers(&outbox.next_batch()), [23], "nonsense is not believed");
+    }
+
+    #[test]
+    fn no_more_can_arrive_on_a_link_than_was_told_on_it() {
+        let mut outbox = filled(3, Bounds::default());
+        assert!(outbox.received(0, 0));
+        outbox.next_batch();
+        let before = outbox.clone();
+        assert!(!outbox.received(4, 4));
+        assert_eq!((outbox.last(), outbox.kept().count()), (before.last(), 3), "nothing of it is believed");
+        assert!(outbox.received(3, 3));
+        outbox.push(log("more"));
+        assert_eq!(numbers(&outbox.next_batch()), [4], "and nothing is told under another number");
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::message::agent::*;
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Configuration, ConfigurationId, CrashSummary, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now,
-    Outcome, Output, OutputPiece, RequestId, Timestamp,
+    Abilities, Configuration, ConfigurationId, CrashSummary, Instance, InstanceName, Node, NodeName, NodeState,
+    NodeStatus, Now, Outcome, Output, OutputPiece, Peer, RequestId, Text, Timestamp, Zeek,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -32,6 +32,7 @@ pub struct State {
     pid: Option<u32>,
     run: u64,
     place: u64,
+    abilities: Abilities,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
     /// In force when an earlier run of the agent ended.
@@ -65,6 +66,8 @@ struct InForce {
     instances: Vec<Instance>,
     /// Not a vector, which would keep room to grow.
     nodes: Box<[Arc<Node>]>,
+    zeek: Option<Box<Zeek>>,
+    peers: Box<[Peer]>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +77,8 @@ struct Entry {
     status: NodeStatus,
     goal: Goal,
     place: Place,
+    /// Its definition is not known.
+    guessed: bool,
     /// The definition it gets once it is down.
     next: Option<Arc<Node>>,
     /// What it wrote last before it failed.
@@ -134,6 +139,10 @@ pub struct FoundNode {
     pub died: Option<u32>,
     /// Whether it was to run.
     pub wanted: bool,
+    /// Its definition is not known, since its record was lost: the next configuration tells it.
+    pub guessed: bool,
+    /// Why it was given up, if it was: it waits for a person.
+    pub given_up: Option<Text>,
 }
 
 /// What is to be done.
@@ -144,6 +153,8 @@ pub enum Effect {
     Tell(WardId, NodeOrder),
     /// The node is gone for good: let go of its supervisor.
     Dismiss(WardId, NodeName),
+    /// Write the record of this node anew: its definition is known now.
+    Enter(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
     /// Read the last lines, and answer by [`State::answer_output`].
@@ -154,6 +165,8 @@ pub enum Effect {
     ReadCrashes(GetCrashesRequest),
     /// The controller will have nothing to do with this agent, for this reason.
     Refused(String),
+    /// End the link, for this reason.
+    EndLink(String),
     AllStopped,
 }
 
@@ -167,6 +180,7 @@ impl State {
             pid: None,
             run: 0,
             place: 0,
+            abilities: Abilities::untried(),
             configuration: None,
             was_in_force: None,
             nodes: BTreeMap::new(),
@@ -188,6 +202,11 @@ impl State {
     /// The same, run by this process: for this `run`, and from a `place` that it has locked.
     pub fn run_by(self, pid: u32, run: u64, place: u64) -> Self {
         Self { pid: Some(pid), run, place, ..self }
+    }
+
+    /// The same, which can do this for its nodes.
+    pub fn able_to(self, abilities: Abilities) -> Self {
+        Self { abilities, ..self }
     }
 
     /// Decides. What is to be said comes out of [`State::outgoing`].
@@ -354,6 +373,7 @@ impl State {
             epoch: self.epoch,
             run: self.run,
             place: self.place,
+            abilities: self.abilities.clone(),
         };
         self.hello = Some(hello.into());
     }
@@ -402,16 +422,17 @@ fn not_known(kind: u16) -> Option<Effect> {
 }
 
 impl From<Configuration> for InForce {
-    fn from(Configuration { id, instances, nodes }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into() }
+    fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
+        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into() }
     }
 }
 
 impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
     fn is(&self, other: &Configuration) -> bool {
-        let Configuration { id, instances, nodes } = other;
-        self.id == *id && self.instances == *instances && *self.nodes == **nodes
+        let Configuration { id, instances, nodes, zeek, peers } = other;
+        let is_same = self.id == *id && self.instances == *instances && *self.nodes == **nodes;
+        is_same && self.zeek == *zeek && *self.peers == **peers
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-/// Doubles from `min` to `max`, and begins anew after a link that stood for `max`.
+/// How many of the shortest pauses a link has to stand to be a good one.
+const GOOD: u32 = 10;
+
+/// Doubles from `min` to `max`, and begins anew after a good link: one that stood for longer than the next pause would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backoff {
     min: Duration,
@@ -23,7 +26,8 @@ impl Backoff {
     /// `random` picks the place between half of the pause and all of it, so that many ends which lost the same peer
     /// do not come back at the same moment.
     pub fn pause(&mut self, stood: Duration, random: u32) -> Duration {
-        if stood >= self.max {
+        // Whoever is let in and sent away at once is no better off than one that is not let in.
+        if stood >= self.next.max(self.min.saturating_mul(GOOD)).min(self.max) {
             self.next = self.min;
         }
         let whole = self.next;
@@ -47,10 +51,20 @@ mod tests {
 
     #[test]
     fn a_link_that_stood_makes_the_next_pause_short_and_one_that_flapped_does_not() {
-        let mut backoff = Backoff::new(100 * MS, 1000 * MS);
+        let mut backoff = Backoff::new(100 * MS, 10_000 * MS);
         backoff.pause(Duration::ZERO, 0);
         assert_eq!(backoff.pause(999 * MS, u32::MAX), 200 * MS);
-        assert_eq!(backoff.pause(1000 * MS, u32::MAX), 100 * MS);
+        assert_eq!(backoff.pause(1000 * MS, u32::MAX), 100 * MS, "it was good, if not for long");
+        for _ in 0..5 {
+            backoff.pause(Duration::ZERO, 0);
+        }
+        assert_eq!(backoff.pause(3000 * MS, u32::MAX), 6400 * MS, "by then a good one stands for longer");
+        assert_eq!(backoff.pause(10_000 * MS, u32::MAX), 100 * MS);
+        let mut short = Backoff::new(100 * MS, 200 * MS);
+        for _ in 0..3 {
+            short.pause(Duration::ZERO, 0);
+        }
+        assert_eq!(short.pause(200 * MS, u32::MAX), 100 * MS, "never for longer than the longest pause");
     }
 
     #[test]

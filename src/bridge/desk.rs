@@ -41,8 +41,8 @@ pub struct Desk {
     question_within: Duration,
     places: Mutex<Places>,
     waiting: AtomicUsize,
-    /// Strangers can be turned away as often as they like; `None` stands for what was no question.
-    turned_away: SeldomEach<Option<Discriminant<Denial>>>,
+    /// Strangers can be turned away as often as they like.
+    turned_away: SeldomEach<Kind>,
 }
 
 /// Who has not asked yet, by number; dropped, it ends.
@@ -50,6 +50,14 @@ pub struct Desk {
 struct Places {
     next: u64,
     taken: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+/// What makes reasons the same to whoever reads of them.
+#[derive(PartialEq)]
+enum Kind {
+    NoQuestion(Discriminant<NoQuestion>),
+    NoName,
+    Denied(Discriminant<Denial>),
 }
 
 impl std::fmt::Debug for Desk {
@@ -98,7 +106,7 @@ impl Desk {
             lock(&desk.places).taken.remove(&number);
             match asked {
                 Ok((stream, request)) => desk.answer(stream, request, host).await,
-                Err(why) => desk.say_turned_away(host, None, &why.to_string()),
+                Err(why) => desk.say_turned_away(host, Kind::NoQuestion(discriminant(&why)), &why.to_string()),
             }
         });
     }
@@ -120,7 +128,7 @@ impl Desk {
         let JoinRequest { cluster, name, secret, request } = request;
         let answer: ToJoiner = match InstanceName::new(&name) {
             Err(error) => {
-                self.say_turned_away(host, None, &error.to_string());
+                self.say_turned_away(host, Kind::NoName, &error.to_string());
                 JoinRefused { reason: error.to_string() }.into()
             }
             Ok(name) => {
@@ -157,7 +165,8 @@ impl Desk {
                 Some(JoinAccepted { certificate: certificate.to_vec() }.into())
             }
             Ok(Err(denial)) => {
-                self.say_turned_away(host, Some(&denial), &format!("as agent {name}: {denial}"));
+                let kind = Kind::Denied(discriminant(&denial));
+                self.say_turned_away(host, kind, &format!("as agent {name}: {denial}"));
                 if denial.is_a_guess() {
                     sleep(AFTER_A_GUESS).await;
                 }
@@ -167,9 +176,9 @@ impl Desk {
         }
     }
 
-    fn say_turned_away(&self, host: Option<SocketAddr>, kind: Option<&Denial>, why: &str) {
+    fn say_turned_away(&self, host: Option<SocketAddr>, kind: Kind, why: &str) {
         let (host, why) = (host.map(|host| host.ip()).map(tracing::field::display), printable(why));
-        match self.turned_away.say(kind.map(discriminant), Instant::now()) {
+        match self.turned_away.say(kind, Instant::now()) {
             Some(0) => warn!(host, "cannot let it join: {why}"),
             Some(unsaid) => warn!(host, "cannot let it join, nor {unsaid} before it: {why}"),
             None => {}

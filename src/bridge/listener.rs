@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::actor::{Bridge, Connection};
 use super::{EndLink, LinkId, LinkSettings, Owner};
-use crate::accept::accept_forever;
+use crate::accept::{accept_forever, let_many_wait};
 use crate::message::frame::Wire;
 
 /// Accepts peers until it is stopped or dropped. Links that stand outlive it; those not greeted yet do not.
@@ -32,6 +32,7 @@ pub fn listen<In: Wire, Out: Wire>(
     settings: LinkSettings,
     owner: Owner<In, Out>,
 ) -> io::Result<Listener> {
+    let_many_wait(&socket)?;
     socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let (stop, stopped) = oneshot::channel::<()>();

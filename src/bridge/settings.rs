@@ -35,7 +35,8 @@ pub struct LinkSettings {
     pub ungreeted: usize,
     /// The shortest pause between two attempts to dial.
     pub backoff_min: Duration,
-    /// The longest pause between two attempts to dial. A link that stood this long makes the next pause short again.
+    /// The longest pause between two attempts to dial. A link that stood this long, or for longer than the next pause would
+    /// be and ten of the shortest, makes it short again.
     pub backoff_max: Duration,
 }
 

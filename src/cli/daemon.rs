@@ -9,8 +9,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::check::read_cluster_file;
 use super::error::{CliError, Exit};
+use super::import::cluster_text;
 use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, join, watch};
 use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
 use crate::plan::PortRules;
@@ -105,7 +105,7 @@ fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
 fn first_configuration(file: Option<&Path>, rules: &PortRules) -> Result<Configuration, CliError> {
     let (name, text) = match file {
         Some(path) => {
-            let text = read_cluster_file(path)?;
+            let text = cluster_text(path)?;
             (path.display().to_string(), text)
         }
         None => ("the built-in example".to_owned(), cluster_file::LAB.into()),

@@ -47,6 +47,10 @@ pub enum CliError {
     PlainUrl { url: String, certificate: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("{} is there already: a token goes into a new file, which nobody else can have open; choose another by --out", .0.display())]
+    Taken(PathBuf),
+    #[error("cannot make {}: {source}", path.display())]
+    Make { path: PathBuf, source: io::Error },
     #[error(
         "{} has no nodes, so to deploy it would remove every node there is\n  if that is meant, say so with --empty",
         .0.display()
@@ -125,6 +129,8 @@ impl CliError {
             | Self::PlainUrl { .. }
             | Self::Empty(_)
             | Self::File { .. }
+            | Self::Taken(_)
+            | Self::Make { .. }
             | Self::Token { .. }
             | Self::NoAddress
             | Self::Addresses { .. }

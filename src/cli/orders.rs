@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::check::{has_no_nodes, read_cluster_file};
+use super::check::has_no_nodes;
 use super::client::{Client, Method};
 use super::error::{CliError, Exit};
+use super::import::cluster_text;
 use super::interrupt;
 use super::screen::{Screen, plain, state_style, tame};
 use crate::model::NodeName;
@@ -30,7 +31,7 @@ struct Order {
 /// that lost its content looks the same.
 pub fn deploy(client: &Client, file: &Path, empty: bool, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let name = file.display().to_string();
-    let text = read_cluster_file(file)?;
+    let text = cluster_text(file)?;
     let removes = match (has_no_nodes(&text, &name)?, empty) {
         (true, false) => return Err(CliError::Empty(file.into())),
         (true, true) => Some(client.get::<Status>("/api/v1/status")?.1.nodes.len()),

@@ -22,13 +22,15 @@ const NODES: [Column; 8] = [
     numbers("SINCE"),
     words("REASON"),
 ];
-const INSTANCES: [Column; 7] = [
+const INSTANCES: [Column; 9] = [
     words("INSTANCE"),
     words("LINK"),
     words("NEEDED"),
     words("HOST"),
     numbers("SINCE"),
     words("VERSION").spare(),
+    words("KILLS BY").spare(),
+    words("LIMITS").spare(),
     words("REASON"),
 ];
 
@@ -150,9 +152,28 @@ fn instance_row(instance: &Instance, now: SystemTime) -> Vec<Cell> {
         host.into(),
         instance.since.as_deref().map(|since| age(since, now)).into(),
         instance.version.clone().into(),
+        kills_by(instance).into(),
+        limits(instance).into(),
         Cell::remark(&instance.reason),
     ]
 }
+
+/// By what the whole of a node is ended there, if its agent has said so.
+fn kills_by(instance: &Instance) -> Option<String> {
+    let able = instance.abilities.get(KILL)?.able;
+    Some(if able { "cgroup" } else { "signals" }.into())
+}
+
+/// What nodes can be limited in there, if its agent has said so.
+fn limits(instance: &Instance) -> Option<String> {
+    let limits = instance.abilities.iter().filter(|(name, _)| *name != KILL);
+    let able: Vec<_> =
+        limits.filter(|(_, ability)| ability.able).filter_map(|(name, _)| name.split('_').next()).collect();
+    (!instance.abilities.is_empty()).then(|| if able.is_empty() { "none".into() } else { able.join(",") })
+}
+
+/// The one ability that is no limit.
+const KILL: &str = "cgroup_kill";
 
 #[cfg(test)]
 mod tests {
@@ -187,6 +208,7 @@ mod tests {
             version: Some("0.1.0".into()),
             reason: String::new(),
             certificate: None,
+            abilities: Default::default(),
         }
     }
 
@@ -205,13 +227,29 @@ NODE       ROLE    INSTANCE  STATE     PID  RESTARTS  SINCE  REASON
 worker-1   worker  agent-a   RUNNING  4711         2  1m15s
 worker-10  worker  agent-a   CRASHED     -         2  1m15s  exited with status 1
 
-INSTANCE  LINK  NEEDED  HOST           SINCE  VERSION  REASON
-agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0";
+INSTANCE  LINK  NEEDED  HOST           SINCE  VERSION  KILLS BY  LIMITS  REASON
+agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0    -         -";
         assert_eq!(lines(&status(nodes.clone(), "UP"), now, Screen::pipe()).join("\n"), want);
         let screen = Screen { width: Some(70), height: None, colour: false };
         let lines = lines(&status(nodes, "UP"), now, screen);
         assert_eq!(lines[0], "1 CRASHED · 1 RUNNING");
         assert_eq!(lines[4], "worker-10  CRASHED     -         2  1m15s  exited with status 1");
+    }
+
+    #[test]
+    fn what_an_agent_can_do_for_its_nodes_is_shown() {
+        let able = |able| crate::web::json::Ability { able, detail: String::new() };
+        let mut instance = instance("UP");
+        assert_eq!((kills_by(&instance), limits(&instance)), (None, None));
+        let abilities = [("cgroup_kill", true), ("cpu_max", false), ("memory_max", false), ("pids_max", false)];
+        instance.abilities = abilities.map(|(name, is)| (name.to_owned(), able(is))).into();
+        assert_eq!((kills_by(&instance).as_deref(), limits(&instance).as_deref()), (Some("cgroup"), Some("none")));
+        instance.abilities.extend([("memory_max".into(), able(true)), ("pids_max".into(), able(true))]);
+        instance.abilities.insert("cgroup_kill".into(), able(false));
+        assert_eq!(
+            (kills_by(&instance).as_deref(), limits(&instance).as_deref()),
+            (Some("signals"), Some("memory,pids"))
+        );
     }
 
     #[test]

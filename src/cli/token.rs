@@ -14,7 +14,7 @@ use super::error::{CliError, Exit};
 use super::pki::Role;
 use super::screen::{Screen, state_style};
 use super::table::{self, Cell, words};
-use crate::model::{InstanceName, Timestamp};
+use crate::model::{InstanceName, NameError, Timestamp};
 use crate::settings::usual_state_dir;
 use crate::trust::TrustError;
 use crate::trust::tokens::{self, Token};
@@ -127,7 +127,7 @@ fn create(
     state_dir: &Path,
     json: bool,
 ) -> Result<Exit, CliError> {
-    let (now, name) = (Timestamp::now(), InstanceName::new(name)?);
+    let (now, name) = (Timestamp::now(), bearer(name)?);
     // Before there is a token that nobody would ever see.
     let file = out.map(|path| fresh(path).map(|file| (path, file))).transpose()?;
     let (secret, token) = tokens::create(state_dir, &name, role.into(), valid, now).inspect_err(|_| {
@@ -138,7 +138,7 @@ fn create(
     let shown = Shown::of(&token, now);
     if let Some((path, mut file)) = file {
         let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
-        written.map_err(|source| CliError::File { path: path.into(), source })?;
+        written.map_err(|source| CliError::Make { path: path.into(), source })?;
         return match json {
             true => print(&shown),
             false => tell(&shown, &format!("it is in {}", path.display())),
@@ -154,7 +154,15 @@ fn create(
 /// A file for its owner alone, which must not be there yet: one that is may be open to others.
 fn fresh(path: &Path) -> Result<std::fs::File, CliError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    made.map_err(|source| CliError::File { path: path.into(), source })
+    made.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => CliError::Taken(path.into()),
+        _ => CliError::Make { path: path.into(), source },
+    })
+}
+
+/// Whose token it is: what logs call its bearer.
+fn bearer(name: &str) -> Result<InstanceName, NameError> {
+    InstanceName::new(name).map_err(|error| NameError { what: "name of a token", ..error })
 }
 
 /// Remarks, apart from the token itself.
@@ -185,7 +193,7 @@ fn list(state_dir: &Path, json: bool, screen: Screen) -> Result<Exit, CliError> 
 }
 
 fn revoke(name: &str, state_dir: &Path, json: bool) -> Result<Exit, CliError> {
-    let name = InstanceName::new(name)?;
+    let name = bearer(name)?;
     let ended = tokens::end(state_dir, &name)?;
     match ended {
         0 => return Err(TrustError::NoToken(name).into()),
@@ -221,7 +229,10 @@ mod tests {
         assert!(!out.exists(), "or the next attempt would be refused for it");
         make(home.path()).unwrap();
         let made = std::fs::read_to_string(&out).unwrap();
-        assert!(make(home.path()).is_err(), "it is there already");
+        let why = make(home.path()).unwrap_err().to_string();
+        assert!(why.starts_with(&format!("{} is there already", out.display())), "{why}");
         assert_eq!(std::fs::read_to_string(&out).unwrap(), made);
+        let why = bearer("/eve").unwrap_err().to_string();
+        assert_eq!(why, "name of a token `/eve` must begin with a letter, a digit or `_`");
     }
 }

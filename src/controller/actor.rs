@@ -242,10 +242,11 @@ impl Controller {
         }
     }
 
+    /// Where nobody looks on, nothing is made up for it.
     fn show_connected(&mut self) {
         let (shown, revision) = &mut self.connected;
         let now = self.state.roster_revision();
-        if *revision != now {
+        if *revision != now && shown.receiver_count() > 0 {
             *revision = now;
             shown.send_replace(self.state.connected().into());
         }
@@ -280,7 +281,10 @@ impl Controller {
                 tracing::error!("cannot keep a configuration: {error}");
             }
             if let Some((ticket, response)) = then {
-                let answer = error.map_or_else(|| response.clone(), |error| unkept(response.clone(), &error));
+                let answer = match error {
+                    None => response,
+                    Some(error) => unkept(response, &error),
+                };
                 me.answer(ticket, answer, ctx);
             }
         }));
@@ -300,9 +304,12 @@ impl Controller {
     fn answer(&mut self, ticket: Ticket, response: ClientResponse, ctx: &mut Context<Self>) {
         self.repeats.answered(ticket, &response, Instant::now());
         self.forget_later(ctx);
-        for waiting in self.waiting.remove(&ticket).into_iter().flatten() {
+        let mut waiting = self.waiting.remove(&ticket).unwrap_or_default();
+        let last = waiting.pop();
+        for waiting in waiting {
             let _ = waiting.send(response.clone()); // whoever asked may have gone
         }
+        let _ = last.map(|last| last.send(response)); // as above
     }
 
     /// Sends what is new to every observer that is ready for it.
@@ -376,8 +383,8 @@ impl Controller {
         let (answer, answered) = oneshot::channel();
         let mut ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        match self.repeats.ask(&request, ticket, Instant::now()) {
-            Repeated::Done(response) => drop(answer.send(response)),
+        match self.repeats.ask(&request, self.state.ready(), ticket, Instant::now()) {
+            Repeated::Done(response) | Repeated::Refused(response) => drop(answer.send(response)),
             Repeated::Runs(first) => {
                 ticket = first;
                 self.waiting.entry(first).or_default().push(answer);
@@ -490,7 +497,10 @@ impl Handler<WatchConnected> for Controller {
     type Result = MessageResult<WatchConnected>;
 
     fn handle(&mut self, _: WatchConnected, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.connected.0.subscribe())
+        let mut looks_on = self.connected.0.subscribe();
+        self.show_connected();
+        looks_on.mark_unchanged();
+        MessageResult(looks_on)
     }
 }
 
@@ -724,7 +734,16 @@ mod tests {
     fn hello() -> NotifyAgentHello {
         let instance = InstanceName::new("a").unwrap();
         let (host, api_version, version) = (None, API_VERSION, "0.1.0".into());
-        NotifyAgentHello { instance, host, api_version, version, epoch: 7, run: 1, place: 0 }
+        NotifyAgentHello {
+            instance,
+            host,
+            api_version,
+            version,
+            epoch: 7,
+            run: 1,
+            place: 0,
+            abilities: crate::model::Abilities::untried(),
+        }
     }
 
     fn log(seq: u64) -> NotifyLog {

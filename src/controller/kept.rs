@@ -4,21 +4,30 @@
 //! share the bytes that are the same in both.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::store::{Slot, Stored};
-use crate::message::frame;
-use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName};
-use crate::plan::Slowest;
+use crate::message::agent::Share;
+use crate::message::frame::{self, FrameError};
+use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Peer, Role};
+use crate::plan::{self, Slowest};
 
-/// One configuration, its nodes encoded.
-#[derive(Debug, Clone)]
+/// One configuration, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     pub id: ConfigurationId,
     pub instances: Vec<Instance>,
+    /// Both of these, with which every share of it begins.
+    front: Arc<[u8]>,
+    /// What Zeek nodes share, encoded.
+    zeek: Arc<[u8]>,
+    /// All members of the Zeek cluster.
+    peers: Arc<[Peer]>,
     /// Each node behind its length.
     nodes: Arc<[u8]>,
     /// Where in that the nodes of each instance begin: one that comes back is not looked for among all others.
@@ -26,11 +35,15 @@ pub struct Kept {
     slowest: Slowest,
 }
 
-/// Which node, and where: what its encoding begins with.
+/// Which node, and where: what its encoding begins with, in the order of [`Node`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Head<'a> {
     pub name: &'a str,
     pub instance: &'a str,
+    pub role: Role,
+    pub state: NodeState,
+    pub port: Option<u16>,
+    pub metrics_port: Option<u16>,
 }
 
 const LENGTH: usize = size_of::<u32>();
@@ -38,7 +51,7 @@ const LENGTH: usize = size_of::<u32>();
 impl Kept {
     /// Encodes `configuration`.
     pub fn new(configuration: &Configuration) -> Self {
-        let Configuration { id, instances, nodes } = configuration;
+        let Configuration { id, instances, nodes, zeek, peers: _ } = configuration;
         let (mut bytes, mut shares) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for node in nodes {
             let start = bytes.len();
@@ -53,7 +66,46 @@ impl Kept {
         }
         let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
         let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
-        Self { id, instances, nodes: bytes.into(), shares: Arc::new(shares), slowest }
+        let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
+        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares: Arc::new(shares), slowest }
+    }
+
+    /// The configuration that was encoded by [`Kept::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        Ok(Self::new(&frame::decode_body(bytes, "Configuration")?))
+    }
+
+    /// The whole as a message has it.
+    pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(self.count(), self.nodes.len(), self.encoded(), &[])
+    }
+
+    /// The same with the addresses of instances that have none filled in.
+    pub fn with_hosts(&self, seen: &BTreeMap<InstanceName, IpAddr>) -> Self {
+        let mut instances = self.instances.clone();
+        plan::resolve_hosts(&mut instances, seen);
+        self.with_instances(instances)
+    }
+
+    /// The same nodes with other instances.
+    pub fn with_instances(&self, instances: Vec<Instance>) -> Self {
+        Self { front: encoded(&(&self.id, &instances)), instances, ..self.clone() }
+    }
+
+    /// How many nodes it has.
+    pub fn count(&self) -> usize {
+        self.shares.values().map(|places| places.len()).sum()
+    }
+
+    /// The nodes that are not the same in `former`, in the order they were written.
+    pub fn changed_since<'a>(&'a self, former: &'a Self) -> impl Iterator<Item = Head<'a>> {
+        let is_same = self.nodes == former.nodes;
+        let known: BTreeMap<&str, &[u8]> = match is_same {
+            true => BTreeMap::new(),
+            false => former.encoded().map(|bytes| (head(bytes).name, bytes)).collect(),
+        };
+        let all = self.encoded().take(if is_same { 0 } else { usize::MAX }).map(|bytes| (head(bytes), bytes));
+        all.filter(move |(head, bytes)| known.get(head.name) != Some(bytes)).map(|(head, _)| head)
     }
 
     /// How long agents may take to go from `other` to this, if there is another.
@@ -64,13 +116,35 @@ impl Kept {
     /// The configuration as it was.
     pub fn open(&self) -> Configuration {
         let nodes = self.nodes().collect();
-        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes }
+        let zeek = frame::decode_body(&self.zeek, "Zeek").expect("what was encoded here");
+        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes, zeek, peers: Vec::new() }
     }
 
     /// What the agent of `instance` needs to know of it: see [`Configuration::share_of`].
-    pub fn share_of(&self, instance: &InstanceName) -> Configuration {
-        let nodes = self.encoded_on(instance).map(node).collect();
-        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes }
+    pub fn share_of(&self, instance: &InstanceName) -> Share {
+        let count = self.shares.get(instance).map_or(0, |places| places.len());
+        let size = self.encoded_on(instance).map(<[u8]>::len).sum();
+        let (own, others): (Vec<&Peer>, Vec<&Peer>) = self.peers.iter().partition(|peer| peer.instance == *instance);
+        let others = if own.is_empty() { Vec::new() } else { others };
+        Share::encoded(self.encode_with(count, size, self.encoded_on(instance), &others))
+    }
+
+    /// With these nodes, `count` of them, which take `size` bytes or less, and with those peers.
+    fn encode_with<'a>(
+        &self,
+        count: usize,
+        size: usize,
+        nodes: impl Iterator<Item = &'a [u8]>,
+        peers: &[&Peer],
+    ) -> Vec<u8> {
+        let peers = encoded(&peers);
+        let mut bytes = Vec::with_capacity(self.front.len() + size + 2 * LENGTH + self.zeek.len() + peers.len());
+        bytes.extend_from_slice(&self.front);
+        bytes.extend_from_slice(&encoded(&(count as u64)));
+        nodes.for_each(|node| bytes.extend_from_slice(node));
+        bytes.extend_from_slice(&self.zeek);
+        bytes.extend_from_slice(&peers);
+        bytes
     }
 
     /// Every node, in the order they were written.
@@ -112,6 +186,20 @@ impl Kept {
             rest = behind;
             Some(bytes)
         })
+    }
+}
+
+fn encoded(part: &impl Serialize) -> Arc<[u8]> {
+    let mut bytes = Vec::new();
+    // Writing to memory does not fail, and serde has a form for every part of a configuration.
+    frame::encode_body(&mut bytes, part).expect("a part of a configuration can be encoded");
+    bytes.into()
+}
+
+impl Hash for Kept {
+    /// All the rest follows from these.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.front, &self.nodes, &self.zeek).hash(state);
     }
 }
 
@@ -164,16 +252,17 @@ impl Shelf {
         self.deployed.as_ref()
     }
 
-    /// Puts one into its slot.
-    pub fn put(&mut self, slot: Slot, mut kept: Kept) {
+    /// Puts one into its slot, and shows it there.
+    pub fn put(&mut self, slot: Slot, mut kept: Kept) -> &Kept {
         for other in [&self.staged, &self.ready, &self.deployed].into_iter().flatten() {
             kept.share_with(other);
         }
-        match slot {
-            Slot::Staged => self.staged = Some(kept),
-            Slot::Ready => self.ready = Some(kept),
-            Slot::Deployed => self.deployed = Some(kept),
-        }
+        let place = match slot {
+            Slot::Staged => &mut self.staged,
+            Slot::Ready => &mut self.ready,
+            Slot::Deployed => &mut self.deployed,
+        };
+        place.insert(kept)
     }
 }
 
@@ -182,7 +271,7 @@ impl From<Stored> for Shelf {
         let mut shelf = Self::default();
         for (slot, configuration) in [(Slot::Staged, staged), (Slot::Ready, ready), (Slot::Deployed, deployed)] {
             if let Some(configuration) = configuration {
-                shelf.put(slot, Kept::new(&configuration));
+                shelf.put(slot, configuration);
             }
         }
         shelf
@@ -192,15 +281,18 @@ impl From<Stored> for Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Role;
+    use crate::model::Zeek;
 
     #[test]
     fn a_configuration_comes_out_as_it_was_put_in() {
         let whole = configuration("c1", 9000);
         let kept = Kept::new(&whole);
         assert_eq!(kept.open(), whole);
+        let mut bytes = Vec::new();
+        frame::encode_body(&mut bytes, &whole).unwrap();
+        assert_eq!((kept.encode(), Kept::decode(&bytes).unwrap()), (bytes, kept.clone()), "as a message has it");
         for instance in ["a", "b", "c"].map(instance) {
-            assert_eq!(kept.share_of(&instance), whole.share_of(&instance));
+            assert_eq!(kept.share_of(&instance).open(), whole.share_of(&instance));
             let names: Vec<_> = whole.share_of(&instance).nodes.iter().map(|node| node.name.clone()).collect();
             assert_eq!(kept.names_on(&instance).collect::<Vec<_>>(), names);
             assert_eq!(kept.has(&instance), whole.instance(&instance).is_some());
@@ -209,18 +301,28 @@ mod tests {
 
     #[test]
     fn what_is_the_same_in_several_slots_is_kept_once() {
-        let stored = Stored {
-            staged: Some(configuration("c1", 1)),
-            ready: Some(configuration("c1", 2)),
-            deployed: Some(configuration("c0", 2)),
-        };
+        let kept = |id, port| Some(Kept::new(&configuration(id, port)));
+        let stored = Stored { staged: kept("c1", 1), ready: kept("c1", 2), deployed: kept("c0", 2) };
         let shelf = Shelf::from(stored.clone());
         let [staged, ready, deployed] = Slot::ALL.map(|slot| shelf.get(slot).unwrap());
         assert!(Arc::ptr_eq(&ready.nodes, &deployed.nodes) && !Arc::ptr_eq(&staged.nodes, &ready.nodes));
         assert_eq!(
-            [staged, ready, deployed].map(|kept| Some(kept.open())),
+            [staged, ready, deployed].map(|kept| Some(kept.clone())),
             [stored.staged, stored.ready, stored.deployed]
         );
+    }
+
+    #[test]
+    fn what_changed_is_found_and_addresses_are_no_part_of_it() {
+        let (old, new) = (Kept::new(&configuration("c0", 1)), Kept::new(&configuration("c1", 2)));
+        let changed: Vec<_> = new.changed_since(&old).map(|head| (head.name, head.port)).collect();
+        assert_eq!(changed, [("full", Some(2))]);
+        let seen = BTreeMap::from([(instance("a"), [10, 0, 0, 1].into())]);
+        let placed = new.with_hosts(&seen);
+        assert_eq!(placed.changed_since(&new).count(), 0);
+        let mut whole = configuration("c1", 2);
+        whole.instances[0].host = Some([10, 0, 0, 1].into());
+        assert_eq!((placed.count(), placed), (3, Kept::new(&whole)));
     }
 
     fn configuration(id: &str, port: u16) -> Configuration {
@@ -236,6 +338,8 @@ mod tests {
             id: ConfigurationId::new(id).unwrap(),
             instances: ["a", "b"].map(|name| Instance { name: instance(name), host: None, port: None }).into(),
             nodes: [node("w", "a"), full, node("v", "a")].map(Arc::new).into(),
+            zeek: Some(Box::new(Zeek { port: Some(27760), ..Zeek::default() })),
+            peers: Vec::new(),
         }
     }
 

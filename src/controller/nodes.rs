@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::kept::{Head, Kept};
 use super::log::recall::Told;
 use crate::message::agent::NotifyChange;
-use crate::model::{Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Timestamp};
+use crate::model::{InstanceName, NodeName, NodeState, NodeStatus, Role, Text, Timestamp};
 
 /// How many nodes agents may tell of that no configuration here has: on a link without certificates a stranger may tell of
 /// as many as it likes. Many enough for those of a cluster whose controller has lost its store.
@@ -18,6 +19,8 @@ const STRANGE: usize = 20_000;
 #[derive(Debug, Clone, Default)]
 pub struct Nodes {
     known: BTreeMap<NodeName, NodeStatus>,
+    /// How many of those each instance has: whoever has told of as many need not be looked through for others.
+    counts: BTreeMap<InstanceName, usize>,
     /// What instances told of nodes that another one has: they may have it again one day.
     elsewhere: BTreeMap<(NodeName, InstanceName), NodeStatus>,
     /// Nodes that are down because their agents do not have them, and were not given them since they said so: nobody
@@ -36,18 +39,18 @@ impl Nodes {
     }
 
     /// The node of that name.
-    pub fn get(&self, name: &NodeName) -> Option<&NodeStatus> {
+    pub fn get(&self, name: &str) -> Option<&NodeStatus> {
         self.known.get(name)
     }
 
     /// The other instances on which that node is not known to be down.
-    pub fn elsewhere(&self, name: &NodeName) -> impl Iterator<Item = &InstanceName> {
-        let told = self.elsewhere.values().filter(move |told| told.node == *name);
+    pub fn elsewhere(&self, name: &str) -> impl Iterator<Item = &InstanceName> {
+        let told = self.elsewhere.values().filter(move |told| told.node.as_str() == name);
         told.filter(|told| told.state != NodeState::Stopped).map(|told| &told.instance)
     }
 
     /// Whether that node is certainly not where it is known to be.
-    pub fn is_absent(&self, name: &NodeName) -> bool {
+    pub fn is_absent(&self, name: &str) -> bool {
         self.absent.contains(name)
     }
 
@@ -60,32 +63,34 @@ impl Nodes {
     ///
     /// Those that were on another instance are down there, or were given up on with it. Returns how those are
     /// published that are not, where they will be, what they were known as.
-    pub fn expect(&mut self, configuration: &Configuration, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
-        let mut changes = Vec::new();
-        self.expected = configuration.nodes.len();
+    pub fn expect(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
+        let (mut changes, mut new) = (Vec::new(), Vec::new());
+        self.expected = configuration.count();
         // One name of each instance, for all of its nodes.
-        let names: BTreeSet<_> = configuration.instances.iter().map(|instance| &instance.name).collect();
-        for node in &configuration.nodes {
-            let instance = names.get(&node.instance).map_or(&node.instance, |name| *name);
-            let unheard = || NodeStatus { instance: instance.clone(), ..unheard(node, state, now) };
-            let status = match self.known.get_mut(&node.name) {
-                Some(status) => status,
-                None => {
-                    let name = node.name.apart();
-                    self.known.entry(name.clone()).or_insert(NodeStatus { node: name, ..unheard() })
-                }
+        let names: BTreeMap<_, _> =
+            configuration.instances.iter().map(|instance| (instance.name.as_str(), &instance.name)).collect();
+        for head in configuration.heads() {
+            let instance = || names.get(head.instance).map_or_else(|| head.instance(), |name| (*name).clone());
+            let Some(status) = self.known.get_mut(head.name) else {
+                let (name, instance) = (head.name().apart(), instance());
+                *self.counts.entry(instance.clone()).or_default() += 1;
+                new.push((name.clone(), unheard(name, instance, &head, state, now)));
+                continue;
             };
-            (status.port, status.metrics_port) = (node.port, node.metrics_port);
-            if status.instance != node.instance {
-                status.instance = instance.clone();
-                self.absent.remove(&node.name);
-                let there = self.elsewhere.remove(&(node.name.clone(), node.instance.clone()));
-                let there = there.unwrap_or_else(unheard);
+            (status.port, status.metrics_port) = (head.port, head.metrics_port);
+            if status.instance.as_str() != head.instance {
+                let (name, instance) = (status.node.clone(), instance());
+                let former = std::mem::replace(&mut status.instance, instance.clone());
+                self.has_one_less(&former);
+                *self.counts.entry(instance.clone()).or_default() += 1;
+                self.absent.remove(&name);
+                let there = self.elsewhere.remove(&(name.clone(), instance.clone()));
+                let there = there.unwrap_or_else(|| unheard(name, instance, &head, state, now));
                 changes.extend(self.correct(there, "moved", now));
             }
         }
         // Whatever grew in order is half empty. Made anew, it is full.
-        self.known = std::mem::take(&mut self.known).into_iter().collect();
+        self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();
         changes
     }
 
@@ -94,21 +99,24 @@ impl Nodes {
     pub fn begin(
         &mut self,
         recalled: BTreeMap<NodeName, Told>,
-        deployed: Option<&Configuration>,
+        deployed: Option<&Kept>,
         now: Timestamp,
     ) -> Vec<NotifyChange> {
         for (name, told) in recalled {
             let Told { instance, role, state, restarts } = told;
-            let status =
-                NodeStatus { state, restarts, ..unheard(&Node::new(name.clone(), instance, role), state, now) };
+            let status = NodeStatus { restarts, ..first_known(name.clone(), instance, role, state, now) };
             self.known.insert(name, status);
         }
-        for node in deployed.into_iter().flat_map(|deployed| &deployed.nodes) {
-            let unheard = || unheard(node, NodeState::Stopped, now);
-            let status = self.known.entry(node.name.clone()).or_insert_with(unheard);
+        for head in deployed.into_iter().flat_map(Kept::heads) {
+            let name = head.name();
+            let unheard = || unheard(name.clone(), head.instance(), &head, NodeState::Stopped, now);
+            let status = self.known.entry(name.clone()).or_insert_with(unheard);
             // Who had it before is not asked any more.
-            status.instance.clone_from(&node.instance);
-            (status.port, status.metrics_port) = (node.port, node.metrics_port);
+            status.instance = head.instance();
+            (status.port, status.metrics_port) = (head.port, head.metrics_port);
+        }
+        for status in self.known.values() {
+            *self.counts.entry(status.instance.clone()).or_default() += 1;
         }
         let uncertain = self.known.values().filter(|status| status.state != NodeState::Unknown);
         let changes: Vec<_> = uncertain
@@ -130,7 +138,10 @@ impl Nodes {
                 self.overflowed = true;
                 return None;
             }
-            None => self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change)),
+            None => {
+                *self.counts.entry(change.instance.clone()).or_default() += 1;
+                self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change))
+            }
         };
         if status.instance != change.instance {
             let there = (change.node.clone(), change.instance.clone());
@@ -148,12 +159,24 @@ impl Nodes {
         status.role = change.role;
         status.pid = change.pid.filter(|_| matches!(change.new, NodeState::Pending | NodeState::Running));
         (status.restarts, status.since) = (change.restarts, change.time);
-        status.reason.clone_from(&change.reason);
+        if status.reason != change.reason {
+            status.reason.clone_from(&change.reason);
+        }
         if change.removed {
             self.absent.remove(&change.node);
             self.known.remove(&change.node);
+            self.has_one_less(&change.instance);
         }
         Some(change)
+    }
+
+    fn has_one_less(&mut self, instance: &InstanceName) {
+        if let Some(count) = self.counts.get_mut(instance) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(instance);
+            }
+        }
     }
 
     /// The agent of `instance` is out of reach: what is known of its nodes may be true no more.
@@ -177,7 +200,43 @@ impl Nodes {
         now: Timestamp,
     ) -> Vec<NotifyChange> {
         self.may_have(instance);
-        let told: BTreeSet<&NodeName> = snapshot.iter().map(|status| &status.node).collect();
+        self.elsewhere.retain(|(_, there), _| there != instance);
+        let had = self.counts.get(instance).copied().unwrap_or_default();
+        let names: Vec<_> = snapshot.iter().map(|status| status.node.clone()).collect();
+        let (mut found, mut corrected) = (0, Vec::new());
+        for told in snapshot {
+            let told = NodeStatus { instance: instance.clone(), ..told };
+            let is_known = match self.known.get_mut(&told.node) {
+                Some(known) if known.instance == *instance => {
+                    found += 1;
+                    corrected.extend(correct(known, told, "reconciled", now));
+                    continue;
+                }
+                known => known.is_some(),
+            };
+            match is_known {
+                true if self.is_full() => self.overflowed = true,
+                true => drop(self.elsewhere.insert((told.node.clone(), instance.clone()), told)),
+                false => corrected.extend(self.correct(told, "reconciled", now)),
+            }
+        }
+        // Each once, and as many as there were: then none is missing, and nobody has to look through all nodes.
+        let mut changes = match found == had && names.is_sorted_by(|a, b| a < b) {
+            true => Vec::new(),
+            false => self.missing(instance, &names.into_iter().collect(), is_meant, now),
+        };
+        changes.append(&mut corrected);
+        changes
+    }
+
+    /// What becomes of the nodes of an instance that its snapshot does not have.
+    fn missing(
+        &mut self,
+        instance: &InstanceName,
+        told: &BTreeSet<NodeName>,
+        is_meant: impl Fn(&NodeName) -> bool,
+        now: Timestamp,
+    ) -> Vec<NotifyChange> {
         let of_it = self.known.values().filter(|status| status.instance == *instance);
         let absent = of_it.filter(|status| !told.contains(&status.node));
         self.absent.extend(absent.clone().map(|status| &status.node).filter(|name| is_meant(name)).cloned());
@@ -185,23 +244,12 @@ impl Nodes {
             // Known to be down is what its agent says, too, by not having it.
             status.state != NodeState::Stopped || !is_meant(&status.node)
         });
-        let missing: Vec<_> = missing
-            .map(|status| NotifyChange {
-                removed: !is_meant(&status.node),
-                ..own_change(status, NodeState::Stopped, "reconciled: its agent does not have it", now)
-            })
-            .collect();
-        let mut changes: Vec<_> = missing.into_iter().filter_map(|change| self.told(change)).collect();
-        self.elsewhere.retain(|(_, there), _| there != instance);
-        for told in snapshot {
-            let told = NodeStatus { instance: instance.clone(), ..told };
-            match self.known.get(&told.node).is_some_and(|known| known.instance != *instance) {
-                true if self.is_full() => self.overflowed = true,
-                true => drop(self.elsewhere.insert((told.node.clone(), instance.clone()), told)),
-                false => changes.extend(self.correct(told, "reconciled", now)),
-            }
-        }
-        changes
+        let change = |status: &NodeStatus| NotifyChange {
+            removed: !is_meant(&status.node),
+            ..own_change(status, NodeState::Stopped, "reconciled: its agent does not have it", now)
+        };
+        let missing: Vec<_> = missing.map(change).collect();
+        missing.into_iter().filter_map(|change| self.told(change)).collect()
     }
 
     /// Whether there is no room for nodes that no configuration has.
@@ -216,20 +264,13 @@ impl Nodes {
 
     /// Makes the copy what is told; the change that explains it, if it was anything else, begins with `why`.
     fn correct(&mut self, told: NodeStatus, why: &str, now: Timestamp) -> Option<NotifyChange> {
-        let known = self.known.get(&told.node);
-        let is_explained = known.is_some_and(|known| known.state == told.state && known.pid == told.pid);
-        let change = (!is_explained).then(|| {
-            let reason = match told.reason.is_empty() {
-                true => why.to_owned(),
-                false => format!("{why}: {}", told.reason),
-            };
-            NotifyChange { pid: told.pid, ..own_change(&told, told.state, &reason, now) }
-        });
-        let change = change.and_then(|change| self.told(change));
+        let is_known = |known: &&mut NodeStatus| known.instance == told.instance;
+        if let Some(known) = self.known.get_mut(&told.node).filter(is_known) {
+            return correct(known, told, why, now);
+        }
+        let change = self.told(explain(&told, why, now));
         if let Some(known) = self.known.get_mut(&told.node) {
-            (known.port, known.metrics_port) = (told.port, told.metrics_port);
-            (known.restarts, known.since) = (told.restarts, told.since);
-            known.reason = told.reason;
+            take_over(known, told);
         }
         change
     }
@@ -251,22 +292,49 @@ impl Nodes {
     }
 }
 
-fn unheard(node: &Node, state: NodeState, now: Timestamp) -> NodeStatus {
-    NodeStatus {
-        node: node.name.clone(),
-        instance: node.instance.clone(),
-        role: node.role,
-        state,
-        pid: None,
-        port: node.port,
-        metrics_port: node.metrics_port,
-        restarts: 0,
-        since: now,
-        reason: match state {
-            NodeState::Unknown => "its agent has not told of it yet".into(),
-            _ => "not started yet".into(),
-        },
+/// Makes what is known of a node what its instance tells; the change that explains it, if it was anything else.
+fn correct(known: &mut NodeStatus, told: NodeStatus, why: &str, now: Timestamp) -> Option<NotifyChange> {
+    let is_explained = known.state == told.state && known.pid == told.pid;
+    let change = (!is_explained).then(|| {
+        // The same name rather than an equal one: the log keeps many changes of one node.
+        NotifyChange { node: known.node.clone(), old: known.state, ..explain(&told, why, now) }
+    });
+    if change.is_some() {
+        (known.state, known.role) = (told.state, told.role);
+        known.pid = told.pid.filter(|_| matches!(told.state, NodeState::Pending | NodeState::Running));
     }
+    take_over(known, told);
+    change
+}
+
+/// The change to what is told.
+fn explain(told: &NodeStatus, why: &str, now: Timestamp) -> NotifyChange {
+    let reason = match told.reason.is_empty() {
+        true => why.into(),
+        false => Text::from(format!("{why}: {}", told.reason)),
+    };
+    NotifyChange { pid: told.pid, ..own_change(told, told.state, &reason, now) }
+}
+
+/// What no change tells.
+fn take_over(known: &mut NodeStatus, told: NodeStatus) {
+    (known.port, known.metrics_port) = (told.port, told.metrics_port);
+    (known.restarts, known.since) = (told.restarts, told.since);
+    known.reason = told.reason;
+}
+
+fn unheard(name: NodeName, instance: InstanceName, head: &Head<'_>, state: NodeState, now: Timestamp) -> NodeStatus {
+    let Head { role, port, metrics_port, .. } = *head;
+    NodeStatus { port, metrics_port, ..first_known(name, instance, role, state, now) }
+}
+
+fn first_known(node: NodeName, instance: InstanceName, role: Role, state: NodeState, since: Timestamp) -> NodeStatus {
+    let reason = match state {
+        NodeState::Unknown => "its agent has not told of it yet".into(),
+        _ => "not started yet".into(),
+    };
+    let (pid, port, metrics_port, restarts) = (None, None, None, 0);
+    NodeStatus { node, instance, role, state, pid, port, metrics_port, restarts, since, reason }
 }
 
 /// Whoever is new here, or was removed before, comes from STOPPED, whatever its agent saw while nobody listened.
@@ -290,7 +358,7 @@ fn as_told(change: &NotifyChange) -> NodeStatus {
 }
 
 /// A change that the controller itself tells; it has no number of an agent's.
-fn own_change(status: &NodeStatus, new: NodeState, reason: &str, time: Timestamp) -> NotifyChange {
+fn own_change(status: &NodeStatus, new: NodeState, reason: impl Into<Text>, time: Timestamp) -> NotifyChange {
     NotifyChange {
         seq: 0,
         time,
@@ -311,7 +379,7 @@ fn own_change(status: &NodeStatus, new: NodeState, reason: &str, time: Timestamp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ConfigurationId, Role};
+    use crate::model::{Configuration, ConfigurationId, Node};
 
     #[test]
     fn a_change_begins_where_the_last_one_ended_whatever_it_says() {
@@ -338,26 +406,27 @@ mod tests {
         assert_eq!(nodes.told(change("a", NodeState::Running, NodeState::Crashed)), None);
         let removal = NotifyChange { removed: true, ..change("a", NodeState::Crashed, NodeState::Stopped) };
         assert_eq!(nodes.told(removal), None);
-        let late = NodeStatus { state: NodeState::Running, ..nodes.get(&node()).unwrap().clone() };
+        let late = NodeStatus { state: NodeState::Running, ..nodes.get("worker").unwrap().clone() };
         let snapshot = vec![NodeStatus { instance: instance("a"), ..late }];
         assert_eq!(nodes.reconcile(&instance("a"), snapshot, |_| false, Timestamp(0)), []);
-        let status = nodes.get(&node()).unwrap();
+        let status = nodes.get("worker").unwrap();
         assert_eq!((&status.instance, status.state), (&instance("b"), NodeState::Stopped));
-        assert_eq!(nodes.elsewhere(&node()).collect::<Vec<_>>(), [&instance("a")]);
+        assert_eq!(nodes.elsewhere("worker").collect::<Vec<_>>(), [&instance("a")]);
 
         let back = nodes.expect(&configuration("a"), NodeState::Stopped, Timestamp(0));
         assert_eq!(
             back.iter().map(|change| (change.old, change.new)).collect::<Vec<_>>(),
             [(NodeState::Stopped, NodeState::Running)]
         );
-        assert_eq!(nodes.elsewhere(&node()).count(), 0);
+        assert_eq!(nodes.elsewhere("worker").count(), 0);
+        assert_eq!(nodes.counts, nodes.counted());
     }
 
     #[test]
     fn a_snapshot_corrects_what_the_news_did_not_explain_and_nothing_else() {
         let mut nodes = Nodes::default();
         nodes.told(change("a", NodeState::Stopped, NodeState::Running)).unwrap();
-        let as_told = nodes.get(&node()).unwrap().clone();
+        let as_told = nodes.get("worker").unwrap().clone();
         let is_meant = |_: &NodeName| true;
         assert_eq!(nodes.reconcile(&instance("a"), vec![as_told.clone()], is_meant, Timestamp(0)), []);
 
@@ -373,6 +442,37 @@ mod tests {
             [(NodeState::Stopped, true)]
         );
         assert_eq!(nodes.iter().count(), 0);
+    }
+
+    #[test]
+    fn what_a_snapshot_leaves_out_is_missed_however_it_is_sorted_and_whatever_else_it_says() {
+        let named = |name: &str| NodeName::new(name).unwrap();
+        let told = |name: &str, of: &str| NotifyChange {
+            node: named(name),
+            ..change(of, NodeState::Stopped, NodeState::Running)
+        };
+        let status = |name: &str| as_told(&told(name, "i"));
+        for (snapshot, missing) in [
+            (&["a", "b", "c"][..], &[][..]),
+            (&["a", "c"], &["b"]),
+            (&["a", "b", "a"], &["c"]),
+            (&["a", "a", "a"], &["b", "c"]),
+            (&["a", "b", "new"], &["c"]),
+            (&["c", "b", "a"], &[]),
+            (&["a", "b", "other"], &["c"]),
+            (&[], &["a", "b", "c"]),
+        ] {
+            let mut nodes = Nodes::default();
+            for (name, of) in [("a", "i"), ("b", "i"), ("c", "i"), ("other", "j"), ("gone", "i")] {
+                nodes.told(told(name, of)).unwrap();
+            }
+            nodes.told(NotifyChange { removed: true, ..told("gone", "i") }).unwrap();
+            let said = snapshot.iter().map(|name| status(name)).collect();
+            let changes = nodes.reconcile(&instance("i"), said, |_| false, Timestamp(0));
+            let removed = changes.iter().filter(|change| change.removed).map(|change| change.node.as_str());
+            assert_eq!(removed.collect::<Vec<_>>(), missing, "{snapshot:?}");
+            assert_eq!(nodes.counts, nodes.counted(), "{snapshot:?}");
+        }
     }
 
     #[test]
@@ -401,15 +501,25 @@ mod tests {
         assert!(nodes.told(invented(STRANGE)).is_some());
     }
 
+    impl Nodes {
+        /// What `counts` should be.
+        fn counted(&self) -> BTreeMap<InstanceName, usize> {
+            self.known.values().fold(BTreeMap::new(), |mut counts, status| {
+                *counts.entry(status.instance.clone()).or_default() += 1;
+                counts
+            })
+        }
+    }
+
     fn change(of: &str, old: NodeState, new: NodeState) -> NotifyChange {
-        let status = unheard(&Node::new(node(), instance(of), Role::Worker), old, Timestamp(0));
+        let status = first_known(node(), instance(of), Role::Worker, old, Timestamp(0));
         NotifyChange { pid: Some(70), ..own_change(&status, new, "told", Timestamp(0)) }
     }
 
-    fn configuration(of: &str) -> Configuration {
+    fn configuration(of: &str) -> Kept {
         let mut configuration = Configuration::empty(ConfigurationId::new("c").unwrap());
         configuration.nodes = vec![Node::new(node(), instance(of), Role::Worker).into()];
-        configuration
+        Kept::new(&configuration)
     }
 
     fn node() -> NodeName {

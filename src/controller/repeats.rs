@@ -3,11 +3,15 @@
 //! A client that lost its connection before the answer came asks again under the same `reqid`. While the first is under
 //! way, the second waits for the same answer; after that it gets the answer that the first one got, for a while. Two
 //! requests are the same if their kind, their id and their contents are: the ids are clients' own, and some have few.
+//!
+//! What a deployment deploys is staged apart from it. One that has an id that was answered for another configuration is
+//! refused: whoever asks may mean either.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use super::kept::Kept;
 use super::state::Ticket;
 use crate::message::client::*;
 use crate::message::frame;
@@ -64,18 +68,28 @@ pub enum Repeated {
     Runs(Ticket),
     /// It was answered so.
     Done(ClientResponse),
+    /// It is called like one that was answered, and is another: this refuses it.
+    Refused(ClientResponse),
 }
 
 impl Repeats {
-    /// Whether it was asked before. If not, it runs from now on under this ticket.
-    pub fn ask(&mut self, request: &ClientRequest, ticket: Ticket, now: Instant) -> Repeated {
-        let Some(asked) = Asked::of(request) else { return Repeated::No };
+    /// Whether it was asked before, where a deployment would deploy `ready`. If not, it runs from now on under this ticket.
+    pub fn ask(&mut self, request: &ClientRequest, ready: Option<&Kept>, ticket: Ticket, now: Instant) -> Repeated {
+        let Some(asked) = Asked::of(request, ready) else { return Repeated::No };
         self.forget(now);
-        if let Some((first, _)) = self.running.iter().find(|(_, running)| **running == asked) {
+        if let Some((first, _)) = self.running.iter().find(|(_, running)| running.is_same(&asked)) {
             return Repeated::Runs(*first);
         }
         if let Some(done) = self.done.iter().rev().find(|done| done.asked == asked) {
             return Repeated::Done(done.answer.clone());
+        }
+        if asked.kind == Kind::Deploy && self.done.iter().any(|done| done.asked.is_same(&asked)) {
+            let error = format!(
+                "request `{}` was answered already, and another configuration is staged by now: ask under another id",
+                asked.reqid
+            );
+            let (reqid, outcomes) = (asked.reqid, vec![Outcome::failed(error)]);
+            return Repeated::Refused(DeployResponse { reqid, configuration: None, outcomes }.into());
         }
         self.running.insert(ticket, asked);
         Repeated::No
@@ -127,10 +141,10 @@ fn outcomes(answer: &mut ClientResponse) -> &mut [Outcome] {
 
 impl Asked {
     /// `None` for a request that changes nothing.
-    fn of(request: &ClientRequest) -> Option<Self> {
+    fn of(request: &ClientRequest, ready: Option<&Kept>) -> Option<Self> {
         use ClientRequest as R;
         let (kind, reqid, contents) = match request {
-            R::DeployRequest(DeployRequest { reqid }) => (Kind::Deploy, reqid, 0),
+            R::DeployRequest(DeployRequest { reqid }) => (Kind::Deploy, reqid, hash(ready)),
             R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
                 (Kind::SetConfiguration, reqid, digest(configuration))
             }
@@ -140,6 +154,12 @@ impl Asked {
             _ => return None,
         };
         Some(Self { kind, reqid: reqid.clone(), contents })
+    }
+
+    /// Whether whoever waits for one waits for the other. Of deployments there is one at a time, whatever is staged meanwhile.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.kind, &self.reqid) == (other.kind, &other.reqid)
+            && (self.contents == other.contents || self.kind == Kind::Deploy)
     }
 }
 
@@ -179,12 +199,16 @@ mod tests {
     #[test]
     fn what_is_asked_again_waits_for_the_first_and_then_gets_its_answer() {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
-        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(1), now), Repeated::No);
-        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(2), now), Repeated::Runs(Ticket(1)));
+        assert_eq!(repeats.ask(&restart("r", &["a"]), None, Ticket(1), now), Repeated::No);
+        assert_eq!(repeats.ask(&restart("r", &["a"]), None, Ticket(2), now), Repeated::Runs(Ticket(1)));
         repeats.answered(Ticket(1), &restarted("r"), now);
-        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(3), now), Repeated::Done(restarted("r")));
+        assert_eq!(repeats.ask(&restart("r", &["a"]), None, Ticket(3), now), Repeated::Done(restarted("r")));
         let later = now + AGE;
-        assert_eq!(repeats.ask(&restart("r", &["a"]), Ticket(4), later), Repeated::No, "nobody asks again as late");
+        assert_eq!(
+            repeats.ask(&restart("r", &["a"]), None, Ticket(4), later),
+            Repeated::No,
+            "nobody asks again as late"
+        );
     }
 
     #[test]
@@ -197,12 +221,35 @@ mod tests {
         let stop = StopRequest { reqid: id("r"), nodes: BTreeSet::new() }.into();
         let all = [restart("r", &[]), restart("r", &["a"]), stop, deploy("1"), deploy("2")];
         for (request, number) in all.iter().zip(0..) {
-            assert_eq!(repeats.ask(request, Ticket(number), now), Repeated::No, "{request:?}");
+            assert_eq!(repeats.ask(request, None, Ticket(number), now), Repeated::No, "{request:?}");
         }
-        assert_eq!(repeats.ask(&deploy("2"), Ticket(9), now), Repeated::Runs(Ticket(4)));
+        assert_eq!(repeats.ask(&deploy("2"), None, Ticket(9), now), Repeated::Runs(Ticket(4)));
         let question = ClientRequest::from(GetNodesRequest { reqid: id("r") });
-        assert_eq!(repeats.ask(&question, Ticket(10), now), Repeated::No);
-        assert_eq!(repeats.ask(&question, Ticket(11), now), Repeated::No, "a question is asked as often as one likes");
+        assert_eq!(repeats.ask(&question, None, Ticket(10), now), Repeated::No);
+        assert_eq!(
+            repeats.ask(&question, None, Ticket(11), now),
+            Repeated::No,
+            "a question is asked as often as one likes"
+        );
+    }
+
+    #[test]
+    fn the_id_of_a_deployment_that_was_answered_is_not_taken_for_another_configuration() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let kept = |name: &str| Kept::new(&Configuration::empty(ConfigurationId::new(name).unwrap()));
+        let (first, second) = (kept("c1"), kept("c2"));
+        let deploy = |reqid: &str| ClientRequest::from(DeployRequest { reqid: id(reqid) });
+        assert_eq!(repeats.ask(&deploy("r"), Some(&first), Ticket(1), now), Repeated::No);
+        let again = repeats.ask(&deploy("r"), Some(&second), Ticket(2), now);
+        assert_eq!(again, Repeated::Runs(Ticket(1)), "somebody has staged another meanwhile");
+        let answer = ClientResponse::from(DeployResponse { reqid: id("r"), configuration: None, outcomes: vec![] });
+        repeats.answered(Ticket(1), &answer, now);
+        assert_eq!(repeats.ask(&deploy("r"), Some(&first), Ticket(3), now), Repeated::Done(answer));
+        let refused = repeats.ask(&deploy("r"), Some(&second), Ticket(4), now);
+        let Repeated::Refused(ClientResponse::DeployResponse(refused)) = refused else { panic!("{refused:?}") };
+        let why = refused.outcomes[0].error.as_deref().unwrap();
+        assert!(why.contains("`r` was answered already, and another configuration is staged"), "{why}");
+        assert_eq!(repeats.ask(&deploy("s"), Some(&second), Ticket(5), now), Repeated::No);
     }
 
     #[test]
@@ -210,19 +257,19 @@ mod tests {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         for number in 0..1000 {
             let reqid = number.to_string();
-            repeats.ask(&restart(&reqid, &[]), Ticket(number), now);
+            repeats.ask(&restart(&reqid, &[]), None, Ticket(number), now);
             repeats.answered(Ticket(number), &restarted(&reqid), now);
         }
         assert_eq!((repeats.done.len(), repeats.running.len()), (MOST, 0));
         assert!(repeats.bytes > 0);
-        assert_eq!(repeats.ask(&restart("999", &[]), Ticket(1000), now), Repeated::Done(restarted("999")));
-        assert_eq!(repeats.ask(&restart("1", &[]), Ticket(1001), now), Repeated::No);
+        assert_eq!(repeats.ask(&restart("999", &[]), None, Ticket(1000), now), Repeated::Done(restarted("999")));
+        assert_eq!(repeats.ask(&restart("1", &[]), None, Ticket(1001), now), Repeated::No);
         repeats.forget(now + AGE);
         assert_eq!((repeats.is_empty(), repeats.bytes), (true, 0));
 
         let long = RestartResponse { reqid: id("r"), outcomes: vec![Outcome::failed("x".repeat(BYTES / 3)); 1] };
         for number in 0..10 {
-            repeats.ask(&restart(&number.to_string(), &[]), Ticket(number), now);
+            repeats.ask(&restart(&number.to_string(), &[]), None, Ticket(number), now);
             repeats.answered(Ticket(number), &long.clone().into(), now);
         }
         assert!(repeats.bytes <= BYTES && repeats.done.len() == 2, "{} bytes", repeats.bytes);

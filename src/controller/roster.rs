@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::bridge::{Features, LinkId, Peer};
 use crate::message::agent::{NewsReceived, NotifyAgentHello};
 use crate::message::client::{AgentStatus, CertificateTerm, InstanceStatus, LinkState};
-use crate::model::{Instance, InstanceName, Timestamp};
+use crate::model::{Abilities, Instance, InstanceName, Timestamp};
 
 /// Of how many instances without a seat it is remembered how far their news has come: strangers go by any name.
 const GONE: usize = 4096;
@@ -36,6 +36,8 @@ pub struct Seat {
     pub ready: bool,
     /// It was sent a configuration on this link.
     pub given: bool,
+    /// It has said on this link what it runs.
+    pub has_told: bool,
     host: Option<IpAddr>,
     dialled: Option<u16>,
     version: Option<String>,
@@ -47,6 +49,7 @@ pub struct Seat {
     reason: String,
     /// Of the certificate that its agent showed last.
     certificate: Option<CertificateTerm>,
+    abilities: Option<Abilities>,
 }
 
 /// How far an agent's news has come.
@@ -119,6 +122,8 @@ impl Roster {
                 hello.instance, first.0
             ));
         }
+        // A second hello on a link makes no new one of it.
+        seat.has_told &= seat.link == Some(link);
         let former = seat.link.replace(link).filter(|former| *former != link);
         caller.instance = Some(hello.instance.clone());
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
@@ -129,6 +134,7 @@ impl Roster {
             .certificate
             .as_ref()
             .map(|shown| CertificateTerm { until: shown.not_after, due_at: shown.due_at() });
+        seat.abilities = Some(hello.abilities.clone());
         seat.given = false;
         seat.reason.clear();
         self.revision += 1;
@@ -326,6 +332,7 @@ impl Seat {
             version: self.version.clone(),
             reason: self.reason.clone(),
             certificate: self.certificate,
+            abilities: self.abilities.clone(),
         }
     }
 }
@@ -346,7 +353,16 @@ mod tests {
             let features = Features::REPEATS;
             self.link_up(link, Peer { name: name.to_string(), host: None, dialled: None, features, certificate: None });
             let (instance, host, api_version) = (name.clone(), None, API_VERSION);
-            let hello = NotifyAgentHello { instance, host, api_version, version, epoch, run: 1, place: 0 };
+            let hello = NotifyAgentHello {
+                instance,
+                host,
+                api_version,
+                version,
+                epoch,
+                run: 1,
+                place: 0,
+                abilities: Abilities::untried(),
+            };
             let Hello::Accepted { .. } = self.hello(link, &hello, NOW) else { panic!("{name} is refused") };
             let seen = self.news(&name).unwrap().1;
             self.arrived(&name, 1);

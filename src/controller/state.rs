@@ -15,8 +15,10 @@ mod open;
 mod reading;
 mod unknown;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::deployment::{Deployment, dial};
@@ -29,9 +31,7 @@ use super::store::{Save, Slot, Stored};
 use crate::bridge::{LinkId, Peer};
 use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
-use crate::model::{
-    Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
-};
+use crate::model::{Configuration, ConfigurationId, InstanceName, NodeStatus, Now, Outcome, RequestId, Timestamp};
 use crate::plan::{self, PortRules, Slowest};
 use crate::request::{Answered, Requests};
 
@@ -154,18 +154,17 @@ impl State {
         for note in notes {
             state.tell_log(&state.rules.name, note, now.wall, &mut fx);
         }
-        let deployed = state.shelf.deployed().map(Kept::open);
-        publish_own(state.nodes.begin(nodes, deployed.as_ref(), now.wall), &mut fx);
-        if let Some(deployed) = deployed {
+        publish_own(state.nodes.begin(nodes, state.shelf.deployed(), now.wall), &mut fx);
+        if let Some(deployed) = state.shelf.deployed() {
             for instance in &deployed.instances {
                 state.roster.need(instance);
                 fx.extend(dial(instance));
             }
             // What else is known of has left, unless an instance that stays was still to end it.
-            let is_meant = |status: &NodeStatus| {
-                deployed.instance(&status.instance).is_some()
-                    || deployed.nodes.iter().any(|node| node.name == status.node)
-            };
+            let instances: BTreeSet<_> = deployed.instances.iter().map(|instance| &instance.name).collect();
+            let names = LazyCell::new(|| deployed.heads().map(|head| head.name).collect::<BTreeSet<_>>());
+            let is_meant =
+                |status: &NodeStatus| instances.contains(&status.instance) || names.contains(status.node.as_str());
             publish_own(state.nodes.forget_lost(is_meant, now.wall), &mut fx);
         }
         (state, fx)
@@ -212,6 +211,11 @@ impl State {
             configuration: self.shelf.deployed().map(|deployed| deployed.id.clone()),
             deploying: self.deployment.as_ref().map(|deployment| deployment.reqid.clone()),
         }
+    }
+
+    /// What the next deployment would deploy.
+    pub fn ready(&self) -> Option<&Kept> {
+        self.shelf.get(Slot::Ready)
     }
 
     /// The connected agents, sorted by name.
@@ -321,15 +325,17 @@ impl State {
         }
         let mut ready = staged.clone();
         let hosts = self.hosts(&ready.id);
-        plan::resolve_hosts(&mut ready, &hosts);
+        plan::resolve_hosts(&mut ready.instances, &hosts);
         if let Some(deployed) = self.shelf.deployed() {
             plan::keep_ports(&mut ready, &deployed.open());
         }
+        plan::zeek::complete(&mut ready);
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
-        let id = staged.id.clone();
-        self.shelf.put(Slot::Staged, Kept::new(&staged));
-        self.shelf.put(Slot::Ready, Kept::new(&ready));
-        let save = |slot, configuration| Save { slot, configuration };
+        // Where no ports were given out, nodes are the same, and encoded once.
+        let is_same = staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
+        let (id, staged) = (staged.id.clone(), Kept::new(&staged));
+        let ready = if is_same { staged.with_instances(ready.instances) } else { Kept::new(&ready) };
+        let mut save = |slot, configuration| Save { slot, configuration: self.shelf.put(slot, configuration).clone() };
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
     }
 
@@ -340,16 +346,31 @@ impl State {
         let mut from = self.roster.speaker(link).cloned();
         let before = from.as_ref().and_then(|name| self.roster.news(name));
         fx.reserve(messages.len() + 1);
+        // How far its news has come: ahead of the roster while one change comes behind the other, as mostly it does.
+        let mut come = before;
         for message in messages {
-            match (message, &from) {
-                (ToController::NotifyAgentHello(hello), _) => {
+            match (message, &from, &mut come) {
+                (ToController::NotifyChange(change), Some(from), Some((epoch, last)))
+                    if last.checked_add(1) == Some(change.seq) =>
+                {
+                    *last = change.seq;
+                    self.changed(from, change, *epoch, fx);
+                    continue;
+                }
+                (ToController::NotifyAgentHello(hello), _, _) => {
+                    self.catch_up(from.as_ref(), come);
                     self.hello(link, &hello, now, fx);
                     from = self.roster.speaker(link).cloned();
                 }
-                (message, Some(from)) => self.heard(from, message, now, fx),
-                (_, None) => {}
+                (message, Some(from), _) => {
+                    self.catch_up(Some(from), come);
+                    self.heard(from, message, now, fx);
+                }
+                (_, None, _) => {}
             }
+            come = from.as_ref().and_then(|name| self.roster.news(name));
         }
+        self.catch_up(from.as_ref(), come);
         let Some(from) = from else { return };
         if self.nodes.has_overflowed() {
             let msg = "more nodes that no configuration has than are kept here: what it told of some of them is lost";
@@ -362,6 +383,24 @@ impl State {
                 false => drop(self.roster.kept(&from, epoch, seq)),
             }
             self.credit(&from, fx);
+        }
+    }
+
+    /// Tells the roster how far news has come that left no number out.
+    fn catch_up(&mut self, from: Option<&InstanceName>, come: Option<(u64, u64)>) {
+        if let (Some(from), Some((_, last))) = (from, come) {
+            self.roster.arrived(from, last);
+        }
+    }
+
+    /// A node of this instance changed, which is news.
+    fn changed(&mut self, from: &InstanceName, mut change: NotifyChange, epoch: u64, fx: &mut Vec<Effect>) {
+        if change.instance != *from {
+            change.instance.clone_from(from);
+        }
+        let (time, origin) = (change.time, Some((epoch, change.seq)));
+        if let Some(change) = self.nodes.told(change) {
+            fx.push(Effect::Publish { news: News::Change(change), time, origin });
         }
     }
 
@@ -454,12 +493,8 @@ impl State {
         match message {
             M::NotifyAgentHello(_) | M::RenewCertificateRequest(_) => {} // taken before
             M::NotifyChange(change) => {
-                if let Some(origin) = self.arrived(from, change.seq, now.wall, fx) {
-                    let change = NotifyChange { instance: from.clone(), ..change };
-                    let time = change.time;
-                    if let Some(change) = self.nodes.told(change) {
-                        fx.push(Effect::Publish { news: News::Change(change), time, origin: Some(origin) });
-                    }
+                if let Some((epoch, _)) = self.arrived(from, change.seq, now.wall, fx) {
+                    self.changed(from, change, epoch, fx);
                 }
             }
             M::NotifyError(error) => {
@@ -542,14 +577,21 @@ impl State {
     fn snapshot(&mut self, from: &InstanceName, snapshot: NotifySnapshot, now: Now, fx: &mut Vec<Effect>) {
         let NotifySnapshot { seq, nodes, configuration, .. } = snapshot;
         let before = self.roster.news(from).map_or(0, |(_, before)| before);
+        let has_told = self.roster.get_mut(from).is_some_and(|seat| std::mem::replace(&mut seat.has_told, true));
+        if has_told && seq < before {
+            // What was first on a link may be behind what is known. A later one comes behind the news that it covers.
+            let msg = "a snapshot is older than news that came before it: somebody says again what its agent said once";
+            return self.tell_refusal(from, msg, now.wall, fx);
+        }
         if let (Arrival::New { .. }, true) = (self.roster.arrived(from, seq), before > 0) {
             self.tell_missed(from, before + 1, seq, now.wall, fx);
         }
         self.ask_again_what_moves(from, fx);
         let has_work = configuration.is_some() || !nodes.is_empty();
-        // What a deployment would give it, it has when that is decided.
-        let meant: BTreeSet<NodeName> =
-            self.shelf.deployed().iter().flat_map(|deployed| deployed.names_on(from)).collect();
+        // What a deployment would give it, it has when that is decided. Mostly nobody asks.
+        let meant = LazyCell::new(|| {
+            self.shelf.deployed().iter().flat_map(|deployed| deployed.names_on(from)).collect::<BTreeSet<_>>()
+        });
         publish_own(self.nodes.reconcile(from, nodes, |name| meant.contains(name), now.wall), fx);
         if self.roster.get(from).is_some_and(|seat| seat.given) {
             self.nodes.may_have(from); // it said so before that arrived
@@ -661,8 +703,9 @@ impl State {
     /// Forgets nodes that are not deployed, and that nobody will tell of. A controller that means nothing forgets nothing.
     fn forget_lost(&mut self, now: Timestamp, fx: &mut Vec<Effect>) {
         let Some(deployed) = self.shelf.deployed() else { return };
-        let meant: BTreeSet<NodeName> = deployed.heads().map(|head| head.name()).collect();
-        publish_own(self.nodes.forget_lost(|status| meant.contains(&status.node), now), fx);
+        // Mostly nobody is lost, and nobody asks.
+        let meant = LazyCell::new(|| deployed.heads().map(|head| head.name).collect::<BTreeSet<_>>());
+        publish_own(self.nodes.forget_lost(|status| meant.contains(status.node.as_str()), now), fx);
     }
 
     fn tell_error(&self, instance: &InstanceName, msg: String, time: Timestamp, fx: &mut Vec<Effect>) {

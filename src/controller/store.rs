@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use embedded::RedbStore;
 pub use thread::StoreThread;
 
-use crate::model::Configuration;
+use super::kept::Kept;
 
 /// Keeps the controller's configurations.
 pub trait Store: Send {
@@ -27,14 +27,14 @@ pub trait Store: Send {
 /// What a store holds; `None` where nothing was saved yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stored {
-    pub staged: Option<Configuration>,
-    pub ready: Option<Configuration>,
-    pub deployed: Option<Configuration>,
+    pub staged: Option<Kept>,
+    pub ready: Option<Kept>,
+    pub deployed: Option<Kept>,
 }
 
 impl Stored {
     /// The place of `slot`.
-    pub fn slot_mut(&mut self, slot: Slot) -> &mut Option<Configuration> {
+    pub fn slot_mut(&mut self, slot: Slot) -> &mut Option<Kept> {
         match slot {
             Slot::Staged => &mut self.staged,
             Slot::Ready => &mut self.ready,
@@ -78,7 +78,7 @@ impl fmt::Display for Slot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Save {
     pub slot: Slot,
-    pub configuration: Configuration,
+    pub configuration: Kept,
 }
 
 /// Why something could not be kept or read back. Everybody whose change shared the commit is told the same.
@@ -137,11 +137,11 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ConfigurationId;
+    use crate::model::{Configuration, ConfigurationId};
 
     /// A change that puts an empty configuration of this id into `slot`.
     pub fn change(slot: Slot, id: &str) -> Save {
-        Save { slot, configuration: Configuration::empty(ConfigurationId::new(id).unwrap()) }
+        Save { slot, configuration: Kept::new(&Configuration::empty(ConfigurationId::new(id).unwrap())) }
     }
 
     #[test]

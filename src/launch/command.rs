@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
 
-use super::{LaunchError, MARKER, Site};
+use super::{LaunchError, MARKER, PLACE, Site};
 use crate::model::{Life, Node, Role};
 use crate::supervisor::process::Program;
 
@@ -31,6 +31,7 @@ pub(super) fn program(site: &Site, node: &Node, life: Life) -> Result<Program, L
     }
     env.extend(node.env.clone());
     env.insert(MARKER.into(), site.marker(node, life));
+    env.insert(PLACE.into(), site.place.clone());
     // What the agent writes about a node stays the agent's.
     let own = if node.user.is_some() { home.join("home") } else { home.clone() };
     Ok(Program {
@@ -40,7 +41,7 @@ pub(super) fn program(site: &Site, node: &Node, life: Life) -> Result<Program, L
         stdout: home.join("stdout"),
         stderr: home.join("stderr"),
         user: node.user.clone(),
-        cpu: node.cpu_affinity,
+        cpus: node.cpu_affinity.clone(),
         nofile: site.descriptors,
         run_as: node.run_as.as_deref().cloned().unwrap_or_default(),
         group: None,

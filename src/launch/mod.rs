@@ -15,6 +15,8 @@ pub struct Site {
     pub cluster: String,
     /// Holds a directory per node.
     pub nodes: PathBuf,
+    /// Names that directory, in every process's environment.
+    pub place: String,
     /// What nodes inherit of the agent's environment: without the agent's own settings.
     pub environment: BTreeMap<String, String>,
     /// The descriptor limit (soft, hard) that the agent was started with.
@@ -33,6 +35,9 @@ pub enum LaunchError {
 /// The environment variable by which a process is known to be a node's, whoever its parent is.
 pub const MARKER: &str = "WATCHPOST_NODE";
 
+/// The environment variable by which it is known whose: another agent of the same cluster may have a node of that name.
+pub const PLACE: &str = "WATCHPOST_PLACE";
+
 /// Why the process of this node cannot be asked anything: it has no way to answer.
 pub fn unasked(node: &Node) -> &'static str {
     match node.command.is_empty() {
@@ -47,6 +52,7 @@ impl Site {
     pub fn new(
         cluster: String,
         nodes: PathBuf,
+        place: String,
         environment: impl IntoIterator<Item = (String, String)>,
         descriptors: Option<(u64, u64)>,
     ) -> Self {
@@ -55,7 +61,7 @@ impl Site {
         let told = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
         let own = |name: &str| told.contains(&name) || settings.iter().any(|own| name.starts_with(own));
         let environment = environment.into_iter().filter(|(name, _)| !own(name)).collect();
-        Self { cluster, nodes, environment, descriptors }
+        Self { cluster, nodes, place, environment, descriptors }
     }
 
     /// The value of [`MARKER`] in one life of a node: `<cluster>/<node>/<life>`.
@@ -96,7 +102,7 @@ mod tests {
             ("LISTEN_FDNAMES", "web"),
         ];
         let agent = agent.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Site::new("lab".into(), "/nodes".into(), agent, None)
+        Site::new("lab".into(), "/nodes".into(), "1-2".into(), agent, None)
     }
 
     fn node() -> Node {
@@ -109,7 +115,8 @@ mod tests {
         node.command = vec!["sleep".into(), "9".into()];
         node.env.insert("PATH".into(), "/opt/bin".into());
         let program = site().program(&node, Life(3)).unwrap();
-        let wanted = [("CLUSTER_NODE", "w"), ("PATH", "/opt/bin"), (MARKER, "lab/w/3"), ("ZEEKPATH", "/z")];
+        let wanted =
+            [("CLUSTER_NODE", "w"), ("PATH", "/opt/bin"), (MARKER, "lab/w/3"), (PLACE, "1-2"), ("ZEEKPATH", "/z")];
         let wanted: BTreeMap<_, _> = wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         assert_eq!(program.env, wanted);
         assert_eq!(program.directory, PathBuf::from("/nodes/w"));

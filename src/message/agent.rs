@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::frame::wire_enum;
+use super::frame::{self, Encoded, wire_enum};
 use crate::model::{
-    Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome,
-    OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
+    Abilities, Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NodeName, NodeState, NodeStatus,
+    Outcome, OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -100,7 +100,64 @@ pub struct AgentStandbyResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetConfigurationRequest {
     pub reqid: RequestId,
-    pub configuration: Configuration,
+    pub configuration: Share,
+}
+
+/// A configuration on its way to an agent. Who keeps it encoded sends it so; on the wire it is a [`Configuration`] either
+/// way.
+#[derive(Debug, Clone)]
+pub struct Share(Form);
+
+#[derive(Debug, Clone)]
+enum Form {
+    Open(Configuration),
+    Encoded(Encoded),
+}
+
+impl Share {
+    /// One that was encoded in this process.
+    pub(crate) fn encoded(bytes: Vec<u8>) -> Self {
+        Self(Form::Encoded(Encoded(bytes)))
+    }
+
+    /// The configuration itself.
+    pub fn open(self) -> Configuration {
+        match self.0 {
+            Form::Open(configuration) => configuration,
+            Form::Encoded(Encoded(bytes)) => {
+                frame::decode_body(&bytes, "Configuration").expect("a configuration that was encoded in this process")
+            }
+        }
+    }
+}
+
+impl From<Configuration> for Share {
+    fn from(configuration: Configuration) -> Self {
+        Self(Form::Open(configuration))
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, other: &Self) -> bool {
+        self.clone().open() == other.clone().open()
+    }
+}
+
+impl Eq for Share {}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Form::Open(configuration) => configuration.serialize(serializer),
+            Form::Encoded(bytes) => bytes.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Configuration::deserialize(deserializer).map(Self::from)
+    }
 }
 
 /// Agent → controller: what became of each node of the instance, sorted by name; a failed one brings its last output.
@@ -310,6 +367,8 @@ pub struct NotifyAgentHello {
     pub run: u64,
     /// Names what the agent has locked for itself: of two that say the same one is gone. 0 if it has locked nothing.
     pub place: u64,
+    /// What it can do for its nodes.
+    pub abilities: Abilities,
 }
 
 /// Agent → controller → observers: a node changed its state, or its process did.

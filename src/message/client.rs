@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
 use crate::model::{
-    Configuration, ConfigurationId, CrashSummary, InstanceName, NodeName, NodeStatus, Outcome, OutputFrom, OutputPiece,
-    OutputStream, RequestId, Timestamp,
+    Abilities, Configuration, ConfigurationId, CrashSummary, InstanceName, NodeName, NodeStatus, Outcome, OutputFrom,
+    OutputPiece, OutputStream, RequestId, Timestamp,
 };
 
 /// The controller will not answer this request: it is stopping, or the request asked for silence.
@@ -124,6 +124,8 @@ pub struct InstanceStatus {
     pub reason: String,
     /// How long the certificate of its agent counts, as last shown; `None` without one.
     pub certificate: Option<CertificateTerm>,
+    /// What its agent can do for its nodes, as last heard.
+    pub abilities: Option<Abilities>,
 }
 
 /// How long a certificate counts.

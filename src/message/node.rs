@@ -59,6 +59,11 @@ impl NodeReport {
         Self::plain(node, NodeState::Stopped, None, "removed from the configuration")
     }
 
+    /// A node whose definition was not known has got one.
+    pub fn defined(node: NodeName, state: NodeState, pid: Option<u32>) -> Self {
+        Self::plain(node, state, pid, "found by its marker, and defined again")
+    }
+
     /// What a new supervisor found of a node whose former one panicked.
     pub fn found(node: NodeName, state: NodeState, pid: Option<u32>) -> Self {
         Self::plain(node, state, pid, "found so by its new supervisor")

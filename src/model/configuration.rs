@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationId, InstanceName, NodeName, NodeState, OutputWish, RunAs};
+use super::{ConfigurationId, Cpus, InstanceName, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek, ZeekNode};
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,21 +20,28 @@ pub struct Configuration {
     pub instances: Vec<Instance>,
     /// In the order they were written. Configurations that come of one another share what is the same in both.
     pub nodes: Vec<Arc<Node>>,
+    /// What its Zeek nodes share; `None` for every default.
+    pub zeek: Option<Box<Zeek>>,
+    /// Only in a share: the Zeek nodes of other instances, if there are some that are to know them.
+    pub peers: Vec<Peer>,
 }
 
 impl Configuration {
     /// A configuration in which nothing exists.
     pub fn empty(id: ConfigurationId) -> Self {
-        Self { id, instances: Vec::new(), nodes: Vec::new() }
+        Self { id, instances: Vec::new(), nodes: Vec::new(), zeek: None, peers: Vec::new() }
     }
 
-    /// What the agent of `instance` needs to know: every instance, and the nodes that are its own.
+    /// What the agent of `instance` needs to know: every instance, the nodes that are its own, and of the others what its
+    /// Zeek nodes must know.
     pub fn share_of(&self, instance: &InstanceName) -> Self {
-        Self {
-            id: self.id.clone(),
-            instances: self.instances.clone(),
-            nodes: self.nodes.iter().filter(|node| node.instance == *instance).cloned().collect(),
-        }
+        let nodes: Vec<_> = self.nodes.iter().filter(|node| node.instance == *instance).cloned().collect();
+        let elsewhere = |peer: &Peer| peer.instance != *instance;
+        let peers = match nodes.iter().any(|node| node.is_in_zeek_cluster()) {
+            true => self.zeek_cluster().filter(elsewhere).collect(),
+            false => Vec::new(),
+        };
+        Self { id: self.id.clone(), instances: self.instances.clone(), nodes, zeek: self.zeek.clone(), peers }
     }
 
     /// The declared instance of that name.
@@ -104,8 +112,8 @@ pub struct Node {
     pub options: BTreeMap<String, String>,
     /// The network interface to read.
     pub interface: Option<String>,
-    /// The one CPU it may run on, counted from 0.
-    pub cpu_affinity: Option<u32>,
+    /// The CPUs it may run on; `None` is those of its agent.
+    pub cpu_affinity: Option<Cpus>,
     /// Added to its environment; wins over what is inherited.
     pub env: BTreeMap<String, String>,
     /// Program and arguments; empty for a Zeek node, whose command line its agent makes.
@@ -116,6 +124,8 @@ pub struct Node {
     pub user: Option<String>,
     /// What else its process is given and denied; `None` if that is nothing.
     pub run_as: Option<Box<RunAs>>,
+    /// What only a Zeek node has; `None` if that is nothing.
+    pub zeek: Option<Box<ZeekNode>>,
     pub restart: RestartPolicy,
     pub ready: Ready,
     /// From SIGTERM to SIGKILL.
@@ -143,6 +153,7 @@ impl Node {
             directory: None,
             user: None,
             run_as: None,
+            zeek: None,
             restart: RestartPolicy::default(),
             ready: Ready::default(),
             stop_grace: Duration::from_secs(10),
@@ -153,15 +164,20 @@ impl Node {
 
 /// When and how often a node that exited unasked is started again.
 ///
-/// The first restart is immediate; the n-th after that waits `delay * 2^(n-1)`, at most `max_delay`. A node that was
-/// RUNNING for `stable` starts counting anew. More than `limit` restarts within `window` end in FAILED.
+/// The first restart is immediate; the n-th after that waits `delay * factor^(n-1)`, at most `max_delay`, and by chance up
+/// to `jitter` of that less. A node that was RUNNING for `stable` starts counting anew. More than `limit` restarts within
+/// `window` end in FAILED.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartPolicy {
     pub mode: RestartMode,
     /// Before the second restart in a row.
     pub delay: Duration,
+    /// By how much each wait is longer than the one before.
+    pub factor: Factor,
     /// The longest wait between restarts.
     pub max_delay: Duration,
+    /// How much of a wait chance may take off, in hundredths: nodes that died together do not come back together.
+    pub jitter: u8,
     /// How long a node must be RUNNING for its earlier crashes to be forgotten.
     pub stable: Duration,
     /// How many restarts `window` may hold; 0 means no limit.
@@ -175,13 +191,66 @@ impl Default for RestartPolicy {
         Self {
             mode: RestartMode::Always,
             delay: Duration::from_millis(500),
+            factor: Factor::TWO,
             max_delay: Duration::from_secs(60),
+            jitter: 10,
             stable: Duration::from_secs(30),
             limit: 10,
             window: Duration::from_secs(600),
         }
     }
 }
+
+/// A number from 1 to 100, in hundredths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Factor(u32);
+
+impl Factor {
+    pub const TWO: Self = Self(200);
+
+    /// Whether it is within its bounds: what comes over a link may not be.
+    pub fn is_sound(self) -> bool {
+        (100..=10_000).contains(&self.0)
+    }
+
+    /// `time` that many times longer; the longest there is rather than none.
+    pub fn times(self, time: Duration) -> Duration {
+        time.checked_mul(self.0).map_or(Duration::MAX, |time| time / 100)
+    }
+}
+
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, hundredths) = (self.0 / 100, self.0 % 100);
+        match (hundredths, hundredths % 10) {
+            (0, _) => write!(f, "{whole}"),
+            (_, 0) => write!(f, "{whole}.{}", hundredths / 10),
+            _ => write!(f, "{whole}.{hundredths:02}"),
+        }
+    }
+}
+
+impl FromStr for Factor {
+    type Err = NoFactor;
+
+    fn from_str(text: &str) -> Result<Self, NoFactor> {
+        let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = |text: &str| text.parse::<u32>().ok().filter(|_| digits(text));
+        let hundredths = match rest.len() {
+            1 => number(rest).map(|tenths| tenths * 10),
+            2 => number(rest),
+            _ => None,
+        };
+        let factor = number(whole).zip(hundredths).map(|(whole, hundredths)| Self(whole * 100 + hundredths));
+        factor.filter(|factor| factor.is_sound()).ok_or(NoFactor)
+    }
+}
+
+/// Why a text is no [`Factor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write a number from 1 to 100 with at most two decimals, such as 2 or 1.5")]
+pub struct NoFactor;
 
 /// Which ends of a process ask for a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,4 +285,27 @@ pub enum ReadyBy {
     Settle(Duration),
     /// A connection to this TCP port on 127.0.0.1 was accepted.
     Port(u16),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_read_back_as_they_were_written() {
+        for text in ["1", "2", "1.5", "1.05", "99.99", "100"] {
+            assert_eq!(text.parse::<Factor>().unwrap().to_string(), text);
+        }
+        assert_eq!("1.50".parse::<Factor>().unwrap().to_string(), "1.5");
+        for text in ["", "0", "0.99", "100.01", "1.", ".5", "1.234", "-1", "+2", "x", "1e2", "1000"] {
+            assert_eq!(text.parse::<Factor>(), Err(NoFactor), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wait_that_grows_beyond_all_time_is_the_longest() {
+        let factor: Factor = "1.5".parse().unwrap();
+        assert_eq!(factor.times(Duration::from_secs(2)), Duration::from_secs(3));
+        assert_eq!(Factor::TWO.times(Duration::MAX), Duration::MAX);
+    }
 }

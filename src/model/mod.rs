@@ -1,22 +1,32 @@
 //! Nouns: the data that every station speaks of, checked once where it enters and trusted after.
 
+pub mod abilities;
 pub mod cluster_file;
 pub mod configuration;
+pub mod cpus;
 pub mod crash;
 pub mod endpoint;
 pub mod name;
+pub mod network;
 pub mod output;
+pub mod quotas;
 pub mod run_as;
 pub mod status;
 pub mod text;
 pub mod time;
+pub mod zeek;
 
-pub use configuration::{Configuration, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
+pub use abilities::Abilities;
+pub use configuration::{Configuration, Factor, Instance, Node, Ready, ReadyBy, RestartMode, RestartPolicy, Role};
+pub use cpus::Cpus;
 pub use crash::{CrashRules, CrashSummary};
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
+pub use network::{Network, NoNetwork};
 pub use output::{NoPlace, NoStream, OutputFrom, OutputPiece, OutputPlace, OutputRules, OutputStream, OutputWish};
+pub use quotas::{Bytes, CpuShare, Quota, Quotas};
 pub use run_as::{Capability, Limit, Resource, RunAs};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};
 pub use text::Text;
 pub use time::{Now, Timestamp};
+pub use zeek::{Backend, LayoutEntry, Peer, Surroundings, Zeek, ZeekNode};

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Quotas;
+
 /// What a node's process is given and denied. Most nodes have nothing of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunAs {
@@ -22,6 +24,7 @@ pub struct RunAs {
     pub no_new_privs: bool,
     /// A file of `NAME=value` lines, absolute, read by the agent at each launch; `env` wins over it.
     pub env_file: Option<String>,
+    pub quotas: Quotas,
 }
 
 /// How much of a resource a process may have: soft and hard; `None` is without end.

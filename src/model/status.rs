@@ -73,6 +73,8 @@ pub enum Exit {
     Signal { number: i32, core_dumped: bool },
     /// It is gone, and nobody can say how (it was not our child).
     Unknown,
+    /// The kernel killed it, by SIGKILL, because its group or the machine ran out of memory.
+    OutOfMemory,
 }
 
 impl Exit {
@@ -94,6 +96,7 @@ impl fmt::Display for Exit {
                 if *core_dumped { f.write_str(", core dumped") } else { Ok(()) }
             }
             Self::Unknown => f.write_str("ended, nobody knows how"),
+            Self::OutOfMemory => f.write_str("killed by the kernel: out of memory"),
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Instance, InstanceName, Node, NodeName, OutputWish, RunAs};
+use crate::model::{Instance, InstanceName, Node, NodeName, OutputWish, RunAs, ZeekNode};
+
+/// The key under which a Zeek node differs whose cluster is another: see [`super::zeek`], which also says in what.
+pub const SURROUNDINGS: &str = "surroundings";
 
 /// What has to happen to one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub fn nodes<'a>(
 
 /// The keys in which two definitions of a node differ. `state` has no effect, so it is not one of them.
 fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
-    let nothing = RunAs::default();
+    let (nothing, bare) = (RunAs::default(), ZeekNode::default());
     // Taken apart in full, so that a new field of a node cannot be forgotten here.
     let Node {
         name: _,
@@ -65,6 +68,7 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         directory,
         user,
         run_as,
+        zeek,
         restart,
         ready,
         stop_grace,
@@ -75,6 +79,7 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
     let (output, want_output) = (output.unwrap_or(&as_agent), want_output.unwrap_or(&as_agent));
     let (run_as, want_run_as) = (run_as.as_deref(), want.run_as.as_deref());
     let (run_as, want_run_as) = (run_as.unwrap_or(&nothing), want_run_as.unwrap_or(&nothing));
+    let (zeek, want_zeek) = (zeek.as_deref().unwrap_or(&bare), want.zeek.as_deref().unwrap_or(&bare));
     [
         ("instance", *instance != want.instance),
         ("role", *role != want.role),
@@ -85,6 +90,7 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("env", *env != want.env),
         ("metrics_port", *metrics_port != want.metrics_port),
         ("options", *options != want.options),
+        ("args", zeek.args != want_zeek.args),
         ("command", *command != want.command),
         ("directory", *directory != want.directory),
         ("user", *user != want.user),
@@ -95,8 +101,13 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("capabilities", run_as.capabilities != want_run_as.capabilities),
         ("no_new_privs", run_as.no_new_privs != want_run_as.no_new_privs),
         ("env_file", run_as.env_file != want_run_as.env_file),
+        ("memory_max", run_as.quotas.memory_max != want_run_as.quotas.memory_max),
+        ("cpu_max", run_as.quotas.cpu_max != want_run_as.quotas.cpu_max),
+        ("pids_max", run_as.quotas.pids_max != want_run_as.quotas.pids_max),
         ("restart", restart.mode != want.restart.mode),
         ("restart_delay", restart.delay != want.restart.delay),
+        ("restart_factor", restart.factor != want.restart.factor),
+        ("restart_jitter", restart.jitter != want.restart.jitter),
         ("restart_max_delay", restart.max_delay != want.restart.max_delay),
         ("restart_stable", restart.stable != want.restart.stable),
         ("restart_limit", restart.limit != want.restart.limit),
@@ -109,6 +120,7 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("output_keep_files", output.keep_files != want_output.keep_files),
         ("output_keep_bytes", output.keep_bytes != want_output.keep_bytes),
         ("output_compress", output.compress != want_output.compress),
+        (SURROUNDINGS, zeek.knows != want_zeek.knows),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

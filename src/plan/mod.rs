@@ -4,6 +4,7 @@ pub mod diff;
 pub mod order;
 pub mod ports;
 pub mod validate;
+pub mod zeek;
 
 pub use diff::{InstanceChange, NodeChange};
 pub use order::Slowest;

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Configuration, InstanceName, Node, ReadyBy, Role};
+use super::zeek;
+use crate::model::{Configuration, Instance, InstanceName, Node, ReadyBy, Role};
 
 /// Which ports are given out, and which are taken by the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +42,8 @@ pub struct PortsExhausted {
 ///
 /// Goes before [`assign_ports`], which counts metrics ports per address, and again when a deployment is decided: agents
 /// that connected after staging are then known.
-pub fn resolve_hosts(configuration: &mut Configuration, seen: &BTreeMap<InstanceName, IpAddr>) {
-    for instance in &mut configuration.instances {
+pub fn resolve_hosts(instances: &mut [Instance], seen: &BTreeMap<InstanceName, IpAddr>) {
+    for instance in instances {
         instance.host = instance.host.or_else(|| seen.get(&instance.name).copied());
     }
 }
@@ -52,14 +53,20 @@ pub fn resolve_hosts(configuration: &mut Configuration, seen: &BTreeMap<Instance
 pub fn keep_ports(configuration: &mut Configuration, before: &Configuration) {
     let given: BTreeSet<u16> =
         configuration.nodes.iter().flat_map(|node| [node.port, node.metrics_port]).flatten().collect();
-    let before: BTreeMap<_, _> = before.nodes.iter().map(|node| ((&node.name, &node.instance), node)).collect();
+    let (whole, before) = (before, &before.nodes);
+    let before: BTreeMap<_, _> = before.iter().map(|node| ((&node.name, &node.instance), node)).collect();
+    // Where somebody says that ports begin elsewhere, they do.
+    let begins = |of: &Configuration| of.zeek.as_ref().map_or((None, None), |zeek| (zeek.port, zeek.metrics_port));
+    let ((port, metrics_port), before_that) = (begins(configuration), begins(whole));
+    let (same_port, same_metrics_port) = (port == before_that.0, metrics_port == before_that.1);
+    zeek::keep(configuration, whole, |port| same_port && !given.contains(&port));
     for node in &mut configuration.nodes {
         let Some(before) = before.get(&(&node.name, &node.instance)).filter(|before| before.role == node.role) else {
             continue;
         };
         let free = |port: Option<u16>| port.filter(|port| !given.contains(port));
-        let port = node.port.or_else(|| free(before.port));
-        let metrics_port = node.metrics_port.or_else(|| free(before.metrics_port));
+        let port = node.port.or_else(|| free(before.port).filter(|_| same_port));
+        let metrics_port = node.metrics_port.or_else(|| free(before.metrics_port).filter(|_| same_metrics_port));
         if (port, metrics_port) != (node.port, node.metrics_port) {
             let node = Arc::make_mut(node);
             (node.port, node.metrics_port) = (port, metrics_port);
@@ -69,38 +76,54 @@ pub fn keep_ports(configuration: &mut Configuration, before: &Configuration) {
 
 /// Gives a port to every node that needs one and has none. Nothing is changed if ports run out.
 pub fn assign_ports(configuration: &mut Configuration, rules: &PortRules) -> Result<(), PortsExhausted> {
+    let rules = &rules.within(configuration);
     let mut nodes = configuration.nodes.clone();
+    let mut zeromq = None;
     if let Some(first) = rules.first_port {
-        assign_listening(configuration, &mut nodes, rules, first)?;
+        zeromq = assign_listening(configuration, &mut nodes, rules, first)?;
     }
     if let Some(first) = rules.first_metrics_port {
-        assign_metrics(configuration, &mut nodes, rules, first)?;
+        assign_metrics(configuration, &mut nodes, zeromq, rules, first)?;
     }
     configuration.nodes = nodes;
+    if zeromq.is_some() {
+        configuration.zeek.get_or_insert_default().zeromq_ports = zeromq;
+    }
     Ok(())
 }
 
-/// One counter for the whole cluster.
+/// One counter for the whole cluster; returns the ports of ZeroMQ's hub, if it has one.
 fn assign_listening(
     configuration: &Configuration,
     nodes: &mut [Arc<Node>],
     rules: &PortRules,
     first: u16,
-) -> Result<(), PortsExhausted> {
+) -> Result<Option<[u16; 2]>, PortsExhausted> {
+    let given_to_hub = hub_ports(configuration);
     let taken = rules.controller.into_iter().chain(configuration.instances.iter().filter_map(|i| i.port));
-    let taken = taken.chain(nodes.iter().flat_map(|node| given(node))).collect();
+    let taken = taken.chain(nodes.iter().flat_map(|node| given(node))).chain(given_to_hub.into_iter().flatten());
+    let taken = taken.collect();
     let mut counter = Counter { what: "port", first, next: Some(first), taken };
     for index in in_order(nodes, needs_port) {
         let port = counter.next_free(&nodes[index])?;
         Arc::make_mut(&mut nodes[index]).port = Some(port);
     }
-    Ok(())
+    Ok(match (zeek::hub(configuration), given_to_hub) {
+        (Some(manager), None) => Some([counter.next_free(manager)?, counter.next_free(manager)?]),
+        (_, given) => given,
+    })
+}
+
+/// The ports that ZeroMQ's hub was given.
+fn hub_ports(configuration: &Configuration) -> Option<[u16; 2]> {
+    configuration.zeek.as_ref().and_then(|zeek| zeek.zeromq_ports)
 }
 
 /// One counter per address; instances whose address nobody knows share one.
 fn assign_metrics(
     configuration: &Configuration,
     nodes: &mut [Arc<Node>],
+    zeromq: Option<[u16; 2]>,
     rules: &PortRules,
     first: u16,
 ) -> Result<(), PortsExhausted> {
@@ -114,6 +137,10 @@ fn assign_metrics(
     }
     for node in nodes.iter() {
         taken.entry(host_of(&node.instance)).or_default().extend(given(node));
+    }
+    if let Some(manager) = zeek::hub(configuration) {
+        let ports = zeromq.or_else(|| hub_ports(configuration)).into_iter().flatten();
+        taken.entry(host_of(&manager.instance)).or_default().extend(ports);
     }
     let counter = |mut taken: BTreeSet<u16>| {
         taken.extend(rules.controller);
@@ -200,9 +227,9 @@ mod tests {
             Arc::new(node)
         };
         Configuration {
-            id: ConfigurationId::new("c").unwrap(),
             instances: hosts.iter().map(instance).collect(),
             nodes: nodes.iter().map(node).collect(),
+            ..Configuration::empty(ConfigurationId::new("c").unwrap())
         }
     }
 
@@ -277,7 +304,7 @@ mod tests {
         let mut subject = configuration(&[("a", Some([10, 0, 0, 1]), None), ("b", None, None), ("c", None, None)], &[]);
         let seen = [("a", [10, 9, 9, 9]), ("b", [10, 0, 0, 2])]
             .map(|(name, host)| (InstanceName::new(name).unwrap(), IpAddr::from(host)));
-        resolve_hosts(&mut subject, &seen.into());
+        resolve_hosts(&mut subject.instances, &seen.into());
         let hosts: Vec<_> = subject.instances.iter().map(|instance| instance.host).collect();
         assert_eq!(hosts, [Some([10, 0, 0, 1].into()), Some([10, 0, 0, 2].into()), None]);
     }

@@ -8,13 +8,17 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::ports::{PortRules, needs_port};
+use super::zeek;
+use crate::model::cpus::MOST_CPUS;
 use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
-use crate::model::{Configuration, Instance, InstanceName, Node, NodeName, ReadyBy, RestartMode, RestartPolicy};
+use crate::model::{
+    Bytes, Configuration, CpuShare, Instance, InstanceName, Node, NodeName, Quotas, ReadyBy, RestartMode, RestartPolicy,
+};
 
 /// The longest wait that a node may ask for. Sums of it stay far from where clocks overflow.
-const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// CPUs are counted below this: the size of the set that the kernel's interface knows.
-const CPUS: u32 = 1024;
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// A program that may have less memory than this does not get as far as its first line.
+const LEAST_MEMORY: Bytes = Bytes(1 << 20);
 
 /// One reason why a configuration cannot be deployed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +34,8 @@ pub struct Complaint {
 pub enum About {
     Instance(InstanceName),
     Node(NodeName),
+    /// One key of what all Zeek nodes share.
+    Zeek(&'static str),
     /// One key of a node, by its name in cluster files.
     Key(NodeName, &'static str),
 }
@@ -43,6 +49,7 @@ pub fn validate(configuration: &Configuration, rules: &PortRules) -> Vec<String>
 
 /// The same complaints in the same order, each with what it is about.
 pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complaint> {
+    let rules = &rules.within(configuration);
     let mut complaints = Complaints::default();
     names(configuration, &mut complaints);
     ports(configuration, rules, &mut complaints);
@@ -61,10 +68,11 @@ pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complain
             complaints.add_key(node, key, format!("node '{}' {what}", node.name));
         }
         if has_null(node) {
-            let what = "has a null character in command, scripts, env or options, which no program can be given";
+            let what = "has a null character in command, scripts, args, env or options, which no program can be given";
             complaints.add(About::Node(node.name.clone()), format!("node '{}' {what}", node.name));
         }
     }
+    zeek::examine(configuration, rules, &mut |about, what| complaints.add(about, what));
     complaints.0.into_iter().map(|(what, about)| Complaint { what, about }).collect()
 }
 
@@ -181,9 +189,21 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
             complaints.push((key, format!("{what} 0/tcp is no place to be found at: choose one from 1 to 65535")));
         }
     }
-    if let Some(cpu) = node.cpu_affinity.filter(|&cpu| cpu >= CPUS) {
-        let what = format!("cpu_affinity {cpu} is beyond the last CPU there can be, {}", CPUS - 1);
-        complaints.push(("cpu_affinity", what));
+    if let Some(cpus) = &node.cpu_affinity {
+        match cpus.0.last() {
+            None => complaints.push(("cpu_affinity", "cpu_affinity names no CPU: leave it out for all".into())),
+            Some(&cpu) if cpu >= MOST_CPUS => {
+                let what = format!("cpu_affinity {cpu} is beyond the last CPU there can be, {}", MOST_CPUS - 1);
+                complaints.push(("cpu_affinity", what));
+            }
+            Some(_) => {}
+        }
+    }
+    if !node.restart.factor.is_sound() {
+        complaints.push(("restart_factor", "restart_factor is not from 1 to 100".into()));
+    }
+    if node.restart.jitter > 100 {
+        complaints.push(("restart_jitter", "restart_jitter is not from 0% to 100%".into()));
     }
     complaints.extend(rights(node));
     if let Some(output) = &node.output {
@@ -250,6 +270,19 @@ fn rights(node: &Node) -> Vec<(&'static str, String)> {
     if !run_as.groups.is_empty() && node.user.is_none() {
         complain("groups", "groups are for nodes with a `user`: without one it has those of the agent".into());
     }
+    let Quotas { memory_max, cpu_max, pids_max } = run_as.quotas;
+    if let Some(memory) = memory_max.filter(|memory| *memory < LEAST_MEMORY) {
+        complain(
+            "memory_max",
+            format!("memory_max {memory} is too little for any program: give it {LEAST_MEMORY} at least"),
+        );
+    }
+    if cpu_max == Some(CpuShare(0)) {
+        complain("cpu_max", "cpu_max 0% is no time at all: give it 1% at least".into());
+    }
+    if pids_max == Some(0) {
+        complain("pids_max", "pids_max 0 leaves no room for the node itself: give it 1 at least".into());
+    }
     if let Some(file) =
         run_as.env_file.as_ref().filter(|file| !file.starts_with('/') || file.contains(char::is_control))
     {
@@ -264,7 +297,7 @@ fn rights(node: &Node) -> Vec<(&'static str, String)> {
 
 /// Why a node that ends as soon as it starts would be started again without a pause and without an end, if it would.
 fn storm(node: &Node) -> Option<(&'static str, String)> {
-    let RestartPolicy { mode, delay, max_delay, stable, limit, window } = &node.restart;
+    let RestartPolicy { mode, delay, max_delay, stable, limit, window, jitter, .. } = &node.restart;
     let is_ready_at_once = matches!(node.ready.by, ReadyBy::Settle(settle) if settle.is_zero());
     let (key, what) = if stable.is_zero() && is_ready_at_once {
         ("restart_stable", "restart_stable is 0 and it is ready at once, so that no failure ever counts")
@@ -272,6 +305,8 @@ fn storm(node: &Node) -> Option<(&'static str, String)> {
         ("restart_delay", "restart_delay is 0 and no restart_limit counts")
     } else if (*limit == 0 || window.is_zero()) && max_delay.is_zero() {
         ("restart_max_delay", "restart_max_delay is 0 and no restart_limit counts")
+    } else if (*limit == 0 || window.is_zero()) && *jitter >= 100 {
+        ("restart_jitter", "restart_jitter may take all of a wait off, and no restart_limit counts")
     } else {
         return None;
     };
@@ -313,7 +348,7 @@ fn texts(node: &Node) -> Vec<(&'static str, String)> {
 
 fn has_null(node: &Node) -> bool {
     let pairs = node.env.iter().chain(&node.options).flat_map(|(name, value)| [name, value]);
-    node.command.iter().chain(&node.scripts).chain(pairs).any(|text| text.contains('\0'))
+    node.command.iter().chain(&node.scripts).chain(node.zeek_args()).chain(pairs).any(|text| text.contains('\0'))
 }
 
 /// Those whose key, if they have one, was met before.
@@ -331,7 +366,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Capability, ConfigurationId, Limit, Resource, Role, RunAs};
+    use crate::model::{Capability, ConfigurationId, Cpus, Limit, Resource, Role, RunAs, Zeek};
 
     fn instance(name: &str, port: Option<u16>) -> Instance {
         Instance { name: InstanceName::new(name).unwrap(), host: port.map(|_| [127, 0, 0, 1].into()), port }
@@ -343,7 +378,7 @@ mod tests {
 
     fn configuration(instances: Vec<Instance>, nodes: Vec<Node>) -> Configuration {
         let nodes = nodes.into_iter().map(Arc::new).collect();
-        Configuration { id: ConfigurationId::new("c").unwrap(), instances, nodes }
+        Configuration { instances, nodes, ..Configuration::empty(ConfigurationId::new("c").unwrap()) }
     }
 
     fn rights(change: impl FnOnce(&mut RunAs)) -> Option<Box<RunAs>> {
@@ -502,7 +537,18 @@ mod tests {
                 complaints_after(|n| n.run_as = rights(|r| r.env_file = Some("e".into()))),
                 "env_file 'e' is not absolute",
             ),
-            (complaints_after(|n| n.cpu_affinity = Some(1024)), "cpu_affinity 1024 is beyond the last CPU"),
+            (complaints_after(|n| n.cpu_affinity = Some(Cpus::one(1024))), "cpu_affinity 1024 is beyond the last CPU"),
+            (complaints_after(|n| n.cpu_affinity = Some(Cpus::default())), "cpu_affinity names no CPU"),
+            (complaints_after(|n| n.restart.jitter = 101), "restart_jitter is not from 0% to 100%"),
+            (
+                complaints_after(|n| n.run_as = rights(|r| r.quotas.memory_max = Some(Bytes(4096)))),
+                "memory_max 4K is too little for any program: give it 1M at least",
+            ),
+            (
+                complaints_after(|n| n.run_as = rights(|r| r.quotas.cpu_max = Some(CpuShare(0)))),
+                "cpu_max 0% is no time at all",
+            ),
+            (complaints_after(|n| n.run_as = rights(|r| r.quotas.pids_max = Some(0))), "pids_max 0 leaves no room"),
             (complaints_after(|n| n.ready.within = Duration::from_millis(500)), "cannot be ready in time"),
             (complaints_after(|n| n.stop_grace = Duration::MAX), "stop_grace is longer than a year"),
             (complaints_after(|n| n.command = vec!["".into()]), "command names no program"),
@@ -530,6 +576,7 @@ mod tests {
             changed(|policy| (policy.delay, policy.limit) = (zero, 0)),
             changed(|policy| (policy.delay, policy.window) = (zero, zero)),
             changed(|policy| (policy.max_delay, policy.limit) = (zero, 0)),
+            changed(|policy| (policy.jitter, policy.limit) = (100, 0)),
             complaints_after(|node| {
                 (node.ready.by, node.restart.stable) = (ReadyBy::Settle(zero), zero);
             }),
@@ -550,18 +597,29 @@ mod tests {
     fn a_complaint_says_where_it_can_be_mended() {
         let nodes = vec![
             node("a", "i", Role::Manager, Some(5000)),
-            Node { cpu_affinity: Some(5000), metrics_port: Some(9), ..node("b", "j", Role::Worker, None) },
+            Node { cpu_affinity: Some(Cpus::one(5000)), metrics_port: Some(9), ..node("b", "j", Role::Worker, None) },
             Node { metrics_port: Some(9), ..node("c", "i", Role::Worker, Some(5000)) },
             Node { metrics_port: Some(9), ..node("i", "i", Role::Worker, None) },
         ];
         let instances = vec![instance("i", None), Instance { port: Some(0), ..instance("k", Some(1)) }];
-        let found = examine(&configuration(instances, nodes), &PortRules::default());
+        let mut subject = configuration(instances, nodes);
+        subject.zeek = Some(Box::new(Zeek { pcap_bufsize: Some(0), ..Zeek::default() }));
+        let found = examine(&subject, &PortRules::default());
         let found = found.into_iter().map(|complaint| match complaint.about {
             About::Instance(name) => format!("[instances] {name}"),
             About::Node(name) => format!("[{name}]"),
             About::Key(name, key) => format!("[{name}] {key}"),
+            About::Zeek(key) => format!("[zeek] {key}"),
         });
-        let want = ["[instances] k", "[i] metrics_port", "[c] port", "[b] cpu_affinity", "[b] instance", "[i]"];
+        let want = [
+            "[zeek] pcap_bufsize",
+            "[instances] k",
+            "[i] metrics_port",
+            "[c] port",
+            "[b] cpu_affinity",
+            "[b] instance",
+            "[i]",
+        ];
         assert_eq!(found.collect::<Vec<_>>(), want);
     }
 

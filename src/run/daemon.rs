@@ -18,9 +18,11 @@ use crate::agent::outbox::Bounds;
 use crate::agent::{Agent, AgentEvent, HurryUp, RenewCertificate, StopAllNodesForNow};
 use crate::bridge::{Desk, Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
+use crate::doctor::service::{self, Unit};
 use crate::model::InstanceName;
 use crate::settings::{ControllerSettings, Machine, OnExit, Settings, encrypted, guarded, loopback_only};
 use crate::state_dir::StateDir;
+use crate::supervisor::process::groups::Groups;
 use crate::supervisor::process::{limits, memory};
 use crate::trust::tokens::Tokens;
 use crate::trust::{Registrar, Trust, keep_renewed};
@@ -48,6 +50,8 @@ impl fmt::Debug for Ready {
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     memory::share_one_heap();
+    // As many clients as may be connected leave enough for every agent.
+    limits::raise_open_files()?;
     let mut signals = Signals::listen()?;
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
@@ -115,6 +119,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         host: Some(host.recipient()),
         ..agent_options(&settings, settings.agent.name.clone(), &home, home.nodes(), limits::raise_open_files()?)
     })?;
+    warn_of_the_service(&settings, home.nodes());
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
         addresses.insert("controller".to_owned(), socket.local_addr()?);
@@ -139,6 +144,23 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     drop(bridge);
     part(agent.recipient()).await;
     end
+}
+
+/// Says in the log if the service that this agent runs in would end its nodes. Where it runs in none, nobody is asked.
+fn warn_of_the_service(settings: &Settings, nodes: PathBuf) {
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    if settings.agent.on_exit == OnExit::Stop || service::unit_of(&cgroup).is_none() {
+        return;
+    }
+    let (place, cluster) = (settings.agent.cgroup.clone(), settings.cluster.clone());
+    // Beside the start: systemd may take its time to answer.
+    let looked = std::thread::Builder::new().name("service".into()).spawn(move || {
+        let apart = Groups::open(&place, &cluster, &nodes).is_ok_and(|groups| groups.is_outside_ours());
+        if let Some(warning) = service::warning(&cgroup, apart, Unit::ask) {
+            tracing::warn!("{warning}");
+        }
+    });
+    drop(looked); // without a thread nothing is said, and `watchpost doctor` still is there
 }
 
 /// The controller asks itself, and waits as others do where the authority's key is elsewhere.

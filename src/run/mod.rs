@@ -37,6 +37,7 @@ use crate::settings::ControllerSettings;
 #[cfg(doc)]
 use crate::state_dir::StateDir;
 use crate::supervisor::process::groups::{Groups, Place};
+use crate::supervisor::process::identity;
 use crate::trust::Registrar;
 
 pub use bridge::{AgentBridge, ControllerBridge};
@@ -165,14 +166,15 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     // What let this machine in is no node's business.
     let environment = environment.filter(|(name, _)| name != "WATCHPOST_JOIN_TOKEN");
-    let groups = match Groups::open(&groups, &cluster, &nodes) {
-        Ok(groups) => Some(groups),
+    let groups = Groups::open(&groups, &cluster, &nodes);
+    match &groups {
+        Ok(groups) => groups.lacking().values().for_each(|why| tracing::info!("nodes cannot be limited: {why}")),
         Err(why) => {
-            tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}");
-            None
+            tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}")
         }
-    };
-    let site = Site::new(cluster, nodes, environment, descriptors);
+    }
+    let directory = identity::place(&nodes)?;
+    let site = Site::new(cluster, nodes, directory, environment, descriptors);
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
     let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, output, crashes, bounds, host };
     Ok(Agent::launch(setup)?)

@@ -98,7 +98,7 @@ impl Path {
         node.command = vec!["/bin/sh".into(), "-c".into(), "exec sleep 1000".into()];
         let instances = vec![Instance { name: here, host: None, port: None }];
         let id = ConfigurationId::new("one").unwrap();
-        let configuration = Configuration { id, instances, nodes: vec![node.into()] };
+        let configuration = Configuration { instances, nodes: vec![node.into()], ..Configuration::empty(id) };
         let reqid = RequestId::new("set").unwrap();
         let answer = controller.send(SetConfigurationRequest { reqid, configuration }).await.unwrap().unwrap();
         assert!(answer.outcomes.iter().all(crate::model::Outcome::is_success), "{answer:?}");

@@ -15,13 +15,14 @@ use super::{Complaint, Settings};
 use crate::hint::{instead, shown};
 
 /// Variables of ours that are no settings: those of the command line, and the mark that nodes carry.
-const NOT_SETTINGS: [&str; 7] = [
+const NOT_SETTINGS: [&str; 8] = [
     "WATCHPOST_CONTROLLER",
     "WATCHPOST_TOKEN_FILE",
     "WATCHPOST_CERTIFICATE",
     "WATCHPOST_CA",
     "WATCHPOST_CONFIG",
     "WATCHPOST_NODE",
+    "WATCHPOST_PLACE",
     "WATCHPOST_JOIN_TOKEN",
 ];
 

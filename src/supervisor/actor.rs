@@ -9,6 +9,7 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipie
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::history::Past;
 use super::process::Remains;
 use super::state::{Effect, Event, Report, State, Terms};
 use super::workshop::{Fact, WardId, Word, Workshop};
@@ -52,11 +53,11 @@ impl Supervisor {
         agent: Rc<Recipient<FromSupervisor>>,
     ) -> (Addr<Self>, Option<NodeReport>) {
         let fact = workshop.fact(ward);
-        let (state, mut first) = taken_up(&fact, &node);
+        let (state, mut first) = taken_up(&fact, &node, &workshop.past(ward));
         if let Fact::Died(life, ..) = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
-                workshop.note_stopped(node.name.clone(), life);
+                workshop.note_stopped(ward, node.name.clone(), life);
             }
         }
         let report = take_report(&mut first);
@@ -64,6 +65,9 @@ impl Supervisor {
             workshop.examine(ward, &node, state, reason);
         }
         let report = report.map(|report| told_of(&node, report, None));
+        if let Some(NodeReport { new: NodeState::Failed, reason, .. }) = &report {
+            workshop.note_failed(ward, node.name.clone(), state.life(), reason.to_string());
+        }
         let place = workshop.clone();
         let address = Actor::start(Self {
             ward,
@@ -93,7 +97,8 @@ impl Supervisor {
         match effect {
             Effect::Launch(life) => {
                 let (ward, node, remains) = (self.ward, Arc::clone(&self.node), self.remains.take());
-                self.tell(FromSupervisor::Launch(LaunchOrder { ward, node, life, remains }));
+                let past = self.state.past(Instant::now());
+                self.tell(FromSupervisor::Launch(LaunchOrder { ward, node, life, past, remains }));
             }
             Effect::Terminate(_) => self.complain("ask to end", self.workshop.terminate(self.ward)),
             Effect::Kill(_) => self.complain("kill", self.workshop.kill(self.ward)),
@@ -116,9 +121,12 @@ impl Supervisor {
         if report.new == NodeState::Stopped {
             let (node, life) = (self.node.name.clone(), self.state.life());
             match self.stopped_for_now {
-                true => self.workshop.note_rested(node, life),
-                false => self.workshop.note_stopped(node, life),
+                true => self.workshop.note_rested(self.ward, node, life),
+                false => self.workshop.note_stopped(self.ward, node, life),
             }
+        }
+        if report.new == NodeState::Failed {
+            self.workshop.note_failed(self.ward, self.node.name.clone(), self.state.life(), report.reason.to_string());
         }
         let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
         let death = unasked(&report);
@@ -250,14 +258,18 @@ fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
 }
 
 /// The state of a node as it is found, and what follows from that at once.
-fn taken_up(fact: &Fact, node: &Node) -> (State, Vec<Effect>) {
+fn taken_up(fact: &Fact, node: &Node, past: &Past) -> (State, Vec<Effect>) {
     let now = Instant::now();
+    // Without chance waits are spread less, and that is all.
+    let chance = getrandom::u64().unwrap_or_default();
+    let with_past = |state: State| state.with_past(past, chance, now);
     match *fact {
-        Fact::Down(life) => (State::stopped(life), Vec::new()),
-        Fact::Launching(life) => (State::launching(life), Vec::new()),
-        Fact::Alive(life, pid) => (State::adopted(life, pid, now), Vec::new()),
+        Fact::Down(life) => (with_past(State::stopped(life)), Vec::new()),
+        Fact::GivenUp(life) => (with_past(State::given_up(life)), Vec::new()),
+        Fact::Launching(life) => (with_past(State::launching(life)), Vec::new()),
+        Fact::Alive(life, pid) => (with_past(State::adopted(life, pid, now)), Vec::new()),
         Fact::Died(life, pid, exit) => {
-            let mut state = State::adopted(life, pid, now);
+            let mut state = with_past(State::adopted(life, pid, now));
             let effects = state.step(Event::Exited(life, exit, None), now, &terms(node));
             (state, effects)
         }

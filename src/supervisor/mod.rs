@@ -1,11 +1,12 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
 //!
-//! [`state`] decides, [`actor`] carries, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads
+//! [`state`] decides, with [`history`] for how soon, [`actor`] carries, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads
 //! for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`crash`] looks into deaths, [`register`] what runs, on disk.
 
 pub mod actor;
 pub mod crash;
 pub mod hands;
+pub mod history;
 pub mod output;
 pub mod process;
 pub mod register;
@@ -20,6 +21,7 @@ use actix::Message;
 
 use crate::message::node::NodeReport;
 use crate::model::{Life, Node, NodeName};
+use history::Past;
 use process::Remains;
 use workshop::WardId;
 
@@ -42,6 +44,8 @@ pub struct LaunchOrder {
     pub ward: WardId,
     pub node: Arc<Node>,
     pub life: Life,
+    /// What the record is to say of earlier crashes.
+    pub past: Past,
     /// The process before, if it is not buried yet: that comes first.
     pub remains: Option<Remains>,
 }

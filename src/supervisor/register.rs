@@ -1,40 +1,34 @@
 //! What runs, on disk: one record per node, which is what adoption reads.
 //!
 //! A record is a file of lines. The first is written before the launch and says what is intended: the node's
-//! definition and its life. The second is written by the new process itself, before it becomes the node's program:
-//! `pid <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody asked, and `rested <life>`
-//! that its agent stopped it at its own end. A line without its newline was cut off by a crash and does not count. Nothing is synced: records must survive the agent, not the
-//! machine, whose reboot ends what they speak of.
+//! definition, its life and its crashes so far. The second is written by the new process itself, before it becomes the
+//! node's program: `pid <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody asked,
+//! `rested <life>` that its agent stopped it at its own end, and `failed <life> <reason>` that it was given up. Each ends
+//! in a checksum. Nothing is synced: records must survive the agent, not the machine, whose reboot ends what they speak of.
+//!
+//! A record that is damaged is set aside, and the process that it spoke of is known by its marker.
+
+mod lines;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
+use self::lines::{FORMAT, Flaw, Intent, Said};
+use super::history::Past;
 use super::process::identity;
 use crate::model::{ConfigurationId, InstanceName, Life, Node, NodeName};
 
-/// The format of the first line; another number is a record of another release and is refused.
-const FORMAT: u32 = 1;
 /// The file's name in the node's directory.
 const NAME: &str = "record";
+/// What one that is damaged is called from then on.
+const DAMAGED: &str = "record.damaged";
 /// The largest record that is read, in bytes: a definition is far below.
 const MAX_RECORD: u64 = 4 << 20;
-
-/// The first line of a record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Intent {
-    format: u32,
-    boot: String,
-    pid_namespace: u64,
-    life: Life,
-    node: Node,
-}
 
 /// What a record says of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +38,12 @@ pub struct Record {
     /// Whether pids in it mean anything here: same boot, same pid namespace.
     pub here: bool,
     pub found: Found,
+    /// The definition is not known: the process was found by its marker.
+    pub guessed: bool,
+    /// Its crashes so far.
+    pub past: Past,
+    /// Why it was given up, if it was.
+    pub reason: Option<String>,
 }
 
 impl Record {
@@ -67,6 +67,20 @@ pub enum Found {
     Stopped,
     /// Its agent stopped it when it ended itself, and is to start it when it returns.
     Rested,
+    /// It failed, and waits for a person.
+    GivenUp,
+}
+
+/// All that is on disk.
+#[derive(Debug, Default)]
+pub struct Entries {
+    /// Sorted by node.
+    pub records: Vec<Record>,
+    /// Nodes of which nothing is known any more, though they may run: by node, the reason, if there is more to say of it
+    /// than that there is no record. Sorted by node.
+    pub lost: Vec<(NodeName, Option<String>)>,
+    /// What could not be read, and what another release wrote.
+    pub refused: Vec<RegisterError>,
 }
 
 /// Why a record cannot be read or written.
@@ -117,7 +131,25 @@ impl Register {
     }
 
     /// Replaces the node's record by an intent. The file is for the process that is launched next, which appends to it.
-    pub fn intend(&self, node: &Node, life: Life) -> Result<File, RegisterError> {
+    pub fn intend(&self, node: &Node, life: Life, past: Past) -> Result<File, RegisterError> {
+        self.begin(node, life, past, false)
+    }
+
+    /// Replaces the node's record by one of a process that runs. Where the definition is `guessed` it is nobody's.
+    pub fn enter(
+        &self,
+        node: &Node,
+        life: Life,
+        (pid, start_time): (u32, u64),
+        guessed: bool,
+    ) -> Result<(), RegisterError> {
+        let mut file = self.begin(node, life, Past::default(), guessed)?;
+        let path = self.directory(&node.name).join(NAME);
+        let line = lines::sealed(&format!("pid {pid} {start_time}"));
+        file.write_all(&line).map_err(|source| RegisterError::Io { what: "write", path, source })
+    }
+
+    fn begin(&self, node: &Node, life: Life, past: Past, guessed: bool) -> Result<File, RegisterError> {
         let directory = self.directory(&node.name);
         if self.foreign.contains(&directory.join(NAME)) {
             let why = "a later release of watchpost may run this node".into();
@@ -133,10 +165,12 @@ impl Register {
             boot: self.boot.clone(),
             pid_namespace: self.pid_namespace,
             life,
+            guessed,
+            past,
+            at: since_boot(),
             node: node.clone(),
         };
-        let mut line = serde_json::to_vec(&intent).map_err(|error| failed("write")(error.into()))?;
-        line.push(b'\n');
+        let line = lines::sealed(&serde_json::to_string(&intent).map_err(|error| failed("write")(error.into()))?);
         // A leftover of a crash may be half a line: it is not this intent's.
         let mut file = OpenOptions::new()
             .create(true)
@@ -152,18 +186,24 @@ impl Register {
 
     /// Notes that this life is over and the node is to stay down until somebody asks.
     pub fn stopped(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
-        self.note(node, &format!("stopped {life}\n"))
+        self.note(node, &format!("stopped {life}"))
     }
 
     /// Notes that this life is over since the agent ends, and that its next run is to start the node. Where the life
     /// was over because somebody asked, it stays at that.
     pub fn rested(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
-        self.note(node, &format!("rested {life}\n"))
+        self.note(node, &format!("rested {life}"))
+    }
+
+    /// Notes that this life was the last, for this reason, until somebody asks for another.
+    pub fn given_up(&self, node: &NodeName, life: Life, reason: &str) -> Result<(), RegisterError> {
+        self.note(node, &lines::given_up(life, reason))
     }
 
     fn note(&self, node: &NodeName, line: &str) -> Result<(), RegisterError> {
         let path = self.directory(node).join(NAME);
-        let written = OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(line.as_bytes()));
+        let written =
+            OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(&lines::sealed(line)));
         match written {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // it never came to a launch
             written => written.map_err(|source| RegisterError::Io { what: "write", path, source }),
@@ -202,70 +242,86 @@ impl Register {
         self.nodes.join(format!(".in-force-{instance}"))
     }
 
-    /// Every record that is there, sorted by node; what cannot be read is told beside them and left as it is.
-    /// Those of another release are left alone from now on: their nodes cannot be launched here.
-    pub fn read(&mut self) -> Result<(Vec<Record>, Vec<RegisterError>), RegisterError> {
+    /// Every record that is there. What is damaged is set aside; what another release wrote is left alone from now on: its
+    /// nodes cannot be launched here.
+    pub fn read(&mut self) -> Result<Entries, RegisterError> {
         let io = |source| RegisterError::Io { what: "read", path: self.nodes.clone(), source };
-        let (mut records, mut refused) = (Vec::new(), Vec::new());
+        let mut entries = Entries::default();
         for entry in fs::read_dir(&self.nodes).map_err(io)? {
-            let path = entry.map_err(io)?.path().join(NAME);
-            match self.read_one(&path) {
-                Ok(Some(record)) => records.push(record),
-                Ok(None) => {}
-                Err(error) => refused.push(error),
+            let directory = entry.map_err(io)?.path();
+            let name = directory.file_name().and_then(|name| name.to_str()).and_then(|name| NodeName::new(name).ok());
+            match (self.read_one(&directory.join(NAME)), name) {
+                (Ok(Reading::Record(record)), _) => entries.records.push(*record),
+                (Ok(Reading::Missing), Some(name)) => entries.lost.push((name, None)),
+                (Ok(Reading::Damaged(why)), name) => {
+                    let (path, aside) = (directory.join(NAME), directory.join(DAMAGED));
+                    fs::rename(&path, &aside).map_err(|source| RegisterError::Io {
+                        what: "set aside",
+                        path,
+                        source,
+                    })?;
+                    entries.lost.extend(name.map(|name| (name, Some(why))));
+                }
+                (Ok(Reading::Missing | Reading::Nothing), _) => {}
+                (Err(error), _) => entries.refused.push(error),
             }
         }
-        records.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        let foreign = refused.iter().filter_map(|error| match error {
+        entries.records.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        entries.lost.sort();
+        let foreign = entries.refused.iter().filter_map(|error| match error {
             RegisterError::Foreign { path, .. } => Some(path.clone()),
             RegisterError::Io { .. } => None,
         });
         self.foreign = Arc::new(foreign.collect());
-        Ok((records, refused))
+        Ok(entries)
     }
 
-    fn read_one(&self, path: &Path) -> Result<Option<Record>, RegisterError> {
-        use std::io::Read;
-        let foreign = |why: &str| RegisterError::Foreign { path: path.into(), why: why.into() };
-        let mut text = String::new();
+    fn read_one(&self, path: &Path) -> Result<Reading, RegisterError> {
+        let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| {
             let written = file.metadata()?.modified()?;
-            file.take(MAX_RECORD).read_to_string(&mut text).map(|_| written)
+            file.take(MAX_RECORD).read_to_end(&mut bytes).map(|_| written)
         });
         let written = match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(foreign("it is not text")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Reading::Nothing),
             Err(source) => return Err(RegisterError::Io { what: "read", path: path.into(), source }),
             Ok(written) => written,
         };
-        let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        let Some(first) = lines.next().filter(|_| !text.starts_with('\0')) else {
+        match lines::read(&bytes) {
+            Ok(said) => Ok(Reading::Record(Box::new(self.record(said)))),
+            Err(Flaw::Foreign(why)) => Err(RegisterError::Foreign { path: path.into(), why }),
             // Where the machine went down before the disk had it, nothing of what it spoke of runs. Else somebody cut
             // it off, and the node that it spoke of may well run.
-            return if was_before_this_boot(written) { Ok(None) } else { Err(foreign("it is not whole")) };
-        };
-        let intent: Intent = serde_json::from_str(first).map_err(|error| foreign(&error.to_string()))?;
-        if intent.format != FORMAT {
-            return Err(foreign(&format!("its format is {}", intent.format)));
+            Err(Flaw::Empty) if was_before_this_boot(written) => Ok(Reading::Nothing),
+            Err(flaw) => Ok(Reading::Damaged(flaw.to_string())),
         }
-        let mut found = Found::Intended;
-        for line in lines {
-            found = match line.split(' ').collect::<Vec<_>>()[..] {
-                // Another life's end may be written late, behind the intent of the next.
-                ["stopped", life] if life.parse() == Ok(intent.life.0) => Found::Stopped,
-                ["rested", life] if life.parse() == Ok(intent.life.0) && found != Found::Stopped => Found::Rested,
-                ["stopped" | "rested", _] => found,
-                ["pid", pid, start] => match (pid.parse(), start.parse()) {
-                    (Ok(pid), Ok(start_time)) => Found::Launched { pid, start_time },
-                    _ => return Err(foreign("its second line has no numbers")),
-                },
-                _ => return Err(foreign("it has a line of an unknown kind")),
-            };
-        }
-        let here = intent.boot == self.boot && intent.pid_namespace == self.pid_namespace;
-        Ok(Some(Record { node: intent.node, life: intent.life, here, found }))
     }
+
+    fn record(&self, Said { intent, found, reason }: Said) -> Record {
+        let here = intent.boot == self.boot && intent.pid_namespace == self.pid_namespace;
+        let elapsed = Duration::from_millis(since_boot().saturating_sub(intent.at));
+        // Times of another boot say nothing.
+        let past = if intent.boot == self.boot { intent.past.aged(elapsed) } else { Past::default() };
+        Record { node: intent.node, life: intent.life, here, found, guessed: intent.guessed, past, reason }
+    }
+}
+
+/// What stands in the place of a record.
+enum Reading {
+    Record(Box<Record>),
+    /// The directory of a node has none: it never ran, or left the configuration, or somebody deleted it.
+    Missing,
+    /// It is no node's directory, or the machine took the record with it.
+    Nothing,
+    /// It says nothing that can be believed, for this reason.
+    Damaged(String),
+}
+
+/// Milliseconds since boot, by the clock that nobody sets.
+fn since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
 /// Whether a file was last written in an earlier life of the machine; in doubt it was not.
@@ -293,10 +349,10 @@ mod tests {
     fn a_record_of_another_release_is_left_alone_and_its_node_not_launched() {
         let (_directory, mut register, node) = register();
         let path = register.directory(&node.name).join(NAME);
-        let foreign = "{\"format\":2}\n";
+        let foreign = "{\"format\":9}\n";
         fs::write(&path, foreign).unwrap();
-        assert_eq!(register.read().unwrap().1.len(), 1);
-        assert!(register.intend(&node, Life(7)).unwrap_err().is_permanent());
+        assert_eq!(register.read().unwrap().refused.len(), 1);
+        assert!(register.intend(&node, Life(7), Past::default()).unwrap_err().is_permanent());
         assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
     }
 
@@ -305,38 +361,38 @@ mod tests {
         let (_directory, mut register, node) = register();
         let file = File::create(register.directory(&node.name).join(NAME)).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
-        let (records, refused) = register.read().unwrap();
-        assert!(records.is_empty() && refused.is_empty());
-        register.intend(&node, Life(1)).unwrap();
+        let entries = register.read().unwrap();
+        assert!(entries.records.is_empty() && entries.lost.is_empty() && entries.refused.is_empty());
+        register.intend(&node, Life(1), Past::default()).unwrap();
     }
 
     fn found(register: &mut Register) -> Found {
-        let (records, refused) = register.read().unwrap();
-        assert!(refused.is_empty(), "{refused:?}");
-        records[0].found
+        let entries = register.read().unwrap();
+        assert!(entries.refused.is_empty() && entries.lost.is_empty(), "{entries:?}");
+        entries.records[0].found
     }
 
     #[test]
     fn a_record_tells_how_far_the_life_came() {
         let (_directory, mut register, node) = register();
-        let mut file = register.intend(&node, Life(7)).unwrap();
+        let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
         assert_eq!(found(&mut register), Found::Intended);
-        file.write_all(b"pid 42 1000\n").unwrap();
+        file.write_all(&lines::sealed("pid 42 1000")).unwrap();
         assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
         register.stopped(&node.name, Life(6)).unwrap();
         assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
         register.stopped(&node.name, Life(7)).unwrap();
         assert_eq!(found(&mut register), Found::Stopped);
-        let record = &register.read().unwrap().0[0];
+        let record = &register.read().unwrap().records[0];
         assert_eq!((&record.node, record.life, record.here), (&node, Life(7), true));
         register.forget(&node.name).unwrap();
-        assert!(register.read().unwrap().0.is_empty());
+        assert!(register.read().unwrap().records.is_empty());
     }
 
     #[test]
     fn what_its_agent_stopped_for_now_is_no_stop_that_somebody_asked_for() {
         let (_directory, mut register, node) = register();
-        register.intend(&node, Life(7)).unwrap().write_all(b"pid 42 1000\n").unwrap();
+        register.intend(&node, Life(7), Past::default()).unwrap().write_all(&lines::sealed("pid 42 1000")).unwrap();
         register.rested(&node.name, Life(6)).unwrap();
         assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
         register.rested(&node.name, Life(7)).unwrap();
@@ -347,20 +403,38 @@ mod tests {
     }
 
     #[test]
-    fn a_record_cut_off_at_any_byte_is_readable_or_refused_and_never_believed() {
+    fn a_record_cut_off_at_any_byte_is_readable_or_set_aside_and_never_believed() {
         let (_directory, mut register, node) = register();
-        register.intend(&node, Life(7)).unwrap().write_all(b"pid 42 1000\nstopped 7\n").unwrap();
+        let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
+        file.write_all(&lines::sealed("pid 42 1000")).unwrap();
+        register.stopped(&node.name, Life(7)).unwrap();
         let path = register.directory(&node.name).join(NAME);
         let whole = fs::read(&path).unwrap();
+        let first = whole.iter().position(|byte| *byte == b'\n').unwrap();
         for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            let (records, refused) = register.read().unwrap();
-            let first = whole.iter().position(|byte| *byte == b'\n').unwrap();
-            assert_eq!((records.len(), refused.len()), (usize::from(cut > first), usize::from(cut <= first)), "{cut}");
-            for record in records {
+            let entries = register.read().unwrap();
+            let is_read = cut > first;
+            assert_eq!((entries.records.len(), entries.lost.len()), (is_read.into(), (!is_read).into()), "{cut}");
+            for record in entries.records {
                 assert!(matches!(record.found, Found::Intended | Found::Launched { pid: 42, start_time: 1000 }));
             }
+            let aside = path.with_file_name(DAMAGED);
+            assert_eq!(fs::read(&aside).ok(), (!is_read).then(|| whole[..cut].to_vec()), "{cut}");
+            let _ = fs::remove_file(aside);
         }
+    }
+
+    #[test]
+    fn what_was_given_up_and_how_often_it_crashed_is_known_to_the_next_agent() {
+        let (_directory, mut register, node) = register();
+        let past = Past { attempt: 4, ago: vec![20, 10] };
+        register.intend(&node, Life(7), past.clone()).unwrap();
+        register.given_up(&node.name, Life(7), "given up after 4 restarts").unwrap();
+        let record = register.read().unwrap().records.remove(0);
+        assert_eq!((record.found, record.reason.as_deref()), (Found::GivenUp, Some("given up after 4 restarts")));
+        assert_eq!(record.past.attempt, 4);
+        assert!(record.past.ago.iter().zip(&past.ago).all(|(now, then)| now >= then && *now < then + 60_000));
     }
 
     #[test]
@@ -374,7 +448,7 @@ mod tests {
         register.remember(&a, &id("second")).unwrap();
         assert_eq!(register.configuration(&a).unwrap(), Some(id("second")));
         assert_eq!(register.configuration(&b).unwrap(), Some(id("other")));
-        assert_eq!(register.read().unwrap().0, []);
+        assert_eq!(register.read().unwrap().records, []);
     }
 
     #[test]

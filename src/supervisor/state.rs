@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::history::{History, Past};
 use crate::model::{Exit, Life, NodeState, Output, RestartMode, RestartPolicy, Text};
 
 /// Everything that is decided about one node.
@@ -50,17 +51,6 @@ enum Phase {
         again: bool,
         ended: Option<(u32, Exit)>,
     },
-}
-
-/// What earlier crashes mean for the next one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct History {
-    /// Restarts in a row, without a stable time between them.
-    attempt: u32,
-    /// Restarts that nobody asked for, ever.
-    restarts: u32,
-    /// When the restarts of the last window were decided, oldest first; empty without a limit.
-    recent: Vec<Instant>,
 }
 
 /// What happens to a node.
@@ -195,9 +185,26 @@ impl State {
         Self { phase, life, history: History::default(), told: NodeState::Running }
     }
 
+    /// A node that was given up and waits for a person.
+    pub fn given_up(life: Life) -> Self {
+        Self { phase: Phase::Failed, told: NodeState::Failed, ..Self::stopped(life) }
+    }
+
     /// A node whose launch is out.
     pub fn launching(life: Life) -> Self {
         Self { phase: Phase::Launching, ..Self::stopped(life) }
+    }
+
+    /// The same node, whose earlier crashes count, and whose waits are spread by chance that begins with `seed`.
+    pub fn with_past(mut self, past: &Past, seed: u64, now: Instant) -> Self {
+        self.history = std::mem::take(&mut self.history).seeded(seed);
+        self.history.recall(past, now);
+        self
+    }
+
+    /// What the next agent is to know of its crashes.
+    pub fn past(&self, now: Instant) -> Past {
+        self.history.past(now)
     }
 
     /// Whether its process was told to end.
@@ -232,8 +239,8 @@ impl State {
                 new,
                 pid: arrow.pid,
                 exit: arrow.exit,
-                attempt: self.history.attempt,
-                restarts: self.history.restarts,
+                attempt: self.history.attempt(),
+                restarts: self.history.restarts(),
                 reason: arrow.reason,
                 output: arrow.output,
             };
@@ -255,88 +262,121 @@ impl State {
         }
     }
 
+    /// What a node does next. Whoever acts has an arm: a person, the launch, the process, the sweep, a timer.
     fn arrow(&mut self, event: Event, now: Instant, terms: &Terms) -> Arrow {
-        use Event as E;
-        use Phase as P;
-        let life = self.life;
-        if event.life().is_some_and(|of| of != life) {
-            return Arrow::to(self.phase.clone()); // late: it speaks of an earlier life
+        let phase = self.phase.clone();
+        if event.life().is_some_and(|of| of != self.life) {
+            return Arrow::to(phase); // late: it speaks of an earlier life
         }
-        match (self.phase.clone(), event) {
-            (P::Stopped | P::Failed | P::Crashed, E::Start) => self.launch_on_request(),
-            (P::Stopped | P::Failed, E::Stop) => Arrow::stopped(),
-            (P::Crashed, E::Stop) => Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(life)),
-            (P::Crashed, E::RetryDue(_)) => self.launch(),
+        match event {
+            Event::Start => self.on_start(phase),
+            Event::Stop => self.on_stop(phase, terms),
+            Event::Hurry | Event::KillDue(_) => self.on_impatience(phase),
+            Event::RetryDue(_) if phase == Phase::Crashed => self.launch(),
+            Event::Launched(_, pid) => self.on_birth(phase, pid, terms),
+            Event::LaunchFailed(_, failure) => self.on_stillbirth(phase, failure, now, terms),
+            Event::Exited(_, exit, output) => self.on_exit(phase, exit, output, now, terms),
+            Event::Swept(_) => self.on_swept(phase),
+            Event::Ready(_) => match phase {
+                Phase::Pending { pid } => Arrow::to(Phase::Running { pid, since: now }).because("ready"),
+                late => Arrow::to(late),
+            },
+            Event::RetryDue(_) => Arrow::to(phase), // late
+        }
+    }
 
-            (P::Launching, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
-            (P::Launching, E::Launched(_, pid)) => {
-                Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(life))
+    /// Somebody wants it to run: in every phase that means something.
+    fn on_start(&mut self, phase: Phase) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Stopped | P::Failed | P::Crashed => self.launch_on_request(),
+            P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: true }),
+            P::Stopping { pid, .. } => Arrow::to(P::Stopping { pid, again: true }),
+            P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: true, ended }),
+            // Asked for what is so already.
+            phase @ (P::Launching | P::Pending { .. } | P::Running { .. }) => Arrow::to(phase),
+        }
+    }
+
+    /// Somebody wants it down: in every phase that means something.
+    fn on_stop(&self, phase: Phase, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Stopped | P::Failed => Arrow::stopped(),
+            P::Crashed => Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life)),
+            P::Launching | P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: false }),
+            P::Pending { pid } | P::Running { pid, .. } => self.stop(pid, false, terms),
+            P::Stopping { pid, .. } => Arrow::to(P::Stopping { pid, again: false }),
+            P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: false, ended }),
+        }
+    }
+
+    /// Its grace is over, or nobody waits for that.
+    fn on_impatience(&self, phase: Phase) -> Arrow {
+        match phase {
+            ending @ Phase::Stopping { .. } => Arrow::to(ending).doing(Effect::Kill(self.life)),
+            phase => Arrow::to(phase), // nothing is to be hurried
+        }
+    }
+
+    /// A process came of the launch: in every phase it has to be dealt with, though only two wait for one.
+    fn on_birth(&self, phase: Phase, pid: u32, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Launching => {
+                Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(self.life))
             }
-            (P::Launching, E::LaunchFailed(_, failure))
-                if failure.permanent || terms.restart.mode == RestartMode::Never =>
-            {
+            P::Withdrawn { again } => self.stop(pid, again, terms),
+            // Told twice.
+            phase @ (P::Stopped
+            | P::Failed
+            | P::Crashed
+            | P::Pending { .. }
+            | P::Running { .. }
+            | P::Stopping { .. }
+            | P::Sweeping { .. }) => Arrow::to(phase),
+        }
+    }
+
+    fn on_stillbirth(&mut self, phase: Phase, failure: LaunchFailure, now: Instant, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Launching if failure.permanent || terms.restart.mode == RestartMode::Never => {
                 Arrow::to(P::Failed).announced().because(failure.reason)
             }
-            (P::Launching, E::LaunchFailed(_, failure)) => self.crash(failure.reason, now, terms).announced(),
+            P::Launching => self.crash(failure.reason, now, terms).announced(),
+            P::Withdrawn { again: true } => self.launch_on_request(),
+            P::Withdrawn { again: false } => Arrow::stopped(),
+            late => Arrow::to(late),
+        }
+    }
 
-            (P::Withdrawn { .. }, E::Start) => Arrow::to(P::Withdrawn { again: true }),
-            (P::Withdrawn { .. }, E::Stop) => Arrow::to(P::Withdrawn { again: false }),
-            (P::Withdrawn { again }, E::Launched(_, pid)) => self.stop(pid, again, terms),
-            (P::Withdrawn { again: true }, E::LaunchFailed(..)) => self.launch_on_request(),
-            (P::Withdrawn { again: false }, E::LaunchFailed(..)) => Arrow::stopped(),
-
-            (P::Pending { pid } | P::Running { pid, .. }, E::Stop) => self.stop(pid, false, terms),
-            (P::Pending { pid }, E::Ready(_)) => Arrow::to(P::Running { pid, since: now }).because("ready"),
-            (P::Pending { pid }, E::Exited(_, exit, output)) => self.exited(pid, exit, output, now, terms),
-            (P::Running { pid, since }, E::Exited(_, exit, output)) => {
+    fn on_exit(&mut self, phase: Phase, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Pending { pid } => self.exited(pid, exit, output, now, terms),
+            P::Running { pid, since } => {
                 if now.saturating_duration_since(since) >= terms.restart.stable {
                     self.history.forgive();
                 }
                 self.exited(pid, exit, output, now, terms)
             }
-
-            (P::Stopping { pid, .. }, E::Start) => Arrow::to(P::Stopping { pid, again: true }),
-            (P::Stopping { pid, .. }, E::Stop) => Arrow::to(P::Stopping { pid, again: false }),
-            (P::Stopping { pid, again }, E::KillDue(_) | E::Hurry) => {
-                Arrow::to(P::Stopping { pid, again }).doing(Effect::Kill(life))
+            P::Stopping { pid, again } => {
+                Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(self.life))
             }
-            (P::Stopping { pid, again }, E::Exited(_, exit, _)) => {
-                Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(life))
-            }
+            late => Arrow::to(late),
+        }
+    }
 
-            (P::Sweeping { ended, .. }, E::Start) => Arrow::to(P::Sweeping { again: true, ended }),
-            (P::Sweeping { ended, .. }, E::Stop) => Arrow::to(P::Sweeping { again: false, ended }),
-            (P::Sweeping { again: true, .. }, E::Swept(_)) => self.launch_on_request(),
-            (P::Sweeping { again: false, ended: None }, E::Swept(_)) => Arrow::stopped(),
-            (P::Sweeping { again: false, ended: Some((pid, exit)) }, E::Swept(_)) => {
+    fn on_swept(&mut self, phase: Phase) -> Arrow {
+        use Phase as P;
+        match phase {
+            P::Sweeping { again: true, .. } => self.launch_on_request(),
+            P::Sweeping { again: false, ended: None } => Arrow::stopped(),
+            P::Sweeping { again: false, ended: Some((pid, exit)) } => {
                 Arrow::stopped().because(explain_stop(exit)).after(pid, exit, None)
             }
-
-            // Asked for what is so already.
-            (phase @ (P::Launching | P::Pending { .. } | P::Running { .. }), E::Start) => Arrow::to(phase),
-            (
-                phase @ (P::Stopped
-                | P::Failed
-                | P::Crashed
-                | P::Launching
-                | P::Withdrawn { .. }
-                | P::Pending { .. }
-                | P::Running { .. }
-                | P::Sweeping { .. }),
-                E::Hurry,
-            ) => Arrow::to(phase),
-
-            // Late, or told twice: the process of this life, its timers and its sweep may outlast their use.
-            (
-                phase,
-                E::Launched(..)
-                | E::LaunchFailed(..)
-                | E::Ready(_)
-                | E::Exited(..)
-                | E::Swept(_)
-                | E::KillDue(_)
-                | E::RetryDue(_),
-            ) => Arrow::to(phase),
+            late => Arrow::to(late),
         }
     }
 
@@ -413,32 +453,6 @@ fn explain(exit: Exit, output: Option<&Output>) -> String {
 
 /// The reason of a stop that somebody asked for.
 const ON_REQUEST: &str = "stopped on request";
-
-impl History {
-    /// Starts counting anew, after a stable time or when a person asked.
-    fn forgive(&mut self) {
-        self.attempt = 0;
-        self.recent.clear();
-    }
-
-    /// How long to wait before the next restart; `None` if the limit is reached.
-    fn next_delay(&mut self, now: Instant, policy: &RestartPolicy) -> Option<Duration> {
-        if policy.limit > 0 {
-            self.recent.retain(|then| now.saturating_duration_since(*then) < policy.window);
-            if self.recent.len() >= policy.limit as usize {
-                return None;
-            }
-            self.recent.push(now);
-        }
-        let delay = match self.attempt {
-            0 => Duration::ZERO,
-            n => policy.delay.saturating_mul(1 << (n - 1).min(31)).min(policy.max_delay),
-        };
-        self.attempt = self.attempt.saturating_add(1);
-        self.restarts = self.restarts.saturating_add(1);
-        Some(delay)
-    }
-}
 
 impl Event {
     /// The life that the event speaks of; `None` for what a person asks.

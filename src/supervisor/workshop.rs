@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -19,8 +19,10 @@ use tokio::task::yield_now;
 use super::crash::dossier::Given;
 use super::crash::{Coroner, Death, Witness};
 use super::hands::{Hands, Subject};
+use super::history::Past;
 use super::output::{self, Keeper, Lock, Read, Readings, read::Scope};
-use super::process::groups::Groups;
+use super::process::groups::{GroupError, Groups, NoGroups, refuse};
+use super::process::oom::{Autopsy, KernelLog};
 use super::process::{self, Ended, Exits, Process, Remains, tree, tree::SweepError};
 use super::register::{Register, RegisterError};
 use super::state::LaunchFailure;
@@ -95,6 +97,8 @@ struct Leader {
 pub enum Fact {
     /// Nothing runs; this was the last life.
     Down(Life),
+    /// Nothing runs, and nothing is to run until a person asks: this was the last life.
+    GivenUp(Life),
     /// A launch is out.
     Launching(Life),
     Alive(Life, u32),
@@ -103,6 +107,7 @@ pub enum Fact {
 }
 
 struct Ward {
+    name: NodeName,
     /// `None` until its first supervisor is there.
     minder: Option<Addr<Supervisor>>,
     fact: Fact,
@@ -110,6 +115,8 @@ struct Ward {
     process: Option<Arc<Process>>,
     /// Whose leftovers the next launch ends first.
     leader: Option<Leader>,
+    /// Its crashes, as of when that was noted: what the next supervisor of it counts on from.
+    past: (Past, Instant),
     /// The last end that was heard of.
     end: Option<End>,
 }
@@ -144,6 +151,7 @@ pub struct Workshop {
 
 struct Benches {
     exits: Exits,
+    autopsy: RefCell<Autopsy>,
     /// Copied to every word of a death that is under way.
     untold: Untold,
     wards: RefCell<BTreeMap<WardId, Ward>>,
@@ -156,15 +164,18 @@ impl Workshop {
     pub fn open(
         site: Arc<Site>,
         register: Register,
-        groups: Option<Groups>,
+        groups: Result<Groups, NoGroups>,
+        mut kernel_log: KernelLog,
         keeper: Keeper,
         coroner: Coroner,
     ) -> io::Result<Self> {
+        kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
+        let groups = Arc::new(groups);
         let tools = Arc::new(Tools {
             site,
             register,
-            groups,
+            groups: Arc::clone(&groups),
             keeper,
             readings: Readings::default(),
             coroner,
@@ -173,6 +184,7 @@ impl Workshop {
         });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
+            autopsy: RefCell::new(Autopsy::new(kernel_log, groups)),
             untold: Untold::default(),
             wards: RefCell::default(),
             watched: Cell::new(false),
@@ -183,8 +195,9 @@ impl Workshop {
     }
 
     /// Takes a node in whose last life was `life`.
-    pub fn admit(&self, ward: WardId, life: Life) {
-        let fresh = Ward { minder: None, fact: Fact::Down(life), process: None, leader: None, end: None };
+    pub fn admit(&self, ward: WardId, name: NodeName, life: Life) {
+        let past = (Past::default(), Instant::now());
+        let fresh = Ward { name, minder: None, fact: Fact::Down(life), process: None, leader: None, past, end: None };
         self.benches.wards.borrow_mut().insert(ward, fresh);
     }
 
@@ -198,7 +211,7 @@ impl Workshop {
         pid: Option<u32>,
         process: Option<Process>,
     ) -> io::Result<()> {
-        self.admit(ward, life);
+        self.admit(ward, node.name.clone(), life);
         self.tools.keeper.mind(node);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, ours: false });
@@ -206,9 +219,22 @@ impl Workshop {
         process.map_or(Ok(()), |process| self.benches.alive(ward, life, process, false))
     }
 
+    /// Notes the crashes that an earlier run of the agent saw.
+    pub fn recall(&self, ward: WardId, past: Past) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.past = (past, Instant::now());
+        }
+    }
+
+    /// The crashes of that ward's node so far.
+    pub fn past(&self, ward: WardId) -> Past {
+        let wards = self.benches.wards.borrow();
+        wards.get(&ward).map_or_else(Past::default, |ward| ward.past.0.clone().aged(ward.past.1.elapsed()))
+    }
+
     /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
-    pub fn note_death(&self, ward: WardId, life: Life, pid: u32, exit: Exit) {
-        self.admit(ward, life);
+    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, pid: u32, exit: Exit) {
+        self.admit(ward, name, life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
@@ -247,7 +273,7 @@ impl Workshop {
             if let Err(error) = tools.register.forget(name) {
                 tracing::warn!(node = %name, "{error}");
             }
-            if let Some(groups) = &tools.groups {
+            if let Ok(groups) = &*tools.groups {
                 groups.forget(name);
             }
             tools.volumes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
@@ -261,11 +287,12 @@ impl Workshop {
     }
 
     /// Ends what the life before left behind, then launches; answered by [`Word::Launched`] or [`Word::LaunchFailed`].
-    pub fn launch(&self, LaunchOrder { ward, node, life, remains }: LaunchOrder) {
+    pub fn launch(&self, LaunchOrder { ward, node, life, past, remains }: LaunchOrder) {
         let before = {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
+            ward.past = (past.clone(), Instant::now());
             // It stays until the next one is born: a sweep that fails is to be done again.
             ward.leader
         };
@@ -273,7 +300,7 @@ impl Workshop {
         // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
         drop(remains);
         self.give(Subject::Node(node.name.clone()), move || {
-            let result = unless_it_panics(|| tools.launch(&node, life, before))
+            let result = unless_it_panics(|| tools.launch(&node, life, past, before))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
         });
@@ -290,18 +317,45 @@ impl Workshop {
             drop(remains);
             let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
             let trouble = swept.and_then(|swept| swept).err();
+            // The next life may be under another definition, with other limits: it gets a group of its own.
+            if let Ok(groups) = &*tools.groups {
+                groups.forget(&node.name);
+            }
             let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
         });
     }
 
+    /// Takes in that the node was given up in an earlier run of the agent.
+    pub fn give_up(&self, ward: WardId) {
+        self.benches.settle(ward, Fact::GivenUp);
+    }
+
     /// Notes that this life is over and the node is to stay down until somebody asks.
-    pub fn note_stopped(&self, node: NodeName, life: Life) {
+    pub fn note_stopped(&self, ward: WardId, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
         self.note(node, move |register, node| register.stopped(node, life));
     }
 
     /// Notes that this life is over and the node is to stay down until the next run of the agent.
-    pub fn note_rested(&self, node: NodeName, life: Life) {
+    pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
+        self.benches.settle(ward, Fact::Down);
         self.note(node, move |register, node| register.rested(node, life));
+    }
+
+    /// Notes that this life was the last until somebody asks, for this reason.
+    pub fn note_failed(&self, ward: WardId, node: NodeName, life: Life, reason: String) {
+        self.benches.settle(ward, Fact::GivenUp);
+        self.note(node, move |register, node| register.given_up(node, life, &reason));
+    }
+
+    /// Writes the record of a process that was found by its marker anew, now that its definition is known.
+    pub fn enter(&self, ward: WardId, node: Arc<Node>) {
+        let known =
+            self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
+        let Some((Fact::Alive(life, pid), process)) = known else { return };
+        self.note(node.name.clone(), move |register, _| {
+            register.enter(&node, life, (pid, process.start_time()), false)
+        });
     }
 
     fn note(
@@ -409,7 +463,8 @@ impl Workshop {
 
     /// Clears away what only running nodes need, and does this as soon as all work that was given is done.
     pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
-        if let Some(groups) = self.tools.groups.clone() {
+        if let Ok(groups) = &*self.tools.groups {
+            let groups = groups.clone();
             self.give(Subject::Agent, move || groups.clear());
         }
         self.hands.give_at_rest(Box::new(then));
@@ -510,17 +565,16 @@ impl Benches {
 
     fn died(&self, Ended { key, exit, remains }: Ended) {
         let id = WardId(key);
-        let (pid, start_time) = remains.identity();
-        let life = {
+        let (life, exit) = {
             let mut wards = self.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&id) else { return };
-            let Fact::Alive(life, _) = ward.fact else { return };
+            let Fact::Alive(life, pid) = ward.fact else { return };
             ward.fact = Fact::Down(life);
-            ward.process = None;
-            let (start_time, largest_resident) = (Some(start_time), remains.largest_resident());
-            let (time, heard) = (Timestamp::now(), Instant::now());
-            ward.end = Some(End { life, pid, start_time, exit, time, heard, largest_resident });
-            life
+            let start_time = ward.process.take().map_or(0, |process| process.start_time());
+            let exit = self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name);
+            let (time, heard, largest_resident) = (Timestamp::now(), Instant::now(), remains.largest_resident());
+            ward.end = Some(End { life, pid, start_time: Some(start_time), exit, time, heard, largest_resident });
+            (life, exit)
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
     }
@@ -528,6 +582,15 @@ impl Benches {
     fn note(&self, id: WardId, fact: Fact) {
         if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
             ward.fact = fact;
+        }
+    }
+
+    /// Says what it means that nothing runs.
+    fn settle(&self, id: WardId, what: fn(Life) -> Fact) {
+        if let Some(ward) = self.wards.borrow_mut().get_mut(&id)
+            && let Fact::Down(life) | Fact::GivenUp(life) = ward.fact
+        {
+            ward.fact = what(life);
         }
     }
 
@@ -577,6 +640,9 @@ impl Witness for Bystander {
     }
 }
 
+/// The last lives of a node, and which file each of its streams was in each.
+type Lives = Vec<(Life, [u64; 2])>;
+
 /// Which file of that stream was a life's. One that was found running had the file before that of the next life.
 fn volume_of(lives: &[(Life, [u64; 2])], life: Life, stream: OutputStream) -> Option<u64> {
     let own = lives.iter().find(|(of, _)| *of == life).map(|(_, volumes)| volumes[stream as usize]);
@@ -587,36 +653,38 @@ fn volume_of(lives: &[(Life, [u64; 2])], life: Life, stream: OutputStream) -> Op
 struct Tools {
     site: Arc<Site>,
     register: Register,
-    /// `None` where nodes cannot have one.
-    groups: Option<Groups>,
+    /// Or why nodes cannot have one.
+    groups: Arc<Result<Groups, NoGroups>>,
     keeper: Keeper,
     readings: Readings,
     coroner: Coroner,
     /// Which files the last lives of each node write to.
-    volumes: Mutex<HashMap<NodeName, Vec<(Life, [u64; 2])>>>,
+    volumes: Mutex<HashMap<NodeName, Lives>>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }
 
 impl Tools {
     /// Everything from the order to the process, in the order that makes it safe to die between any two steps.
-    fn launch(&self, node: &Node, life: Life, before: Option<Leader>) -> Result<Process, LaunchFailure> {
+    fn launch(&self, node: &Node, life: Life, past: Past, before: Option<Leader>) -> Result<Process, LaunchFailure> {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
         if let Some(leader) = before {
             self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
-        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
             .and_then(|()| output::begin_life(&directory, &self.keeper.lock(&node.name)))
             .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
-        let group = self.groups.as_ref().map(|groups| groups.of(&node.name)).transpose();
-        program.group = group.map_err(|error| passing(format!("cannot make a control group: {error}")))?;
+        // Before all that can fail, so that what comes of it is noted with its life.
         let record = self
             .register
-            .intend(node, life)
+            .intend(node, life, past)
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
+        program.group = self
+            .group(node)
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
@@ -633,9 +701,18 @@ impl Tools {
         lives.push((life, volumes));
     }
 
+    /// The group that the node is born into, with its limits; `None` where it needs none and can have none.
+    fn group(&self, node: &Node) -> Result<Option<PathBuf>, GroupError> {
+        let quotas = node.run_as.as_ref().map(|run_as| run_as.quotas).unwrap_or_default();
+        match &*self.groups {
+            Ok(groups) => groups.of(&node.name, &quotas).map(Some),
+            Err(why) => refuse(&quotas, why).map_or(Ok(None), Err),
+        }
+    }
+
     /// By the group, where there is one; and then whoever left it.
     fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
-        let killed = self.groups.as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {

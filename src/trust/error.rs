@@ -13,6 +13,10 @@ pub enum TrustError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is longer than {longest} bytes: it is none of the files that `watchpost pki` makes", path.display())]
     TooLong { path: PathBuf, longest: u64 },
+    #[error("cannot read {}, which should be the tokens that `watchpost token` keeps: move it away, and make new ones", path.display())]
+    ReadTokens { path: PathBuf, source: io::Error },
+    #[error("{} would be longer than {longest} bytes: end some tokens by `watchpost token revoke NAME`", path.display())]
+    TooManyTokens { path: PathBuf, longest: u64 },
     #[error("cannot look into {}: name the controller's state directory by --state-dir", path.display())]
     NoStateDir { path: PathBuf, source: io::Error },
     #[error("{} belongs to user {owner}, and this process is user {us}: run this as user {owner}, who runs the controller", path.display())]

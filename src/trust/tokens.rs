@@ -137,6 +137,13 @@ fn path(state_dir: &Path) -> PathBuf {
 fn read(path: &Path) -> Result<Option<Vec<Token>>, TrustError> {
     let (bytes, mode) = match files::read(path, LONGEST) {
         Err(TrustError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(TrustError::Read { path, source }) => return Err(TrustError::ReadTokens { path, source }),
+        Err(TrustError::TooLong { path, longest }) => {
+            let why = format!(
+                "it is longer than {longest} bytes; move it away, and make new tokens by `watchpost token create`"
+            );
+            return Err(TrustError::Damaged { path, why });
+        }
         found => found?,
     };
     if mode & 0o077 != 0 {
@@ -171,7 +178,7 @@ fn change(state_dir: &Path, change: impl FnOnce(&mut Vec<Token>)) -> Result<(), 
     change(&mut tokens);
     let text = tokens.iter().fold(format!("{HEAD}\n"), |text, token| text + &token.line());
     match text.len() as u64 > LONGEST {
-        true => Err(TrustError::TooLong { path, longest: LONGEST }),
+        true => Err(TrustError::TooManyTokens { path, longest: LONGEST }),
         false => files::write(&path, text.as_bytes(), 0o600),
     }
 }

@@ -29,6 +29,7 @@ pub fn read(
         match about {
             About::Instance(name) => reading.complain_of_instance(name.as_str(), what),
             About::Node(name) => reading.complain_of_node(name.as_str(), None, what),
+            About::Zeek(key) => reading.complain_of_zeek(key, what),
             About::Key(name, key) => reading.complain_of_node(name.as_str(), Some(key), what),
         }
     }

@@ -4,6 +4,8 @@
 //! know. What is absent is left out. Times are RFC 3339 in UTC, states are in upper case, `seq` is a
 //! [`Cursor`] in text form.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::reach::Reach;
@@ -98,6 +100,19 @@ pub struct Instance {
     /// Its agent's, as last shown, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// What its agent can do for its nodes, as it found out by trying: `cgroup_kill`, and each of the limits `memory_max`,
+    /// `cpu_max` and `pids_max`. Empty until it has said so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub abilities: BTreeMap<String, Ability>,
+}
+
+/// One thing that an agent can do, or cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ability {
+    pub able: bool,
+    /// Where, or why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 impl Instance {
@@ -415,6 +430,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub core_dumped: bool,
+    /// The kernel killed it because memory ran out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
     /// The same in words.
     pub text: String,
 }
@@ -451,8 +469,20 @@ impl From<InstanceStatus> for Instance {
             certificate: instance
                 .certificate
                 .map(|term| Certificate { expires: term.until.to_string(), due: Timestamp::now() > term.due_at }),
+            abilities: instance.abilities.map(abilities).unwrap_or_default(),
         }
     }
+}
+
+fn abilities(abilities: model::Abilities) -> BTreeMap<String, Ability> {
+    let model::Abilities { killing, lacking } = abilities;
+    let able = killing.is_ok();
+    let kill = ("cgroup_kill".to_owned(), Ability { able, detail: killing.unwrap_or_else(|why| why) });
+    let limits = model::Quota::ALL.into_iter().map(|quota| {
+        let why = lacking.get(&quota);
+        (quota.key().to_owned(), Ability { able: why.is_none(), detail: why.cloned().unwrap_or_default() })
+    });
+    std::iter::once(kill).chain(limits).collect()
 }
 
 impl From<NodeStatus> for Node {
@@ -484,9 +514,10 @@ impl From<model::Exit> for Exit {
         let (status, signal, core_dumped) = match exit {
             model::Exit::Status(status) => (Some(status), None, false),
             model::Exit::Signal { number, core_dumped } => (None, Some(number), core_dumped),
+            model::Exit::OutOfMemory => (None, Some(9), false),
             model::Exit::Unknown => (None, None, false),
         };
-        Self { status, signal, core_dumped, text }
+        Self { status, signal, core_dumped, out_of_memory: exit == model::Exit::OutOfMemory, text }
     }
 }
 

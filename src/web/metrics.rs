@@ -7,7 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::web::Data;
 
 use super::problem::Problem;
-use super::{Desk, Facts};
+use super::{Desk, Facts, json};
 use crate::message::client::{GetStatusRequest, GetStatusResponse, LinkState};
 use crate::model::NodeState;
 
@@ -54,6 +54,14 @@ fn text(status: &GetStatusResponse, facts: &Facts) -> String {
         let needed = if instance.needed { "yes" } else { "no" };
         let labels = [("instance_name", instance.name.as_str()), ("needed", needed)];
         page.sample(&labels, (instance.link == LinkState::Up).into());
+    }
+
+    let help = "1 for what an instance's agent can do for its nodes, 0 for what it cannot.";
+    page.family("watchpost_instance_ability", "gauge", help);
+    for instance in &status.instances {
+        for (ability, json::Ability { able, .. }) in json::Instance::from(instance.clone()).abilities {
+            page.sample(&[("instance_name", instance.name.as_str()), ("ability", &ability)], able.into());
+        }
     }
 
     page.family("watchpost_log_entries_total", "counter", "Entries of the controller's log, kept or not, up to now.");

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use super::tls::{Handshakes, Tls};
 use super::visitor::{Client, Visitor};
-use crate::accept::accept_forever;
+use crate::accept::{accept_forever, let_many_wait};
 use crate::seldom::Seldom;
 
 /// Tells whoever answers for long, such as streams, that the server is about to end.
@@ -130,6 +130,7 @@ pub fn serve(
     app: impl Fn(&Closing) -> Application + Send + 'static,
 ) -> io::Result<WebServer> {
     let address = listener.local_addr()?;
+    let_many_wait(&listener)?;
     listener.set_nonblocking(true)?;
     let (closing, closed) = watch::channel(false);
     let (started, start) = mpsc::sync_channel(1);

@@ -9,8 +9,9 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
-    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, NodeState, OutputWish,
-    Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs,
+    Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit, Network,
+    Node, NodeName, NodeState, OutputWish, Quotas, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs,
+    Zeek, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -59,9 +60,13 @@ fn assignments() -> impl Strategy<Value = BTreeMap<String, String>> {
 
 fn restart() -> impl Strategy<Value = RestartPolicy> {
     let mode = prop::sample::select(vec![RestartMode::Always, RestartMode::OnFailure, RestartMode::Never]);
-    (mode, time(), time(), time(), any::<u32>(), time()).prop_map(|(mode, delay, max_delay, stable, limit, window)| {
-        RestartPolicy { mode, delay, max_delay, stable, limit, window }
-    })
+    let factor = (100..=10_000u32).prop_map(|hundredths| format!("{}.{:02}", hundredths / 100, hundredths % 100));
+    (mode, (time(), factor, time(), 0..=100u8), time(), any::<u32>(), time()).prop_map(
+        |(mode, (delay, factor, max_delay, jitter), stable, limit, window)| {
+            let factor = factor.parse().unwrap();
+            RestartPolicy { mode, delay, factor, max_delay, jitter, stable, limit, window }
+        },
+    )
 }
 
 fn ready() -> impl Strategy<Value = Ready> {
@@ -76,9 +81,9 @@ fn run_as() -> impl Strategy<Value = RunAs> {
     (
         (vec("[^\0-\x1f]{1,8}", 0..3), option::of(0..0o1000u32), option::of(-20..20)),
         (btree_map(resource, limit, 0..3), btree_set(capability, 0..3)),
-        (any::<bool>(), option::of(plain().prop_map(|text| format!("/{text}")))),
+        (any::<bool>(), option::of(plain().prop_map(|text| format!("/{text}"))), quotas()),
     )
-        .prop_map(|((groups, umask, nice), (limits, capabilities), (no_new_privs, env_file))| RunAs {
+        .prop_map(|((groups, umask, nice), (limits, capabilities), (no_new_privs, env_file, quotas))| RunAs {
             groups,
             umask,
             nice,
@@ -86,6 +91,7 @@ fn run_as() -> impl Strategy<Value = RunAs> {
             capabilities,
             no_new_privs,
             env_file,
+            quotas,
         })
 }
 
@@ -102,22 +108,69 @@ fn output() -> impl Strategy<Value = OutputWish> {
     )
 }
 
+fn quotas() -> impl Strategy<Value = Quotas> {
+    let memory = option::of(any::<u64>().prop_map(Bytes));
+    let cpu = option::of(any::<u32>().prop_map(CpuShare));
+    (memory, cpu, option::of(0..=u64::from(u32::MAX))).prop_map(|(memory_max, cpu_max, pids_max)| Quotas {
+        memory_max,
+        cpu_max,
+        pids_max,
+    })
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+}
+
+prop_compose! {
+    fn zeek_of_any_kind()(
+        (scripts, args, prefixes) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..3), vec("[^\0-][^\0]{0,4}", 0..2)),
+        (path, script_path) in (vec("/[^\0:]{0,8}", 0..2), vec("/[^\0:]{0,8}", 0..2)),
+        (options, env) in (assignments(), assignments()),
+        networks in vec((address(), 0..=32u8).prop_map(|(address, bits)| Network { address, bits }), 0..3),
+        networks_file in option::of(plain().prop_map(|text| format!("/{text}"))),
+        backend in prop::sample::select(Backend::ALL.to_vec()),
+        rotation_interval in option::of((0..400_000u64).prop_map(Duration::from_secs)),
+        (port, metrics_port) in (option::of(1..=u16::MAX), option::of(port())),
+        zeromq_ports in option::of([1..=u16::MAX, 1..=u16::MAX]),
+        (hash_seed, metrics_address) in (any::<Option<u32>>(), option::of(address())),
+        addresses in btree_map("[A-Z]", address(), 0..2),
+        (pcap_snaplen, pcap_bufsize) in (any::<Option<u32>>(), any::<Option<u32>>()),
+    ) -> Zeek {
+        let addresses =
+            addresses.iter().map(|(name, address)| (InstanceName::new(name).unwrap(), *address)).collect();
+        Zeek {
+            backend, scripts, args, options, env, prefixes, path, script_path, networks, networks_file,
+            rotation_interval, metrics_address, port, metrics_port, zeromq_ports, hash_seed, addresses,
+            pcap_snaplen, pcap_bufsize,
+        }
+    }
+}
+
+/// What Zeek nodes share, or nothing.
+fn zeek() -> BoxedStrategy<Option<Box<Zeek>>> {
+    let is_something = |zeek: &Zeek| *zeek != Zeek::default();
+    option::of(zeek_of_any_kind()).prop_map(move |zeek| zeek.filter(is_something).map(Box::new)).boxed()
+}
+
 prop_compose! {
     /// A node of any kind whose every text could be handed to a program.
     pub fn node(name: NodeName, instance: InstanceName)(
         (role, port, metrics_port) in (role(), option::of(port()), option::of(port())),
-        (mut scripts, command) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..4)),
+        (mut scripts, args, command) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..2), vec(word(), 0..4)),
         (options, env) in (assignments(), assignments()),
         (interface, user) in (option::of(plain()), option::of(plain())),
         directory in option::of(plain().prop_map(|text| format!("/{text}"))),
-        cpu_affinity in option::of(0..1024u32),
+        cpu_affinity in option::of(btree_set(0..1024u32, 1..5).prop_map(Cpus)),
         run_as in option::of(run_as()),
         (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()),
         output in option::of(output()),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
-            role, port, metrics_port, scripts, command, options, env, interface, user, directory, cpu_affinity,
+            role, port, metrics_port, scripts, command, options, env, interface, user, directory,
+            cpu_affinity: cpu_affinity.clone(),
+            zeek: (!args.is_empty()).then(|| Box::new(ZeekNode { args, knows: None })),
             run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
             output: output.clone().filter(|output| *output != OutputWish::default()).map(Box::new),
@@ -135,10 +188,12 @@ pub fn configuration() -> impl Strategy<Value = Configuration> {
     });
     let node = (name(), name())
         .prop_flat_map(|(name, instance)| node(NodeName::new(&name).unwrap(), InstanceName::new(&instance).unwrap()));
-    (vec(instance, 0..4), vec(node, 0..6)).prop_map(|(instances, nodes)| Configuration {
+    (vec(instance, 0..4), vec(node, 0..6), zeek()).prop_map(|(instances, nodes, zeek)| Configuration {
         id: ConfigurationId::new("c").unwrap(),
         instances,
         nodes,
+        zeek,
+        peers: Vec::new(),
     })
 }
 
@@ -160,10 +215,12 @@ pub fn named() -> impl Strategy<Value = Configuration> {
             prop::sample::select(owners.clone()).prop_flat_map(move |owner| node(name.clone(), owner))
         };
         let nodes: Vec<_> = names.into_iter().map(node).collect();
-        nodes.prop_map(move |nodes| Configuration {
+        (nodes, zeek()).prop_map(move |(nodes, zeek)| Configuration {
             id: ConfigurationId::new("c").unwrap(),
             instances: instances.clone(),
             nodes,
+            zeek,
+            peers: Vec::new(),
         })
     })
 }

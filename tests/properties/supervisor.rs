@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use watchpost::model::{Exit, Life, NodeState, RestartMode, RestartPolicy};
+use watchpost::model::{Exit, Factor, Life, NodeState, RestartMode, RestartPolicy};
 use watchpost::supervisor::state::{Effect, Event, LaunchFailure, Report, State, Terms};
 
 /// Every sequence of this many things that can happen to a node is gone through, states met before only once.
@@ -70,7 +70,9 @@ prop_compose! {
         RestartPolicy {
             mode: RestartMode::Always,
             delay: seconds(delay),
+            factor: Factor::TWO,
             max_delay: seconds(max_delay),
+            jitter: 0,
             stable: seconds(stable),
             limit,
             window: seconds(window),

@@ -81,6 +81,44 @@ fn nodes_keep_their_process_whatever_happens_to_links_agents_and_controllers() {
     });
 }
 
+#[test]
+fn a_wall_clock_set_an_hour_forth_and_back_starts_stops_and_expires_nothing() {
+    /// What runs after each step of a history of crashes, orders and losses, and all that was answered.
+    fn history(seed: u64, sets_the_clock: bool) -> Vec<(BTreeMap<NodeName, (usize, u32)>, usize)> {
+        let mut cluster = Cluster::new(seed);
+        let deployed = cluster.new_configuration();
+        cluster.deploy(deployed);
+        let mut seen = Vec::new();
+        for step in 0..60 {
+            match step % 3 {
+                0 => {
+                    let nodes = cluster.some_nodes();
+                    cluster.ask(|reqid| RestartRequest { reqid, nodes }.into());
+                }
+                1 => {
+                    let machine = cluster.chance.below(3) as usize;
+                    cluster.machines[machine].kill_a_process(cluster.clock.now);
+                }
+                _ => {
+                    let links: Vec<_> = cluster.links.keys().copied().collect();
+                    if !links.is_empty() {
+                        let link = *cluster.chance.pick(&links);
+                        cluster.cut(link);
+                    }
+                }
+            }
+            if sets_the_clock {
+                cluster.clock.set_wall(step % 2 == 0);
+            }
+            let passes = cluster.chance.millis(0..4000);
+            cluster.pass(passes);
+            seen.push((cluster.running(), cluster.answers.len()));
+        }
+        seen
+    }
+    with_seeds(9000, 60, |seed| assert_eq!(history(seed, true), history(seed, false)));
+}
+
 /// A controller and three machines.
 struct Cluster {
     /// Whether every configuration has all instances. Whoever deploys without one that is out of reach gives up on it,

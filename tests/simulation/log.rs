@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use watchpost::agent::outbox::{Bounds, Item, Outbox};
 use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
+use watchpost::controller::kept::Kept;
 use watchpost::controller::log::journal::Gathering;
 use watchpost::controller::log::memory_volume::{Failure, MemoryVolume};
 use watchpost::controller::log::reader::Reader;
@@ -127,7 +128,7 @@ impl World {
                 let nodes = (0..NODES).map(|node| Node::new(agent.node(node), agent.name.clone(), Role::Worker).into());
                 deployed.nodes.extend(nodes);
             }
-            stored.deployed = Some(deployed);
+            stored.deployed = Some(Kept::new(&deployed));
         }
         let segment = 300 + chance.below(3000);
         let mut world = Self {
@@ -550,7 +551,16 @@ impl Agent {
         self.outbox.link_up();
         let (instance, version) = (self.name.clone(), "0.1.0".into());
         let (host, api_version) = (None, API_VERSION);
-        self.hello = Some(NotifyAgentHello { instance, host, api_version, version, epoch: 5, run: 1, place: 0 });
+        self.hello = Some(NotifyAgentHello {
+            instance,
+            host,
+            api_version,
+            version,
+            epoch: 5,
+            run: 1,
+            place: 0,
+            abilities: watchpost::model::Abilities::untried(),
+        });
     }
 
     fn change(&mut self, node: usize, new: NodeState, reason: &str) {
@@ -616,7 +626,7 @@ impl Agent {
 
     fn obey(&mut self, message: &ToAgent) {
         if let ToAgent::NewsReceived(NewsReceived { epoch: 5, seq, kept }) = message {
-            self.outbox.received(*seq, *kept);
+            assert!(self.outbox.received(*seq, *kept), "{seq} was told");
         }
     }
 

@@ -11,7 +11,7 @@ use watchpost::agent::outbox::{Bounds, Outbox};
 use watchpost::agent::state::{Effect, Event, FoundNode, State};
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::node::{NodeOrder, NodeReport};
-use watchpost::model::{ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now};
+use watchpost::model::{ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now, Text};
 use watchpost::plan::order::{STOP_PATIENCE, rank};
 use watchpost::supervisor::state as supervisor;
 use watchpost::supervisor::workshop::WardId;
@@ -62,6 +62,7 @@ struct Record {
     life: Life,
     pid: Option<u32>,
     stopped: bool,
+    given_up: Option<Text>,
 }
 
 struct Process {
@@ -170,7 +171,8 @@ impl Machine {
         let found = self.records.iter().map(|(name, record)| {
             let process = self.processes.get(name).filter(|process| Some(process.pid) == record.pid);
             let pid = process.map(|process| process.pid);
-            FoundNode { node: Arc::clone(&record.node), pid, died: None, wanted: !record.stopped }
+            let (node, given_up) = (Arc::clone(&record.node), record.given_up.clone().filter(|_| !record.stopped));
+            FoundNode { node, pid, died: None, wanted: !record.stopped, guessed: false, given_up }
         });
         self.agent_step(Event::Found(found.collect()), now);
     }
@@ -200,6 +202,9 @@ impl Machine {
                 (supervisor::State::adopted(*life, *pid, now.mono), NodeState::Running, Some(*pid))
             }
             (None, Some(life)) => (supervisor::State::launching(life), NodeState::Pending, None),
+            (None, None) if ward.state.told() == NodeState::Failed => {
+                (supervisor::State::given_up(ward.state.life()), NodeState::Failed, None)
+            }
             (None, None) => (supervisor::State::stopped(ward.state.life()), NodeState::Stopped, None),
         };
         (ward.state, ward.ticket, ward.is_successor) = (state, None, true);
@@ -207,6 +212,16 @@ impl Machine {
         if let Some(ward) = self.wards.get_mut(&id) {
             // What was found counts as up, or as failed.
             (ward.is_successor, ward.rises_until) = (false, None);
+        }
+    }
+
+    /// One of the processes dies at once, if there is any.
+    pub fn kill_a_process(&mut self, now: Now) {
+        let names: Vec<_> = self.processes.keys().cloned().collect();
+        if !names.is_empty() {
+            let name = self.chance.pick(&names).clone();
+            let pid = self.processes[&name].pid;
+            self.at(now.mono, Due::Exit(name, pid, Exit::Signal { number: 9, core_dumped: false }));
         }
     }
 
@@ -301,8 +316,10 @@ impl Machine {
                     agent.answer_crashes(request.reqid, Ok(Vec::new()), None);
                 }
             }
+            Effect::Enter(..) => {}
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
+            Effect::EndLink(why) => panic!("{why}"),
             Effect::AllStopped => {
                 assert!(self.processes.is_empty() || self.rough, "all is stopped on {}", self.name);
                 self.all_stopped = true;
@@ -314,7 +331,10 @@ impl Machine {
         let life = self.records.get(&node.name).map_or_else(Life::default, |record| record.life);
         let state = match self.processes.get(&node.name) {
             Some(process) => supervisor::State::adopted(process.life, process.pid, now.mono),
-            None => supervisor::State::stopped(life),
+            None => match self.records.get(&node.name) {
+                Some(Record { given_up: Some(_), stopped: false, .. }) => supervisor::State::given_up(life),
+                _ => supervisor::State::stopped(life),
+            },
         };
         let ward = Ward {
             node,
@@ -411,7 +431,8 @@ impl Machine {
             F::Launch(life) => {
                 assert!(!self.processes.contains_key(&name), "{name} never has two processes");
                 assert_eq!(ward.launching.replace(life), None, "{name} never has two launches");
-                let record = Record { node: Arc::clone(&ward.node), life, pid: None, stopped: false };
+                let node = Arc::clone(&ward.node);
+                let record = Record { node, life, pid: None, stopped: false, given_up: None };
                 self.records.insert(name, record);
                 let hangs = self.rough && self.chance.percent(3);
                 let after = self.chance.millis(if hangs { 1000..20_000 } else { 1..30 });
@@ -445,6 +466,9 @@ impl Machine {
                 let ticket = ward.ticket.take_if(|_| report.new == NodeState::Stopped);
                 if let Some(record) = self.records.get_mut(&name).filter(|_| report.new == NodeState::Stopped) {
                     record.stopped = true;
+                }
+                if let Some(record) = self.records.get_mut(&name).filter(|_| report.new == NodeState::Failed) {
+                    record.given_up = Some(report.reason.clone());
                 }
                 let supervisor::Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
                 let report = NodeReport { node: name, new, pid, exit, attempt, restarts, reason, output, ticket };

@@ -87,6 +87,7 @@ fn an_agent_of_another_api_version_is_refused_with_the_reason() {
         epoch: 1,
         run: 1,
         place: 0,
+        abilities: watchpost::model::Abilities::untried(),
     };
     let mut bytes = greeting(&fleet, "future");
     ToController::from(hello).append_to(&mut bytes).unwrap();

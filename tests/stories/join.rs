@@ -14,7 +14,7 @@ use serde_json::Value;
 use watchpost::model::{InstanceName, Timestamp};
 use watchpost::trust::{Token, joining};
 
-use crate::common::{Answer, Daemon, Scene, eventually, pids, sleeper};
+use crate::common::{Answer, DEADLINE, Daemon, Scene, eventually, pids, processes, sleeper};
 
 /// A controller with an authority, and a client of it.
 struct Cluster {
@@ -210,9 +210,44 @@ fn whoever_says_nothing_of_use_where_others_join_is_turned_away() {
     assert!(answer.is_empty());
     let mut silent = connect();
     silent.flush().unwrap();
+    cluster.controller_says("it did not ask within 1s");
     let mut huge = connect();
-    let _ = huge.write_all(&[0xff; 1 << 16]); // as much as it takes
+    let _ = huge.write_all(&[&[0, 0, 0x10, 0x00][..], &[0xff; 1 << 16]].concat()); // as much as it takes
+    assert!(!matches!(huge.read(&mut [0]), Ok(1..)), "it is cut off");
+    cluster.controller_says("over the limit of 4096");
     drop(cluster.agent("a", &cluster.invite(&["a"])));
+}
+
+#[test]
+fn more_than_may_ask_at_a_time_cost_those_their_places_that_had_them_longest_and_keep_nobody_out() {
+    const PLACES: usize = 64;
+    let cluster = Cluster::with("controller/pki", "1year", "greeting_within = '1m'\n");
+    let token: Token = cluster.invite(&["a"]).parse().unwrap();
+    let address = cluster.controller.addresses()["agents"];
+    let config = Arc::new(joining(&InstanceName::new(cluster.scene.cluster()).unwrap(), token.authority).unwrap());
+    let before = processes::descriptors(cluster.controller.pid());
+    let mut silent: Vec<_> = (0..2 * PLACES)
+        .map(|_| {
+            let name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+            let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+            let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+            stream.flush().unwrap();
+            stream
+        })
+        .collect();
+    cluster.controller_says("too many wanted to join without asking, and this was the oldest");
+    let held = processes::descriptors(cluster.controller.pid());
+    assert!(held <= before + PLACES + 8, "{held} descriptors, and {before} before");
+    silent[0].sock.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(!matches!(silent[0].read(&mut [0]), Ok(1..)), "the first of them has no place any more");
+    let log = cluster.controller.log();
+    assert!(log.matches("cannot let it join").count() < PLACES / 2, "not a line for each: {log}");
+    let agent = cluster.agent("a", &cluster.invite(&["a"]));
+    eventually("who has a token gets in beside them", || agent.log().contains("link up").then_some(()));
+    drop(silent);
+    eventually("the others leave nothing behind", || {
+        (processes::descriptors(cluster.controller.pid()) <= before + 8).then_some(())
+    });
 }
 
 #[test]
@@ -259,6 +294,43 @@ fn where_the_key_is_elsewhere_whoever_joins_waits_until_somebody_signs() {
     assert_eq!(cluster.listed(&["pki", "requests"]), []);
     let agent = Daemon::start(&cluster.scene, "a", &["agent"]);
     eventually("it is in", || agent.log().contains("link up").then_some(()));
+}
+
+#[test]
+fn a_renewal_waits_until_somebody_signs_and_neither_link_nor_nodes_notice() {
+    let cluster = Cluster::with("safe", "1year", "");
+    let requests = cluster.controller.state_dir().join("pki/requests");
+    let sign = |lifetime: &str| {
+        let mut command = cluster.scene.watchpost(&["pki", "sign", "a", "--lifetime", lifetime]);
+        command.arg("--dir").arg(cluster.scene.path("safe")).arg("--requests").arg(&requests);
+        done(&mut command)
+    };
+    let is_waiting = || (cluster.listed(&["pki", "requests"]) == [("a".into(), "waiting".into())]).then_some(());
+    let mut joining = cluster.join("a", &cluster.invite(&["a"])).stdout(Stdio::null()).spawn().unwrap();
+    eventually("its request waits", is_waiting);
+    sign("24s");
+    assert!(joining.wait().unwrap().success());
+
+    let agent = Daemon::start(&cluster.scene, "a", &["agent"]);
+    let client = cluster.controller.client();
+    client.deployed(&cluster.scene.write("fleet.cfg", &format!("[instances]\na\n{}", sleeper("on-a", "instance = a"))));
+    let running = pids(&client.wait_for_all("RUNNING"));
+    eventually("its request for the next one waits", is_waiting);
+    cluster.controller_says("the request of watchpost:");
+    cluster.controller_says("for its next certificate waits: sign it by `watchpost pki sign`");
+    let renewed = "the certificate of this process was renewed";
+    let log = agent.log();
+    assert!(!log.contains(renewed) && !log.contains("link down"), "it goes on with the one that it has: {log}");
+    assert_eq!(pids(&client.status()), running);
+    sign("1year");
+    eventually(renewed, || agent.log().contains(renewed).then_some(()));
+    assert!(!agent.log().contains("link down"), "the link stands by the certificate that it began with");
+    assert_eq!(cluster.listed(&["pki", "requests"]), []);
+    // That one expires, and the next link begins by the one that was signed.
+    let ended = "the peer's certificate, by which this link began, has expired";
+    eventually(ended, || cluster.controller.log().contains(ended).then_some(()));
+    eventually("the next link stands", || (agent.log().matches("link up").count() == 2).then_some(()));
+    assert_eq!(pids(&client.wait_for_all("RUNNING")), running);
 }
 
 #[test]

@@ -155,6 +155,7 @@ pub fn hello(name: &str) -> NotifyAgentHello {
         epoch: 5,
         run: 5,
         place: 0,
+        abilities: watchpost::model::Abilities::untried(),
     }
 }
 

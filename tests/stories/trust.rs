@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::common::{Answer, Daemon, Scene, eventually, node, pids, processes, sleeper};
 
 /// A scene with an authority, and the certificates that were asked for where the daemons of that name find them.
-struct Secured {
-    scene: Scene,
+pub struct Secured {
+    pub scene: Scene,
 }
 
 impl Secured {
-    fn with(parts: &[(&str, &str, &str)]) -> Self {
+    pub fn with(parts: &[(&str, &str, &str)]) -> Self {
         let secured = Self { scene: Scene::new() };
         secured.pki(&["init", "--cluster", secured.scene.cluster()]);
         for (part, name, daemon) in parts {
@@ -32,12 +32,17 @@ impl Secured {
     }
 
     /// A controller that listens for agents on every address of this machine.
-    fn controller(&self) -> Daemon {
-        let args = ["controller", "--name", "control", "--listen", "0.0.0.0:0", "--http", &self.scene.any_port()];
-        Daemon::start(&self.scene, "controller", &args)
+    pub fn controller(&self) -> Daemon {
+        self.controller_with("")
     }
 
-    fn agent(&self, directory: &str, instance: &str, controller: &Daemon) -> Daemon {
+    /// The same with settings of its own.
+    pub fn controller_with(&self, settings: &str) -> Daemon {
+        let args = ["controller", "--name", "control", "--listen", "0.0.0.0:0", "--http", &self.scene.any_port()];
+        Daemon::start_with(&self.scene, "controller", &args, settings)
+    }
+
+    pub fn agent(&self, directory: &str, instance: &str, controller: &Daemon) -> Daemon {
         let port = controller.addresses()["agents"].port();
         let address = format!("{}:{port}", self.scene.any_port().trim_end_matches(":0"));
         Daemon::start(&self.scene, directory, &["agent", "--name", instance, "--connect", &address])

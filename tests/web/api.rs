@@ -175,7 +175,9 @@ fn the_documentation_lists_every_route_and_no_other() {
         };
         let words = place.split("(web::").skip(1).map(|rest| rest.split('(').next().unwrap());
         let methods = words.filter(|word| ["get", "post", "put", "patch", "delete"].contains(word));
-        routes.extend(methods.map(|method| format!("{} {}", method.to_uppercase(), path.replace("{name}", "NAME"))));
+        routes.extend(methods.map(|method| {
+            format!("{} {}", method.to_uppercase(), path.replace("{name}", "NAME").replace("{id}", "ID"))
+        }));
     }
     let mut documented = documented_routes();
     routes.sort();

@@ -182,6 +182,7 @@ pub fn instance(name: &str, link: LinkState) -> InstanceStatus {
         version: Some("0.1.0".into()),
         reason: String::new(),
         certificate: None,
+        abilities: None,
     }
 }
 

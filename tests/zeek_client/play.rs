@@ -166,6 +166,7 @@ impl Agent {
             epoch: link.0,
             run: link.0,
             place: 0,
+            abilities: watchpost::model::Abilities::untried(),
         };
         let agent = Self { name, manners, controller: controller.clone(), link, nodes: BTreeMap::new() }.start();
         let (out, end) = (agent.clone().recipient(), agent.clone().recipient());
@@ -183,6 +184,7 @@ impl Agent {
     }
 
     fn configure(&mut self, SetConfigurationRequest { reqid, configuration }: SetConfigurationRequest) {
+        let configuration = configuration.open();
         let status = |node: &Node| NodeStatus {
             node: node.name.clone(),
             instance: self.name.clone(),

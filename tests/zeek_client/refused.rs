@@ -18,7 +18,7 @@ fn complaints(play: &Play, file: &str, want: &[&str]) {
 
 fn nodes(nodes: &[(&str, &str, &str)]) -> String {
     let node = |(name, instance, more): &(&str, &str, &str)| {
-        format!("[{name}]\ninstance = {instance}\nrole = manager\n{more}\n")
+        format!("[{name}]\ninstance = {instance}\nrole = proxy\n{more}\n")
     };
     nodes.iter().map(node).collect()
 }

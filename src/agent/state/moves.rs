@@ -38,19 +38,46 @@ impl State {
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         let place = Place::idle();
         let goal = Goal::Run;
-        let entry = Entry { node, ward, status, goal, place, next: None, output: None, ticket: 0 };
+        let entry = Entry { node, ward, status, goal, place, guessed: false, next: None, output: None, ticket: 0 };
         self.nodes.insert(name, Box::new(entry));
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let FoundNode { node, pid, died, wanted } = found;
+        let FoundNode { node, pid, died, wanted, guessed, given_up } = found;
         let (name, pid) = (node.name.clone(), pid.or(died));
-        let state = if pid.is_some() { NodeState::Running } else { NodeState::Stopped };
+        let state = match (pid, &given_up) {
+            (Some(_), _) => NodeState::Running,
+            (None, Some(_)) => NodeState::Failed,
+            (None, None) => NodeState::Stopped,
+        };
         self.take_in(node, state, pid, wall, fx);
-        match wanted {
-            true => self.want_up(&name),
-            false => self.want_down(&name, Goal::Rest),
+        if let Some(entry) = self.nodes.get_mut(&name) {
+            entry.guessed = guessed;
+            entry.status.reason = given_up.clone().unwrap_or_default();
         }
+        match (wanted, given_up) {
+            (_, Some(_)) => {} // until a person asks
+            (true, None) => self.want_up(&name),
+            (false, None) => self.want_down(&name, Goal::Rest),
+        }
+    }
+
+    /// A node whose record was lost has the definition that is wanted of it: nobody knows of another, and to start it
+    /// afresh for that would be to lose it.
+    pub(super) fn define(&mut self, want: &Arc<Node>, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let Some(entry) = self.nodes.get_mut(&want.name) else { return };
+        if !entry.guessed || entry.place.step != Step::Idle {
+            return;
+        }
+        entry.guessed = false;
+        entry.status.role = want.role;
+        (entry.status.port, entry.status.metrics_port) = (want.port, want.metrics_port);
+        entry.node = Arc::clone(want);
+        fx.push(Effect::Tell(entry.ward, NodeOrder::Redefine(Arc::clone(want))));
+        fx.push(Effect::Enter(entry.ward, Arc::clone(want)));
+        // Whoever has a copy learns its role by this.
+        let report = NodeReport::defined(want.name.clone(), entry.status.state, entry.status.pid);
+        self.outbox.push(Item::Change(entry.change(report, &self.instance, false, wall)));
     }
 
     pub(super) fn want_up(&mut self, name: &NodeName) {

@@ -61,7 +61,11 @@ impl State {
             // What was received of another epoch says nothing about this one's numbers.
             ToAgent::NewsReceived(NewsReceived { epoch, seq, kept }) => {
                 let (seq, kept) = if epoch == self.epoch { (seq, kept) } else { (0, 0) };
-                self.outbox.received(seq, kept);
+                if !self.outbox.received(seq, kept) {
+                    let last = self.outbox.last();
+                    let why = format!("the controller acknowledges news {seq} of this agent, which has told {last}");
+                    fx.push(Effect::EndLink(why));
+                }
             }
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
             // Taken before, by whoever carries: no node depends on it.
@@ -109,6 +113,7 @@ impl State {
 
     pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let SetConfigurationRequest { reqid, configuration } = request;
+        let configuration = configuration.open();
         if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
             let outcome = match present.is(&configuration) {
                 true => Outcome::instance_done(&self.instance),
@@ -119,6 +124,8 @@ impl State {
             };
             return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
         }
+        let mine = configuration.nodes.iter().filter(|node| node.instance == self.instance).cloned();
+        mine.collect::<Vec<_>>().iter().for_each(|node| self.define(node, wall, fx));
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
         let wished = InForce::from(configuration);
         let mut changes = plan::diff::nodes(&have, &wished.nodes);

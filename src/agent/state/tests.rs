@@ -53,7 +53,7 @@ fn nothing_is_started_while_everything_is_being_stopped() {
     agent.step(Event::StopAll { for_now: false });
     agent.order(StartRequest { reqid: id("start"), nodes: BTreeSet::new() });
     agent.order(RestartRequest { reqid: id("restart"), nodes: BTreeSet::new() });
-    agent.order(SetConfigurationRequest { reqid: id("deploy"), configuration: configuration("c2", &nodes) });
+    agent.order(SetConfigurationRequest { reqid: id("deploy"), configuration: configuration("c2", &nodes).into() });
     let refused = vec!["instance: its agent is stopping all nodes".to_owned()];
     let answers = ["start", "restart", "deploy"].map(|reqid| (reqid.to_owned(), refused.clone()));
     assert_eq!(agent.answers(), answers);
@@ -75,7 +75,14 @@ fn a_hurry_goes_also_for_nodes_whose_turn_to_stop_comes_later() {
 fn what_is_found_at_start_keeps_the_order_of_roles() {
     let mut agent = Agent::new();
     let nodes = configuration("c1", &[("a-worker", Role::Worker), ("b-manager", Role::Manager)]).nodes;
-    let found = nodes.into_iter().map(|node| FoundNode { node, pid: None, died: None, wanted: true });
+    let found = nodes.into_iter().map(|node| FoundNode {
+        node,
+        pid: None,
+        died: None,
+        wanted: true,
+        guessed: false,
+        given_up: None,
+    });
     agent.step(Event::Found(found.collect()));
     assert_eq!(agent.take_told(), ["start b-manager"]);
     agent.obey_all();
@@ -87,7 +94,7 @@ fn a_configuration_asked_for_again_is_answered_when_it_is_done() {
     let mut agent = Agent::new();
     let request = SetConfigurationRequest {
         reqid: id("deploy"),
-        configuration: configuration("c1", &[("worker", Role::Worker)]),
+        configuration: configuration("c1", &[("worker", Role::Worker)]).into(),
     };
     agent.order(request.clone());
     agent.step(Event::LinkDown);
@@ -229,7 +236,7 @@ impl Agent {
     /// With these nodes, all RUNNING.
     fn running(nodes: &[(&str, Role)]) -> Self {
         let mut agent = Self::new();
-        agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", nodes) });
+        agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", nodes).into() });
         agent.obey_all();
         assert_eq!(agent.answered(), ["first"]);
         agent.taken = agent.told.len();
@@ -246,7 +253,9 @@ impl Agent {
                 Effect::Supervise(ward, node) => drop(self.names.insert(ward, node.name.clone())),
                 Effect::Tell(ward, order) => self.told.push((self.names[&ward].clone(), order)),
                 Effect::AllStopped => self.all_stopped = true,
-                Effect::Dismiss(..)
+                Effect::EndLink(why) => panic!("{why}"),
+                Effect::Enter(..)
+                | Effect::Dismiss(..)
                 | Effect::ReadOutput(_)
                 | Effect::ReadPiece(_)
                 | Effect::ReadCrashes(_)

@@ -2,7 +2,7 @@
 //!
 //! What is not there any more, or cannot be read, is a gap: nobody is left to guess.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::record::{self, HEAD, Item, Split};
@@ -24,6 +24,8 @@ pub struct Reader<V> {
     index: SharedIndex,
     /// Where records begin that hold, or come before, the entry of a number: number, segment, offset.
     places: VecDeque<(u64, u64, u64)>,
+    /// Segments that could not be read when that was tried last, which was told.
+    unreadable: BTreeSet<u64>,
 }
 
 /// A segment with what bounds it.
@@ -49,7 +51,7 @@ struct Taken {
 impl<V: Volume> Reader<V> {
     /// A reader of what is written under that index.
     pub fn new(volume: V, index: SharedIndex) -> Self {
-        Self { volume, index, places: VecDeque::new() }
+        Self { volume, index, places: VecDeque::new(), unreadable: BTreeSet::new() }
     }
 
     /// What comes behind number `since` and is durable, or the first part of it; empty if there is nothing.
@@ -103,11 +105,15 @@ impl<V: Volume> Reader<V> {
                 Ok(bytes) if !bytes.is_empty() => bytes,
                 Ok(_) => break,
                 Err(error) => {
-                    let place = self.volume.name();
-                    tracing::error!("cannot read the log in {place} behind entry {}: {error}", from - 1);
+                    self.unreadable.retain(|segment| self.index.lock().segments.contains_key(segment));
+                    if self.unreadable.insert(range.segment) {
+                        let (place, first, last) = (self.volume.name(), range.segment, range.end - 1);
+                        tracing::error!("cannot read entries {first} to {last} of the log in {place}: {error}");
+                    }
                     break;
                 }
             };
+            self.unreadable.remove(&range.segment);
             let is_end = at + bytes.len() as u64 >= range.length;
             let epochs = self.index.lock().epochs.clone();
             taken = take_from(&bytes, from, range.end, is_end, &epochs);

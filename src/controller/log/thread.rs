@@ -233,7 +233,7 @@ impl<V: Volume> Desk<V> {
             if let Err(error) = self.writer.write(&group) {
                 group.into_iter().rev().for_each(|batch| self.waiting.push_front(batch));
                 if self.failed.replace(Instant::now()).is_none() {
-                    self.tell(Report::Failed(error.to_string()));
+                    self.tell(Report::Failed(format!("{error}, in {}", self.writer.volume().name())));
                 }
                 return;
             }
@@ -362,7 +362,7 @@ mod tests {
         let [first, second] = batches;
         thread.keep(first);
         let Report::Failed(why) = next(&mut told) else { panic!("it failed") };
-        assert!(!why.is_empty());
+        assert!(why.ends_with(&format!(", in {}", volume.name())), "{why}");
         thread.keep(second);
         volume.fail(None);
         assert_eq!(next(&mut told), kept(2, bytes, &[1, 2]), "all in one piece, as soon as it works");

@@ -131,8 +131,7 @@ impl Volume for Directory {
         file.sync_data()?;
         // It can be written as well as ever, and be gone with this process.
         if file.metadata()?.nlink() == 0 {
-            let path = self.path.display();
-            let why = format!("somebody removed it from {path}: a controller that is started anew begins another log");
+            let why = "somebody removed it, and a controller that is started anew begins another one";
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
         Ok(())
@@ -201,7 +200,7 @@ mod tests {
         directory.append(1, b" and more").unwrap();
         fs::remove_file(directory.file(1)).unwrap();
         let error = directory.append(1, b" and more").unwrap_err();
-        assert!(error.to_string().contains(home.path().to_str().unwrap()), "{error}");
+        assert!(error.to_string().contains("somebody removed it"), "{error}");
     }
 
     #[test]

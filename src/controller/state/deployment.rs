@@ -5,16 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use super::{Effect, Parent, State, TIMED_OUT, Ticket, publish_own, sorted};
-use crate::controller::kept::Kept;
+use crate::controller::kept::{Head, Kept};
 use crate::controller::store::{Save, Slot};
 use crate::message::agent::{self, NotifyError};
 use crate::message::client::{self, ClientResponse, News};
 use crate::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now, Outcome,
-    RequestId, Timestamp,
+    ConfigurationId, Instance, InstanceName, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp,
 };
 use crate::plan::{self, InstanceChange};
 use crate::request::Answered;
@@ -156,22 +154,22 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let mut moving: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
         let mut resting = BTreeSet::new();
-        for node in deployment.configuration.nodes() {
-            let known = self.nodes.get(&node.name);
+        for node in deployment.configuration.heads() {
+            let known = self.nodes.get(node.name);
             // Where it certainly is not there is nothing to end.
-            let present = known.filter(|_| !self.nodes.is_absent(&node.name));
-            let places = present.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(&node.name));
+            let present = known.filter(|_| !self.nodes.is_absent(node.name));
+            let places = present.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(node.name));
             let is_left = |place: &&InstanceName| {
                 // An instance that is out of reach and no longer needed was given up by whoever deploys. One that comes
                 // back while others end their nodes is asked, too, before anything is started.
-                **place != node.instance
+                place.as_str() != node.instance
                     && self.roster.link(place).is_some()
-                    && !deployment.has_ended(place, &node.name)
+                    && !deployment.has_ended(place, node.name)
             };
             for place in places.filter(is_left) {
-                moving.entry(place.clone()).or_default().insert(node.name.clone());
+                moving.entry(place.clone()).or_default().insert(node.name());
                 if known.is_some_and(|known| matches!(known.state, NodeState::Stopped | NodeState::Failed)) {
-                    resting.insert(node.name.clone());
+                    resting.insert(node.name());
                 }
             }
         }
@@ -225,19 +223,15 @@ impl State {
     /// The point of no return. Whatever becomes of the controller or of a link from now on, no agent is told again to
     /// run what another one may have started already.
     fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(mut configuration) = self.deployment.as_ref().map(|deployment| deployment.configuration.open()) else {
-            return;
-        };
-        let hosts = self.hosts(&configuration.id);
-        plan::resolve_hosts(&mut configuration, &hosts);
-        let kept = Kept::new(&configuration);
-        let deadline = now.mono + self.patience(&kept);
+        let Some(staged) = self.deployment.as_ref().map(|deployment| &deployment.configuration) else { return };
+        let configuration = staged.with_hosts(&self.hosts(&staged.id));
+        let deadline = now.mono + self.patience(&configuration);
         self.release(&configuration.instances, now, fx);
         self.tell_given_up(&configuration, now.wall, fx);
         self.note_what_changes(&configuration);
-        self.shelf.put(Slot::Deployed, kept.clone());
+        let configuration = self.shelf.put(Slot::Deployed, configuration).clone();
         if let Some(deployment) = &mut self.deployment {
-            deployment.configuration = kept.clone();
+            deployment.configuration = configuration.clone();
         }
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
@@ -247,19 +241,18 @@ impl State {
         let owes = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
         let inner = self.open(Parent::Deploy, owes, deadline);
         for instance in &configuration.instances {
-            self.send_share(&instance.name, &kept, inner.clone(), fx);
+            self.send_share(&instance.name, &configuration, inner.clone(), fx);
         }
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], None));
         self.enter(Phase::Telling, inner);
     }
 
-    fn note_what_changes(&mut self, configuration: &Configuration) {
-        let former: BTreeMap<_, _> =
-            self.shelf.deployed().into_iter().flat_map(Kept::nodes).map(|node| (node.name.clone(), node)).collect();
-        let was = |node: &&Arc<Node>| former.get(&node.name) == Some(*node);
-        let changed = configuration.nodes.iter().filter(|node| !was(node));
-        let since = |node: &Arc<Node>| Some((node.name.clone(), self.nodes.get(&node.name)?.since));
-        let before = changed.filter_map(since).collect();
+    fn note_what_changes(&mut self, configuration: &Kept) {
+        let since = |node: Head<'_>| self.nodes.get(node.name).map(|known| (known.node.clone(), known.since));
+        let before = match self.shelf.deployed() {
+            Some(former) => configuration.changed_since(former).filter_map(since).collect(),
+            None => configuration.heads().filter_map(since).collect(),
+        };
         if let Some(deployment) = &mut self.deployment {
             deployment.before = before;
         }
@@ -275,15 +268,16 @@ impl State {
         let mut outcomes = outcomes.clone();
         let owing = self.requests.get(inner).map(|open| &open.owes);
         let is_open =
-            |node: &Arc<Node>| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(&node.instance));
-        for node in configuration.nodes().filter(is_open) {
-            let status = self.nodes.get(&node.name);
+            |node: &Head<'_>| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(node.instance));
+        for node in configuration.heads().filter(is_open) {
+            let status = self.nodes.get(node.name);
             let is_up = |status: &&NodeStatus| {
-                status.state == NodeState::Running && before.get(&node.name) != Some(&status.since)
+                status.state == NodeState::Running && before.get(node.name) != Some(&status.since)
             };
+            let (instance, name) = (node.instance(), node.name());
             outcomes.push(match status.filter(is_up) {
-                Some(_) => Outcome::node_done(&node.instance, &node.name),
-                None => Outcome::node_failed(&node.instance, &node.name, TIMED_OUT.into(), None),
+                Some(_) => Outcome::node_done(&instance, &name),
+                None => Outcome::node_failed(&instance, &name, TIMED_OUT.into(), None),
             });
         }
         outcomes.push(Outcome::failed(TIMED_OUT));
@@ -293,19 +287,19 @@ impl State {
     }
 
     /// Says which nodes are started although they may still run where nobody can reach them.
-    fn tell_given_up(&self, configuration: &Configuration, now: Timestamp, fx: &mut Vec<Effect>) {
-        let ended = |place: &InstanceName, node: &Node| {
-            self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, &node.name))
+    fn tell_given_up(&self, configuration: &Kept, now: Timestamp, fx: &mut Vec<Effect>) {
+        let ended = |place: &InstanceName, node: &str| {
+            self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, node))
         };
-        for node in &configuration.nodes {
-            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(&node.name) else { continue };
-            if *former != node.instance && self.roster.link(former).is_none() && !ended(former, node) {
+        for node in configuration.heads() {
+            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(node.name) else { continue };
+            if former.as_str() != node.instance && self.roster.link(former).is_none() && !ended(former, node.name) {
                 let msg = format!(
                     "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
                      and may run twice until `{former}` comes back or is stopped",
                     node.instance
                 );
-                let (instance, node) = (former.clone(), Some(node.name.clone()));
+                let (instance, node) = (former.clone(), Some(node.name()));
                 let news = News::Error(NotifyError { seq: 0, time: now, instance, node, msg });
                 fx.push(Effect::Publish { news, time: now, origin: None });
             }
@@ -387,7 +381,7 @@ impl State {
         };
         let answer = deployed(in_one_step, reqid, Some(configuration.id.clone()), sorted(outcomes));
         self.forget_lost(now.wall, fx);
-        let (configuration, then) = (configuration.open(), ticket.map(|ticket| (ticket, answer)));
+        let then = ticket.map(|ticket| (ticket, answer));
         fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], then));
     }
 
@@ -451,7 +445,7 @@ impl State {
     /// The deployment that is ending that node where it is.
     pub(super) fn mover_of(&self, instance: &InstanceName, node: &NodeName) -> Option<&RequestId> {
         let deployment = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Moving)?;
-        deployment.has_ended(instance, node).then_some(&deployment.reqid)
+        deployment.has_ended(instance, node.as_str()).then_some(&deployment.reqid)
     }
 
     /// What is, or is about to be, deployed.
@@ -463,7 +457,7 @@ impl State {
 
 impl Deployment {
     /// Whether that node has been, or is being, ended there.
-    fn has_ended(&self, place: &InstanceName, node: &NodeName) -> bool {
+    fn has_ended(&self, place: &InstanceName, node: &str) -> bool {
         self.moving.get(place).is_some_and(|nodes| nodes.contains(node))
     }
 }

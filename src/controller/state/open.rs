@@ -116,7 +116,7 @@ impl State {
             return fx.push(answer(sorted(outcomes)));
         }
         let owes = reached.keys().cloned().collect();
-        let since = |name: &NodeName| (name.clone(), self.nodes.get(name).map(|status| status.since));
+        let since = |name: &NodeName| (name.clone(), self.nodes.get(name.as_str()).map(|status| status.since));
         let asked =
             reached.iter().map(|(instance, nodes)| (instance.clone(), nodes.iter().map(since).collect())).collect();
         let inner = self.open(Parent::Verb(Order { ticket, reqid, verb, until, asked, outcomes }), owes, until);
@@ -157,7 +157,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let client::GetOutputRequest { reqid, node, lines } = request;
-        let instance = self.nodes.get(&node).map(|status| status.instance.clone());
+        let instance = self.nodes.get(node.as_str()).map(|status| status.instance.clone());
         let refusal = match &instance {
             None => Some(Outcome::unknown_node(&node)),
             Some(instance) if self.roster.link(instance).is_none() => {
@@ -394,7 +394,7 @@ impl Order {
     pub(super) fn time_out(&mut self, name: &InstanceName, nodes: &Nodes) {
         let silent = Outcome::instance_failed(name, "did not answer in time");
         for (node, since) in self.asked.get(name).into_iter().flatten() {
-            let done = nodes.get(node).is_some_and(|status| self.verb.is_done(status, *since));
+            let done = nodes.get(node.as_str()).is_some_and(|status| self.verb.is_done(status, *since));
             self.outcomes.push(match done {
                 true => Outcome::node_done(name, node),
                 false => Outcome::node_failed(name, node, TIMED_OUT.into(), None),

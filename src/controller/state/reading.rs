@@ -19,7 +19,7 @@ pub(super) struct Reading {
 impl State {
     pub(super) fn read_output(&mut self, ticket: Ticket, request: ReadOutputRequest, now: Now, fx: &mut Vec<Effect>) {
         let reading = Reading { ticket, request };
-        let Some(instance) = self.nodes.get(&reading.request.node).map(|status| status.instance.clone()) else {
+        let Some(instance) = self.nodes.get(reading.request.node.as_str()).map(|status| status.instance.clone()) else {
             return fx.push(reading.answer(Err(Unread::UnknownNode)));
         };
         if self.roster.link(&instance).is_none() && !reading.follows() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bridge::Features;
-use crate::model::{Instance, Node, NodeState, NodeStatus, Role};
+use crate::model::{Abilities, Instance, Node, NodeName, NodeState, NodeStatus, Role};
 
 #[test]
 fn get_nodes_says_of_every_agent_whether_it_answered() {
@@ -301,13 +301,13 @@ fn a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_not_needed() {
 
     // Whatever the former instance tells is not what the node is now.
     cluster.say("a", snapshot_of(&[("a", "n1"), ("a", "n2")]));
-    let before = cluster.state.nodes.get(&node("n2")).cloned();
+    let before = cluster.state.nodes.get("n2").cloned();
     cluster.take_all_sent();
     cluster.connect("b");
     cluster.say("b", snapshot_of(&[("b", "n2")]));
     assert_eq!(cluster.take_all_sent(), ["b: received", "b: standby"]);
     cluster.say("b", removal("b", "n2"));
-    assert_eq!(cluster.state.nodes.get(&node("n2")).cloned(), before);
+    assert_eq!(cluster.state.nodes.get("n2").cloned(), before);
 }
 
 #[test]
@@ -454,8 +454,15 @@ fn the_last_number_there_is_may_come_from_anybody() {
     let lost =
         |from, last| format!("{from}: news 21 to {last} of this agent is lost: too much of it waited for the link");
     assert_eq!(cluster.errors(), [lost("a", u64::MAX - 1), lost("b", u64::MAX)]);
+    let old =
+        "a: refused: a snapshot is older than news that came before it: somebody says again what its agent said once";
+    cluster.published.clear();
+    (0..2).for_each(|_| cluster.say("a", snapshot_of(&[("a", "n1")])));
+    assert_eq!((cluster.errors(), cluster.state_of("n1")), (vec![old.to_owned()], NodeState::Crashed));
+    cluster.lose("a");
+    cluster.connect("a");
     cluster.say("a", snapshot_of(&[("a", "n1")]));
-    assert_eq!(cluster.state_of("n1"), NodeState::Running);
+    assert_eq!(cluster.state_of("n1"), NodeState::Running, "what is first on a link counts");
 }
 
 #[test]
@@ -677,7 +684,9 @@ impl Cluster {
             let what = match message {
                 ToAgent::AgentWelcomeRequest(_) => "welcome".to_owned(),
                 ToAgent::AgentStandbyRequest(_) => "standby".to_owned(),
-                ToAgent::SetConfigurationRequest(request) => format!("configuration {}", request.configuration.id),
+                ToAgent::SetConfigurationRequest(request) => {
+                    format!("configuration {}", request.configuration.open().id)
+                }
                 ToAgent::StopRequest(request) => format!("stop {}", nodes(&request.nodes)),
                 ToAgent::StartRequest(request) => format!("start {}", nodes(&request.nodes)),
                 ToAgent::NewsReceived(_) => "received".to_owned(),
@@ -692,7 +701,7 @@ impl Cluster {
     /// The shares that were sent since anything sent was asked for last.
     fn take_shares(&mut self) -> Vec<Configuration> {
         let share = |(_, message)| match message {
-            ToAgent::SetConfigurationRequest(request) => Some(request.configuration),
+            ToAgent::SetConfigurationRequest(request) => Some(request.configuration.open()),
             _ => None,
         };
         std::mem::take(&mut self.sent).into_iter().filter_map(share).collect()
@@ -727,7 +736,7 @@ impl Cluster {
     }
 
     fn state_of(&self, name: &str) -> NodeState {
-        self.state.nodes.get(&node(name)).unwrap().state
+        self.state.nodes.get(name).unwrap().state
     }
 
     fn known(&self) -> Vec<&str> {
@@ -760,7 +769,8 @@ fn reply(message: &ToAgent) -> Option<ToController> {
         }
         ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
             // It speaks for the instance that its first node names.
-            let of = configuration.nodes.first().map_or_else(|| instance("i"), |node| node.instance.clone());
+            let of =
+                configuration.clone().open().nodes.first().map_or_else(|| instance("i"), |node| node.instance.clone());
             let outcomes = vec![Outcome::instance_done(&of)];
             SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into()
         }
@@ -821,6 +831,7 @@ fn hello(name: &str) -> NotifyAgentHello {
         epoch: 7,
         run: 1,
         place: 0,
+        abilities: Abilities::untried(),
     }
 }
 

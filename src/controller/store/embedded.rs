@@ -1,5 +1,6 @@
 //! The store in one file: redb, transactional and crash-safe.
 
+use std::collections::BTreeMap;
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,13 +9,14 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
 use super::{Save, Slot, Store, StoreError, Stored};
+use crate::controller::kept::Kept;
 use crate::model::Configuration;
 
 /// One value per slot: the format's number (u32, little endian), then the configuration in that format.
 const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
 
-/// Format 1 is JSON.
-const FORMAT: u32 = 1;
+/// Format 2 is the encoding of messages, and so as it is kept; format 1 was JSON.
+const FORMAT: u32 = 2;
 
 /// What redb may keep in memory, in bytes: nothing is read twice, and it is written seldom.
 const CACHE: usize = 64 << 10;
@@ -24,6 +26,8 @@ pub struct RedbStore {
     path: PathBuf,
     /// `None` after a failure, until the next write opens it anew: redb itself refuses everything from then on.
     database: Option<Database>,
+    /// What was written here last: the same again need not be.
+    written: BTreeMap<Slot, Kept>,
 }
 
 impl RedbStore {
@@ -34,7 +38,7 @@ impl RedbStore {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(Self::FILE);
         match guarded(|| database(&path)) {
-            Ok(database) => Ok(Self { path, database: Some(database) }),
+            Ok(database) => Ok(Self { path, database: Some(database), written: BTreeMap::new() }),
             Err(error) => Err(StoreError::Open { path, source: Arc::new(error) }),
         }
     }
@@ -77,12 +81,15 @@ impl RedbStore {
         Ok(transaction.commit()?)
     }
 
-    fn decode(&self, slot: Slot, value: &[u8]) -> Result<Configuration, StoreError> {
+    fn decode(&self, slot: Slot, value: &[u8]) -> Result<Kept, StoreError> {
         let damaged = |why: String| StoreError::Damaged { path: self.path.clone(), slot, why };
         let (format, body) = value.split_first_chunk().ok_or_else(|| damaged("it is cut short".into()))?;
         match u32::from_le_bytes(*format) {
             0 => Err(damaged("format 0 never was".into())),
-            FORMAT => serde_json::from_slice(body).map_err(|error| damaged(error.to_string())),
+            1 => serde_json::from_slice::<Configuration>(body)
+                .map(|configuration| Kept::new(&configuration))
+                .map_err(|error| damaged(error.to_string())),
+            FORMAT => Kept::decode(body).map_err(|error| damaged(error.to_string())),
             found => Err(StoreError::FutureFormat { path: self.path.clone(), slot, found, known: FORMAT }),
         }
     }
@@ -114,17 +121,19 @@ impl Store for RedbStore {
     }
 
     fn save(&mut self, changes: &[Save]) -> Result<(), StoreError> {
-        let encode = |save: &Save| {
-            let mut value = FORMAT.to_le_bytes().to_vec();
-            serde_json::to_writer(&mut value, &save.configuration).map(|()| (save.slot, value))
-        };
-        changes
-            .iter()
-            .map(encode)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| redb::Error::Io(error.into()))
-            .and_then(|values| self.write(&values))
-            .map_err(|error| StoreError::Write { path: self.path.clone(), source: Arc::new(error) })
+        let encode = |save: &Save| (save.slot, [&FORMAT.to_le_bytes()[..], &save.configuration.encode()].concat());
+        // Of several for one slot the last counts, so that no other need be written.
+        let mut last: BTreeMap<_, _> = changes.iter().map(|save| (save.slot, save)).collect();
+        last.retain(|slot, save| self.written.get(slot) != Some(&save.configuration));
+        if last.is_empty() {
+            return Ok(());
+        }
+        // Until it is known what became of it.
+        last.keys().for_each(|slot| drop(self.written.remove(slot)));
+        let values: Vec<_> = last.values().copied().map(encode).collect();
+        self.write(&values).map_err(|error| StoreError::Write { path: self.path.clone(), source: Arc::new(error) })?;
+        self.written.extend(last.into_iter().map(|(slot, save)| (slot, save.configuration.clone())));
+        Ok(())
     }
 }
 
@@ -139,9 +148,10 @@ mod tests {
     #[test]
     fn what_was_saved_survives_a_reopen() {
         let directory = tempfile::tempdir().unwrap();
-        let mut deployed = change(Slot::Deployed, "1");
         let (name, instance) = (NodeName::new("w").unwrap(), InstanceName::new("i").unwrap());
-        deployed.configuration.nodes.push(Node::new(name, instance, Role::Worker).into());
+        let mut configuration = change(Slot::Deployed, "1").configuration.open();
+        configuration.nodes.push(Node::new(name, instance, Role::Worker).into());
+        let deployed = Save { slot: Slot::Deployed, configuration: Kept::new(&configuration) };
 
         let mut store = RedbStore::open(directory.path()).unwrap();
         let mode = fs::metadata(directory.path().join(RedbStore::FILE)).unwrap().permissions().mode() & 0o7777;
@@ -205,15 +215,44 @@ mod tests {
         let value = [&7u32.to_le_bytes()[..], b"whatever comes"].concat();
         store.write(&[(Slot::Ready, value.clone())]).unwrap();
         let error = store.load().unwrap_err();
-        assert!(error.to_string().contains("has format 7, and this release reads up to 1"), "{error}");
+        assert!(error.to_string().contains("has format 7, and this release reads up to 2"), "{error}");
         assert_eq!(store.read().unwrap(), [(Slot::Ready, value)]);
+    }
+
+    #[test]
+    fn what_is_there_is_not_written_again_unless_that_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = RedbStore::open(directory.path()).unwrap();
+        let (first, second) = (change(Slot::Deployed, "1"), change(Slot::Deployed, "2"));
+        store.save(&[second.clone(), first.clone()]).unwrap();
+        let file = fs::read(directory.path().join(RedbStore::FILE)).unwrap();
+        store.save(&[second.clone(), first.clone()]).unwrap();
+        assert!(fs::read(directory.path().join(RedbStore::FILE)).unwrap() == file, "nothing was written");
+        store.save(std::slice::from_ref(&second)).unwrap();
+        store.save(std::slice::from_ref(&first)).unwrap();
+        assert_eq!(store.load().unwrap().deployed, Some(first.configuration.clone()));
+        // A write that fails leaves it open what is there.
+        store.path = directory.path().join("nowhere/controller.redb");
+        store.database = None;
+        assert!(store.save(std::slice::from_ref(&second)).is_err());
+        assert!(store.save(std::slice::from_ref(&first)).is_err(), "though it is what was there before");
+    }
+
+    #[test]
+    fn what_was_saved_as_json_is_still_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = RedbStore::open(directory.path()).unwrap();
+        let saved = change(Slot::Ready, "1").configuration;
+        let json = serde_json::to_vec(&saved.open()).unwrap();
+        store.write(&[(Slot::Ready, [&1u32.to_le_bytes()[..], &json].concat())]).unwrap();
+        assert_eq!(store.load().unwrap().ready, Some(saved));
     }
 
     #[test]
     fn a_damaged_value_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
-        for value in [&b""[..], b"\x01\0", b"\0\0\0\0{}", b"\x01\0\0\0{\"id\":"] {
+        for value in [&b""[..], b"\x01\0", b"\0\0\0\0{}", b"\x01\0\0\0{\"id\":", b"\x02\0\0\0\x02a"] {
             store.write(&[(Slot::Ready, value.to_vec())]).unwrap();
             let error = store.load().unwrap_err();
             assert!(matches!(error, StoreError::Damaged { slot: Slot::Ready, .. }), "{value:?}: {error}");

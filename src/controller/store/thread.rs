@@ -1,8 +1,9 @@
 //! The thread that waits for the disk, so that no actor does.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -11,6 +12,9 @@ use crate::supervisor::process::memory;
 
 /// How many orders may wait. A deployment saves a handful of times, so more means that the disk does not answer.
 const QUEUE: usize = 256;
+
+/// Memory is given back once nothing has come for this long: it holds up everybody who needs some meanwhile.
+const WHILE: Duration = Duration::from_secs(1);
 
 /// Changes that belong together, and who wants to know what came of them.
 struct Order {
@@ -64,16 +68,30 @@ impl Drop for StoreThread {
 
 /// Commits what waits, group after group, until nobody can send more.
 fn write_all(mut store: impl Store, inbox: &Receiver<Order>) {
-    while let Ok(first) = inbox.recv() {
+    let mut untidy = false;
+    loop {
+        let first = match untidy {
+            true => inbox.recv_timeout(WHILE),
+            false => inbox.recv().map_err(RecvTimeoutError::from),
+        };
+        let first = match first {
+            Ok(first) => first,
+            // What was decoded, checked, planned and encoded by now is many times what is kept of it.
+            Err(RecvTimeoutError::Timeout) => {
+                memory::give_back();
+                untidy = false;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let (mut changes, mut waiting) = (first.changes, vec![first.done]);
         for order in inbox.try_iter().take(QUEUE) {
             changes.extend(order.changes);
             waiting.push(order.done);
         }
         let result = store.save(&changes);
-        // What was decoded, checked, planned and encoded by now is many times what is kept of it.
         drop(changes);
-        memory::give_back();
+        untidy = true;
         waiting.into_iter().for_each(|done| answer_one(done, result.clone()));
     }
 }

@@ -1,7 +1,8 @@
 //! Lines become sections of keys and values, by the rules of Python's `configparser`, which zeek-client uses.
 //!
 //! A comment is a whole line that begins with `#` or `;`. A line indented deeper than its key continues the value.
-//! `%` is written `%%`, since a lone one would ask zeek-client to insert another key's value.
+//! `%` is written `%%`, since a lone one would ask zeek-client to insert another key's value. Files of tools that do
+//! insert it, and that have defaults for all sections, are read in a [`Dialect`] of their own.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,11 +10,23 @@ use std::collections::BTreeMap;
 use super::{Complaint, Complaints};
 use crate::hint::shown;
 
+/// Where files that are otherwise alike differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Cluster files: a lone `%` and `[DEFAULT]` are refused, and keys of `[instances]` are names.
+    Cluster,
+    /// What Python's `configparser` reads: `%` is left to whoever reads the values, and `[DEFAULT]` is a section.
+    Python,
+}
+
+/// The section of what holds for all others.
+pub(crate) const DEFAULT: &str = "DEFAULT";
+
 /// The section that holds instances instead of a node.
 pub(super) const INSTANCES: &str = "instances";
 
 /// A section, which no other has the name of.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     pub name: &'a str,
     /// Where it begins, counted from 1.
     pub line: usize,
@@ -34,7 +47,7 @@ impl Section<'_> {
 }
 
 /// A key, and the value behind it.
-pub(super) struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// In lower case, but for names of instances.
     pub key: Cow<'a, str>,
     /// Where the key stands, counted from 1.
@@ -44,8 +57,9 @@ pub(super) struct Entry<'a> {
 }
 
 /// The sections of `text`, in order; what cannot be one is complained of and left out.
-pub(super) fn sections<'a>(text: &'a str, complaints: &mut Complaints) -> Vec<Section<'a>> {
-    let mut reader = Reader { complaints, sections: Vec::new(), begun: BTreeMap::new(), place: Place::Nowhere };
+pub(crate) fn sections<'a>(text: &'a str, dialect: Dialect, complaints: &mut Complaints) -> Vec<Section<'a>> {
+    let (sections, begun) = (Vec::new(), BTreeMap::new());
+    let mut reader = Reader { dialect, complaints, sections, begun, place: Place::Nowhere };
     for (index, line) in text.lines().enumerate() {
         if reader.complaints.is_full() {
             break;
@@ -56,6 +70,7 @@ pub(super) fn sections<'a>(text: &'a str, complaints: &mut Complaints) -> Vec<Se
 }
 
 struct Reader<'a, 'c> {
+    dialect: Dialect,
     complaints: &'c mut Complaints,
     sections: Vec<Section<'a>>,
     /// Where each section began.
@@ -111,7 +126,7 @@ impl<'a> Reader<'a, '_> {
             return self.complaints.add(Complaint::at(number, what));
         };
         let section = Section { name, line: number, entries: Vec::new() };
-        if name == "DEFAULT" {
+        if name == DEFAULT && self.dialect == Dialect::Cluster {
             let what = "defaults for all sections are not supported: repeat the keys in each node";
             return self.complaints.add(section.complaint(None, what));
         }
@@ -128,9 +143,9 @@ impl<'a> Reader<'a, '_> {
         let (Some(section), Place::Section { keys, open }) = (self.sections.last_mut(), &mut self.place) else {
             return;
         };
-        let (key, value) = split(text, section.name == INSTANCES);
+        let (key, value) = split(text, section.name == INSTANCES && self.dialect == Dialect::Cluster);
         let mut entry = Entry { key, line: number, value: None };
-        match value.map(unescape) {
+        match value.map(|value| self.dialect.unescape(value)) {
             Some(Ok(value)) => entry.value = Some(value),
             Some(Err(what)) => self.complaints.add(section.complaint(Some(&entry), what)),
             None => {}
@@ -148,7 +163,7 @@ impl<'a> Reader<'a, '_> {
     fn continuation(&mut self, number: usize, text: &'a str) {
         let Some(section) = self.sections.last_mut() else { return };
         let Some(mut entry) = section.entries.pop() else { return };
-        match (&mut entry.value, unescape(text)) {
+        match (&mut entry.value, self.dialect.unescape(text)) {
             (Some(value), Ok(text)) => {
                 value.to_mut().push('\n');
                 value.to_mut().push_str(&text);
@@ -174,6 +189,15 @@ fn split(text: &str, is_instance: bool) -> (Cow<'_, str>, Option<&str>) {
     match is_instance {
         true => (Cow::Borrowed(key), value),
         false => (Cow::Owned(key.to_lowercase()), value),
+    }
+}
+
+impl Dialect {
+    fn unescape(self, text: &str) -> Result<Cow<'_, str>, &'static str> {
+        match self {
+            Self::Cluster => unescape(text),
+            Self::Python => Ok(Cow::Borrowed(text)),
+        }
     }
 }
 
@@ -207,7 +231,7 @@ mod tests {
             };
             section.name.to_owned() + &section.entries.iter().map(entry).collect::<String>()
         };
-        let sections = sections(text, &mut complaints).iter().map(line).collect();
+        let sections = sections(text, Dialect::Cluster, &mut complaints).iter().map(line).collect();
         (sections, complaints.kept.iter().map(|complaint| complaint.line).collect())
     }
 

@@ -3,16 +3,19 @@
 //! Every file that zeek-client reads means the same here, but for the keys that it would only warn of: they are
 //! refused. Keys for programs other than Zeek are added. `config/cluster-example.cfg` shows them all.
 
-mod lines;
+pub(crate) mod lines;
 mod read;
 mod render;
 mod words;
+mod zeek;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
+pub(crate) use read::words as word_list;
 pub use render::render;
+pub(crate) use zeek::ZEEK;
 
 use super::{Configuration, ConfigurationId};
 
@@ -43,7 +46,7 @@ pub fn read(file: &str, text: impl AsRef<[u8]>, id: ConfigurationId, hostname: &
     let mut complaints = Complaints::default();
     let (configuration, places) = match readable(text.as_ref()) {
         Ok(text) => {
-            let sections = lines::sections(text, &mut complaints);
+            let sections = lines::sections(text, lines::Dialect::Cluster, &mut complaints);
             let configuration = read::configuration(&sections, id, hostname, &mut complaints);
             (configuration, Places::of(&sections))
         }
@@ -88,6 +91,11 @@ impl Reading {
     /// Adds a complaint about a node, or a key of it.
     pub fn complain_of_node(&mut self, name: &str, key: Option<&str>, what: impl Into<String>) {
         self.complain(name, key, what.into());
+    }
+
+    /// Adds a complaint about what all Zeek nodes share.
+    pub fn complain_of_zeek(&mut self, key: &str, what: impl Into<String>) {
+        self.complain(zeek::ZEEK, Some(key), what.into());
     }
 
     fn complain(&mut self, section: &str, key: Option<&str>, what: String) {
@@ -141,7 +149,7 @@ impl Places {
 }
 
 /// The text, without the mark that some editors put before it.
-fn readable(bytes: &[u8]) -> Result<&str, Complaint> {
+pub(crate) fn readable(bytes: &[u8]) -> Result<&str, Complaint> {
     if bytes.len() > MAX_BYTES {
         return Err(Complaint::at(1, format!("the file is longer than the {MAX_BYTES} bytes allowed")));
     }
@@ -191,7 +199,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    fn at(line: usize, what: impl Into<String>) -> Self {
+    pub(crate) fn at(line: usize, what: impl Into<String>) -> Self {
         Self { line, section: None, key: None, what: what.into() }
     }
 }
@@ -214,19 +222,19 @@ impl fmt::Display for Complaint {
 
 /// Complaints as they are found, as many as anybody reads.
 #[derive(Default)]
-struct Complaints {
-    kept: Vec<Complaint>,
+pub(crate) struct Complaints {
+    pub(crate) kept: Vec<Complaint>,
 }
 
 impl Complaints {
-    fn add(&mut self, complaint: Complaint) {
+    pub(crate) fn add(&mut self, complaint: Complaint) {
         if !self.is_full() {
             self.kept.push(complaint);
         }
     }
 
     /// Whether there is no point in looking for more.
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.kept.len() >= MAX_COMPLAINTS
     }
 }
@@ -259,7 +267,7 @@ mod tests {
         let text = include_str!("../../../config/cluster-example.cfg");
         let example = read(text).unwrap();
         assert_eq!(validate(&example, &PortRules::default()), Vec::<String>::new());
-        for key in read::KEYS {
+        for key in read::KEYS.into_iter().chain(zeek::KEYS) {
             let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")));
             assert!(shown, "the example does not show `{key}`");
         }

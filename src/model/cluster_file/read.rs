@@ -1,22 +1,24 @@
 //! Sections become instances and nodes; this file knows every key.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::lines::{Entry, INSTANCES, Section};
 use super::render::mode;
-use super::{Complaints, words};
+use super::{Complaints, words, zeek};
 use crate::hint::{instead, shown};
 use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
 use crate::model::{
     Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Node, NodeName, OutputWish, ReadyBy,
-    Resource, RestartMode, Role, RunAs,
+    Resource, RestartMode, Role, RunAs, ZeekNode,
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 35] = [
+pub(super) const KEYS: [&str; 41] = [
     "instance",
     "role",
     "type",
@@ -28,6 +30,7 @@ pub(super) const KEYS: [&str; 35] = [
     "metrics_port",
     "state",
     "options",
+    "args",
     "command",
     "directory",
     "user",
@@ -38,9 +41,14 @@ pub(super) const KEYS: [&str; 35] = [
     "capabilities",
     "no_new_privs",
     "env_file",
+    "memory_max",
+    "cpu_max",
+    "pids_max",
     "restart",
     "restart_delay",
+    "restart_factor",
     "restart_max_delay",
+    "restart_jitter",
     "restart_stable",
     "restart_limit",
     "restart_window",
@@ -54,6 +62,12 @@ pub(super) const KEYS: [&str; 35] = [
     "output_compress",
 ];
 
+/// What is of one node alone, and cannot be said of a role.
+const OWN_KEYS: [&str; 6] = ["instance", "role", "type", "port", "metrics_port", "state"];
+
+/// What the section of a role begins with, before the role.
+const ROLE: &str = "role ";
+
 /// The configuration that the sections describe, as far as they can be understood.
 pub(super) fn configuration(
     sections: &[Section],
@@ -62,11 +76,16 @@ pub(super) fn configuration(
     complaints: &mut Complaints,
 ) -> Configuration {
     let declared = sections.iter().find(|section| section.name == INSTANCES);
-    let mut drafts: Vec<(&Section, Draft)> = sections
+    let shared = sections.iter().find(|section| zeek::is_settings(section));
+    let zeek = shared.and_then(|section| zeek::settings(section, complaints));
+    let (of_roles, of_nodes): (Vec<_>, Vec<_>) = sections
         .iter()
-        .filter(|section| section.name != INSTANCES)
-        .filter_map(|section| Some((section, Draft::read(section, complaints)?)))
-        .collect();
+        .filter(|section| section.name != INSTANCES && !zeek::is_settings(section))
+        .partition(|section| section.name.starts_with(ROLE));
+    let roles: BTreeMap<Role, &Section> =
+        of_roles.into_iter().filter_map(|section| Some((defaults(section, complaints)?, section))).collect();
+    let mut drafts: Vec<(&Section, Draft)> =
+        of_nodes.into_iter().filter_map(|section| Some((section, Draft::read(section, &roles, complaints)?))).collect();
     if let Some(name) = default_instance(&drafts, declared, hostname, complaints) {
         drafts.iter_mut().for_each(|(_, draft)| draft.node.instance = name.clone());
     }
@@ -81,7 +100,26 @@ pub(super) fn configuration(
             names.map(|name| Instance { name: name.clone(), host: None, port: None }).collect()
         }
     };
-    Configuration { id, instances, nodes }
+    Configuration { id, instances, nodes, zeek, peers: Vec::new() }
+}
+
+/// The role whose nodes the section is about, once its keys were looked at.
+fn defaults(section: &Section, complaints: &mut Complaints) -> Option<Role> {
+    let name = section.name.strip_prefix(ROLE)?;
+    let role = one_of(name, "role", Role::ALL, Role::as_str);
+    let mut stand_in = Draft::stand_in(NodeName::new(STAND_IN).ok()?)?;
+    for entry in &section.entries {
+        if complaints.is_full() {
+            break;
+        }
+        let taken = match OWN_KEYS.contains(&&*entry.key) {
+            true => Err("is for one node alone: write it in the sections of nodes".into()),
+            false => stand_in.take(&entry.key, entry.value.as_deref()),
+        };
+        // The complaint about a key also names what would be right, and that is true of roles as well.
+        taken.unwrap_or_else(|what| complaints.add(section.complaint(Some(entry), what)));
+    }
+    role.map_err(|what| complaints.add(section.complaint(None, what))).ok()
 }
 
 /// The instance of nodes that name none, where the file leaves them to it: either all nodes name one, or none does.
@@ -162,16 +200,22 @@ struct Draft {
     has_instance: bool,
 }
 
+/// A name that lets keys be checked where there is none; a file with a complaint never becomes a configuration.
+const STAND_IN: &str = "_";
+
 impl Draft {
-    fn read(section: &Section, complaints: &mut Complaints) -> Option<Self> {
-        // A stand-in lets the keys be checked all the same; a file with a complaint never becomes a configuration.
-        const STAND_IN: &str = "_";
+    fn read(section: &Section, roles: &BTreeMap<Role, &Section>, complaints: &mut Complaints) -> Option<Self> {
         let name = NodeName::new(section.name).or_else(|error| {
             complaints.add(section.complaint(None, error.to_string()));
             NodeName::new(STAND_IN)
         });
-        let node = Node::new(name.ok()?, InstanceName::new(STAND_IN).ok()?, Role::None);
-        let mut draft = Self { node, has_role: false, has_command: false, has_instance: false };
+        let mut draft = Self::stand_in(name.ok()?)?;
+        for entry in roles.get(&role_of(section)).into_iter().flat_map(|role| &role.entries) {
+            if !OWN_KEYS.contains(&&*entry.key) {
+                // What is wrong with it was said where it stands.
+                let _ = draft.take(&entry.key, entry.value.as_deref());
+            }
+        }
         for entry in &section.entries {
             if complaints.is_full() {
                 break;
@@ -183,12 +227,18 @@ impl Draft {
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
         draft.node.output.take_if(|output| **output == OutputWish::default());
+        draft.node.zeek.take_if(|zeek| **zeek == ZeekNode::default());
         if !draft.has_role && !draft.has_command {
             let what =
                 "has no role: add `role = worker` (or logger, manager, proxy), or the `command` of another program";
             complaints.add(section.complaint(None, what));
         }
         Some(draft)
+    }
+
+    fn stand_in(name: NodeName) -> Option<Self> {
+        let node = Node::new(name, InstanceName::new(STAND_IN).ok()?, Role::None);
+        Some(Self { node, has_role: false, has_command: false, has_instance: false })
     }
 
     fn take(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
@@ -218,9 +268,10 @@ impl Draft {
                 node.scripts.sort();
             }
             "interface" => node.interface = Some(value.to_owned()),
-            "cpu_affinity" => node.cpu_affinity = Some(number(value)?),
+            "cpu_affinity" => node.cpu_affinity = Some(parsed(value, "list of CPUs")?),
             "env" => node.env = assignments(value)?,
             "options" => node.options = assignments(value)?,
+            "args" => node.zeek.get_or_insert_default().args = words(value)?,
             "command" => {
                 // One without a word is as good as none.
                 self.has_command = !value.trim().is_empty();
@@ -235,11 +286,16 @@ impl Draft {
             "capabilities" => run_as(node).capabilities = capabilities(value)?,
             "no_new_privs" => run_as(node).no_new_privs = yes_or_no(value)?,
             "env_file" => run_as(node).env_file = Some(value.to_owned()),
+            "memory_max" => run_as(node).quotas.memory_max = Some(parsed(value, "amount of memory")?),
+            "cpu_max" => run_as(node).quotas.cpu_max = Some(parsed(value, "share of a CPU")?),
+            "pids_max" => run_as(node).quotas.pids_max = Some(number(value)?.into()),
             "restart" => {
                 let modes = [RestartMode::Always, RestartMode::OnFailure, RestartMode::Never];
                 node.restart.mode = one_of(value, "restart mode", modes, mode)?;
             }
             "restart_delay" => node.restart.delay = time(value)?,
+            "restart_factor" => node.restart.factor = parsed(value, "factor")?,
+            "restart_jitter" => node.restart.jitter = percent(value)?,
             "restart_max_delay" => node.restart.max_delay = time(value)?,
             "restart_stable" => node.restart.stable = time(value)?,
             "restart_limit" => node.restart.limit = number(value)?,
@@ -253,10 +309,21 @@ impl Draft {
             "output_keep_bytes" => output(node).keep_bytes = Some(within(value, 0, u64::MAX)?),
             "output_compress" => output(node).compress = Some(yes_or_no(value)?),
             "state" => {}
+            _ if node.name.as_str() == zeek::ZEEK && zeek::KEYS.contains(&key) => {
+                let what = "is a key of the section that all Zeek nodes share, and this is a node";
+                return Err(format!("{what}, since it says role, instance or command: give the node another name"));
+            }
             _ => return Err(format!("is not a key of a node: {}", instead(key, KEYS))),
         }
         Ok(())
     }
+}
+
+/// What the section says it is for, as far as that can be understood.
+fn role_of(section: &Section) -> Role {
+    let said = section.entries.iter().find(|entry| matches!(&*entry.key, "role" | "type"));
+    let said = said.and_then(|entry| entry.value.as_deref());
+    said.and_then(|said| one_of(said, "role", Role::ALL, Role::as_str).ok()).unwrap_or(Role::None)
 }
 
 fn run_as(node: &mut Node) -> &mut RunAs {
@@ -271,6 +338,15 @@ fn within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, Strin
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     let wrong = || format!("{} is not a number from {least} to {most}", shown(text));
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(wrong)
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{} is no {what}: {error}", shown(text)))
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').and_then(|digits| digits.parse().ok());
+    number.filter(|number| *number <= 100).ok_or_else(|| format!("{} is not from 0% to 100%", shown(text)))
 }
 
 fn umask(text: &str) -> Result<u32, String> {
@@ -310,11 +386,11 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-fn words(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
     words::split(text).map_err(|error| error.to_string())
 }
 
-fn assignments(text: &str) -> Result<BTreeMap<String, String>, String> {
+pub(super) fn assignments(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut pairs = BTreeMap::new();
     for word in words(text)? {
         let wrong = || format!("{} is not of the form NAME=VALUE", shown(&word));
@@ -326,18 +402,18 @@ fn assignments(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(pairs)
 }
 
-fn port(text: &str) -> Result<u16, String> {
+pub(super) fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port) if port != 0 => Ok(port),
         _ => Err(format!("{} is not a port: write a number from 1 to 65535", shown(text))),
     }
 }
 
-fn number(text: &str) -> Result<u32, String> {
+pub(super) fn number(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("{} is not a number from 0 to {}", shown(text), u32::MAX))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{} is not a time ({error}): write one such as 500ms, 10s or 1m 30s", shown(text)))
 }
@@ -351,7 +427,7 @@ fn sign(text: &str) -> Result<ReadyBy, String> {
 }
 
 /// The value whose `name` the text is, in any case.
-fn one_of<T: Copy, const N: usize>(
+pub(super) fn one_of<T: Copy, const N: usize>(
     text: &str,
     what: &str,
     values: [T; N],
@@ -437,21 +513,24 @@ mod tests {
     #[test]
     fn every_key_finds_its_field() {
         let text = "[a]\nINSTANCE = I\nrole = proxy\nport = 1\nmetrics_port = 2\nscripts = b 'a c'\ninterface = eth0\n\
-                    cpu_affinity = 3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nstate = whatever\n\
+                    cpu_affinity = 0-1,3\nenv = A=1 B='x=y z' C=\noptions = M::x=T\nargs = -C 'a b'\nstate = whatever\n\
                     command = sh -c 'a b'\n\
                     directory = /d\nuser = u\ngroups = g 'h i'\numask = 027\nnice = -5\n\
                     limits = nofile=10:20 core=unlimited\ncapabilities = CAP_NET_RAW net_admin\n\
-                    no_new_privs = Yes\nenv_file = /e\nrestart = On-Failure\nrestart_delay = 1s\nrestart_max_delay = 2s\n\
+                    no_new_privs = Yes\nenv_file = /e\nmemory_max = 2G\ncpu_max = 150%%\npids_max = 64\n\
+                    restart = On-Failure\nrestart_delay = 1s\nrestart_factor = 1.5\nrestart_jitter = 25%%\nrestart_max_delay = 2s\n\
                     restart_stable = 3s\nrestart_limit = 4\nrestart_window = 5s\nready = port 8080\n\
                     ready_within = 1m 30s\nstop_grace = 700ms\n";
         let got = read(text).unwrap().nodes;
         let text = |text: &str| text.to_owned();
         let mut want = Node::new(NodeName::new("a").unwrap(), InstanceName::new("I").unwrap(), Role::Proxy);
-        (want.port, want.metrics_port, want.cpu_affinity) = (Some(1), Some(2), Some(3));
+        (want.port, want.metrics_port) = (Some(1), Some(2));
+        want.cpu_affinity = Some(crate::model::Cpus([0, 1, 3].into()));
         (want.interface, want.directory, want.user) = (Some(text("eth0")), Some(text("/d")), Some(text("u")));
         want.scripts = vec![text("a c"), text("b")];
         want.env = [("A", "1"), ("B", "x=y z"), ("C", "")].map(|(name, value)| (text(name), text(value))).into();
         want.options = [(text("M::x"), text("T"))].into();
+        want.zeek = Some(Box::new(ZeekNode { args: vec![text("-C"), text("a b")], knows: None }));
         want.command = vec![text("sh"), text("-c"), text("a b")];
         want.run_as = Some(Box::new(RunAs {
             groups: vec![text("g"), text("h i")],
@@ -465,11 +544,18 @@ mod tests {
             capabilities: ["net_admin", "net_raw"].map(|name| Capability::named(name).unwrap()).into(),
             no_new_privs: true,
             env_file: Some(text("/e")),
+            quotas: crate::model::Quotas {
+                memory_max: Some(crate::model::Bytes(2 << 30)),
+                cpu_max: Some(crate::model::CpuShare(150)),
+                pids_max: Some(64),
+            },
         }));
         want.restart = crate::model::RestartPolicy {
             mode: RestartMode::OnFailure,
             delay: Duration::from_secs(1),
+            factor: "1.5".parse().unwrap(),
             max_delay: Duration::from_secs(2),
+            jitter: 25,
             stable: Duration::from_secs(3),
             limit: 4,
             window: Duration::from_secs(5),
@@ -482,7 +568,13 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_are_refused_with_the_way_out() {
         for (line, want) in [
-            ("cpu_affinity = -1", "`-1` is not a number from 0 to 4294967295"),
+            ("cpu_affinity = -1", "`-1` is no list of CPUs: write numbers and ranges such as 0-3,8"),
+            ("cpu_affinity = 0-1024", "`0-1024` is no list of CPUs: CPU 1024 is beyond the last there can be, 1023"),
+            ("memory_max = 2GB", "`2GB` is no amount of memory: write bytes, such as 2G, 512M or 1048576"),
+            ("cpu_max = 2", "`2` is no share of a CPU: write hundredths of one CPU's time, such as 50% or 150%"),
+            ("pids_max = many", "`many` is not a number from 0 to 4294967295"),
+            ("restart_factor = 0.5", "`0.5` is no factor: write a number from 1 to 100"),
+            ("restart_jitter = 101%%", "`101%` is not from 0% to 100%"),
             ("stop_grace = 10", "write one such as 500ms, 10s or 1m 30s"),
             ("ready = soon", "write `settle 500ms` or `port 8080`"),
             ("ready = port 0", "write a number from 1 to 65535"),
@@ -503,6 +595,37 @@ mod tests {
             let got = complaints(&format!("[a]\nrole = none\n{line}"));
             assert!(got.len() == 1 && got[0].starts_with("c.cfg:3: [a] ") && got[0].contains(want), "{line}: {got:?}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_role_holds_for_its_nodes_where_they_say_nothing_else() {
+        let text = "[role worker]\nrestart_jitter = 50%%\nrestart_limit = 3\nmemory_max = 1G\nstop_grace = 5s\n\
+                    [a]\nrole = worker\n[b]\nrole = worker\nrestart_limit = 7\nmemory_max = 2G\n[c]\nrole = manager\n\
+                    [role none]\nnice = 3\n[d]\ncommand = true\n";
+        let nodes = read(text).unwrap().nodes;
+        let memory =
+            |node: &Node| node.run_as.as_ref().and_then(|run_as| run_as.quotas.memory_max).map(|bytes| bytes.0);
+        let seen: Vec<_> = nodes.iter().map(|node| (node.restart.jitter, node.restart.limit, memory(node))).collect();
+        let usual = (10, 10, None);
+        assert_eq!(seen, [(50, 3, Some(1 << 30)), (50, 7, Some(2 << 30)), usual, usual]);
+        assert_eq!(nodes[0].stop_grace, Duration::from_secs(5));
+        assert_eq!(nodes[3].run_as.as_ref().unwrap().nice, Some(3), "a program that names no role has none");
+        let again = super::super::render(&read(text).unwrap());
+        assert_eq!(read(&again).unwrap().nodes, nodes, "written back, each node says all of it itself");
+    }
+
+    #[test]
+    fn what_cannot_be_said_of_a_role_is_refused_once_and_where_it_stands() {
+        let text = "[role wroker]\n[role worker]\nport = 1\nrestart_limt = 3\nnice = 99\n[a]\nrole = worker\n[b]\nrole = worker\n";
+        assert_eq!(
+            complaints(text),
+            [
+                "c.cfg:1: [role wroker]: `wroker` is not a role: did you mean `worker`?",
+                "c.cfg:3: [role worker] port: is for one node alone: write it in the sections of nodes",
+                "c.cfg:4: [role worker] restart_limt: is not a key of a node: did you mean `restart_limit`?",
+                "c.cfg:5: [role worker] nice: `99` is no niceness: write a number from -20 to 19",
+            ]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt::{Display, Write};
 use humantime::format_duration;
 
 use super::words::{join, quote};
+use super::zeek;
 use crate::model::{
     Configuration, Limit, Node, OutputWish, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, RunAs,
 };
@@ -17,7 +18,7 @@ use crate::model::{
 /// tell: the order, the id, and the address of an instance that is not dialled.
 pub fn render(configuration: &Configuration) -> String {
     let mut text = String::new();
-    let Configuration { id: _, instances, nodes } = configuration;
+    let Configuration { id: _, instances, nodes, zeek: shared, peers: _ } = configuration;
     if !instances.is_empty() {
         let lines: BTreeMap<_, _> = instances
             .iter()
@@ -37,15 +38,25 @@ pub fn render(configuration: &Configuration) -> String {
         lines.values().for_each(|line| add(&mut text, line));
         text.push('\n');
     }
+    if let Some(shared) = shared {
+        add_section(&mut text, zeek::ZEEK, zeek::entries(shared));
+    }
     let sorted: BTreeMap<_, _> = nodes.iter().map(|node| (&node.name, node)).collect();
     for node in sorted.into_values() {
-        add(&mut text, format_args!("[{}]", node.name));
-        for (key, value) in entries(node) {
-            add(&mut text, format_args!("{key} = {}", value.replace('%', "%%")));
-        }
-        text.push('\n');
+        add_section(&mut text, node.name.as_str(), entries(node));
     }
     text
+}
+
+fn add_section(text: &mut String, name: &str, entries: Vec<(&'static str, String)>) {
+    add(text, format_args!("[{name}]"));
+    for (key, value) in entries {
+        match value.is_empty() {
+            true => add(text, format_args!("{key} =")),
+            false => add(text, format_args!("{key} = {}", value.replace('%', "%%"))),
+        }
+    }
+    text.push('\n');
 }
 
 fn add(text: &mut String, line: impl Display) {
@@ -63,7 +74,6 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
     let number = |number: Option<u16>| number.map(|number| number.to_string());
     let time = |time, default| (time != default).then(|| format_duration(time).to_string());
     let run_as = node.run_as.as_deref().unwrap_or(&nothing);
-    let list = |line: String| (!line.is_empty()).then_some(line);
 
     [
         ("instance", Some(node.instance.to_string())),
@@ -71,10 +81,11 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("port", number(node.port)),
         ("scripts", list(join(&node.scripts))),
         ("interface", node.interface.clone()),
-        ("cpu_affinity", node.cpu_affinity.map(|cpu| cpu.to_string())),
+        ("cpu_affinity", node.cpu_affinity.as_ref().map(|cpus| cpus.to_string())),
         ("env", list(assignments(&node.env))),
         ("metrics_port", number(node.metrics_port)),
         ("options", list(assignments(&node.options))),
+        ("args", list(join(node.zeek_args()))),
         ("command", list(join(&node.command))),
         ("directory", node.directory.clone()),
         ("user", node.user.clone()),
@@ -85,8 +96,13 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("capabilities", list(join(run_as.capabilities.iter().map(|capability| capability.as_str())))),
         ("no_new_privs", run_as.no_new_privs.then(|| "yes".to_owned())),
         ("env_file", run_as.env_file.clone()),
+        ("memory_max", run_as.quotas.memory_max.map(|bytes| bytes.to_string())),
+        ("cpu_max", run_as.quotas.cpu_max.map(|share| share.to_string())),
+        ("pids_max", run_as.quotas.pids_max.map(|count| count.to_string())),
         ("restart", (restart.mode != restart_default.mode).then(|| mode(restart.mode).to_owned())),
         ("restart_delay", time(restart.delay, restart_default.delay)),
+        ("restart_factor", (restart.factor != restart_default.factor).then(|| restart.factor.to_string())),
+        ("restart_jitter", (restart.jitter != restart_default.jitter).then(|| format!("{}%", restart.jitter))),
         ("restart_max_delay", time(restart.max_delay, restart_default.max_delay)),
         ("restart_stable", time(restart.stable, restart_default.stable)),
         ("restart_limit", (restart.limit != restart_default.limit).then(|| restart.limit.to_string())),
@@ -105,8 +121,13 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
     .collect()
 }
 
+/// What a list says, if it is not empty.
+pub(super) fn list(line: String) -> Option<String> {
+    (!line.is_empty()).then_some(line)
+}
+
 /// `NAME=VALUE ...`, with quotes around the value alone, as zeek-client has them.
-fn assignments(pairs: &BTreeMap<String, String>) -> String {
+pub(super) fn assignments(pairs: &BTreeMap<String, String>) -> String {
     let pair = |(name, value): (&String, &String)| match value.is_empty() {
         true => format!("{}=", quote(name)),
         false => format!("{}={}", quote(name), quote(value)),

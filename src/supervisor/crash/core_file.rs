@@ -61,6 +61,9 @@ impl Default for Places {
     }
 }
 
+/// Whether a name may be that of the file.
+type Fits<'a> = &'a dyn Fn(&str) -> bool;
+
 /// Looks for the core file of who crashed.
 pub fn look(places: &Places, crashed: &Crashed<'_>) -> CoreReport {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default().trim_end_matches('\n').to_owned();
@@ -73,7 +76,7 @@ pub fn look(places: &Places, crashed: &Crashed<'_>) -> CoreReport {
         let in_systemd = |name: &str| name.starts_with("core.") && name.contains(&format!(".{boot}.{pid}."));
         let in_apport = |name: &str| name.ends_with(".crash");
         let in_cores = |name: &str| name.starts_with("core.") && name.contains(&format!(".{pid}."));
-        let tries: Vec<(&Path, &dyn Fn(&str) -> bool)> = match by.as_str() {
+        let tries: Vec<(&Path, Fits<'_>)> = match by.as_str() {
             "systemd-coredump" => vec![(&places.systemd, &in_systemd)],
             "apport" => vec![(&places.apport_cores, &in_cores), (&places.apport, &in_apport)],
             // Whoever else it is has places of its own.
@@ -100,7 +103,7 @@ pub fn look(places: &Places, crashed: &Crashed<'_>) -> CoreReport {
 }
 
 /// The newest file there whose name fits, of those that are new enough.
-fn newest(directory: &Path, crashed: &Crashed<'_>, fits: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+fn newest(directory: &Path, crashed: &Crashed<'_>, fits: Fits<'_>) -> Option<PathBuf> {
     let entries = fs::read_dir(directory).ok()?.take(MOST).filter_map(Result::ok);
     let files = entries.filter(|entry| entry.file_name().to_str().is_some_and(fits)).filter_map(|entry| {
         let found = entry.metadata().ok().filter(|found| found.is_file())?;
@@ -185,7 +188,7 @@ mod tests {
             ("core", "core.4711", "core.4712"),
             ("core.%p", "core.4711", "core.47110"),
             ("%e-%p-%t.core", "some-prog-4711-1700000000.core", "prog-4712-1700000000.core"),
-            ("cores/%h.%s.%P%%", "cores/sensor.11.4711%", "cores/sensor.11.4711"),
+            ("cores/%h.%s.%P%%", "cores/sensor.11.4711%.4711", "cores/sensor.11.4711%"),
         ] {
             let home = tempfile::tempdir().unwrap();
             fs::create_dir(home.path().join("cores")).unwrap();

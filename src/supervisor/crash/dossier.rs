@@ -67,22 +67,30 @@ pub struct Ending {
     pub status: Option<i32>,
     pub signal: Option<i32>,
     pub core_dumped: bool,
+    /// The kernel killed it because memory ran out.
+    pub out_of_memory: bool,
 }
 
 impl From<Exit> for Ending {
     fn from(exit: Exit) -> Self {
-        let text = exit.to_string();
+        let plain =
+            Self { text: exit.to_string(), status: None, signal: None, core_dumped: false, out_of_memory: false };
         match exit {
-            Exit::Status(status) => Self { text, status: Some(status), signal: None, core_dumped: false },
-            Exit::Signal { number, core_dumped } => Self { text, status: None, signal: Some(number), core_dumped },
-            Exit::Unknown => Self { text, status: None, signal: None, core_dumped: false },
+            Exit::Status(status) => Self { status: Some(status), ..plain },
+            Exit::Signal { number, core_dumped } => Self { signal: Some(number), core_dumped, ..plain },
+            Exit::OutOfMemory => Self { signal: Some(SIGKILL), out_of_memory: true, ..plain },
+            Exit::Unknown => plain,
         }
     }
 }
 
+/// By which the kernel kills for want of memory.
+const SIGKILL: i32 = 9;
+
 impl From<&Ending> for Exit {
     fn from(ending: &Ending) -> Self {
         match (ending.status, ending.signal) {
+            _ if ending.out_of_memory => Self::OutOfMemory,
             (Some(status), _) => Self::Status(status),
             (None, Some(number)) => Self::Signal { number, core_dumped: ending.core_dumped },
             (None, None) => Self::Unknown,
@@ -188,6 +196,6 @@ fn definition(node: &Node) -> String {
     node.env.values_mut().for_each(String::clear);
     // A short printable text.
     let Ok(id) = ConfigurationId::new("dossier") else { return String::new() };
-    let configuration = Configuration { id, instances: Vec::new(), nodes: vec![node.into()] };
+    let configuration = Configuration { nodes: vec![node.into()], ..Configuration::empty(id) };
     cut(cluster_file::render(&configuration), LONGEST)
 }

@@ -113,6 +113,7 @@ fn examine(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, dea
     dossier.unwatched = death.start_time.is_none();
     dossier.uptime_milliseconds = death.start_time.and_then(|start| uptime(start, death.heard));
     dossier.largest_resident_bytes = death.largest_resident;
+    dossier.out_of_memory = (*exit == Exit::OutOfMemory).then(|| exit.to_string());
     let places = Places::default();
     let look = |dossier: &Dossier| match exit {
         Exit::Signal { number, core_dumped: true } => Some(look(&places, dossier, *number, *time)),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::model::Cpus;
+
 /// Why a process could not be started. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
@@ -34,10 +36,16 @@ pub enum SpawnError {
     Output { path: PathBuf, cause: io::Error },
     #[error("cannot write the output to {}: it is neither a file nor a device", path.display())]
     OutputKind { path: PathBuf },
-    #[error("cannot run on CPU {cpu}: it is not among those that this machine lets us use, which are counted from 0")]
-    Cpu { cpu: u32 },
+    #[error(
+        "cannot run on CPUs {cpus}: {missing} {} not among those that this machine lets us use{}",
+        if missing.0.len() == 1 { "is" } else { "are" },
+        online.as_ref().map_or(String::new(), |online| format!(", {online}"))
+    )]
+    Cpus { cpus: Cpus, missing: Cpus, online: Option<Cpus> },
     #[error("cannot change to directory {}: {cause}", path.display())]
     Directory { path: PathBuf, cause: io::Error },
+    #[error("cannot run `{program}`: its interpreter `{interpreter}` does not exist")]
+    Interpreter { program: String, interpreter: String },
     #[error("cannot run `{program}`: {cause}")]
     Exec { program: String, cause: io::Error },
     #[error("cannot start a process in the control group {}: {cause}", path.display())]
@@ -68,7 +76,8 @@ impl SpawnError {
             | Self::UnknownGroup { .. }
             | Self::UnknownCapability { .. }
             | Self::OutputKind { .. }
-            | Self::Cpu { .. } => return true,
+            | Self::Interpreter { .. }
+            | Self::Cpus { .. } => return true,
         };
         !matches!(
             Errno::from_io_error(cause),

@@ -47,11 +47,6 @@ pub struct Ended {
 pub struct Remains(Arc<Process>);
 
 impl Remains {
-    /// The process that it was: its number, and when it began, in clock ticks since boot.
-    pub fn identity(&self) -> (u32, u64) {
-        (self.0.pid(), self.0.start_time())
-    }
-
     /// The most memory that it had at once, in bytes; `None` if it was not our child.
     pub fn largest_resident(&self) -> Option<u64> {
         usage::largest_resident(&*self.0)

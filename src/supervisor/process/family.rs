@@ -166,7 +166,7 @@ fn children_of_thread(pid: u32, thread: u32) -> io::Result<Vec<u32>> {
     Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
-fn numbers_in(directory: &str) -> io::Result<Vec<u32>> {
+pub(super) fn numbers_in(directory: &str) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         match entry {
@@ -196,7 +196,7 @@ fn mark(pid: u32, marker: &str) -> Mark {
 }
 
 /// Empty if the process is gone, or not ours to look into: then its session has to tell.
-fn environment(pid: u32) -> Vec<u8> {
+pub(super) fn environment(pid: u32) -> Vec<u8> {
     let mut environment = Vec::new();
     for _ in 0..EXEC_PATIENCE {
         let read = File::open(format!("/proc/{pid}/environ"))

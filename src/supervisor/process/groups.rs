@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,10 +16,13 @@ use rustix::io::Errno;
 use rustix::process::WaitIdOptions;
 
 use super::handle;
+use super::identity;
 use super::mounts::{self, Tree};
+use super::oom;
+use super::quotas::{self, Lacking, QuotaError};
 use super::sys::child;
 use super::tree::SweepError;
-use crate::model::{Exit, NodeName};
+use crate::model::{Abilities, Exit, NodeName, Quota, Quotas};
 
 /// The directory of all groups of ours, in whatever place of the tree.
 const OURS: &str = "watchpost";
@@ -59,7 +61,49 @@ pub enum NoGroups {
 /// The groups of one agent's nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
+    /// Of the tree, not ours.
+    above: PathBuf,
     home: PathBuf,
+    lacking: Lacking,
+}
+
+/// Why a node gets no group, or not the one that it is to have.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    #[error("cannot make a control group: {0}")]
+    Make(#[source] io::Error),
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+}
+
+impl GroupError {
+    /// Whether trying again is futile until a person has changed something.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Quota(_))
+    }
+}
+
+/// Why a node with these limits cannot be started where nodes have no groups; `None` if it has none.
+pub fn refuse(quotas: &Quotas, why: &NoGroups) -> Option<GroupError> {
+    let (quota, _, value) = quotas.wanted().next()?;
+    Some(QuotaError::NoGroup { key: quota.key(), value, why: why.to_string() }.into())
+}
+
+/// What nodes can have by their groups, as status shows it.
+pub fn abilities(groups: &Result<Groups, NoGroups>) -> Abilities {
+    match groups {
+        Ok(groups) => Abilities {
+            killing: Ok(groups.home.display().to_string()),
+            lacking: groups.lacking.iter().map(|(quota, why)| (*quota, why.to_string())).collect(),
+        },
+        Err(why) => {
+            let no_group = format!("nodes have no control groups: {why}");
+            Abilities {
+                killing: Err(why.to_string()),
+                lacking: Quota::ALL.into_iter().map(|quota| (quota, no_group.clone())).collect(),
+            }
+        }
+    }
 }
 
 impl Groups {
@@ -86,10 +130,14 @@ impl Groups {
     }
 
     fn in_directory(directory: &Path, name: &str) -> Result<Self, NoGroups> {
-        let groups = Self { home: directory.join(OURS).join(name) };
+        let home = directory.join(OURS).join(name);
+        let mut groups = Self { above: directory.to_owned(), home, lacking: Lacking::new() };
         let probe = groups.home.join("probe");
         fs::create_dir_all(&probe).map_err(|error| make_failed(&probe, &error))?;
         let tried = try_out(&probe);
+        if tried.is_ok() {
+            groups.lacking = quotas::try_out(&groups.chain(), &probe);
+        }
         // The first node makes it anew: an agent without nodes leaves nothing behind.
         let _ = fs::remove_dir(&probe).and_then(|()| fs::remove_dir(&groups.home)); // others may be in it
         if tried.is_err() {
@@ -99,15 +147,57 @@ impl Groups {
         tried.map(|()| groups)
     }
 
-    /// The group of that node, made if it is not there.
-    pub fn of(&self, node: &NodeName) -> io::Result<PathBuf> {
+    /// The group of that node, made if it is not there, with these limits.
+    pub fn of(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
         let path = self.path(node);
         match fs::create_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&path)?,
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(&path).map_err(GroupError::Make)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.refresh(node, &path),
+            made => made.map_err(GroupError::Make)?,
         }
+        quotas::apply(quotas, &self.lacking, &path)?;
         Ok(path)
+    }
+
+    /// How many of that node's processes the kernel killed because memory ran out; `None` if nobody counts.
+    pub fn oom_kills(&self, node: &NodeName) -> Option<u64> {
+        oom::kills(&fs::read_to_string(self.path(node).join("memory.events")).ok()?)
+    }
+
+    /// Whether they are not below the group that this process is in: who ends that does not end them.
+    pub fn is_outside_ours(&self) -> bool {
+        let tree = mounts::cgroup2().ok().flatten();
+        // At the top of the tree is nobody who could be ended with all that is below.
+        let own = tree.and_then(|tree| tree.own.filter(|own| *own != tree.top));
+        own.is_none_or(|own| !self.home.starts_with(own))
+    }
+
+    /// Which of the limits cannot be had.
+    pub fn lacking(&self) -> &Lacking {
+        &self.lacking
+    }
+
+    /// The groups above those of nodes, from the top down.
+    fn chain(&self) -> Vec<PathBuf> {
+        vec![self.above.clone(), self.above.join(OURS), self.home.clone()]
+    }
+
+    /// Ours may have been cleared away since they handed the controllers on.
+    fn make_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(&self.home)?;
+        for quota in Quota::ALL.into_iter().filter(|quota| !self.lacking.contains_key(quota)) {
+            if let Err(why) = quotas::enable(&self.chain(), quota) {
+                tracing::warn!("nodes cannot be limited any more: {why}"); // one that is to be says so itself
+            }
+        }
+        fs::create_dir_all(path)
+    }
+
+    /// What was counted in an earlier life says nothing of the next one.
+    fn refresh(&self, node: &NodeName, path: &Path) {
+        if self.oom_kills(node).is_some_and(|count| count > 0) {
+            let _ = fs::remove_dir(path).and_then(|()| fs::create_dir(path)); // somebody is in it
+        }
     }
 
     /// Kills everybody in that node's group and waits until they are gone; how many there were at least.
@@ -139,8 +229,7 @@ impl Groups {
 
 /// Names the agent for as long as its nodes run: two with the same directory cannot be, and the same one keeps it.
 fn name(cluster: &str, nodes: &Path) -> io::Result<String> {
-    let directory = fs::metadata(nodes)?;
-    Ok(format!("{cluster}.{:x}-{:x}", directory.dev(), directory.ino()))
+    Ok(format!("{cluster}.{}", identity::place(nodes)?))
 }
 
 /// Where groups could be made, first choice first.
@@ -265,7 +354,8 @@ mod tests {
         let Some(groups) = groups(home.path()) else { return };
         let node = node("far");
         let far = "env -i setsid /bin/sh -c 'trap \"\" TERM; echo $$ > far; while :; do /bin/sleep 1; done' &";
-        let program = Program { group: Some(groups.of(&node).unwrap()), ..script(home.path(), far) };
+        let program =
+            Program { group: Some(groups.of(&node, &Quotas::default()).unwrap()), ..script(home.path(), far) };
         let leader = spawn(&program, None).unwrap();
         assert_eq!(finish(&leader), Exit::Status(0));
         let far = number_in(&home.path().join("far"));
@@ -286,7 +376,8 @@ mod tests {
         let node = node("many");
         let many = "f() { env -i setsid /bin/sh -c '/bin/sleep 0.01; exec /bin/sleep 1000' & }\n\
                     i=0; while [ $i -lt 20 ]; do f; i=$((i+1)); done; echo 1 > begun; while :; do f; wait $!; done";
-        let program = Program { group: Some(groups.of(&node).unwrap()), ..script(home.path(), many) };
+        let program =
+            Program { group: Some(groups.of(&node, &Quotas::default()).unwrap()), ..script(home.path(), many) };
         let leader = spawn(&program, None).unwrap();
         number_in(&home.path().join("begun"));
         assert!(groups.end(&node).unwrap() >= 1);
@@ -300,7 +391,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let Some(groups) = groups(home.path()) else { return };
         assert!(!groups.home.exists());
-        assert!(groups.of(&node("first")).unwrap().exists());
+        assert!(groups.of(&node("first"), &Quotas::default()).unwrap().exists());
         let again = Groups::open(&Place::Anywhere, "test", home.path()).unwrap();
         assert!(again.path(&node("first")).exists(), "those of an earlier run stay");
         groups.clear();
@@ -312,8 +403,10 @@ mod tests {
         let Some(groups) = groups(home.path()) else { return };
         let node = node("again");
         for _ in 0..3 {
-            let program =
-                Program { group: Some(groups.of(&node).unwrap()), ..script(home.path(), "sleep 1000 & echo up") };
+            let program = Program {
+                group: Some(groups.of(&node, &Quotas::default()).unwrap()),
+                ..script(home.path(), "sleep 1000 & echo up")
+            };
             let leader = spawn(&program, None).unwrap();
             assert_eq!(finish(&leader), Exit::Status(0));
             assert!(groups.end(&node).unwrap() >= 1, "its child is there");
@@ -326,11 +419,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let Some(groups) = groups(home.path()) else { return };
         let (busy, idle) = (node("busy"), node("idle"));
-        fs::create_dir(groups.of(&busy).unwrap().join("below")).unwrap();
+        fs::create_dir(groups.of(&busy, &Quotas::default()).unwrap().join("below")).unwrap();
         let program =
             Program { group: Some(groups.path(&busy).join("below")), ..script(home.path(), "exec sleep 1000") };
         let process = spawn(&program, None).unwrap();
-        groups.of(&idle).unwrap();
+        groups.of(&idle, &Quotas::default()).unwrap();
         groups.clear();
         assert!(groups.path(&busy).exists() && !groups.path(&idle).exists());
         assert!(groups.end(&busy).unwrap() >= 1, "those below count");
@@ -348,6 +441,60 @@ mod tests {
         let program = Program { group: Some("/nowhere/g".into()), ..script(home.path(), ":") };
         let error = spawn(&program, None).unwrap_err().to_string();
         assert!(error.starts_with("cannot start a process in the control group /nowhere/g: No such file"), "{error}");
+    }
+
+    #[test]
+    fn killing_and_limits_are_two_abilities_and_each_is_shown_as_it_was_found() {
+        let home = tempfile::tempdir().unwrap();
+        let none = abilities(&Err(NoGroups::NoTree));
+        assert_eq!(none.killing, Err("no cgroup2 tree is mounted".into()));
+        assert_eq!(none.lacking[&Quota::Cpu], "nodes have no control groups: no cgroup2 tree is mounted");
+        let Some(groups) = groups(home.path()) else { return };
+        let tree = mounts::cgroup2().unwrap().unwrap();
+        let has = |quota: Quota| {
+            let controllers = fs::read_to_string(tree.top.join("cgroup.controllers")).unwrap();
+            controllers.split_whitespace().any(|controller| controller == quota.controller())
+        };
+        let limit = Quotas { memory_max: Some(crate::model::Bytes(64 << 20)), ..Quotas::default() };
+        match groups.of(&node("limited"), &limit) {
+            Ok(group) => assert_eq!(fs::read_to_string(group.join("memory.max")).unwrap(), "67108864\n"),
+            Err(error) => {
+                assert!(error.is_permanent() && !has(Quota::Memory), "{error}");
+                let top = tree.top.display();
+                let why = format!("the cgroup2 tree at {top} has no memory controller there");
+                assert_eq!(error.to_string(), format!("cannot limit it by memory_max = 64M: {why}"));
+                assert_eq!(abilities(&Ok(groups.clone())).lacking[&Quota::Memory], why);
+            }
+        }
+        let shown = abilities(&Ok(groups.clone()));
+        assert_eq!(shown.killing, Ok(groups.home.display().to_string()), "it can kill, whatever it can limit");
+        groups.clear();
+    }
+
+    #[test]
+    fn without_groups_a_node_with_a_limit_is_refused_by_name() {
+        let limited = Quotas { pids_max: Some(5), ..Quotas::default() };
+        let error = refuse(&limited, &NoGroups::NoTree).unwrap();
+        let want = "cannot limit it by pids_max = 5: it has no control group, since no cgroup2 tree is mounted";
+        assert_eq!((error.to_string().as_str(), error.is_permanent()), (want, true));
+        assert!(refuse(&Quotas::default(), &NoGroups::NoTree).is_none());
+    }
+
+    #[test]
+    fn a_group_in_which_memory_ran_out_is_not_taken_again() {
+        let made_up = tempfile::tempdir().unwrap();
+        let (above, home) = (made_up.path().to_owned(), made_up.path().join("x"));
+        let groups = Groups { above, home, lacking: Lacking::new() };
+        let node = node("a");
+        let path = groups.of(&node, &Quotas::default()).unwrap();
+        assert_eq!(groups.oom_kills(&node), None);
+        fs::write(path.join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
+        assert_eq!(groups.oom_kills(&node), Some(1));
+        // A real group is removed with its files; of one that is made up, only this can be seen.
+        groups.of(&node, &Quotas::default()).unwrap();
+        fs::remove_file(path.join("memory.events")).unwrap();
+        groups.of(&node, &Quotas::default()).unwrap();
+        assert_eq!(groups.oom_kills(&node), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::stat::Stat;
 
@@ -13,6 +14,12 @@ pub fn boot_id() -> io::Result<String> {
 /// The number of our pid namespace: a container has another one than its host.
 pub fn pid_namespace() -> io::Result<u64> {
     Ok(std::fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
+/// Names a directory for as long as it is there: no other has the same name meanwhile, and it keeps it when it is moved.
+pub fn place(directory: &Path) -> io::Result<String> {
+    let directory = std::fs::metadata(directory)?;
+    Ok(format!("{:x}-{:x}", directory.dev(), directory.ino()))
 }
 
 /// When this process started, in clock ticks since boot; `None` if there is none under this number.

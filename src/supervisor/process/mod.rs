@@ -18,14 +18,23 @@ mod handle;
 pub mod identity;
 mod leaders;
 pub mod limits;
+pub mod marked;
 pub mod memory;
 mod mounts;
+pub mod oom;
+pub mod quotas;
+mod rights;
 mod spawn;
 mod stat;
 mod sys;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+
+/// Whether the kernel tells how the process ended, which somebody has reaped, whose pidfd this is.
+pub fn tells_how_the_reaped_ended(pidfd: impl std::os::fd::AsFd) -> bool {
+    sys::info::wait_status(pidfd).is_some()
+}
 
 pub use error::SpawnError;
 pub use exits::{Ended, Exits, Remains};

@@ -1,9 +1,9 @@
 //! Starts a process: checks and prepares all that can be, then lets [`sys::child`](super::sys::child) do the rest.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, NulError};
-use std::fs::DirBuilder;
-use std::io;
+use std::ffi::{CString, NulError, OsStr};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -15,9 +15,9 @@ use rustix::io::Errno;
 use super::error::SpawnError;
 use super::handle::{self, Process};
 use super::leaders::Cradle;
-use super::sys::child::{self, CpuMask, Failure, Plan, Step, Strings};
-use super::sys::user::{self, User};
-use crate::model::{Resource, RunAs};
+use super::rights::{self, Chosen};
+use super::sys::child::{self, Failure, Plan, Step, Strings};
+use crate::model::{Cpus, Resource, RunAs};
 
 /// Where a program without a `/` is looked for if its environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -38,8 +38,8 @@ pub struct Program {
     pub stderr: PathBuf,
     /// Whom to run as, with all groups of that user; `None` is whoever we are.
     pub user: Option<String>,
-    /// The only CPU to run on, counted from 0.
-    pub cpu: Option<u32>,
+    /// The only CPUs to run on.
+    pub cpus: Option<Cpus>,
     /// The limit on open files, soft and hard; `None` is ours.
     pub nofile: Option<(u64, u64)>,
     /// What else it is given and denied; the file of its environment was read into `env`.
@@ -51,7 +51,7 @@ pub struct Program {
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
 ///
 /// All its signals have their default action and none is blocked; it reads from `/dev/null` and inherits no other
-/// descriptor. Before it runs, it writes `pid <pid> <start time>\n` to `record`, in one piece; if it cannot, it does not
+/// descriptor. Before it runs, it writes `pid <pid> <start time> #<CRC-32>\n` to `record`, in one piece; if it cannot, it does not
 /// run. That holds even if we are killed meanwhile: a process whose record is missing never ran.
 ///
 /// Blocks for a fraction of a millisecond, longer if the user database or the disk is slow.
@@ -59,11 +59,12 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
     let argv = arguments(program)?;
     let candidates = candidates(program)?;
     let directory = c_string(program.directory.as_os_str().as_bytes(), || "the directory".into())?;
-    let user = program.user.as_deref().map(|name| find_user(name, &program.run_as)).transpose()?;
+    let user = program.user.as_deref().map(|name| rights::find_user(name, &program.run_as)).transpose()?;
     let env = environment(program, user.as_ref())?;
-    let (limits, capabilities) = (limits(program), capabilities(program)?);
+    let limits = rights::limits(&program.run_as, program.nofile);
+    let capabilities = rights::capabilities(&program.run_as)?;
     make_directory(&program.directory, user.as_ref())?;
-    let cpus = program.cpu.map(cpu_mask).transpose()?;
+    let cpus = program.cpus.as_ref().map(rights::cpu_mask).transpose()?;
     let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .and_then(moved)
         .map_err(|errno| SpawnError::Step { step: "open /dev/null", cause: errno.into() })?;
@@ -108,18 +109,23 @@ fn explain(Failure { step, errno }: Failure, program: &Program) -> SpawnError {
     let cause = io::Error::from(errno);
     let step = match step {
         Step::Exec => {
-            return SpawnError::Exec { program: program.argv.first().cloned().unwrap_or_default(), cause };
+            let interpreter = missing_interpreter(program, errno);
+            let program = program.argv.first().cloned().unwrap_or_default();
+            return match interpreter {
+                Some(interpreter) => SpawnError::Interpreter { program, interpreter },
+                None => SpawnError::Exec { program, cause },
+            };
         }
         Step::Directory => return SpawnError::Directory { path: program.directory.clone(), cause },
         Step::User => return SpawnError::User { user: program.user.clone().unwrap_or_default(), cause },
-        Step::Cpu => return SpawnError::Cpu { cpu: program.cpu.unwrap_or_default() },
+        Step::Cpu => return rights::beyond(&program.cpus.clone().unwrap_or_default()),
         Step::Group => return SpawnError::Group { path: program.group.clone().unwrap_or_default(), cause },
         Step::Stack => "make a stack for the new process",
         Step::Clone => "start another process",
         Step::Session => "open a session for the process",
         Step::Output => "connect the output of the process",
         Step::Limit(number) => {
-            let resource = Resource::ALL.iter().find(|resource| self::number(**resource) == number);
+            let resource = Resource::ALL.iter().find(|resource| rights::number(**resource) == number);
             let resource = resource.map_or("?", |resource| resource.as_str());
             return SpawnError::Limit { resource, cause };
         }
@@ -133,6 +139,25 @@ fn explain(Failure { step, errno }: Failure, program: &Program) -> SpawnError {
         Step::Record => "write the record of the process",
     };
     SpawnError::Step { step, cause }
+}
+
+/// The interpreter that the program's first line names, where its absence is why the program, which is there, is "not
+/// found".
+fn missing_interpreter(program: &Program, errno: Errno) -> Option<String> {
+    /// The kernel reads no more of a first line, in bytes.
+    const LONGEST_LINE: u64 = 256;
+    if errno != Errno::NOENT {
+        return None;
+    }
+    let candidates = candidates(program).ok()?;
+    let paths = candidates.iter().map(|path| program.directory.join(OsStr::from_bytes(path.to_bytes())));
+    let file = paths.filter(|path| path.is_file()).find_map(|path| File::open(path).ok())?;
+    let mut line = Vec::new();
+    file.take(LONGEST_LINE).read_to_end(&mut line).ok()?;
+    let line = line.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let name = line.trim_ascii_start().split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | 0)).next()?;
+    let name = Path::new(OsStr::from_bytes(name));
+    (!program.directory.join(name).exists()).then(|| name.display().to_string())
 }
 
 fn arguments(program: &Program) -> Result<Strings, SpawnError> {
@@ -172,72 +197,8 @@ fn candidates(program: &Program) -> Result<Vec<CString>, SpawnError> {
     directories.map(|directory| c_string(format!("{directory}/{command}").as_bytes(), || "`PATH`".into())).collect()
 }
 
-fn c_string(bytes: &[u8], what: impl FnOnce() -> String) -> Result<CString, SpawnError> {
+pub(super) fn c_string(bytes: &[u8], what: impl FnOnce() -> String) -> Result<CString, SpawnError> {
     CString::new(bytes).map_err(|_: NulError| SpawnError::Nul { what: what() })
-}
-
-/// The user that a program runs as.
-struct Chosen {
-    user: User,
-    /// We are somebody else, or may at least become what we are anew.
-    is_another: bool,
-}
-
-fn find_user(name: &str, run_as: &RunAs) -> Result<Chosen, SpawnError> {
-    let database = |errno: Errno| SpawnError::UserDatabase { user: name.to_owned(), cause: errno.into() };
-    let user = c_string(name.as_bytes(), || "the user's name".into())?;
-    let user = user::look_up(&user).map_err(database)?;
-    let mut user = user.ok_or_else(|| SpawnError::UnknownUser { user: name.to_owned() })?;
-    for group in &run_as.groups {
-        let number = user::look_up_group(&c_string(group.as_bytes(), || "a group's name".into())?).map_err(database)?;
-        user.groups.push(number.ok_or_else(|| SpawnError::UnknownGroup { group: group.clone() })?);
-    }
-    let ours = rustix::process::geteuid();
-    let asks_for_more = !run_as.groups.is_empty() || !run_as.capabilities.is_empty();
-    Ok(Chosen { is_another: ours.is_root() || ours.as_raw() != user.uid || asks_for_more, user })
-}
-
-/// The limits of its own, and on open files those that we were started with.
-fn limits(program: &Program) -> Vec<(u32, [u64; 2])> {
-    let own = program.run_as.limits.iter().map(|(resource, limit)| {
-        let [soft, hard] = [limit.soft, limit.hard].map(|limit| limit.unwrap_or(libc::RLIM_INFINITY));
-        (number(*resource), [soft, hard])
-    });
-    let usual = program.nofile.filter(|_| !program.run_as.limits.contains_key(&Resource::Nofile));
-    let usual = usual.map(|(soft, hard)| (number(Resource::Nofile), [soft, hard]));
-    own.chain(usual).collect()
-}
-
-/// A bit for each. One that came over a link may be of a later release, and stand for no bit at all.
-fn capabilities(program: &Program) -> Result<u64, SpawnError> {
-    program.run_as.capabilities.iter().try_fold(0, |mask, capability| {
-        match (capability.is_known(), capability.number()) {
-            (true, number) => Ok(mask | 1 << number),
-            (false, number) => Err(SpawnError::UnknownCapability { number }),
-        }
-    })
-}
-
-/// As the kernel counts resources.
-fn number(resource: Resource) -> u32 {
-    match resource {
-        Resource::As => libc::RLIMIT_AS,
-        Resource::Core => libc::RLIMIT_CORE,
-        Resource::Cpu => libc::RLIMIT_CPU,
-        Resource::Data => libc::RLIMIT_DATA,
-        Resource::Fsize => libc::RLIMIT_FSIZE,
-        Resource::Locks => libc::RLIMIT_LOCKS,
-        Resource::Memlock => libc::RLIMIT_MEMLOCK,
-        Resource::Msgqueue => libc::RLIMIT_MSGQUEUE,
-        Resource::Nice => libc::RLIMIT_NICE,
-        Resource::Nofile => libc::RLIMIT_NOFILE,
-        Resource::Nproc => libc::RLIMIT_NPROC,
-        Resource::Rss => libc::RLIMIT_RSS,
-        Resource::Rtprio => libc::RLIMIT_RTPRIO,
-        Resource::Rttime => libc::RLIMIT_RTTIME,
-        Resource::Sigpending => libc::RLIMIT_SIGPENDING,
-        Resource::Stack => libc::RLIMIT_STACK,
-    }
 }
 
 /// Makes the directory if it is missing; then it is the user's, and nobody else's to look into.
@@ -255,13 +216,6 @@ fn make_directory(path: &Path, user: Option<&Chosen>) -> Result<(), SpawnError> 
         }
     }
     Ok(())
-}
-
-fn cpu_mask(cpu: u32) -> Result<CpuMask, SpawnError> {
-    let mut mask: CpuMask = [0; _];
-    let word = mask.get_mut(cpu as usize / 64).ok_or(SpawnError::Cpu { cpu })?;
-    *word = 1 << (cpu % 64);
-    Ok(mask)
 }
 
 /// Opens a file for appending, and refuses what its node's user may have put in its place: a symbolic link would make us
@@ -299,12 +253,12 @@ fn moved(file: OwnedFd) -> Result<OwnedFd, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::super::testing::{finish, output, script};
     use super::*;
-    use crate::model::{Capability, Exit, Limit};
+    use crate::model::{Exit, Limit};
 
     #[test]
     fn a_process_leads_a_session_and_a_group_of_its_own() {
@@ -394,53 +348,6 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_on_open_files_is_set_back() {
-        let home = tempfile::tempdir().unwrap();
-        let ours: Vec<_> = (0..150).map(|_| File::open("/dev/null").unwrap()).collect();
-        let program = Program { nofile: Some((99, 100)), ..script(home.path(), "ulimit -Sn; ulimit -Hn") };
-        assert_eq!(output(&program), "99\n100\n", "though we have {} files open", ours.len());
-    }
-
-    #[test]
-    fn a_process_stays_on_its_cpu() {
-        let home = tempfile::tempdir().unwrap();
-        let cpus = rustix::thread::sched_getaffinity(None).unwrap();
-        let cpu = (0..1024).rfind(|cpu| cpus.is_set(*cpu)).unwrap();
-        let show = "grep Cpus_allowed_list /proc/self/status";
-        let program = Program { cpu: Some(cpu as u32), ..script(home.path(), show) };
-        assert_eq!(output(&program), format!("Cpus_allowed_list:\t{cpu}\n"));
-    }
-
-    #[test]
-    fn a_user_is_become_with_all_its_groups_or_not_at_all() {
-        let home = tempfile::tempdir().unwrap();
-        let program = Program { user: Some("nobody".into()), ..script(home.path(), "id -un; id -G; id nobody -G") };
-        if rustix::process::geteuid().is_root() {
-            let said = output(&program);
-            let [name, mine, database] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
-            assert_eq!((name, mine), ("nobody", database));
-        } else {
-            let program = Program { user: Some("root".into()), ..program };
-            let error = refusal(&program);
-            assert!(error.starts_with("cannot become user `root`: Operation not permitted"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_process_has_what_it_is_given_and_not_what_it_is_denied() {
-        let home = tempfile::tempdir().unwrap();
-        let show = "umask; nice; ulimit -Sc; ulimit -Hc; grep NoNewPrivs /proc/self/status | cut -f2";
-        let run_as = RunAs {
-            umask: Some(0o27),
-            nice: Some(7),
-            limits: [(Resource::Core, Limit { soft: Some(0), hard: Some(512) })].into(),
-            no_new_privs: true,
-            ..RunAs::default()
-        };
-        assert_eq!(output(&Program { run_as, ..script(home.path(), show) }), "0027\n7\n0\n1\n1\n");
-    }
-
-    #[test]
     fn the_record_is_written_whatever_the_size_of_files_may_be() {
         let home = tempfile::tempdir().unwrap();
         let run_as =
@@ -450,30 +357,6 @@ mod tests {
         let process = spawn(&program, Some(record.as_fd())).unwrap();
         assert_eq!(finish(&process), Exit::Status(0));
         assert!(fs::read_to_string(home.path().join("record")).unwrap().starts_with("pid "));
-    }
-
-    #[test]
-    fn a_user_keeps_the_capabilities_and_has_the_groups_that_it_is_given() {
-        let home = tempfile::tempdir().unwrap();
-        let net_raw = Capability::named("net_raw").unwrap();
-        let run_as = RunAs { groups: vec!["daemon".into()], capabilities: [net_raw].into(), ..RunAs::default() };
-        let show = "id -un; id -Gn; grep -E '^Cap(Eff|Amb)' /proc/self/status | cut -f2; pwd; echo $HOME $USER";
-        let directory = home.path().join("deep/work");
-        let program =
-            Program { user: Some("nobody".into()), run_as, directory: directory.clone(), ..script(home.path(), show) };
-        if !rustix::process::geteuid().is_root() {
-            return assert!(refusal(&program).contains("Operation not permitted"), "{}", refusal(&program));
-        }
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let said = output(&program);
-        let mask = format!("{:016x}", 1u64 << net_raw.number());
-        let want = format!("nobody\nnogroup daemon\n{mask}\n{mask}\n{}\n/nonexistent nobody\n", directory.display());
-        assert_eq!(said, want);
-        let made = fs::metadata(&directory).unwrap();
-        let nobody = user::look_up(c"nobody").unwrap().unwrap();
-        assert_eq!((made.uid(), made.gid(), made.permissions().mode() & 0o777), (nobody.uid, nobody.gid, 0o750));
-        let unknown = RunAs { groups: vec!["no such group".into()], ..RunAs::default() };
-        assert_eq!(refusal(&Program { run_as: unknown, ..program }), "group `no such group` does not exist");
     }
 
     #[test]
@@ -507,15 +390,21 @@ mod tests {
     fn every_refusal_says_what_is_wrong_with_what() {
         let home = tempfile::tempdir().unwrap();
         let good = script(home.path(), ":");
+        let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+        let online = online.trim();
         let argv = |argv: &[&str]| Program { argv: argv.iter().map(|s| s.to_string()).collect(), ..good.clone() };
         let env = |name: &str, value: &str| Program { env: [(name.into(), value.into())].into(), ..good.clone() };
         let from_a_link = serde_json::from_str("200").unwrap();
         let text = home.path().join("text");
         fs::write(&text, "no program").unwrap();
         fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        let orphan = home.path().join("orphan");
+        fs::write(&orphan, "#! /no/such -x\necho hello\n").unwrap();
+        fs::set_permissions(&orphan, fs::Permissions::from_mode(0o755)).unwrap();
         for (program, want) in [
             (argv(&["foo"]), "cannot run `foo`: No such file or directory (os error 2)"),
             (argv(&["./foo"]), "cannot run `./foo`: No such file or directory (os error 2)"),
+            (argv(&["./orphan"]), "cannot run `./orphan`: its interpreter `/no/such` does not exist"),
             (argv(&["/etc/passwd"]), "cannot run `/etc/passwd`: Permission denied (os error 13)"),
             (argv(&["./text"]), "cannot run `./text`: Exec format error (os error 8)"),
             (argv(&[]), "there is no command to run"),
@@ -533,13 +422,14 @@ mod tests {
                 "cannot write the output to /nowhere/stderr: No such file or directory (os error 2)",
             ),
             (
-                Program { cpu: Some(8191), ..good.clone() },
-                "cannot run on CPU 8191: it is not among those that this machine lets us use, which are counted from 0",
+                Program { cpus: Some(Cpus::one(8191)), ..good.clone() },
+                &*format!("cannot run on CPUs 8191: 8191 is not among those that this machine lets us use, {online}"),
             ),
             (
-                Program { cpu: Some(u32::MAX), ..good.clone() },
-                "cannot run on CPU 4294967295: it is not among those that this machine lets us use, which are counted \
-                 from 0",
+                Program { cpus: Some(Cpus::one(u32::MAX)), ..good.clone() },
+                &*format!(
+                    "cannot run on CPUs 4294967295: 4294967295 is not among those that this machine lets us use, {online}"
+                ),
             ),
             (Program { user: Some("no such user".into()), ..good.clone() }, "user `no such user` does not exist"),
             (
@@ -563,7 +453,8 @@ mod tests {
         let record = File::create(&path).unwrap();
         let process = spawn(&script(home.path(), "cat record; exec cat /proc/$$/stat"), Some(record.as_fd())).unwrap();
         assert_eq!(finish(&process), Exit::Status(0));
-        let line = format!("pid {} {}\n", process.pid(), process.start_time());
+        let line = format!("pid {} {}", process.pid(), process.start_time());
+        let line = format!("{line} #{:08x}\n", crc32fast::hash(line.as_bytes()));
         assert_eq!(fs::read_to_string(&path).unwrap(), line);
         let said = fs::read_to_string(home.path().join("stdout")).unwrap();
         let stat = said.strip_prefix(&line).expect("the line was there when the program began");
@@ -605,7 +496,7 @@ mod tests {
         let program = Program { argv: vec!["/nowhere".into()], ..script(home.path(), "") };
         spawn(&program, Some(record.as_fd())).unwrap_err();
         let line = fs::read_to_string(&path).unwrap();
-        let [_, pid, start_time] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [_, pid, start_time, _] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
         let now = super::super::identity::start_time(pid.parse().unwrap()).unwrap();
         assert_ne!(now, Some(start_time.parse().unwrap()));
     }

@@ -23,7 +23,7 @@ pub fn script(directory: &Path, script: &str) -> Program {
         stdout: directory.join("stdout"),
         stderr: directory.join("stderr"),
         user: None,
-        cpu: None,
+        cpus: None,
         nofile: None,
         run_as: RunAs::default(),
         group: None,

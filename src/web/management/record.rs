@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::message::client::{AgentStatus, InstanceStatus};
 use crate::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Output, Role,
+    Configuration, ConfigurationId, Cpus, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Output, Role,
 };
 use crate::web::broker::data::{Port, Protocol, Value};
 
@@ -93,7 +93,7 @@ pub fn node(node: &Node, now: NodeState) -> Value {
         scripts.unwrap_or_default(),
         Value::None,
         node.interface.as_deref().into(),
-        node.cpu_affinity.map(i64::from).into(),
+        node.cpu_affinity.as_ref().and_then(Cpus::first).map(i64::from).into(),
         Value::table(node.env.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
         tcp(node.metrics_port),
     ])
@@ -177,7 +177,7 @@ fn read_node(value: &Value, age: Age) -> Result<Node, String> {
     let instance = InstanceName::new(text(instance)).map_err(|error| error.to_string())?;
     let of = |what: &str| format!("node '{name}' {what}");
     let cpu = cpu.as_integer().map(u32::try_from).transpose();
-    let cpu_affinity = cpu.map_err(|_| of("cpu_affinity is none of the CPUs that there can be"))?;
+    let cpu = cpu.map_err(|_| of("cpu_affinity is none of the CPUs that there can be"))?;
     let port = read_tcp(port).map_err(|port| of(&format!("port {port} is no TCP port")))?;
     let metrics_port = read_tcp(metrics_port).map_err(|port| of(&format!("metrics port {port} is no TCP port")))?;
     let option = |pair: &Value| {
@@ -190,7 +190,7 @@ fn read_node(value: &Value, age: Age) -> Result<Node, String> {
         scripts: items(scripts).map(|script| text(script).to_owned()).collect(),
         options: items(options).map(option).collect(),
         interface: interface.as_str().map(str::to_owned),
-        cpu_affinity,
+        cpu_affinity: cpu.map(Cpus::one),
         env: texts(env),
         ..Node::new(name, instance, read_role(role))
     })

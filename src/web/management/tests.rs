@@ -122,6 +122,7 @@ fn responses() -> Vec<Publication> {
         version: None,
         reason: String::new(),
         certificate: None,
+        abilities: None,
     };
     let nodes = GetNodesResponse {
         reqid: reqid(),
@@ -224,7 +225,7 @@ fn configuration() -> Configuration {
         metrics_port: Some(9002),
         scripts: vec!["a b".into(), "local".into()],
         interface: Some("eth0".into()),
-        cpu_affinity: Some(3),
+        cpu_affinity: Some(Cpus::one(3)),
         env: [("FOO".into(), "bar".into())].into(),
         ..Node::new(NodeName::new("worker").unwrap(), InstanceName::new("one").unwrap(), Role::Worker)
     };

@@ -230,7 +230,7 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
         call(Step::Umask, libc::SYS_umask, [umask as usize, 0, 0, 0, 0])?;
     }
     if let Some(mask) = plan.cpus {
-        call(Step::Cpu, libc::SYS_sched_setaffinity, [0, size_of_val(mask), address(mask), 0, 0])?;
+        set_cpus(mask)?;
     }
     call(Step::Directory, libc::SYS_chdir, [plan.directory.as_ptr() as usize, 0, 0, 0, 0])?;
     if let Some(user) = plan.user {
@@ -343,10 +343,15 @@ fn drop_descriptors(record: Option<usize>) -> Result<(), Failure> {
 
 fn write_record(file: usize, start_time: u64) -> Result<(), Failure> {
     let pid = call(Step::Record, libc::SYS_getpid, [0; 5])?;
-    let mut line = [0u8; 64]; // "pid " and two numbers of at most 20 digits each
+    let mut line = [0u8; 64]; // "pid ", two numbers of at most 20 digits each, and the checksum of that
     let mut rest = &mut line[..];
-    // Formatting integers into a buffer allocates nothing and locks nothing.
-    let fits = writeln!(rest, "pid {pid} {start_time}").is_ok();
+    // Formatting integers into a buffer allocates nothing and locks nothing, nor does the checksum.
+    let fits = write!(rest, "pid {pid} {start_time}").is_ok();
+    let left = rest.len();
+    let length = line.len().wrapping_sub(left);
+    let sum = crc32fast::hash(line.get(..length).unwrap_or_default());
+    let mut rest = line.get_mut(length..).unwrap_or_default();
+    let fits = writeln!(rest, " #{sum:08x}").is_ok() && fits;
     let left = rest.len();
     let length = line.len().wrapping_sub(left);
     let written = call(Step::Record, libc::SYS_write, [file, line.as_ptr() as usize, length, 0, 0])?;
@@ -391,6 +396,15 @@ fn set_signal_mask(mask: u64) -> u64 {
     // SAFETY: both point at eight bytes, as the last argument says. It fails only for addresses or sizes that are wrong.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, old, size_of::<u64>()) };
     before
+}
+
+/// The kernel passes over CPUs that there are not, as long as one of the others will do: what it made of it tells.
+fn set_cpus(mask: &CpuMask) -> Result<(), Failure> {
+    call(Step::Cpu, libc::SYS_sched_setaffinity, [0, size_of_val(mask), address(mask), 0, 0])?;
+    let mut got: CpuMask = [0; _];
+    let place = ptr::from_mut(&mut got) as usize;
+    call(Step::Cpu, libc::SYS_sched_getaffinity, [0, size_of_val(mask), place, 0, 0])?;
+    if got == *mask { Ok(()) } else { Err(Failure { step: Step::Cpu, errno: Errno::INVAL }) }
 }
 
 thread_local! {

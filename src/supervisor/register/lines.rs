@@ -1,0 +1,199 @@
+//! The lines of a record: how they are written, and what they say, whatever became of the file in between.
+//!
+//! Each ends in ` #` and the CRC-32 of what stands before. A line without its newline was cut off and does not count; one
+//! whose checksum is wrong means that the file is damaged, and nothing in it is believed.
+
+use std::io::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::Found;
+use crate::model::{Life, Node};
+use crate::supervisor::history::Past;
+
+/// The format of the first line; another number is a record of another release and is refused.
+pub(super) const FORMAT: u32 = 2;
+/// The longest reason that is kept, in characters.
+const LONGEST_REASON: usize = 500;
+
+/// The first line of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Intent {
+    pub format: u32,
+    pub boot: String,
+    pub pid_namespace: u64,
+    pub life: Life,
+    /// The definition is not known: it stands for a process that was found by its marker.
+    pub guessed: bool,
+    pub past: Past,
+    /// The time of what is past, in milliseconds since boot.
+    pub at: u64,
+    pub node: Node,
+}
+
+/// What the lines of a record say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    pub intent: Intent,
+    pub found: Found,
+    /// Why it was given up, if it was.
+    pub reason: Option<String>,
+}
+
+/// Why lines are no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Flaw {
+    #[error("{0}")]
+    Foreign(String),
+    #[error("{0}")]
+    Damaged(&'static str),
+    /// Nothing of it is left.
+    #[error("it is empty")]
+    Empty,
+}
+
+/// Only enough to tell whose record it is.
+#[derive(Deserialize)]
+struct AnyFormat {
+    format: u32,
+}
+
+/// A line with its checksum and its end.
+pub(super) fn sealed(text: &str) -> Vec<u8> {
+    let mut line = text.as_bytes().to_vec();
+    let sum = crc32fast::hash(&line);
+    // Writing to memory does not fail.
+    let _ = writeln!(line, " #{sum:08x}");
+    line
+}
+
+/// The end of a life that is not to be started again, without line ends in its reason.
+pub(super) fn given_up(life: Life, reason: &str) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let reason: String = reason.chars().map(printable).take(LONGEST_REASON).collect();
+    format!("failed {life} {reason}")
+}
+
+/// Takes a record apart.
+pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
+    if bytes.is_empty() || bytes.starts_with(b"\0") {
+        return Err(Flaw::Empty);
+    }
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let first = lines.next().ok_or(Flaw::Damaged("its first line is cut off"))?;
+    let Some(first) = unsealed(first) else {
+        // Whoever writes another format may seal it in another way.
+        return Err(match serde_json::from_slice::<AnyFormat>(first) {
+            Ok(AnyFormat { format }) => Flaw::Foreign(format!("its format is {format}")),
+            Err(_) => Flaw::Damaged("the checksum of its first line is wrong"),
+        });
+    };
+    let format = serde_json::from_str::<AnyFormat>(first).map(|any| any.format);
+    match format {
+        Ok(FORMAT) => {}
+        Ok(format) => return Err(Flaw::Foreign(format!("its format is {format}"))),
+        Err(error) => return Err(Flaw::Foreign(error.to_string())),
+    }
+    let intent: Intent = serde_json::from_str(first).map_err(|error| Flaw::Foreign(error.to_string()))?;
+    let (mut found, mut reason) = (Found::Intended, None);
+    for line in lines {
+        let line = unsealed(line).ok_or(Flaw::Damaged("the checksum of one of its lines is wrong"))?;
+        let mut words = line.splitn(3, ' ');
+        let (kind, life, rest) = (words.next(), words.next().and_then(|life| life.parse::<u64>().ok()), words.next());
+        found = match (kind, life, rest) {
+            (Some("pid"), Some(pid), Some(start)) => match (u32::try_from(pid), start.parse()) {
+                (Ok(pid), Ok(start_time)) => Found::Launched { pid, start_time },
+                _ => return Err(Flaw::Foreign("its second line has no numbers".into())),
+            },
+            // Another life's end may be written late, behind the intent of the next.
+            (Some("stopped"), Some(life), None) if life == intent.life.0 => Found::Stopped,
+            (Some("rested"), Some(life), None) if life == intent.life.0 && found != Found::Stopped => Found::Rested,
+            (Some("stopped" | "rested"), Some(_), None) => found,
+            // A launch may fail before it is intended.
+            (Some("failed"), Some(life), why) if life >= intent.life.0 => {
+                reason = Some(why.unwrap_or_default().to_owned());
+                Found::GivenUp
+            }
+            (Some("failed"), Some(_), _) => found,
+            _ => return Err(Flaw::Foreign("it has a line of an unknown kind".into())),
+        };
+    }
+    let reason = reason.filter(|_| found == Found::GivenUp);
+    Ok(Said { intent, found, reason })
+}
+
+/// The text of a line whose checksum is right.
+fn unsealed(line: &[u8]) -> Option<&str> {
+    let (text, sum) = line.split_at_checked(line.len().checked_sub(10)?)?;
+    let sum = std::str::from_utf8(sum.strip_prefix(b" #")?).ok()?;
+    let sum = u32::from_str_radix(sum, 16).ok().filter(|_| !sum.starts_with('+'))?;
+    (crc32fast::hash(text) == sum).then(|| std::str::from_utf8(text).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InstanceName, NodeName, Role};
+
+    fn record() -> Vec<u8> {
+        let node = Node::new(NodeName::new("a").unwrap(), InstanceName::new("i").unwrap(), Role::Worker);
+        let (boot, past) = ("b".to_owned(), Past { attempt: 3, ago: vec![5] });
+        let intent =
+            Intent { format: FORMAT, boot, pid_namespace: 1, life: Life(7), guessed: false, past, at: 9, node };
+        let mut bytes = sealed(&serde_json::to_string(&intent).unwrap());
+        bytes.extend(sealed("pid 42 1000"));
+        bytes
+    }
+
+    #[test]
+    fn whatever_byte_is_changed_or_cut_off_nothing_false_is_believed() {
+        let whole = record();
+        let said = read(&whole).unwrap();
+        assert_eq!(said.found, Found::Launched { pid: 42, start_time: 1000 });
+        for at in 0..whole.len() {
+            for change in [1u8, 0x20, 0x80] {
+                let mut garbled = whole.clone();
+                garbled[at] ^= change;
+                match read(&garbled) {
+                    // The end of the last line is gone, or that of the first: what is left of it counts, or nothing.
+                    Ok(got) => assert!(
+                        got == said || got.found == Found::Intended && got.intent == said.intent,
+                        "byte {at}: {got:?}"
+                    ),
+                    Err(flaw) => assert!(matches!(flaw, Flaw::Damaged(_)), "byte {at}: {flaw:?}"),
+                }
+            }
+            match read(&whole[..at]) {
+                Ok(got) => assert_eq!((got.intent, got.found), (said.intent.clone(), Found::Intended), "{at} bytes"),
+                Err(flaw) => assert!(matches!(flaw, Flaw::Damaged(_) | Flaw::Empty), "{at} bytes: {flaw:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_release_wrote_is_told_from_what_is_damaged() {
+        for text in ["{\"format\":1,\"node\":{}}\n".to_owned().into_bytes(), sealed("{\"format\":9}")] {
+            assert!(matches!(read(&text), Err(Flaw::Foreign(_))), "{:?}", read(&text));
+        }
+        let mut later = record();
+        later.extend(sealed("paused 7"));
+        assert!(matches!(read(&later), Err(Flaw::Foreign(_))));
+        assert_eq!(read(b"\0\0\0\0"), Err(Flaw::Empty));
+    }
+
+    #[test]
+    fn a_node_that_was_given_up_says_why() {
+        let mut bytes = record();
+        bytes.extend(sealed(&given_up(Life(6), "an earlier life")));
+        assert!(matches!(read(&bytes).unwrap().found, Found::Launched { .. }));
+        bytes.extend(sealed(&given_up(Life(7), "given up after 3 restarts within 1m; last: x\ny")));
+        let said = read(&bytes).unwrap();
+        assert_eq!(said.found, Found::GivenUp);
+        assert_eq!(said.reason.unwrap(), "given up after 3 restarts within 1m; last: x y");
+        bytes.extend(sealed("stopped 7"));
+        let said = read(&bytes).unwrap();
+        assert_eq!((said.found, said.reason), (Found::Stopped, None), "whoever asked is heeded");
+        let long = given_up(Life(7), &"ä".repeat(5000));
+        assert_eq!(long.chars().count(), LONGEST_REASON + "failed 7 ".len());
+    }
+}

@@ -1,7 +1,7 @@
 //! What a node writes: `stdout` and `stderr` in its directory, and what was put aside of them.
 //!
 //! The node writes into them itself, and owns the directory if it runs as a user of its own. So they are read with
-//! suspicion: what is not a plain file is as good as missing. [`rotate`] puts aside, [`read`] reads all of it, and
+//! suspicion: what is not a plain file is as good as missing. `rotate` puts aside, [`read`] reads all of it, and
 //! [`keeper`] is the thread that notices when there is something to put aside, or to read.
 
 pub mod keeper;

@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod crashes;
 mod daemon;
 mod doctor;
 mod error;
@@ -122,9 +123,12 @@ enum Verb {
     Stop(NodesArgs),
     /// Stop and start nodes; also revives what has failed
     Restart(NodesArgs),
-    /// Print the last lines that a node wrote
+    /// Print the last lines that a node wrote, also in former lives
     Logs {
         node: String,
+        /// Stay for what is to come, through restarts and lost connections
+        #[arg(short, long)]
+        follow: bool,
         /// At most this many lines of each stream
         #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
         lines: u32,
@@ -134,6 +138,16 @@ enum Verb {
         /// Only its standard output
         #[arg(long)]
         stdout: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show nodes that died unasked, oldest first
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Crashes {
+        #[command(subcommand)]
+        verb: Option<CrashVerb>,
+        /// Only this node's
+        node: Option<String>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -155,6 +169,16 @@ enum Verb {
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+enum CrashVerb {
+    /// Show all that is known of one
+    Show {
+        id: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
 }
 
 /// How to reach the controller.
@@ -302,14 +326,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Restart(args) => {
             orders::nodes(&args.connection.open()?, "restart", "restarted", args.nodes, json, screen)
         }
-        Verb::Logs { node, lines, stderr, stdout, connection } => {
+        Verb::Logs { node, follow, lines, stderr, stdout, connection } => {
             let streams = match (stdout, stderr) {
                 (true, _) => logs::Streams::Stdout,
                 (_, true) => logs::Streams::Stderr,
                 _ => logs::Streams::Both,
             };
-            logs::run(&connection.open()?, &node, lines, streams, json, screen)
+            let choice = logs::Choice { lines, follow, streams };
+            logs::run(&connection.open()?, &node, choice, json, screen)
         }
+        Verb::Crashes { verb: Some(CrashVerb::Show { id, connection }), .. } => {
+            crashes::show(&connection.open()?, &id, json, screen)
+        }
+        Verb::Crashes { node, connection, .. } => crashes::list(&connection.open()?, node.as_deref(), json, screen),
         Verb::Invite(args) => invite::run(args, json, screen),
         Verb::Join(args) => join::run(&args, json),
         Verb::Pki { verb } => pki::run(verb, json, screen),

@@ -379,6 +379,16 @@ fn to_agent() -> Vec<ToAgent> {
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
         RestartRequest { reqid: reqid(), nodes: [node("logger")].into() }.into(),
         GetOutputRequest { reqid: reqid(), node: node("worker-1"), lines: 100 }.into(),
+        GetCrashesRequest { reqid: reqid(), node: Some(node("worker-1")), id: Some("worker-1.7".into()) }.into(),
+        ReadOutputRequest {
+            reqid: reqid(),
+            node: node("worker-1"),
+            stream: OutputStream::Stderr,
+            from: OutputFrom::Place(OutputPlace { volume: 3, offset: 4711 }),
+            most: 65_536,
+            wait: Duration::from_secs(10),
+        }
+        .into(),
         NewsReceived { epoch: 0x1122_3344_5566_7788, seq: 70_000, kept: 70_000 }.into(),
         AgentRefused { reason: "another agent has this name".into() }.into(),
         NodeDispatchRequest {
@@ -400,6 +410,34 @@ fn to_controller() -> Vec<ToController> {
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
         RestartResponse { reqid: reqid(), outcomes: vec![Outcome::failed("no")] }.into(),
+        GetCrashesResponse {
+            reqid: reqid(),
+            crashes: Ok(vec![CrashSummary {
+                id: "worker-1.7".into(),
+                instance: instance(),
+                node: node("worker-1"),
+                time: Timestamp(1_700_000_000_000_000),
+                pid: 4711,
+                exit: Exit::Signal { number: 11, core_dumped: true },
+                state: NodeState::Crashed,
+                reason: "killed by signal 11 (SIGSEGV), core dumped".into(),
+                core: true,
+                backtrace: false,
+            }]),
+            dossier: Some("{}".into()),
+        }
+        .into(),
+        ReadOutputResponse {
+            reqid: reqid(),
+            piece: Ok(OutputPiece {
+                place: OutputPlace { volume: 3, offset: 4711 },
+                bytes: b"packets dropped\n".to_vec(),
+                next: OutputPlace { volume: 3, offset: 4727 },
+                at_end: true,
+                skipped: false,
+            }),
+        }
+        .into(),
         GetOutputResponse {
             reqid: reqid(),
             outcome: Outcome { output: Some(output()), ..Outcome::node_done(&instance(), &node("worker-1")) },
@@ -589,6 +627,7 @@ fn configuration() -> Configuration {
             watchdog: Some(Duration::from_secs(30)),
             probe: Some(Probe::new(ProbeBy::Exec(vec!["/opt/check".into()]))),
         })),
+        output: Some(Box::new(OutputWish { max_bytes: Some(1 << 20), compress: Some(false), ..OutputWish::default() })),
         ..Node::new(node("worker-1"), instance(), Role::Worker)
     };
     let once = RestartPolicy { mode: RestartMode::Never, ..RestartPolicy::default() };

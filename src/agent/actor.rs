@@ -26,19 +26,25 @@ use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown}
 use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::{
-    GetOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController,
+    GetCrashesRequest, GetOutputRequest, ReadOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent,
+    ToController,
 };
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
-use crate::model::{InstanceName, Life, Node, NodeName, NodeState, Now, Output, RequestId, Timestamp};
+use crate::model::{
+    CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
+};
 use crate::rest::Rest;
+use crate::supervisor::crash::Coroner;
+use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::Subject;
+use crate::supervisor::output::Keeper;
 use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::register::Register;
 use crate::supervisor::workshop::{Fact, WardId, Workshop};
-use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor, output};
+use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
 /// In so many turns a link writes what was mailed to it.
 const WRITING: u8 = 2;
@@ -59,6 +65,10 @@ pub struct AgentSetup {
     pub groups: Result<Groups, NoGroups>,
     /// Has a socket for each node; `Err` says why they cannot have one.
     pub run_dir: Result<RunDir, String>,
+    /// How much of its nodes' output is kept.
+    pub output: OutputRules,
+    /// How much is kept of nodes that died unasked.
+    pub crashes: CrashRules,
     pub bounds: Bounds,
     /// Hears what the process that hosts the agent has to know.
     pub host: Option<Recipient<AgentEvent>>,
@@ -145,7 +155,10 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, run_dir, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, groups, run_dir, output, crashes, bounds, host } = setup;
+        let keeper = Keeper::hire(site.nodes.clone(), output)?;
+        let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
+        let coroner = Coroner::new(instance.clone(), morgue);
         let mut register = Register::new(site.nodes.clone())?;
         let mut entries = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
@@ -166,7 +179,7 @@ impl Agent {
                 .run_by(std::process::id(), run, place)
                 .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups, run_dir, kernel_log)?,
+            workshop: Workshop::open(Arc::new(site), register, groups, run_dir, kernel_log, keeper, coroner)?,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -219,6 +232,8 @@ impl Agent {
             }
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
+            Effect::ReadPiece(request) => self.read_piece(request, ctx),
+            Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
             Effect::Refused(reason) => {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
@@ -253,10 +268,9 @@ impl Agent {
         match self.adoptable.remove(&node.name) {
             None => self.workshop.admit(ward, node.name.clone(), first_life()),
             Some(Adoptable { life, leader, process, died, past, given_up }) => {
-                let name = node.name.clone();
                 let taken = match died {
                     Some((pid, exit)) => {
-                        self.workshop.note_death(ward, name, life, pid, exit);
+                        self.workshop.note_death(ward, node.name.clone(), life, pid, exit);
                         Ok(())
                     }
                     None => self.workshop.adopt(ward, &node, life, leader, process),
@@ -323,8 +337,8 @@ impl Agent {
     fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {
         let (done, read) = oneshot::channel();
         let (node, lines) = (request.node.clone(), request.lines as usize);
-        self.workshop.run(Subject::Output(node.clone()), move |register| {
-            let _ = done.send(output::last_lines(&register.directory(&node), lines)); // the agent may have ended
+        self.workshop.last_lines(node, lines, move |read| {
+            let _ = done.send(read); // the agent may have ended
         });
         ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
             let read = match read {
@@ -333,6 +347,40 @@ impl Agent {
                 Err(_) => Err("its output was not read: the agent is stopping".into()),
             };
             me.answer_output(&request, read, ctx);
+        }));
+    }
+
+    fn read_piece(&mut self, request: ReadOutputRequest, ctx: &mut Context<Self>) {
+        let (done, read) = oneshot::channel();
+        let reqid = request.reqid.clone();
+        self.workshop.read_piece(request, move |piece| {
+            let _ = done.send(piece); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
+            let piece = match read {
+                Ok(Ok(piece)) => Ok(piece),
+                Ok(Err(error)) => Err(format!("cannot read its output: {error}")),
+                Err(_) => Err("its output was not read: too many wait for it, or the agent is stopping".into()),
+            };
+            me.state.answer_piece(reqid, piece);
+            me.flush_soon(ctx);
+        }));
+    }
+
+    fn read_crashes(&mut self, request: GetCrashesRequest, ctx: &mut Context<Self>) {
+        let (done, read) = oneshot::channel();
+        let reqid = request.reqid.clone();
+        self.workshop.read_crashes(request, move |filed| {
+            let _ = done.send(filed); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
+            let (crashes, dossier) = match read {
+                Ok(Ok(filed)) => (Ok(filed.crashes), filed.dossier),
+                Ok(Err(error)) => (Err(format!("cannot read what is filed of nodes that died: {error}")), None),
+                Err(_) => (Err("its agent is stopping".into()), None),
+            };
+            me.state.answer_crashes(reqid, crashes, dossier);
+            me.flush_soon(ctx);
         }));
     }
 

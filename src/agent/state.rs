@@ -22,8 +22,8 @@ use crate::message::agent::*;
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Abilities, Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, NodeStatus, Now,
-    Outcome, Output, Peer, Text, Timestamp, Zeek,
+    Abilities, Configuration, ConfigurationId, CrashSummary, Instance, InstanceName, Node, NodeName, NodeState,
+    NodeStatus, Now, Outcome, Output, OutputPiece, Peer, RequestId, Text, Timestamp, Zeek,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -177,6 +177,10 @@ pub enum Effect {
     Prepare(u64, Box<Preparation>),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
+    /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
+    ReadPiece(ReadOutputRequest),
+    /// Read what is filed of nodes that died, and answer by [`State::answer_crashes`].
+    ReadCrashes(GetCrashesRequest),
     /// The controller will have nothing to do with this agent, for this reason.
     Refused(String),
     /// End the link, for this reason.
@@ -302,6 +306,21 @@ impl State {
             Err(error) => outcome.error = Some(error),
         }
         self.answer(GetOutputResponse { reqid: request.reqid.clone(), outcome });
+    }
+
+    /// Answers a [`ReadOutputRequest`] with what was read.
+    pub fn answer_piece(&mut self, reqid: RequestId, piece: Result<OutputPiece, String>) {
+        self.answer(ReadOutputResponse { reqid, piece });
+    }
+
+    /// Answers a [`GetCrashesRequest`] with what is filed.
+    pub fn answer_crashes(
+        &mut self,
+        reqid: RequestId,
+        read: Result<Vec<CrashSummary>, String>,
+        dossier: Option<String>,
+    ) {
+        self.answer(GetCrashesResponse { reqid, crashes: read, dossier });
     }
 
     /// What has not arrived yet.

@@ -1,6 +1,7 @@
 //! The controller as a command sees it: blocking HTTP, and JSON in the shapes of [`crate::web::json`].
 
 use std::io::{self, BufRead, BufReader};
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -138,12 +139,16 @@ impl Client {
 
     /// Opens a stream of events; a silence of three keep-alives ends it with an error.
     pub fn events(&self, query: &str) -> Result<Events, CliError> {
-        let path = format!("/api/v1/events?{query}");
-        let request = self.agent.get(self.at(&path)).config().timeout_per_read(Some(3 * KEEP_ALIVE)).build();
+        self.stream(&format!("/api/v1/events?{query}"))
+    }
+
+    /// Opens a stream of objects; a silence of three keep-alives ends it with an error.
+    pub fn stream<T>(&self, path: &str) -> Result<Stream<T>, CliError> {
+        let request = self.agent.get(self.at(path)).config().timeout_per_read(Some(3 * KEEP_ALIVE)).build();
         let request = request.header(header::AUTHORIZATION, self.authorization());
         let response = self.checked(request.header(header::ACCEPT, "application/x-ndjson").call())?;
         let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
-        Ok(Events { url: self.url.clone(), lines: BufReader::new(Box::new(reader)) })
+        Ok(Stream { url: self.url.clone(), lines: BufReader::new(Box::new(reader)), of: PhantomData })
     }
 
     fn at(&self, path: &str) -> String {
@@ -234,20 +239,24 @@ pub enum Method {
     Put,
 }
 
-/// Events as they come, each both as its line and understood.
-pub struct Events {
+/// Events as they come.
+pub type Events = Stream<Event>;
+
+/// Objects as they come, each both as its line and understood.
+pub struct Stream<T> {
     url: String,
     lines: BufReader<Box<dyn io::Read + Send>>,
+    of: PhantomData<fn() -> T>,
 }
 
-impl Events {
+impl<T> Stream<T> {
     fn lost(&self, reason: impl ToString) -> CliError {
         CliError::NoController { url: self.url.clone(), reason: reason.to_string() }
     }
 }
 
-impl Iterator for Events {
-    type Item = Result<(String, Event), CliError>;
+impl<T: DeserializeOwned> Iterator for Stream<T> {
+    type Item = Result<(String, T), CliError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

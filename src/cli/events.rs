@@ -12,7 +12,7 @@ use super::screen::{Screen, plain, state_style, tame};
 use crate::web::json::Event;
 
 /// Between two attempts to reach a controller that was there before.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// From this many columns on a line shows everything.
 const ROOMY: usize = 100;
 /// The width of the column that says who.
@@ -72,7 +72,7 @@ fn query(choice: &Choice) -> String {
 }
 
 /// Makes what a user typed safe for the query of an address.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte.is_ascii_alphanumeric() || byte == b'-' {
             true => out.push(char::from(byte)),

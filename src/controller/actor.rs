@@ -480,6 +480,8 @@ answer_by_state!(
     RestartRequest,
     GetIdValueRequest,
     GetOutputRequest,
+    ReadOutputRequest,
+    GetCrashesRequest,
     TestTimeoutRequest,
 );
 

@@ -7,10 +7,12 @@
 //!
 //! `deployment` decides all that, and `open` what becomes of whatever was asked; here is who comes, says and goes.
 
+mod crashes;
 mod deployment;
 mod dispatch;
 mod limit;
 mod open;
+mod reading;
 mod unknown;
 
 use std::cell::LazyCell;
@@ -300,6 +302,8 @@ impl State {
             }
             R::GetIdValueRequest(request) => self.get_id_value(ticket, request, now, fx),
             R::GetOutputRequest(request) => self.get_output(ticket, request, now, fx),
+            R::GetCrashesRequest(request) => self.get_crashes(ticket, request, now, fx),
+            R::ReadOutputRequest(request) => self.read_output(ticket, request, now, fx),
             R::TestTimeoutRequest(client::TestTimeoutRequest { with_state: false, .. }) => {
                 fx.push(Effect::Silence(ticket));
             }
@@ -597,6 +601,10 @@ impl State {
             M::NodeDispatchResponse(NodeDispatchResponse { reqid, answers }) => {
                 self.dispatch_answered(from, &reqid, answers, fx);
             }
+            M::GetCrashesResponse(GetCrashesResponse { reqid, crashes, dossier }) => {
+                self.crashes_answered(from, &reqid, crashes, dossier, fx);
+            }
+            M::ReadOutputResponse(ReadOutputResponse { reqid, piece }) => self.output_read(from, &reqid, piece, fx),
             M::GetOutputResponse(GetOutputResponse { reqid, outcome }) => {
                 if let Answered::Complete(parent) = self.requests.answer(&reqid, from, |_| {}) {
                     fx.extend(parent.answer(vec![outcome]));

@@ -8,13 +8,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::frame::{self, Body, Encoded, wire_enum};
 use crate::model::{
-    Abilities, Configuration, ConfigurationId, Exit, InstanceName, NameError, NodeName, NodeState, NodeStatus, Outcome,
-    RequestId, Role, Text, Timestamp,
+    Abilities, Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NameError, NodeName, NodeState,
+    NodeStatus, Outcome, OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -35,6 +36,8 @@ wire_enum! {
         0x010a => AgentRefused,
         0x010b => NodeDispatchRequest,
         0x010c => RenewCertificateResponse,
+        0x0120 => ReadOutputRequest,
+        0x0121 => GetCrashesRequest,
     }
 }
 
@@ -57,6 +60,8 @@ wire_enum! {
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
         0x0216 => NotifyStatus,
+        0x0220 => ReadOutputResponse,
+        0x0221 => GetCrashesResponse,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }
@@ -244,6 +249,48 @@ pub struct GetOutputRequest {
 pub struct GetOutputResponse {
     pub reqid: RequestId,
     pub outcome: Outcome,
+}
+
+/// Controller → agent: a piece of what this node wrote, through everything that is kept of it.
+///
+/// Answered by [`ReadOutputResponse`]: at once if there is something to read, else when there is, or after `wait`. Whoever
+/// wants more asks for the next piece: so nobody is sent more than there is room for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOutputRequest {
+    pub reqid: RequestId,
+    pub node: NodeName,
+    pub stream: OutputStream,
+    pub from: OutputFrom,
+    /// How many bytes at most.
+    pub most: u32,
+    /// How long to wait for more; until then only whole lines count, unless they are too long. Zero: not at all.
+    pub wait: Duration,
+}
+
+/// Agent → controller: the piece, or why there is none; empty if nothing came within the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOutputResponse {
+    pub reqid: RequestId,
+    pub piece: Result<OutputPiece, String>,
+}
+
+/// Controller → agent: what is kept of nodes that died unasked? Answered by [`GetCrashesResponse`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetCrashesRequest {
+    pub reqid: RequestId,
+    /// Of this node alone.
+    pub node: Option<NodeName>,
+    /// This dossier, and no list.
+    pub id: Option<String>,
+}
+
+/// Agent → controller: the newest first, at most 1000; or the dossier, if there is one of that id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetCrashesResponse {
+    pub reqid: RequestId,
+    pub crashes: Result<Vec<CrashSummary>, String>,
+    /// JSON text.
+    pub dossier: Option<String>,
 }
 
 /// Controller → agent: ask these nodes, all of the instance if the set is empty.

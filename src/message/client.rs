@@ -16,7 +16,8 @@ use tokio::sync::watch;
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
 use crate::model::{
-    Abilities, Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Outcome, RequestId, Timestamp,
+    Abilities, Configuration, ConfigurationId, CrashSummary, InstanceName, NodeName, NodeStatus, Outcome, OutputFrom,
+    OutputPiece, OutputStream, RequestId, Timestamp,
 };
 
 /// The controller will not answer this request: it is stopping, or the request asked for silence.
@@ -77,6 +78,8 @@ conversations! {
     RestartRequest => RestartResponse,
     GetIdValueRequest => GetIdValueResponse,
     GetOutputRequest => GetOutputResponse,
+    ReadOutputRequest => ReadOutputResponse,
+    GetCrashesRequest => GetCrashesResponse,
     TestTimeoutRequest => TestTimeoutResponse,
 }
 
@@ -314,6 +317,58 @@ pub struct GetOutputRequest {
 pub struct GetOutputResponse {
     pub reqid: RequestId,
     pub outcome: Outcome,
+}
+
+/// A piece of what this node wrote. Whoever follows asks for the next one, and has it wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadOutputRequest {
+    pub reqid: RequestId,
+    pub node: NodeName,
+    pub stream: OutputStream,
+    pub from: OutputFrom,
+    /// How many bytes at most.
+    pub most: u32,
+    /// How long to wait for more, and for an agent that is out of reach. Zero: not at all.
+    pub wait: Duration,
+}
+
+/// The piece, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadOutputResponse {
+    pub reqid: RequestId,
+    pub piece: Result<OutputPiece, Unread>,
+}
+
+/// Why there is no piece of a node's output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    #[error("unknown cluster node")]
+    UnknownNode,
+    /// It may be there later.
+    #[error("{0}")]
+    OutOfReach(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What is kept of nodes that died unasked?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetCrashesRequest {
+    pub reqid: RequestId,
+    /// Of this node alone.
+    pub node: Option<NodeName>,
+    /// This dossier, and no list.
+    pub id: Option<String>,
+}
+
+/// What every agent that answered has, oldest first; and an outcome for each that did not, sorted by instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetCrashesResponse {
+    pub reqid: RequestId,
+    pub crashes: Vec<CrashSummary>,
+    /// The dossier that was asked for, as JSON text, if an agent has it.
+    pub dossier: Option<String>,
+    pub outcomes: Vec<Outcome>,
 }
 
 /// What value has this identifier in these nodes, in every node if the set is empty?

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationId, Cpus, InstanceName, NodeName, NodeState, Peer, RunAs, Zeek, ZeekNode};
+use super::{ConfigurationId, Cpus, InstanceName, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek, ZeekNode};
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +132,8 @@ pub struct Node {
     pub liveness: Option<Box<Liveness>>,
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+    /// How much of its output is kept; `None` if it follows its agent in everything.
+    pub output: Option<Box<OutputWish>>,
 }
 
 impl Node {
@@ -158,6 +160,7 @@ impl Node {
             ready: Ready::default(),
             liveness: None,
             stop_grace: Duration::from_secs(10),
+            output: None,
         }
     }
 }

@@ -4,9 +4,11 @@ pub mod abilities;
 pub mod cluster_file;
 pub mod configuration;
 pub mod cpus;
+pub mod crash;
 pub mod endpoint;
 pub mod name;
 pub mod network;
+pub mod output;
 pub mod quotas;
 pub mod run_as;
 pub mod status;
@@ -19,9 +21,11 @@ pub use configuration::{
     Configuration, Factor, Instance, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, RestartMode, RestartPolicy, Role,
 };
 pub use cpus::Cpus;
+pub use crash::{CrashRules, CrashSummary};
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use network::{Network, NoNetwork};
+pub use output::{NoPlace, NoStream, OutputFrom, OutputPiece, OutputPlace, OutputRules, OutputStream, OutputWish};
 pub use quotas::{Bytes, CpuShare, Quota, Quotas};
 pub use run_as::{Capability, Limit, Resource, RunAs};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};

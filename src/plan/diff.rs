@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Instance, InstanceName, Liveness, Node, NodeName, Probe, RunAs, ZeekNode};
+use crate::model::{Instance, InstanceName, Liveness, Node, NodeName, OutputWish, Probe, RunAs, ZeekNode};
 
 /// The key under which a Zeek node differs whose cluster is another: see [`super::zeek`], which also says in what.
 pub const SURROUNDINGS: &str = "surroundings";
@@ -74,7 +74,11 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ready,
         liveness,
         stop_grace,
+        output,
     } = have;
+    let as_agent = OutputWish::default();
+    let (output, want_output) = (output.as_deref(), want.output.as_deref());
+    let (output, want_output) = (output.unwrap_or(&as_agent), want_output.unwrap_or(&as_agent));
     let (run_as, want_run_as) = (run_as.as_deref(), want.run_as.as_deref());
     let (run_as, want_run_as) = (run_as.unwrap_or(&nothing), want_run_as.unwrap_or(&nothing));
     let (zeek, want_zeek) = (zeek.as_deref().unwrap_or(&bare), want.zeek.as_deref().unwrap_or(&bare));
@@ -122,6 +126,11 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("probe_timeout", differs(|probe| probe.timeout)),
         ("probe_failures", probes[0].map(|probe| probe.failures) != probes[1].map(|probe| probe.failures)),
         ("stop_grace", *stop_grace != want.stop_grace),
+        ("output_max_bytes", output.max_bytes != want_output.max_bytes),
+        ("output_max_age", output.max_age != want_output.max_age),
+        ("output_keep_files", output.keep_files != want_output.keep_files),
+        ("output_keep_bytes", output.keep_bytes != want_output.keep_bytes),
+        ("output_compress", output.compress != want_output.compress),
         (SURROUNDINGS, zeek.knows != want_zeek.knows),
     ]
     .into_iter()

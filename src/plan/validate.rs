@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::ports::{PortRules, needs_port};
 use super::zeek;
 use crate::model::cpus::MOST_CPUS;
+use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
 use crate::model::{
     Bytes, Configuration, CpuShare, Instance, InstanceName, Liveness, Node, NodeName, Probe, ProbeBy, Quotas, ReadyBy,
     RestartMode, RestartPolicy,
@@ -209,6 +210,15 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
     }
     complaints.extend(rights(node));
     complaints.extend(liveness(node));
+    if let Some(output) = &node.output {
+        if output.max_bytes.is_some_and(|bytes| bytes < LEAST_OUTPUT) {
+            complaints.push(("output_max_bytes", format!("output_max_bytes is less than {LEAST_OUTPUT}: choose more")));
+        }
+        if output.keep_files.is_some_and(|files| !(1..=MOST_OUTPUT_FILES).contains(&u64::from(files))) {
+            let what = format!("output_keep_files is not from 1 to {MOST_OUTPUT_FILES}");
+            complaints.push(("output_keep_files", what));
+        }
+    }
     let settle = match node.ready.by {
         ReadyBy::Settle(settle) => settle,
         ReadyBy::Port(_) | ReadyBy::Tcp(_) | ReadyBy::Notify => Duration::ZERO,
@@ -226,6 +236,7 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         ("ready", settle),
         ("ready_within", node.ready.within),
         ("stop_grace", node.stop_grace),
+        ("output_max_age", node.output.as_ref().and_then(|output| output.max_age).unwrap_or_default()),
     ] {
         if wait > LONGEST_WAIT {
             complaints.push((key, format!("{key} is longer than a year: choose a shorter one")));

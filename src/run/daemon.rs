@@ -226,6 +226,8 @@ pub(super) fn agent_options(
         groups: settings.agent.cgroup.clone(),
         zeek: settings.agent.zeek.clone(),
         run_dir: settings.agent.run_dir.clone(),
+        output: settings.agent.output.clone(),
+        crashes: settings.agent.crashes.clone(),
         bounds: Bounds { window, ..Bounds::default() },
         place: home.place(),
         ..AgentOptions::new(instance, nodes)

@@ -33,7 +33,7 @@ use crate::controller::state::Rules;
 use crate::controller::store::{RedbStore, Store, StoreThread};
 use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};
 use crate::launch::{Site, ZeekOptions};
-use crate::model::{InstanceName, Timestamp};
+use crate::model::{CrashRules, InstanceName, OutputRules, Timestamp};
 use crate::plan::PortRules;
 use crate::settings::ControllerSettings;
 #[cfg(doc)]
@@ -142,6 +142,10 @@ pub struct AgentOptions {
     pub zeek: Option<PathBuf>,
     /// Where the sockets are on which nodes say how they are; `None`: where such things usually are.
     pub run_dir: Option<PathBuf>,
+    /// How much of its nodes' output is kept.
+    pub output: OutputRules,
+    /// How much is kept of nodes that died unasked.
+    pub crashes: CrashRules,
     pub bounds: outbox::Bounds,
     /// Names what this process has locked, so that no other agent can have it: see [`StateDir::place`]. 0 if nothing is.
     pub place: u64,
@@ -162,6 +166,8 @@ impl AgentOptions {
             groups,
             run_dir: None,
             zeek: None,
+            output: OutputRules::default(),
+            crashes: CrashRules::default(),
             bounds,
             place: 0,
             host: None,
@@ -171,7 +177,20 @@ impl AgentOptions {
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
-    let AgentOptions { instance, cluster, nodes, descriptors, groups, run_dir, zeek, bounds, place, host } = options;
+    let AgentOptions {
+        instance,
+        cluster,
+        nodes,
+        descriptors,
+        groups,
+        run_dir,
+        zeek,
+        output,
+        crashes,
+        bounds,
+        place,
+        host,
+    } = options;
     std::fs::create_dir_all(&nodes)?;
     let nodes = std::path::absolute(nodes)?;
     // A variable that is not text cannot be named in a node's definition either: it stays here.
@@ -194,7 +213,8 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
     let directory = identity::place(&nodes)?;
     let site = Site::new(cluster, nodes, directory, environment, descriptors, ZeekOptions::new(&instance, zeek));
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
-    let setup = AgentSetup { instance, epoch: new_epoch()?, run, place, site, groups, run_dir, bounds, host };
+    let epoch = new_epoch()?;
+    let setup = AgentSetup { instance, epoch, run, place, site, groups, run_dir, output, crashes, bounds, host };
     Ok(Agent::launch(setup)?)
 }
 

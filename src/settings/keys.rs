@@ -7,6 +7,7 @@ use tracing::level_filters::LevelFilter;
 use super::value::Value;
 use super::{LONGEST_REQUEST, OnExit, Settings};
 use crate::hint::{instead, shown};
+use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
 use crate::supervisor::process::groups::Place;
 
 /// One key of the settings.
@@ -86,6 +87,14 @@ keys! {
     "agent" "run_dir": |s, v| s.agent.run_dir = v.path()?;
     "agent" "on_exit": |s, v| s.agent.on_exit = on_exit(v.text()?)?;
     "agent" "init_grace": |s, v| s.agent.init_grace = v.time()?;
+    "agent" "output_max_bytes": |s, v| s.agent.output.max_bytes = v.number(LEAST_OUTPUT..=1 << 40)?;
+    "agent" "output_max_age": |s, v| s.agent.output.max_age = v.time_up_to(LONGEST_AGE)?;
+    "agent" "output_keep_files": |s, v| s.agent.output.keep_files = v.number(1..=MOST_OUTPUT_FILES)?;
+    "agent" "output_keep_bytes": |s, v| s.agent.output.keep_bytes = v.number(0..=1 << 50)?;
+    "agent" "output_compress": |s, v| s.agent.output.compress = v.boolean()?;
+    "agent" "crash_keep": |s, v| s.agent.crashes.keep = v.number(0..=10_000)?;
+    "agent" "crash_keep_bytes": |s, v| s.agent.crashes.keep_bytes = v.number(65_536..=1 << 40)?;
+    "agent" "crash_backtrace": |s, v| s.agent.crashes.backtrace = v.boolean()?;
     "link" "heartbeat": |s, v| s.link.heartbeat = v.time()?;
     "link" "greeting_within": |s, v| s.link.greeting_within = v.time()?;
     "link" "reconnect_min": |s, v| s.link.reconnect_min = v.time()?;

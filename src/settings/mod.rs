@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::model::{Endpoint, InstanceName};
+use crate::model::{CrashRules, Endpoint, InstanceName, OutputRules};
 use crate::plan::PortRules;
 use crate::supervisor::process::groups::Place;
 use crate::trust::Whereabouts;
@@ -115,6 +115,10 @@ pub struct AgentSettings {
     pub on_exit: OnExit,
     /// As PID 1 of a container: how long nodes may take to stop before those that are left are killed.
     pub init_grace: Duration,
+    /// How much of its nodes' output is kept, of those that do not say otherwise.
+    pub output: OutputRules,
+    /// How much is kept of nodes that died unasked.
+    pub crashes: CrashRules,
 }
 
 /// What becomes of the nodes of an agent that is asked to end.
@@ -325,6 +329,8 @@ impl Settings {
                 run_dir: None,
                 on_exit: OnExit::Keep,
                 init_grace: Duration::from_secs(8),
+                output: OutputRules::default(),
+                crashes: CrashRules::default(),
             },
             link: LinkSettings {
                 heartbeat: Duration::from_secs(2),

@@ -80,7 +80,11 @@ impl Supervisor {
                 workshop.note_stopped(ward, false, node.name.clone(), life);
             }
         }
-        let report = take_report(&mut first).map(|report| told_of(&node, report, None));
+        let report = take_report(&mut first);
+        if let Some((state, reason)) = report.as_ref().and_then(unasked) {
+            workshop.examine(ward, &node, state, reason);
+        }
+        let report = report.map(|report| told_of(&node, report, None));
         if let Some(NodeReport { new: NodeState::Failed, reason, .. }) = &report {
             workshop.note_failed(ward, false, node.name.clone(), state.life(), reason.to_string());
         }
@@ -146,17 +150,29 @@ impl Supervisor {
         if report.new != NodeState::Running {
             self.saying = None; // it was said by a life that is over, or has to be said anew
         }
+        let death = unasked(&report);
         let (node, life) = (self.node.name.clone(), self.state.life());
         match report.new {
             NodeState::Stopped if self.stopped_for_now => self.workshop.note_rested(self.ward, node, life),
             NodeState::Stopped => self.workshop.note_stopped(self.ward, true, node, life),
             NodeState::Failed => self.workshop.note_failed(self.ward, true, node, life, report.reason.to_string()),
             // Nothing of these is reported while a note is being written: what comes next waits behind it in the workshop.
-            _ => return self.tell(FromSupervisor::Report(told_of(&self.node, report, None))),
+            _ => {
+                self.tell(FromSupervisor::Report(told_of(&self.node, report, None)));
+                return self.examine(death);
+            }
         }
         // Whoever hears of it relies on it, also should this agent be killed in the next moment.
         let ticket = self.ticket.take_if(|_| report.new == NodeState::Stopped);
         self.unnoted.push_back(told_of(&self.node, report, ticket));
+        self.examine(death);
+    }
+
+    /// Has it looked into why it died, if nobody asked it to.
+    fn examine(&self, death: Option<(NodeState, Text)>) {
+        if let Some((state, reason)) = death {
+            self.workshop.examine(self.ward, &self.node, state, reason);
+        }
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
@@ -391,6 +407,12 @@ impl Handler<Word> for Supervisor {
             }
         }
     }
+}
+
+/// The state that a death led to, and why, if it was one that nobody asked for and that is not as it should be.
+fn unasked(report: &Report) -> Option<(NodeState, Text)> {
+    let is_death = report.exit.is_some() && matches!(report.new, NodeState::Crashed | NodeState::Failed);
+    is_death.then(|| (report.new, report.reason.clone()))
 }
 
 fn terms(node: &Node) -> Terms {

@@ -29,6 +29,8 @@ pub enum Subject {
     Output(NodeName),
     /// How this node is: heard and asked also while its launch hangs, or somebody reads what it wrote.
     Health(NodeName),
+    /// What is filed of nodes that died.
+    Crashes,
     /// What concerns the agent itself.
     Agent,
     /// What is to come into force.

@@ -1,9 +1,12 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
 //!
 //! [`state`] decides, with [`history`] for how soon and [`liveness`] for whether a process does its work, [`actor`] carries,
-//! [`said`] understands what nodes say, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads for what blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`register`] what runs, on disk.
+//! [`said`] understands what nodes say, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads for what
+//! blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`crash`] looks into deaths, [`register`] what
+//! runs, on disk.
 
 pub mod actor;
+pub mod crash;
 pub mod hands;
 pub mod history;
 pub mod liveness;

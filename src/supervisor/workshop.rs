@@ -5,19 +5,22 @@
 //! supervisor hears of it, so a supervisor that panics takes nothing with it: the next one is told the facts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
+use super::crash::dossier::Given;
+use super::crash::{Coroner, Death, Witness};
 use super::hands::{Hands, Subject};
 use super::history::Past;
+use super::output::{self, Keeper, Lock, Read, Readings, read::Scope};
 use super::process::groups::{GroupError, Groups, NoGroups, refuse};
 use super::process::notices::{Notices, NotifySocket};
 use super::process::oom::{Autopsy, KernelLog};
@@ -26,10 +29,14 @@ use super::process::{self, Ended, Exits, Process, Program, Remains, tree, tree::
 use super::register::{Register, RegisterError};
 use super::said::Said;
 use super::state::LaunchFailure;
-use super::{LaunchOrder, Supervisor, output};
+use super::{LaunchOrder, Supervisor};
 use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
-use crate::model::{Exit, Life, Node, NodeName, Output, ProbeBy, ReadyBy};
+use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
+use crate::model::{
+    CrashSummary, Exit, Life, Node, NodeName, NodeState, Output, OutputPiece, OutputStream, ProbeBy, ReadyBy, Text,
+    Timestamp,
+};
 
 /// A backlog that sees nothing finished for this long wants another thread.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
@@ -39,6 +46,10 @@ const LISTENING_PAUSE: Duration = Duration::from_millis(20);
 const ASKER: u64 = 1 << 63;
 /// How many lines of a stream travel with a failure.
 const LAST_LINES: usize = 100;
+/// Of how many lives of a node it is known which files they wrote to: more than die before the first is looked into.
+const LIVES: usize = 8;
+/// How many deaths one list names.
+const MOST_CRASHES: usize = 1000;
 
 /// A node's place in the workshop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +154,21 @@ struct Ward {
     question: Option<Question>,
     /// Its crashes, as of when that was noted: what the next supervisor of it counts on from.
     past: (Past, Instant),
+    /// The last end that was heard of.
+    end: Option<End>,
+}
+
+/// The end of a life, as far as a dossier is about it.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    life: Life,
+    pid: u32,
+    /// In clock ticks since boot; `None` if nobody was there.
+    start_time: Option<u64>,
+    exit: Exit,
+    time: Timestamp,
+    heard: Instant,
+    largest_resident: Option<u64>,
 }
 
 /// A program that asks a node how it is.
@@ -201,12 +227,23 @@ impl Workshop {
         groups: Result<Groups, NoGroups>,
         run_dir: Result<RunDir, String>,
         mut kernel_log: KernelLog,
+        keeper: Keeper,
+        coroner: Coroner,
     ) -> io::Result<Self> {
         kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
         let groups = Arc::new(groups);
-        let strays_come_here = tree::is_subreaper()?;
-        let tools = Arc::new(Tools { site, register, groups: Arc::clone(&groups), run_dir, strays_come_here });
+        let tools = Arc::new(Tools {
+            site,
+            register,
+            groups: Arc::clone(&groups),
+            run_dir,
+            keeper,
+            readings: Readings::default(),
+            coroner,
+            volumes: Mutex::default(),
+            strays_come_here: tree::is_subreaper()?,
+        });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
             notices: Notices::new()?,
@@ -225,7 +262,7 @@ impl Workshop {
     pub fn admit(&self, ward: WardId, name: NodeName, life: Life) {
         let past = (Past::default(), Instant::now());
         let (fact, minder, process, leader, socket, question) = (Fact::Down(life), None, None, None, None, None);
-        let fresh = Ward { name, minder, fact, process, leader, past, socket, question };
+        let fresh = Ward { name, minder, fact, process, leader, past, socket, question, end: None };
         self.benches.wards.borrow_mut().insert(ward, fresh);
     }
 
@@ -240,6 +277,7 @@ impl Workshop {
         process: Option<Process>,
     ) -> io::Result<()> {
         self.admit(ward, node.name.clone(), life);
+        self.tools.keeper.mind(node);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
@@ -289,6 +327,8 @@ impl Workshop {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
+            let (time, heard) = (Timestamp::now(), Instant::now());
+            ward.end = Some(End { life, pid, start_time: None, exit, time, heard, largest_resident: None });
         }
     }
 
@@ -320,6 +360,7 @@ impl Workshop {
             gone.socket.iter().for_each(|socket| self.benches.notices.let_go(socket));
             gone.question.iter().for_each(Question::end);
         }
+        self.tools.keeper.forget(&node);
         let tools = Arc::clone(&self.tools);
         let forget = move |name: &NodeName| {
             if let Err(error) = tools.register.forget(name) {
@@ -331,6 +372,7 @@ impl Workshop {
             if let Ok(run_dir) = &tools.run_dir {
                 run_dir.forget(name);
             }
+            tools.volumes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         };
         self.give(Subject::Node(node.clone()), move || forget(&node));
     }
@@ -440,11 +482,69 @@ impl Workshop {
             about,
             Box::new(move || {
                 drop(remains);
-                let output = last_words(&tools.register.directory(&node));
+                let output = last_words(&tools.register.directory(&node), &tools.keeper.lock(&node));
                 let _ = done.send(Done::Tell(ward, Word::LastWords { life, output })); // as above
             }),
         );
         self.look_after_backlog(waits);
+    }
+
+    /// Reads the last lines that a node wrote.
+    pub fn last_lines(&self, node: NodeName, lines: usize, tell: impl FnOnce(io::Result<Output>) + Send + 'static) {
+        let keeper = self.tools.keeper.clone();
+        self.run(Subject::Output(node.clone()), move |register| {
+            let (directory, lock) = (register.directory(&node), keeper.lock(&node));
+            tell(output::last_lines(&directory, lines, |_| Scope::All, &lock));
+        });
+    }
+
+    /// Reads a piece of what a node wrote; where there is nothing yet, once there is, or its time is up.
+    pub fn read_piece(&self, request: ReadOutputRequest, tell: impl FnOnce(io::Result<OutputPiece>) + Send + 'static) {
+        let (hands, tools) = (self.hands.clone(), Arc::clone(&self.tools));
+        let about = Subject::Output(request.node.clone());
+        self.give(about.clone(), move || {
+            let ReadOutputRequest { node, stream, wait, .. } = request.clone();
+            let read = tools.readings.read(&tools.keeper, &tools.register.directory(&node), &request, !wait.is_zero());
+            let place = match read {
+                Ok(Read::Waits { behind, .. }) => behind,
+                Ok(Read::Piece(piece)) => return tell(Ok(piece)),
+                Err(error) => return tell(Err(error)),
+            };
+            let keeper = tools.keeper.clone();
+            keeper.when_there_is_more(node.clone(), stream, place, wait, move || {
+                let last = move || {
+                    let directory = tools.register.directory(&node);
+                    let read = tools.readings.read(&tools.keeper, &directory, &request, false);
+                    tell(read.map(Read::into_piece));
+                };
+                hands.give(about, Box::new(last));
+            });
+        });
+    }
+
+    /// Has a dossier made of the ward's last end, which nobody asked for. Everybody was told of it before.
+    pub fn examine(&self, ward: WardId, node: &Arc<Node>, state: NodeState, reason: Text) {
+        let end = self.benches.wards.borrow_mut().get_mut(&ward).and_then(|ward| ward.end.take());
+        let Some(End { life, pid, start_time, exit, time, heard, largest_resident }) = end else { return };
+        let node = Arc::clone(node);
+        let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, state, reason };
+        let tools = Arc::downgrade(&self.tools);
+        self.tools.coroner.examine(death, || Bystander(tools));
+    }
+
+    /// Reads what is filed of nodes that died: one dossier, or a list of them, of one node or all.
+    pub fn read_crashes(&self, request: GetCrashesRequest, tell: impl FnOnce(io::Result<Filed>) + Send + 'static) {
+        let morgue = self.tools.coroner.morgue().clone();
+        self.run(Subject::Crashes, move |_| {
+            let read = match request.id {
+                Some(id) => morgue.text(&id).map(|dossier| Filed { crashes: Vec::new(), dossier }),
+                None => {
+                    let crashes = morgue.list(request.node.as_ref(), MOST_CRASHES);
+                    crashes.map(|crashes| Filed { crashes, dossier: None })
+                }
+            };
+            tell(read);
+        });
     }
 
     /// Asks the ward's process group to end.
@@ -765,7 +865,10 @@ impl Benches {
             let Fact::Alive(life, pid) = ward.fact else { return };
             ward.fact = Fact::Down(life);
             let start_time = ward.process.take().map_or(0, |process| process.start_time());
-            (life, self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name))
+            let exit = self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name);
+            let (time, heard, largest_resident) = (Timestamp::now(), Instant::now(), remains.largest_resident());
+            ward.end = Some(End { life, pid, start_time: Some(start_time), exit, time, heard, largest_resident });
+            (life, exit)
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
     }
@@ -813,6 +916,50 @@ impl Question {
     }
 }
 
+/// What is filed of deaths.
+#[derive(Debug, Default)]
+pub struct Filed {
+    /// Newest first.
+    pub crashes: Vec<CrashSummary>,
+    pub dossier: Option<String>,
+}
+
+/// Tells the coroner what the workshop knows, for as long as there is one.
+struct Bystander(Weak<Tools>);
+
+impl Witness for Bystander {
+    fn given(&self, node: &Node, life: Life) -> Given {
+        let program = self.0.upgrade().and_then(|tools| tools.site.program(node, life).ok());
+        program.map_or_else(Given::default, |program| Given {
+            command: program.argv,
+            directory: program.directory,
+            environment: program.env.into_keys().collect(),
+        })
+    }
+
+    fn last_output(&self, node: &Node, life: Life) -> Output {
+        let Some(tools) = self.0.upgrade() else { return Output::default() };
+        let (directory, lock) = (tools.site.directory(node), tools.keeper.lock(&node.name));
+        let known = tools.volumes.lock().unwrap_or_else(PoisonError::into_inner).get(&node.name).cloned();
+        let scope = |stream: OutputStream| match known.as_ref().and_then(|lives| volume_of(lives, life, stream)) {
+            Some(volume) => Scope::Volume(volume),
+            None => output::present_life(&directory, &lock)(stream),
+        };
+        let read = output::last_lines(&directory, LAST_LINES, scope, &lock);
+        read.inspect_err(|error| tracing::warn!("cannot read the output in {}: {error}", directory.display()))
+            .unwrap_or_default()
+    }
+}
+
+/// The last lives of a node, and which file each of its streams was in each.
+type Lives = Vec<(Life, [u64; 2])>;
+
+/// Which file of that stream was a life's. One that was found running had the file before that of the next life.
+fn volume_of(lives: &[(Life, [u64; 2])], life: Life, stream: OutputStream) -> Option<u64> {
+    let own = lives.iter().find(|(of, _)| *of == life).map(|(_, volumes)| volumes[stream as usize]);
+    own.or_else(|| lives.iter().find(|(of, _)| *of > life).map(|(_, volumes)| (volumes[stream as usize] - 1).max(1)))
+}
+
 /// What launching takes.
 struct Tools {
     site: Arc<Site>,
@@ -821,6 +968,11 @@ struct Tools {
     groups: Arc<Result<Groups, NoGroups>>,
     /// Where nodes' sockets are, or why they have none.
     run_dir: Result<RunDir, String>,
+    keeper: Keeper,
+    readings: Readings,
+    coroner: Coroner,
+    /// Which files the last lives of each node write to.
+    volumes: Mutex<HashMap<NodeName, Lives>>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
 }
@@ -842,7 +994,8 @@ impl Tools {
         }
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
-            .and_then(|()| output::rotate(&directory))
+            .and_then(|()| output::begin_life(&directory, &self.keeper.lock(&node.name)))
+            .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         // Before all that can fail, so that what comes of it is noted with its life.
         let record = self
@@ -857,9 +1010,19 @@ impl Tools {
         if let Some(socket) = &socket {
             tell_of(socket, node, &mut program);
         }
-        process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
-            .map(|process| (process, socket))
-            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })
+        let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
+            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        self.keeper.mind(node);
+        Ok((process, socket))
+    }
+
+    fn note_volumes(&self, node: &NodeName, life: Life, volumes: [u64; 2]) {
+        let mut known = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = known.entry(node.clone()).or_default();
+        if lives.len() >= LIVES {
+            lives.remove(0);
+        }
+        lives.push((life, volumes));
     }
 
     /// The socket of this life, which is heard from now on; `None` where it has none and does not need one.
@@ -989,8 +1152,8 @@ fn tell_of(socket: &NotifySocket, node: &Node, program: &mut Program) {
 }
 
 /// What the node wrote last, if it wrote anything.
-fn last_words(directory: &Path) -> Option<Output> {
-    let output = output::last_lines(directory, LAST_LINES)
+fn last_words(directory: &Path, lock: &Lock) -> Option<Output> {
+    let output = output::last_lines(directory, LAST_LINES, output::present_life(directory, lock), lock)
         .inspect_err(|error| tracing::warn!("cannot read the output in {}: {error}", directory.display()))
         .ok()?;
     (output != Output::default()).then_some(output)

@@ -59,6 +59,8 @@ desk! {
     get_configuration: GetConfigurationRequest => GetConfigurationResponse within AT_ONCE,
     get_nodes: GetNodesRequest => GetNodesResponse within ROUND_TRIP,
     get_output: GetOutputRequest => GetOutputResponse within ROUND_TRIP,
+    read_output: ReadOutputRequest => ReadOutputResponse within ROUND_TRIP,
+    get_crashes: GetCrashesRequest => GetCrashesResponse within ROUND_TRIP,
     stage_configuration: StageConfigurationRequest => StageConfigurationResponse within ROUND_TRIP,
     deploy: DeployRequest => DeployResponse within None,
     set_configuration: SetConfigurationRequest => SetConfigurationResponse within None,

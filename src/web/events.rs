@@ -100,7 +100,7 @@ async fn subscribe(desk: &Desk, since: Option<Cursor>) -> Result<(mpsc::Receiver
     Ok((batches, desk.ask(Subscribe { since, to }).await?))
 }
 
-fn form_of(request: &HttpRequest) -> Form {
+pub(super) fn form_of(request: &HttpRequest) -> Form {
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/x-ndjson") { Form::Ndjson } else { Form::Sse }
 }

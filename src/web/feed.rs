@@ -32,6 +32,16 @@ impl Form {
         }
     }
 
+    /// One object in this form, under an id by which a stream is resumed.
+    pub fn of(self, id: &str, object: &impl Serialize) -> Bytes {
+        // Writing to memory does not fail, and what is told here has no map whose keys are not text.
+        let json = serde_json::to_string(object).expect("what is told is always JSON");
+        match self {
+            Self::Sse => format!("id: {id}\ndata: {json}\n\n").into(),
+            Self::Ndjson => format!("{json}\n").into(),
+        }
+    }
+
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Sse => "text/event-stream",

@@ -228,6 +228,74 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// `GET /api/v1/nodes/{name}/output/stream`: a piece of what a node wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutputText {
+    /// Where whoever comes again goes on, in both streams.
+    pub since: String,
+    pub node: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Whole lines, but for one that was not whole, or too long.
+    pub text: String,
+    /// What stood before it is not kept any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+}
+
+/// `GET /api/v1/crashes`: what is kept of nodes that died unasked, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Crashes {
+    /// Whether every agent answered.
+    pub ok: bool,
+    pub crashes: Vec<Crash>,
+    /// Of agents that did not.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// One such death.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crash {
+    pub id: String,
+    pub time: String,
+    pub instance: String,
+    pub node: String,
+    pub pid: u32,
+    pub exit: Exit,
+    pub state: String,
+    pub reason: String,
+    /// Whether a core file was found.
+    pub core: bool,
+    /// Whether the dossier says where it died.
+    pub backtrace: bool,
+}
+
+impl From<model::CrashSummary> for Crash {
+    fn from(crash: model::CrashSummary) -> Self {
+        Self {
+            id: crash.id,
+            time: crash.time.to_string(),
+            instance: crash.instance.to_string(),
+            node: crash.node.to_string(),
+            pid: crash.pid,
+            exit: crash.exit.into(),
+            state: crash.state.to_string(),
+            reason: crash.reason.to_string(),
+            core: crash.core,
+            backtrace: crash.backtrace,
+        }
+    }
+}
+
+/// `GET /api/v1/crashes/{id}`: all that is known of one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CrashDossier {
+    /// Absent if no agent that answered has it.
+    pub dossier: Option<serde_json::Value>,
+    /// Of agents that did not answer.
+    pub outcomes: Vec<Outcome>,
+}
+
 /// The body of an order about nodes; an empty list means every node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,6 +15,7 @@ pub mod guard;
 pub mod json;
 pub mod management;
 pub mod metrics;
+mod output;
 pub mod pass;
 pub mod problem;
 pub mod reach;

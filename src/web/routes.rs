@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::desk::{Desk, new_reqid};
 use super::json::{self, ConfigurationText, NodesOrder, Verdict};
+use super::output::stream as stream_output;
 use super::problem::Problem;
 use super::reach::Reach;
 use super::{Facts, Reader, configuration, events, guard, metrics};
@@ -47,6 +48,9 @@ pub fn configure(app: &mut ServiceConfig) {
         .service(at("/api/v1/nodes/stop").route(change(web::post().to(stop))))
         .service(at("/api/v1/nodes/restart").route(change(web::post().to(restart))))
         .service(at("/api/v1/nodes/{name}/output").route(web::get().to(output)))
+        .service(at("/api/v1/nodes/{name}/output/stream").route(web::get().to(stream_output)))
+        .service(at("/api/v1/crashes").route(web::get().to(crashes)))
+        .service(at("/api/v1/crashes/{id}").route(web::get().to(crash)))
         .service(at("/api/v1/events").route(web::get().to(events::events)))
         .default_service(web::to(nowhere));
 }
@@ -158,6 +162,35 @@ async fn restart(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
 
 fn named(order: &NodesOrder) -> Result<BTreeSet<NodeName>, Problem> {
     order.nodes.iter().map(|name| NodeName::new(name).map_err(Problem::from)).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichCrashes {
+    /// Those of this node alone.
+    node: Option<String>,
+}
+
+async fn crashes(desk: Data<Desk>, which: Query<WhichCrashes>) -> Answer<json::Crashes> {
+    let node = which.node.as_deref().map(NodeName::new).transpose()?;
+    let answer = desk.ask(GetCrashesRequest { reqid: new_reqid()?, node, id: None }).await?;
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    Ok(Json(json::Crashes {
+        ok: answer.outcomes.iter().all(Outcome::is_success),
+        crashes: answer.crashes.into_iter().map(json::Crash::from).collect(),
+        outcomes: json::Outcome::all(answer.outcomes, &reach),
+    }))
+}
+
+async fn crash(desk: Data<Desk>, id: Path<String>) -> Answer<json::CrashDossier> {
+    let request = GetCrashesRequest { reqid: new_reqid()?, node: None, id: Some(id.into_inner()) };
+    let answer = desk.ask(request).await?;
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    let dossier = answer.dossier.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(Json(json::CrashDossier {
+        dossier: dossier.map_err(|error| Problem::Absent(format!("the dossier is no JSON: {error}")))?,
+        outcomes: json::Outcome::all(answer.outcomes, &reach),
+    }))
 }
 
 #[derive(Deserialize)]

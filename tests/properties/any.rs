@@ -10,8 +10,8 @@ use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
     Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit,
-    Liveness, Network, Node, NodeName, NodeState, Probe, ProbeBy, Quotas, Ready, ReadyBy, Resource, RestartMode,
-    RestartPolicy, Role, RunAs, Zeek, ZeekNode,
+    Liveness, Network, Node, NodeName, NodeState, OutputWish, Probe, ProbeBy, Quotas, Ready, ReadyBy, Resource,
+    RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -116,6 +116,19 @@ fn run_as() -> impl Strategy<Value = RunAs> {
         })
 }
 
+fn output() -> impl Strategy<Value = OutputWish> {
+    let sizes = (option::of(4096..u64::MAX), option::of(any::<u64>()));
+    (sizes, option::of(time()), option::of(1..10_000u32), option::of(any::<bool>())).prop_map(
+        |((max_bytes, keep_bytes), max_age, keep_files, compress)| OutputWish {
+            max_bytes,
+            max_age,
+            keep_files,
+            keep_bytes,
+            compress,
+        },
+    )
+}
+
 fn quotas() -> impl Strategy<Value = Quotas> {
     let memory = option::of(any::<u64>().prop_map(Bytes));
     let cpu = option::of(any::<u32>().prop_map(CpuShare));
@@ -173,6 +186,7 @@ prop_compose! {
         run_as in option::of(run_as()).boxed(),
         (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()).boxed(),
         liveness in option::of(liveness()).boxed(),
+        output in option::of(output()).boxed(),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
@@ -182,6 +196,7 @@ prop_compose! {
             run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
             liveness: liveness.clone().filter(|liveness| *liveness != Liveness::default()).map(Box::new),
+            output: output.clone().filter(|output| *output != OutputWish::default()).map(Box::new),
             ..Node::new(name.clone(), instance.clone(), role)
         })
     }

@@ -306,6 +306,16 @@ impl Machine {
                     agent.answer_output(&request, Ok(Default::default()));
                 }
             }
+            Effect::ReadPiece(request) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.answer_piece(request.reqid, Ok(Default::default()));
+                }
+            }
+            Effect::ReadCrashes(request) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.answer_crashes(request.reqid, Ok(Vec::new()), None);
+                }
+            }
             Effect::Enter(..) => {}
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}

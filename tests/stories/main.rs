@@ -5,6 +5,7 @@ mod common;
 
 mod bad_nodes;
 mod container;
+mod crashes;
 mod crowds;
 mod deploy;
 mod doctor;
@@ -22,6 +23,7 @@ mod links;
 mod log;
 mod network;
 mod orders;
+mod output;
 mod peer;
 mod refusals;
 mod register;

@@ -109,6 +109,37 @@ fn the_output_of_a_node_is_both_of_its_streams() {
 }
 
 #[test]
+fn output_is_streamed_piece_by_piece_and_goes_on_where_it_left_off() {
+    let fake = Fake::open();
+    fake.script().written = "one\ntwo\n\u{fffd}three\n".into();
+    let path = "/api/v1/nodes/worker-1/output/stream";
+    let read = |query: &str| {
+        let answer = get(&fake.address, &format!("{path}{query}"), &["accept: application/x-ndjson"]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let pieces = answer
+            .body
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str::<watchpost::web::json::OutputText>(line).unwrap());
+        pieces.map(|piece| (piece.since, piece.text)).collect::<Vec<_>>()
+    };
+    let want = [("1-4,", "one\n"), ("1-8,", "two\n"), ("1-17,", "\u{fffd}three\n")];
+    let want = want.map(|(since, text)| (since.to_owned(), text.to_owned()));
+    assert_eq!(read("?stream=stdout&lines=7"), want);
+    assert_eq!(read("?stream=stdout&since=1-4,"), want[1..]);
+    assert_eq!(read("?since=1-8,1-0"), [("1-17,1-0".to_owned(), want[2].1.clone())]);
+    assert!(fake.script().orders.contains(&"read worker-1 stdout Last(7) 0ns".to_owned()));
+    for (query, text) in [("?stream=both", "write stdout or stderr"), ("?since=7", "is no place in the output")] {
+        let answer = get(&fake.address, &format!("{path}{query}"), &[]);
+        assert!(answer.status == 400 && answer.body.contains(text), "{}", answer.body);
+    }
+    let agent = watchpost::model::InstanceName::new("agent-a").unwrap();
+    fake.script().outcomes = vec![watchpost::model::Outcome::instance_failed(&agent, "not there")];
+    let answer = get(&fake.address, path, &[]);
+    assert!(answer.status == 404 && answer.body.contains("not there"), "{}", answer.body);
+}
+
+#[test]
 fn each_mistake_has_its_code_and_one_json_shape() {
     let fake = Fake::open();
     let ask = |path| get(&fake.address, path, &[]);
@@ -144,7 +175,9 @@ fn the_documentation_lists_every_route_and_no_other() {
         };
         let words = place.split("(web::").skip(1).map(|rest| rest.split('(').next().unwrap());
         let methods = words.filter(|word| ["get", "post", "put", "patch", "delete"].contains(word));
-        routes.extend(methods.map(|method| format!("{} {}", method.to_uppercase(), path.replace("{name}", "NAME"))));
+        routes.extend(methods.map(|method| {
+            format!("{} {}", method.to_uppercase(), path.replace("{name}", "NAME").replace("{id}", "ID"))
+        }));
     }
     let mut documented = documented_routes();
     routes.sort();

@@ -10,7 +10,10 @@ use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
 use tokio::sync::watch;
 use watchpost::message::agent::{NotifyChange, NotifyLog};
 use watchpost::message::client::*;
-use watchpost::model::{Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, Output, Role, Timestamp};
+use watchpost::model::{
+    Exit, InstanceName, NodeName, NodeState, NodeStatus, Outcome, Output, OutputFrom, OutputPiece, OutputPlace,
+    OutputStream, Role, Timestamp,
+};
 use watchpost::plan::PortRules;
 use watchpost::trust::tokens::Tokens;
 use watchpost::web::{Desk, Facts, WebServer, WebSettings, serve};
@@ -29,10 +32,30 @@ pub struct Script {
     pub orders: Vec<String>,
     /// Answers nothing at all.
     pub silent: bool,
+    /// What each node wrote to stdout; nothing to stderr.
+    pub written: String,
     pub log: Vec<Arc<Entry>>,
     /// How many entries each observer that is still there has taken.
     pub taken: BTreeMap<usize, usize>,
     observers: usize,
+}
+
+impl Script {
+    /// Pieces of a line each.
+    fn read(&self, stream: OutputStream, from: OutputFrom) -> Result<OutputPiece, Unread> {
+        let written = if stream == OutputStream::Stdout { self.written.as_bytes() } else { b"" };
+        let place = match from {
+            OutputFrom::Place(place) => place,
+            OutputFrom::Last(_) => OutputPlace { volume: 1, offset: 0 },
+        };
+        if let Some(refused) = self.outcomes.first() {
+            return Err(Unread::OutOfReach(refused.error.clone().unwrap_or_default()));
+        }
+        let rest = &written[place.offset as usize..];
+        let bytes = rest.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+        let next = OutputPlace { offset: place.offset + bytes.len() as u64, ..place };
+        Ok(OutputPiece { place, at_end: bytes.len() == rest.len(), bytes, next, skipped: false })
+    }
 }
 
 /// A web edge in front of a fake controller, on a port of its own.
@@ -222,6 +245,14 @@ answers! {
             ..Outcome::node_done(&InstanceName::new("agent-a").unwrap(), &r.node)
         };
         GetOutputResponse { reqid: r.reqid, outcome: outcomes.pop().unwrap_or(fine) }
+    },
+    |me, r: ReadOutputRequest| {
+        me.order(format!("read {} {} {:?} {:?}", r.node, r.stream, r.from, r.wait));
+        ReadOutputResponse { reqid: r.reqid, piece: me.script.lock().unwrap().read(r.stream, r.from) }
+    },
+    |me, r: GetCrashesRequest| {
+        let outcomes = me.order(format!("crashes {:?} {:?}", r.node, r.id));
+        GetCrashesResponse { reqid: r.reqid, crashes: Vec::new(), dossier: None, outcomes }
     },
     |me, r: StageConfigurationRequest| StageConfigurationResponse {
         reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("stage".into())

@@ -51,6 +51,11 @@ impl State {
                     self.answer(GetOutputResponse { reqid: request.reqid, outcome });
                 }
             },
+            ToAgent::GetCrashesRequest(request) => fx.push(Effect::ReadCrashes(request)),
+            ToAgent::ReadOutputRequest(request) => match self.nodes.contains_key(&request.node) {
+                true => fx.push(Effect::ReadPiece(request)),
+                false => self.answer_piece(request.reqid, Err("unknown cluster node".into())),
+            },
             ToAgent::NodeDispatchRequest(request) => self.dispatch(request),
             // What was received of another epoch says nothing about this one's numbers.
             ToAgent::NewsReceived(NewsReceived { epoch, seq, kept }) => {

@@ -384,6 +384,8 @@ impl Agent {
                 Effect::Enter(..)
                 | Effect::Dismiss(..)
                 | Effect::ReadOutput(_)
+                | Effect::ReadPiece(_)
+                | Effect::ReadCrashes(_)
                 | Effect::Refused(_)
                 | Effect::Remember(_) => {}
             }

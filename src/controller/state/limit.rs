@@ -58,6 +58,13 @@ impl State {
             Parent::Nodes(_, _, told) => {
                 told.outcomes.extend(owes.iter().map(|name| Outcome::instance_failed(name, "did not answer in time")));
             }
+            Parent::Crashes(crashes) => {
+                crashes.time_out(owes);
+                return parent.answer(Vec::new()); // each instance is named
+            }
+            Parent::Read(reading) => {
+                return Some(reading.late(owes.iter().all(|name| self.roster.link(name).is_some())));
+            }
             Parent::Output(..) | Parent::TestTimeout(..) | Parent::Limit(_) => {}
             Parent::Hello(_) | Parent::Welcome | Parent::Standby | Parent::Move => {}
             Parent::Deploy | Parent::Redeploy | Parent::Gather => {}

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::crashes::Crashes;
 use super::dispatch::Inquiry;
+use super::reading::Reading;
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::bridge::{Features, LinkId};
 use crate::controller::kept::Kept;
@@ -34,6 +36,8 @@ pub(super) enum Parent {
     Verb(Order),
     Dispatch(Inquiry),
     Output(Ticket, RequestId),
+    Read(Reading),
+    Crashes(Crashes),
     TestTimeout(Ticket, RequestId),
     /// Whoever holds this ticket is answered now; only the deadline counts.
     Limit(Ticket),
@@ -210,6 +214,7 @@ impl State {
                 {
                     self.requests.set_deadline(&reqid, comes_back_by.min(*deadline));
                 }
+                Some(Open { parent: Parent::Read(reading), .. }) if reading.follows() => {}
                 _ => self.give_up(name, &reqid, &lost, fx),
             }
         }
@@ -224,6 +229,12 @@ impl State {
             let (message, until) = match &open.parent {
                 Parent::Verb(order) => (order.message(name, &reqid), order.until),
                 Parent::Dispatch(inquiry) => (inquiry.message(name, &reqid), inquiry.until),
+                // Any run reads the same.
+                Parent::Read(reading) => {
+                    let message = reading.message(&reqid);
+                    self.send(name, message, fx);
+                    continue;
+                }
                 _ => continue,
             };
             match same_run {
@@ -245,16 +256,22 @@ impl State {
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
             Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) => {}
+            Parent::Read(reading) => {
+                let error = lost.error.clone().unwrap_or_default();
+                fx.push(reading.answer(Err(client::Unread::OutOfReach(error))));
+                drop(self.requests.close(reqid));
+            }
             Parent::Output(..) => {
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
                     fx.extend(parent.answer(vec![lost.clone()]));
                 }
             }
-            Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) => {
+            Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) | Parent::Crashes(_) => {
                 match &mut open.parent {
                     Parent::Verb(order) => order.lose(name, lost),
                     Parent::Dispatch(inquiry) => inquiry.lose(name, lost),
                     Parent::Nodes(_, _, told) => told.outcomes.push(lost.clone()),
+                    Parent::Crashes(crashes) => crashes.lose(lost.clone()),
                     _ => {}
                 }
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
@@ -316,6 +333,8 @@ impl Parent {
             Self::Nodes(ticket, ..) | Self::Output(ticket, _) | Self::TestTimeout(ticket, _) => Some(*ticket),
             Self::Verb(order) => Some(order.ticket),
             Self::Dispatch(inquiry) => Some(inquiry.ticket),
+            Self::Read(reading) => Some(reading.ticket),
+            Self::Crashes(crashes) => Some(crashes.ticket),
             Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
             Self::Gather | Self::Limit(_) => None,
         }
@@ -346,6 +365,8 @@ impl Parent {
             }
             Self::Verb(Order { ticket, reqid, verb, outcomes, .. }) => (ticket, verb.answer(reqid, joined(outcomes))),
             Self::Dispatch(inquiry) => (inquiry.ticket, inquiry.answer(&more)),
+            Self::Read(reading) => return Some(reading.late(true)),
+            Self::Crashes(crashes) => (crashes.ticket, crashes.answer(more)),
             Self::Output(ticket, reqid) => (ticket, client::GetOutputResponse { reqid, outcome: first() }.into()),
             Self::TestTimeout(ticket, reqid) => {
                 (ticket, client::TestTimeoutResponse { reqid, outcome: Outcome::failed(TIMED_OUT) }.into())

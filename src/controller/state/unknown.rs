@@ -56,6 +56,8 @@ impl Parent {
             },
             Self::Dispatch(_) => &[agent::NodeDispatchRequest::KIND],
             Self::Output(..) => &[agent::GetOutputRequest::KIND],
+            Self::Crashes(_) => &[agent::GetCrashesRequest::KIND],
+            Self::Read(_) => &[agent::ReadOutputRequest::KIND],
             Self::Hello(_) | Self::Gather | Self::TestTimeout(..) | Self::Limit(_) => &[],
         };
         kinds.contains(&kind)

@@ -11,13 +11,14 @@ use super::lines::{Entry, INSTANCES, Section};
 use super::render::mode;
 use super::{Complaints, words, zeek};
 use crate::hint::{instead, shown};
+use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
 use crate::model::{
-    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Liveness, Node, NodeName, Probe,
-    ProbeBy, ReadyBy, Resource, RestartMode, Role, RunAs, ZeekNode,
+    Capability, Configuration, ConfigurationId, Instance, InstanceName, Limit, Liveness, Node, NodeName, OutputWish,
+    Probe, ProbeBy, ReadyBy, Resource, RestartMode, Role, RunAs, ZeekNode,
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 41] = [
+pub(super) const KEYS: [&str; 46] = [
     "instance",
     "role",
     "type",
@@ -59,6 +60,11 @@ pub(super) const KEYS: [&str; 41] = [
     "probe_timeout",
     "probe_failures",
     "stop_grace",
+    "output_max_bytes",
+    "output_max_age",
+    "output_keep_files",
+    "output_keep_bytes",
+    "output_compress",
 ];
 
 /// What is of one node alone, and cannot be said of a role.
@@ -264,6 +270,7 @@ impl Draft {
         }
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
+        draft.node.output.take_if(|output| **output == OutputWish::default());
         draft.node.zeek.take_if(|zeek| **zeek == ZeekNode::default());
         if !draft.has_role && !draft.has_command {
             let what =
@@ -345,6 +352,11 @@ impl Draft {
             "probe_timeout" => self.probe.timeout = Some(time(value)?),
             "probe_failures" => self.probe.failures = Some(number(value)?),
             "stop_grace" => node.stop_grace = time(value)?,
+            "output_max_bytes" => output(node).max_bytes = Some(within(value, LEAST_OUTPUT, u64::MAX)?),
+            "output_max_age" => output(node).max_age = Some(time(value)?),
+            "output_keep_files" => output(node).keep_files = Some(within(value, 1, MOST_OUTPUT_FILES)?),
+            "output_keep_bytes" => output(node).keep_bytes = Some(within(value, 0, u64::MAX)?),
+            "output_compress" => output(node).compress = Some(yes_or_no(value)?),
             "state" => {}
             _ if node.name.as_str() == zeek::ZEEK && zeek::KEYS.contains(&key) => {
                 let what = "is a key of the section that all Zeek nodes share, and this is a node";
@@ -369,6 +381,16 @@ fn run_as(node: &mut Node) -> &mut RunAs {
 
 fn liveness(node: &mut Node) -> &mut Liveness {
     node.liveness.get_or_insert_default()
+}
+
+fn output(node: &mut Node) -> &mut OutputWish {
+    node.output.get_or_insert_default()
+}
+
+fn within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    let wrong = || format!("{} is not a number from {least} to {most}", shown(text));
+    number.and_then(|number| T::try_from(number).ok()).ok_or_else(wrong)
 }
 
 fn parsed<T: FromStr<Err: Display>>(text: &str, what: &str) -> Result<T, String> {

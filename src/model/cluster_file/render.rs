@@ -8,7 +8,8 @@ use humantime::format_duration;
 use super::words::{join, quote};
 use super::zeek;
 use crate::model::{
-    Configuration, Limit, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, RunAs,
+    Configuration, Limit, Liveness, Node, OutputWish, Probe, ProbeBy, Ready, ReadyBy, Resource, RestartMode,
+    RestartPolicy, RunAs,
 };
 
 /// Writes `configuration` as a cluster file, in the form in which zeek-client prints one.
@@ -67,7 +68,8 @@ fn add(text: &mut String, line: impl Display) {
 /// The keys of a node that are not at their default: zeek-client's in its order, then ours.
 fn entries(node: &Node) -> Vec<(&'static str, String)> {
     let Node { restart, ready, .. } = node;
-    let nothing = RunAs::default();
+    let (nothing, as_agent) = (RunAs::default(), OutputWish::default());
+    let output = node.output.as_deref().unwrap_or(&as_agent);
     let (restart_default, ready_default) = (RestartPolicy::default(), Ready::default());
     let grace_default = Node::new(node.name.clone(), node.instance.clone(), node.role).stop_grace;
     let number = |number: Option<u16>| number.map(|number| number.to_string());
@@ -118,6 +120,11 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("probe_timeout", probe.and_then(|probe| time(probe.timeout, probe_default.timeout))),
         ("probe_failures", probe.and_then(|probe| count(probe.failures, probe_default.failures))),
         ("stop_grace", time(node.stop_grace, grace_default)),
+        ("output_max_bytes", output.max_bytes.map(|bytes| bytes.to_string())),
+        ("output_max_age", output.max_age.map(|age| format_duration(age).to_string())),
+        ("output_keep_files", output.keep_files.map(|files| files.to_string())),
+        ("output_keep_bytes", output.keep_bytes.map(|bytes| bytes.to_string())),
+        ("output_compress", output.compress.map(|does| if does { "yes" } else { "no" }.to_owned())),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::handle::Process;
+use super::sys::usage;
 use crate::model::Exit;
 
 /// How many ends one system call fetches.
@@ -49,6 +50,11 @@ impl Remains {
     /// Its number, which is nobody else's yet if it was our child.
     pub fn pid(&self) -> u32 {
         self.0.pid()
+    }
+
+    /// The most memory that it had at once, in bytes; `None` if it was not our child.
+    pub fn largest_resident(&self) -> Option<u64> {
+        usage::largest_resident(&*self.0)
     }
 }
 

@@ -212,7 +212,12 @@ impl Run {
             }
             Effect::Remember(id) => disk.in_force = Some(if id.as_str() == "c1" { 1 } else { 2 }),
             Effect::AllStopped => self.at_rest = true,
-            Effect::ReadOutput(_) | Effect::Refused(_) | Effect::EndLink(_) | Effect::Enter(..) => {}
+            Effect::ReadOutput(_)
+            | Effect::ReadPiece(_)
+            | Effect::ReadCrashes(_)
+            | Effect::Refused(_)
+            | Effect::EndLink(_)
+            | Effect::Enter(..) => {}
             Effect::Prepare(..) => unreachable!("the node has a command"),
         }
     }

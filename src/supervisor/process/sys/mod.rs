@@ -1,7 +1,8 @@
 //! The system calls that `rustix` does not have: every `unsafe` block of the crate is in this folder.
 //!
 //! [`child`] is what runs between clone and exec, [`birth`] the clone into a control group, [`user`] asks the user database, [`group`] signals a process group
-//! through a pidfd, [`info`] asks a pidfd about the dead, [`datagram`] who sent one, [`heap`] asks the allocator to let go.
+//! through a pidfd, [`info`] asks a pidfd about the dead, [`datagram`] who sent one, [`usage`] asks what a child had used,
+//! [`heap`] asks the allocator to let go.
 #![allow(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -13,4 +14,5 @@ pub(super) mod datagram;
 pub(super) mod group;
 pub(super) mod heap;
 pub(super) mod info;
+pub(super) mod usage;
 pub(super) mod user;

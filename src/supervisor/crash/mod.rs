@@ -1,0 +1,184 @@
+//! What is found out about nodes that died unasked, after everybody was told and the next life was ordered.
+//!
+//! [`Coroner`] is a thread of its own, below everything else in priority: nothing that somebody waits for waits for it.
+//! [`dossier`] is what it writes, [`morgue`] keeps it, [`core_file`] looks for core files, [`backtrace`] asks a debugger.
+
+pub mod backtrace;
+pub mod core_file;
+pub mod dossier;
+pub mod morgue;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use self::core_file::{CoreReport, Crashed, Places};
+use self::dossier::{Dossier, Given};
+use self::morgue::Morgue;
+use crate::model::{Exit, InstanceName, Life, Node, NodeState, Output, Text, Timestamp};
+
+/// Below everything that somebody waits for.
+const NICE: i32 = 10;
+/// How many deaths may wait; more at once are told to be left out.
+const MOST: usize = 4096;
+/// How long a debugger may take.
+const DEBUGGING: Duration = Duration::from_secs(20);
+/// How often, and after which pause, a core file is looked for that somebody else is to write.
+const LOOKS: (u32, Duration) = (6, Duration::from_millis(500));
+/// The debugger that is asked.
+const DEBUGGER: &str = "gdb";
+
+/// A death that nobody asked for.
+#[derive(Debug, Clone)]
+pub struct Death {
+    pub node: Arc<Node>,
+    pub life: Life,
+    pub pid: u32,
+    /// In clock ticks since boot; `None` if it ended unwatched.
+    pub start_time: Option<u64>,
+    pub exit: Exit,
+    pub time: Timestamp,
+    pub heard: Instant,
+    pub largest_resident: Option<u64>,
+    pub state: NodeState,
+    pub reason: Text,
+}
+
+/// What the thread asks of the agent that it belongs to.
+pub trait Witness: Send + 'static {
+    /// What that life was given.
+    fn given(&self, node: &Node, life: Life) -> Given;
+    /// What it wrote last.
+    fn last_output(&self, node: &Node, life: Life) -> Output;
+}
+
+/// Cheap to clone. The thread begins with the first death, and ends when the last clone is gone.
+#[derive(Clone)]
+pub struct Coroner {
+    instance: InstanceName,
+    morgue: Morgue,
+    deaths: Arc<OnceLock<Option<SyncSender<Death>>>>,
+}
+
+impl Coroner {
+    pub fn new(instance: InstanceName, morgue: Morgue) -> Self {
+        Self { instance, morgue, deaths: Arc::default() }
+    }
+
+    /// Where the dossiers are.
+    pub fn morgue(&self) -> &Morgue {
+        &self.morgue
+    }
+
+    /// Has a dossier made, some time soon.
+    pub fn examine<W: Witness>(&self, death: Death, witness: impl FnOnce() -> W) {
+        if self.morgue.rules().keep == 0 {
+            return;
+        }
+        let deaths = self.deaths.get_or_init(|| self.begin(witness()));
+        match deaths.as_ref().map(|deaths| deaths.try_send(death)) {
+            Some(Err(TrySendError::Full(death))) => {
+                tracing::warn!(node = %death.node.name, "too many died at once: no dossier is made of process {}", death.pid);
+            }
+            Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => {}
+        }
+    }
+
+    fn begin<W: Witness>(&self, witness: W) -> Option<SyncSender<Death>> {
+        let (deaths, heard) = mpsc::sync_channel(MOST);
+        let (instance, morgue) = (self.instance.clone(), self.morgue.clone());
+        let work = move || {
+            // Where it may not be, it competes with the others.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            while let Ok(death) = heard.recv() {
+                examine(&instance, &morgue, &witness, &death);
+            }
+        };
+        let begun = thread::Builder::new().name("coroner".into()).spawn(work);
+        let begun = begun.inspect_err(|error| tracing::warn!("no dossiers are made of nodes that die: {error}"));
+        begun.ok().map(|_| deaths)
+    }
+}
+
+/// Makes the dossier, files it, and files it again with whatever takes longer.
+fn examine(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, death: &Death) {
+    let Death { node, life, pid, exit, time, .. } = death;
+    let mut dossier = Dossier::new(instance, node, *life, *pid, *exit, *time)
+        .with_output(witness.last_output(node, *life))
+        .with_given(witness.given(node, *life));
+    dossier.state = death.state.to_string();
+    dossier.reason = death.reason.to_string();
+    dossier.unwatched = death.start_time.is_none();
+    dossier.uptime_milliseconds = death.start_time.and_then(|start| uptime(start, death.heard));
+    dossier.largest_resident_bytes = death.largest_resident;
+    dossier.out_of_memory = (*exit == Exit::OutOfMemory).then(|| exit.to_string());
+    let places = Places::default();
+    let look = |dossier: &Dossier| match exit {
+        Exit::Signal { number, core_dumped: true } => Some(look(&places, dossier, *number, *time)),
+        _ => None,
+    };
+    dossier.core = look(&dossier);
+    file(morgue, &dossier);
+    // Whoever is handed core files may still be writing.
+    let (looks, pause) = LOOKS;
+    let is_to_come = |core: &Option<CoreReport>| {
+        core.as_ref().is_some_and(|core| core.found.is_none() && core.by != "kernel" && !core.looked.is_empty())
+    };
+    for _ in 0..looks {
+        if !is_to_come(&dossier.core) {
+            break;
+        }
+        thread::sleep(pause);
+        dossier.core = look(&dossier);
+    }
+    let core = dossier.core.as_ref().and_then(|core| Some((core.found.clone()?, core.by == "kernel")));
+    let (backtrace, none) = match core {
+        Some((path, true)) if morgue.rules().backtrace => {
+            match backtrace::of(DEBUGGER, program(&dossier).as_deref(), &path, DEBUGGING) {
+                Ok(backtrace) => (Some(backtrace), None),
+                Err(why) => (None, Some(why)),
+            }
+        }
+        Some((_, false)) => (None, Some("the core file is not the kernel's own: ask who keeps it".to_owned())),
+        Some(_) => (None, Some("backtraces are turned off: see `crash_backtrace`".to_owned())),
+        None => return,
+    };
+    (dossier.backtrace, dossier.no_backtrace) = (backtrace, none);
+    file(morgue, &dossier);
+}
+
+fn file(morgue: &Morgue, dossier: &Dossier) {
+    if let Err(error) = morgue.file(dossier) {
+        tracing::warn!(node = %dossier.node, "cannot file the dossier {}: {error}", dossier.id);
+    }
+}
+
+fn look(places: &Places, dossier: &Dossier, signal: i32, time: Timestamp) -> CoreReport {
+    let boot = crate::supervisor::process::identity::boot_id().unwrap_or_default();
+    let uname = rustix::system::uname();
+    let hostname = uname.nodename().to_string_lossy().into_owned();
+    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(time.0);
+    let (pid, directory) = (dossier.pid, dossier.directory.as_path());
+    core_file::look(places, &Crashed { pid, signal, directory, at, hostname: &hostname, boot: &boot })
+}
+
+/// The program that was launched, where its path says which.
+fn program(dossier: &Dossier) -> Option<PathBuf> {
+    let first = Path::new(dossier.command.first()?);
+    match first.components().count() {
+        0 => None,
+        1 => None, // it was found along a path that is the node's own
+        _ => Some(dossier.directory.join(first)),
+    }
+}
+
+/// How long a process ran that began at that tick since boot, until the moment that its end was heard.
+fn uptime(start_time: u64, heard: Instant) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let now: f64 = text.split(' ').next()?.parse().ok()?;
+    let began = start_time as f64 / rustix::param::clock_ticks_per_second() as f64;
+    let ran = now - heard.elapsed().as_secs_f64() - began;
+    Some((ran.max(0.0) * 1000.0) as u64)
+}

@@ -46,7 +46,9 @@ fn a_sigterm_to_pid_1_stops_its_nodes_in_order_and_within_the_grace() {
     fleet.agents["boxed"].wait_until_says("deaf", "deaf");
     assert!(fleet.agents["boxed"].log().contains("nodes end with the agent"), "{}", fleet.agents["boxed"].log());
 
-    assert!(!fleet.client.status().instances[0].abilities["outlive_agent"].able);
+    let instances = fleet.client.status().instances;
+    let boxed = instances.iter().find(|instance| instance.name == "boxed").unwrap();
+    assert!(!boxed.abilities["outlive_agent"].able, "{boxed:?}");
     let table = fleet.client.run(&["status"]).stdout;
     assert!(table.contains("nodes end with the agent"), "{table}");
 

@@ -30,7 +30,9 @@ impl Stage {
         let (any, file) = (scene.any_port(), scene.write("lab.cfg", "[instances]\na\nb\n"));
         let args = ["lab", file.to_str().unwrap(), "--http", &any];
         let daemon = Daemon::start_with(&scene, "lab", &args, &zeek.settings());
-        Self { client: daemon.client(), _daemon: daemon, zeek, scene }
+        let client = daemon.client();
+        client.wait("nothing to be deployed", |status| status.deploying.is_none() && status.configuration.is_some());
+        Self { client, _daemon: daemon, zeek, scene }
     }
 
     fn deploy(&self, text: &str) -> Verdict {

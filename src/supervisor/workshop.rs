@@ -159,7 +159,7 @@ struct Ward {
 }
 
 /// The end of a life, as far as a dossier is about it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct End {
     life: Life,
     pid: u32,
@@ -169,6 +169,8 @@ struct End {
     time: Timestamp,
     heard: Instant,
     largest_resident: Option<u64>,
+    /// What the kernel said, if it killed it for want of memory.
+    kernel: Option<Arc<str>>,
 }
 
 /// A program that asks a node how it is.
@@ -328,7 +330,8 @@ impl Workshop {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
             let (time, heard) = (Timestamp::now(), Instant::now());
-            ward.end = Some(End { life, pid, start_time: None, exit, time, heard, largest_resident: None });
+            ward.end =
+                Some(End { life, pid, start_time: None, exit, time, heard, largest_resident: None, kernel: None });
         }
     }
 
@@ -525,9 +528,9 @@ impl Workshop {
     /// Has a dossier made of the ward's last end, which nobody asked for. Everybody was told of it before.
     pub fn examine(&self, ward: WardId, node: &Arc<Node>, state: NodeState, reason: Text) {
         let end = self.benches.wards.borrow_mut().get_mut(&ward).and_then(|ward| ward.end.take());
-        let Some(End { life, pid, start_time, exit, time, heard, largest_resident }) = end else { return };
+        let Some(End { life, pid, start_time, exit, time, heard, largest_resident, kernel }) = end else { return };
         let node = Arc::clone(node);
-        let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, state, reason };
+        let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, kernel, state, reason };
         let tools = Arc::downgrade(&self.tools);
         self.tools.coroner.examine(death, || Bystander(tools));
     }
@@ -866,8 +869,11 @@ impl Benches {
             ward.fact = Fact::Down(life);
             let start_time = ward.process.take().map_or(0, |process| process.start_time());
             let exit = self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name);
+            let is_for_memory = exit == Exit::OutOfMemory;
+            let kernel = is_for_memory.then(|| self.autopsy.borrow().said_of(pid, start_time)).flatten();
             let (time, heard, largest_resident) = (Timestamp::now(), Instant::now(), remains.largest_resident());
-            ward.end = Some(End { life, pid, start_time: Some(start_time), exit, time, heard, largest_resident });
+            ward.end =
+                Some(End { life, pid, start_time: Some(start_time), exit, time, heard, largest_resident, kernel });
             (life, exit)
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });

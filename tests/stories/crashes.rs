@@ -6,14 +6,15 @@ use watchpost::web::json::{Crash, Crashes};
 
 use crate::common::{Client, Fleet, Lab, eventually, pids, processes, script, sleeper};
 
-fn crashes(client: &Client, args: &[&str]) -> Vec<Crash> {
+/// The deaths that are listed.
+pub fn crashes(client: &Client, args: &[&str]) -> Vec<Crash> {
     let answer = client.run(&[&["crashes", "--json"], args].concat());
     let crashes: Crashes = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
     crashes.crashes
 }
 
 /// Waits until there is one like this.
-fn dossier(client: &Client, id: &str, is_done: impl Fn(&Dossier) -> bool) -> Dossier {
+pub fn dossier(client: &Client, id: &str, is_done: impl Fn(&Dossier) -> bool) -> Dossier {
     eventually("the dossier is whole", || {
         let answer = client.run(&["crashes", "show", id, "--json"]);
         let dossier = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 use watchpost::web::json::{Ability, Verdict};
 
-use crate::common::{Daemon, Fleet, Lab, check_log, node, processes, script, sleeper};
+use crate::common::{Daemon, Fleet, Lab, check_log, eventually, node, processes, script, sleeper};
+use crate::crashes::{crashes, dossier};
 
 /// What is able, and why not.
 fn ability(lab: &Lab, name: &str) -> Ability {
@@ -116,6 +117,11 @@ fn a_node_that_the_kernel_killed_for_want_of_memory_is_told_apart_from_one_that_
     let events = lab.client.events();
     let exits: Vec<_> = events.iter().filter_map(|event| event.exit.clone()).collect();
     assert_eq!(exits.iter().filter(|exit| exit.out_of_memory).count(), usize::from(is_known), "{exits:?}");
+    if may_read {
+        let crash = eventually("it is listed", || crashes(&lab.client, &["hungry"]).pop());
+        let said = dossier(&lab.client, &crash.id, |_| true).out_of_memory.unwrap_or_default();
+        assert!(said.contains(&format!("out of memory: Killed process {}", crash.pid)), "{said}");
+    }
     assert!(exits.iter().all(|exit| exit.signal == Some(9)), "{exits:?}");
 }
 

@@ -42,6 +42,8 @@ pub struct Death {
     pub time: Timestamp,
     pub heard: Instant,
     pub largest_resident: Option<u64>,
+    /// What the kernel said, if it killed it for want of memory.
+    pub kernel: Option<Arc<str>>,
     pub state: NodeState,
     pub reason: Text,
 }
@@ -113,7 +115,8 @@ fn examine(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, dea
     dossier.unwatched = death.start_time.is_none();
     dossier.uptime_milliseconds = death.start_time.and_then(|start| uptime(start, death.heard));
     dossier.largest_resident_bytes = death.largest_resident;
-    dossier.out_of_memory = (*exit == Exit::OutOfMemory).then(|| exit.to_string());
+    let said = death.kernel.as_deref().map(str::to_owned);
+    dossier.out_of_memory = (*exit == Exit::OutOfMemory).then(|| said.unwrap_or_else(|| exit.to_string()));
     let places = Places::default();
     let look = |dossier: &Dossier| match exit {
         Exit::Signal { number, core_dumped: true } => Some(look(&places, dossier, *number, *time)),

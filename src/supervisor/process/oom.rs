@@ -18,6 +18,8 @@ use crate::model::{Exit, NodeName};
 const SIGKILL: i32 = 9;
 /// The longest entry of the kernel's log, in bytes.
 const LONGEST: usize = 8192;
+/// How much of a line is kept, in characters.
+const LONGEST_LINE: usize = 512;
 /// How many entries are read at a time at the most: more than the log holds, where it is not flooded.
 const MOST_ENTRIES: usize = 20_000;
 /// How many victims are remembered.
@@ -28,11 +30,13 @@ const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const SLACK: u64 = 1_000_000;
 
 /// A process that the kernel killed because memory ran out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Victim {
     pid: u32,
     /// Microseconds since boot.
     at: u64,
+    /// What the kernel said of it, cut to [`LONGEST_LINE`].
+    line: Arc<str>,
 }
 
 /// What the kernel has said since this was last asked. Nobody waits for it: it is read when there is a death to explain.
@@ -68,9 +72,15 @@ impl KernelLog {
     /// nobody can say.
     fn names(&mut self, pid: u32, start_time: u64) -> Option<bool> {
         self.catch_up()?;
+        Some(self.said_of(pid, start_time).is_some())
+    }
+
+    /// What the kernel said when it killed that process, as far as its log was read.
+    fn said_of(&self, pid: u32, start_time: u64) -> Option<Arc<str>> {
         let ticks_per_second = rustix::param::clock_ticks_per_second();
         let born = start_time.saturating_mul(1_000_000).checked_div(ticks_per_second)?;
-        Some(self.victims.iter().any(|victim| victim.pid == pid && victim.at.saturating_add(SLACK) >= born))
+        let is_it = |victim: &&Victim| victim.pid == pid && victim.at.saturating_add(SLACK) >= born;
+        self.victims.iter().find(is_it).map(|victim| Arc::clone(&victim.line))
     }
 
     fn catch_up(&mut self) -> Option<()> {
@@ -115,7 +125,8 @@ fn victim(entry: &[u8]) -> Option<Victim> {
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     let pid = digits.parse().ok()?;
     // `Out of memory: `, `Memory cgroup out of memory: `.
-    why.contains("ut of memory").then_some(Victim { pid, at })
+    let kept: String = line.chars().take(LONGEST_LINE).collect();
+    why.contains("ut of memory").then(|| Victim { pid, at, line: kept.into() })
 }
 
 /// How many processes of a group the kernel killed because memory ran out, by its `memory.events`.
@@ -133,6 +144,11 @@ impl Autopsy {
     /// For nodes with these groups.
     pub fn new(log: KernelLog, groups: Arc<Result<Groups, NoGroups>>) -> Self {
         Self { log, groups }
+    }
+
+    /// What the kernel said of a process that it killed for want of memory, once that was [examined](Self::examine).
+    pub fn said_of(&self, pid: u32, start_time: u64) -> Option<Arc<str>> {
+        self.log.said_of(pid, start_time)
     }
 
     /// How a process ended, told apart from other ends by the same signal.
@@ -219,12 +235,15 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("kmsg");
         File::create(&path).unwrap().write_all(b"").unwrap();
-        let victims = VecDeque::from([Victim { pid: 7, at: 50_000_000 }]);
+        let line = Arc::from("Out of memory: Killed process 7 (sh)");
+        let victims = VecDeque::from([Victim { pid: 7, at: 50_000_000, line }]);
         let mut log = KernelLog { file: Some(File::open(&path).unwrap()), victims };
         let ticks = rustix::param::clock_ticks_per_second();
         let mut examine = |born: u64| explain(KILLED, &mut log, 7, born * ticks, || Some(9));
         assert_eq!(examine(40), Exit::OutOfMemory);
         assert_eq!(examine(60), KILLED, "the log can be read, so it is believed");
+        assert_eq!(log.said_of(7, 40 * ticks).as_deref(), Some("Out of memory: Killed process 7 (sh)"));
+        assert_eq!(log.said_of(7, 60 * ticks), None);
     }
 
     #[test]

@@ -195,11 +195,11 @@ impl Outbox {
     /// Everything up to `seq` has arrived, and up to `kept` it need not be kept here any more. The first word of this
     /// kind on a link opens it. False, and nothing happens, if more arrived on a link than was told on it.
     pub fn received(&mut self, seq: u64, kept: u64) -> bool {
-        if self.open && seq > self.last() {
+        // No agent has told as much as the largest numbers: those that leave no room for others are nobody's.
+        if seq > self.last() && (self.open || seq >= u64::MAX / 2) {
             return false;
         }
-        // No agent has told as much as that: numbers that leave no room for others are nobody's.
-        if seq > self.last() && seq < u64::MAX / 2 {
+        if seq > self.last() {
             self.resume_behind(seq);
         }
         self.arrived = self.mark(seq).max(self.arrived);
@@ -401,9 +401,13 @@ mod tests {
         outbox.received(21, 21);
         outbox.push(log("more"));
         assert_eq!(numbers(&outbox.next_batch()), [22]);
-        outbox.received(u64::MAX, u64::MAX);
+        outbox.link_up();
+        let kept = outbox.kept();
+        assert!(!outbox.received(u64::MAX, u64::MAX));
+        assert_eq!(outbox.kept(), kept, "nonsense is not believed, on a new link either");
+        outbox.received(21, 21);
         outbox.push(log("still"));
-        assert_eq!(numbers(&outbox.next_batch()), [23], "nonsense is not believed");
+        assert_eq!(numbers(&outbox.next_batch()), [22, 23]);
     }
 
     #[test]

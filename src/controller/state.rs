@@ -33,15 +33,19 @@ use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
 use crate::message::frame::{Body, FrameError, Wire, decode_body};
 use crate::message::frames::Frames;
-use crate::model::{Configuration, ConfigurationId, InstanceName, NodeStatus, Now, Outcome, RequestId, Timestamp};
+use crate::model::{
+    Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
+};
 use crate::plan::{self, PortRules, Slowest};
 use crate::request::{Answered, Requests};
 
 /// The error of everything that was not answered in time.
 pub const TIMED_OUT: &str = "request timed out";
 
-/// No change is shorter, in bytes.
+/// Hardly any change is shorter, in bytes.
 const SHORT: usize = 32;
+/// Room for so many effects is made at once at the most.
+const MOST_RESERVED: usize = 4096;
 
 /// How many refusals are remembered, so that they are told once: those who are refused may go by any name.
 const REFUSALS: usize = 256;
@@ -337,7 +341,8 @@ impl State {
         plan::zeek::complete(&mut ready);
         plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         // Where no ports were given out, nodes are the same, and encoded once.
-        let is_same = staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
+        let is_same = staged.zeek == ready.zeek
+            && staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
         let (id, staged) = (staged.id.clone(), Kept::new(&staged));
         let ready = if is_same { staged.with_instances(ready.instances) } else { Kept::new(&ready) };
         let mut save = |slot, configuration| Save { slot, configuration: self.shelf.put(slot, configuration).clone() };
@@ -353,25 +358,18 @@ impl State {
         fx.reserve(messages.len() + 1);
         // How far its news has come: ahead of the roster while one change comes behind the other, as mostly it does.
         let mut come = before;
+        let mut broken = None;
         for message in messages {
             match (message, &from, &mut come) {
-                (ToController::NotifyChange(change), Some(from), Some((epoch, last)))
-                    if last.checked_add(1) == Some(change.seq) =>
-                {
-                    *last = change.seq;
-                    self.changed(from, change, *epoch, fx);
-                    continue;
-                }
                 (ToController::NotifyAgentHello(hello), _, _) => {
                     self.catch_up(from.as_ref(), come);
                     self.hello(link, &hello, now, fx);
                     from = self.roster.speaker(link).cloned();
                 }
                 (ToController::News(news), Some(from), come) => {
-                    fx.reserve(news.bytes().len() / SHORT);
+                    fx.reserve((news.bytes().len() / SHORT).min(MOST_RESERVED));
                     if let Err(error) = self.news(from, &news, come, now, fx) {
-                        let reason = format!("the agent told what nobody can read: {error}");
-                        fx.push(Effect::EndLink(link, reason));
+                        broken = Some(format!("the agent told what nobody can read: {error}"));
                         break;
                     }
                     continue;
@@ -398,23 +396,17 @@ impl State {
             }
             self.credit(&from, fx);
         }
+        if let Some(reason) = broken {
+            // Nothing more of this link is heard: what comes behind would tell of a gap that a new link does not have.
+            fx.push(Effect::EndLink(link, reason.clone()));
+            self.link_down(link, &reason, now, fx);
+        }
     }
 
     /// Tells the roster how far news has come that left no number out.
     fn catch_up(&mut self, from: Option<&InstanceName>, come: Option<(u64, u64)>) {
         if let (Some(from), Some((_, last))) = (from, come) {
             self.roster.arrived(from, last);
-        }
-    }
-
-    /// A node of this instance changed, which is news.
-    fn changed(&mut self, from: &InstanceName, mut change: NotifyChange, epoch: u64, fx: &mut Vec<Effect>) {
-        if change.instance != *from {
-            change.instance.clone_from(from);
-        }
-        let (time, origin) = (change.time, Some((epoch, change.seq)));
-        if let Some(change) = self.nodes.told(change) {
-            fx.push(Effect::Publish { news: News::Change(change), time, origin });
         }
     }
 
@@ -514,6 +506,9 @@ impl State {
         for frame in news.iter() {
             if frame.kind == NotifyChange::KIND {
                 let change: BorrowedChange<'_> = decode_body(frame.body, NotifyChange::NAME)?;
+                if self.nodes.get(change.node).is_none() {
+                    NodeName::new(change.node)?; // before it counts as heard
+                }
                 let origin = match come {
                     Some((epoch, last)) if last.checked_add(1) == Some(change.seq) => {
                         *last = change.seq;
@@ -549,8 +544,11 @@ impl State {
         match message {
             M::NotifyAgentHello(_) | M::RenewCertificateRequest(_) | M::News(_) => {} // taken before
             M::NotifyChange(change) => {
-                if let Some((epoch, _)) = self.arrived(from, change.seq, now.wall, fx) {
-                    self.changed(from, change, epoch, fx);
+                if let Some(origin) = self.arrived(from, change.seq, now.wall, fx) {
+                    let (time, change) = (change.time, NotifyChange { instance: from.clone(), ..change });
+                    if let Some(change) = self.nodes.told(change) {
+                        fx.push(Effect::Publish { news: News::Change(change), time, origin: Some(origin) });
+                    }
                 }
             }
             M::NotifyError(error) => {

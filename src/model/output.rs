@@ -11,6 +11,9 @@ pub const LEAST_OUTPUT: u64 = 4096;
 /// How many files of output may be kept of each stream.
 pub const MOST_OUTPUT_FILES: u64 = 10_000;
 
+/// How long a question for more of it may wait for an answer: whoever wants to wait longer asks again.
+pub const LONGEST_READ: Duration = Duration::from_secs(600);
+
 /// One of the two streams that a node writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum OutputStream {

@@ -33,6 +33,7 @@ use super::{LaunchOrder, Supervisor};
 use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
+use crate::model::output::LONGEST_READ;
 use crate::model::{
     CrashSummary, Exit, Life, Node, NodeName, NodeState, Output, OutputPiece, OutputStream, ProbeBy, ReadyBy, Text,
     Timestamp,
@@ -514,7 +515,7 @@ impl Workshop {
                 Err(error) => return tell(Err(error)),
             };
             let keeper = tools.keeper.clone();
-            keeper.when_there_is_more(node.clone(), stream, place, wait, move || {
+            keeper.when_there_is_more(node.clone(), stream, place, wait.min(LONGEST_READ), move || {
                 let last = move || {
                     let directory = tools.register.directory(&node);
                     let read = tools.readings.read(&tools.keeper, &directory, &request, false);

@@ -7,6 +7,7 @@ use super::open::Parent;
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::message::agent::{self, ToAgent};
 use crate::message::client::{ReadOutputRequest, ReadOutputResponse, Unread};
+use crate::model::output::LONGEST_READ;
 use crate::model::{InstanceName, Now, OutputPiece, RequestId};
 
 /// A piece that a client waits for.
@@ -18,7 +19,8 @@ pub(super) struct Reading {
 
 impl State {
     pub(super) fn read_output(&mut self, ticket: Ticket, request: ReadOutputRequest, now: Now, fx: &mut Vec<Effect>) {
-        let reading = Reading { ticket, request };
+        let wait = request.wait.min(LONGEST_READ);
+        let reading = Reading { ticket, request: ReadOutputRequest { wait, ..request } };
         let Some(instance) = self.nodes.get(reading.request.node.as_str()).map(|status| status.instance.clone()) else {
             return fx.push(reading.answer(Err(Unread::UnknownNode)));
         };

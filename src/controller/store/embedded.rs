@@ -10,7 +10,6 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
 use super::{Save, Slot, Store, StoreError, Stored};
 use crate::controller::kept::Kept;
-use crate::model::Configuration;
 
 /// One value per slot: the format's number (u32, little endian), then the configuration in that format.
 const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
@@ -86,9 +85,7 @@ impl RedbStore {
         let (format, body) = value.split_first_chunk().ok_or_else(|| damaged("it is cut short".into()))?;
         match u32::from_le_bytes(*format) {
             0 => Err(damaged("format 0 never was".into())),
-            1 => serde_json::from_slice::<Configuration>(body)
-                .map(|configuration| Kept::new(&configuration))
-                .map_err(|error| damaged(error.to_string())),
+            1 => Err(damaged("it is of a build from before the first release".into())),
             FORMAT => Kept::decode(body).map_err(|error| damaged(error.to_string())),
             found => Err(StoreError::FutureFormat { path: self.path.clone(), slot, found, known: FORMAT }),
         }
@@ -239,13 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_as_json_is_still_read() {
+    fn what_was_saved_before_the_first_release_is_refused_with_the_way_out() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
-        let saved = change(Slot::Ready, "1").configuration;
-        let json = serde_json::to_vec(&saved.open()).unwrap();
-        store.write(&[(Slot::Ready, [&1u32.to_le_bytes()[..], &json].concat())]).unwrap();
-        assert_eq!(store.load().unwrap().ready, Some(saved));
+        store.write(&[(Slot::Ready, b"\x01\0\0\0{\"id\":\"1\"}".to_vec())]).unwrap();
+        let error = store.load().unwrap_err().to_string();
+        assert!(error.ends_with("before the first release): move the file away and deploy again"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::model::{Backend, Bytes, Capability, Cpus, InstanceName, Node, NodeNam
 
 /// The most nodes of one kind: more are a slip of the finger.
 const MOST: usize = 1024;
+/// The most processors of one list.
+const MOST_CPUS: usize = 8192;
 /// The user of a file that names none.
 const USER: &str = "zeek";
 
@@ -226,7 +228,8 @@ fn backend(script: &str) -> Option<Backend> {
 /// What holds for every node of a machine.
 struct Common {
     user: String,
-    restart: Option<Duration>,
+    /// Between two restarts, of which there may be any number.
+    restart: Duration,
 }
 
 impl Common {
@@ -236,7 +239,8 @@ impl Common {
             Err(_) => Err(format!("{} is no number of seconds, and Zeek takes it for 0: write one", shown(text))),
         };
         let user = ask.get("user", |text| Ok(text.to_owned())).unwrap_or_else(|| USER.to_owned());
-        Self { user, restart: ask.get("restart_interval_sec", seconds) }
+        let restart = ask.get("restart_interval_sec", seconds).unwrap_or(Duration::from_secs(1));
+        Self { user, restart }
     }
 }
 
@@ -258,8 +262,9 @@ impl Maker<'_> {
         };
         let mut node = Node::new(name, self.instance.clone(), role);
         node.user = Some(self.common.user.clone());
-        if let Some(delay) = self.common.restart {
-            (node.restart.delay, node.restart.max_delay) = (delay, delay.max(node.restart.delay));
+        (node.restart.delay, node.restart.max_delay) = (self.common.restart, self.common.restart);
+        if !self.common.restart.is_zero() {
+            node.restart.limit = 0; // it is tried for ever
         }
         if let Some(args) = ask.words(&format!("{kind}args")).filter(|args| !args.is_empty()) {
             node.zeek.get_or_insert_default().args = args;
@@ -374,6 +379,9 @@ fn cpus(text: &str) -> Result<Vec<u32>, String> {
             return Err(wrong());
         }
         cpus.extend((first..=last).step_by(stride as usize));
+        if cpus.len() > MOST_CPUS {
+            return Err(format!("names more than {MOST_CPUS} processors"));
+        }
     }
     Ok(cpus)
 }

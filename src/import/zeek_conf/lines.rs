@@ -34,7 +34,7 @@ pub(super) struct File {
     pub(super) interfaces: Vec<Interface>,
 }
 
-pub(super) const GLOBAL: [&str; 37] = [
+pub(super) const GLOBAL: [&str; 41] = [
     "manager",
     "loggers",
     "proxies",
@@ -72,8 +72,11 @@ pub(super) const GLOBAL: [&str; 37] = [
     "cluster_layout",
     "archiver",
     "archiver_args",
+    "archiver_env",
+    "archiver_nice",
+    "archiver_memory_max",
+    "archiver_cpu_set",
 ];
-const OF_THE_ARCHIVER: [&str; 4] = ["archiver_env", "archiver_nice", "archiver_memory_max", "archiver_cpu_set"];
 pub(super) const OF_WORKERS: [&str; 9] = [
     "interface",
     "workers",
@@ -172,7 +175,7 @@ impl<'f> Reader<'f> {
     fn header(&mut self, number: usize, name: &str) {
         self.section = Some(name.to_owned());
         self.open = None;
-        let interface = name.strip_prefix("interface").map(str::trim);
+        let interface = name.strip_prefix("interface").filter(|rest| rest.starts_with([' ', '\t'])).map(str::trim);
         let allowed = |c: char| c == '-' || c == '_' || c.is_ascii_digit() || c.is_ascii_lowercase();
         self.place = match interface {
             _ if name == "zeek" => Place::Global,
@@ -204,7 +207,7 @@ impl<'f> Reader<'f> {
             (_, false) => (&GLOBAL, &[]),
         };
         let flat = !self.has_sections;
-        let is_known = known.contains(&key) || OF_THE_ARCHIVER.contains(&key) || (flat && OF_WORKERS.contains(&key));
+        let is_known = known.contains(&key) || (flat && OF_WORKERS.contains(&key));
         if !is_known {
             let way_out = match others.contains(&key) {
                 true if self.place == Place::Interface => "it belongs into [zeek]".to_owned(),

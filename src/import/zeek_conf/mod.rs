@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Findings, Import, ImportError, Source};
+use crate::model::cluster_file::Complaint;
 use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Zeek};
 use layout::Machine;
 use lines::File;
@@ -24,36 +25,41 @@ pub struct HostFile {
 
 /// Reads the files of all machines, on one called `hostname`, as the configuration `id`.
 pub fn read(files: &[HostFile], id: ConfigurationId, hostname: &str) -> Result<Import, ImportError> {
-    let mut findings = Vec::new();
-    let mut machines = Vec::new();
+    let mut read = Vec::new();
     for HostFile { host, source } in files {
         let mut found = Findings::of(&source.name);
         let file = File::read(&source.bytes, &mut found);
         let name = host.as_deref().unwrap_or(hostname);
-        if let Some(machine) = Machine::read(&file, name, host.is_some(), &mut found) {
-            machines.push(machine);
-        }
-        findings.push(found);
+        let machine = Machine::read(&file, name, host.is_some(), &mut found);
+        read.push((machine, found));
     }
-    if let (Some(found), 2..) = (findings.last_mut(), machines.iter().filter(|machine| machine.has_manager).count()) {
-        found
-            .wrong(crate::model::cluster_file::Complaint::at(1, "this is the second machine with a manager: keep one"));
-    }
-    agree(&machines, &mut findings);
+    agree(&mut read);
+    let (machines, findings): (Vec<_>, Vec<_>) = read.into_iter().unzip();
     let remarks = Findings::sum(findings)?;
-    Ok(Import { configuration: configuration(id, machines), remarks })
+    Ok(Import { configuration: configuration(id, machines.into_iter().flatten().collect()), remarks })
 }
 
-/// What is said for a whole cluster can be said once here: says so where files differ.
-fn agree(machines: &[Machine], findings: &mut [Findings]) {
-    let Some(first) = machines.iter().find(|machine| machine.has_manager).or(machines.first()) else { return };
-    for (machine, found) in machines.iter().zip(findings) {
-        for (key, line) in machine.differences(first) {
+/// There is one manager; and what is said for a whole cluster can be said once here: says so where files differ.
+fn agree(read: &mut [(Option<Machine>, Findings)]) {
+    let has_manager = |machine: &Option<Machine>| machine.as_ref().is_some_and(|machine| machine.has_manager);
+    if let Some((_, found)) = read.iter_mut().filter(|(machine, _)| has_manager(machine)).nth(1) {
+        found.wrong(Complaint::at(1, "this is the second machine with a manager: keep one"));
+    }
+    let machines = || read.iter().map(|(machine, _)| machine).enumerate();
+    let leader =
+        machines().find(|(_, machine)| has_manager(machine)).or(machines().find(|(_, machine)| machine.is_some()));
+    let Some(leader) = leader.map(|(at, _)| at) else { return };
+    let differences: Vec<_> = read
+        .iter()
+        .map(|(machine, _)| match (machine, &read[leader].0) {
+            (Some(machine), Some(leader)) => machine.differences(leader),
+            _ => Vec::new(),
+        })
+        .collect();
+    for ((_, found), differences) in read.iter_mut().zip(differences) {
+        for (key, line) in differences {
             let what = "differs from the manager's machine, and holds for all of them here: that one's is taken";
-            found.remark(crate::model::cluster_file::Complaint {
-                key: Some(key.into()),
-                ..crate::model::cluster_file::Complaint::at(line, what)
-            });
+            found.remark(Complaint { key: Some(key.into()), ..Complaint::at(line, what) });
         }
     }
 }
@@ -113,13 +119,13 @@ mod tests {
         let want = "\
             [instances]\nagent-here\n\n\
             [zeek]\nbackend = zeromq\nargs = Site::x=T\nenv = A=b=c TZ=UTC\nport = 5000\nmetrics_port = 0\n\n\
-            [logger-1]\ninstance = agent-here\nrole = LOGGER\nuser = zeek\nrestart_delay = 3s\nrestart_max_delay = 3s\n\n\
-            [manager]\ninstance = agent-here\nrole = MANAGER\nuser = zeek\nrestart_delay = 3s\nrestart_max_delay = 3s\n\n\
-            [proxy-1]\ninstance = agent-here\nrole = PROXY\nuser = zeek\nrestart_delay = 3s\nrestart_max_delay = 3s\n\n\
+            [logger-1]\ninstance = agent-here\nrole = LOGGER\nuser = zeek\nrestart_delay = 3s\nrestart_max_delay = 3s\nrestart_limit = 0\n\n\
+            [manager]\ninstance = agent-here\nrole = MANAGER\nuser = zeek\nrestart_delay = 3s\nrestart_max_delay = 3s\nrestart_limit = 0\n\n\
+            [proxy-1]\ninstance = agent-here\nrole = PROXY\nuser = zeek\nrestart_delay = 3s\nrestart_max_delay = 3s\nrestart_limit = 0\n\n\
             [worker-1]\ninstance = agent-here\nrole = WORKER\ninterface = eth0\ncpu_affinity = 3\nenv = CPU=3 ID=0\n\
-            args = -C\nuser = zeek\nnice = -5\ncapabilities = net_raw\nrestart_delay = 3s\nrestart_max_delay = 3s\n\n\
+            args = -C\nuser = zeek\nnice = -5\ncapabilities = net_raw\nrestart_delay = 3s\nrestart_max_delay = 3s\nrestart_limit = 0\n\n\
             [worker-2]\ninstance = agent-here\nrole = WORKER\ninterface = eth0\ncpu_affinity = 5\nenv = CPU=5 ID=1\n\
-            args = -C\nuser = zeek\nnice = -5\ncapabilities = net_raw\nrestart_delay = 3s\nrestart_max_delay = 3s\n\n";
+            args = -C\nuser = zeek\nnice = -5\ncapabilities = net_raw\nrestart_delay = 3s\nrestart_max_delay = 3s\nrestart_limit = 0\n\n";
         assert_eq!(render(&got.configuration), want);
         assert_eq!(got.remarks, []);
     }
@@ -173,7 +179,7 @@ mod tests {
                 "s1.zeek.conf:4: port: differs from the manager's machine, and holds for all of them here: that one's is taken"
             ]
         );
-        let two = hosts(&[("a", "manager=1\n"), ("b", "manager=1\n")]).unwrap_err();
+        let two = hosts(&[("a", "manager=1\n"), ("b", "manager=1\n"), ("c", "loggers=1\n")]).unwrap_err();
         assert_eq!(two.to_string(), "b.zeek.conf:1: this is the second machine with a manager: keep one");
     }
 
@@ -189,6 +195,10 @@ mod tests {
         ];
         assert_eq!(got.len(), want.len(), "{got:#?}");
         got.iter().zip(want).for_each(|(got, want)| assert!(got.starts_with(want), "{got}"));
+        for odd in ["[interfaceeth0]\nworkers=1\n", "[interface]\n", "[interface A]\n"] {
+            let got = remarks(odd);
+            assert!(got.len() == 1 && got[0].contains("is no section that Zeek knows"), "{odd}: {got:?}");
+        }
         let got = remarks("[zeeek]\nmanager=1\nanything goes\n");
         assert!(got.len() == 1 && got[0].starts_with("zeek.conf:1: [zeeek]: is no section that Zeek knows"), "{got:?}");
     }

@@ -1,6 +1,6 @@
 //! `node.cfg`: a section a node, or as many nodes as a worker has processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,12 +15,14 @@ use crate::model::{Cpus, InstanceName, Node, NodeName, Role};
 
 /// The most processes that one worker may have: more are a slip of the finger.
 const MOST_PROCESSES: usize = 1024;
+/// The most nodes of one file.
+const MOST_NODES: usize = 100_000;
 
 /// Keys that zeekctl knows, but for those of AF_PACKET.
 const KEYS: [&str; 9] =
     ["type", "host", "interface", "lb_method", "lb_procs", "lb_interfaces", "pin_cpus", "env_vars", "aux_scripts"];
 /// Keys that zeekctl takes and makes nothing of, or overwrites.
-const IDLE: [&str; 5] = ["zone_id", "zeekbase", "brobase", "ether", "count"];
+const IDLE: [&str; 4] = ["zeekbase", "brobase", "ether", "count"];
 const OF_AF_PACKET: [&str; 10] = [
     "block_size",
     "block_timeout",
@@ -85,8 +87,14 @@ pub(super) fn read(source: &Source, options: &Options, hostname: &str, findings:
     let sections = lines::sections(text, Dialect::Python, &mut complaints);
     complaints.kept.into_iter().for_each(|complaint| findings.wrong(complaint));
     let defaults = sections.iter().find(|section| section.name == DEFAULT);
-    let mut reader =
-        Reader { options, hostname, cluster: Cluster::default(), dealt: Dealt::default(), lines: Vec::new() };
+    let mut reader = Reader {
+        options,
+        hostname,
+        cluster: Cluster::default(),
+        dealt: Dealt::default(),
+        lines: Vec::new(),
+        names: BTreeSet::new(),
+    };
     for section in sections.iter().filter(|section| section.name != DEFAULT) {
         reader.section(&mut Ask { section, values: &Values::of(section, defaults), findings });
     }
@@ -153,6 +161,8 @@ struct Reader<'r> {
     dealt: Dealt,
     /// Of each node the section that it came of.
     lines: Vec<usize>,
+    /// Of all nodes, in small letters: zeekctl does not tell them apart.
+    names: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -217,9 +227,11 @@ impl Reader<'_> {
     }
 
     fn add(&mut self, ask: &mut Ask, node: Node) {
-        let same = |other: &Arc<Node>| other.name.as_str().eq_ignore_ascii_case(node.name.as_str());
-        if self.cluster.nodes.iter().any(same) {
+        if !self.names.insert(node.name.as_str().to_ascii_lowercase()) {
             return ask.wrong("type", format!("makes a second node of the name `{}`", node.name));
+        }
+        if self.cluster.nodes.len() >= MOST_NODES {
+            return ask.wrong("type", format!("makes more than {MOST_NODES} nodes of this file"));
         }
         self.cluster.nodes.push(Arc::new(node));
         self.lines.push(ask.section.line);
@@ -341,6 +353,7 @@ fn left_out(key: &str) -> Option<String> {
     let of_af_packet = key.strip_prefix("af_packet_").is_some_and(|rest| OF_AF_PACKET.contains(&rest));
     match key {
         _ if KEYS.contains(&key) || of_af_packet => None,
+        "zone_id" => Some("is left out: it is the zone of an IPv6 address, and nodes are found without one".into()),
         _ if IDLE.contains(&key) => Some("is left out: zeekctl itself makes nothing of it, or overwrites it".into()),
         _ => Some(format!("is no key of zeekctl, or one of a plugin: it is left out ({})", instead(key, KEYS))),
     }

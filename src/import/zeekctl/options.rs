@@ -190,6 +190,11 @@ impl Options {
             Complaint { key: Some(key), ..Complaint::at(number, what) }
         };
         let key = written.to_lowercase();
+        let allowed = |c: char| c == '_' || c == '.' || c.is_ascii_lowercase() || c.is_ascii_digit();
+        if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !key.chars().all(allowed) {
+            let what = "is no name of a key: zeekctl takes letters, digits, _ and . alone, and no digit in front";
+            return findings.wrong(complaint(what.into()));
+        }
         let Some(&(key, kind, used)) = KEYS.iter().find(|(known, ..)| *known == key) else {
             let what = match key.contains('.') {
                 true => "belongs to a plugin of zeekctl: it is left out".to_owned(),
@@ -229,6 +234,9 @@ impl Options {
             "memlimit" => mem_limit(value).map(drop),
             "env_vars" => super::nodes::variables(value).map(|env| self.env = env),
             "zeekargs" => word_list(value).map(|args| self.args = args),
+            "compresslogsinflight" if !matches!(value.parse(), Ok(0..=9u32)) => {
+                Err(format!("{} is no level: write a number from 0 to 9", shown(value)))
+            }
             "pfringclustertype" => super::balance::flow(value).map(drop),
             "sitepolicypath" => match value.split(':').all(|path| path.is_empty() || path.starts_with('/')) {
                 true => Ok(()),

@@ -57,7 +57,7 @@ impl<'a> Values<'a> {
                     let (key, behind) = reference.ok_or("holds a single `%`: write `%%` for a percent sign")?;
                     let key = key.to_lowercase();
                     let (_, other) = self.raw.get(&*key).ok_or_else(|| format!("{} is no key here", shown(&key)))?;
-                    let deeper = depth.checked_sub(1).ok_or("asks for itself")?;
+                    let deeper = depth.checked_sub(1).ok_or("asks for others more than 10 deep")?;
                     *asked += 1;
                     if *asked > ASKS {
                         return Err(format!("asks for the values of other keys more than {ASKS} times"));
@@ -105,7 +105,7 @@ mod tests {
             ("a = 5%", "write `%%` for a percent sign"),
             ("a = %(b", "write `%%` for a percent sign"),
             ("a = %(b)s", "`b` is no key here"),
-            ("a = %(a)s", "asks for itself"),
+            ("a = %(a)s", "asks for others more than 10 deep"),
             (&format!("{broad}a = %(k0)s"), "more than 1000 times"),
             (&format!("b = {}\na = {}", "x".repeat(1000), "%(b)s".repeat(100)), "longer than 65536 bytes"),
         ] {

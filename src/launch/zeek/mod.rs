@@ -1,8 +1,8 @@
 //! Zeek nodes: those without a `command`. The agent finds Zeek, and makes command line and layout as its version needs
 //! them, without zeekctl and without Zeek's own Supervisor.
 //!
-//! [`installation`] finds Zeek; [`script`] renders, [`rendered`] keeps what was rendered; [`command`] calls; [`prepare`]
-//! has all of it looked at before anything is stopped. Nothing of the installation is written to.
+//! [`installation`] finds Zeek; `script` renders, `rendered` keeps what was rendered; `command` calls; [`prepare`] has
+//! all of it looked at before anything is stopped. Nothing of the installation is written to.
 
 mod command;
 #[cfg(test)]

@@ -79,12 +79,15 @@ impl Coroner {
         if self.morgue.rules().keep == 0 {
             return;
         }
-        let deaths = self.deaths.get_or_init(|| self.begin(witness()));
-        match deaths.as_ref().map(|deaths| deaths.try_send(death)) {
-            Some(Err(TrySendError::Full(death))) => {
+        let Some(deaths) = self.deaths.get_or_init(|| self.begin(witness())) else { return };
+        match deaths.try_send(death) {
+            Ok(()) => {}
+            Err(TrySendError::Full(death)) => {
                 tracing::warn!(node = %death.node.name, "too many died at once: no dossier is made of process {}", death.pid);
             }
-            Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => {}
+            Err(TrySendError::Disconnected(death)) => {
+                tracing::error!(node = %death.node.name, "nobody looks into deaths any more: no dossier is made of process {}", death.pid);
+            }
         }
     }
 

@@ -93,9 +93,14 @@ pub fn state_style(state: &str) -> Style {
     }
 }
 
+/// Whether a character is not seen, and changes how those around it are: the direction of writing, above all.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 /// One line of text that a terminal shows as it is: what processes and machines wrote may hold anything.
 pub fn tame(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().filter(|c| !turns(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// How long ago a moment in RFC 3339 was, in its two largest units, such as `2h13m`.

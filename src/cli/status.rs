@@ -10,6 +10,7 @@ use super::client::Client;
 use super::error::{CliError, Exit};
 use super::screen::{Piece, Screen, age, plain, state_style, tame};
 use super::table::{self, Cell, Column, numbers, words};
+use crate::model::NodeStatus;
 use crate::web::json::{Instance, Node, OpenPort, Status};
 
 const NODES: [Column; 8] = [
@@ -48,7 +49,11 @@ pub fn run(client: &Client, json: bool, check: bool, screen: Screen) -> Result<E
 
 /// What a script learns from the exit code. A node that was stopped on purpose is as it should be.
 pub fn verdict(status: &Status, check: bool) -> Exit {
-    let not_met = |node: &Node| !matches!(&*node.state, "RUNNING" | "STOPPED" | "UNKNOWN");
+    let not_met = |node: &Node| match &*node.state {
+        "RUNNING" | "UNKNOWN" => false,
+        "STOPPED" => node.reason == NodeStatus::NOT_STARTED,
+        _ => true,
+    };
     if check && (status.nodes.iter().any(not_met) || status.deploying.is_some()) {
         return Exit::NotMet;
     }
@@ -315,5 +320,7 @@ agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0    -         -";
             let nodes = states.iter().map(|state| node("n", state, "")).collect();
             assert_eq!(verdict(&status(nodes, link), check), want, "{states:?} {link} {check}");
         }
+        let refused = node("n", "STOPPED", NodeStatus::NOT_STARTED);
+        assert_eq!(verdict(&status(vec![refused], "UP"), true), Exit::NotMet, "nobody stopped it");
     }
 }

@@ -358,7 +358,7 @@ fn unheard(name: NodeName, instance: InstanceName, head: &Head<'_>, state: NodeS
 fn first_known(node: NodeName, instance: InstanceName, role: Role, state: NodeState, since: Timestamp) -> NodeStatus {
     let reason = match state {
         NodeState::Unknown => "its agent has not told of it yet".into(),
-        _ => "not started yet".into(),
+        _ => NodeStatus::NOT_STARTED.into(),
     };
     let (pid, port, metrics_port, restarts) = (None, None, None, 0);
     let says = Text::default();

@@ -155,6 +155,9 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
+    /// The reason of a node that is STOPPED though nobody stopped it: its agent has not started it.
+    pub const NOT_STARTED: &str = "not started yet";
+
     /// This is its process now, if any; what another one said of itself ends with that.
     pub fn enter(&mut self, pid: Option<u32>) {
         if pid.is_none() || pid != self.pid {

@@ -506,11 +506,21 @@ fn explain_stop(exit: Exit) -> String {
 
 /// How a process ended, with the last thing it said.
 fn explain(exit: Exit, output: Option<&Output>) -> String {
-    let last = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
+    let last = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(shortened);
     match output.and_then(|output| last(&output.stderr).or_else(|| last(&output.stdout))) {
         Some(line) => format!("{exit}: {line}"),
         None => exit.to_string(),
     }
+}
+
+/// A line as a reason shows it, which travels with every change: the whole of it is in the output.
+fn shortened(line: &str) -> String {
+    const LONGEST: usize = 240;
+    let mut short: String = line.chars().take(LONGEST).collect();
+    if line.chars().nth(LONGEST).is_some() {
+        short.push_str("...");
+    }
+    short
 }
 
 /// The reason of a stop that somebody asked for.

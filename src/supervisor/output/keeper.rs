@@ -25,6 +25,8 @@ use crate::model::{Node, NodeName, OutputPlace, OutputRules, OutputStream};
 
 /// Below everything that somebody waits for: launches above all.
 const NICE: i32 = 10;
+/// How many pieces are put aside of one file before the next file is looked at.
+const PIECES_A_LOOK: usize = 4;
 /// How many may wait for more of a node's output.
 const MOST_WAITERS: usize = 256;
 
@@ -395,7 +397,11 @@ impl Clerk {
         let is_old =
             |seen: &Seen| seen.oldest.is_some_and(|oldest| oldest.elapsed().is_ok_and(|age| age >= rules.max_age));
         let mut did = false;
-        while seen.held >= rules.max_bytes || (!did && is_old(&seen)) {
+        // Not as long as it takes: somebody may write faster than this, and the others have their turn.
+        for _ in 0..PIECES_A_LOOK {
+            if seen.held < rules.max_bytes && (did || !is_old(&seen)) {
+                break;
+            }
             if carve(&directory, stream, rules, &lock, &ThisDisk)? == Carved::Nothing {
                 break;
             }

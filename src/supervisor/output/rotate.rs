@@ -21,6 +21,9 @@ use super::plain;
 use super::shelf::{Kept, PAST, Shelf};
 use crate::model::{OutputPlace, OutputRules, OutputStream};
 
+/// A piece may be so large, in bytes, whatever the rules say, where this many pieces wait.
+const LARGE: u64 = 16 << 20;
+const BEHIND: u64 = 16;
 /// How much is copied at once, in bytes.
 const BLOCK: usize = 64 << 10;
 
@@ -125,7 +128,8 @@ pub(super) fn free_again(directory: &Path, stream: OutputStream, disk: &impl Dis
     disk.free(&file, next.offset).map(drop)
 }
 
-/// Puts aside the whole lines that the file holds, so many bytes of them at most.
+/// Puts aside the whole lines that the file holds: so many bytes of them as the rules say, and more where more has come
+/// together.
 pub(super) fn carve(
     directory: &Path,
     stream: OutputStream,
@@ -139,7 +143,11 @@ pub(super) fn carve(
     let length = file.metadata()?.len();
     let from = next_within(directory, stream, length)?;
     drop(held);
-    let Some(end) = end_of_lines(&file, from.offset, length, rules.max_bytes)? else { return Ok(Carved::Nothing) };
+    // Who writes faster than it is put aside gets few large pieces, and not ever more small ones.
+    let waits = length.saturating_sub(from.offset);
+    let is_behind = waits / BEHIND >= rules.max_bytes;
+    let most = if is_behind { waits.min(LARGE).max(rules.max_bytes) } else { rules.max_bytes };
+    let Some(end) = end_of_lines(&file, from.offset, length, most)? else { return Ok(Carved::Nothing) };
     disk.reached(Step::Begun)?;
     make_past(directory)?;
     let fresh = copy(&file, from.offset..end, directory, stream, rules.compress)?;

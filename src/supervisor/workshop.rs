@@ -42,8 +42,10 @@ use crate::model::{
 const STUCK_AFTER: Duration = Duration::from_millis(100);
 /// From one look at what a node says to the next.
 const LISTENING_PAUSE: Duration = Duration::from_millis(20);
-/// Set in the keys of programs that ask nodes how they are, beside the number of the ward.
+/// Set in the keys of programs that ask nodes how they are, beside their pid and the number of the ward.
 const ASKER: u64 = 1 << 63;
+/// Where the pid of one that asks begins in its key, behind the number of the ward.
+const ASKER_PID: u32 = 40;
 /// How many lines of a stream travel with a failure.
 const LAST_LINES: usize = 100;
 /// Of how many lives of a node it is known which files they wrote to: more than die before the first is looked into.
@@ -175,6 +177,8 @@ struct End {
 
 /// A program that asks a node how it is.
 struct Question {
+    /// Nobody else's: rounds begin anew with each supervisor.
+    number: u64,
     life: Life,
     round: u64,
     /// Once it is there.
@@ -197,7 +201,8 @@ enum Done {
         said: Said,
         all: bool,
     },
-    Asking(WardId, Life, u64, Result<Process, String>),
+    /// Who asks the question of that number, or why nobody does.
+    Asking(WardId, u64, Result<Process, String>),
     Tell(WardId, Word),
 }
 
@@ -217,6 +222,8 @@ struct Benches {
     /// Copied to every word of a death that is under way.
     untold: Untold,
     wards: RefCell<BTreeMap<WardId, Ward>>,
+    /// How many questions there were.
+    questions: Cell<u64>,
     /// Whether somebody looks after the backlog.
     watched: Cell<bool>,
 }
@@ -252,6 +259,7 @@ impl Workshop {
             autopsy: RefCell::new(Autopsy::new(kernel_log, groups)),
             untold: Untold::default(),
             wards: RefCell::default(),
+            questions: Cell::new(0),
             watched: Cell::new(false),
         });
         actix::spawn(Rc::clone(&benches).hear_exits());
@@ -598,15 +606,18 @@ impl Workshop {
 
     /// Has a program ask the node how it is; answered by [`Word::Asked`], or by [`Word::Probed`] if nothing came of it.
     pub fn ask(&self, ward: WardId, node: Arc<Node>, life: Life, round: u64, command: Vec<String>) {
-        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
-            let question = Question { life, round, asker: None, given_up: false };
-            // One that a supervisor which panicked left open: nobody waits for it.
-            ward.question.replace(question).iter().for_each(Question::end);
-        }
+        let (number, has_former) = self.benches.open_question(ward, life, round);
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Health(node.name.clone()), move || {
-            let asked = unless_it_panics(|| tools.ask(&node, life, &command)).and_then(|asked| asked);
-            let _ = done.send(Done::Asking(ward, life, round, asked)); // as above
+            let ask = || {
+                if has_former {
+                    // Now, since later what it started could not be told from what this one starts.
+                    tools.sweep_askers(&node, 0, true).map_err(|error| error.to_string())?;
+                }
+                tools.ask(&node, life, &command)
+            };
+            let asked = unless_it_panics(ask).and_then(|asked| asked);
+            let _ = done.send(Done::Asking(ward, number, asked)); // as above
         });
     }
 
@@ -686,6 +697,11 @@ async fn look_after(hands: Hands, benches: Rc<Benches>) {
     benches.watched.set(false);
 }
 
+/// Under which one that asks is watched: until it is buried nobody else has its pid, so the next one has another.
+fn asker_key(id: WardId, asker: &Process) -> u64 {
+    ASKER | u64::from(asker.pid()) << ASKER_PID | id.0
+}
+
 fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| "it panicked: see the log".to_owned())
 }
@@ -755,7 +771,7 @@ impl Benches {
                         self.tell(ward, Word::Said { life, said, all });
                     }
                 }
-                Done::Asking(ward, life, round, asked) => self.asking(ward, life, round, asked),
+                Done::Asking(ward, number, asked) => self.asking(ward, number, asked),
                 Done::Launched(ward, life, Ok(born)) => self.launched(ward, life, born),
                 Done::Launched(ward, life, Err(failure)) => {
                     self.note(ward, Fact::Down(life));
@@ -774,32 +790,58 @@ impl Benches {
         self.await_words(id);
     }
 
-    fn asking(&self, id: WardId, life: Life, round: u64, asked: Result<Process, String>) {
-        let result = asked.and_then(|process| {
+    /// Opens a question; returns its number, and whether there is one that a supervisor which panicked left open.
+    fn open_question(&self, id: WardId, life: Life, round: u64) -> (u64, bool) {
+        let number = self.questions.get() + 1;
+        self.questions.set(number);
+        let mut wards = self.wards.borrow_mut();
+        let former = wards
+            .get_mut(&id)
+            .and_then(|ward| ward.question.replace(Question { number, life, round, asker: None, given_up: false }));
+        former.iter().for_each(Question::end); // nobody waits for it
+        (number, former.is_some())
+    }
+
+    fn asking(&self, id: WardId, number: u64, asked: Result<Process, String>) {
+        // Watched in any case: one whose question is gone, with its ward or for another, is to be buried, too.
+        let asked = asked.and_then(|process| {
             let process = Arc::new(process);
-            if let Err(error) = self.exits.watch(id.0 | ASKER, Arc::clone(&process)) {
-                let _ = process.kill(); // nobody would hear of its end
-                return Err(format!("cannot watch the program that asks: {error}"));
+            match self.exits.watch(asker_key(id, &process), Arc::clone(&process)) {
+                Ok(()) => Ok(process),
+                Err(error) => {
+                    let _ = process.kill(); // nobody would hear of its end
+                    Err(format!("cannot watch the program that asks: {error}"))
+                }
             }
-            let mut wards = self.wards.borrow_mut();
-            match wards.get_mut(&id).and_then(|ward| ward.question.as_mut()) {
-                Some(question) if (question.life, question.round) == (life, round) => {
+        });
+        let is_it = |question: &Question| question.number == number;
+        let mut wards = self.wards.borrow_mut();
+        let ward = wards.get_mut(&id);
+        match asked {
+            Ok(process) => match ward.and_then(|ward| ward.question.as_mut()).filter(|question| is_it(question)) {
+                Some(question) => {
                     question.asker = Some(process);
                     if question.given_up {
                         question.end();
                     }
                 }
-                _ => drop(process.kill()), // the node was let go meanwhile
+                None => drop(process.kill()),
+            },
+            Err(why) => {
+                let question = ward.and_then(|ward| ward.question.take_if(|question| is_it(question)));
+                drop(wards);
+                if let Some(Question { life, round, .. }) = question {
+                    self.tell(id, Word::Probed { life, round, answer: Err(why) });
+                }
             }
-            Ok(())
-        });
-        if let Err(why) = result {
-            self.tell(id, Word::Probed { life, round, answer: Err(why) });
         }
     }
 
     fn asker_ended(&self, id: WardId, exit: Exit, remains: Remains) {
-        let question = self.wards.borrow_mut().get_mut(&id).and_then(|ward| ward.question.take());
+        let is_its =
+            |question: &mut Question| question.asker.as_ref().is_some_and(|asker| asker.pid() == remains.pid());
+        let question = self.wards.borrow_mut().get_mut(&id).and_then(|ward| ward.question.take_if(is_its));
+        // The end of one that asked another question answers none: it is only buried.
         if let Some(Question { life, round, .. }) = question {
             self.tell(id, Word::Asked { life, round, exit, remains });
         }
@@ -859,7 +901,7 @@ impl Benches {
 
     fn died(&self, Ended { key, exit, remains }: Ended) {
         if key & ASKER != 0 {
-            return self.asker_ended(WardId(key & !ASKER), exit, remains);
+            return self.asker_ended(WardId(key & ((1 << ASKER_PID) - 1)), exit, remains);
         }
         let id = WardId(key);
         let (life, exit) = {

@@ -310,7 +310,9 @@ impl Workshop {
                 Err(error) if speaks(&node) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
                 Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
             }
-            if let Err(error) = tools.sweep_askers(&node, 0, false) {
+            if has_askers(&node)
+                && let Err(error) = tools.sweep_askers(&node, 0, false)
+            {
                 tracing::warn!(node = %node.name, "{error}");
             }
         };
@@ -1140,9 +1142,6 @@ impl Tools {
 
     /// Ends all that a program which asked the node left behind; `leader` is 0 where it is not known.
     fn sweep_askers(&self, node: &Node, leader: u32, ours: bool) -> Result<(), SweepError> {
-        if !has_askers(node) {
-            return Ok(());
-        }
         let marker = self.site.askers_marker(node);
         match &*self.groups {
             // Who left the group cannot be told from others by anything else.
@@ -1163,7 +1162,7 @@ impl Tools {
 
     /// By the group, where there is one; and then whoever left it.
     fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
-        if !leader.ours {
+        if !leader.ours && has_askers(node) {
             self.sweep_askers(node, 0, false)?;
         }
         let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
@@ -1182,7 +1181,7 @@ fn speaks(node: &Node) -> bool {
     node.ready.by == ReadyBy::Notify || node.liveness.as_ref().is_some_and(|liveness| liveness.watchdog.is_some())
 }
 
-/// Whether programs ask it how it is.
+/// Whether programs ask it how it is, as it is defined now: one that was asked before may have lost its probe since.
 fn has_askers(node: &Node) -> bool {
     let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
     probe.is_some_and(|probe| matches!(probe.by, ProbeBy::Exec(_)))

@@ -599,7 +599,8 @@ impl Workshop {
         let waits = self.hands.give_first(
             Subject::Health(node.name.clone()),
             Box::new(move || {
-                let said = tools.listen(&node, life, leader, &socket);
+                // Also after a panic somebody waits for what was heard.
+                let said = unless_it_panics(|| tools.listen(&node, life, leader, &socket)).unwrap_or_default();
                 let _ = done.send(Done::Heard { ward, life, said, all }); // nobody listens while the agent ends
             }),
         );
@@ -646,7 +647,8 @@ impl Workshop {
         self.give(Subject::Health(node.name.clone()), move || {
             let leader = remains.pid();
             drop(remains);
-            if let Err(error) = tools.sweep_askers(&node, leader, true) {
+            let sweep = || tools.sweep_askers(&node, leader, true).map_err(|error| error.to_string());
+            if let Err(error) = unless_it_panics(sweep).and_then(|swept| swept) {
                 tracing::warn!(node = %node.name, "{error}");
             }
             let answer = match exit {

@@ -665,16 +665,19 @@ impl Workshop {
         self.give(about, move || work(&tools.register));
     }
 
-    /// Clears away what only running nodes need, and does this as soon as all work that was given is done.
+    /// Clears away what only running nodes need, and does this, as soon as all work that was given is done. What is given
+    /// meanwhile is begun after that: whoever is launched then loses nothing.
     pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
-        if let Ok(groups) = &*self.tools.groups {
-            let groups = groups.clone();
-            self.give(Subject::Agent, move || groups.clear());
-        }
-        if let Ok(run_dir) = self.tools.run_dir.clone() {
-            self.give(Subject::Agent, move || run_dir.clear());
-        }
-        self.hands.give_at_rest(Box::new(then));
+        let tools = Arc::clone(&self.tools);
+        self.hands.give_at_rest(Box::new(move || {
+            if let Ok(groups) = &*tools.groups {
+                groups.clear();
+            }
+            if let Ok(run_dir) = &tools.run_dir {
+                run_dir.clear();
+            }
+            then();
+        }));
     }
 
     fn give(&self, about: Subject, job: impl FnOnce() + Send + 'static) {

@@ -66,6 +66,8 @@ struct Queue {
     finished: u64,
     /// What to do once nothing is left to do.
     at_rest: Vec<Job>,
+    /// This is being done, and nothing is begun before it is.
+    rests: bool,
     closed: bool,
 }
 
@@ -113,14 +115,10 @@ impl Hands {
         waits
     }
 
-    /// Does `job` as soon as nothing else is left to do.
+    /// Does `job` as soon as nothing else is left to do. What is given meanwhile waits for its end.
     pub fn give_at_rest(&self, job: Job) {
-        let mut queue = self.shared.lock();
-        if queue.busy.is_empty() {
-            drop(queue);
-            return job();
-        }
-        queue.at_rest.push(job);
+        self.shared.lock().at_rest.push(job);
+        self.shared.work.notify_one();
     }
 
     /// Whether work waits for a free thread, and how much was finished so far.
@@ -144,6 +142,14 @@ impl Queue {
     fn waits(&self) -> bool {
         self.ready.len() > self.idle
     }
+
+    fn is_to_rest(&self) -> bool {
+        self.busy.is_empty() && !self.at_rest.is_empty() && !self.rests
+    }
+
+    fn next(&mut self) -> Option<(Subject, Job)> {
+        if self.rests { None } else { self.ready.pop_front() }
+    }
 }
 
 impl Shared {
@@ -162,7 +168,14 @@ impl Shared {
     fn work(&self) {
         let mut queue = self.lock();
         loop {
-            let Some((subject, job)) = queue.ready.pop_front() else {
+            if queue.is_to_rest() {
+                queue.rests = true;
+                drop(queue);
+                self.rest();
+                queue = self.lock();
+                continue;
+            }
+            let Some((subject, job)) = queue.next() else {
                 if queue.closed {
                     return;
                 }
@@ -184,12 +197,19 @@ impl Shared {
             if queue.busy.is_empty() {
                 queue.ready.shrink_to(ROOM);
                 queue.busy.shrink_to(ROOM);
-                let at_rest = std::mem::take(&mut queue.at_rest);
-                drop(queue);
-                at_rest.into_iter().for_each(|job| job());
-                queue = self.lock();
             }
         }
+    }
+
+    fn rest(&self) {
+        let jobs = std::mem::take(&mut self.lock().at_rest);
+        jobs.into_iter().for_each(|job| {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+                tracing::error!("a job for when all others were done panicked");
+            }
+        });
+        self.lock().rests = false;
+        self.work.notify_all();
     }
 }
 
@@ -297,5 +317,25 @@ mod tests {
         hands.give_at_rest(Box::new(move || rest.send("rest").unwrap()));
         open.send(()).unwrap();
         assert_eq!([dones.recv_timeout(LONG), dones.recv_timeout(LONG)], [Ok("job"), Ok("rest")]);
+    }
+
+    #[test]
+    fn what_is_given_while_all_rests_is_begun_after_that() {
+        let hands = Hands::hire().unwrap();
+        let (done, dones) = mpsc::channel();
+        let (begun, begins) = mpsc::channel();
+        let (open, gate) = mpsc::channel::<()>();
+        let (rest, later) = (done.clone(), done);
+        hands.give_at_rest(Box::new(move || {
+            begun.send(()).unwrap();
+            gate.recv().unwrap();
+            rest.send("rest").unwrap();
+        }));
+        begins.recv_timeout(LONG).unwrap();
+        hands.give(node("a"), Box::new(move || later.send("job").unwrap()));
+        // A thread that is free takes what it may within this time, and the order tells.
+        assert_eq!(dones.recv_timeout(Duration::from_millis(50)), Err(mpsc::RecvTimeoutError::Timeout));
+        open.send(()).unwrap();
+        assert_eq!([dones.recv_timeout(LONG), dones.recv_timeout(LONG)], [Ok("rest"), Ok("job")]);
     }
 }

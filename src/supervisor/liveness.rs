@@ -135,9 +135,12 @@ impl Vigil {
 
     /// Decides. `grace` is what it has to end.
     pub fn step(&mut self, event: Event, now: Instant, grace: Duration) -> Vec<Effect> {
-        let effects = self.arrow(event, now, grace);
+        let mut effects = self.arrow(event, now, grace);
         if effects.iter().any(|effect| matches!(effect, Effect::Unready | Effect::Hung(_))) {
+            // Whoever still looks for an answer goes with it: nobody comes back for that question.
+            let open = self.open_question().map(Effect::GiveUp).filter(|open| !effects.contains(open));
             self.watch = Watch::Over;
+            effects.splice(0..0, open);
         }
         effects
     }
@@ -284,8 +287,7 @@ impl Prober {
             1 => format!("its probe failed: {why}"),
             times => format!("its probe failed {times} times in a row; last: {why}"),
         };
-        // Whoever still looks for an answer goes with it.
-        self.open.map(Effect::GiveUp).into_iter().chain([Effect::Hung(hung)]).collect()
+        vec![Effect::Hung(hung)]
     }
 
     fn next(&mut self) -> Vec<Effect> {
@@ -387,6 +389,24 @@ mod tests {
         assert_eq!(step(E::ProbeDue(2)), [F::After(seconds(10), E::ProbeDue(3))]);
         let hung = "its probe failed 3 times in a row; last: whoever asked before cannot be ended";
         assert_eq!(step(E::ProbeDue(3)), [F::GiveUp(1), F::Hung(hung.into())]);
+    }
+
+    #[test]
+    fn whatever_tells_that_it_hangs_the_question_that_is_open_is_given_up_once() {
+        let now = Instant::now();
+        let asked = || {
+            let (mut vigil, _) = Vigil::running(L, &watched(Some(30), Some(1)), now);
+            vigil.step(E::ProbeDue(1), now, GRACE);
+            vigil
+        };
+        let hung = |why: &str| [F::GiveUp(1), F::Hung(why.into())];
+        assert_eq!(asked().step(E::Hangs, now, GRACE), hung("it said WATCHDOG=trigger"));
+        let late = hung("its probe failed: no answer within 2s");
+        assert_eq!(asked().step(E::ProbeOverdue(1), now, GRACE), late);
+        let (mut vigil, silent) = (asked(), now + seconds(30));
+        assert_eq!(vigil.step(E::WatchdogDue, silent, GRACE), [F::Listen]);
+        assert_eq!(vigil.step(E::Listened, silent, GRACE), hung("it did not say WATCHDOG=1 for 30s"));
+        assert_eq!(vigil.open_question(), None);
     }
 
     #[test]

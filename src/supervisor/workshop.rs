@@ -43,8 +43,10 @@ use crate::model::{
 const STUCK_AFTER: Duration = Duration::from_millis(100);
 /// From one look at what a node says to the next.
 const LISTENING_PAUSE: Duration = Duration::from_millis(20);
-/// Set in the keys of programs that ask nodes how they are, beside the number of the ward.
+/// Set in the keys of programs that ask nodes how they are, beside their pid and the number of the ward.
 const ASKER: u64 = 1 << 63;
+/// Where the pid of one that asks begins in its key, behind the number of the ward.
+const ASKER_PID: u32 = 40;
 /// How many lines of a stream travel with a failure.
 const LAST_LINES: usize = 100;
 /// Of how many lives of a node it is known which files they wrote to: more than die before the first is looked into.
@@ -176,6 +178,8 @@ struct End {
 
 /// A program that asks a node how it is.
 struct Question {
+    /// Nobody else's: rounds begin anew with each supervisor.
+    number: u64,
     life: Life,
     round: u64,
     /// Once it is there.
@@ -198,7 +202,8 @@ enum Done {
         said: Said,
         all: bool,
     },
-    Asking(WardId, Life, u64, Result<Process, String>),
+    /// Who asks the question of that number, or why nobody does.
+    Asking(WardId, u64, Result<Process, String>),
     Tell(WardId, Word),
 }
 
@@ -218,6 +223,8 @@ struct Benches {
     /// Copied to every word of a death that is under way.
     untold: Untold,
     wards: RefCell<BTreeMap<WardId, Ward>>,
+    /// How many questions there were.
+    questions: Cell<u64>,
     /// Whether somebody looks after the backlog.
     watched: Cell<bool>,
 }
@@ -253,6 +260,7 @@ impl Workshop {
             autopsy: RefCell::new(Autopsy::new(kernel_log, groups)),
             untold: Untold::default(),
             wards: RefCell::default(),
+            questions: Cell::new(0),
             watched: Cell::new(false),
         });
         actix::spawn(Rc::clone(&benches).hear_exits());
@@ -303,7 +311,9 @@ impl Workshop {
                 Err(error) if speaks(&node) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
                 Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
             }
-            if let Err(error) = tools.sweep_askers(&node, 0, false) {
+            if has_askers(&node)
+                && let Err(error) = tools.sweep_askers(&node, 0, false)
+            {
                 tracing::warn!(node = %node.name, "{error}");
             }
         };
@@ -591,7 +601,8 @@ impl Workshop {
         let waits = self.hands.give_first(
             Subject::Health(node.name.clone()),
             Box::new(move || {
-                let said = tools.listen(&node, life, leader, &socket);
+                // Also after a panic somebody waits for what was heard.
+                let said = unless_it_panics(|| tools.listen(&node, life, leader, &socket)).unwrap_or_default();
                 let _ = done.send(Done::Heard { ward, life, said, all }); // nobody listens while the agent ends
             }),
         );
@@ -600,15 +611,18 @@ impl Workshop {
 
     /// Has a program ask the node how it is; answered by [`Word::Asked`], or by [`Word::Probed`] if nothing came of it.
     pub fn ask(&self, ward: WardId, node: Arc<Node>, life: Life, round: u64, command: Vec<String>) {
-        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
-            let question = Question { life, round, asker: None, given_up: false };
-            // One that a supervisor which panicked left open: nobody waits for it.
-            ward.question.replace(question).iter().for_each(Question::end);
-        }
+        let (number, has_former) = self.benches.open_question(ward, life, round);
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Health(node.name.clone()), move || {
-            let asked = unless_it_panics(|| tools.ask(&node, life, &command)).and_then(|asked| asked);
-            let _ = done.send(Done::Asking(ward, life, round, asked)); // as above
+            let ask = || {
+                if has_former {
+                    // Now, since later what it started could not be told from what this one starts.
+                    tools.sweep_askers(&node, 0, true).map_err(|error| error.to_string())?;
+                }
+                tools.ask(&node, life, &command)
+            };
+            let asked = unless_it_panics(ask).and_then(|asked| asked);
+            let _ = done.send(Done::Asking(ward, number, asked)); // as above
         });
     }
 
@@ -635,7 +649,8 @@ impl Workshop {
         self.give(Subject::Health(node.name.clone()), move || {
             let leader = remains.pid();
             drop(remains);
-            if let Err(error) = tools.sweep_askers(&node, leader, true) {
+            let sweep = || tools.sweep_askers(&node, leader, true).map_err(|error| error.to_string());
+            if let Err(error) = unless_it_panics(sweep).and_then(|swept| swept) {
                 tracing::warn!(node = %node.name, "{error}");
             }
             let answer = match exit {
@@ -652,16 +667,19 @@ impl Workshop {
         self.give(about, move || work(&tools.register));
     }
 
-    /// Clears away what only running nodes need, and does this as soon as all work that was given is done.
+    /// Clears away what only running nodes need, and does this, as soon as all work that was given is done. What is given
+    /// meanwhile is begun after that: whoever is launched then loses nothing.
     pub fn at_rest(&self, then: impl FnOnce() + Send + 'static) {
-        if let Ok(groups) = &*self.tools.groups {
-            let groups = groups.clone();
-            self.give(Subject::Agent, move || groups.clear());
-        }
-        if let Ok(run_dir) = self.tools.run_dir.clone() {
-            self.give(Subject::Agent, move || run_dir.clear());
-        }
-        self.hands.give_at_rest(Box::new(then));
+        let tools = Arc::clone(&self.tools);
+        self.hands.give_at_rest(Box::new(move || {
+            if let Ok(groups) = &*tools.groups {
+                groups.clear();
+            }
+            if let Ok(run_dir) = &tools.run_dir {
+                run_dir.clear();
+            }
+            then();
+        }));
     }
 
     fn give(&self, about: Subject, job: impl FnOnce() + Send + 'static) {
@@ -686,6 +704,11 @@ async fn look_after(hands: Hands, benches: Rc<Benches>) {
         tokio::time::sleep(STUCK_AFTER).await;
     }
     benches.watched.set(false);
+}
+
+/// Under which one that asks is watched: until it is buried nobody else has its pid, so the next one has another.
+fn asker_key(id: WardId, asker: &Process) -> u64 {
+    ASKER | u64::from(asker.pid()) << ASKER_PID | id.0
 }
 
 fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
@@ -757,7 +780,7 @@ impl Benches {
                         self.tell(ward, Word::Said { life, said, all });
                     }
                 }
-                Done::Asking(ward, life, round, asked) => self.asking(ward, life, round, asked),
+                Done::Asking(ward, number, asked) => self.asking(ward, number, asked),
                 Done::Launched(ward, life, Ok(born)) => self.launched(ward, life, born),
                 Done::Launched(ward, life, Err(failure)) => {
                     self.note(ward, Fact::Down(life));
@@ -776,32 +799,58 @@ impl Benches {
         self.await_words(id);
     }
 
-    fn asking(&self, id: WardId, life: Life, round: u64, asked: Result<Process, String>) {
-        let result = asked.and_then(|process| {
+    /// Opens a question; returns its number, and whether there is one that a supervisor which panicked left open.
+    fn open_question(&self, id: WardId, life: Life, round: u64) -> (u64, bool) {
+        let number = self.questions.get() + 1;
+        self.questions.set(number);
+        let mut wards = self.wards.borrow_mut();
+        let former = wards
+            .get_mut(&id)
+            .and_then(|ward| ward.question.replace(Question { number, life, round, asker: None, given_up: false }));
+        former.iter().for_each(Question::end); // nobody waits for it
+        (number, former.is_some())
+    }
+
+    fn asking(&self, id: WardId, number: u64, asked: Result<Process, String>) {
+        // Watched in any case: one whose question is gone, with its ward or for another, is to be buried, too.
+        let asked = asked.and_then(|process| {
             let process = Arc::new(process);
-            if let Err(error) = self.exits.watch(id.0 | ASKER, Arc::clone(&process)) {
-                let _ = process.kill(); // nobody would hear of its end
-                return Err(format!("cannot watch the program that asks: {error}"));
+            match self.exits.watch(asker_key(id, &process), Arc::clone(&process)) {
+                Ok(()) => Ok(process),
+                Err(error) => {
+                    let _ = process.kill(); // nobody would hear of its end
+                    Err(format!("cannot watch the program that asks: {error}"))
+                }
             }
-            let mut wards = self.wards.borrow_mut();
-            match wards.get_mut(&id).and_then(|ward| ward.question.as_mut()) {
-                Some(question) if (question.life, question.round) == (life, round) => {
+        });
+        let is_it = |question: &Question| question.number == number;
+        let mut wards = self.wards.borrow_mut();
+        let ward = wards.get_mut(&id);
+        match asked {
+            Ok(process) => match ward.and_then(|ward| ward.question.as_mut()).filter(|question| is_it(question)) {
+                Some(question) => {
                     question.asker = Some(process);
                     if question.given_up {
                         question.end();
                     }
                 }
-                _ => drop(process.kill()), // the node was let go meanwhile
+                None => drop(process.kill()),
+            },
+            Err(why) => {
+                let question = ward.and_then(|ward| ward.question.take_if(|question| is_it(question)));
+                drop(wards);
+                if let Some(Question { life, round, .. }) = question {
+                    self.tell(id, Word::Probed { life, round, answer: Err(why) });
+                }
             }
-            Ok(())
-        });
-        if let Err(why) = result {
-            self.tell(id, Word::Probed { life, round, answer: Err(why) });
         }
     }
 
     fn asker_ended(&self, id: WardId, exit: Exit, remains: Remains) {
-        let question = self.wards.borrow_mut().get_mut(&id).and_then(|ward| ward.question.take());
+        let is_its =
+            |question: &mut Question| question.asker.as_ref().is_some_and(|asker| asker.pid() == remains.pid());
+        let question = self.wards.borrow_mut().get_mut(&id).and_then(|ward| ward.question.take_if(is_its));
+        // The end of one that asked another question answers none: it is only buried.
         if let Some(Question { life, round, .. }) = question {
             self.tell(id, Word::Asked { life, round, exit, remains });
         }
@@ -861,7 +910,7 @@ impl Benches {
 
     fn died(&self, Ended { key, exit, remains }: Ended) {
         if key & ASKER != 0 {
-            return self.asker_ended(WardId(key & !ASKER), exit, remains);
+            return self.asker_ended(WardId(key & ((1 << ASKER_PID) - 1)), exit, remains);
         }
         let id = WardId(key);
         let (life, exit) = {
@@ -1100,9 +1149,6 @@ impl Tools {
 
     /// Ends all that a program which asked the node left behind; `leader` is 0 where it is not known.
     fn sweep_askers(&self, node: &Node, leader: u32, ours: bool) -> Result<(), SweepError> {
-        if !has_askers(node) {
-            return Ok(());
-        }
         let marker = self.site.askers_marker(node);
         match &*self.groups {
             // Who left the group cannot be told from others by anything else.
@@ -1123,7 +1169,7 @@ impl Tools {
 
     /// By the group, where there is one; and then whoever left it.
     fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
-        if !leader.ours {
+        if !leader.ours && has_askers(node) {
             self.sweep_askers(node, 0, false)?;
         }
         let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
@@ -1142,7 +1188,7 @@ fn speaks(node: &Node) -> bool {
     node.ready.by == ReadyBy::Notify || node.liveness.as_ref().is_some_and(|liveness| liveness.watchdog.is_some())
 }
 
-/// Whether programs ask it how it is.
+/// Whether programs ask it how it is, as it is defined now: one that was asked before may have lost its probe since.
 fn has_askers(node: &Node) -> bool {
     let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
     probe.is_some_and(|probe| matches!(probe.by, ProbeBy::Exec(_)))

@@ -37,6 +37,8 @@ struct World {
     asked: usize,
     /// The question that somebody is asking at present, and the event that will answer.
     open: Option<(u64, (u64, u64))>,
+    /// The last question that nobody waits for.
+    given_up: Option<u64>,
     /// In a row, as they were told to the vigil in time.
     hung: Option<(u64, String)>,
 }
@@ -46,8 +48,8 @@ impl World {
         let noon = Instant::now();
         let (vigil, effects) = Vigil::running(LIFE, node, noon);
         let due = BTreeMap::new();
-        let mut world =
-            Self { vigil, noon, now: 0, due, count: 0, unread: 0, manners, asked: 0, open: None, hung: None };
+        let (open, given_up, hung) = (None, None, None);
+        let mut world = Self { vigil, noon, now: 0, due, count: 0, unread: 0, manners, asked: 0, open, given_up, hung };
         effects.into_iter().for_each(|effect| world.perform(effect));
         world
     }
@@ -89,6 +91,7 @@ impl World {
                 self.open = Some((round, at));
             }
             Effect::GiveUp(round) => {
+                self.given_up = Some(round);
                 if let Some((open, at)) = self.open.filter(|(open, _)| *open == round) {
                     let when = at.0.min(self.now + self.manners.goes_within);
                     self.due.remove(&at);
@@ -99,6 +102,8 @@ impl World {
             Effect::Unready => panic!("it was ready"),
             Effect::Hung(why) => {
                 assert_eq!(self.hung, None, "it hangs once");
+                let forgotten = self.open.filter(|(open, _)| self.given_up != Some(*open));
+                assert_eq!(forgotten, None, "whoever asks is not left behind");
                 self.hung = Some((self.now, why));
             }
         }
@@ -214,6 +219,22 @@ proptest! {
         }
         let is_open = world.open.is_some();
         prop_assert!(world.hung.is_some() == hangs || is_open, "{:?} after {} questions", world.hung, world.asked);
+    }
+
+    #[test]
+    fn whatever_ends_a_vigil_gives_up_the_question_that_is_open(
+        signs in moments(200, 999),
+        last in 0..SPAN / 2,
+        (interval, timeout, failures) in (100..2000_u64, 100..3000_u64, 1..4_u32),
+        answers in prop::collection::vec((0..6000_u64, any::<bool>()), 1..12),
+        goes_within in 0..5000_u64,
+    ) {
+        let signs = signs.into_iter().filter(|sign| *sign <= last).collect();
+        let manners = Manners { signs, answers, goes_within };
+        let mut world = World::new(&node(Some(1000), Some((interval, timeout, failures))), manners);
+        world.run(&[]); // the world minds that nobody is left behind
+        prop_assert!(world.hung.is_some(), "it fell silent");
+        prop_assert_eq!(world.vigil.open_question(), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::task::yield_now;
 use super::hands::{Hands, Subject};
 use super::history::Past;
 use super::process::groups::{GroupError, Groups, NoGroups, refuse};
+use super::process::looks::{Looks, Waiting};
 use super::process::notices::{Notices, NotifySocket};
 use super::process::oom::{Autopsy, KernelLog};
 use super::process::run_dir::RunDir;
@@ -205,7 +206,8 @@ impl Workshop {
         let (done, dones) = channel::unbounded_channel();
         let groups = Arc::new(groups);
         let strays_come_here = tree::is_subreaper()?;
-        let tools = Arc::new(Tools { site, register, groups: Arc::clone(&groups), run_dir, strays_come_here });
+        let looks = Looks::default();
+        let tools = Arc::new(Tools { site, register, groups: Arc::clone(&groups), run_dir, strays_come_here, looks });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
             notices: Notices::new()?,
@@ -252,6 +254,7 @@ impl Workshop {
     fn hear_again(&self, ward: WardId, node: Arc<Node>, life: Life) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         let about = Subject::Node(node.name.clone());
+        let waiting = tools.looks.wait();
         let work = move || {
             match tools.bind(&node) {
                 Ok(socket) => {
@@ -261,7 +264,7 @@ impl Workshop {
                 Err(error) if speaks(&node) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
                 Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
             }
-            if let Err(error) = tools.sweep_askers(&node, 0, false) {
+            if let Err(error) = tools.sweep_askers(&node, 0, false, &waiting) {
                 tracing::warn!(node = %node.name, "{error}");
             }
         };
@@ -352,6 +355,7 @@ impl Workshop {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
         drop(remains);
+        let before = before.map(|leader| (leader, tools.looks.wait()));
         self.give(Subject::Node(node.name.clone()), move || {
             let result = unless_it_panics(|| tools.launch(&node, life, past, before, socket))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
@@ -366,9 +370,10 @@ impl Workshop {
             return self.benches.tell(ward, Word::Swept { life, trouble: None }); // no process came of it
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        let waiting = tools.looks.wait();
         self.give(Subject::Node(node.name.clone()), move || {
             drop(remains);
-            let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
+            let swept = unless_it_panics(|| tools.sweep(&node, leader, &waiting).map_err(|error| error.to_string()));
             let trouble = swept.and_then(|swept| swept).err();
             // The next life may be under another definition, with other limits: it gets a group of its own.
             if let Ok(groups) = &*tools.groups {
@@ -520,10 +525,11 @@ impl Workshop {
         remains: Remains,
     ) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        let waiting = tools.looks.wait();
         self.give(Subject::Health(node.name.clone()), move || {
             let leader = remains.pid();
             drop(remains);
-            if let Err(error) = tools.sweep_askers(&node, leader, true) {
+            if let Err(error) = tools.sweep_askers(&node, leader, true, &waiting) {
                 tracing::warn!(node = %node.name, "{error}");
             }
             let answer = match exit {
@@ -816,6 +822,8 @@ struct Tools {
     run_dir: Result<RunDir, String>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
+    /// For whom to look everywhere.
+    looks: Looks,
 }
 
 impl Tools {
@@ -825,13 +833,14 @@ impl Tools {
         node: &Node,
         life: Life,
         past: Past,
-        before: Option<Leader>,
+        before: Option<(Leader, Waiting)>,
         socket: Option<Arc<NotifySocket>>,
     ) -> Result<Born, LaunchFailure> {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
-        if let Some(leader) = before {
-            self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
+        if let Some((leader, waiting)) = before {
+            self.sweep(node, leader, &waiting)
+                .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
@@ -921,7 +930,7 @@ impl Tools {
     }
 
     /// Ends all that a program which asked the node left behind; `leader` is 0 where it is not known.
-    fn sweep_askers(&self, node: &Node, leader: u32, ours: bool) -> Result<(), SweepError> {
+    fn sweep_askers(&self, node: &Node, leader: u32, ours: bool, waiting: &Waiting) -> Result<(), SweepError> {
         if !has_askers(node) {
             return Ok(());
         }
@@ -930,7 +939,7 @@ impl Tools {
             // Who left the group cannot be told from others by anything else.
             Ok(groups) => groups.end_askers(&node.name).map(drop),
             Err(_) if ours && self.strays_come_here => tree::sweep(&marker, leader).map(drop),
-            Err(_) => tree::sweep_all(&marker, leader).map(drop),
+            Err(_) => tree::sweep_all(&marker, leader, waiting).map(drop),
         }
     }
 
@@ -944,16 +953,16 @@ impl Tools {
     }
 
     /// By the group, where there is one; and then whoever left it.
-    fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
+    fn sweep(&self, node: &Node, leader: Leader, waiting: &Waiting) -> Result<usize, SweepError> {
         if !leader.ours {
-            self.sweep_askers(node, 0, false)?;
+            self.sweep_askers(node, 0, false, waiting)?;
         }
         let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {
             true => tree::sweep(&marker, session)?,
-            false => tree::sweep_all(&marker, session)?,
+            false => tree::sweep_all(&marker, session, waiting)?,
         };
         Ok(killed + strays)
     }

@@ -64,10 +64,11 @@ pub enum Word {
         remains: Remains,
         untold: Untold,
     },
-    /// What a life left behind is gone, or cannot be ended for this reason.
+    /// What a life left behind is gone, or cannot be ended for this reason; and what was noted in the same go.
     Swept {
         life: Life,
         trouble: Option<String>,
+        noted: Option<Down>,
     },
     /// It said something that nobody read yet.
     Speaks {
@@ -99,6 +100,15 @@ pub enum Word {
         life: Life,
         output: Option<Output>,
     },
+}
+
+/// How long a node that was stopped is to stay so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// Until somebody asks.
+    Stopped,
+    /// Until the next run of the agent.
+    Rested,
 }
 
 /// Kept by the word of a death until its supervisor has told the agent.
@@ -363,11 +373,13 @@ impl Workshop {
         });
     }
 
-    /// Ends what the lives up to this one left behind; answered by [`Word::Swept`].
-    pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life, remains: Option<Remains>) {
+    /// Ends what the lives up to this one left behind, and then notes that it is `down`, if it is; answered by
+    /// [`Word::Swept`]. Where many are stopped, that is half the jobs.
+    pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life, remains: Option<Remains>, down: Option<Down>) {
         let leader = self.benches.wards.borrow().get(&ward).and_then(|ward| ward.leader);
         let Some(leader) = leader.filter(|leader| leader.life <= life) else {
-            return self.benches.tell(ward, Word::Swept { life, trouble: None }); // no process came of it
+            let swept = Word::Swept { life, trouble: None, noted: None };
+            return self.benches.tell(ward, swept); // no process came of it
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         let waiting = tools.looks.wait();
@@ -379,7 +391,11 @@ impl Workshop {
             if let Ok(groups) = &*tools.groups {
                 groups.forget(&node.name);
             }
-            let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
+            if let Some(down) = down {
+                tools.note_down(&node.name, life, down);
+            }
+            let swept = Word::Swept { life, trouble, noted: down };
+            let _ = done.send(Done::Tell(ward, swept)); // nobody listens while the agent ends
         });
     }
 
@@ -388,25 +404,25 @@ impl Workshop {
         self.benches.settle(ward, Fact::GivenUp);
     }
 
-    /// Notes that this life is over and the node is to stay down until somebody asks; answered by [`Word::Noted`] if that
-    /// `matters`.
-    pub fn note_stopped(&self, ward: WardId, matters: bool, node: NodeName, life: Life) {
+    /// Takes in that it is noted that nothing runs.
+    pub fn is_down(&self, ward: WardId) {
         self.benches.settle(ward, Fact::Down);
-        self.note(matters.then_some(ward), node, move |register, node| register.stopped(node, life));
     }
 
-    /// Notes that this life is over and the node is to stay down until the next run of the agent; answered by
-    /// [`Word::Noted`].
-    pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
-        self.benches.settle(ward, Fact::Down);
-        self.note(Some(ward), node, move |register, node| register.rested(node, life));
+    /// Notes that this life is over and the node is to stay down; answered by [`Word::Noted`] if that `matters`.
+    pub fn note_down(&self, ward: WardId, matters: bool, node: NodeName, life: Life, down: Down) {
+        self.is_down(ward);
+        self.note(matters.then_some(ward), node, move |tools, node| {
+            tools.note_down(node, life, down);
+            Ok(())
+        });
     }
 
     /// Notes that this life was the last until somebody asks, for this reason; answered by [`Word::Noted`] if that
     /// `matters`.
     pub fn note_failed(&self, ward: WardId, matters: bool, node: NodeName, life: Life, reason: String) {
         self.benches.settle(ward, Fact::GivenUp);
-        self.note(matters.then_some(ward), node, move |register, node| register.given_up(node, life, &reason));
+        self.note(matters.then_some(ward), node, move |tools, node| tools.register.given_up(node, life, &reason));
     }
 
     /// Writes the record of a process that was found by its marker anew, now that its definition is known.
@@ -414,8 +430,8 @@ impl Workshop {
         let known =
             self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
         let Some((Fact::Alive(life, pid), process)) = known else { return };
-        self.note(None, node.name.clone(), move |register, _| {
-            register.enter(&node, life, (pid, process.start_time()), false)
+        self.note(None, node.name.clone(), move |tools, _| {
+            tools.register.enter(&node, life, (pid, process.start_time()), false)
         });
     }
 
@@ -423,11 +439,11 @@ impl Workshop {
         &self,
         answer: Option<WardId>,
         node: NodeName,
-        note: impl FnOnce(&Register, &NodeName) -> Result<(), RegisterError> + Send + 'static,
+        note: impl FnOnce(&Tools, &NodeName) -> Result<(), RegisterError> + Send + 'static,
     ) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Node(node.clone()), move || {
-            if let Err(error) = note(&tools.register, &node) {
+            if let Err(error) = note(&tools, &node) {
                 tracing::warn!(%node, "{error}");
             }
             // What could not be written is in the log; nobody listens while the agent ends.
@@ -639,7 +655,7 @@ impl Benches {
         while let Some(done) = dones.recv().await {
             match done {
                 Done::Tell(ward, word) => {
-                    if let Word::Swept { life, trouble: None } = word {
+                    if let Word::Swept { life, trouble: None, .. } = word {
                         self.is_swept(ward, life);
                     }
                     self.tell(ward, word);
@@ -949,6 +965,17 @@ impl Tools {
         match &*self.groups {
             Ok(groups) => groups.of(&node.name, &quotas).map(Some),
             Err(why) => refuse(&quotas, why).map_or(Ok(None), Err),
+        }
+    }
+
+    /// What cannot be written is in the log: the node is down all the same.
+    fn note_down(&self, node: &NodeName, life: Life, down: Down) {
+        let noted = match down {
+            Down::Stopped => self.register.stopped(node, life),
+            Down::Rested => self.register.rested(node, life),
+        };
+        if let Err(error) = noted {
+            tracing::warn!(%node, "{error}");
         }
     }
 

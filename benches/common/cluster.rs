@@ -203,7 +203,10 @@ pub fn be_an_agent_if_asked() {
 fn begin_agent(nodes: &Path) -> Addr<Agent> {
     // As daemons do: otherwise what a node leaves behind is looked for among all processes of the machine.
     tree::become_subreaper().expect("a word to the kernel");
-    start_agent(AgentOptions::new(name(INSTANCE, InstanceName::new), nodes)).expect("an agent")
+    // Where the rest is: else sockets would be made on whatever disk /run is on, if it is on one.
+    let run_dir = Some(nodes.with_file_name("run"));
+    start_agent(AgentOptions { run_dir, ..AgentOptions::new(name(INSTANCE, InstanceName::new), nodes) })
+        .expect("an agent")
 }
 
 fn spawn_agent(address: SocketAddr, nodes: &Path) -> Child {

@@ -17,6 +17,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_watchpost");
 pub struct Daemons {
     pub agent: Daemon,
     pub controller: Controller,
+    /// The agent was asked to end, and with it its nodes.
+    is_ending: bool,
 }
 
 /// `watchpost controller`, and how to command it.
@@ -37,9 +39,16 @@ impl Daemons {
     /// Starts both and waits until they are linked. There are no nodes yet.
     pub fn start(nursery: &Nursery) -> Self {
         let controller = Controller::start(nursery);
-        let settings = [("AGENT_NAME", "sensor"), ("AGENT_CONTROLLER", &controller.agents.to_string())];
+        let agents = controller.agents.to_string();
+        let run_dir = controller.home.join("run").display().to_string();
+        let settings = [
+            ("AGENT_NAME", "sensor"),
+            ("AGENT_CONTROLLER", &agents),
+            ("AGENT_ON_EXIT", "stop"),
+            ("AGENT_RUN_DIR", &run_dir),
+        ];
         let agent = Daemon::start("agent", &controller.home, &settings);
-        let daemons = Self { controller, agent };
+        let daemons = Self { controller, agent, is_ending: false };
         daemons.deploy(nursery, 0);
         daemons
     }
@@ -48,12 +57,18 @@ impl Daemons {
     pub fn deploy(&self, nursery: &Nursery, count: usize) {
         self.controller.deploy(nursery, count);
     }
+
+    /// Asks the agent to end, which stops its nodes first.
+    pub fn end_agent(&mut self) {
+        self.is_ending = true;
+        let _ = kill_process(Pid::from_child(&self.agent.process), Signal::TERM); // it may have been asked before
+    }
 }
 
 impl Drop for Daemons {
     fn drop(&mut self) {
         // While a benchmark fails, children still go when their pipe does.
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && !self.is_ending {
             self.controller.run(&["stop"]);
         }
     }
@@ -82,7 +97,9 @@ impl Controller {
         let mut text = String::from("[instances]\nsensor\n");
         for number in 0..count {
             let command = nursery.command(number).join(" ");
-            let _ = write!(text, "[node-{number}]\ninstance = sensor\nrole = none\ncommand = {command}\n"); // a String
+            // Each lives for longer than that, and so is restarted as if it were the first time.
+            let keys = "instance = sensor\nrole = none\nrestart_stable = 1ms";
+            let _ = write!(text, "[node-{number}]\n{keys}\ncommand = {command}\n"); // a String
         }
         std::fs::write(&file, text).expect("a cluster file");
         self.run(&["deploy", "--empty", file.to_str().expect("a path that is text")]);
@@ -115,6 +132,10 @@ impl Daemon {
         command.arg(verb).arg("--state-dir").arg(home.join(verb)).envs(named);
         let command = command.env("WATCHPOST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
         Self { process: command.spawn().expect("the program just built") }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Its share of memory, in bytes: what it shares with others counts by halves, thirds and so on.

@@ -10,4 +10,5 @@ pub mod floor;
 pub mod keeper;
 pub mod keys;
 pub mod nursery;
+pub mod peers;
 pub mod stand_in;

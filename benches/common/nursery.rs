@@ -22,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Stamp {
     /// The number that it was given.
     pub number: u64,
+    pub pid: u32,
     /// When, by the monotonic clock, in nanoseconds.
     pub at: u64,
 }
@@ -49,8 +50,13 @@ impl Nursery {
 
     /// The command line of the child of that number.
     pub fn command(&self, number: usize) -> Vec<String> {
-        let path = |name| self.home.path().join(name).to_str().expect("temporary directories are text").to_owned();
-        vec![path("child"), path("pipe"), number.to_string()]
+        let text = |path: PathBuf| path.to_str().expect("temporary directories are text").to_owned();
+        vec![text(self.home.path().join("child")), text(self.pipe()), number.to_string()]
+    }
+
+    /// Where children say that they run.
+    pub fn pipe(&self) -> PathBuf {
+        self.home.path().join("pipe")
     }
 
     /// Waits until `count` children have begun to run; in the order in which they said so.
@@ -71,9 +77,9 @@ impl Nursery {
         let mut bytes = [0; 16 * 256]; // stamps come whole, so they never straddle two reads
         while let Ok(length @ 1..) = self.pipe.read(&mut bytes) {
             stamps.extend(bytes[..length].chunks_exact(16).map(|stamp| {
-                let (number, at) = stamp.split_at(8);
-                let read = |half: &[u8]| u64::from_ne_bytes(half.try_into().expect("half of 16 bytes"));
-                Stamp { number: read(number), at: read(at) }
+                let word = |at: usize| u32::from_ne_bytes(stamp[at..at + 4].try_into().expect("a quarter of 16 bytes"));
+                let at = u64::from_ne_bytes(stamp[8..].try_into().expect("half of 16 bytes"));
+                Stamp { number: word(0).into(), pid: word(4), at }
             }));
         }
     }

@@ -17,7 +17,7 @@ use super::liveness::{self, Vigil};
 use super::process::Remains;
 use super::said::Said;
 use super::state::{Effect, Event, Report, State, Terms};
-use super::workshop::{Fact, WardId, Word, Workshop};
+use super::workshop::{Down, Fact, WardId, Word, Workshop};
 use super::{FromSupervisor, LaunchOrder};
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{Exit, Life, Node, NodeState, Output, Probe, ProbeBy, ReadyBy, Text};
@@ -57,6 +57,8 @@ pub struct Supervisor {
     ticket: Option<u64>,
     /// It is to be started by the next run of the agent, though somebody had it stopped.
     stopped_for_now: bool,
+    /// What is on disk already of the last life that was swept.
+    noted: Option<(Life, Down)>,
     /// That it is STOPPED or FAILED, to be told once it is on disk.
     unnoted: VecDeque<NodeReport>,
     workshop: Workshop,
@@ -77,7 +79,7 @@ impl Supervisor {
         if let Fact::Died(life, ..) = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
-                workshop.note_stopped(ward, false, node.name.clone(), life);
+                workshop.note_down(ward, false, node.name.clone(), life, Down::Stopped);
             }
         }
         let report = take_report(&mut first);
@@ -103,6 +105,7 @@ impl Supervisor {
             saying: None,
             ticket: None,
             stopped_for_now: false,
+            noted: None,
             unnoted: VecDeque::new(),
             workshop,
             agent,
@@ -129,7 +132,8 @@ impl Supervisor {
             Effect::Terminate(_) => self.complain("ask to end", self.workshop.terminate(self.ward)),
             Effect::Kill(_) => self.complain("kill", self.workshop.kill(self.ward)),
             Effect::Sweep(life) => {
-                self.workshop.sweep(self.ward, Arc::clone(&self.node), life, self.remains.take());
+                let down = self.state.is_last_sweep().then(|| self.down());
+                self.workshop.sweep(self.ward, Arc::clone(&self.node), life, self.remains.take(), down);
             }
             Effect::AwaitReady(life) => self.await_ready(life, ctx),
             Effect::After(Duration::ZERO, event) => self.drive(event, ctx),
@@ -153,8 +157,12 @@ impl Supervisor {
         let death = unasked(&report);
         let (node, life) = (self.node.name.clone(), self.state.life());
         match report.new {
-            NodeState::Stopped if self.stopped_for_now => self.workshop.note_rested(self.ward, node, life),
-            NodeState::Stopped => self.workshop.note_stopped(self.ward, true, node, life),
+            NodeState::Stopped if self.noted.take() == Some((life, self.down())) && self.unnoted.is_empty() => {
+                self.workshop.is_down(self.ward);
+                let ticket = self.ticket.take();
+                return self.tell(FromSupervisor::Report(told_of(&self.node, report, ticket)));
+            }
+            NodeState::Stopped => self.workshop.note_down(self.ward, true, node, life, self.down()),
             NodeState::Failed => self.workshop.note_failed(self.ward, true, node, life, report.reason.to_string()),
             // Nothing of these is reported while a note is being written: what comes next waits behind it in the workshop.
             _ => {
@@ -173,6 +181,10 @@ impl Supervisor {
         if let Some((state, reason)) = death {
             self.workshop.examine(self.ward, &self.node, state, reason);
         }
+    }
+
+    fn down(&self) -> Down {
+        if self.stopped_for_now { Down::Rested } else { Down::Stopped }
     }
 
     fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
@@ -399,7 +411,8 @@ impl Handler<Word> for Supervisor {
                 }
             }
             Word::LastWords { life, output } => self.last_words(life, output, ctx),
-            Word::Swept { life, trouble } => {
+            Word::Swept { life, trouble, noted } => {
+                self.noted = noted.map(|down| (life, down));
                 if let Some(trouble) = trouble {
                     self.tell(FromSupervisor::Trouble(self.node.name.clone(), trouble));
                 }

@@ -224,6 +224,11 @@ impl State {
         matches!(self.phase, Phase::Stopping { .. } | Phase::Hanging { .. })
     }
 
+    /// Whether it is down for good once what is left of it is gone, as far as is known now.
+    pub fn is_last_sweep(&self) -> bool {
+        matches!(self.phase, Phase::Sweeping { again: false, ended: None })
+    }
+
     /// Whether its process is there and is to be.
     pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Pending { .. } | Phase::Running { .. })

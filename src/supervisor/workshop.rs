@@ -22,6 +22,7 @@ use super::hands::{Hands, Subject};
 use super::history::Past;
 use super::output::{self, Keeper, Lock, Read, Readings, read::Scope};
 use super::process::groups::{GroupError, Groups, NoGroups, refuse};
+use super::process::looks::{Looks, Waiting};
 use super::process::notices::{Notices, NotifySocket};
 use super::process::oom::{Autopsy, KernelLog};
 use super::process::run_dir::RunDir;
@@ -78,10 +79,11 @@ pub enum Word {
         remains: Remains,
         untold: Untold,
     },
-    /// What a life left behind is gone, or cannot be ended for this reason.
+    /// What a life left behind is gone, or cannot be ended for this reason; and what was noted in the same go.
     Swept {
         life: Life,
         trouble: Option<String>,
+        noted: Option<Down>,
     },
     /// It said something that nobody read yet.
     Speaks {
@@ -113,6 +115,15 @@ pub enum Word {
         life: Life,
         output: Option<Output>,
     },
+}
+
+/// How long a node that was stopped is to stay so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// Until somebody asks.
+    Stopped,
+    /// Until the next run of the agent.
+    Rested,
 }
 
 /// Kept by the word of a death until its supervisor has told the agent.
@@ -253,6 +264,7 @@ impl Workshop {
             coroner,
             volumes: Mutex::default(),
             strays_come_here: tree::is_subreaper()?,
+            looks: Looks::default(),
         });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
@@ -302,6 +314,7 @@ impl Workshop {
     fn hear_again(&self, ward: WardId, node: Arc<Node>, life: Life) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         let about = Subject::Node(node.name.clone());
+        let waiting = tools.looks.wait();
         let work = move || {
             match tools.bind(&node) {
                 Ok(socket) => {
@@ -312,7 +325,7 @@ impl Workshop {
                 Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
             }
             if has_askers(&node)
-                && let Err(error) = tools.sweep_askers(&node, 0, false)
+                && let Err(error) = tools.sweep_askers(&node, 0, false, &waiting)
             {
                 tracing::warn!(node = %node.name, "{error}");
             }
@@ -409,6 +422,7 @@ impl Workshop {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
         drop(remains);
+        let before = before.map(|leader| (leader, tools.looks.wait()));
         self.give(Subject::Node(node.name.clone()), move || {
             let result = unless_it_panics(|| tools.launch(&node, life, past, before, socket))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
@@ -416,22 +430,29 @@ impl Workshop {
         });
     }
 
-    /// Ends what the lives up to this one left behind; answered by [`Word::Swept`].
-    pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life, remains: Option<Remains>) {
+    /// Ends what the lives up to this one left behind, and then notes that it is `down`, if it is; answered by
+    /// [`Word::Swept`]. Where many are stopped, that is half the jobs.
+    pub fn sweep(&self, ward: WardId, node: Arc<Node>, life: Life, remains: Option<Remains>, down: Option<Down>) {
         let leader = self.benches.wards.borrow().get(&ward).and_then(|ward| ward.leader);
         let Some(leader) = leader.filter(|leader| leader.life <= life) else {
-            return self.benches.tell(ward, Word::Swept { life, trouble: None }); // no process came of it
+            let swept = Word::Swept { life, trouble: None, noted: None };
+            return self.benches.tell(ward, swept); // no process came of it
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        let waiting = tools.looks.wait();
         self.give(Subject::Node(node.name.clone()), move || {
             drop(remains);
-            let swept = unless_it_panics(|| tools.sweep(&node, leader).map_err(|error| error.to_string()));
+            let swept = unless_it_panics(|| tools.sweep(&node, leader, &waiting).map_err(|error| error.to_string()));
             let trouble = swept.and_then(|swept| swept).err();
             // The next life may be under another definition, with other limits: it gets a group of its own.
             if let Ok(groups) = &*tools.groups {
                 groups.forget(&node.name);
             }
-            let _ = done.send(Done::Tell(ward, Word::Swept { life, trouble })); // nobody listens while the agent ends
+            if let Some(down) = down {
+                tools.note_down(&node.name, life, down);
+            }
+            let swept = Word::Swept { life, trouble, noted: down };
+            let _ = done.send(Done::Tell(ward, swept)); // nobody listens while the agent ends
         });
     }
 
@@ -440,25 +461,25 @@ impl Workshop {
         self.benches.settle(ward, Fact::GivenUp);
     }
 
-    /// Notes that this life is over and the node is to stay down until somebody asks; answered by [`Word::Noted`] if that
-    /// `matters`.
-    pub fn note_stopped(&self, ward: WardId, matters: bool, node: NodeName, life: Life) {
+    /// Takes in that it is noted that nothing runs.
+    pub fn is_down(&self, ward: WardId) {
         self.benches.settle(ward, Fact::Down);
-        self.note(matters.then_some(ward), node, move |register, node| register.stopped(node, life));
     }
 
-    /// Notes that this life is over and the node is to stay down until the next run of the agent; answered by
-    /// [`Word::Noted`].
-    pub fn note_rested(&self, ward: WardId, node: NodeName, life: Life) {
-        self.benches.settle(ward, Fact::Down);
-        self.note(Some(ward), node, move |register, node| register.rested(node, life));
+    /// Notes that this life is over and the node is to stay down; answered by [`Word::Noted`] if that `matters`.
+    pub fn note_down(&self, ward: WardId, matters: bool, node: NodeName, life: Life, down: Down) {
+        self.is_down(ward);
+        self.note(matters.then_some(ward), node, move |tools, node| {
+            tools.note_down(node, life, down);
+            Ok(())
+        });
     }
 
     /// Notes that this life was the last until somebody asks, for this reason; answered by [`Word::Noted`] if that
     /// `matters`.
     pub fn note_failed(&self, ward: WardId, matters: bool, node: NodeName, life: Life, reason: String) {
         self.benches.settle(ward, Fact::GivenUp);
-        self.note(matters.then_some(ward), node, move |register, node| register.given_up(node, life, &reason));
+        self.note(matters.then_some(ward), node, move |tools, node| tools.register.given_up(node, life, &reason));
     }
 
     /// Writes the record of a process that was found by its marker anew, now that its definition is known.
@@ -467,8 +488,8 @@ impl Workshop {
             self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
         let Some((Fact::Alive(life, pid), process)) = known else { return };
         let past = self.past(ward);
-        self.note(None, node.name.clone(), move |register, _| {
-            register.enter(&node, life, (pid, process.start_time()), past, false)
+        self.note(None, node.name.clone(), move |tools, _| {
+            tools.register.enter(&node, life, (pid, process.start_time()), past, false)
         });
     }
 
@@ -476,11 +497,11 @@ impl Workshop {
         &self,
         answer: Option<WardId>,
         node: NodeName,
-        note: impl FnOnce(&Register, &NodeName) -> Result<(), RegisterError> + Send + 'static,
+        note: impl FnOnce(&Tools, &NodeName) -> Result<(), RegisterError> + Send + 'static,
     ) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         self.give(Subject::Node(node.clone()), move || {
-            if let Err(error) = note(&tools.register, &node) {
+            if let Err(error) = note(&tools, &node) {
                 tracing::warn!(%node, "{error}");
             }
             // What could not be written is in the log; nobody listens while the agent ends.
@@ -617,7 +638,7 @@ impl Workshop {
             let ask = || {
                 if has_former {
                     // Now, since later what it started could not be told from what this one starts.
-                    tools.sweep_askers(&node, 0, true).map_err(|error| error.to_string())?;
+                    tools.sweep_askers(&node, 0, true, &tools.looks.wait()).map_err(|error| error.to_string())?;
                 }
                 tools.ask(&node, life, &command)
             };
@@ -646,10 +667,11 @@ impl Workshop {
         remains: Remains,
     ) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
+        let waiting = tools.looks.wait();
         self.give(Subject::Health(node.name.clone()), move || {
             let leader = remains.pid();
             drop(remains);
-            let sweep = || tools.sweep_askers(&node, leader, true).map_err(|error| error.to_string());
+            let sweep = || tools.sweep_askers(&node, leader, true, &waiting).map_err(|error| error.to_string());
             if let Err(error) = unless_it_panics(sweep).and_then(|swept| swept) {
                 tracing::warn!(node = %node.name, "{error}");
             }
@@ -768,7 +790,7 @@ impl Benches {
         while let Some(done) = dones.recv().await {
             match done {
                 Done::Tell(ward, word) => {
-                    if let Word::Swept { life, trouble: None } = word {
+                    if let Word::Swept { life, trouble: None, .. } = word {
                         self.is_swept(ward, life);
                     }
                     self.tell(ward, word);
@@ -1032,6 +1054,8 @@ struct Tools {
     volumes: Mutex<HashMap<NodeName, Lives>>,
     /// Whether processes that lose their parent are given to us.
     strays_come_here: bool,
+    /// For whom to look everywhere.
+    looks: Looks,
 }
 
 impl Tools {
@@ -1041,13 +1065,14 @@ impl Tools {
         node: &Node,
         life: Life,
         past: Past,
-        before: Option<Leader>,
+        before: Option<(Leader, Waiting)>,
         socket: Option<Arc<NotifySocket>>,
     ) -> Result<Born, LaunchFailure> {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
-        if let Some(leader) = before {
-            self.sweep(node, leader).map_err(|error| passing(format!("cannot end the life before: {error}")))?;
+        if let Some((leader, waiting)) = before {
+            self.sweep(node, leader, &waiting)
+                .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
         std::fs::create_dir_all(&directory)
@@ -1148,13 +1173,13 @@ impl Tools {
     }
 
     /// Ends all that a program which asked the node left behind; `leader` is 0 where it is not known.
-    fn sweep_askers(&self, node: &Node, leader: u32, ours: bool) -> Result<(), SweepError> {
+    fn sweep_askers(&self, node: &Node, leader: u32, ours: bool, waiting: &Waiting) -> Result<(), SweepError> {
         let marker = self.site.askers_marker(node);
         match &*self.groups {
             // Who left the group cannot be told from others by anything else.
             Ok(groups) => groups.end_askers(&node.name).map(drop),
             Err(_) if ours && self.strays_come_here => tree::sweep(&marker, leader).map(drop),
-            Err(_) => tree::sweep_all(&marker, leader).map(drop),
+            Err(_) => tree::sweep_all(&marker, leader, waiting).map(drop),
         }
     }
 
@@ -1167,17 +1192,28 @@ impl Tools {
         }
     }
 
+    /// What cannot be written is in the log: the node is down all the same.
+    fn note_down(&self, node: &NodeName, life: Life, down: Down) {
+        let noted = match down {
+            Down::Stopped => self.register.stopped(node, life),
+            Down::Rested => self.register.rested(node, life),
+        };
+        if let Err(error) = noted {
+            tracing::warn!(%node, "{error}");
+        }
+    }
+
     /// By the group, where there is one; and then whoever left it.
-    fn sweep(&self, node: &Node, leader: Leader) -> Result<usize, SweepError> {
+    fn sweep(&self, node: &Node, leader: Leader, waiting: &Waiting) -> Result<usize, SweepError> {
         if !leader.ours && has_askers(node) {
-            self.sweep_askers(node, 0, false)?;
+            self.sweep_askers(node, 0, false, waiting)?;
         }
         let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {
             true => tree::sweep(&marker, session)?,
-            false => tree::sweep_all(&marker, session)?,
+            false => tree::sweep_all(&marker, session, waiting)?,
         };
         Ok(killed + strays)
     }

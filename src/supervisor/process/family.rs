@@ -90,12 +90,7 @@ impl Family {
     }
 
     fn empty(marker: &str, session: u32) -> io::Result<Self> {
-        // As long as anybody is left in a session, its number is given to nobody else. So if a stranger has it, nobody
-        // was left, and whoever is in that session now belongs to the stranger.
-        let stranger = Stat::of(session)?.is_some_and(|stat| !stat.is_dead()) && mark(session, marker) != Mark::Ours;
-        // Zero is what everybody has whose session began outside our pid namespace: it names none.
-        let session = (session != 0 && session != our_own_session()? && !stranger).then_some(session);
-        Ok(Self { members: BTreeMap::new(), session, is_nobody: false })
+        Ok(Self { members: BTreeMap::new(), session: session_that_tells(marker, session)?, is_nobody: false })
     }
 
     /// Says how it is marked; `None` if it is gone, or is this process.
@@ -124,6 +119,15 @@ impl Family {
         }
         false
     }
+}
+
+/// The session of the leader that ended, if whoever is in it belongs to the node with this marker.
+pub(super) fn session_that_tells(marker: &str, session: u32) -> io::Result<Option<u32>> {
+    // As long as anybody is left in a session, its number is given to nobody else. So if a stranger has it, nobody was
+    // left, and whoever is in that session now belongs to the stranger.
+    let stranger = Stat::of(session)?.is_some_and(|stat| !stat.is_dead()) && mark(session, marker) != Mark::Ours;
+    // Zero is what everybody has whose session began outside our pid namespace: it names none.
+    Ok((session != 0 && session != our_own_session()? && !stranger).then_some(session))
 }
 
 /// Whether that process belongs to the node whose marker this is and whose `leader` lives: by its own mark, by its session,
@@ -209,13 +213,18 @@ fn or_none(list: io::Result<Vec<u32>>) -> io::Result<Vec<u32>> {
 }
 
 /// Looks into the environment of a process.
-fn mark(pid: u32, marker: &str) -> Mark {
-    let environment = environment(pid);
-    match environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARKER)) {
-        Some(value) if value == marker.as_bytes() => Mark::Ours,
+pub(super) fn mark(pid: u32, marker: &str) -> Mark {
+    match self::marker(pid) {
+        Some(value) if *value == *marker.as_bytes() => Mark::Ours,
         Some(_) => Mark::Foreign,
         None => Mark::None,
     }
+}
+
+/// What a process is marked with; `None` if with nothing, or if it may not be read.
+pub(super) fn marker(pid: u32) -> Option<Box<[u8]>> {
+    let environment = environment(pid);
+    environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARKER)).map(Box::from)
 }
 
 /// Empty if the process is gone, or not ours to look into: then its session has to tell.

@@ -20,6 +20,7 @@ mod handle;
 pub mod identity;
 mod leaders;
 pub mod limits;
+pub mod looks;
 pub mod marked;
 pub mod memory;
 mod mounts;

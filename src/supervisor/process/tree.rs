@@ -14,9 +14,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use super::family::{Family, children_by_parent, given_to_us};
+use super::family::{Family, Mark, children_by_parent, given_to_us, mark, session_that_tells};
 use super::handle::{self, Process};
 use super::leaders::Census;
+use super::looks::Waiting;
 use super::stat::is_gone;
 
 /// More than any honest tree needs: each pass kills all that it sees.
@@ -57,13 +58,23 @@ pub fn is_subreaper() -> io::Result<bool> {
 /// `marker` is the value of its `WATCHPOST_NODE`, `session` the pid of its leader. Blocks until they are gone, so it wants
 /// a thread where that does no harm.
 pub fn sweep(marker: &str, session: u32) -> Result<usize, SweepError> {
-    sweep_until_clean(|| Family::below_us(marker, session))
+    sweep_until_clean(marker, || {
+        let family = Family::below_us(marker, session)?;
+        Ok((!family.is_nobody()).then(|| family.of_the_node().collect()))
+    })
 }
 
 /// Does the same, and looks at every process of the machine: for a node that was adopted, whose strays were given to
-/// another process.
-pub fn sweep_all(marker: &str, session: u32) -> Result<usize, SweepError> {
-    sweep_until_clean(|| Family::everybody(marker, session))
+/// another process. Its leader had ended before it began to be `waiting`: it makes do with looks that others made since.
+pub fn sweep_all(marker: &str, session: u32, waiting: &Waiting) -> Result<usize, SweepError> {
+    let mut since = Some(waiting.since());
+    sweep_until_clean(marker, || {
+        let look = waiting.look(since.unwrap_or_else(Instant::now))?;
+        let found = look.of_the_node(marker, session_that_tells(marker, session)?);
+        // After a kill it begins anew.
+        since = found.is_empty().then(|| look.ended());
+        Ok(Some(found))
+    })
 }
 
 /// Whether any process was given to us, dead or alive.
@@ -102,33 +113,34 @@ fn given_to_us_or_all() -> io::Result<Vec<u32>> {
 }
 
 /// Twice clean: a process that was given to us between being passed by and its parent's end is seen the second time.
-/// Where there was nobody at all, nobody's child can be given to us: once is enough.
-fn sweep_until_clean(look: impl Fn() -> io::Result<Family>) -> Result<usize, SweepError> {
+/// Where there was nobody at all (`None`), nobody's child can be given to us: once is enough.
+fn sweep_until_clean(
+    marker: &str,
+    mut look: impl FnMut() -> io::Result<Option<Vec<(u32, u64)>>>,
+) -> Result<usize, SweepError> {
     let mut killed = 0;
     let mut clean = 0;
     for _ in 0..PASSES {
-        let family = look().map_err(SweepError::Look)?;
-        if family.is_nobody() {
-            return Ok(killed);
-        }
-        let found = kill_all(&family)?;
-        killed += found;
-        clean = if found == 0 { clean + 1 } else { 0 };
+        let Some(found) = look().map_err(SweepError::Look)? else { return Ok(killed) };
+        // Whoever has ended since may have left somebody whom nobody has seen yet.
+        clean = if found.is_empty() { clean + 1 } else { 0 };
         if clean == 2 {
             return Ok(killed);
         }
+        killed += kill_all(marker, &found)?;
     }
     Err(SweepError::Endless { killed })
 }
 
-/// Kills all of the node's, waits until they are gone, and reaps those that are our children by then.
-fn kill_all(family: &Family) -> Result<usize, SweepError> {
+/// Kills all of these, waits until they are gone, and reaps those that are our children by then.
+fn kill_all(marker: &str, found: &[(u32, u64)]) -> Result<usize, SweepError> {
     let mut failure = None;
     let mut killed = Vec::new();
-    for (pid, start_time) in family.of_the_node() {
+    for &(pid, start_time) in found {
         // The number may be another's by now: adoption looks again, through the pidfd.
         match Process::adopt(pid, start_time) {
             Ok(None) => {}
+            Ok(Some(_)) if mark(pid, marker) == Mark::Foreign => {} // since it was seen
             Ok(Some(process)) => match process.signal(Signal::KILL) {
                 Ok(()) => killed.push(process),
                 Err(cause) => failure = failure.or(Some(SweepError::Kill { pid, cause })),
@@ -173,6 +185,7 @@ fn goes_before(deadline: Instant, process: &Process) -> bool {
 mod tests {
     use std::path::Path;
 
+    use super::super::looks::Looks;
     use super::super::stat::Stat;
     use super::super::testing::{finish, number_in, script, wait_until};
     use super::super::{Program, spawn};
@@ -223,7 +236,7 @@ mod tests {
         let session = leave_behind(home.path(), &mine("one"), &format!("{foreign}\n{nobodys}"));
         let [foreign, nobodys] = ["foreign", "nobodys"].map(|name| number_in(&home.path().join(name)));
         assert_eq!(sweep(&mine("one"), session).unwrap(), 0);
-        assert_eq!(sweep_all(&mine("one"), session).unwrap(), 0);
+        assert_eq!(sweep_all(&mine("one"), session, &Looks::default().wait()).unwrap(), 0);
         assert!(lives(foreign) && lives(nobodys));
         // They end with the test, by the means at hand.
         assert_eq!(sweep(&mine("other"), 0).unwrap(), 1);
@@ -240,9 +253,28 @@ mod tests {
         let far = number_in(&home.path().join("far"));
         assert_eq!(sweep(&mine("far"), 0).unwrap(), 0, "its parent lives, and is no stray");
         assert!(lives(far));
-        let killed = sweep_all(&mine("far"), 0).unwrap();
+        let killed = sweep_all(&mine("far"), 0, &Looks::default().wait()).unwrap();
         assert!(killed >= 1, "{killed}");
         assert!(!lives(far));
+        finish(&other);
+    }
+
+    #[test]
+    fn sweeps_that_wait_together_share_their_looks_and_each_ends_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let names = ["first", "second"];
+        let text = |name| format!("WATCHPOST_NODE={} setsid sh -c 'echo $$ > {name}; exec sleep 1000' &", mine(name));
+        let text = format!("{}\n{}\nwait", text(names[0]), text(names[1]));
+        let other = spawn(&script(home.path(), &text), None).unwrap();
+        let strays = names.map(|name| number_in(&home.path().join(name)));
+        let looks = Looks::default();
+        let waiting = names.map(|_| looks.wait());
+        for number in 0..2 {
+            let killed = sweep_all(&mine(names[number]), 0, &waiting[number]).unwrap();
+            assert!(killed >= 1, "{killed}");
+            assert!(!lives(strays[number]));
+            assert!(number == 1 || lives(strays[1]), "the first leaves the second's alone");
+        }
         finish(&other);
     }
 

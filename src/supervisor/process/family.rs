@@ -1,8 +1,10 @@
 //! Who descends from whom, and which node each belongs to.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -216,6 +218,14 @@ fn mark(pid: u32, marker: &str) -> Mark {
         Some(_) => Mark::Foreign,
         None => Mark::None,
     }
+}
+
+/// What that variable is in the environment of a process.
+pub(super) fn variable(pid: u32, name: &str) -> Option<OsString> {
+    let environment = environment(pid);
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(OsStr::from_bytes(value).to_owned())
 }
 
 /// Empty if the process is gone, or not ours to look into: then its session has to tell.

@@ -246,6 +246,34 @@ fn a_node_whose_socket_is_gone_is_not_held_to_its_watchdog_and_that_is_told_once
 }
 
 #[test]
+fn a_node_that_talks_to_where_its_agent_was_before_is_not_held_to_its_watchdog() {
+    let scene = Scene::new();
+    let run = tempfile::Builder::new().prefix("watchpost-run-").tempdir().unwrap();
+    let place = |name: &str| scene.write("place", &run.path().join(name).display().to_string());
+    let through = format!("WATCHPOST_AGENT_RUN_DIR=$(cat {}) exec \"$@\"", place("before").display());
+    let file = scene.write("lab.cfg", &lively("talks", "watchdog = 1s\nenv = UNTIL=/nowhere/at/all"));
+    let args = ["lab", file.to_str().unwrap(), "--http", &scene.any_port()];
+    let mut daemon = Daemon::start_through(&["sh", "-c", &through, "sh"], &scene, "lab", &args);
+    let pid = daemon.client().wait_for("talks", "RUNNING").pid.unwrap();
+    assert!(socket_of(pid).starts_with(run.path().join("before")));
+    daemon.kill();
+    place("after");
+    daemon.start_again();
+    let client = daemon.client();
+    client.wait("that it is not heard is told", |_| {
+        let is_it = |msg: &String| msg.contains("it cannot be heard");
+        client.events().iter().any(|event| event.kind == "error" && event.msg.as_ref().is_some_and(is_it))
+    });
+    let talks = client.wait_for("talks", "RUNNING");
+    assert_eq!((talks.pid, talks.restarts), (Some(pid), 0));
+    assert!(client.order("restart", &["talks"]).ok);
+    let after = client.wait("it has another life", |status| {
+        node(status, "talks").state == "RUNNING" && node(status, "talks").pid != Some(pid)
+    });
+    assert!(socket_of(node(&after, "talks").pid.unwrap()).starts_with(run.path().join("after")));
+}
+
+#[test]
 fn an_agent_that_stood_still_for_longer_than_a_watchdog_holds_it_against_nobody() {
     let lab = Lab::start(Some(&lively("talks", "watchdog = 2s\nenv = UNTIL=/nowhere/at/all")));
     let pid = lab.client.wait_for("talks", "RUNNING").pid;

@@ -11,7 +11,8 @@ use crate::agent::{Agent, AgentEvent, StopAllNodes};
 use crate::controller::{Controller, ControllerGone};
 use crate::message::client::{News, NewsBatch, RestartRequest, SetConfigurationRequest, Subscribe};
 use crate::model::{
-    Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role,
+    Configuration, ConfigurationId, Instance, InstanceName, Liveness, Node, NodeName, NodeState, Probe, ProbeBy,
+    RequestId, Role,
 };
 
 /// Makes the actor that gets it panic.
@@ -81,6 +82,10 @@ impl Handler<ControllerGone> for Ear {
 
 impl Path {
     async fn open() -> Self {
+        Self::open_with(|_| ()).await
+    }
+
+    async fn open_with(change: impl FnOnce(&mut Node)) -> Self {
         let state = tempfile::tempdir().unwrap();
         let (tell, told) = mpsc::unbounded_channel();
         let ear = Ear(tell).start();
@@ -96,6 +101,7 @@ impl Path {
 
         let mut node = Node::new(sleeper(), here.clone(), Role::None);
         node.command = vec!["/bin/sh".into(), "-c".into(), "exec sleep 1000".into()];
+        change(&mut node);
         let instances = vec![Instance { name: here, host: None, port: None }];
         let id = ConfigurationId::new("one").unwrap();
         let configuration = Configuration { instances, nodes: vec![node.into()], ..Configuration::empty(id) };
@@ -146,6 +152,40 @@ async fn a_supervisor_that_panics_is_replaced_and_its_process_minded_on() {
     assert_ne!(next, pid);
     path.agent.send(StopAllNodes).await.unwrap();
     assert!(!exists(next));
+}
+
+#[actix_rt::test]
+async fn whoever_a_supervisor_that_panicked_had_asked_does_not_answer_the_next_one() {
+    let home = tempfile::tempdir().unwrap();
+    let asked = home.path().join("asked");
+    // The first one hangs, and all others find that the node is well.
+    let script = format!("echo >> {0}; test $(wc -l < {0}) -gt 1 || exec sleep 1000", asked.display());
+    let probe = Probe {
+        by: ProbeBy::Exec(vec!["/bin/sh".into(), "-c".into(), script]),
+        interval: Duration::from_millis(100),
+        timeout: LONG,
+        failures: 1,
+    };
+    let liveness = Liveness { watchdog: None, probe: Some(probe) };
+    let mut path = Path::open_with(|node| node.liveness = Some(Box::new(liveness))).await;
+    let pid = path.running().await;
+    let is_asked = async |times: usize| {
+        let many = async || {
+            while std::fs::read(&asked).map_or(0, |lines| lines.len()) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, many()).await.expect("asked in time");
+    };
+    is_asked(1).await;
+    path.agent.send(PanicOf(sleeper())).await.unwrap();
+    path.hear(|told| matches!(told, Told::Error(msg) if msg.contains("its supervisor panicked"))).await;
+    is_asked(4).await;
+    while let Ok(told) = path.told.try_recv() {
+        assert!(!matches!(told, Told::Change(NodeState::Crashed | NodeState::Failed, _)), "{told:?}");
+    }
+    assert!(exists(pid), "the process is the same");
+    path.agent.send(StopAllNodes).await.unwrap();
 }
 
 #[actix_rt::test]

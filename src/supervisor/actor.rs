@@ -242,6 +242,11 @@ impl Supervisor {
             }
             E::Listen => self.workshop.listen(self.ward, Arc::clone(&self.node), life, true),
             E::Ask(round) => self.ask(life, round, ctx),
+            E::Unheard => {
+                let what =
+                    "it cannot be heard, so its watchdog is not heeded until it is started again: its socket is gone";
+                self.tell(FromSupervisor::Trouble(self.node.name.clone(), what.into()));
+            }
             E::GiveUp(round) => self.workshop.give_up_question(self.ward, round),
             E::Unready => self.drive(Event::Hangs(life, self.unready().into()), ctx),
             E::Hung(why) => self.drive(Event::Hangs(life, why.into()), ctx),
@@ -401,6 +406,7 @@ impl Handler<Word> for Supervisor {
             }
             Word::Speaks { life } => self.workshop.listen(self.ward, Arc::clone(&self.node), life, false),
             Word::Said { life, said, all } => self.hear(life, said, all, ctx),
+            Word::Unheard { life } => self.watch(life, liveness::Event::Unheard, ctx),
             Word::Asked { life, round, exit, remains } => {
                 self.workshop.clear_question(self.ward, Arc::clone(&self.node), (life, round), exit, remains);
             }

@@ -38,6 +38,8 @@ struct Watchdog {
     last: Instant,
     /// What it said is being read, since that was too long ago.
     is_read: bool,
+    /// It was told that it cannot be heard.
+    is_told: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub enum Event {
     WatchdogDue,
     /// All was read that it had said when [`Effect::Listen`] asked.
     Listened,
+    /// The same answer, where what it says reaches nobody.
+    Unheard,
     ProbeDue(u64),
     /// The answer: `Err` says why it is none.
     Probed(u64, Result<(), String>),
@@ -82,10 +86,12 @@ pub enum Event {
 pub enum Effect {
     /// Come back with this event after this time.
     After(Duration, Event),
-    /// Read what it said and nobody read yet; answered by [`Event::Listened`], behind that.
+    /// Read what it said and nobody read yet; answered by [`Event::Listened`] or [`Event::Unheard`], behind that.
     Listen,
     /// Ask this question; answered by [`Event::Probed`].
     Ask(u64),
+    /// It is to give signs and cannot be heard, so it is not judged by them.
+    Unheard,
     /// Nobody waits for this answer any more: end whoever is to find it, so that it comes.
     GiveUp(u64),
     /// It did not become ready in time.
@@ -110,7 +116,7 @@ impl Vigil {
         let mut effects = Vec::new();
         effects.extend(watchdog.map(|within| Effect::After(within, Event::WatchdogDue)));
         effects.extend(probe.as_ref().map(|probe| Effect::After(probe.interval, Event::ProbeDue(1))));
-        let watchdog = watchdog.map(|within| Watchdog { within, last: now, is_read: false });
+        let watchdog = watchdog.map(|within| Watchdog { within, last: now, is_read: false, is_told: false });
         let prober = probe.map(|terms| Box::new(Prober { terms, failures: 0, round: 1, open: None }));
         (Self { life, is_ready: true, watch: Watch::Running { watchdog, prober } }, effects)
     }
@@ -152,8 +158,8 @@ impl Vigil {
                 *until = (*until).max(now + time.min(LONGEST_EXTENSION));
                 vec![]
             }
-            (W::Unready { until, is_read }, event @ (E::ReadyDue | E::Listened)) => {
-                match overdue(*until, is_read, event == E::Listened, now) {
+            (W::Unready { until, is_read }, event @ (E::ReadyDue | E::Listened | E::Unheard)) => {
+                match overdue(*until, is_read, event != E::ReadyDue, now) {
                     Overdue::No => vec![],
                     Overdue::In(left) => vec![F::After(left, E::ReadyDue)],
                     Overdue::Perhaps => vec![F::Listen],
@@ -177,6 +183,7 @@ impl Vigil {
                     }
                 }
             }
+            (W::Running { watchdog: Some(watchdog), .. }, E::Unheard) => watchdog.unheard(now),
             (W::Running { watchdog: Some(_), .. } | W::Ending, E::Hangs) => {
                 vec![F::Hung("it said WATCHDOG=trigger".into())]
             }
@@ -205,6 +212,7 @@ impl Vigil {
                 | E::Stopping
                 | E::WatchdogDue
                 | E::Listened
+                | E::Unheard
                 | E::ProbeDue(_)
                 | E::Probed(..)
                 | E::ProbeOverdue(_)
@@ -236,6 +244,19 @@ fn overdue(until: Instant, is_read: &mut bool, was_read: bool, now: Instant) -> 
             Overdue::Perhaps
         }
         left => Overdue::In(left),
+    }
+}
+
+impl Watchdog {
+    /// Nobody knows whether it gave a sign: it has its time anew.
+    fn unheard(&mut self, now: Instant) -> Vec<Effect> {
+        if !std::mem::take(&mut self.is_read) {
+            return vec![];
+        }
+        self.last = now;
+        let is_first = !std::mem::replace(&mut self.is_told, true);
+        let again = Effect::After(self.within, Event::WatchdogDue);
+        is_first.then_some(Effect::Unheard).into_iter().chain([again]).collect()
     }
 }
 
@@ -357,6 +378,22 @@ mod tests {
         let hung = F::Hung("it did not say WATCHDOG=1 for 30s".into());
         assert_eq!(vigil.step(E::Listened, later + seconds(30), GRACE), [hung]);
         assert_eq!(vigil.step(E::WatchdogDue, later + seconds(90), GRACE), [], "once");
+    }
+
+    #[test]
+    fn who_cannot_be_heard_is_not_judged_by_its_watchdog_and_that_is_told_once() {
+        let noon = Instant::now();
+        let (mut vigil, _) = Vigil::running(L, &watched(Some(30), None), noon);
+        assert_eq!(vigil.step(E::Unheard, noon, GRACE), [], "nobody asked");
+        let again = F::After(seconds(30), E::WatchdogDue);
+        for (after, told) in [(30, vec![F::Unheard, again.clone()]), (60, vec![again])] {
+            assert_eq!(vigil.step(E::WatchdogDue, noon + seconds(after), GRACE), [F::Listen]);
+            assert_eq!(vigil.step(E::Unheard, noon + seconds(after), GRACE), told);
+        }
+        // It is heard again, and silent.
+        assert_eq!(vigil.step(E::WatchdogDue, noon + seconds(90), GRACE), [F::Listen]);
+        let hung = F::Hung("it did not say WATCHDOG=1 for 30s".into());
+        assert_eq!(vigil.step(E::Listened, noon + seconds(90), GRACE), [hung]);
     }
 
     #[test]

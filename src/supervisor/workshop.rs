@@ -95,6 +95,10 @@ pub enum Word {
         said: Said,
         all: bool,
     },
+    /// Also answers [`Workshop::listen`]: it may have said what it likes, and nobody can hear it.
+    Unheard {
+        life: Life,
+    },
     /// The program that asked it how it is has ended; what is left of it is to be cleared away.
     Asked {
         life: Life,
@@ -305,18 +309,19 @@ impl Workshop {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
         let Some(process) = process else { return Ok(()) };
+        let leader = process.pid();
         self.benches.alive(ward, life, process, None, false)?;
-        self.hear_again(ward, Arc::clone(node), life);
+        self.hear_again(ward, Arc::clone(node), life, leader);
         Ok(())
     }
 
     /// Binds the socket of a life that runs already, and ends whoever asked it how it is when an earlier run ended.
-    fn hear_again(&self, ward: WardId, node: Arc<Node>, life: Life) {
+    fn hear_again(&self, ward: WardId, node: Arc<Node>, life: Life, leader: u32) {
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         let about = Subject::Node(node.name.clone());
         let waiting = tools.looks.wait();
         let work = move || {
-            match tools.bind(&node) {
+            match tools.bind_again(&node, leader) {
                 Ok(socket) => {
                     socket.resume(life);
                     let _ = done.send(Done::Bound(ward, life, socket)); // nobody listens while the agent ends
@@ -604,7 +609,8 @@ impl Workshop {
         self.benches.await_words(ward);
     }
 
-    /// Reads what the node has said; answered by [`Word::Said`]. With `all` also if that is nothing.
+    /// Reads what the node has said; answered by [`Word::Said`]. With `all` also if that is nothing; or by [`Word::Unheard`]
+    /// if that may be so because it cannot be heard.
     pub fn listen(&self, ward: WardId, node: Arc<Node>, life: Life, all: bool) {
         let found = match self.benches.wards.borrow().get(&ward) {
             Some(Ward { fact: Fact::Alive(of, leader), socket: Some(socket), .. }) if *of == life => {
@@ -614,7 +620,7 @@ impl Workshop {
         };
         let Some((leader, socket)) = found else {
             if all {
-                self.benches.tell(ward, Word::Said { life, said: Said::default(), all });
+                self.benches.tell(ward, Word::Unheard { life });
             }
             return;
         };
@@ -622,9 +628,17 @@ impl Workshop {
         let waits = self.hands.give_first(
             Subject::Health(node.name.clone()),
             Box::new(move || {
+                let listened = unless_it_panics(|| {
+                    let said = tools.listen(&node, life, leader, &socket);
+                    let can_be_heard = said.lives || socket.is_in_place(node.user.as_deref());
+                    (said, can_be_heard)
+                });
                 // Also after a panic somebody waits for what was heard.
-                let said = unless_it_panics(|| tools.listen(&node, life, leader, &socket)).unwrap_or_default();
-                let _ = done.send(Done::Heard { ward, life, said, all }); // nobody listens while the agent ends
+                let (said, can_be_heard) = listened.unwrap_or_default();
+                let _ = done.send(Done::Heard { ward, life, said, all: all && can_be_heard }); // nobody listens while the agent ends
+                if all && !can_be_heard {
+                    let _ = done.send(Done::Tell(ward, Word::Unheard { life })); // as above
+                }
             }),
         );
         self.look_after_backlog(waits);
@@ -1142,6 +1156,17 @@ impl Tools {
             _ => Err(error),
         });
         bound.map_err(|error| format!("cannot give it the socket {} to talk to: {error}", path.display()))
+    }
+
+    /// The socket of a life that another run of the agent launched, if it talks to where that is now.
+    fn bind_again(&self, node: &Node, leader: u32) -> Result<NotifySocket, String> {
+        let socket = self.bind(node)?;
+        match process::variable(leader, "NOTIFY_SOCKET").filter(|told| Path::new(told) != socket.path()) {
+            Some(told) => {
+                Err(format!("it talks to {}, and would be heard at {}", told.display(), socket.path().display()))
+            }
+            None => Ok(socket),
+        }
     }
 
     fn listen(&self, node: &Node, life: Life, leader: u32, socket: &NotifySocket) -> Said {

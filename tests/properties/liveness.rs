@@ -99,6 +99,7 @@ impl World {
                     self.open = Some((open, at));
                 }
             }
+            Effect::Unheard => panic!("it can be heard"),
             Effect::Unready => panic!("it was ready"),
             Effect::Hung(why) => {
                 assert_eq!(self.hung, None, "it hangs once");

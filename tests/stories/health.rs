@@ -216,6 +216,64 @@ fn who_misses_its_watchdog_or_stands_still_is_ended_and_started_again() {
 }
 
 #[test]
+fn a_node_whose_socket_is_gone_is_not_held_to_its_watchdog_and_that_is_told_once() {
+    let file = ["talks", "stands"].map(|name| lively(name, "watchdog = 1s\nenv = UNTIL=/nowhere/at/all")).concat();
+    let lab = Lab::start(Some(&file));
+    let before = pids(&lab.client.wait_for_all("RUNNING"));
+    std::fs::remove_file(socket_of(before["talks"])).unwrap();
+    let told = || {
+        let events = lab.client.events().into_iter();
+        events.filter(|event| event.kind == "error" && event.node.as_deref() == Some("talks")).collect::<Vec<_>>()
+    };
+    lab.client.wait("it is missed", |_| !told().is_empty());
+    // Another one that is silent for longer still is found out.
+    processes::signal(before["stands"], Signal::STOP);
+    let after = lab.client.wait("the other is started again", |status| {
+        node(status, "stands").state == "RUNNING" && node(status, "stands").restarts == 1
+    });
+    assert_eq!((node(&after, "talks").pid, node(&after, "talks").restarts), (Some(before["talks"]), 0));
+    let told = told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].msg.as_ref().unwrap().contains("it cannot be heard"), "{told:?}");
+    // The next life has a socket again, and is held to its watchdog.
+    assert!(lab.client.order("restart", &["talks"]).ok);
+    let again = lab.client.wait("it has another life", |status| {
+        node(status, "talks").state == "RUNNING" && node(status, "talks").pid != Some(before["talks"])
+    });
+    let again = node(&again, "talks").pid.unwrap();
+    processes::signal(again, Signal::STOP);
+    lab.client.wait("it is found out", |status| node(status, "talks").pid.is_some_and(|pid| pid != again));
+}
+
+#[test]
+fn a_node_that_talks_to_where_its_agent_was_before_is_not_held_to_its_watchdog() {
+    let scene = Scene::new();
+    let run = tempfile::Builder::new().prefix("watchpost-run-").tempdir().unwrap();
+    let place = |name: &str| scene.write("place", &run.path().join(name).display().to_string());
+    let through = format!("WATCHPOST_AGENT_RUN_DIR=$(cat {}) exec \"$@\"", place("before").display());
+    let file = scene.write("lab.cfg", &lively("talks", "watchdog = 1s\nenv = UNTIL=/nowhere/at/all"));
+    let args = ["lab", file.to_str().unwrap(), "--http", &scene.any_port()];
+    let mut daemon = Daemon::start_through(&["sh", "-c", &through, "sh"], &scene, "lab", &args);
+    let pid = daemon.client().wait_for("talks", "RUNNING").pid.unwrap();
+    assert!(socket_of(pid).starts_with(run.path().join("before")));
+    daemon.kill();
+    place("after");
+    daemon.start_again();
+    let client = daemon.client();
+    client.wait("that it is not heard is told", |_| {
+        let is_it = |msg: &String| msg.contains("it cannot be heard");
+        client.events().iter().any(|event| event.kind == "error" && event.msg.as_ref().is_some_and(is_it))
+    });
+    let talks = client.wait_for("talks", "RUNNING");
+    assert_eq!((talks.pid, talks.restarts), (Some(pid), 0));
+    assert!(client.order("restart", &["talks"]).ok);
+    let after = client.wait("it has another life", |status| {
+        node(status, "talks").state == "RUNNING" && node(status, "talks").pid != Some(pid)
+    });
+    assert!(socket_of(node(&after, "talks").pid.unwrap()).starts_with(run.path().join("after")));
+}
+
+#[test]
 fn an_agent_that_stood_still_for_longer_than_a_watchdog_holds_it_against_nobody() {
     let lab = Lab::start(Some(&lively("talks", "watchdog = 2s\nenv = UNTIL=/nowhere/at/all")));
     let pid = lab.client.wait_for("talks", "RUNNING").pid;

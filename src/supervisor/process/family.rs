@@ -1,8 +1,10 @@
 //! Who descends from whom, and which node each belongs to.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -225,6 +227,14 @@ pub(super) fn mark(pid: u32, marker: &str) -> Mark {
 pub(super) fn marker(pid: u32) -> Option<Box<[u8]>> {
     let environment = environment(pid);
     environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARKER)).map(Box::from)
+}
+
+/// What that variable is in the environment of a process.
+pub(super) fn variable(pid: u32, name: &str) -> Option<OsString> {
+    let environment = environment(pid);
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(OsStr::from_bytes(value).to_owned())
 }
 
 /// Empty if the process is gone, or not ours to look into: then its session has to tell.

@@ -52,6 +52,11 @@ pub use handle::Process;
 pub use rustix::process::Signal;
 pub use spawn::{Program, spawn};
 
+/// What that variable is in the environment with which the process began, as far as we may look and it is still there.
+pub fn variable(pid: u32, name: &str) -> Option<std::ffi::OsString> {
+    family::variable(pid, name)
+}
+
 /// Whether that process is the node's whose marker this is and whose `leader` lives. One that cannot be looked at is not.
 pub fn belongs(pid: u32, marker: &str, leader: u32) -> bool {
     family::belongs(pid, marker, leader).unwrap_or(false)

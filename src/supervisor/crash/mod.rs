@@ -8,6 +8,7 @@ pub mod core_file;
 pub mod dossier;
 pub mod morgue;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, OnceLock};
@@ -79,12 +80,16 @@ impl Coroner {
         if self.morgue.rules().keep == 0 {
             return;
         }
-        let deaths = self.deaths.get_or_init(|| self.begin(witness()));
-        match deaths.as_ref().map(|deaths| deaths.try_send(death)) {
-            Some(Err(TrySendError::Full(death))) => {
-                tracing::warn!(node = %death.node.name, "too many died at once: no dossier is made of process {}", death.pid);
+        // Why there is none was said when it was to begin.
+        let Some(deaths) = self.deaths.get_or_init(|| self.begin(witness())) else { return };
+        match deaths.try_send(death) {
+            Err(TrySendError::Full(Death { node, pid, .. })) => {
+                tracing::warn!(node = %node.name, "too many died at once: no dossier is made of process {pid}");
             }
-            Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => {}
+            Err(TrySendError::Disconnected(Death { node, pid, .. })) => {
+                tracing::error!(node = %node.name, "the coroner is gone: no dossier is made of process {pid}");
+            }
+            Ok(()) => {}
         }
     }
 
@@ -95,7 +100,11 @@ impl Coroner {
             // Where it may not be, it competes with the others.
             let _ = rustix::process::setpriority_process(None, NICE);
             while let Ok(death) = heard.recv() {
-                examine(&instance, &morgue, &witness, &death);
+                let examined = AssertUnwindSafe(|| examine(&instance, &morgue, &witness, &death));
+                if catch_unwind(examined).is_err() {
+                    let Death { node, pid, .. } = death;
+                    tracing::error!(node = %node.name, "making the dossier of process {pid} panicked");
+                }
             }
         };
         let begun = thread::Builder::new().name("coroner".into()).spawn(work);
@@ -184,4 +193,61 @@ fn uptime(start_time: u64, heard: Instant) -> Option<u64> {
     let began = start_time as f64 / rustix::param::clock_ticks_per_second() as f64;
     let ran = now - heard.elapsed().as_secs_f64() - began;
     Some((ran.max(0.0) * 1000.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{CrashRules, NodeName, Role};
+
+    /// Knows nothing, and panics if it is asked about this node.
+    struct Shy(&'static str);
+
+    impl Witness for Shy {
+        fn given(&self, node: &Node, _: Life) -> Given {
+            assert_ne!(node.name.as_str(), self.0, "as it was meant to");
+            Given::default()
+        }
+
+        fn last_output(&self, _: &Node, _: Life) -> Output {
+            Output::default()
+        }
+    }
+
+    fn death(name: &str) -> Death {
+        let node = Node::new(NodeName::new(name).unwrap(), InstanceName::new("i").unwrap(), Role::Worker);
+        Death {
+            node: Arc::new(node),
+            life: Life::default(),
+            pid: 1,
+            start_time: None,
+            exit: Exit::Status(1),
+            time: Timestamp(0),
+            heard: Instant::now(),
+            largest_resident: None,
+            kernel: None,
+            state: NodeState::Pending,
+            reason: Text::default(),
+        }
+    }
+
+    #[test]
+    fn a_death_whose_dossier_panics_does_not_keep_the_next_from_having_one() {
+        let home = tempfile::tempdir().unwrap();
+        let morgue = Morgue::new(home.path().join("crashes"), CrashRules::default());
+        let coroner = Coroner::new(InstanceName::new("i").unwrap(), morgue.clone());
+        for name in ["a", "b"] {
+            coroner.examine(death(name), || Shy("a"));
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let filed = || {
+            std::fs::read_dir(home.path().join("crashes")).is_ok_and(|mut all| {
+                all.any(|one| one.is_ok_and(|one| one.file_name().to_string_lossy().starts_with("b.")))
+            })
+        };
+        while !filed() {
+            assert!(Instant::now() < deadline, "no dossier is made of the second");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -172,13 +173,22 @@ impl Clerk {
         let _ = rustix::process::setpriority_process(None, NICE);
         loop {
             self.sleep();
-            self.hear();
+            self.survive("hearing who wrote", Self::hear);
             let orders = std::mem::take(&mut *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
             for order in orders {
                 match order {
-                    Order::Mind(node, rules) => self.mind(node, rules),
-                    Order::Forget(node) => self.forget(&node),
-                    Order::Await(waiter) => self.await_more(waiter),
+                    Order::Mind(node, rules) => {
+                        let named = node.clone();
+                        if !self.survive("minding a node", |clerk| clerk.mind(node, rules)) {
+                            OutputStream::ALL.into_iter().for_each(|stream| self.look_within(&named, stream, LATEST));
+                        }
+                    }
+                    Order::Forget(node) => {
+                        self.survive("letting go of a node", |clerk| clerk.forget(&node));
+                    }
+                    Order::Await(waiter) => {
+                        self.survive("a wait for more", |clerk| clerk.await_more(waiter));
+                    }
                     Order::End => return,
                 }
             }
@@ -186,13 +196,25 @@ impl Clerk {
             while let Some((at, node, stream)) = self.agenda.first().cloned()
                 && at <= now
             {
-                self.look(&node, stream);
+                // Taken off ahead: one that panics must not come up again at once.
+                self.agenda.remove(&(at, node.clone(), stream));
+                if !self.survive("looking at a file", |clerk| clerk.look(&node, stream)) {
+                    self.look_within(&node, stream, LATEST);
+                }
             }
             let (over, waiters) = std::mem::take(&mut self.waiters).into_iter().partition(|waiter| waiter.until <= now);
             self.waiters = waiters;
-            let over: Vec<Waiter> = over;
-            over.into_iter().for_each(|waiter| (waiter.tell)());
+            self.tell_all(over);
         }
+    }
+
+    /// Does one thing, and whether it came to its end: where it panics, the others are minded all the same.
+    fn survive(&mut self, what: &str, work: impl FnOnce(&mut Self)) -> bool {
+        let ended = catch_unwind(AssertUnwindSafe(|| work(self))).is_ok();
+        if !ended {
+            tracing::error!("the keeper of output goes on, though this panicked: {what}");
+        }
+        ended
     }
 
     fn sleep(&self) {
@@ -240,8 +262,13 @@ impl Clerk {
         let waits = |waiter: &Waiter| waiter.node == *node && waiter.stream == stream;
         let (those, others) = std::mem::take(&mut self.waiters).into_iter().partition(waits);
         self.waiters = others;
-        let those: Vec<Waiter> = those;
-        those.into_iter().for_each(|waiter| (waiter.tell)());
+        self.tell_all(those);
+    }
+
+    fn tell_all(&mut self, waiters: Vec<Waiter>) {
+        for waiter in waiters {
+            self.survive("telling who waited for more", |_| (waiter.tell)());
+        }
     }
 
     fn mind(&mut self, node: NodeName, rules: OutputRules) {
@@ -263,7 +290,9 @@ impl Clerk {
                     .partition(|waiter| waiter.node == node && waiter.stream == stream);
                 self.waiters = others;
                 let those: Vec<Waiter> = those;
-                those.into_iter().for_each(|waiter| self.await_more(waiter));
+                for waiter in those {
+                    self.survive("a wait for more", |clerk| clerk.await_more(waiter));
+                }
             }
         }
         let tidied = self.tidy(&node);

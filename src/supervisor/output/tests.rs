@@ -316,6 +316,32 @@ fn the_keeper_puts_aside_what_is_too_much_and_tells_whoever_waits() {
 }
 
 #[test]
+fn a_panic_of_one_who_waits_costs_the_others_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let keeper = Keeper::hire(home.path().into(), OutputRules::default()).unwrap();
+    let node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("i").unwrap(), Role::Worker);
+    let directory = home.path().join("n");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("stdout"), "first\n").unwrap();
+    keeper.mind(&node);
+    let (tell, told) = std::sync::mpsc::channel();
+    let end = OutputPlace { volume: 1, offset: 6 };
+    // Once at the order, and once when the time is up.
+    for (place, within) in [(OutputPlace::default(), Duration::from_secs(60)), (end, Duration::from_millis(1))] {
+        let (panics, tells) = (tell.clone(), tell.clone());
+        let panicking = move || {
+            panics.send("panics").unwrap();
+            panic!("as it was meant to");
+        };
+        keeper.when_there_is_more(node.name.clone(), STREAM, place, within, panicking);
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok("panics"));
+        let telling = move || tells.send("tells").unwrap();
+        keeper.when_there_is_more(node.name.clone(), STREAM, place, within, telling);
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok("tells"));
+    }
+}
+
+#[test]
 fn what_was_written_while_nobody_minded_it_is_put_aside_when_somebody_does() {
     let home = tempfile::tempdir().unwrap();
     let node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("i").unwrap(), Role::Worker);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
 use super::service::Service;
 use super::signals::Signals;
-use super::{AgentOptions, ControllerOptions, RunError, init, start_agent, start_controller, stray};
+use super::{AgentOptions, ControllerOptions, RunError, init, start_agent_among, start_controller, stray};
 use crate::agent::outbox::Bounds;
 use crate::agent::{Agent, AgentEvent, HurryUp, RenewCertificate, StopAllNodesForNow};
 use crate::bridge::{Desk, Farewell, LinkRole};
@@ -23,7 +23,6 @@ use crate::doctor::service::{self, Unit};
 use crate::model::InstanceName;
 use crate::settings::{ControllerSettings, Machine, OnExit, Settings, encrypted, guarded, loopback_only};
 use crate::state_dir::StateDir;
-use crate::supervisor::process::groups::Groups;
 use crate::supervisor::process::{limits, memory};
 use crate::trust::tokens::Tokens;
 use crate::trust::{Registrar, Trust, keep_renewed};
@@ -124,11 +123,11 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     stray::take_on()?;
     init::say_what_it_means();
     let (host, mut ends) = Host::start();
-    let agent = start_agent(AgentOptions {
+    let (agent, apart) = start_agent_among(AgentOptions {
         host: Some(host.recipient()),
         ..agent_options(&settings, settings.agent.name.clone(), &home, home.nodes(), limits::raise_open_files()?)
     })?;
-    warn_of_the_service(&settings, home.nodes());
+    warn_of_the_service(&settings, apart);
     let mut addresses = BTreeMap::new();
     if let Some(socket) = &socket {
         addresses.insert("controller".to_owned(), socket.local_addr()?);
@@ -159,16 +158,15 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     end
 }
 
-/// Says in the log if the service that this agent runs in would end its nodes. Where it runs in none, nobody is asked.
-fn warn_of_the_service(settings: &Settings, nodes: PathBuf) {
+/// Says in the log if the service that this agent runs in would end its nodes, which have groups outside of its own if
+/// they are `apart`. Where it runs in none, nobody is asked.
+fn warn_of_the_service(settings: &Settings, apart: bool) {
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     if settings.agent.on_exit == OnExit::Stop || service::unit_of(&cgroup).is_none() {
         return;
     }
-    let (place, cluster) = (settings.agent.cgroup.clone(), settings.cluster.clone());
     // Beside the start: systemd may take its time to answer.
     let looked = std::thread::Builder::new().name("service".into()).spawn(move || {
-        let apart = Groups::open(&place, &cluster, &nodes).is_ok_and(|groups| groups.is_outside_ours());
         if let Some(warning) = service::warning(&cgroup, apart, Unit::ask) {
             tracing::warn!("{warning}");
         }

@@ -177,6 +177,11 @@ impl AgentOptions {
 
 /// Starts an agent in the present actix system. It takes up the nodes that an earlier one left running.
 pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
+    start_agent_among(options).map(|(agent, _)| agent)
+}
+
+/// The same; with it comes whether its nodes have control groups outside of that of this process.
+fn start_agent_among(options: AgentOptions) -> Result<(Addr<Agent>, bool), RunError> {
     let AgentOptions {
         instance,
         cluster,
@@ -205,6 +210,7 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
             tracing::info!("nodes have no control groups, so their processes are known by session and marker: {why}")
         }
     }
+    let apart = groups.as_ref().is_ok_and(Groups::is_outside_ours);
     let run_dir = run_dir.map(std::path::absolute).transpose()?;
     let run_dir = RunDir::open(run_dir.as_deref(), &nodes).map_err(|why| why.to_string());
     if let Err(why) = &run_dir {
@@ -215,7 +221,7 @@ pub fn start_agent(options: AgentOptions) -> Result<Addr<Agent>, RunError> {
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
     let epoch = new_epoch()?;
     let setup = AgentSetup { instance, epoch, run, place, site, groups, run_dir, output, crashes, bounds, host };
-    Ok(Agent::launch(setup)?)
+    Ok((Agent::launch(setup)?, apart))
 }
 
 /// Links a controller and an agent that live in the same process: each holds the other's mailbox, and cannot tell it

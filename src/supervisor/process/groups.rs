@@ -132,19 +132,22 @@ impl Groups {
     }
 
     fn in_directory(directory: &Path, name: &str) -> Result<Self, NoGroups> {
-        let home = directory.join(OURS).join(name);
-        let mut groups = Self { above: directory.to_owned(), home, lacking: Lacking::new() };
-        let probe = groups.home.join("probe");
-        fs::create_dir_all(&probe).map_err(|error| make_failed(&probe, &error))?;
-        let tried = try_out(&probe);
+        let (above, ours) = (directory.to_owned(), directory.join(OURS));
+        let mut groups = Self { above, home: ours.join(name), lacking: Lacking::new() };
+        // Not in its home: an agent may be launching nodes there at this moment.
+        let trial = Self { home: ours.join(format!("{name}.try-{}", std::process::id())), ..groups.clone() };
+        let probe = trial.home.join("probe");
+        let is_new = fs::create_dir_all(directory).and_then(|()| fs::create_dir(&ours)).is_ok();
+        let tried =
+            fs::create_dir_all(&probe).map_err(|error| make_failed(&probe, &error)).and_then(|()| try_out(&probe));
         if tried.is_ok() {
-            groups.lacking = quotas::try_out(&groups.chain(), &probe);
+            groups.lacking = quotas::try_out(&trial.chain(), &probe);
         }
-        // The first node makes it anew: an agent without nodes leaves nothing behind.
-        let _ = fs::remove_dir(&probe).and_then(|()| fs::remove_dir(&groups.home)); // others may be in it
-        if tried.is_err() {
-            groups.clear();
-            let _ = fs::remove_dir(directory.join(OURS)); // nobody else can use it either
+        // The first node makes the home: an agent without nodes leaves nothing behind.
+        let _ = fs::remove_dir(&probe); // where it could not be made, as the next
+        let _ = fs::remove_dir(&trial.home);
+        if tried.is_err() && is_new {
+            let _ = fs::remove_dir(&ours); // somebody may have come to use it
         }
         tried.map(|()| groups)
     }
@@ -433,6 +436,28 @@ mod tests {
         assert!(groups.of(&node("first"), &Quotas::default()).unwrap().exists());
         let again = Groups::open(&Place::Anywhere, "test", home.path()).unwrap();
         assert!(again.path(&node("first")).exists(), "those of an earlier run stay");
+        groups.clear();
+    }
+
+    #[test]
+    fn a_trial_beside_an_agent_leaves_its_groups_alone_however_it_ends() {
+        // A tree that is made up has no cgroup.kill, so that the trial fails.
+        let made_up = tempfile::tempdir().unwrap();
+        let ours = made_up.path().join(OURS);
+        let home = ours.join("x");
+        fs::create_dir_all(home.join("node-a")).unwrap();
+        assert!(matches!(Groups::in_directory(made_up.path(), "x"), Err(NoGroups::CannotKill { .. })));
+        assert!(home.join("node-a").exists(), "a group that nobody is in yet stays");
+        fs::remove_dir(home.join("node-a")).unwrap();
+        Groups::in_directory(made_up.path(), "x").unwrap_err();
+        assert!(home.exists(), "so does a home without groups");
+        assert_eq!(fs::read_dir(&ours).unwrap().count(), 1, "nothing of the trial stays");
+
+        let Some(groups) = groups(made_up.path()) else { return };
+        groups.of(&node("a"), &Quotas::default()).unwrap();
+        groups.forget(&node("a"));
+        Groups::open(&Place::Anywhere, "test", made_up.path()).unwrap();
+        assert!(groups.home.exists(), "one that succeeds leaves it, too");
         groups.clear();
     }
 

@@ -62,15 +62,15 @@ pub(super) fn retrieve(
         return Ok(Vec::new());
     }
     let mut marked = marked::leaders(&site.cluster, &site.place)?;
-    let enter = |node: &Node, life, process: (u32, u64), guessed| {
-        register.enter(node, life, process, guessed).map_err(io::Error::other)
+    let enter = |node: &Node, life, process: (u32, u64), past: &Past, guessed| {
+        register.enter(node, life, process, past.clone(), guessed).map_err(io::Error::other)
     };
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
         if let Some(Marked { life, pid, start_time }) = marked.remove(&record.node.name)
             && life == record.life
         {
             record.found = Found::Launched { pid, start_time };
-            enter(&record.node, life, (pid, start_time), record.guessed)?;
+            enter(&record.node, life, (pid, start_time), &record.past, record.guessed)?;
         }
     }
     let mut told = Vec::new();
@@ -85,8 +85,8 @@ pub(super) fn retrieve(
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");
             told.push(Event::Trouble(Some(name.clone()), msg));
             let node = Node::new(name, instance.clone(), Role::None);
-            enter(&node, life, (pid, start_time), true)?;
             let (found, past) = (Found::Launched { pid, start_time }, Past::default());
+            enter(&node, life, (pid, start_time), &past, true)?;
             entries.records.push(Record { node, life, here: true, found, guessed: true, past, reason: None });
         } else if why.is_some() {
             told.push(Event::Trouble(Some(name), format!("{what}; no process of the node was found")));

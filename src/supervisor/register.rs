@@ -141,9 +141,10 @@ impl Register {
         node: &Node,
         life: Life,
         (pid, start_time): (u32, u64),
+        past: Past,
         guessed: bool,
     ) -> Result<(), RegisterError> {
-        let mut file = self.begin(node, life, Past::default(), guessed)?;
+        let mut file = self.begin(node, life, past, guessed)?;
         let path = self.directory(&node.name).join(NAME);
         let line = lines::sealed(&format!("pid {pid} {start_time}"));
         file.write_all(&line).map_err(|source| RegisterError::Io { what: "write", path, source })
@@ -435,6 +436,15 @@ mod tests {
         assert_eq!((record.found, record.reason.as_deref()), (Found::GivenUp, Some("given up after 4 restarts")));
         assert_eq!(record.past.attempt, 4);
         assert!(record.past.ago.iter().zip(&past.ago).all(|(now, then)| now >= then && *now < then + 60_000));
+    }
+
+    #[test]
+    fn a_process_that_is_entered_keeps_the_crashes_of_its_node() {
+        let (_directory, mut register, node) = register();
+        register.enter(&node, Life(7), (42, 1000), Past { attempt: 4, ago: vec![20, 10] }, false).unwrap();
+        let record = register.read().unwrap().records.remove(0);
+        assert_eq!(record.found, Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!((record.past.attempt, record.past.ago.len()), (4, 2));
     }
 
     #[test]

@@ -455,8 +455,9 @@ impl Workshop {
         let known =
             self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
         let Some((Fact::Alive(life, pid), process)) = known else { return };
+        let past = self.past(ward);
         self.note(None, node.name.clone(), move |register, _| {
-            register.enter(&node, life, (pid, process.start_time()), false)
+            register.enter(&node, life, (pid, process.start_time()), past, false)
         });
     }
 

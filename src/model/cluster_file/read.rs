@@ -91,6 +91,15 @@ pub(super) fn configuration(
         of_roles.into_iter().filter_map(|section| Some((defaults(section, complaints)?, section))).collect();
     let mut drafts: Vec<(&Section, Draft)> =
         of_nodes.into_iter().filter_map(|section| Some((section, Draft::read(section, &roles, complaints)?))).collect();
+    for (role, section) in &roles {
+        let of_role = drafts.iter().filter(|(section, _)| role_of(section) == *role);
+        let mut probes = of_role.map(|(_, draft)| draft.node.liveness.as_ref().is_some_and(|own| own.probe.is_some()));
+        // Each node may have a probe of its own.
+        let all_probe = probes.next().is_some_and(|first| first && probes.all(|probes| probes));
+        if !all_probe && let Some(entry) = lone_key_of_probe(section) {
+            complaints.add(section.complaint(None, without_probe(&entry.key)));
+        }
+    }
     if let Some(name) = default_instance(&drafts, declared, hostname, complaints) {
         drafts.iter_mut().for_each(|(_, draft)| draft.node.instance = name.clone());
     }
@@ -125,6 +134,13 @@ fn defaults(section: &Section, complaints: &mut Complaints) -> Option<Role> {
         taken.unwrap_or_else(|what| complaints.add(section.complaint(Some(entry), what)));
     }
     role.map_err(|what| complaints.add(section.complaint(None, what))).ok()
+}
+
+/// What a section says of a probe that it does not have.
+fn lone_key_of_probe<'a>(section: &'a Section<'a>) -> Option<&'a Entry<'a>> {
+    let has = |key: &str| section.entries.iter().find(|entry| entry.key == key);
+    let none = has("probe").is_none();
+    ["probe_interval", "probe_timeout", "probe_failures"].into_iter().find_map(has).filter(|_| none)
 }
 
 /// The instance of nodes that name none, where the file leaves them to it: either all nodes name one, or none does.
@@ -216,7 +232,8 @@ struct DraftOfProbe {
 }
 
 impl DraftOfProbe {
-    fn put_together(self) -> Result<Option<Probe>, String> {
+    /// The probe, if there is one; or a key that is nothing without one.
+    fn put_together(self) -> Result<Option<Probe>, &'static str> {
         let Self { by, interval, timeout, failures } = self;
         let Some(by) = by else {
             let lone = [
@@ -225,9 +242,7 @@ impl DraftOfProbe {
                 ("probe_failures", failures.is_some()),
             ];
             let lone = lone.into_iter().find(|(_, is_given)| *is_given);
-            return lone.map_or(Ok(None), |(key, _)| {
-                Err(format!("has {key}, and no probe: add one, such as `probe = tcp 8080`, or remove it"))
-            });
+            return lone.map_or(Ok(None), |(key, _)| Err(key));
         };
         let probe = Probe::new(by);
         Ok(Some(Probe {
@@ -237,6 +252,10 @@ impl DraftOfProbe {
             ..probe
         }))
     }
+}
+
+fn without_probe(key: &str) -> String {
+    format!("has {key}, and no probe: add one, such as `probe = tcp 8080`, or remove it")
 }
 
 /// A name that lets keys be checked where there is none; a file with a complaint never becomes a configuration.
@@ -266,7 +285,10 @@ impl Draft {
         match std::mem::take(&mut draft.probe).put_together() {
             Ok(None) => {}
             Ok(Some(probe)) => liveness(&mut draft.node).probe = Some(probe),
-            Err(what) => complaints.add(section.complaint(None, what)),
+            Err(key) if section.entries.iter().any(|entry| entry.key == key) => {
+                complaints.add(section.complaint(None, without_probe(key)));
+            }
+            Err(_) => {} // it stands in the section of its role
         }
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
@@ -721,6 +743,15 @@ mod tests {
             complaints("[a]\nrole = none\nprobe_timeout = 1s"),
             ["c.cfg:1: [a]: has probe_timeout, and no probe: add one, such as `probe = tcp 8080`, or remove it"]
         );
+        // What a role says is complained of once, and where it stands, whoever is of the role.
+        let role = "[role worker]\nprobe_interval = 9s\n";
+        let want = "c.cfg:1: [role worker]: has probe_interval, and no probe: add one, such as `probe = tcp 8080`, or remove it";
+        for nodes in ["[a]\nrole = manager", "[a]\nrole = worker\n[b]\nrole = worker"] {
+            assert_eq!(complaints(&format!("{role}{nodes}")), [want], "{nodes}");
+        }
+        let own = read(&format!("{role}[a]\nrole = worker\nprobe = tcp 80")).unwrap();
+        let probe = own.nodes[0].liveness.as_ref().and_then(|liveness| liveness.probe.clone()).unwrap();
+        assert_eq!(probe.interval, Duration::from_secs(9), "it holds for a probe of the node's own");
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub struct StateDir {
     pub room: Option<(u64, u64)>,
 }
 
-/// Finds out. Changes nothing but for a control group that comes and goes.
+/// Finds out. Which limits there can be is tried as an agent tries it: the group that is made for it is gone afterwards, but
+/// those above stay and go on handing their controllers down, as they do where an agent was.
 pub fn gather(place: &Where) -> Facts {
     let nodes = nearest(&place.state_dir.join("nodes"));
     let groups = Groups::open(&place.cgroup, &place.cluster, &nodes);

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::supervisor::process::errand::Held;
+
 /// How much of it is kept, in bytes.
 const MOST: usize = 64 << 10;
 
@@ -36,12 +38,12 @@ pub fn of(debugger: &str, program: Option<&Path>, core: &Path, within: Duration)
         std::io::ErrorKind::NotFound => format!("there is no {debugger}: install it for backtraces"),
         _ => format!("cannot start {debugger}: {error}"),
     })?;
+    // Strays are reaped elsewhere, and where the kernel does not list children it may be taken for one.
+    let held = Held::new(&child);
     let said = child.stdout.take().map(|out| read_for(out, within)).unwrap_or_default();
-    // It is in a group of its own, and may have started others; as long as nobody waited for it the number is its own.
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL); // it has ended
-    }
-    let _ = child.wait();
+    // It is in a group of its own, and may have started others. Where it is not held it was gone at once, or ends when
+    // nobody reads what it says.
+    held.into_iter().for_each(Held::end);
     match said {
         Said { text, in_time: true } if text.trim().is_empty() => Err(format!("{debugger} said nothing")),
         Said { text, in_time: true } => Ok(text),

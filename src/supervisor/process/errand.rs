@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use super::spawn::{Program, spawn};
-use super::{Process, SpawnError};
+use super::sys::group;
+use super::{Process, SpawnError, handle};
 use crate::model::{Exit, RunAs};
 
 /// How much of what it says is kept, in bytes: the beginning.
@@ -82,6 +85,30 @@ pub fn run(errand: Errand, patience: Duration) -> Result<Told, ErrandError> {
     }
 }
 
+/// A child that `std` started, held by more than its number, which is a stranger's once somebody reaped the child.
+#[derive(Debug)]
+pub struct Held(OwnedFd);
+
+impl Held {
+    /// To be called right after the start. Fails where it was reaped already.
+    pub fn new(child: &Child) -> io::Result<Self> {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        // Only our own can be waited for.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(pidfd.as_fd()), look)?;
+        Ok(Self(pidfd))
+    }
+
+    /// Kills it with the group that it leads, before Linux 6.9 it alone, and reaps it if nobody did.
+    pub fn end(self) {
+        if group::signal(&self.0, Signal::KILL) == Err(Errno::INVAL) {
+            let _ = pidfd_send_signal(&self.0, Signal::KILL); // it has ended
+        }
+        handle::bury(self.0.as_fd());
+    }
+}
+
 /// Whether the process ended before `patience` was over.
 fn wait(process: &Process, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
@@ -99,6 +126,8 @@ fn wait(process: &Process, patience: Duration) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn shell(home: &tempfile::TempDir, script: &str, patience: Duration) -> Result<Told, ErrandError> {
@@ -125,6 +154,22 @@ mod tests {
         let error = shell(&home, "sleep 600 & sleep 600", Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.to_string(), "it did not end within 50ms");
         assert!(began.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_child_that_is_held_is_ended_and_one_that_somebody_reaped_is_not_waited_for() {
+        use std::os::unix::process::CommandExt;
+        let start = || Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let mut child = start();
+        Held::new(&child).unwrap().end();
+        assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(Errno::CHILD.raw_os_error()), "it is reaped");
+
+        let mut child = start();
+        let held = Held::new(&child).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        held.end();
+        assert!(Held::new(&child).is_err(), "there is nobody to hold");
     }
 
     #[test]

@@ -20,8 +20,11 @@ const SIGKILL: i32 = 9;
 const LONGEST: usize = 8192;
 /// How much of a line is kept, in characters.
 const LONGEST_LINE: usize = 512;
-/// How many entries are read at a time at the most: more than the log holds, where it is not flooded.
+/// How many entries are read at the most when an agent begins: more than the log holds, where it is not flooded.
 const MOST_ENTRIES: usize = 20_000;
+/// How many are read at a death at the most, while nodes wait to be minded: a millisecond or two. The rest is read at
+/// the next ones.
+const MOST_AT_A_DEATH: usize = 800;
 /// How many victims are remembered.
 const MOST_VICTIMS: usize = 1024;
 /// The inode of the first pid namespace, the one whose numbers are in the log (`PROC_PID_INIT_INO`).
@@ -44,6 +47,8 @@ pub struct KernelLog {
     /// `None` where it may not be read, or speaks of pids of another namespace.
     file: Option<File>,
     victims: VecDeque<Victim>,
+    /// How many entries are read at a time at the most.
+    most: usize,
 }
 
 impl KernelLog {
@@ -52,7 +57,7 @@ impl KernelLog {
         let is_ours = identity::pid_namespace().is_ok_and(|namespace| namespace == FIRST_PID_NAMESPACE);
         let nonblocking = OFlags::NONBLOCK.bits() as i32;
         let file = File::options().read(true).custom_flags(nonblocking).open("/dev/kmsg").ok();
-        Self { file: file.filter(|_| is_ours), victims: VecDeque::new() }
+        Self { file: file.filter(|_| is_ours), victims: VecDeque::new(), most: MOST_ENTRIES }
     }
 
     /// Whether it can be read.
@@ -71,8 +76,9 @@ impl KernelLog {
     /// Whether the kernel killed that process, which started so many ticks after boot, because memory ran out; `None` if
     /// nobody can say.
     fn names(&mut self, pid: u32, start_time: u64) -> Option<bool> {
-        self.catch_up()?;
-        Some(self.said_of(pid, start_time).is_some())
+        let is_at_its_end = self.catch_up()?;
+        let is_named = self.said_of(pid, start_time).is_some();
+        (is_named || is_at_its_end).then_some(is_named)
     }
 
     /// What the kernel said when it killed that process, as far as its log was read.
@@ -83,12 +89,13 @@ impl KernelLog {
         self.victims.iter().find(is_it).map(|victim| Arc::clone(&victim.line))
     }
 
-    fn catch_up(&mut self) -> Option<()> {
+    /// Reads on, and whether it came to the end; `None` if it cannot be read.
+    fn catch_up(&mut self) -> Option<bool> {
         let file = self.file.as_mut()?;
         let mut entry = [0; LONGEST];
-        for _ in 0..MOST_ENTRIES {
+        for _ in 0..self.most {
             match file.read(&mut entry) {
-                Ok(0) => break,
+                Ok(0) => return Some(true),
                 Ok(length) => {
                     if let Some(victim) = victim(entry.get(..length).unwrap_or_default()) {
                         self.victims.truncate(MOST_VICTIMS - 1);
@@ -96,7 +103,7 @@ impl KernelLog {
                     }
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => break,
+                    io::ErrorKind::WouldBlock => return Some(true),
                     // Entries were overwritten before they were read: it goes on with the oldest there is.
                     io::ErrorKind::Interrupted | io::ErrorKind::BrokenPipe => {}
                     _ => {
@@ -106,7 +113,7 @@ impl KernelLog {
                 },
             }
         }
-        Some(())
+        Some(false)
     }
 }
 
@@ -143,7 +150,7 @@ pub struct Autopsy {
 impl Autopsy {
     /// For nodes with these groups.
     pub fn new(log: KernelLog, groups: Arc<Result<Groups, NoGroups>>) -> Self {
-        Self { log, groups }
+        Self { log: KernelLog { most: MOST_AT_A_DEATH, ..log }, groups }
     }
 
     /// What the kernel said of a process that it killed for want of memory, once that was [examined](Self::examine).
@@ -153,6 +160,10 @@ impl Autopsy {
 
     /// How a process ended, told apart from other ends by the same signal.
     pub fn examine(&mut self, exit: Exit, pid: u32, start_time: u64, node: &NodeName) -> Exit {
+        // Whatever it died of: what is read now is not left for the death that the log is to explain.
+        if !matches!(exit, Exit::Signal { number: SIGKILL, .. }) {
+            let _ = self.log.catch_up(); // where it cannot be read nobody asks it
+        }
         explain(exit, &mut self.log, pid, start_time, || self.groups.as_ref().as_ref().ok()?.oom_kills(node))
     }
 }
@@ -175,6 +186,7 @@ pub fn explain(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use super::*;
@@ -220,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_death_by_sigkill_is_told_apart_by_the_log_or_else_by_the_count() {
-        let silent = || KernelLog { file: None, victims: VecDeque::new() };
+        let silent = || KernelLog { file: None, victims: VecDeque::new(), most: 9 };
         let examine = |exit, count: Option<u64>| explain(exit, &mut silent(), 7, 100, || count);
         assert_eq!(examine(KILLED, Some(1)), Exit::OutOfMemory);
         assert_eq!(examine(KILLED, Some(0)), KILLED);
@@ -237,13 +249,30 @@ mod tests {
         File::create(&path).unwrap().write_all(b"").unwrap();
         let line = Arc::from("Out of memory: Killed process 7 (sh)");
         let victims = VecDeque::from([Victim { pid: 7, at: 50_000_000, line }]);
-        let mut log = KernelLog { file: Some(File::open(&path).unwrap()), victims };
+        let mut log = KernelLog { file: Some(File::open(&path).unwrap()), victims, most: 9 };
         let ticks = rustix::param::clock_ticks_per_second();
         let mut examine = |born: u64| explain(KILLED, &mut log, 7, born * ticks, || Some(9));
         assert_eq!(examine(40), Exit::OutOfMemory);
         assert_eq!(examine(60), KILLED, "the log can be read, so it is believed");
         assert_eq!(log.said_of(7, 40 * ticks).as_deref(), Some("Out of memory: Killed process 7 (sh)"));
         assert_eq!(log.said_of(7, 60 * ticks), None);
+    }
+
+    #[test]
+    fn a_log_that_is_long_is_read_in_turns_and_the_count_is_asked_until_it_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("kmsg");
+        // A read takes so much of a file, where the kernel's log gives an entry.
+        let entry = |text: &str| format!("{text:LONGEST$}");
+        let named = "3,9,50000000,-;Out of memory: Killed process 7 (sh)\n";
+        fs::write(&path, [entry("6,1,1,-;chatter\n").repeat(20), entry(named)].concat()).unwrap();
+        let mut log = KernelLog { file: Some(File::open(&path).unwrap()), victims: VecDeque::new(), most: 10 };
+        let mut examine = |count: u64| explain(KILLED, &mut log, 7, 0, || Some(count));
+        assert_eq!(examine(0), KILLED, "ten of them say nothing of it");
+        assert_eq!(examine(1), Exit::OutOfMemory, "and nor do the next, so the count is believed");
+        assert_eq!(examine(0), Exit::OutOfMemory, "the last names it");
+        let mut other = || explain(KILLED, &mut log, 8, 0, || Some(1));
+        assert_eq!(other(), KILLED, "the log was read to its end");
     }
 
     #[test]

@@ -80,15 +80,16 @@ impl Coroner {
         if self.morgue.rules().keep == 0 {
             return;
         }
+        // Why there is none was said when it was to begin.
         let Some(deaths) = self.deaths.get_or_init(|| self.begin(witness())) else { return };
         match deaths.try_send(death) {
+            Err(TrySendError::Full(Death { node, pid, .. })) => {
+                tracing::warn!(node = %node.name, "too many died at once: no dossier is made of process {pid}");
+            }
+            Err(TrySendError::Disconnected(Death { node, pid, .. })) => {
+                tracing::error!(node = %node.name, "the coroner is gone: no dossier is made of process {pid}");
+            }
             Ok(()) => {}
-            Err(TrySendError::Full(death)) => {
-                tracing::warn!(node = %death.node.name, "too many died at once: no dossier is made of process {}", death.pid);
-            }
-            Err(TrySendError::Disconnected(death)) => {
-                tracing::error!(node = %death.node.name, "nobody looks into deaths any more: no dossier is made of process {}", death.pid);
-            }
         }
     }
 

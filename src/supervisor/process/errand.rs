@@ -160,11 +160,9 @@ mod tests {
     fn a_child_that_is_held_is_ended_and_one_that_somebody_reaped_is_not_waited_for() {
         use std::os::unix::process::CommandExt;
         let start = || Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
-        let pid = |child: &Child| Pid::from_raw(child.id() as i32).unwrap();
-        let child = start();
+        let mut child = start();
         Held::new(&child).unwrap().end();
-        let gone = waitid(WaitId::Pid(pid(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        assert_eq!(gone.unwrap_err(), Errno::CHILD, "it is reaped");
+        assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(Errno::CHILD.raw_os_error()), "it is reaped");
 
         let mut child = start();
         let held = Held::new(&child).unwrap();

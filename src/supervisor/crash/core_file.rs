@@ -1,6 +1,6 @@
 //! Where the kernel, or who it hands them to, puts the memory of processes that crash.
 //!
-//! A core file is named and never read or copied here. What the pattern says that nobody knows any more, such as the
+//! A core file is named and never copied here, and of its content only whose it is gets read. What the pattern says that nobody knows any more, such as the
 //! moment, fits any text.
 
 use std::fs;
@@ -99,6 +99,8 @@ pub fn look(places: &Places, crashed: &Crashed<'_>) -> CoreReport {
         true => None,
         false => newest(&directory, crashed, &|name| fits(&parts, name)),
     };
+    // One that another life has written over is no longer its own.
+    let found = found.filter(|path| super::core_pid::whose(path).is_none_or(|whose| whose == *pid));
     CoreReport { pattern, found, by: "kernel".into(), looked: vec![directory] }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod backtrace;
 pub mod core_file;
+mod core_pid;
 pub mod dossier;
 pub mod morgue;
 
@@ -149,6 +150,9 @@ fn examine(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, dea
     let (backtrace, none) = match core {
         Some((path, true)) if morgue.rules().backtrace => {
             match backtrace::of(DEBUGGER, program(&dossier).as_deref(), &path, DEBUGGING) {
+                Ok(_) if core_pid::whose(&path).is_some_and(|whose| whose != dossier.pid) => {
+                    (None, Some("another process has written over the core file meanwhile".to_owned()))
+                }
                 Ok(backtrace) => (Some(backtrace), None),
                 Err(why) => (None, Some(why)),
             }

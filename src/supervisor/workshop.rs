@@ -635,10 +635,11 @@ impl Workshop {
                 });
                 // Also after a panic somebody waits for what was heard.
                 let (said, can_be_heard) = listened.unwrap_or_default();
-                let _ = done.send(Done::Heard { ward, life, said, all: all && can_be_heard }); // nobody listens while the agent ends
-                if all && !can_be_heard {
-                    let _ = done.send(Done::Tell(ward, Word::Unheard { life })); // as above
-                }
+                let is_unheard = all && !can_be_heard;
+                let heard = Done::Heard { ward, life, said, all: all && can_be_heard };
+                let unheard = is_unheard.then_some(Done::Tell(ward, Word::Unheard { life }));
+                // Nobody listens while the agent ends.
+                [heard].into_iter().chain(unheard).for_each(|told| drop(done.send(told)));
             }),
         );
         self.look_after_backlog(waits);

@@ -275,14 +275,25 @@ fn a_node_that_talks_to_where_its_agent_was_before_is_not_held_to_its_watchdog()
 
 #[test]
 fn an_agent_that_stood_still_for_longer_than_a_watchdog_holds_it_against_nobody() {
-    let lab = Lab::start(Some(&lively("talks", "watchdog = 2s\nenv = UNTIL=/nowhere/at/all")));
-    let pid = lab.client.wait_for("talks", "RUNNING").pid;
+    let scene = Scene::new();
+    scene.write("words", "before");
+    let words = format!("WORDS={}", scene.path("words").display());
+    let lab =
+        Lab::start_in(scene, Some(&lively("talks", &format!("watchdog = 2s\nenv = UNTIL=/nowhere/at/all {words}"))));
+    let says = |words: &'static str| {
+        let is_heard = move |status: &_| node_in(status, "talks").is_some_and(|node| node.says == words);
+        lab.client.wait("it is heard", is_heard)
+    };
+    let pid = node(&says("before"), "talks").pid;
     lab.daemon.signal(Signal::STOP);
+    // The time is what this is about: longer than the watchdog allows.
     std::thread::sleep(Duration::from_millis(3000));
     lab.daemon.signal(Signal::CONT);
     // An order is answered behind whatever its return brought about.
     assert!(lab.client.order("start", &["talks"]).ok);
-    std::thread::sleep(Duration::from_millis(500));
+    // And what it says from now on is heard behind all that its agent had missed, and had to judge.
+    lab.scene.write("words", "after");
+    says("after");
     let talks = lab.client.wait_for("talks", "RUNNING");
     assert_eq!((talks.pid, talks.restarts), (pid, 0));
 }

@@ -517,19 +517,13 @@ impl State {
         for frame in news.iter() {
             if frame.kind == NotifyChange::KIND {
                 let change: BorrowedChange<'_> = decode_body(frame.body, NotifyChange::NAME)?;
-                if self.nodes.get(change.node).is_none() {
-                    NodeName::new(change.node)?; // before it counts as heard
-                }
-                let origin = match come {
-                    Some((epoch, last)) if last.checked_add(1) == Some(change.seq) => {
-                        *last = change.seq;
-                        Some((*epoch, change.seq))
-                    }
-                    _ => {
+                let next = come.filter(|(_, last)| last.checked_add(1) == Some(change.seq));
+                let origin = match next {
+                    Some((epoch, _)) => Some((epoch, change.seq)),
+                    None => {
+                        NodeName::new(change.node)?; // before it counts as heard
                         self.catch_up(Some(from), *come);
-                        let origin = self.arrived(from, change.seq, now.wall, fx);
-                        *come = self.roster.news(from);
-                        origin
+                        self.arrived(from, change.seq, now.wall, fx)
                     }
                 };
                 if let Some(origin) = origin
@@ -537,6 +531,10 @@ impl State {
                 {
                     fx.push(Effect::Publish { news: News::Change(told), time: change.time, origin: Some(origin) });
                 }
+                *come = match next {
+                    Some((epoch, _)) => Some((epoch, change.seq)),
+                    None => self.roster.news(from),
+                };
                 continue;
             }
             self.catch_up(Some(from), *come);

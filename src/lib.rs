@@ -54,6 +54,7 @@
 mod accept;
 pub mod agent;
 mod alarm;
+pub mod archive;
 pub mod bridge;
 pub mod cli;
 pub mod controller;

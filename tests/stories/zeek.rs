@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 use watchpost::web::json::{Status, Verdict};
 
-use crate::common::zeek::Zeek;
+use crate::common::zeek::{Zeek, ports};
 use crate::common::{Client, Daemon, Scene, changes, check_log, eventually, node, pids, processes};
 
 /// A lab with Zeek.
@@ -56,18 +55,6 @@ fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
         writeln!(text, "[{name}]\ninstance = {instance}\nrole = {role}\n{interface}ready = settle 50ms").unwrap();
     }
     text
-}
-
-/// The first of many ports on which nobody listens, and nobody will: below those that the kernel gives out.
-fn ports() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = std::process::id().wrapping_mul(7) + NEXT.fetch_add(1, Ordering::Relaxed);
-        let first = 12_000 + (number % 120) as u16 * 150;
-        if (first..first + 130).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return first;
-        }
-    }
 }
 
 fn environment(pid: u32) -> BTreeMap<String, String> {

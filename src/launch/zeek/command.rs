@@ -1,6 +1,7 @@
 //! The command line and the variables of one Zeek node.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::Installation;
 use super::rendered::Rendered;
@@ -77,17 +78,17 @@ fn build(
     env.insert("ZEEKPATH".into(), join([files.directory()].into_iter().chain(after)));
     if node.is_in_zeek_cluster() {
         env.insert("CLUSTER_NODE".into(), node.name.to_string());
-        if is_on_loopback(node, knows) {
-            env.entry("ZEEK_DEFAULT_LISTEN_ADDRESS".into()).or_insert_with(|| "127.0.0.1".into());
+        if let Some(host) = loopback(node, knows) {
+            env.entry("ZEEK_DEFAULT_LISTEN_ADDRESS".into()).or_insert_with(|| host.to_string());
         }
     }
     Ok(Call { argv, env })
 }
 
-/// Whether the nodes of its cluster find it where no other machine could: then it need not listen anywhere else.
-fn is_on_loopback(node: &Node, knows: &Surroundings) -> bool {
+/// Where the nodes of its cluster find it, if no other machine could: then it need not listen anywhere else.
+fn loopback(node: &Node, knows: &Surroundings) -> Option<IpAddr> {
     let own = knows.entries.iter().find(|entry| entry.name == node.name);
-    own.is_some_and(|entry| entry.host == std::net::IpAddr::from([127, 0, 0, 1]))
+    own.map(|entry| entry.host).filter(IpAddr::is_loopback)
 }
 
 /// `Name=value` for each option: what all share, then what is the node's own.
@@ -104,4 +105,33 @@ fn options(node: &Node, settings: &Zeek, fanout: Option<u16>) -> Vec<String> {
 
 fn join(directories: impl IntoIterator<Item = String>) -> String {
     directories.into_iter().collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InstanceName, LayoutEntry, NodeName, Role};
+
+    #[test]
+    fn a_node_that_only_its_own_machine_finds_listens_nowhere_else() {
+        let name = NodeName::new("m").unwrap();
+        let node = Node::new(name.clone(), InstanceName::new("i").unwrap(), Role::Manager);
+        for (host, want) in [
+            ("127.0.0.1", Some("127.0.0.1")),
+            ("127.8.0.9", Some("127.8.0.9")),
+            ("::1", Some("::1")),
+            ("10.0.0.1", None),
+            ("fd00::1", None),
+        ] {
+            let own = LayoutEntry {
+                name: name.clone(),
+                role: Role::Manager,
+                host: host.parse().unwrap(),
+                port: None,
+                metrics_port: None,
+            };
+            let knows = Surroundings { entries: vec![own], ..Surroundings::default() };
+            assert_eq!(loopback(&node, &knows).map(|host| host.to_string()).as_deref(), want);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Every file that zeek-client reads means the same here, but for the keys that it would only warn of: they are
 //! refused. Keys for programs other than Zeek are added. `config/cluster-example.cfg` shows them all.
 
+mod archive;
 pub(crate) mod lines;
 mod read;
 mod render;

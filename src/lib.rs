@@ -59,6 +59,7 @@ pub mod bridge;
 pub mod cli;
 pub mod controller;
 pub mod doctor;
+pub mod export;
 mod hint;
 pub mod import;
 pub mod launch;

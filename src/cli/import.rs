@@ -116,7 +116,7 @@ pub fn run(args: &ImportArgs, json: bool) -> Result<Exit, CliError> {
     Ok(if is_usable { Exit::Done } else { Exit::Usage })
 }
 
-fn tell(remarks: &[String]) -> Result<(), CliError> {
+pub(super) fn tell(remarks: &[String]) -> Result<(), CliError> {
     for remark in remarks {
         writeln!(io::stderr(), "{remark}")?;
     }

@@ -232,7 +232,7 @@ fn beginning(text: &str, most: usize) -> &str {
 }
 
 /// All networks that count as local: those that the configuration names, and those of its file.
-fn networks(settings: &Zeek) -> Result<Vec<Network>, String> {
+pub(super) fn networks(settings: &Zeek) -> Result<Vec<Network>, String> {
     let mut networks = settings.networks.clone();
     if let Some(path) = &settings.networks_file {
         let mut text = String::new();

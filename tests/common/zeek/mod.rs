@@ -23,10 +23,20 @@ impl Zeek {
         }
     }
 
+    /// A stand-in that is wholly in the scene, for whoever cannot look into the directories of this build.
+    pub fn copied(scene: &Scene, version: &str) -> Self {
+        let program = stand_in();
+        let copy = scene.path("zeek-stand-in");
+        std::fs::copy(&program, &copy).unwrap();
+        Self::standing_in(scene, version, &copy)
+    }
+
     /// A stand-in whatever else there is, for what no installation here can be.
     pub fn stand_in(scene: &Scene, version: &str) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_watchpost")).with_file_name("examples").join("zeek-stand-in");
-        assert!(program.exists(), "build it first: cargo build --example zeek-stand-in (a plain `cargo test` does)");
+        Self::standing_in(scene, version, &stand_in())
+    }
+
+    fn standing_in(scene: &Scene, version: &str, program: &Path) -> Self {
         let prefix = scene.path(&format!("zeek-{version}"));
         let site = prefix.join("share/zeek/site");
         std::fs::create_dir_all(&site).unwrap();
@@ -56,6 +66,12 @@ impl Zeek {
     pub fn is_real(&self) -> bool {
         self.site.is_none()
     }
+}
+
+fn stand_in() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_watchpost")).with_file_name("examples").join("zeek-stand-in");
+    assert!(program.exists(), "build it first: cargo build --example zeek-stand-in (a plain `cargo test` does)");
+    program
 }
 
 /// The first of many ports on which nobody listens, and nobody will: below those that the kernel gives out. No other test

@@ -10,6 +10,7 @@ mod daemon;
 mod doctor;
 mod error;
 mod events;
+mod export;
 mod import;
 mod interrupt;
 mod invite;
@@ -17,6 +18,7 @@ mod join;
 mod logs;
 mod orders;
 mod pki;
+mod process;
 mod screen;
 mod secure;
 mod status;
@@ -36,10 +38,12 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use export::ExportArgs;
 use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
+use process::ProcessArgs;
 use screen::Screen;
 use secure::Papers;
 use token::TokenVerb;
@@ -82,6 +86,10 @@ enum Verb {
     },
     /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
     Import(ImportArgs),
+    /// Write the files of zeekctl, of Zeek's systemd generator or of zeek-client
+    Export(ExportArgs),
+    /// Run a cluster's scripts over a capture, in a directory of its own
+    Process(ProcessArgs),
     /// Make a cluster file true
     Deploy {
         /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
@@ -312,6 +320,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
         Verb::Import(args) => import::run(&args, json),
+        Verb::Export(args) => export::run(args, json),
+        Verb::Process(args) => process::run(&args),
         Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archive;
 mod bad_nodes;
 mod container;
 mod crashes;

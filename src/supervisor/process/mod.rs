@@ -20,11 +20,13 @@ mod handle;
 pub mod identity;
 mod leaders;
 pub mod limits;
+mod listeners;
 pub mod looks;
 pub mod marked;
 pub mod memory;
 mod mounts;
 pub mod notices;
+mod obstacles;
 pub mod oom;
 pub mod quotas;
 mod rights;
@@ -49,6 +51,8 @@ pub fn tells_how_the_reaped_ended(pidfd: impl std::os::fd::AsFd) -> bool {
 pub use error::SpawnError;
 pub use exits::{Ended, Exits, Remains};
 pub use handle::Process;
+pub use listeners::Listeners;
+pub use obstacles::obstacles;
 pub use rustix::process::Signal;
 pub use spawn::{Program, spawn};
 

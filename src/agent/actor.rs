@@ -23,8 +23,8 @@ use super::spool::Spool;
 use super::state::{Effect, Event, State};
 use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
-use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
+use crate::launch::{Site, Survey};
 use crate::message::agent::{
     GetCrashesRequest, GetOutputRequest, ReadOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent,
     ToController,
@@ -231,6 +231,7 @@ impl Agent {
                 });
             }
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
@@ -331,6 +332,18 @@ impl Agent {
         ctx.spawn(wrap_future::<_, Self>(prepared).map(move |objections, me, ctx| {
             let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
             me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
+        }));
+    }
+
+    /// The same for whoever only asks.
+    fn inspect(&mut self, number: u64, survey: Survey, ctx: &mut Context<Self>) {
+        let (done, inspected) = oneshot::channel();
+        self.workshop.inspect(survey, move |objections| {
+            let _ = done.send(objections); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(inspected).map(move |objections, me, ctx| {
+            let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
+            me.drive(Event::Inspected(number, objections.unwrap_or_else(|_| panicked())), ctx);
         }));
     }
 

@@ -482,6 +482,7 @@ answer_by_state!(
     GetOutputRequest,
     ReadOutputRequest,
     GetCrashesRequest,
+    PlanRequest,
     TestTimeoutRequest,
 );
 

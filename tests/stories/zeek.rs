@@ -46,7 +46,7 @@ impl Stage {
 }
 
 /// A cluster in the ports from the first on, of nodes as `name instance`.
-fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
+pub fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
     let metrics = first + 100;
     let mut text = format!("[instances]\na\nb\n[zeek]\nport = {first}\nmetrics_port = {metrics}\n{more}\n");
     for line in nodes {
@@ -59,7 +59,7 @@ fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
 }
 
 /// The first of many ports on which nobody listens, and nobody will: below those that the kernel gives out.
-fn ports() -> u16 {
+pub fn ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id().wrapping_mul(7) + NEXT.fetch_add(1, Ordering::Relaxed);

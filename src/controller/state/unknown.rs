@@ -57,6 +57,7 @@ impl Parent {
             Self::Dispatch(_) => &[agent::NodeDispatchRequest::KIND],
             Self::Output(..) => &[agent::GetOutputRequest::KIND],
             Self::Crashes(_) => &[agent::GetCrashesRequest::KIND],
+            Self::Plan(_) => &[agent::InspectConfigurationRequest::KIND],
             Self::Read(_) => &[agent::ReadOutputRequest::KIND],
             Self::Hello(_) | Self::Gather | Self::TestTimeout(..) | Self::Limit(_) => &[],
         };

@@ -166,7 +166,14 @@ fn lines(plan: &Plan, screen: Screen) -> Vec<String> {
         lines.push(String::new());
     }
     let whole = Screen { width: None, ..screen };
-    lines.extend(plan.instances.iter().filter_map(instance_line));
+    // A reason that is a complaint as well is said there.
+    let is_complaint = |instance: &Instance| {
+        plan.outcomes.iter().any(|outcome| {
+            (&outcome.instance, &outcome.node, &outcome.error)
+                == (&Some(instance.name.clone()), &None, &instance.unchecked)
+        })
+    };
+    lines.extend(plan.instances.iter().filter_map(|instance| instance_line(instance, !is_complaint(instance))));
     let wrong =
         |text: &String| whole.line([("wrong".into(), state_style("FAILED")), plain(format!(" {}", tame(text)))]);
     lines.extend(plan.complaints.iter().map(wrong));
@@ -243,14 +250,15 @@ fn why(node: &Node) -> String {
 }
 
 /// What is to be said of an instance, if anything is.
-fn instance_line(instance: &Instance) -> Option<String> {
+fn instance_line(instance: &Instance, with_reason: bool) -> Option<String> {
     let change = match &*instance.change {
         "added" => "joins the cluster",
         "removed" => "leaves the cluster, and stands by",
         "reconnected" => "is reached in another way",
         _ => "",
     };
-    let unchecked = instance.unchecked.as_ref().map(|why| format!("not checked: {}", tame(why)));
+    let unchecked =
+        instance.unchecked.as_ref().filter(|_| with_reason).map(|why| format!("not checked: {}", tame(why)));
     let parts: Vec<String> =
         Some(change.to_owned()).filter(|change| !change.is_empty()).into_iter().chain(unchecked).collect();
     (!parts.is_empty()).then(|| format!("instance {}: {}", tame(&instance.name), parts.join("; ")))
@@ -394,6 +402,21 @@ mod tests {
         assert_eq!(lines(&plan(), Screen::pipe()), want);
         let narrow = Screen { width: Some(80), height: None, colour: false };
         assert!(lines(&plan(), narrow)[..7].iter().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn a_reason_is_said_once() {
+        let why = || Some("never connected".to_owned());
+        let instances = vec![Instance { name: "x".into(), change: "added".into(), unchecked: why() }];
+        let outcomes =
+            vec![Outcome { instance: Some("x".into()), node: None, error: why(), unreachable: true, output: None }];
+        let plan = Plan { ok: false, instances, outcomes, ..Plan::default() };
+        let want = [
+            "instance x: joins the cluster",
+            "cannot x: never connected",
+            "plan: it cannot be deployed as it is: 1 complaint",
+        ];
+        assert_eq!(lines(&plan, Screen::pipe()), want);
     }
 
     #[test]

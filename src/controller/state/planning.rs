@@ -16,6 +16,9 @@ use crate::model::{Action, ConfigurationId, Inspection, InstanceName, Now, Outco
 use crate::plan::order::CHECK_PATIENCE;
 use crate::plan::{self, InstanceChange};
 
+/// How many may be made side by side: each is held whole until its agents have answered.
+const MOST: usize = 8;
+
 /// A question about a configuration, and what has come together of the answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Planning {
@@ -59,10 +62,19 @@ impl State {
             (change.name().clone(), link)
         });
         let instances = changes.collect();
-        let (told, unchecked, outcomes) = Default::default();
+        let (told, unchecked) = Default::default();
+        // No other deployment is begun before that one is over, and what it leaves behind nobody knows.
+        let outcomes = self.refusal().into_iter().collect();
         let mut planning =
             Planning { ticket, reqid, deployed, wanted, instances, told, unchecked, complaints, outcomes };
         let asked = self.whom_to_ask_for_a_plan(&mut planning);
+        if self.requests.count(|parent| matches!(parent, Parent::Plan(_))) >= MOST {
+            for name in asked {
+                planning
+                    .lose(&name, &Outcome::failed(format!("{MOST} other plans are being made: ask again in a while")));
+            }
+            return fx.push(Effect::Answer(ticket, planning.answer()));
+        }
         if asked.is_empty() {
             return fx.push(Effect::Answer(ticket, planning.answer()));
         }
@@ -104,6 +116,11 @@ impl State {
             left.entry(status.instance.clone()).or_default().push(step);
         }
         planning.told.append(&mut left);
+        let left = planning.instances.iter().filter(|(_, change)| **change == PlannedLink::Removed);
+        let lost = left.filter(|(name, _)| self.roster.link(name).is_none()).map(|(name, _)| name.clone());
+        let why = "it is out of reach: what it runs ends when it comes back";
+        let lost: Vec<_> = lost.map(|name| (name, why.to_owned())).collect();
+        planning.unchecked.extend(lost);
         asked
     }
 
@@ -117,6 +134,16 @@ impl State {
         let note = |parent: &mut Parent| {
             if let Parent::Plan(planning) = parent {
                 planning.note(from, inspection);
+            }
+        };
+        self.note_answer(from, reqid, note, fx);
+    }
+
+    /// An agent does not know the question. It carries out the deployment all the same.
+    pub(super) fn cannot_inspect(&mut self, from: &InstanceName, reqid: &RequestId, why: String, fx: &mut Vec<Effect>) {
+        let note = |parent: &mut Parent| {
+            if let Parent::Plan(planning) = parent {
+                planning.unchecked.insert(from.clone(), why);
             }
         };
         self.note_answer(from, reqid, note, fx);
@@ -145,22 +172,19 @@ impl Planning {
                 let own = |outcome| Outcome { instance: Some(from.clone()), ..outcome };
                 self.outcomes.extend(complaints.into_iter().filter(|outcome| !outcome.is_success()).map(own));
             }
-            Err(why) => {
-                self.unchecked.insert(from.clone(), why);
-            }
+            Err(why) => self.lose(from, &Outcome::failed(why)),
         }
     }
 
     /// An instance will not answer.
     pub fn lose(&mut self, name: &InstanceName, lost: &Outcome) {
-        self.unchecked.insert(name.clone(), lost.error.clone().unwrap_or_default());
+        let why = lost.error.clone().unwrap_or_default();
+        self.outcomes.push(Outcome::instance_failed(name, why.clone()));
+        self.unchecked.insert(name.clone(), why);
     }
 
     pub fn time_out(&mut self, owes: &BTreeSet<InstanceName>) {
-        for name in owes {
-            self.unchecked.insert(name.clone(), "did not answer in time".into());
-            self.outcomes.push(Outcome::instance_failed(name, TIMED_OUT));
-        }
+        owes.iter().for_each(|name| self.lose(name, &Outcome::failed(TIMED_OUT)));
     }
 
     pub fn answer(mut self) -> ClientResponse {

@@ -33,6 +33,7 @@ impl State {
                 Some(Parent::Deploy | Parent::Redeploy) => {
                     self.shares_answered(&from, &reqid, vec![outcome.clone()], now, fx);
                 }
+                Some(Parent::Plan(_)) => self.cannot_inspect(&from, &reqid, error.clone(), fx),
                 Some(_) => self.give_up(&from, &reqid, &outcome, fx),
             }
         }

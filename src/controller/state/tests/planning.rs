@@ -62,7 +62,7 @@ fn whoever_cannot_say_is_spoken_for_and_named() {
     let unknown = "no agent of that name ever connected: start one, or mend the name";
     assert_eq!(said("e"), (PlannedLink::Added, unknown.into()));
     let complained: Vec<_> = plan.outcomes.iter().map(|outcome| outcome.instance.clone().unwrap()).collect();
-    assert_eq!(complained, ["b", "e"].map(instance), "an agent of another release is no mistake in the file");
+    assert_eq!(complained, ["a", "b", "e"].map(instance), "one of another release does as it is told all the same");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn an_agent_that_does_not_answer_is_not_waited_for() {
     cluster.pass(Duration::from_secs(300));
     let plan = cluster.planned("plan");
     let errors: Vec<_> = plan.outcomes.iter().map(|outcome| outcome.error.clone().unwrap()).collect();
-    assert_eq!(errors, [TIMED_OUT]);
+    assert_eq!(errors, ["the link was lost before it answered", TIMED_OUT]);
     assert_eq!(plan.instances[0].unchecked.as_deref(), Some("the link was lost before it answered"));
     assert_eq!(words(&plan.nodes), ["n1 on a: Keep", "n2 on b: Keep"]);
 }
@@ -93,6 +93,39 @@ fn what_is_wrong_with_it_is_all_said_and_of_what_was_not_understood_nothing_else
     let request = |reqid| PlanRequest { reqid, configuration: nothing, complaints: vec!["c.cfg:1: no".into()] };
     cluster.ask("read", |reqid| request(reqid).into());
     assert_eq!(cluster.planned("read").complaints, ["c.cfg:1: no"]);
+}
+
+#[test]
+fn so_many_plans_are_made_side_by_side_and_none_beside_a_deployment() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    let wanted = || configuration("c2", &[("a", "n1")]);
+    (0..9).for_each(|number| cluster.plan(&format!("plan-{number}"), wanted()));
+    let ninth = cluster.planned("plan-8");
+    let errors = |plan: &ClusterPlan| plan.outcomes.iter().map(|of| of.error.clone().unwrap()).collect::<Vec<_>>();
+    assert_eq!(errors(&ninth), ["8 other plans are being made: ask again in a while"]);
+    assert_eq!((words(&ninth.nodes), cluster.answers.len()), (vec!["n1 on a: Keep".into()], 0));
+    (0..8).for_each(|_| cluster.inspected("a", Ok(Inspection::default())));
+    assert_eq!(cluster.answers.len(), 8);
+
+    cluster.answers_itself = false;
+    cluster.deploy("deployment", configuration("c3", &[("a", "n1"), ("b", "n2")]));
+    cluster.plan("beside", wanted());
+    cluster.inspected("a", Ok(Inspection::default()));
+    assert_eq!(errors(&cluster.planned("beside")), ["earlier deployment deployment still pending"]);
+}
+
+#[test]
+fn what_an_instance_runs_that_is_given_up_is_said_to_run_on() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.lose("b");
+    cluster.plan("plan", configuration("c2", &[("a", "n1"), ("a", "n2")]));
+    let new = Step { node: node("n2"), action: Action::Start { was: None } };
+    let kept = Step { node: node("n1"), action: Action::Keep };
+    cluster.inspected("a", Ok(Inspection { steps: vec![kept, new], complaints: vec![] }));
+    let plan = cluster.planned("plan");
+    assert_eq!(words(&plan.nodes), ["n1 on a: Keep", "n2 on a: Move { from: InstanceName(\"b\") }"]);
+    let why = plan.instances[1].unchecked.as_deref();
+    assert_eq!(why, Some("it is out of reach: what it runs ends when it comes back"));
 }
 
 #[test]

@@ -6,30 +6,35 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Site;
-use super::zeek::{Objection, Preparation};
-use crate::model::{Life, Node, ReadyBy, Role};
+use super::zeek::Objection;
+use crate::model::{LayoutEntry, Life, Node, ReadyBy, Role, Zeek};
 use crate::supervisor::process::{Listeners, obstacles};
 
 /// What somebody asks about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
-    /// The nodes are all that would be launched, of Zeek and others.
-    pub preparation: Preparation,
+    pub zeek: Zeek,
+    /// All members of the Zeek cluster, sorted by name.
+    pub layout: Vec<LayoutEntry>,
+    /// All that would be launched, of Zeek and others.
+    pub nodes: Vec<Arc<Node>>,
+    /// Ports of nodes that run now.
+    pub ours: BTreeSet<u16>,
     /// Where the instance is, if that is known.
     pub host: Option<IpAddr>,
 }
 
 impl Site {
     /// Every objection, sorted by node. Blocks for as long as Zeek takes to parse, which may be seconds.
-    pub fn inspect(&self, Survey { preparation, host }: Survey) -> Vec<Objection> {
-        let Preparation { zeek, layout, nodes, ours } = preparation;
+    pub fn inspect(&self, survey: Survey) -> Vec<Objection> {
+        let Survey { zeek, layout, nodes, ours, host } = survey;
         let (of_zeek, others): (Vec<Arc<Node>>, Vec<_>) = nodes.into_iter().partition(|node| node.is_zeek());
         let listeners = Listeners::read();
         let mut objections: Vec<Objection> =
             others.iter().flat_map(|node| self.objections(node, &ours, &listeners, host)).collect();
         if !of_zeek.is_empty() {
-            let preparation = Preparation { zeek, layout, nodes: of_zeek, ours };
-            objections.extend(self.zeek.inspect(self, preparation, &|place| listeners.has(place)));
+            let survey = Survey { zeek, layout, nodes: of_zeek, ours, host };
+            objections.extend(self.zeek.inspect(self, survey, &|place| listeners.has(place)));
         }
         objections.sort_by(|a, b| (&a.node, &a.what).cmp(&(&b.node, &b.what)));
         objections
@@ -78,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::launch::ZeekOptions;
-    use crate::model::{InstanceName, NodeName, RunAs, Zeek};
+    use crate::model::{InstanceName, NodeName, RunAs};
 
     fn site(home: &std::path::Path) -> Site {
         let zeek = ZeekOptions { program: Some("/nowhere".into()), files: ".zeek".into() };
@@ -93,8 +98,8 @@ mod tests {
 
     fn inspected(site: &Site, nodes: Vec<Node>, ours: BTreeSet<u16>) -> Vec<String> {
         let nodes = nodes.into_iter().map(Arc::new).collect();
-        let preparation = Preparation { zeek: Zeek::default(), layout: Vec::new(), nodes, ours };
-        let objections = site.inspect(Survey { preparation, host: None });
+        let survey = Survey { zeek: Zeek::default(), layout: Vec::new(), nodes, ours, host: None };
+        let objections = site.inspect(survey);
         objections.into_iter().map(|found| format!("{}: {}", found.node.unwrap(), found.what)).collect()
     }
 

@@ -8,7 +8,7 @@ use super::{Effect, Entry, State};
 use crate::agent::jobs::{MOST_OUTPUT, leave_out_output_beyond};
 use crate::agent::order::Step as Place;
 use crate::launch::Survey;
-use crate::launch::zeek::{Objection, Preparation};
+use crate::launch::zeek::Objection;
 use crate::message::agent::*;
 use crate::model::{Configuration, Inspection, Node, NodeName, NodeState, Outcome, RequestId, Step};
 use crate::plan;
@@ -55,8 +55,8 @@ impl State {
         let runs = self.nodes.values().filter(|entry| entry.status.pid.is_some());
         let ours = runs.flat_map(|entry| ports(&entry.node)).collect();
         let zeek = share.zeek.as_deref().cloned().unwrap_or_default();
-        let preparation = Preparation { zeek, layout: placed.unwrap_or_default(), nodes, ours };
-        fx.push(Effect::Inspect(number, Box::new(Survey { preparation, host })));
+        let survey = Survey { zeek, layout: placed.unwrap_or_default(), nodes, ours, host };
+        fx.push(Effect::Inspect(number, Box::new(survey)));
         self.inspecting.push(Inspecting { number, reqid, inspection });
     }
 

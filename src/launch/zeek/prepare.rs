@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::rendered::{Cluster, Rendered};
+use super::rendered::{Cluster, Rendered, Store};
 use super::{Call, Installation, Launcher, command};
 use crate::launch::Site;
 use crate::launch::command as any;
@@ -83,7 +83,7 @@ impl Launcher {
                 Ok((zeek, files))
             }) {
                 Ok((zeek, files)) => {
-                    let look = Look { ours: &ours, is_taken: &is_taken, only_asks: false };
+                    let look = Look { ours: &ours, is_taken: &is_taken, store: &self.store, only_asks: false };
                     objections = self.look_at(site, &nodes, look, &zeek, &files);
                 }
                 Err(objection) => objections.push(objection),
@@ -97,37 +97,7 @@ impl Launcher {
         objections
     }
 
-    /// Looks at everything for whoever only asks. Nothing comes into force, and no port is bound: `is_taken` knows.
-    pub fn inspect(
-        &self,
-        site: &Site,
-        preparation: Preparation,
-        is_taken: &dyn Fn(SocketAddr) -> bool,
-    ) -> Vec<Objection> {
-        let Preparation { zeek: settings, layout, nodes, ours } = preparation;
-        let rendered = networks(&settings).and_then(|networks| {
-            self.store.begin_aside(&Cluster::new(settings, networks, layout)).map_err(|error| error.to_string())
-        });
-        let generation = match rendered {
-            Ok(generation) => generation,
-            Err(what) => return vec![Objection::of_all(what)],
-        };
-        let found = self.finder.find().map_err(Objection::of_all).and_then(|zeek| {
-            let files = generation.files(zeek.version).map_err(Objection::of_all)?;
-            Ok((zeek, files))
-        });
-        let objections = match found {
-            Ok((zeek, files)) => {
-                let look = Look { ours: &ours, is_taken, only_asks: true };
-                self.look_at(site, &nodes, look, &zeek, &files)
-            }
-            Err(objection) => vec![objection],
-        };
-        generation.discard();
-        objections
-    }
-
-    fn look_at(
+    pub(super) fn look_at(
         &self,
         site: &Site,
         nodes: &[Arc<Node>],
@@ -161,15 +131,16 @@ impl Launcher {
         }
         let deadline = Instant::now() + CHECK_PATIENCE;
         let (work, found) = (Mutex::new(alike.into_iter().enumerate()), Mutex::new(Vec::new()));
+        let (store, only_asks) = (look.store, look.only_asks);
         let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
         thread::scope(|scope| {
             for _ in 0..SIDE_BY_SIDE {
                 scope.spawn(|| {
                     while let Some((number, ((_, user, argv, env), nodes))) = next() {
-                        let home = self.store.scratch(number, look.only_asks);
+                        let home = store.scratch(number);
                         let left = deadline.saturating_duration_since(Instant::now());
                         let errand = Errand { argv, env, home, user, ..Errand::default() };
-                        let objections = ask(site, nodes, errand, look.only_asks, left);
+                        let objections = ask(site, nodes, errand, only_asks, left);
                         found.lock().unwrap_or_else(PoisonError::into_inner).extend(objections);
                     }
                 });
@@ -183,12 +154,14 @@ impl Launcher {
 
 /// How to look.
 #[derive(Clone, Copy)]
-struct Look<'a> {
+pub(super) struct Look<'a> {
     /// Ports of which it is not said that they are taken.
-    ours: &'a BTreeSet<u16>,
-    is_taken: &'a dyn Fn(SocketAddr) -> bool,
+    pub ours: &'a BTreeSet<u16>,
+    pub is_taken: &'a dyn Fn(SocketAddr) -> bool,
+    /// Where errands have their place.
+    pub store: &'a Store,
     /// Nothing is about to come into force.
-    only_asks: bool,
+    pub only_asks: bool,
 }
 
 /// What can be seen without Zeek: an interface that is not there, a port that somebody else has.
@@ -279,7 +252,7 @@ fn beginning(text: &str, most: usize) -> &str {
 }
 
 /// All networks that count as local: those that the configuration names, and those of its file.
-fn networks(settings: &Zeek) -> Result<Vec<Network>, String> {
+pub(super) fn networks(settings: &Zeek) -> Result<Vec<Network>, String> {
     let mut networks = settings.networks.clone();
     if let Some(path) = &settings.networks_file {
         let mut text = String::new();

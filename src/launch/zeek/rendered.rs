@@ -18,8 +18,6 @@ use crate::model::{Backend, LayoutEntry, Network, Zeek};
 
 /// The link to the generation in force.
 const CURRENT: &str = "current";
-/// The generation that somebody only asks about. It has no number.
-const ASIDE: &str = "asked-about";
 /// What the files of a generation are made of.
 const CLUSTER: &str = "cluster.json";
 /// The longest of those that is read, in bytes.
@@ -111,10 +109,9 @@ impl Store {
         }
     }
 
-    /// A place for an errand, one for each number; and others for those of a generation aside.
-    pub fn scratch(&self, number: usize, aside: bool) -> PathBuf {
-        let what = if aside { "asked-about" } else { "looked-at" };
-        self.0.join(format!("{what}-{number}"))
+    /// A place for an errand, one for each number.
+    pub fn scratch(&self, number: usize) -> PathBuf {
+        self.0.join(format!("looked-at-{number}"))
     }
 
     /// Lays down what the next generation is made of. It is not in force yet.
@@ -123,20 +120,11 @@ impl Store {
             return Err(StoreError::Colon(self.0.clone()));
         }
         let number = self.numbers()?.last().map_or(1, |last| last + 1);
-        lay_down(cluster, self.0.join(number.to_string()), number)
-    }
-
-    /// Lays down the same where it never comes into force. There is one such place: two are not to be made side by side.
-    pub fn begin_aside(&self, cluster: &Cluster) -> Result<Generation, StoreError> {
-        if self.0.display().to_string().contains(':') {
-            return Err(StoreError::Colon(self.0.clone()));
-        }
-        let path = self.0.join(ASIDE);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(error)),
-            _ => {} // of a run that was killed
-        }
-        lay_down(cluster, path, 0)
+        let path = self.0.join(number.to_string());
+        make_directory(&path)?;
+        let text = serde_json::to_vec(cluster).map_err(|error| failed("write", &path)(error.into()))?;
+        write(&path.join(CLUSTER), &text)?;
+        Ok(Generation { path, number })
     }
 
     /// Puts a generation in force, and lets go of those that are older than the one before.
@@ -176,13 +164,6 @@ impl Generation {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
-}
-
-fn lay_down(cluster: &Cluster, path: PathBuf, number: u64) -> Result<Generation, StoreError> {
-    make_directory(&path)?;
-    let text = serde_json::to_vec(cluster).map_err(|error| failed("write", &path)(error.into()))?;
-    write(&path.join(CLUSTER), &text)?;
-    Ok(Generation { path, number })
 }
 
 /// The files of a generation for a version, which are rendered if they are not there.

@@ -58,6 +58,13 @@ const LIVES: usize = 8;
 /// How many deaths one list names.
 const MOST_CRASHES: usize = 1000;
 
+/// Who looks after what nodes leave: each has a thread of its own.
+pub struct Clerks {
+    pub keeper: Keeper,
+    pub coroner: Coroner,
+    pub archive: Archive,
+}
+
 /// A node's place in the workshop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WardId(u64);
@@ -255,9 +262,7 @@ impl Workshop {
         groups: Result<Groups, NoGroups>,
         run_dir: Result<RunDir, String>,
         mut kernel_log: KernelLog,
-        keeper: Keeper,
-        coroner: Coroner,
-        archive: Archive,
+        Clerks { keeper, coroner, archive }: Clerks,
     ) -> io::Result<Self> {
         kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();

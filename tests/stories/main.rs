@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archive;
 mod bad_nodes;
 mod container;
 mod crashes;
@@ -25,6 +26,7 @@ mod network;
 mod orders;
 mod output;
 mod peer;
+mod plan;
 mod refusals;
 mod register;
 mod replays;

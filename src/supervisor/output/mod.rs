@@ -14,7 +14,9 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::model::{Output, OutputStream};
@@ -29,12 +31,27 @@ const MOST_BYTES: usize = 8 << 10;
 
 /// Makes room for a new life: what the last one wrote is put aside, under the lock of the node.
 ///
-/// A file that is empty or missing stays as it is. Returns which file each stream is now, counted from 1.
-pub fn begin_life(directory: &Path, lock: &Lock) -> io::Result<[u64; 2]> {
+/// A file that is empty or missing stays as it is. Makes the directory if it is missing, and gives it that mode. Returns which file each stream
+/// is now, counted from 1.
+pub fn begin_life(directory: &Path, mode: u32, lock: &Lock) -> io::Result<[u64; 2]> {
     let _held = lock.hold();
-    OutputStream::ALL.into_iter().try_for_each(|stream| rotate::close(directory, stream))?;
-    let volume = |stream| Ok::<_, io::Error>(Shelf::read(directory, stream)?.next().volume);
-    Ok([volume(OutputStream::Stdout)?, volume(OutputStream::Stderr)?])
+    let mut make = DirBuilder::new();
+    make.mode(mode);
+    match make.create(directory) {
+        Ok(()) => return Ok([1, 1]), // there is nothing to look for
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = fs::metadata(directory)?;
+            if found.mode() & 0o777 != mode && found.uid() == rustix::process::geteuid().as_raw() {
+                fs::set_permissions(directory, Permissions::from_mode(mode))?;
+            }
+        }
+        Err(_) => make.recursive(true).create(directory)?,
+    }
+    let [stdout, stderr] = Shelf::read_both(directory)?;
+    Ok([
+        rotate::close(directory, OutputStream::Stdout, stdout.next())?,
+        rotate::close(directory, OutputStream::Stderr, stderr.next())?,
+    ])
 }
 
 /// Which file the stream that is written now is, counted from 1.
@@ -62,6 +79,10 @@ pub fn present_life(directory: &Path, lock: &Lock) -> impl Fn(OutputStream) -> S
 }
 
 fn tail(directory: &Path, stream: OutputStream, lines: usize, scope: Scope, lock: &Lock) -> io::Result<String> {
+    let length = fs::symlink_metadata(directory.join(stream.as_str())).map_or(0, |found| found.len());
+    if length == 0 && !Shelf::is_there(directory) {
+        return Ok(String::new()); // it never said a word, as most who die early
+    }
     // One byte more tells whether the first line is whole.
     let most = MOST_BYTES + 1;
     let (mut place, mut opened, mut bytes) =
@@ -163,7 +184,7 @@ mod lines {
     fn a_new_life_gets_new_files_and_an_empty_one_hides_nothing() {
         let home = tempfile::tempdir().unwrap();
         let lock = Lock::default();
-        let begin = || begin_life(home.path(), &lock).unwrap();
+        let begin = || begin_life(home.path(), 0o700, &lock).unwrap();
         let write = |name: &str, text: &str| fs::write(home.path().join(name), text).unwrap();
         let present = || last_lines(home.path(), 9, present_life(home.path(), &lock), &lock).unwrap();
         begin();

@@ -638,3 +638,24 @@ fn words(Crossing { from, to, percent }: Crossing, room: Room, place: &Path) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_disk_names_it_and_only_what_is_scarce_is_an_error() {
+        let room = Room { total: 100 << 30, free: 15 << 30 };
+        let said = |from, to| words(Crossing { from, to, percent: 20 }, room, Path::new("/srv"));
+        let free = "15% of it is free, 15.0 GiB of 100.0 GiB";
+        use Level::{Low, Roomy, Scarce};
+        for (from, to, want) in [
+            (Roomy, Low, (false, format!("the disk of /srv fills: {free}, which is less than 20%"))),
+            (Low, Scarce, (true, format!("the disk of /srv is almost full: {free}, and 20% are to stay free"))),
+            (Scarce, Low, (false, format!("the disk of /srv has room again: {free}, which is more than 20%"))),
+            (Low, Roomy, (false, format!("the disk of /srv has room again: {free}, which is more than 20%"))),
+        ] {
+            assert_eq!(said(from, to), want);
+        }
+    }
+}

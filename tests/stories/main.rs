@@ -30,6 +30,7 @@ mod refusals;
 mod register;
 mod replays;
 mod returns;
+mod shown;
 mod trust;
 mod versions;
 mod zeek;

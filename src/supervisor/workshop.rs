@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -1054,9 +1056,21 @@ impl Witness for Bystander {
     }
 }
 
-/// Who may pass through a node's directory: a node that works below it as another user. Nobody else has to.
-fn mode_of_home(node: &Node) -> u32 {
-    if node.user.is_some() && node.directory.is_none() { 0o711 } else { 0o700 }
+/// Makes a node's directory; whether there was none. A node that works below it as another user passes through; nobody
+/// else has to.
+fn make_home(directory: &Path, node: &Node) -> io::Result<bool> {
+    let mode = if node.user.is_some() && node.directory.is_none() { 0o711 } else { 0o700 };
+    let mut maker = DirBuilder::new();
+    match maker.mode(mode).create(directory) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(_) => return maker.recursive(true).create(directory).map(|()| true),
+    }
+    let found = std::fs::metadata(directory)?;
+    if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o777 != mode {
+        std::fs::set_permissions(directory, Permissions::from_mode(mode))?;
+    }
+    Ok(false)
 }
 
 /// The last lives of a node, and which file each of its streams was in each.
@@ -1105,7 +1119,11 @@ impl Tools {
                 .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
-        output::begin_life(&directory, mode_of_home(node), &self.keeper.lock(&node.name))
+        make_home(&directory, node)
+            .and_then(|is_new| match is_new {
+                true => Ok(output::FIRST_LIFE),
+                false => output::begin_life(&directory, &self.keeper.lock(&node.name)),
+            })
             .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         // Before all that can fail, so that what comes of it is noted with its life.

@@ -14,10 +14,8 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::{fs, io};
 
 use crate::model::{Output, OutputStream};
 pub use keeper::Keeper;
@@ -29,24 +27,14 @@ use shelf::Shelf;
 /// The most that is read back of each stream, in bytes: half of what an [`Output`] may hold.
 const MOST_BYTES: usize = 8 << 10;
 
+/// What [`begin_life`] returns where nothing was ever written.
+pub const FIRST_LIFE: [u64; 2] = [1, 1];
+
 /// Makes room for a new life: what the last one wrote is put aside, under the lock of the node.
 ///
-/// A file that is empty or missing stays as it is. Makes the directory if it is missing, and gives it that mode. Returns which file each stream
-/// is now, counted from 1.
-pub fn begin_life(directory: &Path, mode: u32, lock: &Lock) -> io::Result<[u64; 2]> {
+/// A file that is empty or missing stays as it is. Returns which file each stream is now, counted from 1.
+pub fn begin_life(directory: &Path, lock: &Lock) -> io::Result<[u64; 2]> {
     let _held = lock.hold();
-    let mut make = DirBuilder::new();
-    make.mode(mode);
-    match make.create(directory) {
-        Ok(()) => return Ok([1, 1]), // there is nothing to look for
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = fs::metadata(directory)?;
-            if found.mode() & 0o777 != mode && found.uid() == rustix::process::geteuid().as_raw() {
-                fs::set_permissions(directory, Permissions::from_mode(mode))?;
-            }
-        }
-        Err(_) => make.recursive(true).create(directory)?,
-    }
     let [stdout, stderr] = Shelf::read_both(directory)?;
     Ok([
         rotate::close(directory, OutputStream::Stdout, stdout.next())?,
@@ -184,7 +172,7 @@ mod lines {
     fn a_new_life_gets_new_files_and_an_empty_one_hides_nothing() {
         let home = tempfile::tempdir().unwrap();
         let lock = Lock::default();
-        let begin = || begin_life(home.path(), 0o700, &lock).unwrap();
+        let begin = || begin_life(home.path(), &lock).unwrap();
         let write = |name: &str, text: &str| fs::write(home.path().join(name), text).unwrap();
         let present = || last_lines(home.path(), 9, present_life(home.path(), &lock), &lock).unwrap();
         begin();

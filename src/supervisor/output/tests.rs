@@ -40,7 +40,7 @@ impl Writer {
 
     fn begin_life(&self) {
         *self.file.borrow_mut() = None;
-        begin_life(self.home.path(), 0o700, &self.lock).unwrap();
+        begin_life(self.home.path(), &self.lock).unwrap();
     }
 
     fn carve(&self, rules: &OutputRules, disk: &impl Disk) -> io::Result<Carved> {

@@ -18,6 +18,7 @@ mod join;
 mod logs;
 mod orders;
 mod pki;
+mod plan;
 mod process;
 mod screen;
 mod secure;
@@ -43,6 +44,7 @@ use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
+use plan::PlanArgs;
 use process::ProcessArgs;
 use screen::Screen;
 use secure::Papers;
@@ -90,10 +92,22 @@ enum Verb {
     Export(ExportArgs),
     /// Run a cluster's scripts over a capture, in a directory of its own
     Process(ProcessArgs),
+    /// Show what a deployment would do, and what stands in its way; touches nothing
+    Plan(PlanArgs),
     /// Make a cluster file true
     Deploy {
         /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
-        file: PathBuf,
+        #[arg(required_unless_present = "plan")]
+        file: Option<PathBuf>,
+        /// Carry out a plan that `plan --out` saved, unless something else is deployed by now
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "dry_run"])]
+        plan: Option<PathBuf>,
+        /// Only show what it would do, as `plan` does
+        #[arg(long)]
+        dry_run: bool,
+        /// With --dry-run: exit with 0 if nothing would change, with 2 if something would, and with 1 if something is wrong
+        #[arg(long, requires = "dry_run")]
+        detailed_exitcode: bool,
         /// Also if the file has no nodes, which removes every node there is
         #[arg(long)]
         empty: bool,
@@ -322,7 +336,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Import(args) => import::run(&args, json),
         Verb::Export(args) => export::run(args, json),
         Verb::Process(args) => process::run(&args),
-        Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
+        Verb::Plan(args) => plan::run(args, json, screen),
+        Verb::Deploy { file: Some(file), dry_run: true, detailed_exitcode, connection, .. } => {
+            plan::run(PlanArgs { file, out: None, detailed_exitcode, connection }, json, screen)
+        }
+        Verb::Deploy { plan: Some(plan), empty, connection, .. } => {
+            plan::deploy(&connection.open()?, &plan, empty, json, screen)
+        }
+        Verb::Deploy { file, empty, connection, .. } => {
+            // One of the two is required.
+            orders::deploy(&connection.open()?, &file.unwrap_or_default(), empty, json, screen)
+        }
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)

@@ -380,6 +380,7 @@ fn to_agent() -> Vec<ToAgent> {
         RestartRequest { reqid: reqid(), nodes: [node("logger")].into() }.into(),
         GetOutputRequest { reqid: reqid(), node: node("worker-1"), lines: 100 }.into(),
         GetCrashesRequest { reqid: reqid(), node: Some(node("worker-1")), id: Some("worker-1.7".into()) }.into(),
+        InspectConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
         ReadOutputRequest {
             reqid: reqid(),
             node: node("worker-1"),
@@ -427,6 +428,7 @@ fn to_controller() -> Vec<ToController> {
             dossier: Some("{}".into()),
         }
         .into(),
+        InspectConfigurationResponse { reqid: reqid(), inspection: Ok(inspection()) }.into(),
         ReadOutputResponse {
             reqid: reqid(),
             piece: Ok(OutputPiece {
@@ -534,6 +536,20 @@ fn outcomes() -> Vec<Outcome> {
         Outcome::node_done(&instance(), &node("logger")),
         Outcome::node_failed(&instance(), &node("worker-1"), "exited with status 1".into(), Some(output())),
     ]
+}
+
+fn inspection() -> Inspection {
+    let because = Because { keys: vec!["port".into()], cluster: Some("worker-2 joined the cluster".into()) };
+    let actions = [
+        Action::Keep,
+        Action::Start { was: None },
+        Action::Start { was: Some(NodeState::Failed) },
+        Action::Restart(because),
+        Action::Move { from: instance() },
+        Action::Stop,
+    ];
+    let step = |(number, action)| Step { node: node(&format!("worker-{number}")), action };
+    Inspection { steps: actions.into_iter().enumerate().map(step).collect(), complaints: outcomes() }
 }
 
 fn statuses() -> Vec<NodeStatus> {

@@ -25,8 +25,8 @@ use super::state::{Effect, Event, State};
 use crate::alarm::Alarm;
 use crate::archive::{Archive, News, Opening};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
-use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
+use crate::launch::{Site, Survey};
 use crate::message::agent::{
     GetCrashesRequest, GetOutputRequest, ReadOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent,
     ToController,
@@ -257,6 +257,7 @@ impl Agent {
             }
             Effect::Archive(wish) => self.archive.order(wish.order(|node| self.site.working_directory(node))),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
@@ -370,6 +371,18 @@ impl Agent {
                 _ => {}
             }
         }
+    }
+
+    /// The same for whoever only asks.
+    fn inspect(&mut self, number: u64, survey: Survey, ctx: &mut Context<Self>) {
+        let (done, inspected) = oneshot::channel();
+        self.workshop.inspect(survey, move |objections| {
+            let _ = done.send(objections); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(inspected).map(move |objections, me, ctx| {
+            let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
+            me.drive(Event::Inspected(number, objections.unwrap_or_else(|_| panicked())), ctx);
+        }));
     }
 
     fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {

@@ -4,6 +4,7 @@
 //! one through [`Step`]: the order of roles only decides when a step may begin, and a node that does not move on in
 //! time stops holding up the others.
 
+mod inspecting;
 mod moves;
 mod orders;
 mod preparing;
@@ -12,12 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::inspecting::Inspecting;
 use self::preparing::Preparing;
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
 use super::repeats::Repeats;
 use crate::archive::Wish;
+use crate::launch::Survey;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::message::frame::Body;
@@ -63,6 +66,8 @@ pub struct State {
     hurried: bool,
     /// Not in force yet: it is being looked at.
     preparing: Option<Box<Preparing>>,
+    /// For whoever asks what would become of it.
+    inspecting: Vec<Inspecting>,
     next_preparation: u64,
 }
 
@@ -142,6 +147,8 @@ pub enum Event {
     },
     /// What [`Effect::Prepare`] asked for under this number is done, and this is to be objected.
     Prepared(u64, Vec<Objection>),
+    /// The same for [`Effect::Inspect`].
+    Inspected(u64, Vec<Objection>),
     /// Wait for no grace any more.
     Hurry,
     /// The time of [`State::next_alarm`] has come.
@@ -180,6 +187,8 @@ pub enum Effect {
     Archive(Box<Wish>),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
+    /// Only look what would keep it from running; answered by [`Event::Inspected`] with the same number.
+    Inspect(u64, Box<Survey>),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
@@ -220,6 +229,7 @@ impl State {
             asked_for_rest: false,
             hurried: false,
             preparing: None,
+            inspecting: Vec::new(),
             next_preparation: 0,
         }
     }
@@ -260,6 +270,7 @@ impl State {
                 });
             }
             Event::Prepared(number, objections) => self.prepared(number, objections, now, fx),
+            Event::Inspected(number, objections) => self.inspected(number, objections),
             Event::Hurry => {
                 self.hurried = self.stopping_all;
                 fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(|entry| entry.hurry()));

@@ -28,6 +28,11 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// What only `--detailed-exitcode` says, as Terraform does: something would change, and nothing is wrong.
+    pub const CHANGES: Self = Self::Usage;
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -118,6 +123,11 @@ pub enum CliError {
     Trust(#[from] TrustError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error("cannot use {} as a plan: {why}", path.display())]
+    NoPlan { path: PathBuf, why: String },
+    /// One that counts as failed, since another code would say that something changes.
+    #[error(transparent)]
+    Detailed(Box<CliError>),
     /// The system has no random numbers to give.
     #[error("{0}")]
     Internal(String),
@@ -140,6 +150,7 @@ impl CliError {
             | Self::NoAddress
             | Self::Addresses { .. }
             | Self::NoToken(_)
+            | Self::NoPlan { .. }
             | Self::Wrong(_) => Exit::Usage,
             Self::Closed => Exit::Done,
             Self::TimedOut { .. } => Exit::TimedOut,
@@ -155,6 +166,7 @@ impl CliError {
             | Self::Runtime(_)
             | Self::Output(_)
             | Self::NoZeek(_)
+            | Self::Detailed(_)
             | Self::Internal(_) => Exit::Failed,
             Self::Settings(_)
             | Self::Run(
@@ -175,6 +187,7 @@ impl CliError {
             Self::Wrong(problem) | Self::Refused { problem, .. } | Self::NotPermitted { problem, .. } => {
                 &problem.details
             }
+            Self::Detailed(error) => error.details(),
             _ => &[],
         }
     }

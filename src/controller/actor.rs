@@ -486,6 +486,7 @@ answer_by_state!(
     GetOutputRequest,
     ReadOutputRequest,
     GetCrashesRequest,
+    PlanRequest,
     TestTimeoutRequest,
 );
 

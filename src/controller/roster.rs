@@ -48,7 +48,8 @@ pub struct Seat {
     run: Option<u64>,
     place: u64,
     features: Features,
-    since: Option<Timestamp>,
+    /// When `link` became what it is; `None` if there never was one.
+    pub since: Option<Timestamp>,
     reason: String,
     /// Of the certificate that its agent showed last.
     certificate: Option<CertificateTerm>,

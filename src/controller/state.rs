@@ -12,6 +12,7 @@ mod deployment;
 mod dispatch;
 mod limit;
 mod open;
+mod planning;
 mod reading;
 mod unknown;
 
@@ -36,7 +37,7 @@ use crate::message::frames::Frames;
 use crate::model::{
     Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
 };
-use crate::plan::{self, PortRules, Slowest};
+use crate::plan::{self, PortRules, PortsExhausted, Slowest};
 use crate::request::{Answered, Requests};
 
 /// The error of everything that was not answered in time.
@@ -274,8 +275,10 @@ impl State {
                 fx.push(answer);
             }
             R::DeployRequest(client::DeployRequest { reqid }) => self.deploy(ticket, reqid, false, now, fx),
-            R::SetConfigurationRequest(client::SetConfigurationRequest { reqid, configuration }) => {
-                match self.refusal().map_or_else(|| self.stage(configuration), |refusal| Err(vec![refusal])) {
+            R::SetConfigurationRequest(request) => {
+                let refusal = self.refusal().or_else(|| self.is_overtaken(&request));
+                let client::SetConfigurationRequest { reqid, configuration, upon: _ } = request;
+                match refusal.map_or_else(|| self.stage(configuration), |refusal| Err(vec![refusal])) {
                     Ok((saves, _)) => {
                         fx.push(Effect::Save(saves, None));
                         self.deploy(ticket, reqid, true, now, fx);
@@ -316,6 +319,7 @@ impl State {
             R::GetIdValueRequest(request) => self.get_id_value(ticket, request, now, fx),
             R::GetOutputRequest(request) => self.get_output(ticket, request, now, fx),
             R::GetCrashesRequest(request) => self.get_crashes(ticket, request, now, fx),
+            R::PlanRequest(request) => self.plan(ticket, request, now, fx),
             R::ReadOutputRequest(request) => self.read_output(ticket, request, now, fx),
             R::TestTimeoutRequest(client::TestTimeoutRequest { with_state: false, .. }) => {
                 fx.push(Effect::Silence(ticket));
@@ -333,22 +337,10 @@ impl State {
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
         }
-        let dialled = staged.instances.iter().filter(|instance| dial(instance).is_some() && !self.rules.dials);
-        let dialled: Vec<_> = dialled.map(|instance| format!("`{}`", instance.name)).collect();
-        if !dialled.is_empty() {
-            let names = dialled.join(", ");
-            let error =
-                format!("this controller cannot dial {names}: name instances without an address, as a lab does");
+        if let Some(error) = self.undialled(&staged) {
             return Err(vec![Outcome::failed(error)]);
         }
-        let mut ready = staged.clone();
-        let hosts = self.hosts(&ready.id);
-        plan::resolve_hosts(&mut ready.instances, &hosts);
-        if let Some(deployed) = self.shelf.deployed() {
-            plan::keep_ports(&mut ready, &deployed.open());
-        }
-        plan::zeek::complete(&mut ready);
-        plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
+        let ready = self.made_ready(&staged).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         // Where no ports were given out, nodes are the same, and encoded once.
         let is_same = staged.zeek == ready.zeek
             && staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
@@ -356,6 +348,28 @@ impl State {
         let ready = if is_same { staged.with_instances(ready.instances) } else { Kept::new(&ready) };
         let mut save = |slot, configuration| Save { slot, configuration: self.shelf.put(slot, configuration).clone() };
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
+    }
+
+    /// Why instances of it that wait to be dialled cannot be reached, if there are such.
+    fn undialled(&self, configuration: &Configuration) -> Option<String> {
+        let dialled = configuration.instances.iter().filter(|instance| dial(instance).is_some() && !self.rules.dials);
+        let dialled: Vec<_> = dialled.map(|instance| format!("`{}`", instance.name)).collect();
+        let names = dialled.join(", ");
+        let why = || format!("this controller cannot dial {names}: name instances without an address, as a lab does");
+        (!dialled.is_empty()).then(why)
+    }
+
+    /// A configuration as it would be deployed: with the addresses, ports and whatever else it leaves open.
+    fn made_ready(&self, configuration: &Configuration) -> Result<Configuration, PortsExhausted> {
+        let mut ready = configuration.clone();
+        let hosts = self.hosts(&ready.id);
+        plan::resolve_hosts(&mut ready.instances, &hosts);
+        if let Some(deployed) = self.shelf.deployed() {
+            plan::keep_ports(&mut ready, &deployed.open());
+        }
+        plan::zeek::complete(&mut ready);
+        plan::assign_ports(&mut ready, &self.rules.ports)?;
+        Ok(ready)
     }
 
     // --- what agents say ---
@@ -610,6 +624,9 @@ impl State {
             }
             M::GetCrashesResponse(GetCrashesResponse { reqid, crashes, dossier }) => {
                 self.crashes_answered(from, &reqid, crashes, dossier, fx);
+            }
+            M::InspectConfigurationResponse(InspectConfigurationResponse { reqid, inspection }) => {
+                self.inspected(from, &reqid, inspection, fx);
             }
             M::ReadOutputResponse(ReadOutputResponse { reqid, piece }) => self.output_read(from, &reqid, piece, fx),
             M::GetOutputResponse(GetOutputResponse { reqid, outcome }) => {

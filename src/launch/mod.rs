@@ -1,7 +1,10 @@
 //! How a node becomes a command line.
 
 mod command;
+mod inspect;
 pub mod zeek;
+
+pub use inspect::Survey;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::frame::{self, Body, wire_enum};
+pub use super::inspect::{InspectConfigurationRequest, InspectConfigurationResponse};
 use crate::model::{
     Abilities, Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NameError, NodeName, NodeState,
     NodeStatus, Outcome, OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
@@ -38,6 +39,7 @@ wire_enum! {
         0x010c => RenewCertificateResponse,
         0x0120 => ReadOutputRequest,
         0x0121 => GetCrashesRequest,
+        0x0122 => InspectConfigurationRequest,
     }
 }
 
@@ -62,6 +64,7 @@ wire_enum! {
         0x0216 => NotifyStatus,
         0x0220 => ReadOutputResponse,
         0x0221 => GetCrashesResponse,
+        0x0222 => InspectConfigurationResponse,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }

@@ -34,8 +34,8 @@ use super::said::Said;
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor};
 use crate::archive::Archive;
-use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
+use crate::launch::{Site, Survey};
 use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
 use crate::model::output::LONGEST_READ;
 use crate::model::{
@@ -613,6 +613,12 @@ impl Workshop {
     pub fn prepare(&self, preparation: Preparation, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
         let tools = Arc::clone(&self.tools);
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
+    }
+
+    /// Only looks, for whoever asks what would become of it. Blocks no launch, and no configuration that comes meanwhile.
+    pub fn inspect(&self, survey: Survey, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
+        let tools = Arc::clone(&self.tools);
+        self.give(Subject::Inspection, move || then(tools.site.inspect(survey)));
     }
 
     /// Has [`Word::Speaks`] told again, should it have got lost.

@@ -47,7 +47,7 @@ impl Stage {
 }
 
 /// A cluster in the ports from the first on, of nodes as `name instance`.
-fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
+pub fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
     let metrics = first + 100;
     let mut text = format!("[instances]\na\nb\n[zeek]\nport = {first}\nmetrics_port = {metrics}\n{more}\n");
     for line in nodes {

@@ -118,7 +118,7 @@ impl State {
                     self.want_up(&node.name, fx);
                 }
                 NodeChange::Replace { have, want, keys } => {
-                    let msg = format!("started afresh, because {}", reason(have, want, &keys));
+                    let msg = format!("started afresh, because {}", plan::steps::because(have, want, &keys));
                     self.notify_log(Some(want.name.clone()), msg, wall);
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
                         entry.next = Some(Arc::clone(want));
@@ -158,15 +158,7 @@ fn to_launch(change: NodeChange) -> Option<Arc<Node>> {
 }
 
 /// Every port that a node listens on while it runs.
-fn ports(node: &Node) -> BTreeSet<u16> {
+pub(super) fn ports(node: &Node) -> BTreeSet<u16> {
     let hub = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_ref()?.settings.zeromq_ports);
     [node.port, node.metrics_port].into_iter().flatten().chain(hub.into_iter().flatten()).collect()
-}
-
-/// What a node is started afresh for, in words that follow "because ".
-fn reason(have: &Node, want: &Node, keys: &[&str]) -> String {
-    let own: Vec<&str> = keys.iter().copied().filter(|&key| key != plan::diff::SURROUNDINGS).collect();
-    let cluster = (own.len() < keys.len()).then(|| plan::zeek::why(have, want));
-    let own = (!own.is_empty()).then(|| format!("of its {}", own.join(", ")));
-    own.into_iter().chain(cluster).collect::<Vec<_>>().join(", and because ")
 }

@@ -5,6 +5,8 @@ use super::super::outbox::Bounds;
 use super::*;
 use crate::model::{ConfigurationId, Instance, RequestId, Role};
 
+mod inspecting;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -383,6 +385,8 @@ impl Agent {
                         self.step(Event::Prepared(number, Vec::new()));
                     }
                 }
+                Effect::Inspect(number, _) if !self.holds => self.step(Event::Inspected(number, Vec::new())),
+                Effect::Inspect(..) => {}
                 Effect::EndLink(why) => panic!("{why}"),
                 Effect::Enter(..)
                 | Effect::Dismiss(..)

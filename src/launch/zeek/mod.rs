@@ -7,6 +7,7 @@
 mod command;
 #[cfg(test)]
 mod golden;
+mod inspect;
 pub mod installation;
 pub mod prepare;
 mod rehearsal;
@@ -32,12 +33,15 @@ use crate::model::Node;
 pub struct Launcher {
     finder: Finder,
     store: Store,
+    /// Where files are rendered that only somebody asks about.
+    asked_about: PathBuf,
 }
 
 impl Launcher {
     /// Looks for Zeek at `wanted`, or else in PATH and the usual places; keeps what it renders in `files`.
     pub fn new(wanted: Option<PathBuf>, environment: BTreeMap<String, String>, files: PathBuf) -> Self {
-        Self { finder: Finder::new(wanted, environment, files.join("asked")), store: Store::new(files) }
+        let (finder, asked_about) = (Finder::new(wanted, environment, files.join("asked")), files.join("asked-about"));
+        Self { finder, asked_about, store: Store::new(files) }
     }
 
     /// The command line and the variables of a node. Blocks, mostly when Zeek is asked for its version: once.

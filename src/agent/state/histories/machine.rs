@@ -219,6 +219,7 @@ impl Run {
             | Effect::EndLink(_)
             | Effect::Enter(..) => {}
             Effect::Prepare(..) | Effect::Archive(_) => unreachable!("the node has a command"),
+            Effect::Inspect(..) => unreachable!("nobody asks for a plan"),
         }
     }
 

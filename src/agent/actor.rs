@@ -45,7 +45,7 @@ use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::register::Register;
-use crate::supervisor::workshop::{Fact, Staff, WardId, Workshop};
+use crate::supervisor::workshop::{Clerks, Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
 /// In so many turns a link writes what was mailed to it.
@@ -201,7 +201,7 @@ impl Agent {
                 groups,
                 run_dir,
                 kernel_log,
-                Staff { keeper, coroner, archive: archive.clone() },
+                Clerks { keeper, coroner, archive: archive.clone() },
             )?,
             site,
             archive,

@@ -313,7 +313,9 @@ impl Controller {
         for waiting in waiting {
             let _ = waiting.send(response.clone()); // whoever asked may have gone
         }
-        let _ = last.map(|last| last.send(response)); // as above
+        if let Some(last) = last {
+            let _ = last.send(response); // as above
+        }
     }
 
     /// Sends what is new to every observer that is ready for it.

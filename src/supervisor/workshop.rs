@@ -58,6 +58,13 @@ const LIVES: usize = 8;
 /// How many deaths one list names.
 const MOST_CRASHES: usize = 1000;
 
+/// Who looks after what nodes leave: each has a thread of its own.
+pub struct Clerks {
+    pub keeper: Keeper,
+    pub coroner: Coroner,
+    pub archive: Archive,
+}
+
 /// A node's place in the workshop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WardId(u64);
@@ -247,13 +254,6 @@ struct Benches {
     watched: Cell<bool>,
 }
 
-/// Threads that look after what nodes leave behind them.
-pub struct Staff {
-    pub keeper: Keeper,
-    pub coroner: Coroner,
-    pub archive: Archive,
-}
-
 impl Workshop {
     /// Opens the workshop: starts its threads, and the tasks that hear of exits and of work done in this event loop.
     pub fn open(
@@ -262,9 +262,8 @@ impl Workshop {
         groups: Result<Groups, NoGroups>,
         run_dir: Result<RunDir, String>,
         mut kernel_log: KernelLog,
-        staff: Staff,
+        Clerks { keeper, coroner, archive }: Clerks,
     ) -> io::Result<Self> {
-        let Staff { keeper, coroner, archive } = staff;
         kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
         let groups = Arc::new(groups);

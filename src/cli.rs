@@ -10,6 +10,7 @@ mod daemon;
 mod doctor;
 mod error;
 mod events;
+mod export;
 mod import;
 mod interrupt;
 mod invite;
@@ -18,6 +19,7 @@ mod logs;
 mod orders;
 mod pki;
 mod plan;
+mod process;
 mod screen;
 mod secure;
 mod status;
@@ -37,11 +39,13 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use export::ExportArgs;
 use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
 use plan::PlanArgs;
+use process::ProcessArgs;
 use screen::Screen;
 use secure::Papers;
 use token::TokenVerb;
@@ -84,6 +88,10 @@ enum Verb {
     },
     /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
     Import(ImportArgs),
+    /// Write the files of zeekctl, of Zeek's systemd generator or of zeek-client
+    Export(ExportArgs),
+    /// Run a cluster's scripts over a capture, in a directory of its own
+    Process(ProcessArgs),
     /// Show what a deployment would do, and what stands in its way; touches nothing
     Plan(PlanArgs),
     /// Make a cluster file true
@@ -326,6 +334,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
         Verb::Import(args) => import::run(&args, json),
+        Verb::Export(args) => export::run(args, json),
+        Verb::Process(args) => process::run(&args),
         Verb::Plan(args) => plan::run(args, json, screen),
         Verb::Deploy { file: Some(file), dry_run: true, detailed_exitcode, connection, .. } => {
             plan::run(PlanArgs { file, out: None, detailed_exitcode, connection }, json, screen)

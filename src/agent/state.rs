@@ -19,6 +19,7 @@ use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
 use super::repeats::Repeats;
+use crate::archive::Wish;
 use crate::launch::Survey;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
@@ -121,6 +122,8 @@ pub enum Event {
     Report(NodeReport),
     /// Something that a person may have to mend.
     Trouble(Option<NodeName>, String),
+    /// Something that a person may want to know.
+    Remark(Option<NodeName>, String),
     /// What the process of this node says of itself.
     Says(NodeName, Text),
     /// The supervisor of this node panicked; its successor found this.
@@ -180,6 +183,8 @@ pub enum Effect {
     Enter(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
+    /// This becomes of the logs of its Zeek nodes from now on.
+    Archive(Box<Wish>),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
     /// Only look what would keep it from running; answered by [`Event::Inspected`] with the same number.
@@ -248,6 +253,7 @@ impl State {
             Event::Report(report) => self.report(report, now, fx),
             Event::Says(node, says) => self.says(node, says),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
+            Event::Remark(node, msg) => self.notify_log(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
             // All at once, so that the order of roles is kept among them.
             Event::Found(nodes) => nodes.into_iter().for_each(|node| self.found(node, now.wall, fx)),
@@ -352,6 +358,11 @@ impl State {
     /// The node of that name, as it is defined now, if it is in that ward.
     pub fn node_in(&self, ward: WardId, name: &NodeName) -> Option<&Arc<Node>> {
         self.nodes.get(name).filter(|entry| entry.ward == ward).map(|entry| &entry.node)
+    }
+
+    /// Whether the node of that name is one of Zeek.
+    pub fn is_zeek(&self, name: &NodeName) -> bool {
+        self.nodes.get(name).is_some_and(|entry| entry.node.is_zeek())
     }
 
     // --- what supervisors tell ---

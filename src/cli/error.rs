@@ -50,6 +50,10 @@ pub enum CliError {
     Url(String),
     #[error("`{url}` is not encrypted, so the certificate in {} cannot be shown there: give it as https://HOST:PORT", certificate.display())]
     PlainUrl { url: String, certificate: PathBuf },
+    #[error("{0}")]
+    NoZeek(String),
+    #[error("there are several files ({0}): name a directory for them by --output DIR")]
+    SeveralFiles(String),
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{} is there already: a token goes into a new file, which nobody else can have open; choose another by --out", .0.display())]
@@ -138,6 +142,7 @@ impl CliError {
             | Self::Url(_)
             | Self::PlainUrl { .. }
             | Self::Empty(_)
+            | Self::SeveralFiles(_)
             | Self::File { .. }
             | Self::Taken(_)
             | Self::Make { .. }
@@ -160,6 +165,7 @@ impl CliError {
             | Self::Input(_)
             | Self::Runtime(_)
             | Self::Output(_)
+            | Self::NoZeek(_)
             | Self::Detailed(_)
             | Self::Internal(_) => Exit::Failed,
             Self::Settings(_)

@@ -110,6 +110,8 @@ pub enum Event {
     LogWorks {
         dropped: u64,
     },
+    /// Somebody removed these entries of the log, first and last.
+    LogGone(u64, u64),
     /// The time of [`State::next_deadline`] has come.
     Tick,
 }
@@ -197,6 +199,13 @@ impl State {
             Event::Full(is_full) => self.full(is_full, &mut fx),
             Event::LogFailed(why) => self.log_failed(&why, now.wall, &mut fx),
             Event::LogWorks { dropped } => self.log_works(dropped, now.wall, &mut fx),
+            Event::LogGone(first, last) => {
+                let msg = format!(
+                    "entries {first} to {last} of the log are gone: somebody removed or moved their files. What comes is \
+                     kept again"
+                );
+                self.tell_error(&self.rules.name, msg, now.wall, &mut fx);
+            }
             Event::Tick => {
                 while let Some((reqid, open)) = self.requests.expire(now.mono) {
                     self.expired(reqid, open, now, &mut fx);
@@ -453,7 +462,9 @@ impl State {
     fn log_works(&self, dropped: u64, now: Timestamp, fx: &mut Vec<Effect>) {
         let own = &self.rules.name;
         match dropped {
-            0 => self.tell_log(own, "the log is written again, and nothing is missing in it".into(), now, fx),
+            0 => {
+                self.tell_log(own, "the log is written again, and nothing that waited is missing in it".into(), now, fx)
+            }
             _ => {
                 let msg = format!(
                     "the log is written again, and {dropped} entries are missing in it: too much of the controller's own \
@@ -520,19 +531,13 @@ impl State {
         for frame in news.iter() {
             if frame.kind == NotifyChange::KIND {
                 let change: BorrowedChange<'_> = decode_body(frame.body, NotifyChange::NAME)?;
-                if self.nodes.get(change.node).is_none() {
-                    NodeName::new(change.node)?; // before it counts as heard
-                }
-                let origin = match come {
-                    Some((epoch, last)) if last.checked_add(1) == Some(change.seq) => {
-                        *last = change.seq;
-                        Some((*epoch, change.seq))
-                    }
-                    _ => {
+                let next = come.filter(|(_, last)| last.checked_add(1) == Some(change.seq));
+                let origin = match next {
+                    Some((epoch, _)) => Some((epoch, change.seq)),
+                    None => {
+                        NodeName::new(change.node)?; // before it counts as heard
                         self.catch_up(Some(from), *come);
-                        let origin = self.arrived(from, change.seq, now.wall, fx);
-                        *come = self.roster.news(from);
-                        origin
+                        self.arrived(from, change.seq, now.wall, fx)
                     }
                 };
                 if let Some(origin) = origin
@@ -540,6 +545,10 @@ impl State {
                 {
                     fx.push(Effect::Publish { news: News::Change(told), time: change.time, origin: Some(origin) });
                 }
+                *come = match next {
+                    Some((epoch, _)) => Some((epoch, change.seq)),
+                    None => self.roster.news(from),
+                };
                 continue;
             }
             self.catch_up(Some(from), *come);

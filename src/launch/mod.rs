@@ -115,6 +115,14 @@ impl Site {
         self.nodes.join(node.name.as_str())
     }
 
+    /// Where the node works.
+    pub fn working_directory(&self, node: &Node) -> PathBuf {
+        let home = self.directory(node);
+        // What the agent writes about a node stays the agent's.
+        let own = if node.user.is_some() { home.join("home") } else { home };
+        node.directory.as_ref().map_or(own, Into::into)
+    }
+
     /// The program that one life of the node is.
     pub fn program(&self, node: &Node, life: Life) -> Result<Program, LaunchError> {
         if !node.is_zeek() {

@@ -1,6 +1,7 @@
 //! Nouns: the data that every station speaks of, checked once where it enters and trusted after.
 
 pub mod abilities;
+pub mod archive;
 pub mod cluster_file;
 pub mod configuration;
 pub mod cpus;
@@ -18,6 +19,7 @@ pub mod time;
 pub mod zeek;
 
 pub use abilities::Abilities;
+pub use archive::{ArchivePlace, ArchiveRules};
 pub use configuration::{
     Configuration, Factor, Instance, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, RestartMode, RestartPolicy, Role,
 };

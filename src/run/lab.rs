@@ -33,6 +33,7 @@ pub async fn lab(
 ) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.let_nodes_through()?;
     home.watch();
     stray::take_on()?;
     init::say_what_it_means();

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archive;
 mod bad_nodes;
 mod container;
 mod crashes;
@@ -30,6 +31,7 @@ mod refusals;
 mod register;
 mod replays;
 mod returns;
+mod shown;
 mod trust;
 mod versions;
 mod zeek;

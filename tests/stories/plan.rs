@@ -281,7 +281,7 @@ fn a_zeek_cluster_is_looked_at_by_zeek_itself_and_nothing_of_it_is_touched() {
     let lab = Daemon::start_with(&scene, "lab", &["lab", start.to_str().unwrap(), "--http", &any], &zeek.settings());
     let client = lab.client();
     client.wait("nothing to be deployed", |status| status.deploying.is_none() && status.configuration.is_some());
-    let first = crate::zeek::ports();
+    let first = crate::common::zeek::ports();
     let cluster = |more: &str, nodes: &[&str]| crate::zeek::cluster(first, more, nodes).replace("\nb\n", "\n");
     let write = |text: &str| scene.write("next.cfg", text).display().to_string();
     let three = ["manager a", "logger a", "worker-1 a"];

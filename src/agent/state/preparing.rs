@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Effect, Entry, Goal, InForce, State};
-use crate::agent::jobs::{Kind, Wish};
+use crate::agent::jobs::{self, Kind};
+use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::model::{Configuration, LayoutEntry, Node, NodeState, Now, Outcome, RequestId, Timestamp};
@@ -92,6 +93,7 @@ impl State {
     /// Makes a configuration the one in force.
     fn adopt(&mut self, reqid: RequestId, configuration: Configuration, wall: Timestamp, fx: &mut Vec<Effect>) {
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
+        fx.extend(Wish::of(&configuration, &self.instance).map(|wish| Effect::Archive(Box::new(wish))));
         let wished = InForce::from(configuration);
         let mut changes = plan::diff::nodes(&have, &wished.nodes);
         // The same configuration told again, to the next run of the agent, starts nothing that was stopped since, nor
@@ -103,8 +105,8 @@ impl State {
             changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
         }
         let waits = changes.iter().map(|change| match change {
-            NodeChange::Remove(_) => (change.name().clone(), Wish::Down),
-            _ => (change.name().clone(), Wish::Up),
+            NodeChange::Remove(_) => (change.name().clone(), jobs::Wish::Down),
+            _ => (change.name().clone(), jobs::Wish::Up),
         });
         self.jobs.open(Kind::Configure, reqid, waits);
         for change in changes {

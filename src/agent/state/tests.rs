@@ -394,6 +394,7 @@ impl Agent {
                 | Effect::ReadPiece(_)
                 | Effect::ReadCrashes(_)
                 | Effect::Refused(_)
+                | Effect::Archive(_)
                 | Effect::Remember(_) => {}
             }
         }

@@ -16,7 +16,7 @@ impl Launcher {
         let Survey { zeek, layout, nodes, ours, host: _ } = survey;
         let store = Store::new(self.asked_about.clone());
         let rendered =
-            networks(&zeek).and_then(|networks| self.render_aside(&store, &Cluster::new(zeek, networks, layout)));
+            networks(&zeek).and_then(|networks| self.render_aside(&store, &Cluster::new(&zeek, networks, layout)));
         let generation = match rendered {
             Ok(generation) => generation,
             Err(what) => return vec![Objection::of_all(what)],

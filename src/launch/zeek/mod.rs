@@ -2,7 +2,7 @@
 //! them, without zeekctl and without Zeek's own Supervisor.
 //!
 //! [`installation`] finds Zeek; `script` renders, `rendered` keeps what was rendered; `command` calls; [`prepare`] has
-//! all of it looked at before anything is stopped. Nothing of the installation is written to.
+//! all of it looked at before anything is stopped; `rehearsal` runs scripts over a capture. Nothing of the installation is written to.
 
 mod command;
 #[cfg(test)]
@@ -10,6 +10,7 @@ mod golden;
 mod inspect;
 pub mod installation;
 pub mod prepare;
+mod rehearsal;
 mod rendered;
 mod script;
 mod version;
@@ -17,6 +18,7 @@ mod version;
 pub use command::Call;
 pub use installation::{Finder, Installation};
 pub use prepare::{Objection, Preparation};
+pub use rehearsal::Rehearsal;
 pub use rendered::Store;
 pub use version::{NoZeroMq, Version};
 

@@ -72,7 +72,7 @@ impl Launcher {
             Ok(networks) => networks,
             Err(what) => return vec![Objection::of_all(what)],
         };
-        let generation = match self.store.begin(&Cluster::new(settings, networks, layout)) {
+        let generation = match self.store.begin(&Cluster::new(&settings, networks, layout)) {
             Ok(generation) => generation,
             Err(error) => return vec![Objection::of_all(error)],
         };
@@ -258,19 +258,8 @@ pub(super) fn networks(settings: &Zeek) -> Result<Vec<Network>, String> {
         let mut text = String::new();
         let read = any::open(path).and_then(|file| file.take(LONGEST_FILE).read_to_string(&mut text));
         read.map_err(|error| format!("cannot read the networks in {path}: {error}"))?;
-        networks.extend(in_file(&text).map_err(|what| format!("{path}:{what}"))?);
-    }
-    Ok(networks)
-}
-
-/// One network a line; what follows it is its name, and `#` begins a comment.
-fn in_file(text: &str) -> Result<Vec<Network>, String> {
-    let mut networks = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default();
-        if let Some(word) = line.split_whitespace().next() {
-            let wrong = |error| format!("{}: {} is no network: {error}", at + 1, crate::hint::shown(word));
-            networks.push(word.parse().map_err(wrong)?);
+        for (line, network) in crate::model::network::listed(&text) {
+            networks.push(network.map_err(|what| format!("{path}:{line}: {what}"))?);
         }
     }
     Ok(networks)

@@ -55,6 +55,7 @@ pub use listeners::Listeners;
 pub use obstacles::obstacles;
 pub use rustix::process::Signal;
 pub use spawn::{Program, spawn};
+pub(crate) use sys::local_time::local as local_time;
 
 /// What that variable is in the environment with which the process began, as far as we may look and it is still there.
 pub fn variable(pid: u32, name: &str) -> Option<std::ffi::OsString> {

@@ -244,7 +244,7 @@ proptest! {
     ) {
         let within = Duration::from_secs(5);
         let mut node = node(None, None);
-        node.ready = Ready { by: ReadyBy::Notify, within };
+        node.ready = Ready { by: ReadyBy::Notify, within: Some(within) };
         let noon = Instant::now();
         let (mut vigil, effects) = Vigil::unready(LIFE, &node, noon);
         prop_assert_eq!(effects, vec![Effect::After(within, Event::ReadyDue)]);

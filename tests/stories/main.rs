@@ -32,3 +32,4 @@ mod returns;
 mod trust;
 mod versions;
 mod zeek;
+mod zeek_channel;

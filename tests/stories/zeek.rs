@@ -12,34 +12,34 @@ use crate::common::zeek::Zeek;
 use crate::common::{Client, Daemon, Scene, changes, check_log, eventually, node, pids, processes};
 
 /// A lab with Zeek.
-struct Stage {
-    _daemon: Daemon,
-    client: Client,
-    zeek: Zeek,
-    scene: Scene,
+pub struct Stage {
+    pub daemon: Daemon,
+    pub client: Client,
+    pub zeek: Zeek,
+    pub scene: Scene,
 }
 
 impl Stage {
-    fn new(version: &str) -> Self {
+    pub fn new(version: &str) -> Self {
         let scene = Scene::new();
         let zeek = Zeek::of(&scene, version);
         Self::with(scene, zeek)
     }
 
-    fn with(scene: Scene, zeek: Zeek) -> Self {
+    pub fn with(scene: Scene, zeek: Zeek) -> Self {
         let (any, file) = (scene.any_port(), scene.write("lab.cfg", "[instances]\na\nb\n"));
         let args = ["lab", file.to_str().unwrap(), "--http", &any];
         let daemon = Daemon::start_with(&scene, "lab", &args, &zeek.settings());
         let client = daemon.client();
         client.wait("nothing to be deployed", |status| status.deploying.is_none() && status.configuration.is_some());
-        Self { client, _daemon: daemon, zeek, scene }
+        Self { client, daemon, zeek, scene }
     }
 
-    fn deploy(&self, text: &str) -> Verdict {
+    pub fn deploy(&self, text: &str) -> Verdict {
         self.client.deploy(&self.scene.write("next.cfg", text))
     }
 
-    fn deployed(&self, text: &str) -> Status {
+    pub fn deployed(&self, text: &str) -> Status {
         self.client.deployed(&self.scene.write("next.cfg", text));
         self.client.wait_for_all("RUNNING")
     }
@@ -59,7 +59,7 @@ fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
 }
 
 /// The first of many ports on which nobody listens, and nobody will: below those that the kernel gives out.
-fn ports() -> u16 {
+pub fn ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id().wrapping_mul(7) + NEXT.fetch_add(1, Ordering::Relaxed);

@@ -169,6 +169,7 @@ pub fn node(name: &str, state: NodeState) -> NodeStatus {
         since: Timestamp(1_700_000_000_000_000),
         reason: "".into(),
         says: "".into(),
+        netstats: None,
     }
 }
 
@@ -253,6 +254,11 @@ answers! {
     |me, r: GetCrashesRequest| {
         let outcomes = me.order(format!("crashes {:?} {:?}", r.node, r.id));
         GetCrashesResponse { reqid: r.reqid, crashes: Vec::new(), dossier: None, outcomes }
+    },
+    |me, r: GetIdValueRequest| {
+        let outcomes = me.order(format!("print {} {:?}", r.id, names(r.nodes)));
+        let value = |node: NodeStatus| IdValue { instance: node.instance, node: node.node, value: "[1,2]".into() };
+        GetIdValueResponse { reqid: r.reqid, values: me.status().nodes.into_iter().map(value).collect(), outcomes }
     },
     |me, r: StageConfigurationRequest| StageConfigurationResponse {
         reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("stage".into())

@@ -65,6 +65,7 @@ fn build(
     argv.extend(settings.scripts.iter().chain(&node.scripts).cloned());
     argv.extend(settings.args.iter().chain(node.zeek_args()).cloned());
     argv.push(files.last());
+    argv.push(files.channel());
     argv.extend(options(node, settings, knows.fanout));
 
     let mut env: BTreeMap<String, String> =

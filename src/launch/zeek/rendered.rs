@@ -82,6 +82,13 @@ impl Rendered {
     }
 }
 
+impl Rendered {
+    /// The script by which a node talks to its agent, behind all others.
+    pub fn channel(&self) -> String {
+        self.0.join("watchpost-channel.zeek").display().to_string()
+    }
+}
+
 /// Everything rendered by one agent.
 #[derive(Debug, Clone)]
 pub struct Store(PathBuf);
@@ -192,7 +199,8 @@ fn render(cluster: &Cluster, version: Version, files: &Rendered) -> Result<(), S
     let text = |text: String| text.into_bytes();
     write(&files.0.join("cluster-layout.zeek"), &text(script::layout(layout, version)))?;
     write(Path::new(&files.settings()), &text(script::settings(zeek, networks, layout, backend, version)))?;
-    write(Path::new(&files.last()), &text(script::last(zeek, version)))
+    write(Path::new(&files.last()), &text(script::last(zeek, version)))?;
+    write(Path::new(&files.channel()), script::CHANNEL.as_bytes())
 }
 
 fn read(path: &Path) -> Result<Cluster, StoreError> {

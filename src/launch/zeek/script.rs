@@ -12,6 +12,9 @@ use super::version::Version;
 use crate::model::{Backend, LayoutEntry, Network, NodeName, Role, Zeek};
 use crate::plan::order::rank;
 
+/// The script by which a node talks to its agent: the same for every node and version.
+pub const CHANNEL: &str = include_str!("channel.zeek");
+
 /// Where a logging node puts rotated logs, below its working directory.
 pub const LOG_QUEUE: &str = "log-queue";
 

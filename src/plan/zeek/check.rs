@@ -1,11 +1,15 @@
 //! Every reason why a Zeek cluster cannot be deployed.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::template::{Indices, variables};
-use crate::model::{Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek};
+use crate::model::{Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth};
 use crate::plan::ports::PortRules;
 use crate::plan::validate::{About, LONGEST_WAIT};
+
+/// The least from one heartbeat to the next.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// Adds what is wrong with what the Zeek nodes share, and with them as a cluster.
 pub(in crate::plan) fn examine(configuration: &Configuration, rules: &PortRules, add: &mut dyn FnMut(About, String)) {
@@ -23,6 +27,18 @@ pub(in crate::plan) fn examine(configuration: &Configuration, rules: &PortRules,
     for node in configuration.nodes.iter().filter(|node| node.is_zeek()) {
         if let Err((key, what)) = variables(configuration, &indices, node) {
             add(About::Key(node.name.clone(), key), format!("node '{}' {key} {what}", node.name));
+        }
+    }
+    let heartbeat = zeek.health.heartbeat();
+    for node in configuration.nodes.iter().filter(|node| node.speaks_by_channel()) {
+        if let Some(watchdog) = node.watchdog().filter(|watchdog| *watchdog < heartbeat.saturating_mul(2)) {
+            let [watchdog, heartbeat] = [watchdog, heartbeat].map(humantime::format_duration);
+            let what = format!(
+                "node '{}' hangs after {watchdog} without a heartbeat, and gives one every {heartbeat}: choose a watchdog of \
+                 two of them at least, or `off`",
+                node.name
+            );
+            add(About::Key(node.name.clone(), "watchdog"), what);
         }
     }
     for node in &configuration.nodes {
@@ -113,6 +129,18 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
         if number == Some(0) {
             complain(key, "is 0: leave it out for Zeek's own".into());
         }
+    }
+    let ZeekHealth { heartbeat, loss_above, loss_for } = zeek.health;
+    if heartbeat.is_some_and(|heartbeat| heartbeat < SHORTEST_HEARTBEAT) {
+        complain("heartbeat", "is shorter than 100ms: choose a longer one".into());
+    }
+    for (key, time) in [("heartbeat", heartbeat), ("loss_for", loss_for)] {
+        if time.is_some_and(|time| time > LONGEST_WAIT) {
+            complain(key, "is longer than a year: choose a shorter one".into());
+        }
+    }
+    if loss_above.is_some_and(|loss| !loss.is_sound()) {
+        complain("loss_above", "is not from 0% to 100%".into());
     }
     let pairs = zeek.env.iter().chain(&zeek.options).flat_map(|(name, value)| [name, value]);
     let lists = [&zeek.scripts, &zeek.args, &zeek.prefixes, &zeek.path, &zeek.script_path].into_iter().flatten();

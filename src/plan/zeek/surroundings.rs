@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::numbers;
 use super::template::{Indices, expand, variables};
 use crate::model::{
-    Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek, ZeekNode,
+    Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek, ZeekHealth,
+    ZeekNode,
 };
 
 /// Interfaces that begin so are read through AF_PACKET.
@@ -99,6 +100,8 @@ fn of_a_node(zeek: &Zeek, writes_logs: bool) -> Zeek {
         metrics_port: None,
         rotation_interval: zeek.rotation_interval.filter(|_| writes_logs),
         zeromq_ports: zeek.zeromq_ports.filter(|_| zeek.backend != Backend::Broker),
+        // What its losses mean is its agent's to know.
+        health: ZeekHealth { heartbeat: zeek.health.heartbeat, ..ZeekHealth::default() },
         ..zeek.clone()
     }
 }

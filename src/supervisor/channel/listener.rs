@@ -507,3 +507,199 @@ impl Channel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::path::Path;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+    const L: Life = Life(7);
+
+    /// A node that writes by hand, and the channels of an agent.
+    struct Scene {
+        home: tempfile::TempDir,
+        channels: Channels,
+        news: Receiver<News>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            Place::of(home.path()).lay(L, None).unwrap();
+            let (channels, news) = begin(home.path(), L);
+            Self { home, channels, news }
+        }
+
+        fn place(&self) -> Place {
+            Place::of(self.home.path())
+        }
+
+        fn write(&self, life: Life, text: &str) {
+            let mut file = OpenOptions::new().append(true).open(self.place().news(life)).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        }
+
+        /// What is told of that life, up to a report of this text.
+        fn told_up_to(&self, life: Life, last: &str) -> Vec<String> {
+            let mut told = Vec::new();
+            while told.last().is_none_or(|text| text != last) {
+                match self.news.recv_timeout(LONG).unwrap() {
+                    News::Heard { life: of, heard, .. } if of == life => {
+                        told.extend(heard.wrong.into_iter().chain(heard.reports.into_iter().map(|report| report.text)));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            told
+        }
+
+        fn ask(&self, text: &str, until: Instant) -> Receiver<Answer> {
+            let (told, answer) = channel();
+            let tell = Box::new(move |answer| told.send(answer).unwrap());
+            self.channels.ask(ward(), L, Question { text: text.into(), until, late: "late".into(), tell });
+            answer
+        }
+    }
+
+    fn ward() -> WardId {
+        WardId::new(1)
+    }
+
+    fn begin(home: &Path, life: Life) -> (Channels, Receiver<News>) {
+        let (tell, news) = channel();
+        let channels = Channels::new(move |news| drop(tell.send(news))); // the test may be over
+        channels.hear(ward(), NodeName::new("w").unwrap(), Place::of(home), life).unwrap();
+        (channels, news)
+    }
+
+    fn warning(number: u32, text: &str) -> String {
+        format!("{number} warning {{\"message\":\"{text}\",\"location\":\"\"}}\n")
+    }
+
+    #[test]
+    fn what_was_said_while_nobody_listened_is_read_by_the_next_one_and_what_was_noted_is_not_read_again() {
+        let mut scene = Scene::new();
+        scene.write(L, &(warning(1, "one") + &warning(2, "two") + "3 warn"));
+        assert_eq!(scene.told_up_to(L, "two"), ["one", "two"]);
+        // It is noted at the end at the latest, and not the half of a line.
+        let (channels, news) = (std::mem::replace(&mut scene.channels, Channels::new(|_| ())), scene.place());
+        drop(channels);
+        let up_to = (warning(1, "one") + &warning(2, "two")).len() as u64;
+        let until = Instant::now() + LONG;
+        while news.open(L).unwrap().unwrap().1 != up_to {
+            assert!(Instant::now() < until, "it is never noted");
+            thread::sleep(Duration::from_millis(5));
+        }
+        scene.write(L, &warning(3, "three").replacen("3 warn", "", 1));
+        (scene.channels, scene.news) = begin(scene.home.path(), L);
+        assert_eq!(scene.told_up_to(L, "three"), ["three"]);
+        scene.write(L, &warning(4, "four"));
+        assert_eq!(scene.told_up_to(L, "four"), ["four"]);
+    }
+
+    #[test]
+    fn the_last_words_of_a_life_are_told_before_the_first_of_the_next_and_its_files_are_gone() {
+        let scene = Scene::new();
+        scene.write(L, &warning(1, "first"));
+        assert_eq!(scene.told_up_to(L, "first"), ["first"]);
+        let next = L.next();
+        scene.place().lay(next, None).unwrap();
+        scene.write(next, &warning(1, "hello"));
+        scene.write(L, &warning(2, "last"));
+        scene.channels.hear(ward(), NodeName::new("w").unwrap(), scene.place(), next).unwrap();
+        assert_eq!(scene.told_up_to(L, "last"), ["last"]);
+        assert_eq!(scene.told_up_to(next, "hello"), ["hello"]);
+        assert_eq!(scene.place().lives().unwrap(), [next]);
+        scene.channels.forget(ward(), scene.place());
+        let until = Instant::now() + LONG;
+        while std::fs::read_dir(scene.home.path()).unwrap().count() > 0 {
+            assert!(Instant::now() < until, "its files stay");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn whoever_listens_hears_all_that_was_said_before_or_that_nobody_can_be_heard() {
+        let scene = Scene::new();
+        scene.write(L, &warning(1, "before"));
+        scene.channels.listen(ward(), L);
+        let mut told = Vec::new();
+        loop {
+            let News::Heard { heard, all, .. } = scene.news.recv_timeout(LONG).unwrap() else { panic!("unheard") };
+            told.extend(heard.reports);
+            if all {
+                break;
+            }
+        }
+        assert_eq!(told.len(), 1);
+        scene.channels.listen(ward(), L.next());
+        assert!(matches!(scene.news.recv_timeout(LONG).unwrap(), News::Unheard { .. }));
+        let (tell, news) = channel();
+        let none = Channels::new(move |news| tell.send(news).unwrap());
+        none.listen(ward(), L);
+        assert!(matches!(news.recv_timeout(LONG).unwrap(), News::Unheard { .. }), "also without a thread");
+    }
+
+    #[test]
+    fn a_question_has_one_answer_or_is_late_or_the_node_is_gone() {
+        let scene = Scene::new();
+        let soon = Instant::now() + LONG;
+        let answer = scene.ask("get_id_value x", soon);
+        let asked = || {
+            let until = Instant::now() + LONG;
+            loop {
+                let text = std::fs::read_to_string(scene.place().questions(L)).unwrap();
+                if text.ends_with('\n') {
+                    return text;
+                }
+                assert!(Instant::now() < until, "nothing is asked");
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        assert_eq!(asked(), "1 get_id_value x\n");
+        scene.write(L, "1 part 1 [1,\n2 part 1 2]\n3 answer 1\n4 answer 1\n");
+        assert_eq!(answer.recv_timeout(LONG).unwrap(), Ok("[1,2]".into()));
+        assert_eq!(scene.ask("late", Instant::now()).recv_timeout(LONG).unwrap(), Err("late".into()));
+        let gone = scene.ask("gone", soon);
+        scene.channels.over(ward(), L);
+        assert_eq!(gone.recv_timeout(LONG).unwrap(), Err(ENDED.into()));
+        assert_eq!(scene.ask("nobody", soon).recv_timeout(LONG).unwrap(), Err(NO_CHANNEL.into()));
+        assert!(asked().lines().last().unwrap().ends_with(" gone"), "the number of each is its own: {}", asked());
+    }
+
+    #[test]
+    fn one_who_writes_without_end_does_not_keep_others_from_being_heard() {
+        let scene = Scene::new();
+        let place = Place::of(&scene.home.path().join("other"));
+        std::fs::create_dir(scene.home.path().join("other")).unwrap();
+        place.lay(L, None).unwrap();
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let flood = {
+            let (path, done) = (scene.place().news(L), Arc::clone(&done));
+            thread::spawn(move || {
+                let mut file = OpenOptions::new().append(true).open(path).unwrap();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    file.write_all(&[b'x'; 1 << 16]).unwrap();
+                    thread::sleep(Duration::from_millis(1));
+                }
+            })
+        };
+        let other = WardId::new(2);
+        scene.channels.hear(other, NodeName::new("o").unwrap(), place.clone(), L).unwrap();
+        let mut file = OpenOptions::new().append(true).open(place.news(L)).unwrap();
+        file.write_all(warning(1, "heard").as_bytes()).unwrap();
+        loop {
+            match scene.news.recv_timeout(LONG).unwrap() {
+                News::Heard { ward, heard, .. } if ward == other => break assert_eq!(heard.reports.len(), 1),
+                News::Heard { heard, .. } => assert!(heard.reports.is_empty() && heard.wrong.len() <= 1),
+                unheard => panic!("{unheard:?}"),
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        flood.join().unwrap();
+    }
+}

@@ -108,8 +108,10 @@ impl Hands {
             }
         };
         let waits = queue.waits();
+        // Whoever is at work looks for more by itself.
+        let wakes = is_ready && queue.idle > 0;
         drop(queue); // or whoever wakes up would have to wait for it
-        if is_ready {
+        if wakes {
             self.shared.work.notify_one();
         }
         waits

@@ -323,7 +323,9 @@ impl Workshop {
         let Some(process) = process else { return Ok(()) };
         let leader = process.pid();
         self.benches.alive(ward, life, process, None, false)?;
-        self.hear_again(ward, Arc::clone(node), life, leader);
+        if speaks(node) || has_askers(node) {
+            self.hear_again(ward, Arc::clone(node), life, leader);
+        }
         Ok(())
     }
 
@@ -342,13 +344,13 @@ impl Workshop {
         let about = Subject::Node(node.name.clone());
         let waiting = tools.looks.wait();
         let work = move || {
-            match tools.bind_again(&node, leader) {
-                Ok(socket) => {
+            match speaks(&node).then(|| tools.bind_again(&node, leader)) {
+                Some(Ok(socket)) => {
                     socket.resume(life);
                     let _ = done.send(Done::Bound(ward, life, socket)); // nobody listens while the agent ends
                 }
-                Err(error) if speaks(&node) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
-                Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
+                Some(Err(error)) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
+                None => {}
             }
             if has_askers(&node)
                 && let Err(error) = tools.sweep_askers(&node, 0, false, &waiting)
@@ -477,12 +479,10 @@ impl Workshop {
         let waiting = tools.looks.wait();
         self.give(Subject::Node(node.name.clone()), move || {
             drop(remains);
-            let swept = unless_it_panics(|| tools.sweep(&node, leader, &waiting).map_err(|error| error.to_string()));
-            let trouble = swept.and_then(|swept| swept).err();
             // The next life may be under another definition, with other limits: it gets a group of its own.
-            if let Ok(groups) = &*tools.groups {
-                groups.forget(&node.name);
-            }
+            let sweep = || tools.sweep(&node, leader, &waiting, Groups::end_for_good);
+            let swept = unless_it_panics(|| sweep().map_err(|error| error.to_string()));
+            let trouble = swept.and_then(|swept| swept).err();
             if let Some(down) = down {
                 tools.note_down(&node.name, life, down);
             }
@@ -995,7 +995,7 @@ impl Benches {
         Ok(())
     }
 
-    fn died(&self, Ended { key, exit, remains }: Ended) {
+    fn died(&self, Ended { key, exit, largest_resident, remains }: Ended) {
         if key & ASKER != 0 {
             return self.asker_ended(WardId(key & ((1 << ASKER_PID) - 1)), exit, remains);
         }
@@ -1009,7 +1009,7 @@ impl Benches {
             let exit = self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name);
             let is_for_memory = exit == Exit::OutOfMemory;
             let kernel = is_for_memory.then(|| self.autopsy.borrow().said_of(pid, start_time)).flatten();
-            let (time, heard, largest_resident) = (Timestamp::now(), Instant::now(), remains.largest_resident());
+            let (time, heard) = (Timestamp::now(), Instant::now());
             ward.end =
                 Some(End { life, pid, start_time: Some(start_time), exit, time, heard, largest_resident, kernel });
             (life, exit)
@@ -1138,12 +1138,11 @@ impl Tools {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
         if let Some((leader, waiting)) = before {
-            self.sweep(node, leader, &waiting)
+            self.sweep(node, leader, &waiting, Groups::end)
                 .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
-        std::fs::create_dir_all(&directory)
-            .and_then(|()| output::begin_life(&directory, &self.keeper.lock(&node.name)))
+        output::begin_life(&directory, &self.keeper.lock(&node.name))
             .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         // Before all that can fail, so that what comes of it is noted with its life.
@@ -1201,28 +1200,22 @@ impl Tools {
         lives.push((life, volumes));
     }
 
-    /// The socket of this life, which is heard from now on; `None` where it has none and does not need one.
+    /// The socket of this life, which is heard from now on; `None` where its definition does not have it speak.
     fn socket(
         &self,
         node: &Node,
         life: Life,
         former: Option<Arc<NotifySocket>>,
     ) -> Result<Option<Arc<NotifySocket>>, String> {
-        let bound = match former.filter(|former| former.is_in_place(node.user.as_deref())) {
-            Some(former) => Ok(former),
-            None => self.bind(node).map(Arc::new),
-        };
-        match bound {
-            Ok(socket) => {
-                socket.begin(life);
-                Ok(Some(socket))
-            }
-            Err(error) if speaks(node) => Err(error),
-            Err(error) => {
-                tracing::debug!(node = %node.name, "{error}");
-                Ok(None)
-            }
+        if !speaks(node) {
+            return Ok(None);
         }
+        let socket = match former.filter(|former| former.is_in_place(node.user.as_deref())) {
+            Some(former) => former,
+            None => Arc::new(self.bind(node)?),
+        };
+        socket.begin(life);
+        Ok(Some(socket))
     }
 
     fn bind(&self, node: &Node) -> Result<NotifySocket, String> {
@@ -1309,11 +1302,17 @@ impl Tools {
     }
 
     /// By the group, where there is one; and then whoever left it.
-    fn sweep(&self, node: &Node, leader: Leader, waiting: &Waiting) -> Result<usize, SweepError> {
+    fn sweep(
+        &self,
+        node: &Node,
+        leader: Leader,
+        waiting: &Waiting,
+        end: impl FnOnce(&Groups, &NodeName) -> Result<usize, SweepError>,
+    ) -> Result<usize, SweepError> {
         if !leader.ours && has_askers(node) {
             self.sweep_askers(node, 0, false, waiting)?;
         }
-        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| end(groups, &node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {

@@ -365,7 +365,7 @@ fn zeek_nodes_that_run_are_asked_and_all_answers_go_back_together() {
         value: value.map(str::to_owned).map_err(str::to_owned),
     };
     let down = answer("worker", Err("cluster node worker not in running state"));
-    assert_eq!(inquiry.known, [down.clone()]);
+    assert_eq!(inquiry.known, std::slice::from_ref(&down));
     agent.state.answer_inquiry(inquiry.reqid, vec![down.clone(), answer("manager", Ok("[]"))]);
     agent.step(Event::Tick);
     let answers = vec![answer("manager", Ok("[]")), down];

@@ -218,6 +218,26 @@ mod tests {
     }
 
     #[test]
+    fn a_watchdog_that_heartbeats_could_not_keep_up_with_is_refused() {
+        let seconds = |number| Some(Duration::from_secs(number));
+        let got = complaints(&["m a manager"], |zeek| zeek.health.heartbeat = seconds(31));
+        let want = "node 'm' hangs after 1m without a heartbeat, and gives one every 31s: choose a watchdog of two of them at \
+                    least, or `off`";
+        assert_eq!(got, [want]);
+        assert_eq!(complaints(&["m a manager"], |zeek| zeek.health.heartbeat = seconds(30)), [""; 0]);
+        for (change, want) in [
+            (
+                (|zeek| zeek.health.heartbeat = Some(Duration::ZERO)) as fn(&mut Zeek),
+                "[zeek] heartbeat is shorter than 100ms",
+            ),
+            (|zeek| zeek.health.loss_for = Some(Duration::MAX), "[zeek] loss_for is longer than a year"),
+        ] {
+            let got = complaints(&["m a manager"], change);
+            assert!(got.len() == 1 && got[0].starts_with(want), "{got:?}");
+        }
+    }
+
+    #[test]
     fn settings_that_no_node_could_be_given_are_refused() {
         let nodes = ["m a manager"];
         for (got, want) in [

@@ -209,6 +209,12 @@ mod tests {
         assert_eq!(replaced(&have, &with(Zeek { port: Some(1), metrics_port: Some(2), ..Zeek::default() })), [""; 0]);
         let rotation = with(Zeek { rotation_interval: Some(std::time::Duration::from_secs(60)), ..Zeek::default() });
         assert_eq!(replaced(&have, &rotation), ["l: [zeek] says otherwise", "m: [zeek] says otherwise"]);
+        let second = Some(std::time::Duration::from_secs(1));
+        let health = |health| with(Zeek { health, ..Zeek::default() });
+        let losses =
+            ZeekHealth { loss_above: Some(crate::model::Loss::ALL), loss_for: second, ..ZeekHealth::default() };
+        assert_eq!(replaced(&have, &health(losses)), [""; 0], "what counts as too much is for their agent to know");
+        assert_eq!(replaced(&have, &health(ZeekHealth { heartbeat: second, ..ZeekHealth::default() })).len(), 4);
     }
 
     #[test]

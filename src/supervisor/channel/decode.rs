@@ -98,6 +98,7 @@ enum Wrong {
     Gap,
     Half,
     Shorter,
+    Skipped,
     Contract,
 }
 
@@ -109,6 +110,7 @@ impl fmt::Display for Wrong {
             Self::Gap => "lacks lines that the node has written",
             Self::Half => "ends within a line",
             Self::Shorter => "was cut off by somebody, and what was lost is not known",
+            Self::Skipped => "has more than 64 MiB that nobody read, of which the oldest is passed over",
             Self::Contract => "is of a script that this release does not know: restart the node",
         })
     }
@@ -158,6 +160,12 @@ impl Decoder {
     pub fn cut_off(&mut self, heard: &mut Heard) {
         (self.rest, self.passing, self.next) = (Vec::new(), false, None);
         self.wrong(Wrong::Shorter, heard);
+    }
+
+    /// Part of it is passed over, and the next bytes are from the midst of a line.
+    pub fn skipped(&mut self, heard: &mut Heard) {
+        (self.rest, self.passing, self.next) = (Vec::new(), true, None);
+        self.wrong(Wrong::Skipped, heard);
     }
 
     /// From now on an answer to this question counts.
@@ -413,7 +421,7 @@ mod tests {
             (0..5).for_each(|number| decoder.await_answer(number));
             pieces.iter().for_each(|piece| decoder.take(piece, &mut heard));
             decoder.finish(&mut heard);
-            prop_assert!(decoder.pending() == 0 && heard.wrong.len() <= 6);
+            prop_assert!(decoder.pending() == 0 && heard.wrong.len() <= 7);
             prop_assert!(heard.reports.iter().all(|report| !report.text.contains(char::is_control)));
         }
     }

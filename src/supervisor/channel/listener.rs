@@ -30,6 +30,8 @@ const NOTED_AFTER: Duration = Duration::from_secs(1);
 /// How much is read at once, and of one node before others have their turn; in bytes.
 const PIECE: usize = 64 << 10;
 const TURN: u64 = 16 * PIECE as u64;
+/// So much may wait to be read, in bytes: what a node says in weeks as a rule. Of more the oldest is passed over.
+const MOST_WAITING: u64 = 64 << 20;
 /// How many questions to one node may be open.
 const MOST_QUESTIONS: usize = 64;
 /// The stack of the thread, in bytes.
@@ -428,6 +430,10 @@ impl Channel {
             (self.read, self.noted, self.freed) = (0, 0, 0);
             self.decoder.cut_off(heard);
         }
+        if length - self.read > MOST_WAITING {
+            self.read = length - MOST_WAITING;
+            self.decoder.skipped(heard);
+        }
         let begin = self.read;
         // What is written meanwhile has its own turn: somebody may write faster than this.
         let end = most.map_or(length, |most| length.min(begin + most));
@@ -669,6 +675,19 @@ mod tests {
         assert_eq!(gone.recv_timeout(LONG).unwrap(), Err(ENDED.into()));
         assert_eq!(scene.ask("nobody", soon).recv_timeout(LONG).unwrap(), Err(NO_CHANNEL.into()));
         assert!(asked().lines().last().unwrap().ends_with(" gone"), "the number of each is its own: {}", asked());
+    }
+
+    #[test]
+    fn a_file_of_any_length_is_read_in_bounded_time() {
+        let scene = Scene::new();
+        scene.write(L, &warning(1, "first"));
+        assert_eq!(scene.told_up_to(L, "first"), ["first"]);
+        let file = OpenOptions::new().append(true).open(scene.place().news(L)).unwrap();
+        file.set_len(1 << 40).unwrap();
+        scene.write(L, &("\n".to_owned() + &warning(2, "last")));
+        let told = scene.told_up_to(L, "last");
+        let want = ["its channel has more than 64 MiB that nobody read, of which the oldest is passed over"];
+        assert_eq!(told[..1], want, "{told:?}");
     }
 
     #[test]

@@ -212,7 +212,7 @@ fn start_all(plans: &[Plan], home: &Path) -> f64 {
             command.env("WATCHPOST_NEWS", news(&plan.name)).env_remove("WATCHPOST_QUESTIONS");
             running.push(command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().expect("a program"));
         }
-        for name in *names {
+        for name in names {
             wait_for("hello", || fs::read_to_string(news(name)).ok().filter(|text| text.contains(" hello ")));
         }
     }

@@ -149,6 +149,7 @@ fn node(watchdog: Option<u64>, probe: Option<(u64, u64, u32)>) -> Node {
         timeout: millis(timeout),
         failures,
     });
+    node.command = vec!["sleep".into()];
     node.liveness = Some(Box::new(Liveness { watchdog: watchdog.map(millis), probe }));
     node
 }

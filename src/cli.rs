@@ -16,9 +16,11 @@ mod interrupt;
 mod invite;
 mod join;
 mod logs;
+mod netstats;
 mod orders;
 mod pki;
 mod plan;
+mod print;
 mod process;
 mod screen;
 mod secure;
@@ -162,6 +164,15 @@ enum Verb {
         stdout: bool,
         #[command(flatten)]
         connection: Connection,
+    },
+    /// Show how many packets Zeek nodes received and lost
+    Netstats(NodesArgs),
+    /// Ask Zeek nodes for the value of a global identifier, and print it as JSON
+    Print {
+        /// Such as Site::local_nets
+        id: String,
+        #[command(flatten)]
+        nodes: NodesArgs,
     },
     /// Show nodes that died unasked, oldest first
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -369,6 +380,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
             let choice = logs::Choice { lines, follow, streams };
             logs::run(&connection.open()?, &node, choice, json, screen)
         }
+        Verb::Netstats(args) => netstats::run(&args.connection.open()?, &args.nodes, json, screen),
+        Verb::Print { id, nodes } => print::run(&nodes.connection.open()?, id, nodes.nodes, json),
         Verb::Crashes { verb: Some(CrashVerb::Show { id, connection }), .. } => {
             crashes::show(&connection.open()?, &id, json, screen)
         }

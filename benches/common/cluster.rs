@@ -223,7 +223,7 @@ pub fn configuration(id: &str, nursery: &Nursery, first: usize, count: usize) ->
         node.command = nursery.command(number);
         // Each lives for longer than this, and so is restarted as if it were the first time.
         node.restart.stable = Duration::from_millis(1);
-        node.ready = Ready { by: ReadyBy::Settle(Duration::ZERO), within: PATIENCE };
+        node.ready = Ready { by: ReadyBy::Settle(Duration::ZERO), within: Some(PATIENCE) };
         node.stop_grace = PATIENCE;
         Arc::new(node)
     };

@@ -273,6 +273,7 @@ impl Agent {
             since: Timestamp(1_795_000_000_000_000),
             reason: "ready".into(),
             says: "".into(),
+            netstats: None,
         }
     }
 }

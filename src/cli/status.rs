@@ -8,12 +8,14 @@ use anstyle::Style;
 
 use super::client::Client;
 use super::error::{CliError, Exit};
+use super::netstats::percent;
 use super::screen::{Piece, Screen, age, plain, state_style, tame};
 use super::table::{self, Cell, Column, numbers, words};
 use crate::model::NodeStatus;
 use crate::web::json::{Instance, Node, OpenPort, Status};
 
-const NODES: [Column; 8] = [
+/// LOSS is there only where nodes count packets.
+const NODES: [Column; 9] = [
     words("NODE"),
     words("ROLE").spare(),
     words("INSTANCE").spare(),
@@ -21,8 +23,10 @@ const NODES: [Column; 8] = [
     numbers("PID"),
     numbers("RESTARTS"),
     numbers("SINCE"),
+    numbers("LOSS"),
     words("REASON"),
 ];
+const LOSS: usize = 7;
 const INSTANCES: [Column; 9] = [
     words("INSTANCE"),
     words("LINK"),
@@ -70,8 +74,13 @@ pub fn lines(status: &Status, now: SystemTime, screen: Screen) -> Vec<String> {
     if !lines.is_empty() {
         lines.push(String::new());
     }
-    let nodes: Vec<_> = status.nodes.iter().map(|node| node_row(node, now)).collect();
-    lines.extend(table::lines(&NODES, &nodes, screen));
+    let mut nodes: Vec<_> = status.nodes.iter().map(|node| node_row(node, now)).collect();
+    let mut columns: Vec<_> = NODES.into_iter().collect();
+    if status.nodes.iter().all(|node| node.netstats.is_none()) {
+        columns.remove(LOSS);
+        nodes.iter_mut().for_each(|row| drop(row.remove(LOSS)));
+    }
+    lines.extend(table::lines(&columns, &nodes, screen));
     lines.push(String::new());
     let instances: Vec<_> = status.instances.iter().map(|instance| instance_row(instance, now)).collect();
     lines.extend(table::lines(&INSTANCES, &instances, screen));
@@ -140,6 +149,7 @@ fn node_row(node: &Node, now: SystemTime) -> Vec<Cell> {
         node.pid.into(),
         Some(node.restarts).into(),
         Some(age(&node.since, now)).into(),
+        node.netstats.as_ref().and_then(|counted| counted.interval_loss.or(counted.loss)).map(percent).into(),
         Cell::remark(&remark(node)),
     ]
 }
@@ -214,6 +224,7 @@ mod tests {
             says: String::new(),
             port: None,
             metrics_port: None,
+            netstats: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::kept::{Head, Kept};
 use super::log::recall::Told;
 use crate::message::agent::{BorrowedChange, NotifyChange};
-use crate::model::{InstanceName, NameError, NodeName, NodeState, NodeStatus, Role, Text, Timestamp};
+use crate::model::{InstanceName, NameError, NetStats, NodeName, NodeState, NodeStatus, Role, Text, Timestamp};
 
 /// How many nodes agents may tell of that no configuration here has: on a link without certificates a stranger may tell of
 /// as many as it likes. Many enough for those of a cluster whose controller has lost its store.
@@ -191,6 +191,15 @@ impl Nodes {
         }
     }
 
+    /// The same of what it counts.
+    pub fn counts_packets(&mut self, instance: &InstanceName, node: &NodeName, pid: u32, counted: NetStats) {
+        if let Some(known) = self.known.get_mut(node)
+            && (&known.instance, known.pid) == (instance, Some(pid))
+        {
+            known.netstats = Some(Box::new(counted));
+        }
+    }
+
     /// The agent of `instance` is out of reach: what is known of its nodes may be true no more.
     pub fn lose(&mut self, instance: &InstanceName, reason: &str, now: Timestamp) -> Vec<NotifyChange> {
         self.elsewhere.retain(|(_, there), _| there != instance);
@@ -347,7 +356,7 @@ fn explain(told: &NodeStatus, why: &str, now: Timestamp) -> NotifyChange {
 fn take_over(known: &mut NodeStatus, told: NodeStatus) {
     (known.port, known.metrics_port) = (told.port, told.metrics_port);
     (known.restarts, known.since) = (told.restarts, told.since);
-    (known.reason, known.says) = (told.reason, told.says);
+    (known.reason, known.says, known.netstats) = (told.reason, told.says, told.netstats);
 }
 
 fn unheard(name: NodeName, instance: InstanceName, head: &Head<'_>, state: NodeState, now: Timestamp) -> NodeStatus {
@@ -361,8 +370,8 @@ fn first_known(node: NodeName, instance: InstanceName, role: Role, state: NodeSt
         _ => NodeStatus::NOT_STARTED.into(),
     };
     let (pid, port, metrics_port, restarts) = (None, None, None, 0);
-    let says = Text::default();
-    NodeStatus { node, instance, role, state, pid, port, metrics_port, restarts, since, reason, says }
+    let (says, netstats) = (Text::default(), None);
+    NodeStatus { node, instance, role, state, pid, port, metrics_port, restarts, since, reason, says, netstats }
 }
 
 /// Whoever is new here, or was removed before, comes from STOPPED, whatever its agent saw while nobody listened.
@@ -383,6 +392,7 @@ fn as_told(change: &NotifyChange) -> NodeStatus {
         since: change.time,
         reason: change.reason.clone(),
         says: Text::default(),
+        netstats: None,
     }
 }
 

@@ -589,6 +589,9 @@ impl State {
                 }
             }
             M::NotifyStatus(NotifyStatus { node, pid, says, .. }) => self.nodes.says(from, &node, pid, says),
+            M::NotifyNetStats(NotifyNetStats { node, pid, netstats, .. }) => {
+                self.nodes.counts_packets(from, &node, pid, netstats);
+            }
             M::NotifySnapshot(snapshot) => self.snapshot(from, snapshot, now, fx),
             M::AgentWelcomeResponse(AgentWelcomeResponse { reqid, outcome }) => {
                 if let Answered::Complete(_) = self.requests.answer(&reqid, from, |_| {}) {

@@ -60,6 +60,7 @@ desk! {
     get_nodes: GetNodesRequest => GetNodesResponse within ROUND_TRIP,
     get_output: GetOutputRequest => GetOutputResponse within ROUND_TRIP,
     read_output: ReadOutputRequest => ReadOutputResponse within ROUND_TRIP,
+    get_id_value: GetIdValueRequest => GetIdValueResponse within ROUND_TRIP,
     get_crashes: GetCrashesRequest => GetCrashesResponse within ROUND_TRIP,
     stage_configuration: StageConfigurationRequest => StageConfigurationResponse within ROUND_TRIP,
     plan: PlanRequest => PlanResponse within None,

@@ -51,6 +51,7 @@ pub fn configure(app: &mut ServiceConfig) {
         .service(at("/api/v1/nodes/start").route(change(web::post().to(start))))
         .service(at("/api/v1/nodes/stop").route(change(web::post().to(stop))))
         .service(at("/api/v1/nodes/restart").route(change(web::post().to(restart))))
+        .service(at("/api/v1/nodes/print").route(change(web::post().to(print))))
         .service(at("/api/v1/nodes/{name}/output").route(web::get().to(output)))
         .service(at("/api/v1/nodes/{name}/output/stream").route(web::get().to(stream_output)))
         .service(at("/api/v1/crashes").route(web::get().to(crashes)))
@@ -63,7 +64,8 @@ fn at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(wrong_method))
 }
 
-/// A route by which something changes: for operators. All others are for observers as well.
+/// A route by which something changes, or by which any script's variable can be read: for operators. All others are for
+/// observers as well.
 fn change(route: Route) -> Route {
     route.wrap(from_fn(guard::before_a_change))
 }
@@ -168,8 +170,29 @@ async fn restart(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
     Ok(Json(Verdict::over(answer.outcomes, &reach)))
 }
 
+/// Asks Zeek nodes for the value of an identifier.
+async fn print(desk: Data<Desk>, order: Json<json::PrintOrder>) -> Answer<json::Values> {
+    let Json(json::PrintOrder { id, nodes }) = order;
+    let request = GetIdValueRequest { reqid: new_reqid()?, id, nodes: names(&nodes)? };
+    let answer = desk.ask(request).await?;
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    let value = |told: IdValue| {
+        let value = serde_json::from_str(&told.value).map_err(|error| Problem::Internal(error.to_string()))?;
+        Ok(json::IdValue { node: told.node.to_string(), instance: told.instance.to_string(), value })
+    };
+    Ok(Json(json::Values {
+        ok: answer.outcomes.iter().all(Outcome::is_success),
+        values: answer.values.into_iter().map(value).collect::<Result<_, Problem>>()?,
+        outcomes: json::Outcome::all(answer.outcomes, &reach),
+    }))
+}
+
 fn named(order: &NodesOrder) -> Result<BTreeSet<NodeName>, Problem> {
-    order.nodes.iter().map(|name| NodeName::new(name).map_err(Problem::from)).collect()
+    names(&order.nodes)
+}
+
+fn names(nodes: &[String]) -> Result<BTreeSet<NodeName>, Problem> {
+    nodes.iter().map(|name| NodeName::new(name).map_err(Problem::from)).collect()
 }
 
 #[derive(Deserialize)]

@@ -625,6 +625,7 @@ impl Agent {
             since: Timestamp(0),
             reason: String::new().into(),
             says: "".into(),
+            netstats: None,
         };
         self.nodes.iter().enumerate().map(status).collect()
     }

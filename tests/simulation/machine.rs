@@ -311,6 +311,11 @@ impl Machine {
                     agent.answer_piece(request.reqid, Ok(Default::default()));
                 }
             }
+            Effect::Inquire(inquiry) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.answer_inquiry(inquiry.reqid, inquiry.known);
+                }
+            }
             Effect::ReadCrashes(request) => {
                 if let Some(agent) = &mut self.agent {
                     agent.answer_crashes(request.reqid, Ok(Vec::new()), None);
@@ -376,7 +381,7 @@ impl Machine {
         if let Some(ward) = self.wards.get_mut(&id) {
             match order {
                 NodeOrder::Start if ward.is_successor => {}
-                NodeOrder::Start => ward.rises_until = Some(now + ward.node.ready.within),
+                NodeOrder::Start => ward.rises_until = Some(now + ward.node.ready_within()),
                 NodeOrder::Stop { .. } => {
                     ward.rises_until = None;
                     // Told again, it has no more time than before.
@@ -394,7 +399,7 @@ impl Machine {
             match report.new {
                 NodeState::Pending => {
                     let is_awaited = ward.rises_until.is_some_and(|until| until > now.mono);
-                    ward.rises_until = is_awaited.then(|| now.mono + ward.node.ready.within);
+                    ward.rises_until = is_awaited.then(|| now.mono + ward.node.ready_within());
                 }
                 NodeState::Stopped => (ward.rises_until, ward.falls_until) = (None, None),
                 _ => ward.rises_until = None,

@@ -35,3 +35,4 @@ mod shown;
 mod trust;
 mod versions;
 mod zeek;
+mod zeek_channel;

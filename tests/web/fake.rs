@@ -169,6 +169,7 @@ pub fn node(name: &str, state: NodeState) -> NodeStatus {
         since: Timestamp(1_700_000_000_000_000),
         reason: "".into(),
         says: "".into(),
+        netstats: None,
     }
 }
 
@@ -263,6 +264,11 @@ answers! {
             complaints: r.complaints,
             outcomes: me.order("plan".into()),
         }),
+    },
+    |me, r: GetIdValueRequest| {
+        let outcomes = me.order(format!("print {} {:?}", r.id, names(r.nodes)));
+        let value = |node: NodeStatus| IdValue { instance: node.instance, node: node.node, value: "[1,2]".into() };
+        GetIdValueResponse { reqid: r.reqid, values: me.status().nodes.into_iter().map(value).collect(), outcomes }
     },
     |me, r: StageConfigurationRequest| StageConfigurationResponse {
         reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("stage".into())

@@ -197,6 +197,7 @@ impl Agent {
             since: Timestamp(0),
             reason: "ready".into(),
             says: "".into(),
+            netstats: None,
         };
         self.nodes = configuration.nodes.iter().map(|node| (node.name.clone(), status(node))).collect();
         let mut outcomes: Vec<_> = self.nodes.keys().map(|node| self.outcome(node)).collect();

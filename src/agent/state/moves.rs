@@ -34,6 +34,7 @@ impl State {
             since,
             reason: Text::default(),
             says: Text::default(),
+            netstats: None,
         };
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         let place = Place::idle();
@@ -50,6 +51,7 @@ impl State {
             ticket: 0,
             told_for_now: false,
             start_unheard: false,
+            loss: None,
         };
         self.nodes.insert(name, Box::new(entry));
     }
@@ -227,7 +229,7 @@ impl State {
                     self.set_step_until(&name, Step::Stopping { then, holds: true }, Some(patience));
                 }
                 Step::StartQueued if self.order.may_start(role) && !self.waits_for_a_port(entry) => {
-                    let overdue = now.mono + entry.node.ready.within;
+                    let overdue = now.mono + entry.node.ready_within();
                     self.tell_to_start(&name, fx);
                     self.set_step_until(&name, Step::Starting, Some(overdue));
                 }
@@ -269,8 +271,8 @@ impl State {
             let Some(entry) = self.nodes.get(&name) else { return };
             match entry.place.step {
                 Step::Starting => {
-                    let within = humantime::format_duration(entry.node.ready.within);
-                    let why = entry.node.ready.by.missed().map_or_else(String::new, |missed| format!(": {missed}"));
+                    let within = humantime::format_duration(entry.node.ready_within());
+                    let why = entry.node.ready_by().missed().map_or_else(String::new, |missed| format!(": {missed}"));
                     self.settle_up(&name, Err(&format!("not ready within {within}{why}")));
                 }
                 Step::Stopping { then, holds: true } => {

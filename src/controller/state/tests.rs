@@ -797,6 +797,7 @@ fn snapshot_of(nodes: &[(&str, &str)]) -> NotifySnapshot {
         since: Timestamp(0),
         reason: "ready".into(),
         says: "".into(),
+        netstats: None,
     };
     NotifySnapshot { epoch: 7, seq: 20, configuration: None, nodes: nodes.iter().map(status).collect() }
 }

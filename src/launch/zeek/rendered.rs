@@ -93,6 +93,13 @@ impl Rendered {
     }
 }
 
+impl Rendered {
+    /// The script by which a node talks to its agent, behind all others.
+    pub fn channel(&self) -> String {
+        self.0.join("watchpost-channel.zeek").display().to_string()
+    }
+}
+
 /// Everything rendered by one agent.
 #[derive(Debug, Clone)]
 pub struct Store(PathBuf);
@@ -203,7 +210,8 @@ fn render(cluster: &Cluster, version: Version, files: &Rendered) -> Result<(), S
     let write = |path: &Path, script: String| write(path, script.as_bytes(), EVERYBODYS);
     write(&files.0.join("cluster-layout.zeek"), script::layout(layout, version))?;
     write(Path::new(&files.settings()), script::settings(zeek, networks, layout, backend, version))?;
-    write(Path::new(&files.last()), script::last(zeek, version))
+    write(Path::new(&files.last()), script::last(zeek, version))?;
+    write(Path::new(&files.channel()), script::CHANNEL.to_owned())
 }
 
 fn read(path: &Path) -> Result<Cluster, StoreError> {

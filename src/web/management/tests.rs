@@ -138,6 +138,7 @@ fn responses() -> Vec<Publication> {
             since: Timestamp(0),
             reason: "".into(),
             says: "".into(),
+            netstats: None,
         }],
         agents: vec![AgentStatus { instance: instance("one"), pid: Some(7), port: Some(2151), beside: false }],
         outcomes: vec![

@@ -212,7 +212,8 @@ impl Run {
             }
             Effect::Remember(id) => disk.in_force = Some(if id.as_str() == "c1" { 1 } else { 2 }),
             Effect::AllStopped => self.at_rest = true,
-            Effect::ReadOutput(_)
+            Effect::Inquire(_)
+            | Effect::ReadOutput(_)
             | Effect::ReadPiece(_)
             | Effect::ReadCrashes(_)
             | Effect::Refused(_)

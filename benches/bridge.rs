@@ -417,7 +417,9 @@ fn by_agent(bounds: Bounds, log: &Log) -> f64 {
         let agent: Addr<Agent> = is_agent.await.expect("an agent");
         // The nodes have no command, so all of them fail at once and the agent only keeps their books.
         let (reqid, configuration) = (name("deploy", RequestId::new), without_commands());
-        let deployed = controller.send(SetConfigurationRequest { reqid, configuration }).await;
+        let deployed = controller
+            .send(SetConfigurationRequest { reqid, configuration, terms: watchpost::message::client::Terms::default() })
+            .await;
         let deployed = deployed.expect("a live controller").expect("an answer");
         assert!(deployed.configuration.is_some(), "{:?}", deployed.outcomes);
         let (done, is_done) = oneshot::channel();

@@ -9,7 +9,7 @@ use actix::{Actor, Context, Handler};
 use tokio::sync::mpsc;
 use watchpost::agent::StopAllNodes;
 use watchpost::message::agent::NotifyChange;
-use watchpost::message::client::{News, NewsBatch, SetConfigurationRequest, Subscribe};
+use watchpost::message::client::{News, NewsBatch, SetConfigurationRequest, Subscribe, Terms};
 use watchpost::model::{
     Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role,
 };
@@ -57,7 +57,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         nodes: vec![node("one")?.into(), node("two")?.into()],
         ..Configuration::empty(ConfigurationId::new("two-sleepers")?)
     };
-    let answer = controller.send(SetConfigurationRequest { reqid: RequestId::new("first")?, configuration }).await??;
+    let terms = Terms::default();
+    let answer =
+        controller.send(SetConfigurationRequest { reqid: RequestId::new("first")?, configuration, terms }).await??;
     println!("deployed {} nodes", answer.outcomes.iter().filter(|outcome| outcome.is_success()).count());
 
     let mut killed = false;

@@ -7,9 +7,11 @@ mod check;
 mod client;
 mod crashes;
 mod daemon;
+mod deploy;
 mod doctor;
 mod error;
 mod events;
+mod history;
 mod import;
 mod interrupt;
 mod invite;
@@ -35,7 +37,9 @@ use clap_complete::Shell;
 
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
+use deploy::{DeployArgs, RollbackArgs};
 pub use error::{CliError, Exit};
+use history::HistoryVerb;
 use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
@@ -83,15 +87,25 @@ enum Verb {
     /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
     Import(ImportArgs),
     /// Make a cluster file true
-    Deploy {
-        /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
-        file: PathBuf,
-        /// Also if the file has no nodes, which removes every node there is
-        #[arg(long)]
-        empty: bool,
+    Deploy(DeployArgs),
+    /// Show what was deployed before, by whom, and what came of it
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    History {
+        #[command(subcommand)]
+        verb: Option<HistoryVerb>,
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show what changes from what one deployment deployed to what another did
+    Diff {
+        /// By its number in `watchpost history`
+        from: u64,
+        to: u64,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Deploy again what was in force before
+    Rollback(RollbackArgs),
     /// Show every node and instance
     Status {
         /// Stay and show every change
@@ -312,7 +326,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
         Verb::Import(args) => import::run(&args, json),
-        Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
+        Verb::Deploy(args) => deploy::deploy(args, json, screen),
+        Verb::History { verb: Some(HistoryVerb::Show { number, connection }), .. } => {
+            history::show(&connection.open()?, number, json, screen)
+        }
+        Verb::History { connection, .. } => history::list(&connection.open()?, json, screen),
+        Verb::Diff { from, to, connection } => history::diff(&connection.open()?, from, to, json),
+        Verb::Rollback(args) => deploy::rollback(args, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)

@@ -231,6 +231,7 @@ impl Agent {
                 });
             }
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),

@@ -7,12 +7,13 @@
 mod moves;
 mod orders;
 mod preparing;
+mod switching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::preparing::Preparing;
+use self::preparing::{Preparing, Staged};
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
@@ -38,6 +39,10 @@ pub struct State {
     abilities: Abilities,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
+    /// Looked at, and not in force yet.
+    staged: Option<Box<Staged>>,
+    /// Nodes are not as they are in `configuration` any more: some are as in what was staged.
+    strays: bool,
     /// In force when an earlier run of the agent ended.
     was_in_force: Option<ConfigurationId>,
     /// Boxed: the room that a tree keeps for more is about as much as it holds.
@@ -71,9 +76,11 @@ struct InForce {
     id: ConfigurationId,
     instances: Vec<Instance>,
     /// Not a vector, which would keep room to grow.
-    nodes: Box<[Arc<Node>]>,
+    nodes: Arc<[Arc<Node>]>,
     zeek: Option<Box<Zeek>>,
     peers: Box<[Peer]>,
+    /// By which preparation there are files for it, if it needs any.
+    files: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -175,6 +182,8 @@ pub enum Effect {
     Remember(ConfigurationId),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
+    /// Launch Zeek nodes by the files that were rendered under this number from now on.
+    UseFiles(u64),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
@@ -200,6 +209,8 @@ impl State {
             place: 0,
             abilities: Abilities::untried(),
             configuration: None,
+            staged: None,
+            strays: false,
             was_in_force: None,
             nodes: BTreeMap::new(),
             next_ward: 0,
@@ -473,16 +484,17 @@ fn not_known(kind: u16) -> Option<Effect> {
 
 impl From<Configuration> for InForce {
     fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into() }
+        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into(), files: None }
     }
 }
 
 impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
-    fn is(&self, other: &Configuration) -> bool {
-        let Configuration { id, instances, nodes, zeek, peers } = other;
-        let is_same = self.id == *id && self.instances == *instances && *self.nodes == **nodes;
-        is_same && self.zeek == *zeek && *self.peers == **peers
+    fn is(&self, other: &Self) -> bool {
+        // By which files it runs is no part of it.
+        let Self { id, instances, nodes, zeek, peers, files: _ } = other;
+        let is_same = self.id == *id && self.instances == *instances && self.nodes == *nodes;
+        is_same && self.zeek == *zeek && self.peers == *peers
     }
 }
 

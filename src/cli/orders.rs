@@ -1,55 +1,24 @@
-//! The verbs that change something: deploy, start, stop, restart.
+//! The verbs that change nodes: start, stop, restart.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use serde::Serialize;
 
-use super::check::has_no_nodes;
 use super::client::{Client, Method};
 use super::error::{CliError, Exit};
-use super::import::cluster_text;
 use super::interrupt;
 use super::screen::{Screen, plain, state_style, tame};
 use crate::model::NodeName;
-use crate::web::json::{ConfigurationText, NodesOrder, Outcome, Status, Verdict};
+use crate::web::json::{NodesOrder, Outcome, Verdict};
 
 /// An order that takes as long as it takes.
 struct Order {
-    method: Method,
     path: String,
     body: String,
-    /// What is going on meanwhile, such as `deploying cluster.cfg`.
+    /// What is going on meanwhile, such as `restart worker-1`.
     doing: String,
-    /// What was done, such as `deployed`.
+    /// What was done, such as `restarted`.
     done: &'static str,
-    /// How many nodes there are that the order removes, where it removes all of them.
-    removes: Option<usize>,
-}
-
-/// Makes a cluster file true, and tells what became of each node. One without nodes needs a word that it is meant: a file
-/// that lost its content looks the same.
-pub fn deploy(client: &Client, file: &Path, empty: bool, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let name = file.display().to_string();
-    let text = cluster_text(file)?;
-    let removes = match (has_no_nodes(&text, &name)?, empty) {
-        (true, false) => return Err(CliError::Empty(file.into())),
-        (true, true) => Some(client.get::<Status>("/api/v1/status")?.1.nodes.len()),
-        (false, _) => None,
-    };
-    let text = String::from_utf8(text).map_err(|error| CliError::File {
-        path: file.into(),
-        source: io::Error::new(io::ErrorKind::InvalidData, error),
-    })?;
-    let order = Order {
-        method: Method::Put,
-        path: "/api/v1/configuration".into(),
-        doing: format!("deploying {name}"),
-        body: body(&ConfigurationText { file: name, text }),
-        done: "deployed",
-        removes,
-    };
-    give(client, order, json, screen)
 }
 
 /// Starts, stops or restarts these nodes, or every node if none is named.
@@ -63,17 +32,15 @@ pub fn nodes(
 ) -> Result<Exit, CliError> {
     nodes.iter().try_for_each(|name| NodeName::new(name).map(drop))?;
     let order = Order {
-        method: Method::Post,
         path: format!("/api/v1/nodes/{verb}"),
         doing: format!("{verb} {}", if nodes.is_empty() { "every node".into() } else { nodes.join(" ") }),
         body: body(&NodesOrder { nodes }),
         done,
-        removes: None,
     };
     give(client, order, json, screen)
 }
 
-fn body(shape: &impl Serialize) -> String {
+pub(super) fn body(shape: &impl Serialize) -> String {
     // Both shapes are text and lists of text.
     serde_json::to_string(shape).expect("text is always JSON")
 }
@@ -83,9 +50,10 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
     if screen.is_terminal() && !json {
         writeln!(io::stderr(), "{} …", order.doing)?;
     }
-    let Order { method, path, body, doing, done, removes } = order;
+    let Order { path, body, doing, done } = order;
     let sender = client.clone();
-    let answer = interrupt::unless(interrupt::interrupted(), move || sender.order::<Verdict>(method, &path, &body))?;
+    let answer =
+        interrupt::unless(interrupt::interrupted(), move || sender.order::<Verdict>(Method::Post, &path, &body))?;
     let Some(answer) = answer else {
         writeln!(io::stderr(), "detached: {doing} goes on without you; see `watchpost status --watch`")?;
         return Ok(Exit::Interrupted);
@@ -94,14 +62,14 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
     let mut out = io::stdout().lock();
     match json {
         true => writeln!(out, "{}", text.trim_end())?,
-        false => lines(&verdict, done, removes, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+        false => lines(&verdict, done, None, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
     }
     Ok(exit(&verdict))
 }
 
 /// What a script learns: whether there is something to mend, or only somebody to wait for. What the controller itself
 /// complains of beside that is the sum of it.
-fn exit(verdict: &Verdict) -> Exit {
+pub(super) fn exit(verdict: &Verdict) -> Exit {
     let failed = || verdict.outcomes.iter().filter(|outcome| outcome.error.is_some());
     let is_sum = |outcome: &Outcome| outcome.instance.is_none() && outcome.node.is_none();
     match verdict.ok {
@@ -117,7 +85,7 @@ fn exit(verdict: &Verdict) -> Exit {
 }
 
 /// Every failure with what the node wrote, then the sum.
-fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
+pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
     let mut lines: Vec<String> = verdict.outcomes.iter().flat_map(|outcome| failure(outcome, screen)).collect();
     let nodes = verdict.outcomes.iter().filter(|outcome| outcome.node.is_some());
     let (fine, all) = nodes.fold((0, 0), |(fine, all), node| (fine + usize::from(node.error.is_none()), all + 1));

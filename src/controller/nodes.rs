@@ -59,12 +59,17 @@ impl Nodes {
         self.absent.retain(|name| self.known.get(name).is_some_and(|status| status.instance != *instance));
     }
 
+    /// The same of these nodes alone.
+    pub fn may_have_these(&mut self, nodes: &BTreeSet<NodeName>) {
+        self.absent.retain(|name| !nodes.contains(name));
+    }
+
     /// Takes in the nodes of a configuration: those that are new here are in `state` until somebody tells otherwise.
     ///
     /// Those that were on another instance are down there, or were given up on with it. Returns how those are
     /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
-        let (mut changes, mut new) = (Vec::new(), Vec::new());
+        let (mut changes, mut new, mut there) = (Vec::new(), Vec::new(), Vec::new());
         self.expected = configuration.count();
         // One name of each instance, for all of its nodes.
         let names: BTreeMap<_, _> =
@@ -74,6 +79,9 @@ impl Nodes {
             let Some(status) = self.known.get_mut(head.name) else {
                 let (name, instance) = (head.name().apart(), instance());
                 *self.counts.entry(instance.clone()).or_default() += 1;
+                // It may have left where it was while it was on its way up here.
+                let key = (name.clone(), instance.clone());
+                there.extend(self.elsewhere.remove(&key));
                 new.push((name.clone(), unheard(name, instance, &head, state, now)));
                 continue;
             };
@@ -91,6 +99,7 @@ impl Nodes {
         }
         // Whatever grew in order is half empty. Made anew, it is full.
         self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();
+        changes.extend(there.into_iter().filter_map(|there| self.correct(there, "moved", now)));
         changes
     }
 
@@ -139,6 +148,8 @@ impl Nodes {
                 return None;
             }
             None => {
+                // Whoever had it before has let go of it: from here on it is here.
+                self.elsewhere.remove(&(change.node.clone(), change.instance.clone()));
                 *self.counts.entry(change.instance.clone()).or_default() += 1;
                 self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change))
             }
@@ -153,8 +164,10 @@ impl Nodes {
             return None;
         }
         let told = note(status, &(&change).into());
+        if change.removed || !matches!(change.new, NodeState::Stopped | NodeState::Unknown) {
+            self.absent.remove(&change.node); // whoever has it tells of it
+        }
         if change.removed {
-            self.absent.remove(&change.node);
             self.known.remove(&change.node);
             self.has_one_less(&change.instance);
         }
@@ -168,7 +181,12 @@ impl Nodes {
         change: &BorrowedChange<'_>,
     ) -> Result<Option<NotifyChange>, NameError> {
         match self.known.get_mut(change.node) {
-            Some(status) if status.instance == *from && !change.removed => Ok(Some(note(status, change))),
+            Some(status) if status.instance == *from && !change.removed => {
+                if !self.absent.is_empty() && change.new != NodeState::Stopped {
+                    self.absent.remove(change.node); // whoever has it tells of it
+                }
+                Ok(Some(note(status, change)))
+            }
             _ => Ok(self.told(NotifyChange { instance: from.clone(), ..change.keep()? })),
         }
     }

@@ -1,6 +1,7 @@
 //! How a node becomes a command line.
 
 mod command;
+mod room;
 pub mod zeek;
 
 use std::collections::BTreeMap;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::deployment::*;
 use super::frame::{self, Body, Encoded, wire_enum};
 use crate::model::{
     Abilities, Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NameError, NodeName, NodeState,
@@ -38,6 +39,9 @@ wire_enum! {
         0x010c => RenewCertificateResponse,
         0x0120 => ReadOutputRequest,
         0x0121 => GetCrashesRequest,
+        0x0130 => CheckConfigurationRequest,
+        0x0131 => SwitchNodesRequest,
+        0x0132 => RestoreConfigurationRequest,
     }
 }
 
@@ -62,6 +66,9 @@ wire_enum! {
         0x0216 => NotifyStatus,
         0x0220 => ReadOutputResponse,
         0x0221 => GetCrashesResponse,
+        0x0230 => CheckConfigurationResponse,
+        0x0231 => SwitchNodesResponse,
+        0x0232 => RestoreConfigurationResponse,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }

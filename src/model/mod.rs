@@ -5,6 +5,7 @@ pub mod cluster_file;
 pub mod configuration;
 pub mod cpus;
 pub mod crash;
+pub mod deployment;
 pub mod endpoint;
 pub mod name;
 pub mod network;
@@ -22,6 +23,7 @@ pub use configuration::{
 };
 pub use cpus::Cpus;
 pub use crash::{CrashRules, CrashSummary};
+pub use deployment::{Author, OnFailure, Record, Verdict};
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use network::{Network, NoNetwork};

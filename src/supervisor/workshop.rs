@@ -604,6 +604,18 @@ impl Workshop {
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
     }
 
+    /// Has Zeek nodes launched by the files that were rendered under this number, from now on and by the next run of the
+    /// agent, too.
+    pub fn use_files(&self, number: u64) {
+        let tools = Arc::clone(&self.tools);
+        tools.site.zeek.use_files(number);
+        self.give(Subject::Preparation, move || {
+            if let Err(error) = tools.site.zeek.keep_files() {
+                tracing::warn!("the next run of this agent may launch Zeek by older files: {error}");
+            }
+        });
+    }
+
     /// Has [`Word::Speaks`] told again, should it have got lost.
     pub fn await_words(&self, ward: WardId) {
         self.benches.await_words(ward);

@@ -25,6 +25,7 @@ mod network;
 mod orders;
 mod output;
 mod peer;
+mod phases;
 mod refusals;
 mod register;
 mod replays;

@@ -218,7 +218,7 @@ impl Run {
             | Effect::Refused(_)
             | Effect::EndLink(_)
             | Effect::Enter(..) => {}
-            Effect::Prepare(..) => unreachable!("the node has a command"),
+            Effect::Prepare(..) | Effect::UseFiles(_) => unreachable!("the node has a command"),
         }
     }
 

@@ -151,6 +151,7 @@ async fn deploy(controller: &Addr<Controller>, configuration: Configuration) {
     let request = SetConfigurationRequest {
         reqid: name("deploy", RequestId::new),
         configuration,
+        upon: None,
         terms: watchpost::message::client::Terms::default(),
     };
     let answer = controller.send(request).await.expect("a live controller").expect("an answer");

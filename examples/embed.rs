@@ -57,9 +57,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         nodes: vec![node("one")?.into(), node("two")?.into()],
         ..Configuration::empty(ConfigurationId::new("two-sleepers")?)
     };
-    let terms = Terms::default();
-    let answer =
-        controller.send(SetConfigurationRequest { reqid: RequestId::new("first")?, configuration, terms }).await??;
+    let (reqid, terms) = (RequestId::new("first")?, Terms::default());
+    let request = SetConfigurationRequest { reqid, configuration, upon: None, terms };
+    let answer = controller.send(request).await??;
     println!("deployed {} nodes", answer.outcomes.iter().filter(|outcome| outcome.is_success()).count());
 
     let mut killed = false;

@@ -11,6 +11,7 @@ mod deploy;
 mod doctor;
 mod error;
 mod events;
+mod export;
 mod history;
 mod import;
 mod interrupt;
@@ -19,6 +20,8 @@ mod join;
 mod logs;
 mod orders;
 mod pki;
+mod plan;
+mod process;
 mod screen;
 mod secure;
 mod status;
@@ -39,11 +42,14 @@ pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 use deploy::{DeployArgs, RollbackArgs};
 pub use error::{CliError, Exit};
+use export::ExportArgs;
 use history::HistoryVerb;
 use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
+use plan::PlanArgs;
+use process::ProcessArgs;
 use screen::Screen;
 use secure::Papers;
 use token::TokenVerb;
@@ -86,6 +92,12 @@ enum Verb {
     },
     /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
     Import(ImportArgs),
+    /// Write the files of zeekctl, of Zeek's systemd generator or of zeek-client
+    Export(ExportArgs),
+    /// Run a cluster's scripts over a capture, in a directory of its own
+    Process(ProcessArgs),
+    /// Show what a deployment would do, and what stands in its way; touches nothing
+    Plan(PlanArgs),
     /// Make a cluster file true
     Deploy(DeployArgs),
     /// Show what was deployed before, by whom, and what came of it
@@ -333,6 +345,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::History { connection, .. } => history::list(&connection.open()?, json, screen),
         Verb::Diff { from, to, connection } => history::diff(&connection.open()?, from, to, json),
         Verb::Rollback(args) => deploy::rollback(args, json, screen),
+        Verb::Export(args) => export::run(args, json),
+        Verb::Process(args) => process::run(&args),
+        Verb::Plan(args) => plan::run(args, json, screen),
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)

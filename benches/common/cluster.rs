@@ -133,6 +133,7 @@ impl Cluster {
         let request = SetConfigurationRequest {
             reqid: name(&self.next_id(), RequestId::new),
             configuration,
+            upon: None,
             terms: watchpost::message::client::Terms::default(),
         };
         let began = now();

@@ -4,6 +4,7 @@
 //! one through [`Step`]: the order of roles only decides when a step may begin, and a node that does not move on in
 //! time stops holding up the others.
 
+mod inspecting;
 mod moves;
 mod orders;
 mod preparing;
@@ -13,11 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::inspecting::Inspecting;
 use self::preparing::{Preparing, Staged};
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
 use super::repeats::Repeats;
+use crate::archive::Wish;
+use crate::launch::Survey;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::message::frame::Body;
@@ -67,6 +71,8 @@ pub struct State {
     hurried: bool,
     /// Not in force yet: it is being looked at.
     preparing: Option<Box<Preparing>>,
+    /// For whoever asks what would become of it.
+    inspecting: Vec<Inspecting>,
     next_preparation: u64,
 }
 
@@ -81,6 +87,8 @@ struct InForce {
     peers: Box<[Peer]>,
     /// By which preparation there are files for it, if it needs any.
     files: Option<u64>,
+    /// What it wants of the archive, until it is in force.
+    archive: Option<Box<Wish>>,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +131,8 @@ pub enum Event {
     Report(NodeReport),
     /// Something that a person may have to mend.
     Trouble(Option<NodeName>, String),
+    /// Something that a person may want to know.
+    Remark(Option<NodeName>, String),
     /// What the process of this node says of itself.
     Says(NodeName, Text),
     /// The supervisor of this node panicked; its successor found this.
@@ -146,6 +156,8 @@ pub enum Event {
     },
     /// What [`Effect::Prepare`] asked for under this number is done, and this is to be objected.
     Prepared(u64, Vec<Objection>),
+    /// The same for [`Effect::Inspect`].
+    Inspected(u64, Vec<Objection>),
     /// Wait for no grace any more.
     Hurry,
     /// The time of [`State::next_alarm`] has come.
@@ -180,10 +192,14 @@ pub enum Effect {
     Enter(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
+    /// This becomes of the logs of its Zeek nodes from now on.
+    Archive(Box<Wish>),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
     /// Launch Zeek nodes by the files that were rendered under this number from now on.
     UseFiles(u64),
+    /// Only look what would keep it from running; answered by [`Event::Inspected`] with the same number.
+    Inspect(u64, Box<Survey>),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
@@ -226,6 +242,7 @@ impl State {
             asked_for_rest: false,
             hurried: false,
             preparing: None,
+            inspecting: Vec::new(),
             next_preparation: 0,
         }
     }
@@ -249,6 +266,7 @@ impl State {
             Event::Report(report) => self.report(report, now, fx),
             Event::Says(node, says) => self.says(node, says),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
+            Event::Remark(node, msg) => self.notify_log(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
             // All at once, so that the order of roles is kept among them.
             Event::Found(nodes) => nodes.into_iter().for_each(|node| self.found(node, now.wall, fx)),
@@ -265,6 +283,7 @@ impl State {
                 });
             }
             Event::Prepared(number, objections) => self.prepared(number, objections, now, fx),
+            Event::Inspected(number, objections) => self.inspected(number, objections),
             Event::Hurry => {
                 self.hurried = self.stopping_all;
                 fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(|entry| entry.hurry()));
@@ -352,6 +371,11 @@ impl State {
     /// The node of that name, as it is defined now, if it is in that ward.
     pub fn node_in(&self, ward: WardId, name: &NodeName) -> Option<&Arc<Node>> {
         self.nodes.get(name).filter(|entry| entry.ward == ward).map(|entry| &entry.node)
+    }
+
+    /// Whether the node of that name is one of Zeek.
+    pub fn is_zeek(&self, name: &NodeName) -> bool {
+        self.nodes.get(name).is_some_and(|entry| entry.node.is_zeek())
     }
 
     // --- what supervisors tell ---
@@ -484,15 +508,15 @@ fn not_known(kind: u16) -> Option<Effect> {
 
 impl From<Configuration> for InForce {
     fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into(), files: None }
+        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into(), files: None, archive: None }
     }
 }
 
 impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
     fn is(&self, other: &Self) -> bool {
-        // By which files it runs is no part of it.
-        let Self { id, instances, nodes, zeek, peers, files: _ } = other;
+        // By which files it runs is no part of it, and what the archive is to do follows from the rest.
+        let Self { id, instances, nodes, zeek, peers, files: _, archive: _ } = other;
         let is_same = self.id == *id && self.instances == *instances && self.nodes == *nodes;
         is_same && self.zeek == *zeek && self.peers == *peers
     }

@@ -14,6 +14,7 @@ use super::error::{CliError, Exit};
 use super::events::encode;
 use super::import::cluster_text;
 use super::orders::{self, body};
+use super::plan::{self, PlanArgs};
 use super::screen::{Screen, plain, state_style, tame};
 use super::{Connection, history, interrupt};
 use crate::model::InstanceName;
@@ -24,8 +25,17 @@ use crate::web::json::{ConfigurationText, Event, Status};
 #[derive(Debug, Args)]
 pub struct DeployArgs {
     /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
-    #[arg(required_unless_present = "attach")]
+    #[arg(required_unless_present_any = ["attach", "plan"])]
     pub file: Option<PathBuf>,
+    /// Carry out a plan that `plan --out` saved, unless something else is deployed by now
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "dry_run", "attach"])]
+    pub plan: Option<PathBuf>,
+    /// Only show what it would do, as `plan` does
+    #[arg(long, conflicts_with = "attach")]
+    pub dry_run: bool,
+    /// With --dry-run: exit with 0 if nothing would change, with 2 if something would, and with 1 if something is wrong
+    #[arg(long, requires = "dry_run")]
+    pub detailed_exitcode: bool,
     /// Also if the file has no nodes, which removes every node there is
     #[arg(long)]
     pub empty: bool,
@@ -97,10 +107,14 @@ impl How {
 /// Makes a cluster file true, and tells what became of each node. One without nodes needs a word that it is meant: a file
 /// that lost its content looks the same.
 pub fn deploy(args: DeployArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let client = args.connection.open()?;
-    match args.file {
-        Some(file) => deploy_file(&client, &file, args.empty, &args.how, json, screen),
-        None => attach(&client, json, screen),
+    let DeployArgs { file, plan, dry_run, detailed_exitcode, empty, attach: _, how, connection } = args;
+    match (file, plan) {
+        (Some(file), _) if dry_run => {
+            plan::run(PlanArgs { file, out: None, detailed_exitcode, connection }, json, screen)
+        }
+        (Some(file), _) => deploy_file(&connection.open()?, &file, empty, &how, json, screen),
+        (None, Some(plan)) => plan::deploy(&connection.open()?, &plan, empty, &how, json, screen),
+        (None, None) => attach(&connection.open()?, json, screen),
     }
 }
 
@@ -119,15 +133,24 @@ fn deploy_file(
         (true, true) => Some(client.get::<Status>("/api/v1/status")?.1.nodes.len()),
         (false, _) => None,
     };
-    let text = String::from_utf8(text).map_err(|error| CliError::File {
-        path: file.into(),
-        source: io::Error::new(io::ErrorKind::InvalidData, error),
-    })?;
+    let text = orders::text_of(file, text)?;
+    deploy_text(client, &ConfigurationText { file: name, text, upon: None }, how, removes, json, screen)
+}
+
+/// The same for the text of one. `removes` says how many nodes there are, where it removes all of them.
+pub(super) fn deploy_text(
+    client: &Client,
+    text: &ConfigurationText,
+    how: &How,
+    removes: Option<usize>,
+    json: bool,
+    screen: Screen,
+) -> Result<Exit, CliError> {
     let order = Order {
         method: Method::Put,
         path: format!("/api/v1/configuration{}", how.query(None)?),
-        doing: format!("deploying {name}"),
-        body: body(&ConfigurationText { file: name, text }),
+        doing: format!("deploying {}", text.file),
+        body: body(text),
         detached: how.detach,
         removes,
     };

@@ -1,6 +1,7 @@
 //! The verbs that change nodes: start, stop, restart.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -19,6 +20,14 @@ struct Order {
     doing: String,
     /// What was done, such as `restarted`.
     done: &'static str,
+}
+
+/// The bytes of a cluster file as text.
+pub(super) fn text_of(file: &Path, bytes: Vec<u8>) -> Result<String, CliError> {
+    String::from_utf8(bytes).map_err(|error| CliError::File {
+        path: file.into(),
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })
 }
 
 /// Starts, stops or restarts these nodes, or every node if none is named.
@@ -86,7 +95,8 @@ pub(super) fn exit(verdict: &Verdict) -> Exit {
 
 /// Every failure with what the node wrote, then the sum.
 pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
-    let mut lines: Vec<String> = verdict.outcomes.iter().flat_map(|outcome| failure(outcome, screen)).collect();
+    let mut lines: Vec<String> =
+        verdict.outcomes.iter().flat_map(|outcome| failure("failed", outcome, screen)).collect();
     let nodes = verdict.outcomes.iter().filter(|outcome| outcome.node.is_some());
     let (fine, all) = nodes.fold((0, 0), |(fine, all), node| (fine + usize::from(node.error.is_none()), all + 1));
     let what = verdict.configuration.as_ref().map(|id| format!(" configuration {}", tame(id))).unwrap_or_default();
@@ -102,7 +112,8 @@ pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, scree
     lines
 }
 
-fn failure(outcome: &Outcome, screen: Screen) -> Vec<String> {
+/// What went wrong, behind a word for that, with what the node wrote; nothing if nothing did.
+pub(super) fn failure(word: &str, outcome: &Outcome, screen: Screen) -> Vec<String> {
     let Some(error) = &outcome.error else { return Vec::new() };
     let who = match (&outcome.node, &outcome.instance) {
         (Some(node), Some(instance)) => format!("{node} on {instance}"),
@@ -112,7 +123,7 @@ fn failure(outcome: &Outcome, screen: Screen) -> Vec<String> {
     // Whole, however long: this is the one place where the reason must not be cut.
     let whole = Screen { width: None, ..screen };
     let text = format!(" {}: {}", tame(&who), tame(error));
-    let mut lines = vec![whole.line([("failed".into(), state_style("FAILED")), plain(text)])];
+    let mut lines = vec![whole.line([(word.to_owned(), state_style("FAILED")), plain(text)])];
     let output = outcome.output.iter();
     let streams = output.flat_map(|output| [("stdout", &output.stdout), ("stderr", &output.stderr)]);
     lines.extend(streams.flat_map(|(name, text)| text.lines().map(move |line| format!("  {name}: {}", tame(line)))));

@@ -253,6 +253,10 @@ impl Controller {
                 tracing::info!(dropped, "the log is written again");
                 self.drive(Event::LogWorks { dropped }, ctx);
             }
+            Report::Gone { first, last } => {
+                tracing::error!("entries {first} to {last} of the log are gone: somebody removed or moved their files");
+                self.drive(Event::LogGone(first, last), ctx);
+            }
         }
     }
 
@@ -336,7 +340,9 @@ impl Controller {
         for waiting in waiting {
             let _ = waiting.send(response.clone()); // whoever asked may have gone
         }
-        let _ = last.map(|last| last.send(response)); // as above
+        if let Some(last) = last {
+            let _ = last.send(response); // as above
+        }
     }
 
     /// Sends what is new to every observer that is ready for it.
@@ -509,6 +515,7 @@ answer_by_state!(
     GetOutputRequest,
     ReadOutputRequest,
     GetCrashesRequest,
+    PlanRequest,
     TestTimeoutRequest,
 );
 

@@ -69,25 +69,23 @@ impl Nodes {
     /// Those that were on another instance are down there, or were given up on with it. Returns how those are
     /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
-        let (mut changes, mut new, mut there) = (Vec::new(), Vec::new(), Vec::new());
+        let mut there = Vec::new();
         self.expected = configuration.count();
-        // One name of each instance, for all of its nodes.
-        let names: BTreeMap<_, _> =
-            configuration.instances.iter().map(|instance| (instance.name.as_str(), &instance.name)).collect();
+        let mut changes = Vec::new();
+        let mut new = Vec::with_capacity(self.expected.saturating_sub(self.known.len()));
         for head in configuration.heads() {
-            let instance = || names.get(head.instance).map_or_else(|| head.instance(), |name| (*name).clone());
             let Some(status) = self.known.get_mut(head.name) else {
-                let (name, instance) = (head.name().apart(), instance());
-                *self.counts.entry(instance.clone()).or_default() += 1;
-                // It may have left where it was while it was on its way up here.
-                let key = (name.clone(), instance.clone());
-                there.extend(self.elsewhere.remove(&key));
+                let (name, instance) = (head.name(), head.instance());
+                if !self.elsewhere.is_empty() {
+                    // It may have left where it was while it was on its way up here.
+                    there.extend(self.elsewhere.remove(&(name.clone(), instance.clone())));
+                }
                 new.push((name.clone(), unheard(name, instance, &head, state, now)));
                 continue;
             };
             (status.port, status.metrics_port) = (head.port, head.metrics_port);
             if status.instance.as_str() != head.instance {
-                let (name, instance) = (status.node.clone(), instance());
+                let (name, instance) = (status.node.clone(), head.instance());
                 let former = std::mem::replace(&mut status.instance, instance.clone());
                 self.has_one_less(&former);
                 *self.counts.entry(instance.clone()).or_default() += 1;
@@ -96,6 +94,10 @@ impl Nodes {
                 let there = there.unwrap_or_else(|| unheard(name, instance, &head, state, now));
                 changes.extend(self.correct(there, "moved", now));
             }
+        }
+        for together in new.chunk_by(|(_, one), (_, next)| one.instance == next.instance) {
+            let (_, first) = &together[0];
+            *self.counts.entry(first.instance.clone()).or_default() += together.len();
         }
         // Whatever grew in order is half empty. Made anew, it is full.
         self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();

@@ -9,5 +9,7 @@ pub mod client;
 pub mod deployment;
 pub mod frame;
 pub mod frames;
+mod inspect;
 pub mod join;
 pub mod node;
+mod planning;

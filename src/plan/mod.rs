@@ -4,6 +4,7 @@ pub mod diff;
 pub mod order;
 pub mod ports;
 pub mod rollout;
+pub mod steps;
 pub mod validate;
 pub mod zeek;
 

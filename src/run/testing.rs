@@ -107,7 +107,7 @@ impl Path {
         let configuration = Configuration { instances, nodes: vec![node.into()], ..Configuration::empty(id) };
         let reqid = RequestId::new("set").unwrap();
         let answer = controller
-            .send(SetConfigurationRequest { reqid, configuration, terms: Terms::default() })
+            .send(SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() })
             .await
             .unwrap()
             .unwrap();

@@ -35,6 +35,8 @@ pub enum Subject {
     Agent,
     /// What is to come into force.
     Preparation,
+    /// What somebody asks about that may come into force some day.
+    Inspection,
 }
 
 /// What a thread is given to do.
@@ -108,8 +110,10 @@ impl Hands {
             }
         };
         let waits = queue.waits();
+        // Whoever is at work looks for more by itself.
+        let wakes = is_ready && queue.idle > 0;
         drop(queue); // or whoever wakes up would have to wait for it
-        if is_ready {
+        if wakes {
             self.shared.work.notify_one();
         }
         waits

@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -31,8 +33,9 @@ use super::register::{Register, RegisterError};
 use super::said::Said;
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor};
-use crate::launch::Site;
+use crate::archive::Archive;
 use crate::launch::zeek::{Objection, Preparation};
+use crate::launch::{Site, Survey};
 use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
 use crate::model::output::LONGEST_READ;
 use crate::model::{
@@ -54,6 +57,13 @@ const LAST_LINES: usize = 100;
 const LIVES: usize = 8;
 /// How many deaths one list names.
 const MOST_CRASHES: usize = 1000;
+
+/// Who looks after what nodes leave: each has a thread of its own.
+pub struct Clerks {
+    pub keeper: Keeper,
+    pub coroner: Coroner,
+    pub archive: Archive,
+}
 
 /// A node's place in the workshop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -252,8 +262,7 @@ impl Workshop {
         groups: Result<Groups, NoGroups>,
         run_dir: Result<RunDir, String>,
         mut kernel_log: KernelLog,
-        keeper: Keeper,
-        coroner: Coroner,
+        Clerks { keeper, coroner, archive }: Clerks,
     ) -> io::Result<Self> {
         kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
@@ -266,6 +275,7 @@ impl Workshop {
             keeper,
             readings: Readings::default(),
             coroner,
+            archive,
             volumes: Mutex::default(),
             strays_come_here: tree::is_subreaper()?,
             looks: Looks::default(),
@@ -311,7 +321,9 @@ impl Workshop {
         let Some(process) = process else { return Ok(()) };
         let leader = process.pid();
         self.benches.alive(ward, life, process, None, false)?;
-        self.hear_again(ward, Arc::clone(node), life, leader);
+        if speaks(node) || has_askers(node) {
+            self.hear_again(ward, Arc::clone(node), life, leader);
+        }
         Ok(())
     }
 
@@ -321,13 +333,13 @@ impl Workshop {
         let about = Subject::Node(node.name.clone());
         let waiting = tools.looks.wait();
         let work = move || {
-            match tools.bind_again(&node, leader) {
-                Ok(socket) => {
+            match speaks(&node).then(|| tools.bind_again(&node, leader)) {
+                Some(Ok(socket)) => {
                     socket.resume(life);
                     let _ = done.send(Done::Bound(ward, life, socket)); // nobody listens while the agent ends
                 }
-                Err(error) if speaks(&node) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
-                Err(error) => tracing::debug!(node = %node.name, "it is not heard: {error}"),
+                Some(Err(error)) => tracing::warn!(node = %node.name, "it is not heard: {error}"),
+                None => {}
             }
             if has_askers(&node)
                 && let Err(error) = tools.sweep_askers(&node, 0, false, &waiting)
@@ -447,12 +459,10 @@ impl Workshop {
         let waiting = tools.looks.wait();
         self.give(Subject::Node(node.name.clone()), move || {
             drop(remains);
-            let swept = unless_it_panics(|| tools.sweep(&node, leader, &waiting).map_err(|error| error.to_string()));
-            let trouble = swept.and_then(|swept| swept).err();
             // The next life may be under another definition, with other limits: it gets a group of its own.
-            if let Ok(groups) = &*tools.groups {
-                groups.forget(&node.name);
-            }
+            let sweep = || tools.sweep(&node, leader, &waiting, Groups::end_for_good);
+            let swept = unless_it_panics(|| sweep().map_err(|error| error.to_string()));
+            let trouble = swept.and_then(|swept| swept).err();
             if let Some(down) = down {
                 tools.note_down(&node.name, life, down);
             }
@@ -614,6 +624,12 @@ impl Workshop {
                 tracing::warn!("the next run of this agent may launch Zeek by older files: {error}");
             }
         });
+    }
+
+    /// Only looks, for whoever asks what would become of it. Blocks no launch, and no configuration that comes meanwhile.
+    pub fn inspect(&self, survey: Survey, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
+        let tools = Arc::clone(&self.tools);
+        self.give(Subject::Inspection, move || then(tools.site.inspect(survey)));
     }
 
     /// Has [`Word::Speaks`] told again, should it have got lost.
@@ -957,7 +973,7 @@ impl Benches {
         Ok(())
     }
 
-    fn died(&self, Ended { key, exit, remains }: Ended) {
+    fn died(&self, Ended { key, exit, largest_resident, remains }: Ended) {
         if key & ASKER != 0 {
             return self.asker_ended(WardId(key & ((1 << ASKER_PID) - 1)), exit, remains);
         }
@@ -971,7 +987,7 @@ impl Benches {
             let exit = self.autopsy.borrow_mut().examine(exit, pid, start_time, &ward.name);
             let is_for_memory = exit == Exit::OutOfMemory;
             let kernel = is_for_memory.then(|| self.autopsy.borrow().said_of(pid, start_time)).flatten();
-            let (time, heard, largest_resident) = (Timestamp::now(), Instant::now(), remains.largest_resident());
+            let (time, heard) = (Timestamp::now(), Instant::now());
             ward.end =
                 Some(End { life, pid, start_time: Some(start_time), exit, time, heard, largest_resident, kernel });
             (life, exit)
@@ -1057,6 +1073,23 @@ impl Witness for Bystander {
     }
 }
 
+/// Makes a node's directory; whether there was none. A node that works below it as another user passes through; nobody
+/// else has to.
+fn make_home(directory: &Path, node: &Node) -> io::Result<bool> {
+    let mode = if node.user.is_some() && node.directory.is_none() { 0o711 } else { 0o700 };
+    let mut maker = DirBuilder::new();
+    match maker.mode(mode).create(directory) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(_) => return maker.recursive(true).create(directory).map(|()| true),
+    }
+    let found = std::fs::metadata(directory)?;
+    if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o777 != mode {
+        std::fs::set_permissions(directory, Permissions::from_mode(mode))?;
+    }
+    Ok(false)
+}
+
 /// The last lives of a node, and which file each of its streams was in each.
 type Lives = Vec<(Life, [u64; 2])>;
 
@@ -1077,6 +1110,7 @@ struct Tools {
     keeper: Keeper,
     readings: Readings,
     coroner: Coroner,
+    archive: Archive,
     /// Which files the last lives of each node write to.
     volumes: Mutex<HashMap<NodeName, Lives>>,
     /// Whether processes that lose their parent are given to us.
@@ -1098,12 +1132,15 @@ impl Tools {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
         if let Some((leader, waiting)) = before {
-            self.sweep(node, leader, &waiting)
+            self.sweep(node, leader, &waiting, Groups::end)
                 .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
-        std::fs::create_dir_all(&directory)
-            .and_then(|()| output::begin_life(&directory, &self.keeper.lock(&node.name)))
+        make_home(&directory, node)
+            .and_then(|is_new| match is_new {
+                true => Ok(output::FIRST_LIFE),
+                false => output::begin_life(&directory, &self.keeper.lock(&node.name)),
+            })
             .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         // Before all that can fail, so that what comes of it is noted with its life.
@@ -1118,6 +1155,11 @@ impl Tools {
         let socket = self.socket(node, life, socket).map_err(passing)?;
         if let Some(socket) = &socket {
             tell_of(socket, node, &mut program);
+        }
+        if node.is_zeek() {
+            self.archive.before_life(&node.name, &program.directory, node.directory.is_none()).map_err(|error| {
+                passing(format!("cannot take up the logs that it has left in {}: {error}", program.directory.display()))
+            })?;
         }
         let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
@@ -1134,28 +1176,22 @@ impl Tools {
         lives.push((life, volumes));
     }
 
-    /// The socket of this life, which is heard from now on; `None` where it has none and does not need one.
+    /// The socket of this life, which is heard from now on; `None` where its definition does not have it speak.
     fn socket(
         &self,
         node: &Node,
         life: Life,
         former: Option<Arc<NotifySocket>>,
     ) -> Result<Option<Arc<NotifySocket>>, String> {
-        let bound = match former.filter(|former| former.is_in_place(node.user.as_deref())) {
-            Some(former) => Ok(former),
-            None => self.bind(node).map(Arc::new),
-        };
-        match bound {
-            Ok(socket) => {
-                socket.begin(life);
-                Ok(Some(socket))
-            }
-            Err(error) if speaks(node) => Err(error),
-            Err(error) => {
-                tracing::debug!(node = %node.name, "{error}");
-                Ok(None)
-            }
+        if !speaks(node) {
+            return Ok(None);
         }
+        let socket = match former.filter(|former| former.is_in_place(node.user.as_deref())) {
+            Some(former) => former,
+            None => Arc::new(self.bind(node)?),
+        };
+        socket.begin(life);
+        Ok(Some(socket))
     }
 
     fn bind(&self, node: &Node) -> Result<NotifySocket, String> {
@@ -1242,11 +1278,17 @@ impl Tools {
     }
 
     /// By the group, where there is one; and then whoever left it.
-    fn sweep(&self, node: &Node, leader: Leader, waiting: &Waiting) -> Result<usize, SweepError> {
+    fn sweep(
+        &self,
+        node: &Node,
+        leader: Leader,
+        waiting: &Waiting,
+        end: impl FnOnce(&Groups, &NodeName) -> Result<usize, SweepError>,
+    ) -> Result<usize, SweepError> {
         if !leader.ours && has_askers(node) {
             self.sweep_askers(node, 0, false, waiting)?;
         }
-        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| end(groups, &node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::desk::{Desk, new_reqid};
 use super::history::{Deployed, Difference, History, Past};
-use super::json::{ConfigurationText, Verdict};
+use super::json::{ConfigurationText, Upon, Verdict};
 use super::pass::Pass;
 use super::problem::Problem;
 use super::reach::Reach;
@@ -74,7 +74,8 @@ pub async fn set_configuration(
     let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let terms = wish.terms(by.0)?;
     let detached = terms.detach;
-    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration, terms }).await?;
+    let upon = body.upon.as_ref().map(Upon::read).transpose()?;
+    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration, upon, terms }).await?;
     let SetConfigurationResponse { configuration, outcomes, deployment, .. } = answer;
     Ok(told(&desk, DeployResponse { reqid: answer.reqid, configuration, outcomes, deployment }, detached).await)
 }

@@ -62,6 +62,7 @@ desk! {
     read_output: ReadOutputRequest => ReadOutputResponse within ROUND_TRIP,
     get_crashes: GetCrashesRequest => GetCrashesResponse within ROUND_TRIP,
     stage_configuration: StageConfigurationRequest => StageConfigurationResponse within ROUND_TRIP,
+    plan: PlanRequest => PlanResponse within None,
     deploy: DeployRequest => DeployResponse within None,
     set_configuration: SetConfigurationRequest => SetConfigurationResponse within None,
     rollback: RollbackRequest => DeployResponse within None,

@@ -12,7 +12,7 @@ use super::json::{self, ConfigurationText, NodesOrder, Verdict};
 use super::output::stream as stream_output;
 use super::problem::Problem;
 use super::reach::Reach;
-use super::{Facts, Reader, configuration, deployments, events, guard, metrics};
+use super::{Facts, Reader, configuration, deployments, events, guard, metrics, plan};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
 
@@ -47,6 +47,10 @@ pub fn configure(app: &mut ServiceConfig) {
         .service(at("/api/v1/history").route(web::get().to(deployments::history)))
         .service(at("/api/v1/history/{number}").route(web::get().to(deployments::past)))
         .service(at("/api/v1/history/{number}/diff/{other}").route(web::get().to(deployments::diff)))
+        // It changes nothing, but has agents run Zeek as the file says.
+        .service(
+            at("/api/v1/plan").app_data(json_up_to(LONGEST_CONFIGURATION)).route(change(web::post().to(plan::plan))),
+        )
         .service(at("/api/v1/nodes").route(web::get().to(nodes)))
         .service(at("/api/v1/nodes/start").route(change(web::post().to(start))))
         .service(at("/api/v1/nodes/stop").route(change(web::post().to(stop))))
@@ -126,6 +130,9 @@ async fn get_configuration(desk: Data<Desk>, which: Query<WhichConfiguration>) -
 
 /// POST: checks a configuration and makes it the next to deploy.
 async fn stage(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
+    if body.upon.is_some() {
+        return Err(Problem::Malformed("`upon` is for what is deployed at once: give it to PUT".into()));
+    }
     let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let answer = desk.ask(StageConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
     let reach = Reach::after(&answer.outcomes, &desk).await;

@@ -225,7 +225,9 @@ impl Cluster {
             0..=2 => self.lose_something(),
             3..=5 => {
                 let configuration = self.new_configuration();
-                self.ask(|reqid| SetConfigurationRequest { reqid, configuration, terms: Terms::default() }.into());
+                self.ask(|reqid| {
+                    SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into()
+                });
             }
             6 | 7 => {
                 let nodes = self.some_nodes();
@@ -330,7 +332,8 @@ impl Cluster {
 
     /// Deploys, and waits for the answer.
     pub fn deploy(&mut self, configuration: Configuration) -> SetConfigurationResponse {
-        let ticket = self.ask(|reqid| SetConfigurationRequest { reqid, configuration, terms: Terms::default() }.into());
+        let ticket = self
+            .ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into());
         self.pass(LONG);
         let at = self.answers.iter().position(|(of, _)| *of == ticket).expect("it is answered");
         match self.answers.remove(at).1 {
@@ -341,7 +344,7 @@ impl Cluster {
 
     /// Deploys, and does not wait.
     pub fn begin_to_deploy(&mut self, configuration: Configuration) {
-        self.ask(|reqid| SetConfigurationRequest { reqid, configuration, terms: Terms::default() }.into());
+        self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into());
     }
 
     /// Waits until no deployment is under way. How much has happened by then.

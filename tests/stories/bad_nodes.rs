@@ -227,7 +227,7 @@ fn a_node_sees_nothing_of_the_settings_of_its_agent() {
         names.collect::<std::collections::BTreeSet<_>>()
     };
     assert!(environment(lab.daemon.pid()).contains("WATCHPOST_LOG"));
-    let want = ["CLUSTER_NODE", "HOME", "NOTIFY_SOCKET", "OWN", "PATH", "WATCHPOST_NODE", "WATCHPOST_PLACE"];
+    let want = ["CLUSTER_NODE", "HOME", "OWN", "PATH", "WATCHPOST_NODE", "WATCHPOST_PLACE"];
     assert_eq!(environment(pid), want.map(str::to_owned).into());
 }
 

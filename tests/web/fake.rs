@@ -255,6 +255,16 @@ answers! {
         let outcomes = me.order(format!("crashes {:?} {:?}", r.node, r.id));
         GetCrashesResponse { reqid: r.reqid, crashes: Vec::new(), dossier: None, outcomes }
     },
+    |me, r: PlanRequest| PlanResponse {
+        reqid: r.reqid,
+        plan: Box::new(ClusterPlan {
+            deployed: Deployed(None),
+            instances: Vec::new(),
+            nodes: Vec::new(),
+            complaints: r.complaints,
+            outcomes: me.order("plan".into()),
+        }),
+    },
     |me, r: StageConfigurationRequest| StageConfigurationResponse {
         reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("stage".into())
     },

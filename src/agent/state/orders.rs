@@ -31,6 +31,7 @@ impl State {
             ToAgent::CheckConfigurationRequest(request) => self.check(request, fx),
             ToAgent::SwitchNodesRequest(request) => self.switch(request, now.wall, fx),
             ToAgent::RestoreConfigurationRequest(request) => self.restore(request, now.wall, fx),
+            ToAgent::InspectConfigurationRequest(request) => self.inspect(request, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
                 let nodes = self.statuses();
                 self.answer(GetNodesResponse { reqid, pid: self.pid, nodes });

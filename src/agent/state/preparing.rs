@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Effect, Entry, Goal, InForce, State};
-use crate::agent::jobs::{Kind, Wish};
+use crate::agent::jobs::{self, Kind};
+use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::model::{Configuration, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp};
@@ -109,8 +110,9 @@ impl State {
     /// A configuration as this agent would have it, and the layout of its cluster; or why it cannot have it.
     fn understood(&self, mut configuration: Configuration) -> Result<(InForce, Vec<LayoutEntry>), String> {
         let layout = plan::zeek::equip(&mut configuration).map_err(|error| error.to_string())?;
+        let archive = Wish::of(&configuration, &self.instance).map(Box::new);
         configuration.nodes.retain(|node| node.instance == self.instance);
-        let configuration = InForce::from(configuration);
+        let configuration = InForce { archive, ..configuration.into() };
         match &self.configuration {
             Some(present) if present.id == configuration.id && !present.is(&configuration) => {
                 Err(format!("configuration {} is in force with other contents: deploy under a new id", present.id))
@@ -212,8 +214,8 @@ impl State {
             |change| !matches!(change, NodeChange::Keep(node) if rests(&node.name) || switched.contains(&node.name)),
         );
         let waits = changes.iter().map(|change| match change {
-            NodeChange::Remove(_) => (change.name().clone(), Wish::Down),
-            _ => (change.name().clone(), Wish::Up),
+            NodeChange::Remove(_) => (change.name().clone(), jobs::Wish::Down),
+            _ => (change.name().clone(), jobs::Wish::Up),
         });
         self.jobs.open(Kind::Configure, reqid, waits);
         self.use_files(&wished, fx);
@@ -231,7 +233,7 @@ impl State {
                 self.want_up(&node.name, fx);
             }
             NodeChange::Replace { have, want, keys } => {
-                let msg = format!("started afresh, because {}", reason(have, want, &keys));
+                let msg = format!("started afresh, because {}", plan::steps::because(have, want, &keys));
                 self.notify_log(Some(want.name.clone()), msg, wall);
                 if let Some(entry) = self.nodes.get_mut(&want.name) {
                     entry.next = Some(Arc::clone(want));
@@ -242,8 +244,9 @@ impl State {
     }
 
     /// Nodes are on their way to what this says.
-    pub(super) fn is_now(&mut self, configuration: InForce, fx: &mut Vec<Effect>) {
+    pub(super) fn is_now(&mut self, mut configuration: InForce, fx: &mut Vec<Effect>) {
         fx.push(Effect::Remember(configuration.id.clone()));
+        fx.extend(configuration.archive.take().map(Effect::Archive));
         (self.staged, self.strays) = (None, false);
         self.configuration = Some(configuration);
     }
@@ -301,12 +304,4 @@ fn checked_change(change: NodeChange) -> Option<CheckedChange> {
 pub(super) fn ports(node: &Node) -> BTreeSet<u16> {
     let hub = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_ref()?.settings.zeromq_ports);
     [node.port, node.metrics_port].into_iter().flatten().chain(hub.into_iter().flatten()).collect()
-}
-
-/// What a node is started afresh for, in words that follow "because ".
-fn reason(have: &Node, want: &Node, keys: &[&str]) -> String {
-    let own: Vec<&str> = keys.iter().copied().filter(|&key| key != plan::diff::SURROUNDINGS).collect();
-    let cluster = (own.len() < keys.len()).then(|| plan::zeek::why(have, want));
-    let own = (!own.is_empty()).then(|| format!("of its {}", own.join(", ")));
-    own.into_iter().chain(cluster).collect::<Vec<_>>().join(", and because ")
 }

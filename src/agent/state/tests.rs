@@ -7,6 +7,8 @@ use super::super::outbox::Bounds;
 use super::*;
 use crate::model::{ConfigurationId, Instance, RequestId, Role};
 
+mod inspecting;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -388,6 +390,8 @@ impl Agent {
                         self.step(Event::Prepared(number, Vec::new()));
                     }
                 }
+                Effect::Inspect(number, _) if !self.holds => self.step(Event::Inspected(number, Vec::new())),
+                Effect::Inspect(..) => {}
                 Effect::EndLink(why) => panic!("{why}"),
                 Effect::Enter(..)
                 | Effect::Dismiss(..)
@@ -395,6 +399,7 @@ impl Agent {
                 | Effect::ReadPiece(_)
                 | Effect::ReadCrashes(_)
                 | Effect::Refused(_)
+                | Effect::Archive(_)
                 | Effect::Remember(_) => {}
                 Effect::UseFiles(number) => self.files.push(number),
             }

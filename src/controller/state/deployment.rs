@@ -235,9 +235,16 @@ impl State {
     /// Takes the deployment as far as it goes now.
     fn go_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
-        if deployment.phase == Phase::Gathering && self.roster.are_ready(deployment.awaited()) {
+        if deployment.phase == Phase::Gathering && self.are_gathered(deployment) {
             self.requests.close(&deployment.inner.clone());
             self.have_it_checked(now, fx);
+        }
+    }
+
+    fn are_gathered(&self, deployment: &Deployment) -> bool {
+        match deployment.without.is_empty() {
+            true => self.roster.are_ready(&deployment.configuration.instances),
+            false => deployment.awaited().all(|instance| self.roster.is_ready(&instance.name)),
         }
     }
 

@@ -2,6 +2,7 @@ mod absent;
 mod limits;
 mod log;
 mod phases;
+mod planning;
 mod versions;
 
 use std::net::IpAddr;
@@ -614,7 +615,7 @@ impl Cluster {
 
     fn deploy(&mut self, name: &str, configuration: Configuration) {
         self.ask(name, |reqid| {
-            client::SetConfigurationRequest { reqid, configuration, terms: client::Terms::default() }.into()
+            client::SetConfigurationRequest { reqid, configuration, upon: None, terms: client::Terms::default() }.into()
         });
     }
 

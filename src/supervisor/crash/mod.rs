@@ -11,7 +11,7 @@ pub mod morgue;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,7 +22,14 @@ use self::morgue::Morgue;
 use crate::model::{Exit, InstanceName, Life, Node, NodeState, Output, Text, Timestamp};
 
 /// Below everything that somebody waits for.
-const NICE: i32 = 10;
+const NICE: i32 = 19;
+/// A thread's stack, in bytes.
+const STACK: usize = 256 << 10;
+/// How long after a death it is looked into: the next life has begun by then, and so have those of others who died at
+/// once.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How many dossiers are filed before it is looked whether they are too many.
+const AT_ONCE: usize = 64;
 /// How many deaths may wait; more at once are told to be left out.
 const MOST: usize = 4096;
 /// How long a debugger may take.
@@ -95,22 +102,39 @@ impl Coroner {
     }
 
     fn begin<W: Witness>(&self, witness: W) -> Option<SyncSender<Death>> {
-        let (deaths, heard) = mpsc::sync_channel(MOST);
+        let (deaths, heard) = mpsc::sync_channel::<Death>(MOST);
         let (instance, morgue) = (self.instance.clone(), self.morgue.clone());
         let work = move || {
             // Where it may not be, it competes with the others.
             let _ = rustix::process::setpriority_process(None, NICE);
-            while let Ok(death) = heard.recv() {
-                let examined = AssertUnwindSafe(|| examine(&instance, &morgue, &witness, &death));
-                if catch_unwind(examined).is_err() {
-                    let Death { node, pid, .. } = death;
-                    tracing::error!(node = %node.name, "making the dossier of process {pid} panicked");
+            while let Ok(first) = heard.recv() {
+                thread::sleep(PAUSE.saturating_sub(first.heard.elapsed()));
+                examine_all(&instance, &morgue, &witness, first, &heard);
+                if let Err(error) = morgue.prune() {
+                    tracing::warn!("cannot remove old dossiers: {error}");
                 }
             }
         };
-        let begun = thread::Builder::new().name("coroner".into()).spawn(work);
+        let begun = thread::Builder::new().name("coroner".into()).stack_size(STACK).spawn(work);
         let begun = begun.inspect_err(|error| tracing::warn!("no dossiers are made of nodes that die: {error}"));
         begun.ok().map(|_| deaths)
+    }
+}
+
+/// Makes the dossiers of those who died by now, or of the first of them.
+fn examine_all(
+    instance: &InstanceName,
+    morgue: &Morgue,
+    witness: &impl Witness,
+    first: Death,
+    others: &Receiver<Death>,
+) {
+    for death in std::iter::once(first).chain(others.try_iter()).take(AT_ONCE) {
+        let examined = AssertUnwindSafe(|| examine(instance, morgue, witness, &death));
+        if catch_unwind(examined).is_err() {
+            let Death { node, pid, .. } = death;
+            tracing::error!(node = %node.name, "making the dossier of process {pid} panicked");
+        }
     }
 }
 

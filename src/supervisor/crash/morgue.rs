@@ -1,5 +1,6 @@
 //! The directory of an agent's dossiers: written whole or not at all, and bounded.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -46,7 +47,7 @@ impl Morgue {
         &self.rules
     }
 
-    /// Files a dossier, in place of one of the same id, and removes the oldest beyond what is kept.
+    /// Files a dossier, in place of one of the same id.
     pub fn file(&self, dossier: &Dossier) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -56,23 +57,23 @@ impl Morgue {
         let text = serde_json::to_vec_pretty(dossier)?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(&text)?;
-        fs::rename(&fresh, self.directory.join(format!("{}{ENDING}", dossier.id)))?;
-        self.prune(&dossier.node)
+        fs::rename(&fresh, self.directory.join(format!("{}{ENDING}", dossier.id)))
     }
 
-    fn prune(&self, node: &NodeName) -> io::Result<()> {
+    /// Removes the oldest dossiers beyond what is kept; the newest of all stays.
+    pub fn prune(&self) -> io::Result<()> {
         let mut all = self.filed()?;
         all.sort_by(|a, b| (a.modified, &a.id).cmp(&(b.modified, &b.id)));
-        let own = all.iter().filter(|filed| filed.node() == node.as_str()).count();
-        let mut too_many = own.saturating_sub(self.rules.keep as usize);
+        let mut of_node: HashMap<&str, usize> = HashMap::new();
+        all.iter().for_each(|filed| *of_node.entry(filed.node()).or_default() += 1);
         let mut bytes: u64 = all.iter().map(|filed| filed.bytes).sum();
         let last = all.len().saturating_sub(1);
         for filed in &all[..last] {
-            let is_own = filed.node() == node.as_str();
-            if (is_own && too_many > 0) || bytes > self.rules.keep_bytes {
+            let left = of_node.entry(filed.node()).or_default();
+            if *left > self.rules.keep as usize || bytes > self.rules.keep_bytes {
                 fs::remove_file(&filed.path)?;
                 bytes -= filed.bytes;
-                too_many -= usize::from(is_own && too_many > 0);
+                *left -= 1;
             }
         }
         Ok(())
@@ -184,6 +185,7 @@ mod tests {
         let few = at(CrashRules { keep: 3, ..CrashRules::default() });
         few.file(&dossier("b.c", 1)).unwrap();
         (1..=5).for_each(|life| few.file(&dossier("a", life)).unwrap());
+        few.prune().unwrap();
         let ids = |morgue: &Morgue| {
             let mut ids: Vec<_> = morgue.list(None, 99).unwrap().into_iter().map(|crash| crash.id).collect();
             ids.sort();
@@ -193,6 +195,7 @@ mod tests {
         assert_eq!(few.list(Some(&NodeName::new("b.c").unwrap()), 9).unwrap().len(), 1);
         let small = at(CrashRules { keep_bytes: 1, ..CrashRules::default() });
         small.file(&dossier("a", 6)).unwrap();
+        small.prune().unwrap();
         assert_eq!(ids(&small), ["a.6"], "the last one stays");
     }
 

@@ -127,9 +127,14 @@ impl Shared {
     }
 
     fn order(&self, order: Order) {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
-        // One that is full wakes as well.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = orders.is_empty();
+        orders.push(order);
+        drop(orders);
+        // Whoever takes the first takes what came after it. One that is full wakes as well.
+        if is_first {
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
     }
 }
 
@@ -274,17 +279,26 @@ impl Clerk {
     }
 
     fn mind(&mut self, node: NodeName, rules: OutputRules) {
-        self.drop_watches(&node);
-        let fresh = Minded { rules, sights: [Sight::new(Instant::now()); 2] };
-        self.minded.insert(node.clone(), fresh);
-        let (lock, directory) = (self.shared.lock(&node), self.directory(&node));
+        self.drop_agenda(&node);
+        // Those of the life before are for files that this one may go on with.
+        let watches = self.minded.get(&node).map_or([None; 2], |former| former.sights.map(|sight| sight.watch));
+        let now = Instant::now();
+        let sights = watches.map(|watch| Sight { watch, ..Sight::new(now) });
+        self.minded.insert(node.clone(), Minded { rules, sights });
+        let directory = self.directory(&node);
+        let has_past = Shelf::is_there(&directory);
         for stream in OutputStream::ALL {
-            let freed = {
+            if has_past {
+                let lock = self.shared.lock(&node);
                 let _held = lock.hold();
-                free_again(&directory, stream, &ThisDisk)
-            };
-            self.note(&node, stream, freed);
-            self.look(&node, stream);
+                let freed = free_again(&directory, stream, &ThisDisk);
+                self.note(&node, stream, freed);
+            }
+            // Before it is looked at: most say nothing at first, and then there is nothing to look for.
+            let is_watched = self.watch(&node, stream);
+            if has_past || !is_watched || self.length(&node, stream).is_some_and(|length| length > 0) {
+                self.look(&node, stream);
+            }
             let waits = self.waiters.iter().any(|waiter| waiter.node == node && waiter.stream == stream);
             if waits {
                 let (those, others) = std::mem::take(&mut self.waiters)
@@ -297,12 +311,15 @@ impl Clerk {
                 }
             }
         }
-        let tidied = self.tidy(&node);
-        self.note(&node, OutputStream::Stdout, tidied);
+        if has_past {
+            let tidied = self.tidy(&node);
+            self.note(&node, OutputStream::Stdout, tidied);
+        }
     }
 
     fn forget(&mut self, node: &NodeName) {
         self.drop_watches(node);
+        self.drop_agenda(node);
         self.minded.remove(node);
         // Whoever waits hears of it when the time is up. A lock that somebody has stays the one lock of that name.
         let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,11 +330,15 @@ impl Clerk {
 
     fn drop_watches(&mut self, node: &NodeName) {
         let Some(minded) = self.minded.get_mut(node) else { return };
+        for watch in minded.sights.iter_mut().filter_map(|sight| sight.watch.take()) {
+            self.watches.remove(&watch);
+            let _ = inotify::remove_watch(&self.inotify, watch); // the file may be gone, and the watch with it
+        }
+    }
+
+    fn drop_agenda(&mut self, node: &NodeName) {
+        let Some(minded) = self.minded.get_mut(node) else { return };
         for (stream, sight) in OutputStream::ALL.into_iter().zip(&mut minded.sights) {
-            if let Some(watch) = sight.watch.take() {
-                self.watches.remove(&watch);
-                let _ = inotify::remove_watch(&self.inotify, watch); // the file may be gone, and the watch with it
-            }
             if let Some(due) = sight.due.take() {
                 self.agenda.remove(&(due, node.clone(), stream));
             }
@@ -350,8 +371,11 @@ impl Clerk {
         match inotify::add_watch(&self.inotify, &path, once) {
             Ok(watch) => {
                 self.watches.insert(watch, (node.clone(), stream));
-                if let Some(minded) = self.minded.get_mut(node) {
-                    minded.sights[stream as usize].watch = Some(watch);
+                let sight = self.minded.get_mut(node).map(|minded| &mut minded.sights[stream as usize]);
+                let former = sight.and_then(|sight| sight.watch.replace(watch)).filter(|former| *former != watch);
+                if let Some(former) = former {
+                    self.watches.remove(&former);
+                    let _ = inotify::remove_watch(&self.inotify, former); // it may have gone with its file
                 }
                 true
             }

@@ -14,8 +14,8 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use crate::model::{Output, OutputStream};
 pub use keeper::Keeper;
@@ -27,14 +27,19 @@ use shelf::Shelf;
 /// The most that is read back of each stream, in bytes: half of what an [`Output`] may hold.
 const MOST_BYTES: usize = 8 << 10;
 
+/// What [`begin_life`] returns where nothing was ever written.
+pub const FIRST_LIFE: [u64; 2] = [1, 1];
+
 /// Makes room for a new life: what the last one wrote is put aside, under the lock of the node.
 ///
 /// A file that is empty or missing stays as it is. Returns which file each stream is now, counted from 1.
 pub fn begin_life(directory: &Path, lock: &Lock) -> io::Result<[u64; 2]> {
     let _held = lock.hold();
-    OutputStream::ALL.into_iter().try_for_each(|stream| rotate::close(directory, stream))?;
-    let volume = |stream| Ok::<_, io::Error>(Shelf::read(directory, stream)?.next().volume);
-    Ok([volume(OutputStream::Stdout)?, volume(OutputStream::Stderr)?])
+    let [stdout, stderr] = Shelf::read_both(directory)?;
+    Ok([
+        rotate::close(directory, OutputStream::Stdout, stdout.next())?,
+        rotate::close(directory, OutputStream::Stderr, stderr.next())?,
+    ])
 }
 
 /// Which file the stream that is written now is, counted from 1.
@@ -62,6 +67,10 @@ pub fn present_life(directory: &Path, lock: &Lock) -> impl Fn(OutputStream) -> S
 }
 
 fn tail(directory: &Path, stream: OutputStream, lines: usize, scope: Scope, lock: &Lock) -> io::Result<String> {
+    let length = fs::symlink_metadata(directory.join(stream.as_str())).map_or(0, |found| found.len());
+    if length == 0 && !Shelf::is_there(directory) {
+        return Ok(String::new()); // it never said a word, as most who die early
+    }
     // One byte more tells whether the first line is whole.
     let most = MOST_BYTES + 1;
     let (mut place, mut opened, mut bytes) =

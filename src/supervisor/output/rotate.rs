@@ -89,30 +89,37 @@ pub(super) enum Carved {
 }
 
 /// Makes room for a new life: what the last one wrote and is not put aside yet becomes the last of its volume. A file
-/// that is empty or missing stays as it is. Call it with the lock held.
-pub(super) fn close(directory: &Path, stream: OutputStream) -> io::Result<()> {
+/// that is empty or missing stays as it is. `next` is what the shelf says; returns the volume that comes now. Call it with
+/// the lock held.
+pub(super) fn close(directory: &Path, stream: OutputStream, next: OutputPlace) -> io::Result<u64> {
     let file = directory.join(stream.as_str());
     let found = match fs::symlink_metadata(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(next.volume),
         found => found?,
     };
     if !found.is_file() {
         make_past(directory)?;
-        return fs::rename(&file, directory.join(PAST).join(format!("{stream}.strange")));
+        fs::rename(&file, directory.join(PAST).join(format!("{stream}.strange")))?;
+        return Ok(next.volume);
     }
-    let next = next_within(directory, stream, found.len())?;
+    let next = within(directory, stream, next, found.len())?;
     if found.len() == 0 {
-        return Ok(());
+        return Ok(next.volume);
     }
     make_past(directory)?;
     let last = Kept { volume: next.volume, start: next.offset, end: found.len(), ends: true, packed: false };
-    fs::rename(&file, last.path(directory, stream))
+    fs::rename(&file, last.path(directory, stream))?;
+    Ok(next.volume + 1)
 }
 
-/// Where the part of the file begins that is not put aside, where the file is so long. One that is shorter than what was
-/// put aside of it was cut by somebody else, and what it holds is a new volume. Call it with the lock held.
+/// Where the part of the file begins that is not put aside, where the file is so long. Call it with the lock held.
 pub(super) fn next_within(directory: &Path, stream: OutputStream, length: u64) -> io::Result<OutputPlace> {
-    let next = Shelf::read(directory, stream)?.next();
+    within(directory, stream, Shelf::read(directory, stream)?.next(), length)
+}
+
+/// The same where the shelf says what is next. A file that is shorter than what was put aside of it was cut by somebody
+/// else, and what it holds is a new volume.
+fn within(directory: &Path, stream: OutputStream, next: OutputPlace, length: u64) -> io::Result<OutputPlace> {
     if length >= next.offset {
         return Ok(next);
     }

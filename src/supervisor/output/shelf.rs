@@ -74,26 +74,44 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
+    /// Whether anything was ever put aside in this node's directory.
+    pub fn is_there(directory: &Path) -> bool {
+        fs::symlink_metadata(directory.join(PAST)).is_ok()
+    }
+
     /// Reads what is there. A directory that is missing holds nothing.
     pub fn read(directory: &Path, stream: OutputStream) -> io::Result<Self> {
+        let [stdout, stderr] = Self::read_both(directory)?;
+        Ok(match stream {
+            OutputStream::Stdout => stdout,
+            OutputStream::Stderr => stderr,
+        })
+    }
+
+    /// The same of both streams, in the order of [`OutputStream::ALL`].
+    pub fn read_both(directory: &Path) -> io::Result<[Self; 2]> {
+        let mut shelves = [Self::default(), Self::default()];
         let entries = match fs::read_dir(directory.join(PAST)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(shelves),
             entries => entries?,
         };
-        let mut kept = Vec::new();
         for entry in entries {
             let entry = entry?;
-            let Some(named) = Kept::of(&entry.file_name(), stream) else { continue };
+            let name = entry.file_name();
+            let named = |stream| Some((stream, Kept::of(&name, stream)?));
+            let Some((stream, named)) = OutputStream::ALL.into_iter().find_map(named) else { continue };
             match entry.metadata() {
-                Ok(found) if found.is_file() => kept.push(weigh(named, &found)?),
+                Ok(found) if found.is_file() => shelves[stream as usize].kept.push(weigh(named, &found)?),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {} // somebody else has removed it
                 Err(error) => return Err(error),
             }
         }
         // Where a file is there as it was and compressed, too, the compressed one is whole, and comes last.
-        kept.sort_by_key(|Weighed { kept, .. }| (kept.volume, kept.start, kept.packed, kept.end));
-        Ok(Self { kept })
+        for shelf in &mut shelves {
+            shelf.kept.sort_by_key(|Weighed { kept, .. }| (kept.volume, kept.start, kept.packed, kept.end));
+        }
+        Ok(shelves)
     }
 
     /// The files that hold what was put aside, each part once.

@@ -264,7 +264,7 @@ fn a_line_longer_than_a_file_may_be_is_parted_and_one_that_is_not_whole_waits() 
 fn strange_files_among_those_put_aside_harm_nobody() {
     let writer = Writer::new();
     writer.write(10);
-    close(writer.home.path(), STREAM).unwrap();
+    close(writer.home.path(), STREAM, Shelf::read(writer.home.path(), STREAM).unwrap().next()).unwrap();
     let past = writer.home.path().join(PAST);
     for name in ["stdout.txt", "stdout.000009.x-y", ".new-stdout"] {
         fs::write(past.join(name), "strange").unwrap();

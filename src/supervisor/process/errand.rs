@@ -74,7 +74,7 @@ pub fn run(errand: Errand, patience: Duration) -> Result<Told, ErrandError> {
     if !in_time {
         wait(&process, LAST_PATIENCE)?;
     }
-    let exit = process.exit();
+    let exit = process.end().exit;
     process.reap();
     let mut told = Vec::new();
     File::open(&output)?.take(MOST_OUTPUT).read_to_end(&mut told)?;

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::handle::Process;
-use super::sys::usage;
+use super::sys::usage::End;
 use crate::model::Exit;
 
 /// How many ends one system call fetches.
@@ -36,6 +36,8 @@ pub struct Ended {
     /// The key under which it was watched.
     pub key: u64,
     pub exit: Exit,
+    /// The most memory that it had at once, in bytes; `None` if it was not our child.
+    pub largest_resident: Option<u64>,
     pub remains: Remains,
 }
 
@@ -50,11 +52,6 @@ impl Remains {
     /// Its number, which is nobody else's yet if it was our child.
     pub fn pid(&self) -> u32 {
         self.0.pid()
-    }
-
-    /// The most memory that it had at once, in bytes; `None` if it was not our child.
-    pub fn largest_resident(&self) -> Option<u64> {
-        usage::largest_resident(&*self.0)
     }
 }
 
@@ -132,7 +129,8 @@ impl Exits {
             ended.extend(events.iter().filter_map(|event| {
                 let key = event.data.u64();
                 let process = watched.remove(&key)?;
-                Some(Ended { key, exit: process.exit(), remains: Remains(process) })
+                let End { exit, largest_resident } = process.end();
+                Some(Ended { key, exit, largest_resident, remains: Remains(process) })
             }));
             if events.len() < BATCH {
                 return Ok(ended);

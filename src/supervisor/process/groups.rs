@@ -213,7 +213,15 @@ impl Groups {
         end(&path).map_err(|cause| SweepError::Group { path, cause })
     }
 
-    /// The same of those who ask that node how it is.
+    /// The same, and forgets the groups of the node: with a single call, where nobody is left.
+    pub fn end_for_good(&self, node: &NodeName) -> Result<usize, SweepError> {
+        let is_gone = fs::remove_dir(self.path(node)).is_ok();
+        let killed = if is_gone { 0 } else { self.end(node)? };
+        self.forget(node);
+        Ok(killed)
+    }
+
+    /// The same as [`of`](Self::of) for those who ask that node how it is.
     pub fn of_askers(&self, node: &NodeName) -> io::Result<PathBuf> {
         let path = self.askers(node);
         match fs::create_dir(&path) {
@@ -352,7 +360,7 @@ fn changes_before(deadline: Instant, events: &File) -> io::Result<bool> {
 
 /// Removes a group and those that its node made below it, as far as they are empty.
 fn remove(group: &Path) {
-    if fs::remove_dir(group).is_err() {
+    if fs::remove_dir(group).is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
         let below = fs::read_dir(group).into_iter().flatten().flatten();
         below.filter(is_directory).for_each(|entry| remove(&entry.path()));
         let _ = fs::remove_dir(group); // somebody is in it, or it is gone

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStat
 
 use super::leaders::Leader;
 use super::stat::Stat;
+use super::sys::usage::{self, End};
 use super::sys::{group, info};
 use crate::model::Exit;
 
@@ -101,17 +102,14 @@ impl Process {
 
     /// Fetches how it ended, once its pidfd says that it did, and leaves it as it is: our child stays a zombie, which
     /// keeps its number, and that of its group, from being given to others.
-    pub(super) fn exit(&self) -> Exit {
+    pub(super) fn end(&self) -> End {
         let is_ours = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        let look = || reap(self.pidfd.as_fd(), WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
-        match is_ours.then(look).flatten() {
+        is_ours.then(|| usage::end(&self.pidfd).ok().flatten()).flatten().unwrap_or_else(|| {
             // Not our child, or its debugger has not let go of it, or somebody else in this program reaped it. Whoever
             // reaps it may do so between the two, and then the second knows.
-            None | Some(Exit::Unknown) => {
-                self.ended_in_proc().or_else(|| info::wait_status(&self.pidfd)).map_or(Exit::Unknown, decoded)
-            }
-            Some(exit) => exit,
-        }
+            let status = self.ended_in_proc().or_else(|| info::wait_status(&self.pidfd));
+            End { exit: status.map_or(Exit::Unknown, decoded), largest_resident: None }
+        })
     }
 
     /// Reaps it, if it has ended and is our child. From then on its number may be given to another.

@@ -42,7 +42,7 @@ pub fn output(program: &Program) -> String {
 /// Waits for the end, and reaps.
 pub fn finish(process: &Process) -> Exit {
     wait_until("the process ends", || has_ended(process));
-    let exit = process.exit();
+    let exit = process.end().exit;
     process.reap();
     exit
 }

@@ -185,7 +185,7 @@ impl Management {
     async fn set(&self, reqid: RequestId, configuration: &Value) -> Reports {
         match self.read(configuration, Age::Seed) {
             Ok(configuration) => self
-                .put(SetConfigurationRequest { reqid, configuration, terms: Terms::default() })
+                .put(SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() })
                 .await
                 .map(reply::set),
             Err(complaints) => Ok(vec![Report::failed(complaints.join(", "))]),

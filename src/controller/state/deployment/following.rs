@@ -200,7 +200,7 @@ impl State {
         let Some(former) = self.shelf.deployed().cloned().filter(|_| !moved.is_empty()) else { return };
         for instance in &former.instances {
             let had_one = former.names_on(&instance.name).any(|name| moved.contains(&name));
-            if had_one && self.roster.are_ready([instance]) {
+            if had_one && self.roster.is_ready(&instance.name) {
                 self.redeploy(&instance.name, now, fx);
             }
         }

@@ -21,7 +21,7 @@ fn next() -> Configuration {
 }
 
 fn with(terms: Terms) -> impl FnOnce(RequestId) -> ClientRequest {
-    move |reqid| client::SetConfigurationRequest { reqid, configuration: next(), terms }.into()
+    move |reqid| client::SetConfigurationRequest { reqid, configuration: next(), upon: None, terms }.into()
 }
 
 impl Cluster {

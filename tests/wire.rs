@@ -399,6 +399,19 @@ fn to_agent() -> Vec<ToAgent> {
         }
         .into(),
         RenewCertificateResponse { reqid: reqid(), certificate: Ok(vec![0x30, 0x82]) }.into(),
+        CheckConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
+        SwitchNodesRequest {
+            reqid: reqid(),
+            configuration: ConfigurationId::new("c7").unwrap(),
+            nodes: [node("worker-1"), node("worker-2")].into(),
+        }
+        .into(),
+        RestoreConfigurationRequest {
+            reqid: reqid(),
+            configuration: configuration().into(),
+            up: [node("worker-1")].into(),
+        }
+        .into(),
     ]
 }
 
@@ -407,6 +420,19 @@ fn to_controller() -> Vec<ToController> {
         AgentWelcomeResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
         AgentStandbyResponse { reqid: reqid(), outcome: Outcome::instance_failed(&instance(), "busy") }.into(),
         SetConfigurationResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        CheckConfigurationResponse {
+            reqid: reqid(),
+            outcomes: outcomes(),
+            changes: vec![CheckedChange {
+                node: node("worker-1"),
+                role: Role::Worker,
+                runs: true,
+                shares: Some("af_packet::eth0".into()),
+            }],
+        }
+        .into(),
+        SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
         GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),

@@ -261,6 +261,7 @@ impl Agent {
             }
             Effect::Archive(wish) => self.archive.order(wish.order(|node| self.site.working_directory(node))),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),

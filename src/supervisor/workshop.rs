@@ -644,6 +644,18 @@ impl Workshop {
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
     }
 
+    /// Has Zeek nodes launched by the files that were rendered under this number, from now on and by the next run of the
+    /// agent, too.
+    pub fn use_files(&self, number: u64) {
+        let tools = Arc::clone(&self.tools);
+        tools.site.zeek.use_files(number);
+        self.give(Subject::Preparation, move || {
+            if let Err(error) = tools.site.zeek.keep_files() {
+                tracing::warn!("the next run of this agent may launch Zeek by older files: {error}");
+            }
+        });
+    }
+
     /// Only looks, for whoever asks what would become of it. Blocks no launch, and no configuration that comes meanwhile.
     pub fn inspect(&self, survey: Survey, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
         let tools = Arc::clone(&self.tools);

@@ -206,6 +206,7 @@ impl FakeController {
             nodes: script.nodes.clone(),
             configuration: None,
             deploying: None,
+            deployment: None,
         }
     }
 
@@ -273,9 +274,15 @@ answers! {
     |me, r: StageConfigurationRequest| StageConfigurationResponse {
         reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("stage".into())
     },
-    |me, r: DeployRequest| DeployResponse { reqid: r.reqid, configuration: None, outcomes: me.order("deploy".into()) },
+    |me, r: DeployRequest| DeployResponse { reqid: r.reqid, configuration: None, outcomes: me.order("deploy".into()), deployment: Some(1) },
+    |me, r: RollbackRequest| DeployResponse {
+        reqid: r.reqid, configuration: None, outcomes: me.order("rollback".into()), deployment: Some(1)
+    },
+    |_me, _r: GetHistoryRequest| GetHistoryResponse { deployments: Ok(Vec::new()) },
+    |_me, _r: GetTriedRequest| GetTriedResponse { configuration: Ok(None) },
     |me, r: SetConfigurationRequest| SetConfigurationResponse {
-        reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("set_configuration".into())
+        reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("set_configuration".into()),
+        deployment: Some(1),
     },
     |me, r: StartRequest| StartResponse { reqid: r.reqid, outcomes: me.order(format!("start {:?}", names(r.nodes))) },
     |me, r: StopRequest| StopResponse { reqid: r.reqid, outcomes: me.order(format!("stop {:?}", names(r.nodes))) },

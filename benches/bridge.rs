@@ -16,6 +16,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, Arbiter, AsyncContext, Context, Handler, Recipient};
@@ -38,7 +39,8 @@ use watchpost::message::client::{NewsBatch, SetConfigurationRequest, Subscribe};
 use watchpost::message::frame::{self, MAX_FRAME, Wire};
 use watchpost::message::node::NodeReport;
 use watchpost::model::{
-    Configuration, ConfigurationId, Exit, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role, Timestamp,
+    Configuration, ConfigurationId, Exit, Instance, InstanceName, Node, NodeName, NodeState, ReadyBy, RequestId,
+    RestartMode, Role, Timestamp,
 };
 use watchpost::run::{
     AgentBridge, AgentOptions, ControllerBridge, ControllerOptions, LogOptions, start_agent, start_controller,
@@ -415,9 +417,9 @@ fn by_agent(bounds: Bounds, log: &Log) -> f64 {
             std::future::pending().await
         });
         let agent: Addr<Agent> = is_agent.await.expect("an agent");
-        // The nodes have no command, so all of them fail at once and the agent only keeps their books.
-        let (reqid, configuration) = (name("deploy", RequestId::new), without_commands());
-        let deployed = controller.send(SetConfigurationRequest { reqid, configuration }).await;
+        // The nodes end as soon as they run, and from then on the agent only keeps their books.
+        let (reqid, configuration) = (name("deploy", RequestId::new), short_lived());
+        let deployed = controller.send(SetConfigurationRequest { reqid, configuration, upon: None }).await;
         let deployed = deployed.expect("a live controller").expect("an answer");
         assert!(deployed.configuration.is_some(), "{:?}", deployed.outcomes);
         let (done, is_done) = oneshot::channel();
@@ -432,11 +434,18 @@ fn by_agent(bounds: Bounds, log: &Log) -> f64 {
     })
 }
 
-fn without_commands() -> Configuration {
+fn short_lived() -> Configuration {
+    let node = |number| {
+        let mut node = Node::new(node(number), instance(), Role::None);
+        node.command = vec!["/bin/true".into()];
+        node.ready.by = ReadyBy::Settle(Duration::ZERO);
+        node.restart.mode = RestartMode::Never;
+        node.into()
+    };
     Configuration {
         id: name("books", ConfigurationId::new),
         instances: vec![Instance { name: instance(), host: None, port: None }],
-        nodes: (0..NODES).map(|number| Node::new(node(number), instance(), Role::None).into()).collect(),
+        nodes: (0..NODES).map(node).collect(),
         zeek: None,
         peers: Vec::new(),
     }

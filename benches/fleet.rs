@@ -148,7 +148,7 @@ fn manners(running: usize, keys: Option<&Keys>, mute: Option<usize>) -> Manners 
 }
 
 async fn deploy(controller: &Addr<Controller>, configuration: Configuration) {
-    let request = SetConfigurationRequest { reqid: name("deploy", RequestId::new), configuration };
+    let request = SetConfigurationRequest { reqid: name("deploy", RequestId::new), configuration, upon: None };
     let answer = controller.send(request).await.expect("a live controller").expect("an answer");
     assert!(answer.configuration.is_some(), "{:?}", answer.outcomes.first());
 }

@@ -57,7 +57,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         nodes: vec![node("one")?.into(), node("two")?.into()],
         ..Configuration::empty(ConfigurationId::new("two-sleepers")?)
     };
-    let answer = controller.send(SetConfigurationRequest { reqid: RequestId::new("first")?, configuration }).await??;
+    let request = SetConfigurationRequest { reqid: RequestId::new("first")?, configuration, upon: None };
+    let answer = controller.send(request).await??;
     println!("deployed {} nodes", answer.outcomes.iter().filter(|outcome| outcome.is_success()).count());
 
     let mut killed = false;

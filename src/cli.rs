@@ -10,6 +10,7 @@ mod daemon;
 mod doctor;
 mod error;
 mod events;
+mod export;
 mod import;
 mod interrupt;
 mod invite;
@@ -18,7 +19,9 @@ mod logs;
 mod netstats;
 mod orders;
 mod pki;
+mod plan;
 mod print;
+mod process;
 mod screen;
 mod secure;
 mod status;
@@ -38,10 +41,13 @@ use clap_complete::Shell;
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
 pub use error::{CliError, Exit};
+use export::ExportArgs;
 use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
 use pki::PkiVerb;
+use plan::PlanArgs;
+use process::ProcessArgs;
 use screen::Screen;
 use secure::Papers;
 use token::TokenVerb;
@@ -84,10 +90,26 @@ enum Verb {
     },
     /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
     Import(ImportArgs),
+    /// Write the files of zeekctl, of Zeek's systemd generator or of zeek-client
+    Export(ExportArgs),
+    /// Run a cluster's scripts over a capture, in a directory of its own
+    Process(ProcessArgs),
+    /// Show what a deployment would do, and what stands in its way; touches nothing
+    Plan(PlanArgs),
     /// Make a cluster file true
     Deploy {
         /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
-        file: PathBuf,
+        #[arg(required_unless_present = "plan")]
+        file: Option<PathBuf>,
+        /// Carry out a plan that `plan --out` saved, unless something else is deployed by now
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "dry_run"])]
+        plan: Option<PathBuf>,
+        /// Only show what it would do, as `plan` does
+        #[arg(long)]
+        dry_run: bool,
+        /// With --dry-run: exit with 0 if nothing would change, with 2 if something would, and with 1 if something is wrong
+        #[arg(long, requires = "dry_run")]
+        detailed_exitcode: bool,
         /// Also if the file has no nodes, which removes every node there is
         #[arg(long)]
         empty: bool,
@@ -323,7 +345,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
         Verb::Import(args) => import::run(&args, json),
-        Verb::Deploy { file, empty, connection } => orders::deploy(&connection.open()?, &file, empty, json, screen),
+        Verb::Export(args) => export::run(args, json),
+        Verb::Process(args) => process::run(&args),
+        Verb::Plan(args) => plan::run(args, json, screen),
+        Verb::Deploy { file: Some(file), dry_run: true, detailed_exitcode, connection, .. } => {
+            plan::run(PlanArgs { file, out: None, detailed_exitcode, connection }, json, screen)
+        }
+        Verb::Deploy { plan: Some(plan), empty, connection, .. } => {
+            plan::deploy(&connection.open()?, &plan, empty, json, screen)
+        }
+        Verb::Deploy { file, empty, connection, .. } => {
+            // One of the two is required.
+            orders::deploy(&connection.open()?, &file.unwrap_or_default(), empty, json, screen)
+        }
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)

@@ -14,14 +14,25 @@ pub(crate) fn shown(text: &str) -> String {
     format!("`{shown}`")
 }
 
-/// What may be written instead of `text`: the known word that is most like it, or else all of them.
+/// So many words are named where none is meant for certain; of more, those that are most like it.
+const FEW: usize = 8;
+const NEAREST: usize = 3;
+
+/// What may be written instead of `text`: the known word that is most like it, or else all of them, or of many the nearest.
 pub(crate) fn instead<'a>(text: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let text: String = text.chars().take(SHOWN).collect::<String>().to_lowercase();
     let likeness = |word: &str| strsim::jaro_winkler(&text, &word.to_lowercase());
     let nearest = known.clone().into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match nearest {
         Some(word) if likeness(word) >= ALIKE => format!("did you mean `{word}`?"),
-        _ => format!("known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        _ => {
+            let mut all: Vec<&str> = known.into_iter().collect();
+            if all.len() <= FEW {
+                return format!("known are {}", all.join(", "));
+            }
+            all.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+            format!("the nearest are {}", all[..NEAREST].join(", "))
+        }
     }
 }
 
@@ -36,6 +47,12 @@ mod tests {
         assert_eq!(instead("METRICSPORT", known), "did you mean `metrics_port`?");
         assert_eq!(instead("xyzzy", known), "known are port, role, metrics_port");
         assert_eq!(instead("", known), "known are port, role, metrics_port");
+    }
+
+    #[test]
+    fn of_many_words_the_nearest_are_named() {
+        let known = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota"];
+        assert_eq!(instead("xyzzyta", known), "the nearest are delta, theta, zeta");
     }
 
     #[test]

@@ -54,10 +54,12 @@
 mod accept;
 pub mod agent;
 mod alarm;
+pub mod archive;
 pub mod bridge;
 pub mod cli;
 pub mod controller;
 pub mod doctor;
+pub mod export;
 mod hint;
 pub mod import;
 pub mod launch;

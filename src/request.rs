@@ -64,6 +64,11 @@ impl<P> Requests<P> {
         self.open.iter().find(|(_, open)| is_meant(&open.parent)).map(|(reqid, _)| reqid.clone())
     }
 
+    /// How many of the requests have such a parent.
+    pub fn count(&self, is_meant: impl Fn(&P) -> bool) -> usize {
+        self.open.values().filter(|open| is_meant(&open.parent)).count()
+    }
+
     /// `from` has answered; `note` keeps what it said.
     pub fn answer(&mut self, reqid: &RequestId, from: &InstanceName, note: impl FnOnce(&mut P)) -> Answered<'_, P> {
         let Some(open) = self.open.get_mut(reqid).filter(|open| open.owes.contains(from)) else {

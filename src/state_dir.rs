@@ -106,6 +106,18 @@ impl StateDir {
         Ok(taken)
     }
 
+    /// Lets the nodes of an agent through, which may run as other users, to what was rendered for them and to their own
+    /// directories: whoever knows a name may go there, and nobody sees which names there are.
+    pub fn let_nodes_through(&self) -> Result<(), StateDirError> {
+        [self.path.clone(), self.nodes()].iter().try_for_each(|path| {
+            let mode = fs::metadata(path).map_err(write_error(path))?.mode() & 0o7777;
+            match mode & 0o111 {
+                0o111 => Ok(()),
+                _ => fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o011)).map_err(write_error(path)),
+            }
+        })
+    }
+
     /// Refuses a directory that a later release has written, for whoever does not take it. Touches nothing.
     pub fn check_format(path: &Path) -> Result<(), StateDirError> {
         format::check(path).map(drop)
@@ -273,6 +285,17 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["format", "lock", "nodes"]);
+    }
+
+    #[test]
+    fn nodes_are_let_through_and_see_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let taken = StateDir::take(&parent.path().join("a")).unwrap();
+        taken.let_nodes_through().unwrap();
+        assert_eq!((mode(taken.path()), mode(taken.nodes())), (0o711, 0o711));
+        fs::set_permissions(taken.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        taken.let_nodes_through().unwrap();
+        assert_eq!(mode(taken.path()), 0o751);
     }
 
     #[test]

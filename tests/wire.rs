@@ -380,6 +380,7 @@ fn to_agent() -> Vec<ToAgent> {
         RestartRequest { reqid: reqid(), nodes: [node("logger")].into() }.into(),
         GetOutputRequest { reqid: reqid(), node: node("worker-1"), lines: 100 }.into(),
         GetCrashesRequest { reqid: reqid(), node: Some(node("worker-1")), id: Some("worker-1.7".into()) }.into(),
+        InspectConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
         ReadOutputRequest {
             reqid: reqid(),
             node: node("worker-1"),
@@ -427,6 +428,7 @@ fn to_controller() -> Vec<ToController> {
             dossier: Some("{}".into()),
         }
         .into(),
+        InspectConfigurationResponse { reqid: reqid(), inspection: Ok(inspection()) }.into(),
         ReadOutputResponse {
             reqid: reqid(),
             piece: Ok(OutputPiece {
@@ -550,6 +552,20 @@ fn netstats() -> NetStats {
     }
 }
 
+fn inspection() -> Inspection {
+    let because = Because { keys: vec!["port".into()], cluster: Some("worker-2 joined the cluster".into()) };
+    let actions = [
+        Action::Keep,
+        Action::Start { was: None },
+        Action::Start { was: Some(NodeState::Failed) },
+        Action::Restart(because),
+        Action::Move { from: instance() },
+        Action::Stop,
+    ];
+    let step = |(number, action)| Step { node: node(&format!("worker-{number}")), action };
+    Inspection { steps: actions.into_iter().enumerate().map(step).collect(), complaints: outcomes() }
+}
+
 fn statuses() -> Vec<NodeStatus> {
     let status = |name, role, state, pid| NodeStatus {
         node: node(name),
@@ -588,6 +604,14 @@ fn zeek() -> Zeek {
         networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
         networks_file: Some("/etc/networks.cfg".into()),
         rotation_interval: Some(Duration::from_secs(3600)),
+        archive: ArchiveRules {
+            place: ArchivePlace::At("/srv/logs".into()),
+            compress: true,
+            command: vec!["ship".into()],
+            keep_age: Some(Duration::from_secs(86_400)),
+            keep_bytes: Some(1 << 40),
+            min_free: 10,
+        },
         metrics_address: Some([0, 0, 0, 0].into()),
         port: Some(27_760),
         metrics_port: Some(9991),

@@ -11,4 +11,5 @@ pub mod keeper;
 pub mod keys;
 pub mod nursery;
 pub mod peers;
+pub mod plot;
 pub mod stand_in;

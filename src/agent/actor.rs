@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,15 +24,16 @@ use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
 use super::state::{Effect, Event, Inquiry, State};
 use crate::alarm::Alarm;
+use crate::archive::{Archive, News, Opening};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
-use crate::launch::Site;
 use crate::launch::zeek::{Objection, Preparation};
+use crate::launch::{Site, Survey};
 use crate::message::agent::{
     GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadOutputRequest, RenewCertificateRequest,
     RenewCertificateResponse, ToAgent, ToController,
 };
 use crate::message::frame::Body;
-use crate::message::node::NodeOrder;
+use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
@@ -65,6 +67,8 @@ pub struct AgentSetup {
     /// Names what this process has locked; 0 if nothing.
     pub place: u64,
     pub site: Site,
+    /// Where the logs of Zeek nodes go unless a configuration says otherwise.
+    pub logs: PathBuf,
     /// Has a control group for each node; or why they cannot have one.
     pub groups: Result<Groups, NoGroups>,
     /// Has a socket for each node; `Err` says why they cannot have one.
@@ -117,6 +121,8 @@ pub struct Agent {
     state: State,
     spool: Spool,
     workshop: Workshop,
+    site: Arc<Site>,
+    archive: Archive,
     supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
     adoptable: BTreeMap<NodeName, Adoptable>,
@@ -159,7 +165,8 @@ struct Link {
 impl Agent {
     /// Reads what an earlier agent left running, takes it up, and starts. Call it in an actix system.
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
-        let AgentSetup { instance, epoch, run, place, site, groups, run_dir, output, crashes, bounds, host } = setup;
+        let AgentSetup { instance, epoch, run, place, site, logs, groups, run_dir, output, crashes, bounds, host } =
+            setup;
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);
@@ -175,6 +182,15 @@ impl Agent {
         // Also what ran here under another instance's name: it is to be minded, whatever this agent is called now.
         let (adoptable, told) = take_up(entries.records, &groups, &mut kernel_log)?;
         found.extend(told);
+        let runs = |(name, found): (&NodeName, &Adoptable)| found.process.as_ref().map(|_| name.clone());
+        let archive = Archive::open(Opening {
+            nodes: site.nodes.clone(),
+            instance: instance.clone(),
+            usual: logs,
+            environment: site.environment.clone(),
+            up: adoptable.iter().filter_map(runs).collect(),
+        })?;
+        let site = Arc::new(site);
         let news = site.nodes.join(format!(".news-{instance}"));
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, &restored.news);
@@ -183,7 +199,18 @@ impl Agent {
                 .run_by(std::process::id(), run, place)
                 .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(Arc::new(site), register, groups, run_dir, kernel_log, keeper, coroner)?,
+            workshop: Workshop::open(
+                Arc::clone(&site),
+                register,
+                groups,
+                run_dir,
+                kernel_log,
+                keeper,
+                coroner,
+                archive.clone(),
+            )?,
+            site,
+            archive,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -234,7 +261,9 @@ impl Agent {
                     }
                 });
             }
+            Effect::Archive(wish) => self.archive.order(wish.order(|node| self.site.working_directory(node))),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
@@ -300,6 +329,7 @@ impl Agent {
         let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
         self.supervisors.insert(ward, supervisor);
         if let Some(report) = report {
+            self.mind_logs(&report);
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
         }
     }
@@ -337,6 +367,29 @@ impl Agent {
         ctx.spawn(wrap_future::<_, Self>(prepared).map(move |objections, me, ctx| {
             let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
             me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
+        }));
+    }
+
+    /// What is left open of the logs of a node that is down may be moved; of one that is up it is being written.
+    fn mind_logs(&self, report: &NodeReport) {
+        if self.state.is_zeek(&report.node) {
+            match (report.new, report.pid) {
+                (NodeState::Pending | NodeState::Running, Some(_)) => self.archive.is_up(&report.node),
+                (NodeState::Stopped | NodeState::Crashed | NodeState::Failed, _) => self.archive.is_down(&report.node),
+                _ => {}
+            }
+        }
+    }
+
+    /// The same for whoever only asks.
+    fn inspect(&mut self, number: u64, survey: Survey, ctx: &mut Context<Self>) {
+        let (done, inspected) = oneshot::channel();
+        self.workshop.inspect(survey, move |objections| {
+            let _ = done.send(objections); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(inspected).map(move |objections, me, ctx| {
+            let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
+            me.drive(Event::Inspected(number, objections.unwrap_or_else(|_| panicked())), ctx);
         }));
     }
 
@@ -492,6 +545,8 @@ impl Actor for Agent {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        let port = ctx.address().recipient();
+        self.archive.tell(move |news| port.do_send(OfLogs(news)));
         for event in std::mem::take(&mut self.found) {
             self.drive(event, ctx);
         }
@@ -607,17 +662,34 @@ impl Handler<FromSupervisor> for Agent {
 
     fn handle(&mut self, news: FromSupervisor, ctx: &mut Context<Self>) {
         match news {
-            FromSupervisor::Report(report) => self.drive(Event::Report(report), ctx),
+            FromSupervisor::Report(report) => {
+                self.mind_logs(&report);
+                self.drive(Event::Report(report), ctx);
+            }
             FromSupervisor::Launch(order) => {
                 self.launches.push(order);
                 self.flush_soon(ctx);
             }
             FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),
             FromSupervisor::Counts(node, counts) => self.drive(Event::Counts(node, counts), ctx),
-            FromSupervisor::Remark(node, msg) => self.drive(Event::Remark(node, msg), ctx),
+            FromSupervisor::Remark(node, msg) => self.drive(Event::Remark(Some(node), msg), ctx),
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }
+    }
+}
+
+/// What the archive tells.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct OfLogs(News);
+
+impl Handler<OfLogs> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, OfLogs(News { node, msg, is_error }): OfLogs, ctx: &mut Context<Self>) {
+        let event = if is_error { Event::Trouble(node, msg) } else { Event::Remark(node, msg) };
+        self.drive(event, ctx);
     }
 }
 

@@ -100,10 +100,10 @@ impl Jobs {
 }
 
 /// How much output one answer carries, in bytes: far below the longest frame, far above what anybody reads.
-const MOST_OUTPUT: usize = 4 << 20;
+pub(super) const MOST_OUTPUT: usize = 4 << 20;
 
 /// A thousand nodes that fail in the same way need not all show their output.
-fn leave_out_output_beyond(most: usize, outcomes: &mut [Outcome]) {
+pub(super) fn leave_out_output_beyond(most: usize, outcomes: &mut [Outcome]) {
     let mut bytes = 0;
     for outcome in outcomes {
         bytes += outcome.output.as_ref().map_or(0, |output| output.stdout.len() + output.stderr.len());

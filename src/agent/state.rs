@@ -4,6 +4,7 @@
 //! one through [`Step`]: the order of roles only decides when a step may begin, and a node that does not move on in
 //! time stops holding up the others.
 
+mod inspecting;
 pub mod loss;
 mod moves;
 mod orders;
@@ -13,12 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::inspecting::Inspecting;
 use self::loss::{Finding, LossWatch};
 use self::preparing::Preparing;
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
 use super::repeats::Repeats;
+use crate::archive::Wish;
+use crate::launch::Survey;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::message::frame::Body;
@@ -66,6 +70,8 @@ pub struct State {
     hurried: bool,
     /// Not in force yet: it is being looked at.
     preparing: Option<Box<Preparing>>,
+    /// For whoever asks what would become of it.
+    inspecting: Vec<Inspecting>,
     next_preparation: u64,
 }
 
@@ -122,12 +128,12 @@ pub enum Event {
     Report(NodeReport),
     /// Something that a person may have to mend.
     Trouble(Option<NodeName>, String),
+    /// Something that a person may want to know.
+    Remark(Option<NodeName>, String),
     /// What the process of this node says of itself.
     Says(NodeName, Text),
     /// What the process of this Zeek node counts.
     Counts(NodeName, NetStats),
-    /// Something worth a line in a log.
-    Remark(NodeName, String),
     /// The supervisor of this node panicked; its successor found this.
     Revived {
         node: NodeName,
@@ -149,6 +155,8 @@ pub enum Event {
     },
     /// What [`Effect::Prepare`] asked for under this number is done, and this is to be objected.
     Prepared(u64, Vec<Objection>),
+    /// The same for [`Effect::Inspect`].
+    Inspected(u64, Vec<Objection>),
     /// Wait for no grace any more.
     Hurry,
     /// The time of [`State::next_alarm`] has come.
@@ -183,8 +191,12 @@ pub enum Effect {
     Enter(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
+    /// This becomes of the logs of its Zeek nodes from now on.
+    Archive(Box<Wish>),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
+    /// Only look what would keep it from running; answered by [`Event::Inspected`] with the same number.
+    Inspect(u64, Box<Survey>),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
@@ -239,6 +251,7 @@ impl State {
             asked_for_rest: false,
             hurried: false,
             preparing: None,
+            inspecting: Vec::new(),
             next_preparation: 0,
         }
     }
@@ -262,8 +275,8 @@ impl State {
             Event::Report(report) => self.report(report, now, fx),
             Event::Says(node, says) => self.says(node, says),
             Event::Counts(node, counted) => self.counts(node, counted, now),
-            Event::Remark(node, msg) => self.notify_log(Some(node), msg, now.wall),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
+            Event::Remark(node, msg) => self.notify_log(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
             // All at once, so that the order of roles is kept among them.
             Event::Found(nodes) => nodes.into_iter().for_each(|node| self.found(node, now.wall, fx)),
@@ -280,6 +293,7 @@ impl State {
                 });
             }
             Event::Prepared(number, objections) => self.prepared(number, objections, now, fx),
+            Event::Inspected(number, objections) => self.inspected(number, objections),
             Event::Hurry => {
                 self.hurried = self.stopping_all;
                 fx.extend(self.nodes.values().filter(|entry| entry.is_stopping()).map(|entry| entry.hurry()));
@@ -375,6 +389,11 @@ impl State {
     /// The node of that name, as it is defined now, if it is in that ward.
     pub fn node_in(&self, ward: WardId, name: &NodeName) -> Option<&Arc<Node>> {
         self.nodes.get(name).filter(|entry| entry.ward == ward).map(|entry| &entry.node)
+    }
+
+    /// Whether the node of that name is one of Zeek.
+    pub fn is_zeek(&self, name: &NodeName) -> bool {
+        self.nodes.get(name).is_some_and(|entry| entry.node.is_zeek())
     }
 
     // --- what supervisors tell ---

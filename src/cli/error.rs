@@ -28,6 +28,11 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// What only `--detailed-exitcode` says, as Terraform does: something would change, and nothing is wrong.
+    pub const CHANGES: Self = Self::Usage;
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -45,6 +50,10 @@ pub enum CliError {
     Url(String),
     #[error("`{url}` is not encrypted, so the certificate in {} cannot be shown there: give it as https://HOST:PORT", certificate.display())]
     PlainUrl { url: String, certificate: PathBuf },
+    #[error("{0}")]
+    NoZeek(String),
+    #[error("there are several files ({0}): name a directory for them by --output DIR")]
+    SeveralFiles(String),
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{} is there already: a token goes into a new file, which nobody else can have open; choose another by --out", .0.display())]
@@ -114,6 +123,11 @@ pub enum CliError {
     Trust(#[from] TrustError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error("cannot use {} as a plan: {why}", path.display())]
+    NoPlan { path: PathBuf, why: String },
+    /// One that counts as failed, since another code would say that something changes.
+    #[error(transparent)]
+    Detailed(Box<CliError>),
     /// The system has no random numbers to give.
     #[error("{0}")]
     Internal(String),
@@ -128,6 +142,7 @@ impl CliError {
             | Self::Url(_)
             | Self::PlainUrl { .. }
             | Self::Empty(_)
+            | Self::SeveralFiles(_)
             | Self::File { .. }
             | Self::Taken(_)
             | Self::Make { .. }
@@ -135,6 +150,7 @@ impl CliError {
             | Self::NoAddress
             | Self::Addresses { .. }
             | Self::NoToken(_)
+            | Self::NoPlan { .. }
             | Self::Wrong(_) => Exit::Usage,
             Self::Closed => Exit::Done,
             Self::TimedOut { .. } => Exit::TimedOut,
@@ -149,6 +165,8 @@ impl CliError {
             | Self::Input(_)
             | Self::Runtime(_)
             | Self::Output(_)
+            | Self::NoZeek(_)
+            | Self::Detailed(_)
             | Self::Internal(_) => Exit::Failed,
             Self::Settings(_)
             | Self::Run(
@@ -169,6 +187,7 @@ impl CliError {
             Self::Wrong(problem) | Self::Refused { problem, .. } | Self::NotPermitted { problem, .. } => {
                 &problem.details
             }
+            Self::Detailed(error) => error.details(),
             _ => &[],
         }
     }

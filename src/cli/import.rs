@@ -78,6 +78,11 @@ pub fn run(args: &ImportArgs, json: bool) -> Result<Exit, CliError> {
     let kind = args.from.unwrap_or_else(|| Kind::of(&args.path));
     let beside = Beside { options: args.options.clone(), networks: args.networks.clone() };
     let Import { configuration, remarks } = read(kind, &args.path, beside)?;
+    if configuration.nodes.is_empty() {
+        let error = format!("`{}` cannot be imported", args.path.display());
+        let details = vec![format!("{}:1: there is no node in it", args.path.display())];
+        return Err(CliError::Wrong(Problem { error, details }));
+    }
     let cluster = cluster_file::render(&configuration);
     let remarks: Vec<String> = remarks.iter().map(ToString::to_string).collect();
     let name = args.output.as_ref().map_or("the cluster file".into(), |path| path.display().to_string());
@@ -111,7 +116,7 @@ pub fn run(args: &ImportArgs, json: bool) -> Result<Exit, CliError> {
     Ok(if is_usable { Exit::Done } else { Exit::Usage })
 }
 
-fn tell(remarks: &[String]) -> Result<(), CliError> {
+pub(super) fn tell(remarks: &[String]) -> Result<(), CliError> {
     for remark in remarks {
         writeln!(io::stderr(), "{remark}")?;
     }

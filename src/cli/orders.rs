@@ -37,19 +37,35 @@ pub fn deploy(client: &Client, file: &Path, empty: bool, json: bool, screen: Scr
         (true, true) => Some(client.get::<Status>("/api/v1/status")?.1.nodes.len()),
         (false, _) => None,
     };
-    let text = String::from_utf8(text).map_err(|error| CliError::File {
-        path: file.into(),
-        source: io::Error::new(io::ErrorKind::InvalidData, error),
-    })?;
+    let text = text_of(file, text)?;
+    deploy_text(client, ConfigurationText { file: name, text, upon: None }, removes, json, screen)
+}
+
+/// The same for the text of one. `removes` says how many nodes there are, where it removes all of them.
+pub(super) fn deploy_text(
+    client: &Client,
+    text: ConfigurationText,
+    removes: Option<usize>,
+    json: bool,
+    screen: Screen,
+) -> Result<Exit, CliError> {
     let order = Order {
         method: Method::Put,
         path: "/api/v1/configuration".into(),
-        doing: format!("deploying {name}"),
-        body: body(&ConfigurationText { file: name, text }),
+        doing: format!("deploying {}", text.file),
+        body: body(&text),
         done: "deployed",
         removes,
     };
     give(client, order, json, screen)
+}
+
+/// The bytes of a cluster file as text.
+pub(super) fn text_of(file: &Path, bytes: Vec<u8>) -> Result<String, CliError> {
+    String::from_utf8(bytes).map_err(|error| CliError::File {
+        path: file.into(),
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })
 }
 
 /// Starts, stops or restarts these nodes, or every node if none is named.
@@ -73,7 +89,7 @@ pub fn nodes(
     give(client, order, json, screen)
 }
 
-fn body(shape: &impl Serialize) -> String {
+pub(super) fn body(shape: &impl Serialize) -> String {
     // Both shapes are text and lists of text.
     serde_json::to_string(shape).expect("text is always JSON")
 }
@@ -118,7 +134,8 @@ fn exit(verdict: &Verdict) -> Exit {
 
 /// Every failure with what the node wrote, then the sum.
 fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
-    let mut lines: Vec<String> = verdict.outcomes.iter().flat_map(|outcome| failure(outcome, screen)).collect();
+    let mut lines: Vec<String> =
+        verdict.outcomes.iter().flat_map(|outcome| failure("failed", outcome, screen)).collect();
     let nodes = verdict.outcomes.iter().filter(|outcome| outcome.node.is_some());
     let (fine, all) = nodes.fold((0, 0), |(fine, all), node| (fine + usize::from(node.error.is_none()), all + 1));
     let what = verdict.configuration.as_ref().map(|id| format!(" configuration {}", tame(id))).unwrap_or_default();
@@ -134,7 +151,8 @@ fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) 
     lines
 }
 
-fn failure(outcome: &Outcome, screen: Screen) -> Vec<String> {
+/// What went wrong, behind a word for that, with what the node wrote; nothing if nothing did.
+pub(super) fn failure(word: &str, outcome: &Outcome, screen: Screen) -> Vec<String> {
     let Some(error) = &outcome.error else { return Vec::new() };
     let who = match (&outcome.node, &outcome.instance) {
         (Some(node), Some(instance)) => format!("{node} on {instance}"),
@@ -144,7 +162,7 @@ fn failure(outcome: &Outcome, screen: Screen) -> Vec<String> {
     // Whole, however long: this is the one place where the reason must not be cut.
     let whole = Screen { width: None, ..screen };
     let text = format!(" {}: {}", tame(&who), tame(error));
-    let mut lines = vec![whole.line([("failed".into(), state_style("FAILED")), plain(text)])];
+    let mut lines = vec![whole.line([(word.to_owned(), state_style("FAILED")), plain(text)])];
     let output = outcome.output.iter();
     let streams = output.flat_map(|output| [("stdout", &output.stdout), ("stderr", &output.stderr)]);
     lines.extend(streams.flat_map(|(name, text)| text.lines().map(move |line| format!("  {name}: {}", tame(line)))));

@@ -5,9 +5,9 @@ use anstyle::Style;
 use super::screen::{Piece, Screen, plain, tame};
 
 /// How much of a remark in the last column is worth other columns, in characters.
-const READABLE: usize = 32;
+pub const READABLE: usize = 32;
 /// How much of a name is shown where there is no room for more, in characters.
-const NAME: usize = 24;
+pub const NAME: usize = 24;
 
 /// One column.
 pub struct Column {

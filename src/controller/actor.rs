@@ -239,6 +239,10 @@ impl Controller {
                 tracing::info!(dropped, "the log is written again");
                 self.drive(Event::LogWorks { dropped }, ctx);
             }
+            Report::Gone { first, last } => {
+                tracing::error!("entries {first} to {last} of the log are gone: somebody removed or moved their files");
+                self.drive(Event::LogGone(first, last), ctx);
+            }
         }
     }
 
@@ -482,6 +486,7 @@ answer_by_state!(
     GetOutputRequest,
     ReadOutputRequest,
     GetCrashesRequest,
+    PlanRequest,
     TestTimeoutRequest,
 );
 

@@ -167,6 +167,11 @@ impl Kept {
         self.instances.iter().any(|instance| instance.name == *name)
     }
 
+    /// Whether Zeek is to look at some of its nodes before they are launched.
+    pub fn has_zeek(&self) -> bool {
+        self.slowest.is_looked_at()
+    }
+
     /// Keeps the nodes only once, if they are those of `other`.
     fn share_with(&mut self, other: &Self) {
         if self.nodes == other.nodes {

@@ -64,22 +64,18 @@ impl Nodes {
     /// Those that were on another instance are down there, or were given up on with it. Returns how those are
     /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
-        let (mut changes, mut new) = (Vec::new(), Vec::new());
         self.expected = configuration.count();
-        // One name of each instance, for all of its nodes.
-        let names: BTreeMap<_, _> =
-            configuration.instances.iter().map(|instance| (instance.name.as_str(), &instance.name)).collect();
+        let mut changes = Vec::new();
+        let mut new = Vec::with_capacity(self.expected.saturating_sub(self.known.len()));
         for head in configuration.heads() {
-            let instance = || names.get(head.instance).map_or_else(|| head.instance(), |name| (*name).clone());
             let Some(status) = self.known.get_mut(head.name) else {
-                let (name, instance) = (head.name().apart(), instance());
-                *self.counts.entry(instance.clone()).or_default() += 1;
-                new.push((name.clone(), unheard(name, instance, &head, state, now)));
+                let name = head.name();
+                new.push((name.clone(), unheard(name, head.instance(), &head, state, now)));
                 continue;
             };
             (status.port, status.metrics_port) = (head.port, head.metrics_port);
             if status.instance.as_str() != head.instance {
-                let (name, instance) = (status.node.clone(), instance());
+                let (name, instance) = (status.node.clone(), head.instance());
                 let former = std::mem::replace(&mut status.instance, instance.clone());
                 self.has_one_less(&former);
                 *self.counts.entry(instance.clone()).or_default() += 1;
@@ -88,6 +84,10 @@ impl Nodes {
                 let there = there.unwrap_or_else(|| unheard(name, instance, &head, state, now));
                 changes.extend(self.correct(there, "moved", now));
             }
+        }
+        for together in new.chunk_by(|(_, one), (_, next)| one.instance == next.instance) {
+            let (_, first) = &together[0];
+            *self.counts.entry(first.instance.clone()).or_default() += together.len();
         }
         // Whatever grew in order is half empty. Made anew, it is full.
         self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();

@@ -157,8 +157,8 @@ impl Asked {
         use ClientRequest as R;
         let (kind, reqid, contents) = match request {
             R::DeployRequest(DeployRequest { reqid }) => (Kind::Deploy, reqid, hash(ready)),
-            R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
-                (Kind::SetConfiguration, reqid, digest(configuration))
+            R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, upon }) => {
+                (Kind::SetConfiguration, reqid, hash((digest(configuration), upon)))
             }
             R::StartRequest(StartRequest { reqid, nodes }) => (Kind::Start, reqid, hash(nodes)),
             R::StopRequest(StopRequest { reqid, nodes }) => (Kind::Stop, reqid, hash(nodes)),
@@ -228,7 +228,7 @@ mod tests {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         let deploy = |name: &str| {
             let configuration = Configuration::empty(ConfigurationId::new(name).unwrap());
-            ClientRequest::from(SetConfigurationRequest { reqid: id("r"), configuration })
+            ClientRequest::from(SetConfigurationRequest { reqid: id("r"), configuration, upon: None })
         };
         let stop = StopRequest { reqid: id("r"), nodes: BTreeSet::new() }.into();
         let all = [restart("r", &[]), restart("r", &["a"]), stop, deploy("1"), deploy("2")];

@@ -1,5 +1,6 @@
 //! Who is needed, who is connected, and who is ready: the instances as the controller sees them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -23,6 +24,8 @@ pub struct Roster {
     gone: VecDeque<InstanceName>,
     /// Counts what changed [`Roster::statuses`].
     revision: u64,
+    /// Where in a list of instances the first was found last that was not ready.
+    missed: Cell<usize>,
 }
 
 /// One instance.
@@ -45,7 +48,8 @@ pub struct Seat {
     run: Option<u64>,
     place: u64,
     features: Features,
-    since: Option<Timestamp>,
+    /// When `link` became what it is; `None` if there never was one.
+    pub since: Option<Timestamp>,
     reason: String,
     /// Of the certificate that its agent showed last.
     certificate: Option<CertificateTerm>,
@@ -227,14 +231,26 @@ impl Roster {
         self.seats.iter().filter(|(_, seat)| seat.link.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether each of these answered the welcome.
-    pub fn are_ready<'a>(&self, instances: impl IntoIterator<Item = &'a Instance>) -> bool {
-        instances.into_iter().all(|instance| self.seats.get(&instance.name).is_some_and(|seat| seat.ready))
+    /// Whether that instance answered the welcome.
+    pub fn is_ready(&self, name: &InstanceName) -> bool {
+        self.seats.get(name).is_some_and(|seat| seat.ready)
+    }
+
+    /// Whether each of these did.
+    pub fn are_ready(&self, instances: &[Instance]) -> bool {
+        // Asked at every answer of many, it begins with the one that was missed last: else all who have answered are
+        // looked for again each time.
+        let (before, from) = instances.split_at(self.missed.get().min(instances.len()));
+        let is_missed = |instance: &Instance| !self.is_ready(&instance.name);
+        let missed = from.iter().position(is_missed).map(|at| before.len() + at);
+        let missed = missed.or_else(|| before.iter().position(is_missed));
+        self.missed.set(missed.unwrap_or_default());
+        missed.is_none()
     }
 
     /// Those of these instances that did not answer the welcome, with what is known of the cause.
     pub fn missing<'a>(&self, instances: impl IntoIterator<Item = &'a Instance>) -> BTreeMap<InstanceName, String> {
-        let missing = instances.into_iter().filter(|instance| !self.are_ready([*instance]));
+        let missing = instances.into_iter().filter(|instance| !self.is_ready(&instance.name));
         let cause = |instance: &Instance| match self.seats.get(&instance.name) {
             Some(Seat { link: Some(_), .. }) => "did not answer the welcome".to_owned(),
             Some(Seat { since: Some(since), reason, .. }) if reason.is_empty() => {

@@ -12,6 +12,7 @@ mod deployment;
 mod dispatch;
 mod limit;
 mod open;
+mod planning;
 mod reading;
 mod unknown;
 
@@ -36,7 +37,7 @@ use crate::message::frames::Frames;
 use crate::model::{
     Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
 };
-use crate::plan::{self, PortRules, Slowest};
+use crate::plan::{self, PortRules, PortsExhausted, Slowest};
 use crate::request::{Answered, Requests};
 
 /// The error of everything that was not answered in time.
@@ -109,6 +110,8 @@ pub enum Event {
     LogWorks {
         dropped: u64,
     },
+    /// Somebody removed these entries of the log, first and last.
+    LogGone(u64, u64),
     /// The time of [`State::next_deadline`] has come.
     Tick,
 }
@@ -196,6 +199,13 @@ impl State {
             Event::Full(is_full) => self.full(is_full, &mut fx),
             Event::LogFailed(why) => self.log_failed(&why, now.wall, &mut fx),
             Event::LogWorks { dropped } => self.log_works(dropped, now.wall, &mut fx),
+            Event::LogGone(first, last) => {
+                let msg = format!(
+                    "entries {first} to {last} of the log are gone: somebody removed or moved their files. What comes is \
+                     kept again"
+                );
+                self.tell_error(&self.rules.name, msg, now.wall, &mut fx);
+            }
             Event::Tick => {
                 while let Some((reqid, open)) = self.requests.expire(now.mono) {
                     self.expired(reqid, open, now, &mut fx);
@@ -265,8 +275,10 @@ impl State {
                 fx.push(answer);
             }
             R::DeployRequest(client::DeployRequest { reqid }) => self.deploy(ticket, reqid, false, now, fx),
-            R::SetConfigurationRequest(client::SetConfigurationRequest { reqid, configuration }) => {
-                match self.refusal().map_or_else(|| self.stage(configuration), |refusal| Err(vec![refusal])) {
+            R::SetConfigurationRequest(request) => {
+                let refusal = self.refusal().or_else(|| self.is_overtaken(&request));
+                let client::SetConfigurationRequest { reqid, configuration, upon: _ } = request;
+                match refusal.map_or_else(|| self.stage(configuration), |refusal| Err(vec![refusal])) {
                     Ok((saves, _)) => {
                         fx.push(Effect::Save(saves, None));
                         self.deploy(ticket, reqid, true, now, fx);
@@ -307,6 +319,7 @@ impl State {
             R::GetIdValueRequest(request) => self.get_id_value(ticket, request, now, fx),
             R::GetOutputRequest(request) => self.get_output(ticket, request, now, fx),
             R::GetCrashesRequest(request) => self.get_crashes(ticket, request, now, fx),
+            R::PlanRequest(request) => self.plan(ticket, request, now, fx),
             R::ReadOutputRequest(request) => self.read_output(ticket, request, now, fx),
             R::TestTimeoutRequest(client::TestTimeoutRequest { with_state: false, .. }) => {
                 fx.push(Effect::Silence(ticket));
@@ -324,22 +337,10 @@ impl State {
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
         }
-        let dialled = staged.instances.iter().filter(|instance| dial(instance).is_some() && !self.rules.dials);
-        let dialled: Vec<_> = dialled.map(|instance| format!("`{}`", instance.name)).collect();
-        if !dialled.is_empty() {
-            let names = dialled.join(", ");
-            let error =
-                format!("this controller cannot dial {names}: name instances without an address, as a lab does");
+        if let Some(error) = self.undialled(&staged) {
             return Err(vec![Outcome::failed(error)]);
         }
-        let mut ready = staged.clone();
-        let hosts = self.hosts(&ready.id);
-        plan::resolve_hosts(&mut ready.instances, &hosts);
-        if let Some(deployed) = self.shelf.deployed() {
-            plan::keep_ports(&mut ready, &deployed.open());
-        }
-        plan::zeek::complete(&mut ready);
-        plan::assign_ports(&mut ready, &self.rules.ports).map_err(|error| vec![Outcome::failed(error.to_string())])?;
+        let ready = self.made_ready(&staged).map_err(|error| vec![Outcome::failed(error.to_string())])?;
         // Where no ports were given out, nodes are the same, and encoded once.
         let is_same = staged.zeek == ready.zeek
             && staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
@@ -347,6 +348,28 @@ impl State {
         let ready = if is_same { staged.with_instances(ready.instances) } else { Kept::new(&ready) };
         let mut save = |slot, configuration| Save { slot, configuration: self.shelf.put(slot, configuration).clone() };
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
+    }
+
+    /// Why instances of it that wait to be dialled cannot be reached, if there are such.
+    fn undialled(&self, configuration: &Configuration) -> Option<String> {
+        let dialled = configuration.instances.iter().filter(|instance| dial(instance).is_some() && !self.rules.dials);
+        let dialled: Vec<_> = dialled.map(|instance| format!("`{}`", instance.name)).collect();
+        let names = dialled.join(", ");
+        let why = || format!("this controller cannot dial {names}: name instances without an address, as a lab does");
+        (!dialled.is_empty()).then(why)
+    }
+
+    /// A configuration as it would be deployed: with the addresses, ports and whatever else it leaves open.
+    fn made_ready(&self, configuration: &Configuration) -> Result<Configuration, PortsExhausted> {
+        let mut ready = configuration.clone();
+        let hosts = self.hosts(&ready.id);
+        plan::resolve_hosts(&mut ready.instances, &hosts);
+        if let Some(deployed) = self.shelf.deployed() {
+            plan::keep_ports(&mut ready, &deployed.open());
+        }
+        plan::zeek::complete(&mut ready);
+        plan::assign_ports(&mut ready, &self.rules.ports)?;
+        Ok(ready)
     }
 
     // --- what agents say ---
@@ -439,7 +462,9 @@ impl State {
     fn log_works(&self, dropped: u64, now: Timestamp, fx: &mut Vec<Effect>) {
         let own = &self.rules.name;
         match dropped {
-            0 => self.tell_log(own, "the log is written again, and nothing is missing in it".into(), now, fx),
+            0 => {
+                self.tell_log(own, "the log is written again, and nothing that waited is missing in it".into(), now, fx)
+            }
             _ => {
                 let msg = format!(
                     "the log is written again, and {dropped} entries are missing in it: too much of the controller's own \
@@ -506,19 +531,13 @@ impl State {
         for frame in news.iter() {
             if frame.kind == NotifyChange::KIND {
                 let change: BorrowedChange<'_> = decode_body(frame.body, NotifyChange::NAME)?;
-                if self.nodes.get(change.node).is_none() {
-                    NodeName::new(change.node)?; // before it counts as heard
-                }
-                let origin = match come {
-                    Some((epoch, last)) if last.checked_add(1) == Some(change.seq) => {
-                        *last = change.seq;
-                        Some((*epoch, change.seq))
-                    }
-                    _ => {
+                let next = come.filter(|(_, last)| last.checked_add(1) == Some(change.seq));
+                let origin = match next {
+                    Some((epoch, _)) => Some((epoch, change.seq)),
+                    None => {
+                        NodeName::new(change.node)?; // before it counts as heard
                         self.catch_up(Some(from), *come);
-                        let origin = self.arrived(from, change.seq, now.wall, fx);
-                        *come = self.roster.news(from);
-                        origin
+                        self.arrived(from, change.seq, now.wall, fx)
                     }
                 };
                 if let Some(origin) = origin
@@ -526,6 +545,10 @@ impl State {
                 {
                     fx.push(Effect::Publish { news: News::Change(told), time: change.time, origin: Some(origin) });
                 }
+                *come = match next {
+                    Some((epoch, _)) => Some((epoch, change.seq)),
+                    None => self.roster.news(from),
+                };
                 continue;
             }
             self.catch_up(Some(from), *come);
@@ -604,6 +627,9 @@ impl State {
             }
             M::GetCrashesResponse(GetCrashesResponse { reqid, crashes, dossier }) => {
                 self.crashes_answered(from, &reqid, crashes, dossier, fx);
+            }
+            M::InspectConfigurationResponse(InspectConfigurationResponse { reqid, inspection }) => {
+                self.inspected(from, &reqid, inspection, fx);
             }
             M::ReadOutputResponse(ReadOutputResponse { reqid, piece }) => self.output_read(from, &reqid, piece, fx),
             M::GetOutputResponse(GetOutputResponse { reqid, outcome }) => {

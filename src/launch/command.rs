@@ -50,12 +50,10 @@ pub(super) fn with(
     env.insert(MARKER.into(), site.marker(node, life));
     env.insert(PLACE.into(), site.place.clone());
     let home = site.directory(node);
-    // What the agent writes about a node stays the agent's.
-    let own = if node.user.is_some() { home.join("home") } else { home.clone() };
     Program {
         argv,
         env,
-        directory: node.directory.as_ref().map_or(own, Into::into),
+        directory: site.working_directory(node),
         stdout: home.join("stdout"),
         stderr: home.join("stderr"),
         user: node.user.clone(),

@@ -1,7 +1,10 @@
 //! How a node becomes a command line.
 
 mod command;
+mod inspect;
 pub mod zeek;
+
+pub use inspect::Survey;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -105,6 +108,14 @@ impl Site {
     /// Where the node's record and output live.
     pub fn directory(&self, node: &Node) -> PathBuf {
         self.nodes.join(node.name.as_str())
+    }
+
+    /// Where the node works.
+    pub fn working_directory(&self, node: &Node) -> PathBuf {
+        let home = self.directory(node);
+        // What the agent writes about a node stays the agent's.
+        let own = if node.user.is_some() { home.join("home") } else { home };
+        node.directory.as_ref().map_or(own, Into::into)
     }
 
     /// The program that one life of the node is.

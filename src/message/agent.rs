@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use super::frame::{self, Body, Encoded, wire_enum};
+use super::frame::{self, Body, wire_enum};
+pub use super::inspect::{InspectConfigurationRequest, InspectConfigurationResponse};
 use crate::model::{
     Abilities, Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NameError, NetStats, NodeName,
     NodeState, NodeStatus, Outcome, OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
@@ -38,6 +39,7 @@ wire_enum! {
         0x010c => RenewCertificateResponse,
         0x0120 => ReadOutputRequest,
         0x0121 => GetCrashesRequest,
+        0x0122 => InspectConfigurationRequest,
     }
 }
 
@@ -63,6 +65,7 @@ wire_enum! {
         0x0217 => NotifyNetStats,
         0x0220 => ReadOutputResponse,
         0x0221 => GetCrashesResponse,
+        0x0222 => InspectConfigurationResponse,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }
@@ -107,28 +110,29 @@ pub struct SetConfigurationRequest {
     pub configuration: Share,
 }
 
-/// A configuration on its way to an agent. Who keeps it encoded sends it so; on the wire it is a [`Configuration`] either
-/// way.
+/// A configuration on its way to an agent. On the wire it is a [`Configuration`] behind its length in bytes: who keeps it
+/// encoded sends it as it is.
 #[derive(Debug, Clone)]
 pub struct Share(Form);
 
 #[derive(Debug, Clone)]
 enum Form {
     Open(Configuration),
-    Encoded(Encoded),
+    /// By this process.
+    Encoded(Vec<u8>),
 }
 
 impl Share {
     /// One that was encoded in this process.
     pub(crate) fn encoded(bytes: Vec<u8>) -> Self {
-        Self(Form::Encoded(Encoded(bytes)))
+        Self(Form::Encoded(bytes))
     }
 
     /// The configuration itself.
     pub fn open(self) -> Configuration {
         match self.0 {
             Form::Open(configuration) => configuration,
-            Form::Encoded(Encoded(bytes)) => {
+            Form::Encoded(bytes) => {
                 frame::decode_body(&bytes, "Configuration").expect("a configuration that was encoded in this process")
             }
         }
@@ -152,15 +156,20 @@ impl Eq for Share {}
 impl Serialize for Share {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Form::Open(configuration) => configuration.serialize(serializer),
-            Form::Encoded(bytes) => bytes.serialize(serializer),
+            Form::Encoded(bytes) => serializer.serialize_bytes(bytes),
+            Form::Open(configuration) => {
+                let mut bytes = Vec::new();
+                frame::encode_body(&mut bytes, configuration).map_err(ser::Error::custom)?;
+                serializer.serialize_bytes(&bytes)
+            }
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Configuration::deserialize(deserializer).map(Self::from)
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        frame::decode_body(bytes, "Configuration").map(|open| Self(Form::Open(open))).map_err(de::Error::custom)
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
+pub use super::planning::{ClusterPlan, Deployed, PlanRequest, PlanResponse, PlannedInstance, PlannedLink};
 use crate::model::{
     Abilities, Configuration, ConfigurationId, CrashSummary, InstanceName, NodeName, NodeStatus, Outcome, OutputFrom,
     OutputPiece, OutputStream, RequestId, Timestamp,
@@ -80,6 +81,7 @@ conversations! {
     GetOutputRequest => GetOutputResponse,
     ReadOutputRequest => ReadOutputResponse,
     GetCrashesRequest => GetCrashesResponse,
+    PlanRequest => PlanResponse,
     TestTimeoutRequest => TestTimeoutResponse,
 }
 
@@ -183,6 +185,8 @@ pub struct DeployResponse {
 pub struct SetConfigurationRequest {
     pub reqid: RequestId,
     pub configuration: Configuration,
+    /// Refused, in the same step, if anything else is deployed by then; `None`: whatever is.
+    pub upon: Option<Deployed>,
 }
 
 /// As [`StageConfigurationResponse`] if staging failed, else as [`DeployResponse`].

@@ -13,7 +13,7 @@ use bincode::config;
 use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 use serde::de::Deserialize;
-use serde::ser::{Serialize, SerializeTuple, Serializer};
+use serde::ser::Serialize;
 
 use crate::model::NameError;
 
@@ -117,19 +117,6 @@ pub fn append<T: Serialize>(out: &mut Vec<u8>, kind: u16, name: &'static str, bo
 /// Appends a body to `out`.
 pub fn encode_body<T: Serialize>(out: &mut Vec<u8>, body: &T) -> Result<(), EncodeError> {
     bincode::serde::encode_into_writer(body, Memory(out), config::standard())
-}
-
-/// A value that is encoded already: in whatever it is a part of it stands as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded(pub Vec<u8>);
-
-impl Serialize for Encoded {
-    /// A tuple of bytes is what the codec writes without anything around it.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut bytes = serializer.serialize_tuple(self.0.len())?;
-        self.0.iter().try_for_each(|byte| bytes.serialize_element(byte))?;
-        bytes.end()
-    }
 }
 
 /// Memory that grows. The codec's own way to it goes through `std::io`, which costs a third more.

@@ -8,5 +8,7 @@ pub mod agent;
 pub mod client;
 pub mod frame;
 pub mod frames;
+mod inspect;
 pub mod join;
 pub mod node;
+mod planning;

@@ -1,6 +1,7 @@
 //! Nouns: the data that every station speaks of, checked once where it enters and trusted after.
 
 pub mod abilities;
+pub mod archive;
 pub mod cluster_file;
 pub mod configuration;
 pub mod cpus;
@@ -10,6 +11,7 @@ pub mod name;
 pub mod netstats;
 pub mod network;
 pub mod output;
+pub mod planned;
 pub mod quotas;
 pub mod run_as;
 pub mod status;
@@ -18,6 +20,7 @@ pub mod time;
 pub mod zeek;
 
 pub use abilities::Abilities;
+pub use archive::{ArchivePlace, ArchiveRules};
 pub use configuration::{
     Configuration, Factor, Instance, Liveness, Node, Probe, ProbeBy, Ready, ReadyBy, RestartMode, RestartPolicy, Role,
 };
@@ -28,6 +31,7 @@ pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use netstats::{Loss, NetStats, NoLoss, Packets, ZeekHealth};
 pub use network::{Network, NoNetwork};
 pub use output::{NoPlace, NoStream, OutputFrom, OutputPiece, OutputPlace, OutputRules, OutputStream, OutputWish};
+pub use planned::{Action, Because, Inspection, Planned, Step};
 pub use quotas::{Bytes, CpuShare, Quota, Quotas};
 pub use run_as::{Capability, Limit, Resource, RunAs};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};

@@ -2,15 +2,21 @@
 //!
 //! Node and instance names become directories, environment markers and log fields, so their alphabet is narrow.
 //! Request and configuration identifiers are chosen by clients and are only kept short and printable.
+//!
+//! Up to 23 bytes, as most are, they stand where they are kept: nothing is looked for to copy or compare them, and no
+//! memory is in pieces because of them. Longer ones share theirs.
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
+use smol_str::SmolStr;
 
 use super::text::shared;
+
+/// What is no longer needs no memory of its own, in bytes.
+const SHORT: usize = 23;
 
 /// The longest name of an instance or a node, in bytes.
 pub const MAX_NAME: usize = 128;
@@ -57,21 +63,16 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks `text` and makes it a name; the error says what is wrong and what is allowed.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 match $check(text) {
-                    Ok(()) => Ok(Self(shared(text))),
+                    Ok(()) if text.len() <= SHORT => Ok(Self(text.into())),
+                    Ok(()) => Ok(Self(shared(text).into())),
                     Err(why) => Err(NameError { what: $what, text: text.chars().take(64).collect(), why }),
                 }
-            }
-
-            /// The same text in memory of its own. A name that was read among much else keeps the page that all of it was
-            /// on: whoever keeps many names for long wants them side by side.
-            pub fn apart(&self) -> Self {
-                Self(Arc::from(self.as_str()))
             }
 
             /// The text as it was given.
@@ -101,7 +102,7 @@ macro_rules! name {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.as_str())
             }
         }
 
@@ -151,6 +152,17 @@ mod tests {
         }
         for text in ["worker-1", "agent-host.example", "_x", "9", "zeek@eth0:1"] {
             assert_eq!(NodeName::new(text).map(|name| name.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_name_takes_no_more_room_than_it_needs_and_reads_as_it_was_given_however_long() {
+        assert_eq!(size_of::<Option<NodeName>>(), 24);
+        for length in [1, SHORT, SHORT + 1, MAX_NAME] {
+            let text = "x".repeat(length);
+            let name = NodeName::new(&text).unwrap();
+            assert_eq!((name.as_str(), name.clone()), (&*text, NodeName::new(&text).unwrap()));
+            assert_eq!(SmolStr::new(&text).is_heap_allocated(), length > SHORT);
         }
     }
 

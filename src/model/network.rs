@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hint::shown;
+
 /// Addresses that begin alike: `ADDRESS/BITS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Network {
@@ -47,9 +49,31 @@ impl FromStr for Network {
 #[error("write ADDRESS/BITS such as 10.0.0.0/8 or fd00::/8")]
 pub struct NoNetwork;
 
+/// The networks of a file, each with its line, or what is wrong with it: one a line, and behind it a name that nobody reads.
+/// Lines that begin with `#` say nothing.
+pub(crate) fn listed(text: &str) -> impl Iterator<Item = (usize, Result<Network, String>)> {
+    let line = |(at, line): (usize, &str)| {
+        let word = line.split_whitespace().next().filter(|word| !word.starts_with('#'))?.to_owned();
+        Some((at + 1, word.parse().map_err(|error| format!("{} is no network: {error}", shown(&word)))))
+    };
+    text.lines().enumerate().filter_map(line)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_networks_is_read_line_by_line() {
+        let text = "# local\n\n10.0.0.0/8 The office # of old\n  fd00::/8\n10.0.0.0\n  # more\n10.0.0.0/8# x\n";
+        let got: Vec<_> = listed(text).map(|(line, read)| (line, read.map(|network| network.to_string()))).collect();
+        let wrong = |line, word: &str| {
+            (line, Err(format!("`{word}` is no network: write ADDRESS/BITS such as 10.0.0.0/8 or fd00::/8")))
+        };
+        let right = |line, network: &str| (line, Ok(network.to_owned()));
+        let want = [right(3, "10.0.0.0/8"), right(4, "fd00::/8"), wrong(5, "10.0.0.0"), wrong(7, "10.0.0.0/8#")];
+        assert_eq!(got, want);
+    }
 
     #[test]
     fn networks_are_read_and_written() {

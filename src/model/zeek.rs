@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, InstanceName, Network, Node, NodeName, ReadyBy, Role, ZeekHealth};
+use super::{ArchiveRules, Configuration, InstanceName, Network, Node, NodeName, ReadyBy, Role, ZeekHealth};
 
 /// What all Zeek nodes of a cluster share. A Zeek node is one without a `command`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Zeek {
     pub networks_file: Option<String>,
     /// How often logs are rotated; zero: never; `None`: as Zeek does by itself.
     pub rotation_interval: Option<Duration>,
+    /// What becomes of logs that were rotated.
+    pub archive: ArchiveRules,
     /// Where metrics are served; `None`: on 127.0.0.1.
     pub metrics_address: Option<IpAddr>,
     /// The first port that nodes without one get; `None`: as the controller is set.
@@ -73,6 +75,7 @@ impl Default for Zeek {
             networks: Vec::new(),
             networks_file: None,
             rotation_interval: None,
+            archive: ArchiveRules::default(),
             metrics_address: None,
             port: None,
             metrics_port: None,

@@ -49,6 +49,11 @@ impl Slowest {
         slowest
     }
 
+    /// Whether Zeek is to look at some of them before they are launched.
+    pub fn is_looked_at(&self) -> bool {
+        self.looked_at
+    }
+
     /// The slowest of both.
     pub fn or(mut self, other: &Self) -> Self {
         self.grace = self.grace.max(other.grace);

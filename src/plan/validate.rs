@@ -102,15 +102,22 @@ fn names(configuration: &Configuration, complaints: &mut Complaints) {
         complaints.add(About::Node(name.clone()), format!("multiple nodes named '{name}'"));
     }
 
-    let declared: BTreeSet<&str> = instances.iter().map(|instance| instance.name.as_str()).collect();
-    let shared: BTreeSet<&NodeName> =
-        nodes.iter().map(|node| &node.name).filter(|name| declared.contains(name.as_str())).collect();
+    let declared: BTreeSet<&InstanceName> = instances.iter().map(|instance| &instance.name).collect();
+    let mut names: Vec<&NodeName> = nodes.iter().map(|node| &node.name).collect();
+    names.sort();
+    let of_instance = |name: &&InstanceName| names.binary_search_by(|node| node.as_str().cmp(name.as_str())).ok();
+    let shared: Vec<&NodeName> = declared.iter().filter_map(of_instance).map(|at| names[at]).collect();
     if let Some(&first) = shared.first() {
         complaints.add(About::Node(first.clone()), format!("node and instance names collide: {}", join(&shared)));
     }
+    // Mostly the node before is of the same instance.
+    let mut last = None;
     for node in nodes {
         let Node { name, instance, .. } = &**node;
-        if !declared.contains(instance.as_str()) {
+        if last != Some(instance) && declared.contains(instance) {
+            last = Some(instance);
+        }
+        if last != Some(instance) {
             let what = format!("node '{name}' has undeclared instance name '{instance}'");
             complaints.add_key(node, "instance", what);
         }
@@ -387,10 +394,12 @@ fn has_null(node: &Node) -> bool {
     node.command.iter().chain(&node.scripts).chain(node.zeek_args()).chain(pairs).any(|text| text.contains('\0'))
 }
 
-/// Those whose key, if they have one, was met before.
+/// Those whose key, if they have one, was met before; sorted by it.
 fn repeated<'a, T, K: Ord>(all: &'a [T], key: impl Fn(&'a T) -> Option<K>) -> Vec<&'a T> {
-    let mut seen = BTreeSet::new();
-    all.iter().filter(|&one| key(one).is_some_and(|key| !seen.insert(key))).collect()
+    // What is sorted already, as most files are, is only looked through once.
+    let mut keyed: Vec<_> = all.iter().filter_map(|one| Some((key(one)?, one))).collect();
+    keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    keyed.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1).collect()
 }
 
 fn join<T: Display>(all: impl IntoIterator<Item = T>) -> String {

@@ -118,6 +118,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
     let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.let_nodes_through()?;
     home.watch();
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
     stray::take_on()?;
@@ -220,6 +221,7 @@ pub(super) fn agent_options(
     let window = settings.link.window_bytes as usize;
     AgentOptions {
         cluster: settings.cluster.clone(),
+        logs: home.path().join("archive"),
         descriptors: Some(descriptors),
         groups: settings.agent.cgroup.clone(),
         zeek: settings.agent.zeek.clone(),

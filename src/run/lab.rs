@@ -33,6 +33,7 @@ pub async fn lab(
 ) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
     let home = StateDir::take(&settings.state_dir)?;
+    home.let_nodes_through()?;
     home.watch();
     stray::take_on()?;
     init::say_what_it_means();
@@ -102,7 +103,7 @@ fn left_behind(home: &StateDir) -> io::Result<Vec<InstanceName>> {
 async fn deploy(controller: &Addr<Controller>, configuration: Configuration) -> Result<(), RunError> {
     // A short printable text.
     let reqid = RequestId::new("lab").expect("a valid id");
-    let answer = controller.send(SetConfigurationRequest { reqid, configuration }).await;
+    let answer = controller.send(SetConfigurationRequest { reqid, configuration, upon: None }).await;
     let answer = answer.map_err(|_| RunError::Failed("controller"))??;
     let complaints = answer.outcomes.iter().filter(|outcome| !outcome.is_success());
     if answer.configuration.is_none() {

@@ -16,7 +16,9 @@ mod stray;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,6 +136,8 @@ pub struct AgentOptions {
     pub cluster: String,
     /// Holds a directory per node; it is made if it does not exist.
     pub nodes: PathBuf,
+    /// Where the logs of Zeek nodes go unless a configuration says otherwise; it is made once there are any.
+    pub logs: PathBuf,
     /// The descriptor limit (soft, hard) that nodes get; `None` for that of this process.
     pub descriptors: Option<(u64, u64)>,
     /// Where nodes have control groups.
@@ -157,10 +161,11 @@ impl AgentOptions {
     /// The given instance and directory, and the default of everything else.
     pub fn new(instance: InstanceName, nodes: impl Into<PathBuf>) -> Self {
         let (cluster, bounds) = ("watchpost".into(), outbox::Bounds::default());
-        let (nodes, groups) = (nodes.into(), Place::default());
+        let (nodes, groups): (PathBuf, _) = (nodes.into(), Place::default());
         Self {
             instance,
             cluster,
+            logs: nodes.join(".logs"),
             nodes,
             descriptors: None,
             groups,
@@ -186,6 +191,7 @@ fn start_agent_among(options: AgentOptions) -> Result<(Addr<Agent>, bool), RunEr
         instance,
         cluster,
         nodes,
+        logs,
         descriptors,
         groups,
         run_dir,
@@ -196,8 +202,9 @@ fn start_agent_among(options: AgentOptions) -> Result<(Addr<Agent>, bool), RunEr
         place,
         host,
     } = options;
-    std::fs::create_dir_all(&nodes)?;
-    let nodes = std::path::absolute(nodes)?;
+    // Nodes may run as other users.
+    DirBuilder::new().recursive(true).mode(0o711).create(&nodes)?;
+    let (nodes, logs) = (std::path::absolute(nodes)?, std::path::absolute(logs)?);
     // A variable that is not text cannot be named in a node's definition either: it stays here.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -220,7 +227,7 @@ fn start_agent_among(options: AgentOptions) -> Result<(Addr<Agent>, bool), RunEr
     let site = Site::new(cluster, nodes, directory, environment, descriptors, ZeekOptions::new(&instance, zeek));
     let run = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
     let epoch = new_epoch()?;
-    let setup = AgentSetup { instance, epoch, run, place, site, groups, run_dir, output, crashes, bounds, host };
+    let setup = AgentSetup { instance, epoch, run, place, site, logs, groups, run_dir, output, crashes, bounds, host };
     Ok((Agent::launch(setup)?, apart))
 }
 

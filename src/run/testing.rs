@@ -106,7 +106,8 @@ impl Path {
         let id = ConfigurationId::new("one").unwrap();
         let configuration = Configuration { instances, nodes: vec![node.into()], ..Configuration::empty(id) };
         let reqid = RequestId::new("set").unwrap();
-        let answer = controller.send(SetConfigurationRequest { reqid, configuration }).await.unwrap().unwrap();
+        let answer =
+            controller.send(SetConfigurationRequest { reqid, configuration, upon: None }).await.unwrap().unwrap();
         assert!(answer.outcomes.iter().all(crate::model::Outcome::is_success), "{answer:?}");
         Self { controller, agent, told, _state: state }
     }

@@ -35,6 +35,8 @@ pub enum Subject {
     Agent,
     /// What is to come into force.
     Preparation,
+    /// What somebody asks about that may come into force some day.
+    Inspection,
 }
 
 /// What a thread is given to do.

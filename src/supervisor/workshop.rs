@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -33,8 +35,9 @@ use super::register::{Register, RegisterError};
 use super::said::Said;
 use super::state::LaunchFailure;
 use super::{LaunchOrder, Supervisor};
-use crate::launch::Site;
+use crate::archive::Archive;
 use crate::launch::zeek::{Objection, Preparation};
+use crate::launch::{Site, Survey};
 use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
 use crate::model::output::LONGEST_READ;
 use crate::model::{
@@ -263,6 +266,7 @@ impl Workshop {
         mut kernel_log: KernelLog,
         keeper: Keeper,
         coroner: Coroner,
+        archive: Archive,
     ) -> io::Result<Self> {
         kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
@@ -277,6 +281,7 @@ impl Workshop {
             keeper,
             readings: Readings::default(),
             coroner,
+            archive,
             volumes: Mutex::default(),
             strays_come_here: tree::is_subreaper()?,
             looks: Looks::default(),
@@ -632,6 +637,12 @@ impl Workshop {
     pub fn prepare(&self, preparation: Preparation, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
         let tools = Arc::clone(&self.tools);
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
+    }
+
+    /// Only looks, for whoever asks what would become of it. Blocks no launch, and no configuration that comes meanwhile.
+    pub fn inspect(&self, survey: Survey, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
+        let tools = Arc::clone(&self.tools);
+        self.give(Subject::Inspection, move || then(tools.site.inspect(survey)));
     }
 
     /// Has [`Word::Speaks`] told again, should it have got lost.
@@ -1095,6 +1106,23 @@ impl Witness for Bystander {
     }
 }
 
+/// Makes a node's directory; whether there was none. A node that works below it as another user passes through; nobody
+/// else has to.
+fn make_home(directory: &Path, node: &Node) -> io::Result<bool> {
+    let mode = if node.user.is_some() && node.directory.is_none() { 0o711 } else { 0o700 };
+    let mut maker = DirBuilder::new();
+    match maker.mode(mode).create(directory) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(_) => return maker.recursive(true).create(directory).map(|()| true),
+    }
+    let found = std::fs::metadata(directory)?;
+    if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o777 != mode {
+        std::fs::set_permissions(directory, Permissions::from_mode(mode))?;
+    }
+    Ok(false)
+}
+
 /// The last lives of a node, and which file each of its streams was in each.
 type Lives = Vec<(Life, [u64; 2])>;
 
@@ -1117,6 +1145,7 @@ struct Tools {
     coroner: Coroner,
     /// What Zeek nodes say.
     channels: Channels,
+    archive: Archive,
     /// Which files the last lives of each node write to.
     volumes: Mutex<HashMap<NodeName, Lives>>,
     /// Whether processes that lose their parent are given to us.
@@ -1142,7 +1171,11 @@ impl Tools {
                 .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
-        output::begin_life(&directory, &self.keeper.lock(&node.name))
+        make_home(&directory, node)
+            .and_then(|is_new| match is_new {
+                true => Ok(output::FIRST_LIFE),
+                false => output::begin_life(&directory, &self.keeper.lock(&node.name)),
+            })
             .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         // Before all that can fail, so that what comes of it is noted with its life.
@@ -1160,6 +1193,9 @@ impl Tools {
         }
         if node.is_zeek() {
             self.lay_channel(node, life, &mut program).map_err(passing)?;
+            self.archive.before_life(&node.name, &program.directory, node.directory.is_none()).map_err(|error| {
+                passing(format!("cannot take up the logs that it has left in {}: {error}", program.directory.display()))
+            })?;
         }
         let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;

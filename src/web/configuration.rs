@@ -24,8 +24,23 @@ pub fn read(
     id: ConfigurationId,
     rules: &PortRules,
 ) -> Result<Configuration, Vec<String>> {
+    let Checked { configuration, complaints } = check(text, file, hostname, id, rules);
+    if complaints.is_empty() { Ok(configuration) } else { Err(complaints) }
+}
+
+/// What a cluster file says, and what is wrong with it.
+pub struct Checked {
+    /// All of it, or what was understood.
+    pub configuration: Configuration,
+    /// As [`read`] has them.
+    pub complaints: Vec<String>,
+}
+
+/// The same for whoever goes on with what was understood.
+pub fn check(text: impl AsRef<[u8]>, file: &str, hostname: &str, id: ConfigurationId, rules: &PortRules) -> Checked {
     let mut reading = cluster_file::read(file, text, id, hostname);
-    for Complaint { what, about } in plan::examine(&reading.understood(), rules) {
+    let understood = reading.understood();
+    for Complaint { what, about } in plan::examine(&understood, rules) {
         match about {
             About::Instance(name) => reading.complain_of_instance(name.as_str(), what),
             About::Node(name) => reading.complain_of_node(name.as_str(), None, what),
@@ -33,7 +48,13 @@ pub fn read(
             About::Key(name, key) => reading.complain_of_node(name.as_str(), Some(key), what),
         }
     }
-    reading.finish().map_err(|error| error.to_string().lines().map(str::to_owned).collect())
+    match reading.finish() {
+        Ok(configuration) => Checked { configuration, complaints: Vec::new() },
+        Err(error) => {
+            let complaints = error.to_string().lines().map(str::to_owned).collect();
+            Checked { configuration: understood, complaints }
+        }
+    }
 }
 
 /// Writes a configuration as a cluster file.

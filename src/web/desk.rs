@@ -63,6 +63,7 @@ desk! {
     get_id_value: GetIdValueRequest => GetIdValueResponse within ROUND_TRIP,
     get_crashes: GetCrashesRequest => GetCrashesResponse within ROUND_TRIP,
     stage_configuration: StageConfigurationRequest => StageConfigurationResponse within ROUND_TRIP,
+    plan: PlanRequest => PlanResponse within None,
     deploy: DeployRequest => DeployResponse within None,
     set_configuration: SetConfigurationRequest => SetConfigurationResponse within None,
     start: StartRequest => StartResponse within None,

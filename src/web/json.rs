@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::plan::{Plan, Upon};
 use super::reach::Reach;
 use crate::message::client::{Cursor, Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
 use crate::model::{self, NodeStatus, Timestamp};
@@ -290,14 +291,22 @@ pub struct Outcome {
 impl Outcome {
     /// These outcomes, with what `reach` knows of them.
     pub fn all(outcomes: Vec<model::Outcome>, reach: &Reach) -> Vec<Self> {
-        let outcome = |outcome: model::Outcome| Self {
-            unreachable: reach.lacks(&outcome),
+        outcomes
+            .into_iter()
+            .map(|outcome| (reach.lacks(&outcome), outcome))
+            .map(|(lacks, of)| Self::of(of, lacks))
+            .collect()
+    }
+
+    /// One outcome, of whose agent it is known whether it could be reached.
+    pub fn of(outcome: model::Outcome, unreachable: bool) -> Self {
+        Self {
+            unreachable,
             instance: outcome.instance.map(|instance| instance.to_string()),
             node: outcome.node.map(|node| node.to_string()),
             error: outcome.error,
             output: outcome.output.map(Output::from),
-        };
-        outcomes.into_iter().map(outcome).collect()
+        }
     }
 }
 
@@ -391,6 +400,9 @@ pub struct ConfigurationText {
     pub file: String,
     /// The cluster file itself.
     pub text: String,
+    /// To deploy it only if nothing else is deployed than this; absent: whatever is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upon: Option<Upon>,
 }
 
 /// `GET /api/v1/configuration`.

@@ -17,6 +17,7 @@ pub mod management;
 pub mod metrics;
 mod output;
 pub mod pass;
+pub mod plan;
 pub mod problem;
 pub mod reach;
 pub mod routes;

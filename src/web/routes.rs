@@ -8,11 +8,11 @@ use actix_web::{HttpRequest, Resource, Route};
 use serde::Deserialize;
 
 use super::desk::{Desk, new_reqid};
-use super::json::{self, ConfigurationText, NodesOrder, Verdict};
+use super::json::{self, ConfigurationText, NodesOrder, Upon, Verdict};
 use super::output::stream as stream_output;
 use super::problem::Problem;
 use super::reach::Reach;
-use super::{Facts, Reader, configuration, events, guard, metrics};
+use super::{Facts, Reader, configuration, events, guard, metrics, plan};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
 
@@ -43,6 +43,10 @@ pub fn configure(app: &mut ServiceConfig) {
                 .route(change(web::put().to(set_configuration))),
         )
         .service(at("/api/v1/deploy").route(change(web::post().to(deploy))))
+        // It changes nothing, but has agents run Zeek as the file says.
+        .service(
+            at("/api/v1/plan").app_data(json_up_to(LONGEST_CONFIGURATION)).route(change(web::post().to(plan::plan))),
+        )
         .service(at("/api/v1/nodes").route(web::get().to(nodes)))
         .service(at("/api/v1/nodes/start").route(change(web::post().to(start))))
         .service(at("/api/v1/nodes/stop").route(change(web::post().to(stop))))
@@ -124,6 +128,9 @@ async fn get_configuration(desk: Data<Desk>, which: Query<WhichConfiguration>) -
 
 /// POST: checks a configuration and makes it the next to deploy.
 async fn stage(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
+    if body.upon.is_some() {
+        return Err(Problem::Malformed("`upon` is for what is deployed at once: give it to PUT".into()));
+    }
     let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let answer = desk.ask(StageConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
     let reach = Reach::after(&answer.outcomes, &desk).await;
@@ -133,7 +140,8 @@ async fn stage(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationT
 /// PUT: stages and deploys in one step, so that afterwards the configuration is what was put here.
 async fn set_configuration(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
     let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
-    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
+    let upon = body.upon.as_ref().map(Upon::read).transpose()?;
+    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration, upon }).await?;
     let reach = Reach::after(&answer.outcomes, &desk).await;
     Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
 }

@@ -73,6 +73,30 @@ async fn whoever_has_no_certificate_that_fits_is_refused_and_both_ends_know_why(
 }
 
 #[actix_rt::test]
+async fn an_agent_that_is_dialled_is_the_one_that_was_meant_and_that_its_certificate_names() {
+    let pki = Pki::new("lab");
+    let posing = LinkSettings { name: "sensor-1".into(), ..pki.sensor("sensor-2") };
+    for (agent, why) in [
+        (pki.sensor("sensor-2"), "`sensor-2` answered where `sensor-1` was expected"),
+        (posing, "its certificate is for watchpost:lab/agent/sensor-2, which cannot speak for agent `sensor-1`"),
+    ] {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let dialled = TcpStream::connect(address).await.unwrap();
+        let (accepted, peer) = socket.accept().await.unwrap();
+        let (below, above) = (Ear::<ToController, ToAgent>::open(), Ear::<ToAgent, ToController>::open());
+        let (tell, hear) = oneshot::channel();
+        Bridge::carry(Connection::accepted(accepted, peer, &agent), Rc::new(agent), above.owner());
+        let control = pki.control();
+        let connection = Connection::dialled(dialled, address, &control);
+        let connection = Connection { expect: Some("sensor-1".into()), ended: Some(tell), ..connection };
+        Bridge::carry(connection, Rc::new(control), below.owner());
+        let ended = within(hear).await.unwrap();
+        assert!(ended.reason.contains(why) && ended.stood.is_none(), "{}", ended.reason);
+    }
+}
+
+#[actix_rt::test]
 async fn a_certificate_that_expired_is_refused_also_if_its_bearer_believes_in_it() {
     let pki = Pki::new("lab");
     let long_ago = Timestamp(Timestamp::now().0 - 10 * DAY.as_micros() as u64);

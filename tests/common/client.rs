@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde::de::DeserializeOwned;
 use watchpost::message::client::Cursor;
@@ -34,9 +34,14 @@ impl Client {
 
     /// Runs `watchpost ARGS` against this controller.
     pub fn run(&self, args: &[&str]) -> Answer {
+        Answer::of(self.command(args).output().unwrap())
+    }
+
+    /// The same, to be run by the caller.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = super::watchpost(&self.home);
         command.args(args).args(["--timeout", "2m", "--controller", &self.url, "--token-file"]).arg(&self.token);
-        Answer::of(command.output().unwrap())
+        command
     }
 
     fn ask<T: DeserializeOwned>(&self, args: &[&str]) -> T {

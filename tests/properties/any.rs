@@ -9,9 +9,9 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
-    Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance, InstanceName, Limit,
-    Liveness, Loss, Network, Node, NodeName, NodeState, OutputWish, Probe, ProbeBy, Quotas, Ready, ReadyBy, Resource,
-    RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekHealth, ZeekNode,
+    ArchivePlace, ArchiveRules, Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance,
+    InstanceName, Limit, Liveness, Loss, Network, Node, NodeName, NodeState, OutputWish, Probe, ProbeBy, Quotas, Ready,
+    ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekHealth, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -146,6 +146,23 @@ fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 prop_compose! {
+    fn archive_of_any_kind()(
+        place in prop_oneof![
+            Just(ArchivePlace::Usual), Just(ArchivePlace::Nowhere),
+            plain().prop_map(|text| ArchivePlace::At(format!("/{text}"))),
+        ],
+        (compress, min_free) in (any::<bool>(), 0..=40u8),
+        command in option::of((word(), word())),
+        keep_age in option::of((0..400_000_000u64).prop_map(Duration::from_secs)),
+        keep_bytes in any::<Option<u64>>(),
+    ) -> ArchiveRules {
+        let command = command.filter(|(program, _)| !program.is_empty());
+        let command = command.map(|(program, word)| vec![program, word]).unwrap_or_default();
+        ArchiveRules { place, compress, command, keep_age, keep_bytes, min_free }
+    }
+}
+
+prop_compose! {
     fn zeek_of_any_kind()(
         (scripts, args, prefixes) in (vec("[^\0-][^\0]{0,8}", 0..3), vec(word(), 0..3), vec("[^\0-][^\0]{0,4}", 0..2)),
         (path, script_path) in (vec("/[^\0:]{0,8}", 0..2), vec("/[^\0:]{0,8}", 0..2)),
@@ -158,7 +175,8 @@ prop_compose! {
         zeromq_ports in option::of([1..=u16::MAX, 1..=u16::MAX]),
         (hash_seed, metrics_address) in (any::<Option<u32>>(), option::of(address())),
         addresses in btree_map("[A-Z]", address(), 0..2),
-        (pcap_snaplen, pcap_bufsize) in (any::<Option<u32>>(), any::<Option<u32>>()),
+        ((pcap_snaplen, pcap_bufsize), archive) in
+            ((any::<Option<u32>>(), any::<Option<u32>>()), archive_of_any_kind()),
         (heartbeat, loss_above, loss_for) in (option::of(time()), option::of(0..=10_000u16), option::of(time())),
     ) -> Zeek {
         let health = ZeekHealth { heartbeat, loss_above: loss_above.map(Loss::new), loss_for };
@@ -166,7 +184,7 @@ prop_compose! {
             addresses.iter().map(|(name, address)| (InstanceName::new(name).unwrap(), *address)).collect();
         Zeek {
             backend, scripts, args, options, env, prefixes, path, script_path, networks, networks_file,
-            rotation_interval, metrics_address, port, metrics_port, zeromq_ports, hash_seed, addresses,
+            rotation_interval, archive, metrics_address, port, metrics_port, zeromq_ports, hash_seed, addresses,
             pcap_snaplen, pcap_bufsize, health,
         }
     }

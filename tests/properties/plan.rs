@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use watchpost::model::{Configuration, Instance, InstanceName, Node, NodeState, ReadyBy, Role};
+use watchpost::model::{Action, Configuration, Instance, InstanceName, Node, NodeState, Planned, ReadyBy, Role};
 use watchpost::plan::diff::{instances, nodes};
-use watchpost::plan::{InstanceChange, NodeChange, PortRules, Slowest, assign_ports, keep_ports, validate};
+use watchpost::plan::{InstanceChange, NodeChange, PortRules, Slowest, assign_ports, keep_ports, steps, validate};
 
 use crate::any;
 
@@ -42,6 +42,39 @@ fn uses(configuration: &Configuration) -> BTreeMap<(Option<std::net::IpAddr>, u1
     uses
 }
 
+/// What is left of it without nodes of a name that another has, or of an instance that there is not; nor Zeek, for which all
+/// of a cluster must make sense.
+fn once(mut configuration: Configuration) -> Configuration {
+    let mut names = BTreeSet::new();
+    configuration.instances.retain(|instance| names.insert(instance.name.clone()));
+    let mut taken = BTreeSet::new();
+    configuration.nodes.retain(|node| names.contains(&node.instance) && taken.insert(node.name.clone()));
+    for node in configuration.nodes.iter_mut().map(Arc::make_mut).filter(|node| node.is_zeek()) {
+        node.command = vec!["program".into()];
+    }
+    configuration
+}
+
+/// What a deployment would do, by what instances would say that have what `have` gives them.
+fn plan(have: &Configuration, want: &Configuration) -> Vec<Planned> {
+    let names: BTreeSet<&InstanceName> = have.instances.iter().chain(&want.instances).map(|i| &i.name).collect();
+    let told = names.into_iter().map(|name| {
+        let steps = steps::foreseen(Some(have.share_of(name)), want.share_of(name));
+        (name.clone(), steps)
+    });
+    steps::of_cluster(told)
+}
+
+fn by_place(configuration: &Configuration) -> BTreeMap<(&InstanceName, &str), &Node> {
+    configuration.nodes.iter().map(|node| ((&node.instance, node.name.as_str()), &**node)).collect()
+}
+
+/// Whether nobody would tell one from the other; the state that is wanted has no effect.
+fn is_same(one: &Node, other: &Node) -> bool {
+    let [one, other] = [one, other].map(|node| any::in_state(&Arc::new(node.clone()), NodeState::Running));
+    nodes(&[one], &[other]).iter().all(|change| matches!(change, NodeChange::Keep(_)))
+}
+
 proptest! {
     #[test]
     fn applying_the_diff_leads_from_have_to_want(have in any::named(), want in any::named(), both in any::named()) {
@@ -59,6 +92,54 @@ proptest! {
                 prop_assert_ne!(have, want);
             }
         }
+    }
+
+    #[test]
+    fn a_plan_that_is_carried_out_leads_from_have_to_want(
+        have in any::named(),
+        want in any::named(),
+        both in any::named(),
+    ) {
+        // Instances that both have, and nodes that are the same, or somewhere else.
+        let join = |one: &Configuration| Configuration {
+            instances: [&one.instances[..], &both.instances].concat(),
+            nodes: [&one.nodes[..], &both.nodes].concat(),
+            ..one.clone()
+        };
+        let (have, want) = (once(join(&have)), once(join(&want)));
+        let planned = plan(&have, &want);
+        let mut now: BTreeMap<(&InstanceName, &str), &Node> = by_place(&have);
+        let wanted = by_place(&want);
+        let mut seen = BTreeSet::new();
+        for planned in &planned {
+            let place = (&planned.instance, planned.node.as_str());
+            prop_assert!(seen.insert(place), "{planned:?} is said once");
+            let (had, wants) = (now.get(&place).copied(), wanted.get(&place).copied());
+            match &planned.action {
+                Action::Keep => prop_assert!(had.is_some() && wants.is_some()),
+                Action::Start { was } => {
+                    prop_assert!(had.is_none() && was.is_none());
+                    now.insert(place, wanted[&place]);
+                }
+                Action::Restart(because) => {
+                    prop_assert!(had.is_some() && had != wants && !because.keys.is_empty() || because.cluster.is_some());
+                    now.insert(place, wanted[&place]);
+                }
+                Action::Move { from } => {
+                    prop_assert!(had.is_none() && from != &planned.instance);
+                    prop_assert!(now.remove(&(from, planned.node.as_str())).is_some(), "{planned:?}");
+                    now.insert(place, wanted[&place]);
+                }
+                Action::Stop => prop_assert!(now.remove(&place).is_some() && wants.is_none()),
+            }
+        }
+        prop_assert_eq!(now.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+        for (place, node) in now {
+            prop_assert!(is_same(node, wanted[&place]), "{place:?}");
+        }
+        let again = plan(&want, &want);
+        prop_assert!(again.iter().all(|planned| planned.action == Action::Keep));
+        prop_assert_eq!(again.len(), want.nodes.len());
     }
 
     #[test]

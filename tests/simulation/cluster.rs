@@ -203,7 +203,7 @@ impl Cluster {
             0..=2 => self.lose_something(),
             3..=5 => {
                 let configuration = self.new_configuration();
-                self.ask(|reqid| SetConfigurationRequest { reqid, configuration }.into());
+                self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None }.into());
             }
             6 | 7 => {
                 let nodes = self.some_nodes();
@@ -293,7 +293,7 @@ impl Cluster {
 
     /// Deploys, and waits for the answer.
     fn deploy(&mut self, configuration: Configuration) -> SetConfigurationResponse {
-        let ticket = self.ask(|reqid| SetConfigurationRequest { reqid, configuration }.into());
+        let ticket = self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None }.into());
         self.pass(LONG);
         let at = self.answers.iter().position(|(of, _)| *of == ticket).expect("it is answered");
         match self.answers.remove(at).1 {

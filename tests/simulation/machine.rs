@@ -324,7 +324,8 @@ impl Machine {
             Effect::Enter(..) => {}
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
-            Effect::Prepare(..) => unreachable!("every node here has a command"),
+            Effect::Prepare(..) | Effect::Archive(_) => unreachable!("every node here has a command"),
+            Effect::Inspect(..) => unreachable!("nobody asks for a plan here"),
             Effect::EndLink(why) => panic!("{why}"),
             Effect::AllStopped => {
                 assert!(self.processes.is_empty() || self.rough, "all is stopped on {}", self.name);

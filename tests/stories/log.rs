@@ -58,6 +58,39 @@ fn whoever_follows_a_controller_that_is_killed_again_and_again_hears_each_death_
 }
 
 #[test]
+fn a_log_that_is_removed_while_the_controller_runs_is_kept_again_and_what_went_with_it_is_told() {
+    let mut fleet = Fleet::with_nodes();
+    let mut heard = Vec::new();
+    follow(&fleet.client, &mut heard);
+    std::fs::remove_dir_all(fleet.controller.state_dir().join("log")).unwrap();
+    let victim = pids(&fleet.client.status())["on-a"];
+    processes::signal(victim, Signal::KILL);
+    let told = |client: &Client, words: &str| {
+        eventually(words, || {
+            let is_told = |event: &Event| event.msg.as_deref().is_some_and(|msg| msg.contains(words));
+            client.events().iter().any(is_told).then_some(())
+        });
+    };
+    for words in ["somebody removed or moved it", "of the log are gone", "the log is written again"] {
+        told(&fleet.client, words);
+    }
+    fleet.client.wait_for_all("RUNNING");
+    fleet.controller.signal(Signal::TERM);
+    assert_eq!(fleet.controller.ended().code(), Some(0));
+    fleet.controller.start_again();
+    fleet.client.wait_for_all("RUNNING");
+
+    let kept = fleet.client.events();
+    let whole: Vec<_> = heard.iter().chain(&since(&fleet.client, &heard.last().unwrap().seq)).cloned().collect();
+    check_log(&whole);
+    assert_eq!(epochs(&whole).len(), 1, "it is the same log");
+    assert_agents_agree(&whole);
+    assert_eq!(path(&changes(&whole, "on-a")), "STOPPED PENDING RUNNING CRASHED PENDING RUNNING UNKNOWN RUNNING");
+    let first = kept.first().unwrap();
+    assert!(first.kind == "gap" || first.seq != heard[0].seq, "what was removed is not there: {first:?}");
+}
+
+#[test]
 fn a_lab_keeps_its_log_as_a_fleet_does() {
     let mut lab = Lab::start(None);
     lab.client.wait_for_all("RUNNING");

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archive;
 mod bad_nodes;
 mod container;
 mod crashes;
@@ -25,10 +26,12 @@ mod network;
 mod orders;
 mod output;
 mod peer;
+mod plan;
 mod refusals;
 mod register;
 mod replays;
 mod returns;
+mod shown;
 mod trust;
 mod versions;
 mod zeek;

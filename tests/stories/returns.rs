@@ -1,10 +1,16 @@
 //! What a daemon finds when it returns: nodes that ran on, that died, that were stopped, that nobody wants any more.
 
+use std::net::TcpListener;
+
 use rustix::process::Signal;
+use watchpost::bridge::LinkRole;
+use watchpost::message::agent::{GetNodesRequest, NewsReceived, NotifySnapshot, ToController};
+use watchpost::model::{NodeName, NodeState, NodeStatus, RequestId, Role, Timestamp};
 
 use crate::common::{
     Daemon, Fleet, Lab, changes, check_log, epochs, eventually, node, path, pids, processes, script, sleeper, states,
 };
+use crate::peer::{Peer, Said, greeting, hello};
 
 #[test]
 fn what_was_stopped_stays_stopped_when_its_agent_returns() {
@@ -256,4 +262,81 @@ fn an_agent_that_returns_under_another_name_minds_what_it_finds() {
     eventually("it runs once", || (fleet.scene.processes_of("one") == [pids(&status)["one"]]).then_some(()));
     assert_ne!(pids(&status)["one"], before["one"], "its definition names another instance");
     check_log(&fleet.client.events());
+}
+
+#[test]
+fn a_controller_that_restarts_is_right_again_after_one_frame_of_each_agent() {
+    let mut fleet = Fleet::with_nodes();
+    let running = pids(&fleet.client.status());
+    for name in ["a", "b", "c"] {
+        fleet.agents[name].signal(Signal::TERM);
+        fleet.agent_mut(name).ended();
+    }
+    fleet.controller.kill();
+    fleet.controller.start_again();
+    assert!(fleet.client.status().nodes.iter().all(|node| node.state == "UNKNOWN"), "nobody has told anything yet");
+
+    // In the place of the agent of `b` somebody who says hello, and one frame.
+    let mut agent = Peer::connect(fleet.controller.addresses()["agents"]);
+    agent.greet(greeting(LinkRole::Agent, "b", fleet.scene.cluster()));
+    let received = agent.hello("b");
+    let status = |name: &str| NodeStatus {
+        node: NodeName::new(name).unwrap(),
+        instance: hello("b").instance,
+        role: Role::None,
+        state: NodeState::Running,
+        pid: Some(running[name]),
+        port: None,
+        metrics_port: None,
+        restarts: 7,
+        since: Timestamp(1),
+        reason: "ready".into(),
+        says: "".into(),
+        netstats: None,
+    };
+    let nodes = ["also-b", "on-b"].map(status).into();
+    agent.say(NotifySnapshot { epoch: received.epoch, seq: received.seq, configuration: None, nodes });
+    let after = fleet.client.wait("what it said is known", |status| node(status, "on-b").state == "RUNNING");
+    for (name, state) in [("on-a", "UNKNOWN"), ("on-b", "RUNNING"), ("also-b", "RUNNING"), ("on-c", "UNKNOWN")] {
+        assert_eq!(node(&after, name).state, state, "{name}");
+    }
+    assert_eq!((node(&after, "also-b").pid, node(&after, "also-b").restarts), (Some(running["also-b"]), 7));
+}
+
+#[test]
+fn an_agent_that_has_nothing_new_to_tell_says_hello_and_one_frame_on_a_new_link() {
+    let mut fleet = Fleet::with_nodes();
+    let running = pids(&fleet.client.status());
+    let address = fleet.controller.addresses()["agents"];
+    fleet.agent_mut("a").signal(Signal::TERM); // so that only one of them dials
+    fleet.agent_mut("a").ended();
+    fleet.controller.kill();
+    let socket = TcpListener::bind(address).unwrap();
+    let greeted = || {
+        let mut controller = Peer::accept(&socket);
+        controller.greet(greeting(LinkRole::Controller, "control", fleet.scene.cluster()));
+        match controller.next() {
+            Said::ToController(ToController::NotifyAgentHello(hello)) => (controller, hello.epoch),
+            other => panic!("{other:?} in place of a hello"),
+        }
+    };
+    // What the controller may not have acknowledged comes first, and how far that went the snapshot says.
+    let (mut controller, epoch) = greeted();
+    controller.order(NewsReceived { epoch, seq: 0, kept: 0 });
+    let seq = controller.hear(|said| match said {
+        Said::ToController(ToController::NotifySnapshot(snapshot)) => Some(snapshot.seq),
+        _ => None,
+    });
+    controller.order(NewsReceived { epoch, seq, kept: seq });
+    drop(controller);
+
+    let (mut controller, epoch) = greeted();
+    controller.order(NewsReceived { epoch, seq, kept: seq });
+    let Said::ToController(ToController::NotifySnapshot(snapshot)) = controller.next() else { panic!("no snapshot") };
+    let told = snapshot.nodes.iter().map(|status| (status.node.to_string(), status.pid, status.state));
+    let want = ["also-b", "on-b"].map(|name| (name.to_owned(), Some(running[name]), NodeState::Running));
+    assert_eq!((snapshot.seq, told.collect::<Vec<_>>()), (seq, want.to_vec()));
+    controller.order(GetNodesRequest { reqid: RequestId::new("nodes").unwrap() });
+    let next = controller.next();
+    assert!(matches!(next, Said::ToController(ToController::GetNodesResponse(_))), "{next:?} without being asked");
 }

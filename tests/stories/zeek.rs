@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use rustix::process::Signal;
 use watchpost::web::json::{Status, Verdict};
 
-use crate::common::zeek::Zeek;
-use crate::common::{Client, Daemon, Scene, changes, check_log, eventually, node, pids, processes};
+use crate::common::zeek::{Zeek, ports};
+use crate::common::{Answer, Client, Daemon, Scene, changes, check_log, eventually, node, pids, processes};
 
 /// A lab with Zeek.
 pub struct Stage {
@@ -46,7 +47,7 @@ impl Stage {
 }
 
 /// A cluster in the ports from the first on, of nodes as `name instance`.
-fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
+pub fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
     let metrics = first + 100;
     let mut text = format!("[instances]\na\nb\n[zeek]\nport = {first}\nmetrics_port = {metrics}\n{more}\n");
     for line in nodes {
@@ -56,18 +57,6 @@ fn cluster(first: u16, more: &str, nodes: &[&str]) -> String {
         writeln!(text, "[{name}]\ninstance = {instance}\nrole = {role}\n{interface}ready = settle 50ms").unwrap();
     }
     text
-}
-
-/// The first of many ports on which nobody listens, and nobody will: below those that the kernel gives out.
-pub fn ports() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = std::process::id().wrapping_mul(7) + NEXT.fetch_add(1, Ordering::Relaxed);
-        let first = 12_000 + (number % 120) as u16 * 150;
-        if (first..first + 130).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return first;
-        }
-    }
 }
 
 fn environment(pid: u32) -> BTreeMap<String, String> {
@@ -218,4 +207,102 @@ fn a_node_that_fails_at_its_start_shows_what_zeek_said() {
     let output = verdict.outcomes.iter().find_map(|outcome| outcome.output.clone()).unwrap();
     assert!(output.stderr.contains("fatal error: asked to fail by a script"), "{verdict:?}");
     eventually("it is tried again", || (node(&stage.client.status(), "manager").restarts > 0).then_some(()));
+}
+
+/// Every path below that others may read, or look into, as far as they can come there.
+fn open_to_others(home: &Path) -> Vec<String> {
+    let mut open = Vec::new();
+    let mut rest = vec![home.to_owned()];
+    while let Some(path) = rest.pop() {
+        let found = std::fs::symlink_metadata(&path).unwrap();
+        let mode = found.mode();
+        if found.is_dir() && mode & 0o001 != 0 {
+            rest.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        if mode & 0o004 != 0 && !found.is_symlink() {
+            open.push(path.strip_prefix(home).unwrap().display().to_string());
+        }
+    }
+    open.sort();
+    open
+}
+
+#[test]
+fn a_zeek_node_of_another_user_reads_what_is_rendered_for_it_and_others_read_nothing_else() {
+    let scene = Scene::new();
+    // The stand-in has to be where that user finds it, and so has the scene.
+    std::fs::set_permissions(scene.path(""), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let zeek = Zeek::copied(&scene, "8.0.10");
+    let stage = Stage::with(scene, zeek);
+    let first = ports();
+    let text = cluster(first, "env = SECRET=s3cret\nrotation_interval = 1s", &["manager a", "worker-1 a"]);
+    let text = text.replace("role = manager", "role = manager\nuser = nobody");
+    if !rustix::process::geteuid().is_root() {
+        let verdict = stage.deploy(&text);
+        let errors: Vec<_> = verdict.outcomes.iter().filter_map(|outcome| outcome.error.clone()).collect();
+        let refusal = "cannot become user `nobody`: Operation not permitted (os error 1)";
+        assert!(errors.iter().any(|error| error.contains(refusal)), "{errors:?}");
+        return;
+    }
+    let status = stage.deployed(&text);
+    let pid = pids(&status)["manager"];
+    let owner = std::fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+    assert_ne!(owner, 0);
+    let state = stage.scene.path("lab");
+    // Its logs come into the archive, which is the agent's own.
+    eventually("a log is archived", || std::fs::read_dir(state.join("archive")).ok()?.next().map(drop));
+    let open = open_to_others(&state);
+    let is_rendered = |path: &String| {
+        let rest = path.strip_prefix("nodes/a/.zeek-a").or(path.strip_prefix("nodes/b/.zeek-b"));
+        rest.is_some_and(|rest| !rest.contains("cluster.json"))
+    };
+    let harmless = ["nodes/a/.sockets", "nodes/b/.sockets", "nodes/a/.in-force-a", "nodes/b/.in-force-b"];
+    let rest: Vec<_> = open.iter().filter(|path| !is_rendered(path) && !harmless.contains(&path.as_str())).collect();
+    assert_eq!(rest, Vec::<&String>::new(), "of {open:?}");
+    for path in open.iter().filter(|path| is_rendered(path)).map(|path| state.join(path)).filter(|path| path.is_file())
+    {
+        assert!(!std::fs::read_to_string(&path).unwrap_or_default().contains("s3cret"), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_capture_is_read_with_the_scripts_of_a_cluster_in_a_directory_of_its_own() {
+    let scene = Scene::new();
+    let zeek = Zeek::of(&scene, "8.1.0");
+    let script = scene.write("fails.zeek", "# FAIL AT END\n");
+    let capture = scene.write("some.pcap", "not much");
+    let text =
+        format!("[zeek]\nscripts = local\n[worker-1]\nrole = worker\ninterface = lo\nscripts = {}\n", script.display());
+    let file = scene.write("cluster.cfg", &text);
+    let process = |args: &[&str]| {
+        let mut command = scene.watchpost(&["process", capture.to_str().unwrap()]);
+        command.args(args).current_dir(scene.path("")).env("WATCHPOST_AGENT_ZEEK", zeek.program());
+        Answer::of(command.output().unwrap())
+    };
+    if zeek.is_real() {
+        return assert_ne!(process(&[]).code, 0, "it is no capture");
+    }
+    let alone = process(&[]);
+    assert_eq!((alone.code, alone.stdout), (0, format!("read {}\n", capture.display())));
+    assert!(scene.read("some.zeek/conn.log").ends_with("\n8 bytes\n"));
+    let of_cluster = process(&["--config", file.to_str().unwrap()]);
+    assert_eq!(of_cluster.code, 0, "{of_cluster:?}");
+    assert!(scene.path("some.zeek-2/conn.log").exists());
+    // The exit code is Zeek's.
+    let of_node = process(&["--config", file.to_str().unwrap(), "--node", "worker-1", "--into", "there"]);
+    assert_eq!(of_node.code, 3, "{of_node:?}");
+    assert!(scene.path("there/conn.log").exists());
+    for (args, code, want) in [
+        (&["--into", "there"][..], 2, "there is something in it"),
+        (&["--config", file.to_str().unwrap(), "--node", "w"], 2, "node `w` is not in the cluster file"),
+        (&["--zeek", "/nowhere"], 1, "there is no Zeek in /nowhere"),
+        (&["--config", "nowhere.cfg"], 2, "cannot read nowhere.cfg"),
+    ] {
+        let answer = process(args);
+        assert_eq!(answer.code, code, "{answer:?}");
+        assert!(answer.stderr.contains(want), "{answer:?}");
+    }
+    std::fs::remove_file(&capture).unwrap();
+    let gone = process(&[]);
+    assert!(gone.code == 2 && gone.stderr.contains("cannot read"), "{gone:?}");
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use watchpost::web::json::Event;
 
-use super::zeek::{Stage, ports};
-use crate::common::zeek::Zeek;
+use super::zeek::Stage;
+use crate::common::zeek::{Zeek, ports};
 use crate::common::{Daemon, Scene, changes, check_log, eventually, node, path, pids, processes};
 
 /// What a real Zeek does by itself a stand-in does by its first line.

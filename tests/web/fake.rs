@@ -260,6 +260,16 @@ answers! {
         let value = |node: NodeStatus| IdValue { instance: node.instance, node: node.node, value: "[1,2]".into() };
         GetIdValueResponse { reqid: r.reqid, values: me.status().nodes.into_iter().map(value).collect(), outcomes }
     },
+    |me, r: PlanRequest| PlanResponse {
+        reqid: r.reqid,
+        plan: Box::new(ClusterPlan {
+            deployed: Deployed(None),
+            instances: Vec::new(),
+            nodes: Vec::new(),
+            complaints: r.complaints,
+            outcomes: me.order("plan".into()),
+        }),
+    },
     |me, r: StageConfigurationRequest| StageConfigurationResponse {
         reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("stage".into())
     },

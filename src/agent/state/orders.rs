@@ -28,6 +28,7 @@ impl State {
                 self.each(|me, name| me.want_down(name, Goal::Leave, fx));
             }
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
+            ToAgent::InspectConfigurationRequest(request) => self.inspect(request, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
                 let nodes = self.statuses();
                 self.answer(GetNodesResponse { reqid, pid: self.pid, nodes });

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Effect, Entry, Goal, InForce, State};
-use crate::agent::jobs::{Kind, Wish};
+use crate::agent::jobs::{self, Kind};
+use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::model::{Configuration, LayoutEntry, Node, NodeState, Now, Outcome, RequestId, Timestamp};
@@ -92,6 +93,7 @@ impl State {
     /// Makes a configuration the one in force.
     fn adopt(&mut self, reqid: RequestId, configuration: Configuration, wall: Timestamp, fx: &mut Vec<Effect>) {
         let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
+        fx.extend(Wish::of(&configuration, &self.instance).map(|wish| Effect::Archive(Box::new(wish))));
         let wished = InForce::from(configuration);
         let mut changes = plan::diff::nodes(&have, &wished.nodes);
         // The same configuration told again, to the next run of the agent, starts nothing that was stopped since, nor
@@ -103,8 +105,8 @@ impl State {
             changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
         }
         let waits = changes.iter().map(|change| match change {
-            NodeChange::Remove(_) => (change.name().clone(), Wish::Down),
-            _ => (change.name().clone(), Wish::Up),
+            NodeChange::Remove(_) => (change.name().clone(), jobs::Wish::Down),
+            _ => (change.name().clone(), jobs::Wish::Up),
         });
         self.jobs.open(Kind::Configure, reqid, waits);
         for change in changes {
@@ -116,7 +118,7 @@ impl State {
                     self.want_up(&node.name, fx);
                 }
                 NodeChange::Replace { have, want, keys } => {
-                    let msg = format!("started afresh, because {}", reason(have, want, &keys));
+                    let msg = format!("started afresh, because {}", plan::steps::because(have, want, &keys));
                     self.notify_log(Some(want.name.clone()), msg, wall);
                     if let Some(entry) = self.nodes.get_mut(&want.name) {
                         entry.next = Some(Arc::clone(want));
@@ -156,15 +158,7 @@ fn to_launch(change: NodeChange) -> Option<Arc<Node>> {
 }
 
 /// Every port that a node listens on while it runs.
-fn ports(node: &Node) -> BTreeSet<u16> {
+pub(super) fn ports(node: &Node) -> BTreeSet<u16> {
     let hub = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_ref()?.settings.zeromq_ports);
     [node.port, node.metrics_port].into_iter().flatten().chain(hub.into_iter().flatten()).collect()
-}
-
-/// What a node is started afresh for, in words that follow "because ".
-fn reason(have: &Node, want: &Node, keys: &[&str]) -> String {
-    let own: Vec<&str> = keys.iter().copied().filter(|&key| key != plan::diff::SURROUNDINGS).collect();
-    let cluster = (own.len() < keys.len()).then(|| plan::zeek::why(have, want));
-    let own = (!own.is_empty()).then(|| format!("of its {}", own.join(", ")));
-    own.into_iter().chain(cluster).collect::<Vec<_>>().join(", and because ")
 }

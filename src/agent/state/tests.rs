@@ -5,6 +5,8 @@ use super::super::outbox::Bounds;
 use super::*;
 use crate::model::{ConfigurationId, Instance, Packets, RequestId, Role};
 
+mod inspecting;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -442,6 +444,8 @@ impl Agent {
                         self.step(Event::Prepared(number, Vec::new()));
                     }
                 }
+                Effect::Inspect(number, _) if !self.holds => self.step(Event::Inspected(number, Vec::new())),
+                Effect::Inspect(..) => {}
                 Effect::EndLink(why) => panic!("{why}"),
                 Effect::Inquire(inquiry) => self.inquiries.push(inquiry),
                 Effect::Enter(..)
@@ -450,6 +454,7 @@ impl Agent {
                 | Effect::ReadPiece(_)
                 | Effect::ReadCrashes(_)
                 | Effect::Refused(_)
+                | Effect::Archive(_)
                 | Effect::Remember(_) => {}
             }
         }

@@ -42,6 +42,8 @@ pub enum Report {
     Failed(String),
     /// Everything that waited is written, but for so many entries that were dropped.
     Works { dropped: u64 },
+    /// These entries, first and last, were kept, and somebody removed them.
+    Gone { first: u64, last: u64 },
 }
 
 enum Order {
@@ -239,6 +241,9 @@ impl<V: Volume> Desk<V> {
             }
             self.done(group);
         }
+        if let Some((first, last)) = self.writer.take_gone() {
+            self.tell(Report::Gone { first, last });
+        }
         let dropped = std::mem::take(&mut self.dropped);
         if self.failed.take().is_some() || dropped > 0 {
             self.tell(Report::Works { dropped });
@@ -273,10 +278,12 @@ fn can_be_dropped(batch: &Batch) -> bool {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use tempfile::TempDir;
+
     use super::super::Bounds;
     use super::super::memory_volume::{Failure, MemoryVolume};
     use super::super::record::Borrowed;
-    use super::super::volume::Held;
+    use super::super::volume::{Directory, Held};
     use super::super::writer::tests::{batch, bounds, name, open};
     use super::*;
 
@@ -408,6 +415,36 @@ mod tests {
         assert_eq!(opened.epochs, [(7, 1), (8, 1), (9, 6)], "the epoch is not lost");
         let notes = opened.recalled.notes;
         assert!(notes.iter().all(|note| !note.contains("damaged")), "what was dropped is no damage: {notes:?}");
+    }
+
+    #[test]
+    fn a_log_that_is_removed_while_it_is_written_goes_on_in_its_place_and_forgets_nothing_of_what_it_came_to() {
+        let home = TempDir::new().unwrap();
+        let path = home.path().join("log");
+        let writer = |fresh| Writer::open(Directory::open(&path).unwrap(), bounds(1 << 20), fresh, Timestamp(0));
+        let index = {
+            let opened = writer(7).unwrap();
+            let index = opened.writer.index().clone();
+            let (thread, mut told) = LogThread::start(opened.writer, Vec::new()).unwrap();
+            thread.keep(batch(0, 3));
+            assert!(matches!(next(&mut told), Report::Kept { last: 3, .. }));
+            std::fs::remove_dir_all(&path).unwrap();
+            thread.keep(Batch { arrived: Vec::new(), ..batch(3, 2) });
+            let Report::Failed(why) = next(&mut told) else { panic!("it is not there") };
+            assert!(why.contains("somebody removed or moved it"), "{why}");
+            assert!(matches!(next(&mut told), Report::Kept { last: 5, .. }), "as soon as it is tried again");
+            assert_eq!(next(&mut told), Report::Gone { first: 1, last: 3 });
+            assert_eq!(next(&mut told), Report::Works { dropped: 0 });
+            let read = thread.read(0).blocking_recv().unwrap();
+            assert_eq!(read.gap.map(|gap| (gap.first.number, gap.last.number)), Some((1, 3)));
+            assert_eq!(read.entries.len(), 2);
+            thread.close();
+            index
+        };
+        assert_eq!(index.lock().segments.keys().copied().collect::<Vec<_>>(), [4]);
+        let again = writer(8).unwrap();
+        assert_eq!((again.epochs, again.last), (vec![(7, 1)], 5), "it ended in order");
+        assert_eq!(again.recalled.arrived, [(name(), (9, 5))].into());
     }
 
     #[test]

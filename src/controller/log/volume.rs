@@ -1,7 +1,7 @@
 //! The directory that holds the log's segments. Each is a file named after the number of its first entry.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -41,11 +41,14 @@ pub struct Held {
 }
 
 /// A directory of the file system.
+///
+/// It is made anew, and what comes next is written there, if somebody removes or moves it: what was appended to last is
+/// read on from the file that is held open, so what the log came to up to there is not forgotten.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
     /// Locked as long as this is the log of a live process.
-    _lock: Option<File>,
+    lock: Option<File>,
     /// What is appended to.
     open: Option<(u64, File)>,
 }
@@ -55,31 +58,55 @@ const ENDING: &str = ".log";
 impl Directory {
     /// Makes the directory if it is not there, and keeps other processes out of it.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let fail = |source| LogError::Make { path: path.to_owned(), source };
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error)),
-            _ => {}
-        }
-        let lock = File::open(path).map_err(fail)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(fail(io::Error::other("another controller has its log there")));
-            }
-            // Where the file system knows no locks the owner of the directory has to know what is done with it.
-            Err(TryLockError::Error(_)) => {}
-        }
-        Ok(Self { path: path.to_owned(), _lock: Some(lock), open: None })
+        let lock = take(path).map_err(|source| LogError::Make { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), lock: Some(lock), open: None })
+    }
+
+    /// Whether the directory is another than the one that was locked, or none.
+    fn is_gone(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| !is_at(lock, &self.path))
     }
 
     fn file(&self, segment: u64) -> PathBuf {
-        self.path.join(format!("{segment:020}{ENDING}"))
+        self.path.join(file_name(segment))
     }
 
     /// Makes names durable, too.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
+}
+
+/// Makes the directory if it is not there, and keeps other processes out of it.
+fn take(path: &Path) -> io::Result<File> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let lock = File::open(path)?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another controller has its log there")),
+        // Where the file system knows no locks the owner of the directory has to know what is done with it.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
+    }
+}
+
+fn file_name(segment: u64) -> String {
+    format!("{segment:020}{ENDING}")
+}
+
+fn read(file: &File, from: u64, most: u64) -> io::Result<Vec<u8>> {
+    // What is there bounds what is made room for.
+    let there = file.metadata()?.len().saturating_sub(from).min(most);
+    let mut bytes = vec![0; usize::try_from(there).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok(bytes)
+}
+
+/// Whether that is what lies there.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |about: io::Result<Metadata>| about.ok().map(|about| (about.dev(), about.ino()));
+    place(file.metadata()).is_some_and(|held| place(fs::metadata(path)) == Some(held))
 }
 
 impl Volume for Directory {
@@ -100,41 +127,42 @@ impl Volume for Directory {
     }
 
     fn read(&self, segment: u64, from: u64, most: u64) -> io::Result<Vec<u8>> {
-        let mut file = File::open(self.file(segment))?;
-        file.seek(SeekFrom::Start(from))?;
-        // What is there bounds what is made room for.
-        let there = file.metadata()?.len().saturating_sub(from).min(most);
-        let mut bytes = Vec::with_capacity(usize::try_from(there).unwrap_or(usize::MAX));
-        file.take(most).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        match &self.open {
+            Some((open, file)) if *open == segment => read(file, from, most),
+            _ => read(&File::open(self.file(segment))?, from, most),
+        }
     }
 
     fn create(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
-        self.open = None;
+        if self.is_gone() {
+            self.lock = Some(take(&self.path)?);
+        }
         let (path, fresh) = (self.file(segment), self.path.join("new"));
-        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-        let made = file.write_all_at(bytes, 0).and_then(|()| file.sync_all());
+        let _ = fs::remove_file(&fresh); // half of one that a crash left is in the way
+        let mut file = OpenOptions::new().create_new(true).read(true).append(true).mode(0o600).open(&fresh)?;
+        let made = file.write_all(bytes).and_then(|()| file.sync_all());
         let made = made.and_then(|()| fs::rename(&fresh, &path)).and_then(|()| self.sync());
-        if made.is_err() {
-            let _ = fs::remove_file(&fresh); // on a full disk half a file is in the way
+        match made {
+            // Only now: what was appended to before may be nowhere else.
+            Ok(()) => self.open = Some((segment, file)),
+            Err(_) => drop(fs::remove_file(&fresh)), // on a full disk half a file is in the way
         }
         made
     }
 
     fn append(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != segment) {
-            let file = OpenOptions::new().append(true).open(self.file(segment))?;
+            let file = OpenOptions::new().read(true).append(true).open(self.file(segment))?;
             self.open = Some((segment, file));
         }
         let Some((_, file)) = &mut self.open else { return Ok(()) };
         file.write_all(bytes)?;
         file.sync_data()?;
         // It can be written as well as ever, and be gone with this process.
-        if file.metadata()?.nlink() == 0 {
-            let why = "somebody removed it, and a controller that is started anew begins another one";
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        match is_at(file, &self.path.join(file_name(segment))) {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::NotFound, "somebody removed or moved it")),
         }
-        Ok(())
     }
 
     fn cut(&mut self, segment: u64, length: u64) -> io::Result<()> {
@@ -156,7 +184,7 @@ impl Volume for Directory {
     }
 
     fn for_reading(&self) -> Self {
-        Self { path: self.path.clone(), _lock: None, open: None }
+        Self { path: self.path.clone(), lock: None, open: None }
     }
 
     fn name(&self) -> String {
@@ -200,7 +228,22 @@ mod tests {
         directory.append(1, b" and more").unwrap();
         fs::remove_file(directory.file(1)).unwrap();
         let error = directory.append(1, b" and more").unwrap_err();
-        assert!(error.to_string().contains("somebody removed it"), "{error}");
+        assert!(error.to_string().contains("somebody removed or moved it"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_is_made_anew_and_what_was_written_last_is_read_where_it_is() {
+        let home = TempDir::new().unwrap();
+        let path = home.path().join("log");
+        let mut directory = Directory::open(&path).unwrap();
+        directory.create(1, b"head").unwrap();
+        fs::rename(&path, home.path().join("elsewhere")).unwrap();
+        directory.append(1, b" and more").unwrap_err();
+        assert_eq!(directory.read(1, 0, 4).unwrap(), b"head");
+        directory.create(7, b"head").unwrap();
+        directory.append(7, b" and more").unwrap();
+        assert_eq!(directory.read(7, 0, 99).unwrap(), b"head and more");
+        Directory::open(&path).expect_err("it is kept from others");
     }
 
     #[test]

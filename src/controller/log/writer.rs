@@ -2,8 +2,10 @@
 //!
 //! A group that could not be written leaves nothing behind that counts. The disk may have kept a part of it, or lose later
 //! what it said it has; so the next attempt is made in a new segment, which begins where the last one is known to be good.
+//! So it is when somebody removes the log while it is written: what comes then has a place again, and what was there before
+//! is told as gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +71,8 @@ pub struct Writer<V> {
     present: u64,
     /// Nothing is to be appended to that any more.
     is_suspect: bool,
+    /// Entries that were kept and are not there any more, first and last, of which nobody was told.
+    gone: Option<(u64, u64)>,
 }
 
 /// A log that was opened.
@@ -185,7 +189,7 @@ impl<V: Volume> Writer<V> {
         let present = segments.last_key_value().map_or(1, |(segment, _)| *segment);
         let index = SharedIndex::default();
         *index.lock() = Index { segments, durable: checkpoint.last, epochs: checkpoint.epochs.clone() };
-        Self { volume, bounds, index, present, is_suspect }
+        Self { volume, bounds, index, present, is_suspect, gone: None }
     }
 
     /// What readers share with it.
@@ -244,8 +248,26 @@ impl<V: Volume> Writer<V> {
         let extent = Extent { length: bytes.len() as u64, written: Timestamp::now() };
         self.index.lock().segments.insert(durable + 1, extent);
         (self.present, self.is_suspect) = (durable + 1, false);
+        self.forget_what_is_gone(durable)?;
         self.drop_old(Timestamp::now());
         Ok(())
+    }
+
+    /// Takes note of segments that somebody removed: a directory that was made anew has none of the old ones.
+    fn forget_what_is_gone(&mut self, durable: u64) -> io::Result<()> {
+        let there: BTreeSet<_> = self.volume.list()?.iter().map(|held| held.segment).collect();
+        let mut index = self.index.lock();
+        let before: Vec<_> = index.segments.keys().copied().chain([durable + 1]).collect();
+        let gone = before.windows(2).filter(|pair| !there.contains(&pair[0]));
+        let gone = gone.map(|pair| (pair[0], pair[1] - 1)).filter(|(first, last)| first <= last);
+        self.gone = gone.chain(self.gone).reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+        index.segments.retain(|segment, _| there.contains(segment));
+        Ok(())
+    }
+
+    /// First and last of the entries that were kept and are not there any more, since this was asked last.
+    pub fn take_gone(&mut self) -> Option<(u64, u64)> {
+        self.gone.take()
     }
 
     /// Drops what exceeds the bounds. Returns how long from now on nothing more will, unless something is written.

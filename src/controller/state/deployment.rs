@@ -422,7 +422,7 @@ impl State {
         self.admit(&instances, now, fx);
         let Some(deployed) = self.shelf.deployed().cloned() else { return };
         for instance in &deployed.instances {
-            if self.roster.are_ready([instance]) {
+            if self.roster.is_ready(&instance.name) {
                 self.redeploy(&instance.name, now, fx);
             }
         }

@@ -62,6 +62,10 @@ impl State {
                 crashes.time_out(owes);
                 return parent.answer(Vec::new()); // each instance is named
             }
+            Parent::Plan(planning) => {
+                planning.time_out(owes);
+                return parent.answer(Vec::new()); // as above
+            }
             Parent::Read(reading) => {
                 return Some(reading.late(owes.iter().all(|name| self.roster.link(name).is_some())));
             }

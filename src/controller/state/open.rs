@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::crashes::Crashes;
 use super::dispatch::Inquiry;
+use super::planning::Planning;
 use super::reading::Reading;
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::bridge::{Features, LinkId};
@@ -38,6 +39,7 @@ pub(super) enum Parent {
     Output(Ticket, RequestId),
     Read(Reading),
     Crashes(Crashes),
+    Plan(Box<Planning>),
     TestTimeout(Ticket, RequestId),
     /// Whoever holds this ticket is answered now; only the deadline counts.
     Limit(Ticket),
@@ -266,12 +268,13 @@ impl State {
                     fx.extend(parent.answer(vec![lost.clone()]));
                 }
             }
-            Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) | Parent::Crashes(_) => {
+            Parent::Nodes(..) | Parent::Verb(_) | Parent::Dispatch(_) | Parent::Crashes(_) | Parent::Plan(_) => {
                 match &mut open.parent {
                     Parent::Verb(order) => order.lose(name, lost),
                     Parent::Dispatch(inquiry) => inquiry.lose(name, lost),
                     Parent::Nodes(_, _, told) => told.outcomes.push(lost.clone()),
                     Parent::Crashes(crashes) => crashes.lose(lost.clone()),
+                    Parent::Plan(planning) => planning.lose(name, lost),
                     _ => {}
                 }
                 if let Answered::Complete(parent) = self.requests.answer(reqid, name, |_| {}) {
@@ -335,6 +338,7 @@ impl Parent {
             Self::Dispatch(inquiry) => Some(inquiry.ticket),
             Self::Read(reading) => Some(reading.ticket),
             Self::Crashes(crashes) => Some(crashes.ticket),
+            Self::Plan(planning) => Some(planning.ticket),
             Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
             Self::Gather | Self::Limit(_) => None,
         }
@@ -367,6 +371,7 @@ impl Parent {
             Self::Dispatch(inquiry) => (inquiry.ticket, inquiry.answer(&more)),
             Self::Read(reading) => return Some(reading.late(true)),
             Self::Crashes(crashes) => (crashes.ticket, crashes.answer(more)),
+            Self::Plan(planning) => (planning.ticket, planning.answer()),
             Self::Output(ticket, reqid) => (ticket, client::GetOutputResponse { reqid, outcome: first() }.into()),
             Self::TestTimeout(ticket, reqid) => {
                 (ticket, client::TestTimeoutResponse { reqid, outcome: Outcome::failed(TIMED_OUT) }.into())

@@ -1,6 +1,7 @@
 mod absent;
 mod limits;
 mod log;
+mod planning;
 mod versions;
 
 use std::net::IpAddr;
@@ -593,7 +594,7 @@ impl Cluster {
     }
 
     fn deploy(&mut self, name: &str, configuration: Configuration) {
-        self.ask(name, |reqid| client::SetConfigurationRequest { reqid, configuration }.into());
+        self.ask(name, |reqid| client::SetConfigurationRequest { reqid, configuration, upon: None }.into());
     }
 
     /// That agent does everything it was told so far.

@@ -33,6 +33,7 @@ impl State {
                 Some(Parent::Deploy | Parent::Redeploy) => {
                     self.shares_answered(&from, &reqid, vec![outcome.clone()], now, fx);
                 }
+                Some(Parent::Plan(_)) => self.cannot_inspect(&from, &reqid, error.clone(), fx),
                 Some(_) => self.give_up(&from, &reqid, &outcome, fx),
             }
         }
@@ -57,6 +58,7 @@ impl Parent {
             Self::Dispatch(_) => &[agent::NodeDispatchRequest::KIND],
             Self::Output(..) => &[agent::GetOutputRequest::KIND],
             Self::Crashes(_) => &[agent::GetCrashesRequest::KIND],
+            Self::Plan(_) => &[agent::InspectConfigurationRequest::KIND],
             Self::Read(_) => &[agent::ReadOutputRequest::KIND],
             Self::Hello(_) | Self::Gather | Self::TestTimeout(..) | Self::Limit(_) => &[],
         };

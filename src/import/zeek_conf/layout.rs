@@ -10,7 +10,9 @@ use super::template::fill;
 use crate::hint::shown;
 use crate::import::Findings;
 use crate::model::cluster_file::{Complaint, word_list};
-use crate::model::{Backend, Bytes, Capability, Cpus, InstanceName, Node, NodeName, Role, Zeek};
+use crate::model::{
+    ArchivePlace, ArchiveRules, Backend, Bytes, Capability, Cpus, InstanceName, Node, NodeName, Role, Zeek,
+};
 
 /// The most nodes of one kind: more are a slip of the finger.
 const MOST: usize = 1024;
@@ -19,17 +21,20 @@ const MOST_CPUS: usize = 8192;
 /// The user of a file that names none.
 const USER: &str = "zeek";
 
+const ARCHIVER: &str = "logs are archived by each agent itself";
+
 /// Keys that have no place in a configuration, and why.
-const LEFT_OUT: [(&str, &str); 10] = [
-    ("base_dir", "each agent finds the installation of Zeek on its machine"),
+const LEFT_OUT: [(&str, &str); 8] = [
+    (
+        "base_dir",
+        "each agent finds the installation of Zeek on its machine, and of this only the place of logs is kept",
+    ),
     ("path", "nodes have the PATH of their agent, and `ext_path` before it"),
     ("cluster_layout", "the layout is always made anew"),
-    ("archiver", "logs are not archived yet by this release"),
-    ("archiver_args", "logs are not archived yet by this release"),
-    ("archiver_env", "logs are not archived yet by this release"),
-    ("archiver_nice", "logs are not archived yet by this release"),
-    ("archiver_memory_max", "logs are not archived yet by this release"),
-    ("archiver_cpu_set", "logs are not archived yet by this release"),
+    ("archiver_env", ARCHIVER),
+    ("archiver_nice", ARCHIVER),
+    ("archiver_memory_max", ARCHIVER),
+    ("archiver_cpu_set", ARCHIVER),
     ("group", "a node has the groups of its user"),
 ];
 
@@ -57,6 +62,11 @@ impl Machine {
             }
         };
         let global = &mut Ask { section: None, line: 1, keys: &file.global, findings };
+        for kind in ["manager", "logger", "proxy"] {
+            for key in [format!("{kind}_nice"), format!("{kind}_memory_max")] {
+                global.say_of_empty(&key, file.has_sections);
+            }
+        }
         for (key, why) in LEFT_OUT {
             global.remark(key, format!("is left out: {why}"));
         }
@@ -138,6 +148,16 @@ impl Ask<'_, '_> {
         }
     }
 
+    /// A number that is not there: an error to Zeek in a file with sections, and nothing in one without.
+    fn say_of_empty(&mut self, key: &str, is_refused: bool) {
+        let is_empty = |entry: &Entry| entry.values.iter().all(String::is_empty);
+        match (self.keys.get(key).is_some_and(is_empty), is_refused) {
+            (false, _) => {}
+            (true, true) => self.wrong(key, "is empty: write a value, or remove the key".into()),
+            (true, false) => self.remark(key, "is left out: it is empty".into()),
+        }
+    }
+
     fn wrong(&mut self, key: &str, what: String) {
         let complaint = self.complaint(key, what);
         self.findings.wrong(complaint);
@@ -213,7 +233,42 @@ fn zeek(ask: &mut Ask) -> Zeek {
             }
         }
     }
+    zeek.archive = archive(ask);
     zeek
+}
+
+/// What becomes of logs: zeek-archiver puts them below the prefix of the installation.
+fn archive(ask: &mut Ask) -> ArchiveRules {
+    let mut rules = ArchiveRules::default();
+    if let Some(base) = ask.get("base_dir", |text| Ok(text.trim_end_matches('/').to_owned()))
+        && base.starts_with('/')
+    {
+        rules.place = ArchivePlace::At(format!("{base}/var/logs/zeek"));
+    }
+    match ask.get("archiver", |text| Ok(text.to_owned())).as_deref() {
+        Some("0") => rules.place = ArchivePlace::Nowhere,
+        None | Some("1") => {}
+        Some(_) => ask.remark("archiver", format!("is left out: {ARCHIVER}, or by `archive_command` for each log")),
+    }
+    let args = ask.words("archiver_args").unwrap_or_default();
+    let mut rest = args.iter().map(String::as_str);
+    let mut left_out = Vec::new();
+    while let Some(word) = rest.next() {
+        match word {
+            "-c=" | "--compress=" => rules.compress = false,
+            "-c" | "--compress" => match rest.next() {
+                Some("") | None => rules.compress = false,
+                Some("gz,gzip") => {}
+                Some(other) => left_out.push(other),
+            },
+            "-c=gz,gzip" | "--compress=gz,gzip" | "-v" | "--verbose" => {}
+            other => left_out.push(other),
+        }
+    }
+    if let Some(first) = left_out.first() {
+        ask.remark("archiver_args", format!("{} is left out: {ARCHIVER}, and compressed by gzip", shown(first)));
+    }
+    rules
 }
 
 fn backend(script: &str) -> Option<Backend> {
@@ -285,8 +340,15 @@ impl Maker<'_> {
     }
 
     fn workers(&self, ask: &mut Ask, interface: &Interface, host_wide: &mut usize, nodes: &mut Vec<Node>) {
+        ask.say_of_empty("worker_nice", true);
+        ask.say_of_empty("worker_memory_max", true);
         let Some(count) = ask.get("workers", count) else {
-            return ask.wrong("workers", "has no `workers`: say how many, or 0".into());
+            let is_there =
+                ask.keys.get("workers").is_some_and(|entry| entry.values.iter().any(|value| !value.is_empty()));
+            return match is_there {
+                true => {} // what is wrong with it was said
+                false => ask.wrong("workers", "has no `workers`: say how many, or 0".into()),
+            };
         };
         let Some(device) = ask.get("interface", |text| Ok(text.to_owned())) else {
             return match count {

@@ -32,6 +32,7 @@ pub(super) struct File {
     pub(super) global: Keys,
     /// In a file without sections, one: what `global` says of it.
     pub(super) interfaces: Vec<Interface>,
+    pub(super) has_sections: bool,
 }
 
 pub(super) const GLOBAL: [&str; 41] = [
@@ -132,6 +133,7 @@ impl<'f> Reader<'f> {
         for (index, line) in text.lines().enumerate() {
             self.line(index + 1, line.trim_end());
         }
+        self.file.has_sections = self.has_sections;
         if !self.has_sections {
             let keys = self.file.global.iter().filter(|(key, _)| OF_WORKERS.contains(&key.as_str()));
             let keys: Keys = keys.map(|(key, entry)| (key.clone(), entry.clone())).collect();
@@ -219,6 +221,11 @@ impl<'f> Reader<'f> {
                 true => self.findings.remark(complaint), // as Zeek: nothing comes of it
                 false => self.findings.wrong(complaint),
             };
+        }
+        if self.has_sections && self.section.is_none() {
+            let what = "stands above the first section, where Zeek may not read it: it is taken for a key of [zeek]";
+            let complaint = self.complaint(number, Some(key), what);
+            self.findings.remark(complaint);
         }
         let entry = Entry { line: number, values: vec![value.to_owned()] };
         let Some(keys) = self.keys() else { return };

@@ -83,7 +83,7 @@ fn configuration(id: ConfigurationId, machines: Vec<Machine>) -> Configuration {
 mod tests {
     use super::*;
     use crate::model::cluster_file::render;
-    use crate::model::{Bytes, Node, Role};
+    use crate::model::{ArchivePlace, ArchiveRules, Bytes, Node, Role};
 
     fn hosts(files: &[(&str, &str)]) -> Result<Import, ImportError> {
         let file = |(host, text): &(&str, &str)| {
@@ -114,7 +114,7 @@ mod tests {
     fn a_flat_file_comes_over_whole() {
         let text = "# zeek.conf\nmanager=1\nloggers=1\nproxies=1\ninterface=eth0\nworkers=2\nworkers_cpu_list=3,5-9:2\n\
                     args=local Site::x=T\nenv=\n  TZ=UTC\n  A=b=c\nworker_env=ID=${worker_index0}\n  CPU=${worker_cpu}\n\
-                    worker_args=-C\nworker_nice=-5\nmanager_nice=\nport=5000\nmetrics_port=0\nrestart_interval_sec=3\n";
+                    worker_args=-C\nworker_nice=-5\nport=5000\nmetrics_port=0\nrestart_interval_sec=3\n";
         let got = one(text).unwrap();
         let want = "\
             [instances]\nagent-here\n\n\
@@ -145,6 +145,27 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_of_logs_comes_over() {
+        let rules = |text: &str| one(text).unwrap().configuration.zeek.unwrap().archive;
+        let default = ArchiveRules::default();
+        let below = ArchivePlace::At("/opt/zeek/var/logs/zeek".into());
+        for (text, place, compress) in [
+            ("archiver=1\n", ArchivePlace::Usual, true),
+            ("archiver=0\nbase_dir=/opt/zeek\n", ArchivePlace::Nowhere, true),
+            ("base_dir=/opt/zeek/\narchiver_args=-c ''\n", below, false),
+            ("archiver_args=-v --compress=gz,gzip\n", ArchivePlace::Usual, true),
+        ] {
+            assert_eq!(rules(text), ArchiveRules { place, compress, ..default.clone() }, "{text}");
+        }
+        assert_eq!(
+            remarks("archiver_args=-c xz,xz\n"),
+            [
+                "zeek.conf:1: archiver_args: `xz,xz` is left out: logs are archived by each agent itself, and compressed by gzip"
+            ]
+        );
+    }
+
+    #[test]
     fn memory_and_processors_are_kept() {
         let text = "manager=1\nmanager_memory_max=2G\nmanager_cpu_set=0,2-4:2\nmanager_nice=3\ninterface=eth0\n\
                     workers=1\nworker_memory_max=512\nworker_numa_policy=local\n";
@@ -160,6 +181,33 @@ mod tests {
         );
         let wrong = complaints("manager=1\nmanager_memory_max=2g\nmanager_cpu_set=x\n");
         assert!(wrong.len() == 2 && wrong[0].contains("`2g` is no amount of memory"), "{wrong:?}");
+    }
+
+    #[test]
+    fn values_that_are_missing_are_told() {
+        assert_eq!(
+            remarks("manager=1\nmanager_nice=\nproxy_memory_max=\n"),
+            [
+                "zeek.conf:2: manager_nice: is left out: it is empty",
+                "zeek.conf:3: proxy_memory_max: is left out: it is empty"
+            ]
+        );
+        let text =
+            "[zeek]\nmanager=1\nmanager_nice=\n[interface a]\ninterface=e\nworkers=1000000\nworker_memory_max=\n";
+        assert_eq!(
+            complaints(text),
+            [
+                "zeek.conf:3: manager_nice: is empty: write a value, or remove the key",
+                "zeek.conf:6: [interface a] workers: `1000000` is no number from 0 to 1024",
+                "zeek.conf:7: [interface a] worker_memory_max: is empty: write a value, or remove the key",
+            ]
+        );
+        assert_eq!(
+            remarks("manager=1\n[interface a]\ninterface=e\nworkers=1\n"),
+            [
+                "zeek.conf:1: manager: stands above the first section, where Zeek may not read it: it is taken for a key of [zeek]"
+            ]
+        );
     }
 
     #[test]
@@ -185,13 +233,13 @@ mod tests {
 
     #[test]
     fn what_zeek_passes_over_in_silence_is_said() {
-        let flat = "manager=1\nmanger=1\nbase_dir=/opt\nenv=A=1\n  # note\narchiver=1\n";
+        let flat = "manager=1\nmanger=1\nbase_dir=/opt\nenv=A=1\n  # note\narchiver=/opt/x\n";
         let got = remarks(flat);
         let want = [
             "zeek.conf:2: manger: is not a key of this place: did you mean `manager`?",
             "zeek.conf:3: base_dir: is left out: each agent finds",
             "zeek.conf:5: env: has a comment that is indented",
-            "zeek.conf:6: archiver: is left out: logs are not archived",
+            "zeek.conf:6: archiver: is left out: logs are archived by each agent itself, or by",
         ];
         assert_eq!(got.len(), want.len(), "{got:#?}");
         got.iter().zip(want).for_each(|(got, want)| assert!(got.starts_with(want), "{got}"));

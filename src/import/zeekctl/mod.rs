@@ -58,6 +58,7 @@ fn addresses(instances: &BTreeMap<Host, InstanceName>) -> BTreeMap<InstanceName,
 mod tests {
     use super::*;
     use crate::model::cluster_file::render;
+    use crate::model::{ArchivePlace, ArchiveRules};
 
     fn files(nodes: &str, options: &str, networks: &str) -> Files {
         let source = |name: &str, text: &str| Source { name: name.into(), bytes: text.into() };
@@ -120,6 +121,33 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_of_logs_comes_over() {
+        let rules = |options: &str| import(SMALL, options, "").unwrap().configuration.zeek.unwrap().archive;
+        let day = std::time::Duration::from_secs(24 * 60 * 60);
+        let text = "LogDir = /srv/logs\nCompressLogs = 0\nLogExpireInterval = 30 days\nMinDiskSpace = 5\n";
+        let want = ArchiveRules {
+            place: ArchivePlace::At("/srv/logs".into()),
+            compress: false,
+            keep_age: Some(30 * day),
+            min_free: 5,
+            ..ArchiveRules::default()
+        };
+        assert_eq!(rules(text), want);
+        assert_eq!(rules(""), ArchiveRules::default());
+        for (text, want) in [("0", None), ("7", Some(7 * day)), ("1 day", Some(day)), ("48hr", Some(2 * day))] {
+            assert_eq!(rules(&format!("LogExpireInterval = {text}\n")).keep_age, want, "{text}");
+        }
+        assert_eq!(
+            complaints(SMALL, "LogDir = logs\nLogExpireInterval = 3 weeks\nMinDiskSpace = 90\n", ""),
+            [
+                "zeekctl.cfg:1: LogDir: `logs` is no absolute directory: write it in full",
+                "zeekctl.cfg:2: LogExpireInterval: `3 weeks` is no time: write such as 30, 30 days, 12 hrs or 90 mins",
+                "zeekctl.cfg:3: MinDiskSpace: `90` is more than 40 percent, of which people would be told all the time",
+            ]
+        );
+    }
+
+    #[test]
     fn where_the_files_are_silent_it_is_as_zeekctl_has_it() {
         let got = import(SMALL, "", "").unwrap().configuration;
         assert_eq!(got.instances.len(), 1);
@@ -179,18 +207,41 @@ mod tests {
     #[test]
     fn every_key_that_is_left_out_is_named_with_the_reason() {
         let nodes = format!("{SMALL}[w]\ntype=worker\nhost=localhost\ninterface=e\nether=1\nmy_plugin_key=2\n");
-        let options = "# no\nLogDir = /logs\nMailHostUpDown = 1\nPluginX.key = 1\nMailTu = x\n";
+        let options = "# no\nKeepLogs = *\nMailHostUpDown = 1\nPluginX.key = 1\nMailTu = x\n";
         let got = remarks(&nodes, options);
         let want = [
             "node.cfg:11: [w] ether: is left out: zeekctl itself makes nothing of it, or overwrites it",
-            "node.cfg:12: [w] my_plugin_key: is no key of zeekctl, or one of a plugin: it is left out (known are",
-            "zeekctl.cfg:2: LogDir: is left out: logs are not archived yet by this release",
+            "node.cfg:12: [w] my_plugin_key: is no key of zeekctl, or one of a plugin: it is left out (the nearest are",
+            "zeekctl.cfg:2: KeepLogs: is left out: no archived log is kept longer than others",
             "zeekctl.cfg:3: MailHostUpDown: is left out: mail is not sent: follow `watchpost events`",
             "zeekctl.cfg:4: PluginX.key: belongs to a plugin of zeekctl: it is left out",
             "zeekctl.cfg:5: MailTu: is no key of zeekctl, which ignores it, and so it is left out: did you mean `mailto`?",
         ];
         assert_eq!(got.len(), want.len(), "{got:#?}");
         got.iter().zip(want).for_each(|(got, want)| assert!(got.starts_with(want), "{got}"));
+    }
+
+    #[test]
+    fn keys_that_are_idle_where_they_stand_are_named() {
+        let nodes = format!(
+            "{SMALL}[w]\ntype=worker\nhost=localhost\ninterface=af_packet::e\naf_packet_fanout_id=1\n\
+             lb_interfaces=a,b\npin_cpus=1,2\n[v]\ntype=worker\nhost=localhost\ninterface=e\nlb_procs=1\n\
+             lb_method=custom\naf_packet_buffer_size=5\nlb_interfaces=a\npin_cpus=1,2\n"
+        );
+        let of_af_packet = "is left out: zeekctl heeds it only where lb_procs shares out an interface of AF_PACKET";
+        let of_interfaces = "is left out: zeekctl heeds it only where lb_method is interfaces";
+        assert_eq!(
+            remarks(&nodes, ""),
+            [
+                format!("node.cfg:11: [w] af_packet_fanout_id: {of_af_packet}"),
+                format!("node.cfg:12: [w] lb_interfaces: {of_interfaces}"),
+                "node.cfg:13: [w] pin_cpus: is left out but for its first processor: the node is one process, without \
+                 lb_procs"
+                    .to_owned(),
+                format!("node.cfg:20: [v] af_packet_buffer_size: {of_af_packet}"),
+                format!("node.cfg:21: [v] lb_interfaces: {of_interfaces}"),
+            ]
+        );
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! `networks.cfg`: a network a line, and behind it a name that nobody reads.
+//! `networks.cfg`.
 
-use crate::hint::shown;
 use crate::import::{Findings, Source};
 use crate::model::Network;
 use crate::model::cluster_file::{Complaint, readable};
+use crate::model::network::listed;
 
 pub(super) fn read(source: Option<&Source>, findings: &mut Findings) -> Vec<Network> {
     let Some(source) = source else { return Vec::new() };
@@ -14,16 +14,8 @@ pub(super) fn read(source: Option<&Source>, findings: &mut Findings) -> Vec<Netw
             return Vec::new();
         }
     };
-    let mut networks = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let Some(word) = line.split_whitespace().next().filter(|_| !line.starts_with('#')) else { continue };
-        match word.parse() {
-            Ok(network) => networks.push(network),
-            Err(error) => {
-                findings.wrong(Complaint::at(index + 1, format!("{} is no network: {error}", shown(word))));
-            }
-        }
-    }
-    networks
+    let take = |(line, network): (usize, Result<Network, String>)| {
+        network.map_err(|what| findings.wrong(Complaint::at(line, what))).ok()
+    };
+    listed(text).filter_map(take).collect()
 }

@@ -201,7 +201,9 @@ impl Reader<'_> {
     /// Adds the node, or one for each of its processes.
     fn processes(&mut self, ask: &mut Ask, kind: Kind, host: Host, mut node: Node) {
         let cpus = ask.get("pin_cpus", cpus).unwrap_or_default();
-        let Some((method, count)) = share(ask, kind) else {
+        let shared = share(ask, kind);
+        say_what_is_idle(ask, node.interface.as_deref(), shared.as_ref(), cpus.len());
+        let Some((method, count)) = shared else {
             node.cpu_affinity = cpus.first().copied().map(Cpus::one);
             return self.add(ask, node);
         };
@@ -342,6 +344,26 @@ fn share(ask: &mut Ask, kind: Kind) -> Option<(Method, usize)> {
         return Some((Method::Interfaces(interfaces), count));
     }
     Some((method, count))
+}
+
+/// Keys that zeekctl takes and, where they stand, makes nothing of.
+fn say_what_is_idle(ask: &mut Ask, interface: Option<&str>, shared: Option<&(Method, usize)>, cpus: usize) {
+    let is_af_packet =
+        shared.is_some_and(|(method, _)| interface.is_some_and(|interface| reads_af_packet(interface, method)));
+    if !is_af_packet {
+        let of_af_packet = OF_AF_PACKET.map(|key| format!("af_packet_{key}"));
+        for key in of_af_packet.into_iter().filter(|key| ask.has(key)).collect::<Vec<_>>() {
+            let what = "is left out: zeekctl heeds it only where lb_procs shares out an interface of AF_PACKET";
+            ask.remark(&key, what);
+        }
+    }
+    let of_interfaces = matches!(shared, Some((Method::Interfaces(_), _)));
+    if ask.has("lb_interfaces") && !of_interfaces && (shared.is_some() || !ask.has("lb_method")) {
+        ask.remark("lb_interfaces", "is left out: zeekctl heeds it only where lb_method is interfaces");
+    }
+    if shared.is_none() && cpus > 1 && !ask.has("lb_procs") && !ask.has("lb_method") {
+        ask.remark("pin_cpus", "is left out but for its first processor: the node is one process, without lb_procs");
+    }
 }
 
 fn reads_af_packet(interface: &str, method: &Method) -> bool {

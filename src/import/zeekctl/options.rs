@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::hint::{instead, shown};
 use crate::import::{Findings, Source};
+use crate::model::archive::MOST_FREE;
 use crate::model::cluster_file::{Complaint, readable, word_list};
-use crate::model::{Backend, Limit, Node, Resource, Role, RunAs, Zeek};
+use crate::model::{ArchivePlace, ArchiveRules, Backend, Limit, Node, Resource, Role, RunAs, Zeek};
 
 /// How zeekctl reads a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ enum Use {
 use Kind::{Flag, Number, Text};
 use Use::{Nothing, Option as ZeekOption, Place, Renamed};
 
-const ARCHIVE: &str = "logs are not archived yet by this release";
+const ARCHIVER: &str = "logs are archived by each agent: see `archive_command` for another way";
 const CRON: &str = "there is no cron: nodes are watched all the time";
 const FOLDER: &str = "where it keeps its files is a setting of each agent (`state_dir`)";
 const INSTALLATION: &str = "each agent finds the installation of Zeek on its machine";
@@ -56,11 +57,11 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("metricsaddress", Text, Place),
     ("metricsport", Number, Place),
     ("logrotationinterval", Number, Place),
-    ("logdir", Text, Nothing(ARCHIVE)),
-    ("makearchivename", Text, Nothing(ARCHIVE)),
-    ("compresslogs", Flag, Nothing(ARCHIVE)),
+    ("logdir", Text, Place),
+    ("makearchivename", Text, Nothing("archived logs have the names that zeekctl gives by default")),
+    ("compresslogs", Flag, Place),
     ("compresslogsinflight", Number, Place),
-    ("compresscmd", Text, Nothing(ARCHIVE)),
+    ("compresscmd", Text, Nothing("archived logs are compressed by gzip")),
     ("compressextension", Text, Place),
     ("privateaddressspaceislocal", Flag, Place),
     ("sendmail", Text, ZeekOption("Notice::sendmail")),
@@ -74,12 +75,12 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("mailhostupdown", Flag, Nothing(MAIL)),
     ("mailarchivelogfail", Flag, Nothing(MAIL)),
     ("mailreceivingpackets", Flag, Nothing(MAIL)),
-    ("mindiskspace", Number, Nothing("the disk is not watched yet by this release")),
+    ("mindiskspace", Number, Place),
     ("statslogenable", Flag, Nothing("samples are taken by Prometheus, from /metrics")),
     ("statslogexpireinterval", Number, Nothing("samples are taken by Prometheus, from /metrics")),
     ("crashexpireinterval", Number, Nothing("how much is kept of crashes is a setting of each agent")),
-    ("logexpireinterval", Text, Nothing(ARCHIVE)),
-    ("keeplogs", Text, Nothing(ARCHIVE)),
+    ("logexpireinterval", Text, Place),
+    ("keeplogs", Text, Nothing("no archived log is kept longer than others")),
     ("zeekargs", Text, Place),
     ("broargs", Text, Renamed("ZeekArgs")),
     ("memlimit", Text, Place),
@@ -88,7 +89,7 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("prefixes", Text, Place),
     ("sitepolicyscripts", Text, Place),
     ("statuscmdshowall", Flag, Nothing(STATUS)),
-    ("stopwait", Flag, Nothing(ARCHIVE)),
+    ("stopwait", Flag, Nothing(ARCHIVER)),
     ("croncmd", Text, Nothing(CRON)),
     ("pfringclusterid", Number, Place),
     ("pfringclustertype", Text, Place),
@@ -110,7 +111,7 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("standalone", Flag, Nothing("node.cfg says whether there is one node alone")),
     ("os", Text, Nothing(INSTALLATION)),
     ("time", Text, Nothing(INSTALLATION)),
-    ("logexpireminutes", Number, Nothing(ARCHIVE)),
+    ("logexpireminutes", Number, Nothing("zeekctl works it out of LogExpireInterval")),
     ("bindir", Text, Nothing(INSTALLATION)),
     ("zeek", Text, Nothing(INSTALLATION)),
     ("bro", Text, Renamed("Zeek")),
@@ -237,6 +238,14 @@ impl Options {
             "compresslogsinflight" if !matches!(value.parse(), Ok(0..=9u32)) => {
                 Err(format!("{} is no level: write a number from 0 to 9", shown(value)))
             }
+            "logdir" if !value.starts_with('/') => {
+                Err(format!("{} is no absolute directory: write it in full", shown(value)))
+            }
+            "logexpireinterval" => expiry(value).map(drop),
+            "mindiskspace" if !matches!(value.parse(), Ok(0..=MOST_FREE)) => Err(format!(
+                "{} is more than {MOST_FREE} percent, of which people would be told all the time",
+                shown(value)
+            )),
             "pfringclustertype" => super::balance::flow(value).map(drop),
             "sitepolicypath" => match value.split(':').all(|path| path.is_empty() || path.starts_with('/')) {
                 true => Ok(()),
@@ -297,6 +306,7 @@ impl Options {
             env: self.env.clone(),
             prefixes: words(self.text("prefixes", "local"), &[':']),
             script_path: words(self.text("sitepolicypath", ""), &[':']),
+            archive: self.archive(),
             rotation_interval: Some(Duration::from_secs(self.number("logrotationinterval", 3600).into())),
             metrics_address: self.get("metricsaddress").and_then(|text| text.parse().ok()),
             port: Some(self.get("zeekport").and_then(|text| text.parse().ok()).unwrap_or(27_760)),
@@ -304,6 +314,17 @@ impl Options {
             pcap_snaplen: self.get("pcapsnaplen").and_then(|text| text.parse().ok()),
             pcap_bufsize: self.get("pcapbufsize").and_then(|text| text.parse().ok()),
             ..Zeek::default()
+        }
+    }
+
+    fn archive(&self) -> ArchiveRules {
+        let default = ArchiveRules::default();
+        ArchiveRules {
+            place: self.get("logdir").map_or(default.place, |path| ArchivePlace::At(path.to_owned())),
+            compress: self.flag("compresslogs", true),
+            keep_age: self.get("logexpireinterval").and_then(|text| expiry(text).ok()).flatten(),
+            min_free: self.get("mindiskspace").and_then(|text| text.parse().ok()).unwrap_or(default.min_free),
+            ..ArchiveRules::default()
         }
     }
 
@@ -335,6 +356,21 @@ fn wrong_value(kind: Kind, value: &str) -> Option<String> {
         Number if value.parse::<u32>().is_err() => Some(format!("{} is no number from 0 on", shown(value))),
         _ => None,
     }
+}
+
+/// `N`, in days, or `N` and one of day, hr and min; `None` for 0, by which nothing expires.
+fn expiry(text: &str) -> Result<Option<Duration>, String> {
+    const UNITS: [(&str, u64); 3] = [("day", 24 * 60 * 60), ("hr", 60 * 60), ("min", 60)];
+    let wrong = || format!("{} is no time: write such as 30, 30 days, 12 hrs or 90 mins", shown(text));
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_lowercase();
+    let seconds = match unit.strip_suffix('s').unwrap_or(&unit) {
+        "" if unit.is_empty() => Some(UNITS[0].1),
+        one => UNITS.iter().find(|(name, _)| *name == one).map(|(_, seconds)| *seconds),
+    };
+    let seconds = seconds.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit)).ok_or_else(wrong)?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 fn backend(text: &str) -> Result<Backend, String> {

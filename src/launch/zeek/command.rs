@@ -1,6 +1,7 @@
 //! The command line and the variables of one Zeek node.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::Installation;
 use super::rendered::Rendered;
@@ -66,38 +67,54 @@ fn build(
     argv.extend(settings.args.iter().chain(node.zeek_args()).cloned());
     argv.push(files.last());
     argv.push(files.channel());
-    argv.extend(options(node, settings, knows.fanout));
+    argv.extend(options(&node.options, settings, knows.fanout));
 
-    let mut env: BTreeMap<String, String> =
-        settings.env.iter().chain(&node.env).map(|(name, value)| (name.clone(), text(value))).collect();
-    let path = settings.path.iter().cloned().chain([zeek.bin()]).chain(inherited.map(str::to_owned));
-    env.entry("PATH".into()).or_insert_with(|| join(path));
-    // Whoever has a ZEEKPATH of their own gets it, behind what is rendered: without that there is no cluster.
-    let own = env.remove("ZEEKPATH").map(|own| vec![own]);
-    let after = own.unwrap_or_else(|| settings.script_path.iter().cloned().chain(zeek.script_path()).collect());
-    env.insert("ZEEKPATH".into(), join([files.directory()].into_iter().chain(after)));
+    let own = node.env.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    let shared = settings.env.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    let shared = Zeek { env: shared, ..settings.clone() };
+    let mut env = environment(&own, &shared, zeek, &files.directory(), inherited);
     if node.is_in_zeek_cluster() {
         env.insert("CLUSTER_NODE".into(), node.name.to_string());
-        if is_on_loopback(node, knows) {
-            env.entry("ZEEK_DEFAULT_LISTEN_ADDRESS".into()).or_insert_with(|| "127.0.0.1".into());
+        if let Some(host) = loopback(node, knows) {
+            env.entry("ZEEK_DEFAULT_LISTEN_ADDRESS".into()).or_insert_with(|| host.to_string());
         }
     }
     Ok(Call { argv, env })
 }
 
-/// Whether the nodes of its cluster find it where no other machine could: then it need not listen anywhere else.
-fn is_on_loopback(node: &Node, knows: &Surroundings) -> bool {
+/// Where the nodes of its cluster find it, if no other machine could: then it need not listen anywhere else.
+fn loopback(node: &Node, knows: &Surroundings) -> Option<IpAddr> {
     let own = knows.entries.iter().find(|entry| entry.name == node.name);
-    own.is_some_and(|entry| entry.host == std::net::IpAddr::from([127, 0, 0, 1]))
+    own.map(|entry| entry.host).filter(IpAddr::is_loopback)
 }
 
-/// `Name=value` for each option: what all share, then what is the node's own.
-fn options(node: &Node, settings: &Zeek, fanout: Option<u16>) -> Vec<String> {
+/// The variables of a Zeek: what all share, then its `own`, with Zeek's directories in both paths, and those that are
+/// `rendered` before all other scripts.
+pub(super) fn environment(
+    own: &BTreeMap<String, String>,
+    settings: &Zeek,
+    zeek: &Installation,
+    rendered: &str,
+    inherited: Option<&str>,
+) -> BTreeMap<String, String> {
+    let mut env = settings.env.clone();
+    env.extend(own.clone());
+    let path = settings.path.iter().cloned().chain([zeek.bin()]).chain(inherited.map(str::to_owned));
+    env.entry("PATH".into()).or_insert_with(|| join(path));
+    // Whoever has a ZEEKPATH of their own gets it, behind what is rendered: without that there is no cluster.
+    let own = env.remove("ZEEKPATH").map(|own| vec![own]);
+    let after = own.unwrap_or_else(|| settings.script_path.iter().cloned().chain(zeek.script_path()).collect());
+    env.insert("ZEEKPATH".into(), join([rendered.to_owned()].into_iter().chain(after)));
+    env
+}
+
+/// `Name=value` for each option: what all share, then what is the node's `own`.
+pub(super) fn options(own: &BTreeMap<String, String>, settings: &Zeek, fanout: Option<u16>) -> Vec<String> {
     let mut options: BTreeMap<&str, String> = BTreeMap::new();
     if let Some(fanout) = fanout {
         options.insert("AF_Packet::fanout_id", fanout.to_string());
     }
-    for (name, value) in settings.options.iter().chain(&node.options) {
+    for (name, value) in settings.options.iter().chain(own) {
         options.insert(name, value.clone());
     }
     options.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
@@ -105,4 +122,33 @@ fn options(node: &Node, settings: &Zeek, fanout: Option<u16>) -> Vec<String> {
 
 fn join(directories: impl IntoIterator<Item = String>) -> String {
     directories.into_iter().collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InstanceName, LayoutEntry, NodeName, Role};
+
+    #[test]
+    fn a_node_that_only_its_own_machine_finds_listens_nowhere_else() {
+        let name = NodeName::new("m").unwrap();
+        let node = Node::new(name.clone(), InstanceName::new("i").unwrap(), Role::Manager);
+        for (host, want) in [
+            ("127.0.0.1", Some("127.0.0.1")),
+            ("127.8.0.9", Some("127.8.0.9")),
+            ("::1", Some("::1")),
+            ("10.0.0.1", None),
+            ("fd00::1", None),
+        ] {
+            let own = LayoutEntry {
+                name: name.clone(),
+                role: Role::Manager,
+                host: host.parse().unwrap(),
+                port: None,
+                metrics_port: None,
+            };
+            let knows = Surroundings { entries: vec![own], ..Surroundings::default() };
+            assert_eq!(loopback(&node, &knows).map(|host| host.to_string()).as_deref(), want);
+        }
+    }
 }

@@ -2,13 +2,15 @@
 //! them, without zeekctl and without Zeek's own Supervisor.
 //!
 //! [`installation`] finds Zeek; `script` renders, `rendered` keeps what was rendered; `command` calls; [`prepare`] has
-//! all of it looked at before anything is stopped. Nothing of the installation is written to.
+//! all of it looked at before anything is stopped; `rehearsal` runs scripts over a capture. Nothing of the installation is written to.
 
 mod command;
 #[cfg(test)]
 mod golden;
+mod inspect;
 pub mod installation;
 pub mod prepare;
+mod rehearsal;
 mod rendered;
 mod script;
 mod version;
@@ -16,6 +18,7 @@ mod version;
 pub use command::Call;
 pub use installation::{Finder, Installation};
 pub use prepare::{Objection, Preparation};
+pub use rehearsal::Rehearsal;
 pub use rendered::Store;
 pub use version::{NoZeroMq, Version};
 
@@ -30,12 +33,15 @@ use crate::model::Node;
 pub struct Launcher {
     finder: Finder,
     store: Store,
+    /// Where files are rendered that only somebody asks about.
+    asked_about: PathBuf,
 }
 
 impl Launcher {
     /// Looks for Zeek at `wanted`, or else in PATH and the usual places; keeps what it renders in `files`.
     pub fn new(wanted: Option<PathBuf>, environment: BTreeMap<String, String>, files: PathBuf) -> Self {
-        Self { finder: Finder::new(wanted, environment, files.join("asked")), store: Store::new(files) }
+        let (finder, asked_about) = (Finder::new(wanted, environment, files.join("asked")), files.join("asked-about"));
+        Self { finder, asked_about, store: Store::new(files) }
     }
 
     /// The command line and the variables of a node. Blocks, mostly when Zeek is asked for its version: once.

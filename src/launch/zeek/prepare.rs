@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::rendered::{Cluster, Rendered};
+use super::rendered::{Cluster, Rendered, Store};
 use super::{Call, Installation, Launcher, command};
 use crate::launch::Site;
 use crate::launch::command as any;
+use crate::launch::inspect::taken_by_a_stranger;
 use crate::model::{Exit, LayoutEntry, Network, Node, NodeName, Output, Role, Zeek};
 use crate::plan::order::CHECK_PATIENCE;
+use crate::supervisor::process;
 use crate::supervisor::process::errand::{self, Errand};
 
 /// How many nodes are looked at side by side.
@@ -50,7 +52,8 @@ pub struct Objection {
 }
 
 impl Objection {
-    fn new(node: &Node, what: impl Into<String>) -> Self {
+    /// About one node.
+    pub fn of(node: &Node, what: impl Into<String>) -> Self {
         Self { node: Some(node.name.clone()), what: what.into(), output: None }
     }
 
@@ -69,7 +72,7 @@ impl Launcher {
             Ok(networks) => networks,
             Err(what) => return vec![Objection::of_all(what)],
         };
-        let generation = match self.store.begin(&Cluster::new(settings, networks, layout)) {
+        let generation = match self.store.begin(&Cluster::new(&settings, networks, layout)) {
             Ok(generation) => generation,
             Err(error) => return vec![Objection::of_all(error)],
         };
@@ -79,7 +82,10 @@ impl Launcher {
                 let files = generation.files(zeek.version).map_err(Objection::of_all)?;
                 Ok((zeek, files))
             }) {
-                Ok((zeek, files)) => objections = self.look_at(site, &nodes, &ours, &zeek, &files),
+                Ok((zeek, files)) => {
+                    let look = Look { ours: &ours, is_taken: &is_taken, store: &self.store, only_asks: false };
+                    objections = self.look_at(site, &nodes, look, &zeek, &files);
+                }
                 Err(objection) => objections.push(objection),
             }
         }
@@ -91,15 +97,15 @@ impl Launcher {
         objections
     }
 
-    fn look_at(
+    pub(super) fn look_at(
         &self,
         site: &Site,
         nodes: &[Arc<Node>],
-        ours: &BTreeSet<u16>,
+        look: Look<'_>,
         zeek: &Installation,
         files: &Rendered,
     ) -> Vec<Objection> {
-        let mut objections: Vec<Objection> = nodes.iter().flat_map(|node| before_zeek(node, ours)).collect();
+        let mut objections: Vec<Objection> = nodes.iter().flat_map(|node| before_zeek(node, &look)).collect();
         // Nodes of which Zeek would say the same are looked at once: workers, mostly.
         let mut alike: BTreeMap<_, Vec<&Arc<Node>>> = BTreeMap::new();
         for node in nodes {
@@ -112,22 +118,29 @@ impl Launcher {
             });
             match call {
                 Ok((argv, mut env)) => {
+                    let program = any::with(site, node, Default::default(), argv.clone(), env.clone());
+                    let obstacles = if look.only_asks { process::obstacles(&program) } else { Vec::new() };
+                    objections.extend(obstacles.iter().map(|error| Objection::of(node, error.to_string())));
                     env.remove("CLUSTER_NODE");
-                    alike.entry((node.role, node.user.clone(), argv, env)).or_default().push(node);
+                    // What scripts hold does not depend on a user who is not there.
+                    let user = node.user.clone().filter(|_| obstacles.is_empty());
+                    alike.entry((node.role, user, argv, env)).or_default().push(node);
                 }
-                Err(what) => objections.push(Objection::new(node, what)),
+                Err(what) => objections.push(Objection::of(node, what)),
             }
         }
         let deadline = Instant::now() + CHECK_PATIENCE;
         let (work, found) = (Mutex::new(alike.into_iter().enumerate()), Mutex::new(Vec::new()));
+        let (store, only_asks) = (look.store, look.only_asks);
         let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
         thread::scope(|scope| {
             for _ in 0..SIDE_BY_SIDE {
                 scope.spawn(|| {
-                    while let Some((number, ((_, _, argv, env), nodes))) = next() {
-                        let home = self.store.scratch(number);
+                    while let Some((number, ((_, user, argv, env), nodes))) = next() {
+                        let home = store.scratch(number);
                         let left = deadline.saturating_duration_since(Instant::now());
-                        let objections = ask(site, nodes, argv, env, home, left);
+                        let errand = Errand { argv, env, home, user, ..Errand::default() };
+                        let objections = ask(site, nodes, errand, only_asks, left);
                         found.lock().unwrap_or_else(PoisonError::into_inner).extend(objections);
                     }
                 });
@@ -139,13 +152,24 @@ impl Launcher {
     }
 }
 
+/// How to look.
+#[derive(Clone, Copy)]
+pub(super) struct Look<'a> {
+    /// Ports of which it is not said that they are taken.
+    pub ours: &'a BTreeSet<u16>,
+    pub is_taken: &'a dyn Fn(SocketAddr) -> bool,
+    /// Where errands have their place.
+    pub store: &'a Store,
+    /// Nothing is about to come into force.
+    pub only_asks: bool,
+}
+
 /// What can be seen without Zeek: an interface that is not there, a port that somebody else has.
-fn before_zeek(node: &Node, ours: &BTreeSet<u16>) -> Vec<Objection> {
-    let objection = |what| Objection::new(node, what);
-    let port = ports(node).into_iter().filter(|(_, place)| !ours.contains(&place.port()));
-    let taken = port.filter(|(_, place)| is_taken(*place)).map(|(what, place)| {
-        objection(format!("{what} {}/tcp is taken by another program: choose another, or stop that one", place.port()))
-    });
+fn before_zeek(node: &Node, look: &Look<'_>) -> Vec<Objection> {
+    let objection = |what| Objection::of(node, what);
+    let port = ports(node).into_iter().filter(|(_, place)| !look.ours.contains(&place.port()));
+    let taken = port.filter(|(_, place)| (look.is_taken)(*place));
+    let taken = taken.map(|(what, place)| objection(taken_by_a_stranger(what, place.port())));
     missing_interface(node).map(objection).into_iter().chain(taken).collect()
 }
 
@@ -186,21 +210,17 @@ fn missing_interface(node: &Node) -> Option<String> {
 }
 
 /// What Zeek objects to in nodes that it would say the same of.
-fn ask(
-    site: &Site,
-    nodes: Vec<&Arc<Node>>,
-    argv: Vec<String>,
-    mut env: BTreeMap<String, String>,
-    home: std::path::PathBuf,
-    patience: Duration,
-) -> Vec<Objection> {
+fn ask(site: &Site, nodes: Vec<&Arc<Node>>, mut errand: Errand, only_asks: bool, patience: Duration) -> Vec<Objection> {
     let Some(first) = nodes.first() else { return Vec::new() };
     if first.is_in_zeek_cluster() {
-        env.insert("CLUSTER_NODE".into(), first.name.to_string());
+        errand.env.insert("CLUSTER_NODE".into(), first.name.to_string());
     }
     let directory = any::with(site, first, Default::default(), Vec::new(), BTreeMap::new()).directory;
-    let run_as = first.run_as.as_deref().cloned().unwrap_or_default();
-    let errand = Errand { argv, env, home, directory: Some(directory), user: first.user.clone(), run_as };
+    // It would be made, and be the node's user's.
+    errand.directory = Some(directory).filter(|directory| !only_asks || directory.is_dir());
+    if first.user.is_none() || errand.user.is_some() {
+        errand.run_as = first.run_as.as_deref().cloned().unwrap_or_default();
+    }
     let (what, output) = match errand::run(errand, patience) {
         Ok(told) if told.exit == Exit::Status(0) => return Vec::new(),
         Ok(told) => {
@@ -213,7 +233,7 @@ fn ask(
     let objection = |(at, node): (usize, &&Arc<Node>)| {
         // Once is enough.
         let output = output.clone().filter(|_| at == 0);
-        Objection { output, ..Objection::new(node, what.clone()) }
+        Objection { output, ..Objection::of(node, what.clone()) }
     };
     nodes.iter().enumerate().map(objection).collect()
 }
@@ -232,25 +252,14 @@ fn beginning(text: &str, most: usize) -> &str {
 }
 
 /// All networks that count as local: those that the configuration names, and those of its file.
-fn networks(settings: &Zeek) -> Result<Vec<Network>, String> {
+pub(super) fn networks(settings: &Zeek) -> Result<Vec<Network>, String> {
     let mut networks = settings.networks.clone();
     if let Some(path) = &settings.networks_file {
         let mut text = String::new();
         let read = any::open(path).and_then(|file| file.take(LONGEST_FILE).read_to_string(&mut text));
         read.map_err(|error| format!("cannot read the networks in {path}: {error}"))?;
-        networks.extend(in_file(&text).map_err(|what| format!("{path}:{what}"))?);
-    }
-    Ok(networks)
-}
-
-/// One network a line; what follows it is its name, and `#` begins a comment.
-fn in_file(text: &str) -> Result<Vec<Network>, String> {
-    let mut networks = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default();
-        if let Some(word) = line.split_whitespace().next() {
-            let wrong = |error| format!("{}: {} is no network: {error}", at + 1, crate::hint::shown(word));
-            networks.push(word.parse().map_err(wrong)?);
+        for (line, network) in crate::model::network::listed(&text) {
+            networks.push(network.map_err(|what| format!("{path}:{line}: {what}"))?);
         }
     }
     Ok(networks)

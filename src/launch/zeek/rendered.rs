@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(zeek: Zeek, networks: Vec<Network>, layout: Vec<LayoutEntry>) -> Self {
+    /// Of `zeek` as much as is rendered: what may hold a secret is for command lines and environments alone.
+    pub fn new(zeek: &Zeek, networks: Vec<Network>, layout: Vec<LayoutEntry>) -> Self {
+        let zeek = Zeek {
+            backend: zeek.backend,
+            rotation_interval: zeek.rotation_interval,
+            metrics_address: zeek.metrics_address,
+            zeromq_ports: zeek.zeromq_ports,
+            hash_seed: zeek.hash_seed,
+            pcap_snaplen: zeek.pcap_snaplen,
+            pcap_bufsize: zeek.pcap_bufsize,
+            ..Zeek::default()
+        };
         Self { format: FORMAT, zeek, networks, layout }
     }
 }
@@ -130,7 +141,7 @@ impl Store {
         let path = self.0.join(number.to_string());
         make_directory(&path)?;
         let text = serde_json::to_vec(cluster).map_err(|error| failed("write", &path)(error.into()))?;
-        write(&path.join(CLUSTER), &text)?;
+        write(&path.join(CLUSTER), &text, OURS)?;
         Ok(Generation { path, number })
     }
 
@@ -196,11 +207,11 @@ fn render(cluster: &Cluster, version: Version, files: &Rendered) -> Result<(), S
     let Cluster { zeek, networks, layout, .. } = cluster;
     // Where there can be no such backend no node starts, which is said there.
     let backend = version.backend(zeek.backend).unwrap_or(Backend::Broker);
-    let text = |text: String| text.into_bytes();
-    write(&files.0.join("cluster-layout.zeek"), &text(script::layout(layout, version)))?;
-    write(Path::new(&files.settings()), &text(script::settings(zeek, networks, layout, backend, version)))?;
-    write(Path::new(&files.last()), &text(script::last(zeek, version)))?;
-    write(Path::new(&files.channel()), script::CHANNEL.as_bytes())
+    let write = |path: &Path, script: String| write(path, script.as_bytes(), EVERYBODYS);
+    write(&files.0.join("cluster-layout.zeek"), script::layout(layout, version))?;
+    write(Path::new(&files.settings()), script::settings(zeek, networks, layout, backend, version))?;
+    write(Path::new(&files.last()), script::last(zeek, version))?;
+    write(Path::new(&files.channel()), script::CHANNEL.to_owned())
 }
 
 fn read(path: &Path) -> Result<Cluster, StoreError> {
@@ -217,10 +228,17 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(failed("make", path))
 }
 
-fn write(path: &Path, text: &[u8]) -> Result<(), StoreError> {
-    fs::write(path, text)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o644)))
-        .map_err(failed("write", path))
+/// Whose a file is to read: the agent's alone, or any node's, whomever it runs as.
+const OURS: u32 = 0o600;
+const EVERYBODYS: u32 = 0o644;
+
+fn write(path: &Path, text: &[u8], mode: u32) -> Result<(), StoreError> {
+    let open = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(OURS).open(path);
+    open.and_then(|mut file| {
+        file.write_all(text)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))
+    })
+    .map_err(failed("write", path))
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
@@ -235,7 +253,7 @@ mod tests {
     const EIGHT: Version = Version { major: 8, minor: 0 };
 
     fn cluster(seed: u32) -> Cluster {
-        Cluster::new(Zeek { hash_seed: Some(seed), ..Zeek::default() }, vec![], vec![])
+        Cluster::new(&Zeek { hash_seed: Some(seed), ..Zeek::default() }, vec![], vec![])
     }
 
     fn seed(files: &Rendered) -> String {
@@ -263,6 +281,20 @@ mod tests {
         }
         assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005");
         assert_eq!(store.numbers().unwrap().len(), 2, "the one in force, and the one before");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_kept_and_the_rest_is_the_agents_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let secret = || [("A".to_owned(), "s3cret".to_owned())].into();
+        let zeek = Zeek { env: secret(), options: secret(), args: vec!["s3cret".into()], ..Zeek::default() };
+        let files = store.begin(&Cluster::new(&zeek, vec![], vec![])).unwrap().files(EIGHT).unwrap();
+        let kept = home.path().join("1/cluster.json");
+        assert!(!fs::read_to_string(&kept).unwrap().contains("s3cret"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&kept), mode(Path::new(&files.settings()))), (0o600, 0o644));
+        assert_eq!(mode(Path::new(&files.directory())), 0o755);
     }
 
     #[test]

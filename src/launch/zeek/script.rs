@@ -9,14 +9,12 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::version::Version;
+use crate::archive::QUEUE;
 use crate::model::{Backend, LayoutEntry, Network, NodeName, Role, Zeek};
 use crate::plan::order::rank;
 
 /// The script by which a node talks to its agent: the same for every node and version.
 pub const CHANNEL: &str = include_str!("channel.zeek");
-
-/// Where a logging node puts rotated logs, below its working directory.
-pub const LOG_QUEUE: &str = "log-queue";
 
 /// The content of `cluster-layout.zeek`. There are entries of roles that a Zeek cluster has, sorted by name.
 pub fn layout(entries: &[LayoutEntry], version: Version) -> String {
@@ -139,7 +137,7 @@ redef Log::default_rotation_postprocessor_cmd = "";
 redef Log::rotation_format_func = rotated;
 redef LogAscii::enable_leftover_log_rotation = T;
 "#
-        .replace("LOG_QUEUE", LOG_QUEUE),
+        .replace("LOG_QUEUE", QUEUE),
     );
     if let Some(interval) = zeek.rotation_interval {
         line(&mut text, format_args!("redef Log::default_rotation_interval = {} sec;", interval.as_secs()));

@@ -3,6 +3,7 @@
 //! Every file that zeek-client reads means the same here, but for the keys that it would only warn of: they are
 //! refused. Keys for programs other than Zeek are added. `config/cluster-example.cfg` shows them all.
 
+mod archive;
 pub(crate) mod lines;
 mod read;
 mod render;
@@ -15,6 +16,7 @@ use std::ops::Range;
 
 pub(crate) use read::words as word_list;
 pub use render::render;
+pub(crate) use words::join as join_words;
 pub(crate) use zeek::ZEEK;
 
 use super::{Configuration, ConfigurationId};

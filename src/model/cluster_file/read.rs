@@ -416,7 +416,7 @@ fn within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, Strin
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(wrong)
 }
 
-fn parsed<T: FromStr<Err: Display>>(text: &str, what: &str) -> Result<T, String> {
+pub(super) fn parsed<T: FromStr<Err: Display>>(text: &str, what: &str) -> Result<T, String> {
     text.parse().map_err(|error| format!("{} is no {what}: {error}", shown(text)))
 }
 
@@ -454,7 +454,7 @@ fn capabilities(text: &str) -> Result<BTreeSet<Capability>, String> {
     words(text)?.into_iter().map(capability).collect()
 }
 
-fn yes_or_no(text: &str) -> Result<bool, String> {
+pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "yes" | "true" => Ok(true),
         "no" | "false" => Ok(false),

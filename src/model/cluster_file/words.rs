@@ -111,7 +111,7 @@ pub(super) fn quote(word: &str) -> String {
 }
 
 /// The words on one line, as [`split`] reads them back.
-pub(super) fn join<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String {
+pub(crate) fn join<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String {
     words.into_iter().map(|word| quote(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 

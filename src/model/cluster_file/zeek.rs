@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use humantime::format_duration;
 
+use super::archive;
 use super::lines::Section;
 use super::read::{self, assignments, number, one_of, port, time, words};
 use super::render::{self, list};
@@ -17,7 +18,7 @@ use crate::model::{Backend, InstanceName, Loss, Network, Zeek};
 pub(crate) const ZEEK: &str = "zeek";
 
 /// Every key of the section.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 28] = [
     "backend",
     "scripts",
     "args",
@@ -29,6 +30,12 @@ pub(super) const KEYS: [&str; 22] = [
     "networks",
     "networks_file",
     "rotation_interval",
+    "archive",
+    "archive_compress",
+    "archive_command",
+    "archive_keep_age",
+    "archive_keep_bytes",
+    "archive_min_free",
     "metrics_address",
     "port",
     "metrics_port",
@@ -94,6 +101,7 @@ fn take(zeek: &mut Zeek, key: &str, value: Option<&str>) -> Result<(), String> {
         "heartbeat" => zeek.health.heartbeat = Some(time(value)?),
         "loss_above" => zeek.health.loss_above = Some(loss(value)?),
         "loss_for" => zeek.health.loss_for = Some(time(value)?),
+        _ if archive::KEYS.contains(&key) => archive::take(&mut zeek.archive, key, value)?,
         _ if read::KEYS.contains(&key) => {
             let way_out = "write it into each of them, or add a `role` if this is to be a node";
             return Err(format!("is a key of a node, and [zeek] is what all Zeek nodes share: {way_out}"));
@@ -143,7 +151,7 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
     let number = |number: Option<u32>| number.map(|number| number.to_string());
     let addresses = zeek.addresses.iter().map(|(name, address)| format!("{name}={address}"));
     let zeromq_ports = zeek.zeromq_ports.map(|[xpub, xsub]| format!("{xpub} {xsub}"));
-    [
+    let before = [
         ("backend", (zeek.backend != default.backend).then(|| zeek.backend.as_str().to_owned())),
         // An empty list is none of the scripts, and not those of the default.
         ("scripts", (zeek.scripts != default.scripts).then(|| join(&zeek.scripts))),
@@ -156,6 +164,8 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
         ("networks", list(join(zeek.networks.iter().map(Network::to_string)))),
         ("networks_file", zeek.networks_file.clone()),
         ("rotation_interval", zeek.rotation_interval.map(|time| format_duration(time).to_string())),
+    ];
+    let behind = [
         ("metrics_address", zeek.metrics_address.map(|address| address.to_string())),
         ("port", number(zeek.port.map(u32::from))),
         ("metrics_port", number(zeek.metrics_port.map(u32::from))),
@@ -167,10 +177,9 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
         ("heartbeat", zeek.health.heartbeat.map(|time| format_duration(time).to_string())),
         ("loss_above", zeek.health.loss_above.map(|loss| loss.to_string())),
         ("loss_for", zeek.health.loss_for.map(|time| format_duration(time).to_string())),
-    ]
-    .into_iter()
-    .filter_map(|(key, value)| Some((key, value?)))
-    .collect()
+    ];
+    let all = before.into_iter().chain(archive::entries(&zeek.archive)).chain(behind);
+    all.filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 #[cfg(test)]
@@ -179,13 +188,15 @@ mod tests {
 
     use super::super::tests::{complaints, read};
     use super::*;
-    use crate::model::ZeekHealth;
+    use crate::model::{ArchivePlace, ArchiveRules, ZeekHealth};
 
     #[test]
     fn every_key_finds_its_field_and_its_way_back() {
         let text = "[zeek]\nbackend = ZeroMQ\nscripts = local 'my site'\nargs = -C b=T\noptions = A::x=T\nenv = A=1\n\
                     prefixes = local site\npath = /opt/bin\nzeekpath = /opt/scripts\nnetworks = 10.0.0.0/8 [fd00::]/8\n\
-                    networks_file = /etc/networks.cfg\nrotation_interval = 1h\nmetrics_address = [::1]\nport = 27760\n\
+                    networks_file = /etc/networks.cfg\nrotation_interval = 1h\narchive = /srv/logs\n\
+                    archive_compress = no\narchive_command = ship --to 'a b'\narchive_keep_age = 30days\n\
+                    archive_keep_bytes = 2T\narchive_min_free = 5\nmetrics_address = [::1]\nport = 27760\n\
                     metrics_port = 0\nzeromq_ports = 5555 5556\nhash_seed = 00c0FFEE\naddresses = a=10.0.0.1 b=[fd00::2]\n\
                     pcap_snaplen = 9216\npcap_bufsize = 128\nheartbeat = 2s\nloss_above = 0.5%%\nloss_for = 3m\n[w]\nrole = worker\n";
         let got = read(text).unwrap();
@@ -203,6 +214,14 @@ mod tests {
             networks: ["10.0.0.0/8", "fd00::/8"].map(|text| text.parse().unwrap()).into(),
             networks_file: Some("/etc/networks.cfg".into()),
             rotation_interval: Some(Duration::from_secs(3600)),
+            archive: ArchiveRules {
+                place: ArchivePlace::At("/srv/logs".into()),
+                compress: false,
+                command: words(&["ship", "--to", "a b"]),
+                keep_age: Some(Duration::from_secs(30 * 24 * 3600)),
+                keep_bytes: Some(2 << 40),
+                min_free: 5,
+            },
             metrics_address: Some("::1".parse().unwrap()),
             port: Some(27_760),
             metrics_port: Some(0),
@@ -270,6 +289,11 @@ mod tests {
             ("addresses = a/b=10.0.0.1", "instance name `a/b` may hold only"),
             ("loss_above = 5", "`5` is no loss: write a part of all packets such as 5% or 0.25%"),
             ("rotation_interval = 3600", "write one such as 500ms, 10s or 1m 30s"),
+            ("archive = logs", "`logs` is no absolute directory: write such as /srv/logs, or none"),
+            ("archive_compress = gzip", "`gzip` is neither: write yes or no"),
+            ("archive_keep_bytes = 5 GB", "`5 GB` is no amount"),
+            ("archive_min_free = 41", "`41` is not a number of percent from 0 to 40"),
+            ("archive_min_free = much", "`much` is not a number of percent from 0 to 40"),
             ("backnd = broker", "is not a key of [zeek]: did you mean `backend`?"),
         ] {
             let got = complaints(&format!("[zeek]\n{line}"));

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::template::{Indices, variables};
-use crate::model::{Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth};
+use crate::model::archive::MOST_FREE;
+use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth};
 use crate::plan::ports::PortRules;
 use crate::plan::validate::{About, LONGEST_WAIT};
 
@@ -125,6 +126,17 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
     if zeek.rotation_interval.is_some_and(|interval| interval.subsec_nanos() != 0) {
         complain("rotation_interval", "is not in whole seconds".into());
     }
+    if let ArchivePlace::At(path) = &zeek.archive.place
+        && (!path.starts_with('/') || path.trim() != path || path.contains(char::is_control))
+    {
+        complain("archive", "is not absolute, ends in a space or holds a control character".into());
+    }
+    if zeek.archive.command.first().is_some_and(String::is_empty) {
+        complain("archive_command", "has no program: its first word is empty".into());
+    }
+    if zeek.archive.min_free > MOST_FREE {
+        complain("archive_min_free", format!("is more than {MOST_FREE}%"));
+    }
     for (key, number) in [("pcap_snaplen", zeek.pcap_snaplen), ("pcap_bufsize", zeek.pcap_bufsize)] {
         if number == Some(0) {
             complain(key, "is 0: leave it out for Zeek's own".into());
@@ -143,7 +155,8 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
         complain("loss_above", "is not from 0% to 100%".into());
     }
     let pairs = zeek.env.iter().chain(&zeek.options).flat_map(|(name, value)| [name, value]);
-    let lists = [&zeek.scripts, &zeek.args, &zeek.prefixes, &zeek.path, &zeek.script_path].into_iter().flatten();
+    let lists = [&zeek.scripts, &zeek.args, &zeek.prefixes, &zeek.path, &zeek.script_path, &zeek.archive.command];
+    let lists = lists.into_iter().flatten();
     if pairs.chain(lists).any(|text| text.contains('\0')) {
         complain("args", "or another key has a null character, which no program can be given".into());
     }

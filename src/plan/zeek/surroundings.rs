@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::numbers;
 use super::template::{Indices, expand, variables};
 use crate::model::{
-    Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek, ZeekHealth,
-    ZeekNode,
+    ArchiveRules, Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek,
+    ZeekHealth, ZeekNode,
 };
 
 /// Interfaces that begin so are read through AF_PACKET.
@@ -98,6 +98,7 @@ fn of_a_node(zeek: &Zeek, writes_logs: bool) -> Zeek {
         addresses: BTreeMap::new(),
         port: None,
         metrics_port: None,
+        archive: ArchiveRules::default(),
         rotation_interval: zeek.rotation_interval.filter(|_| writes_logs),
         zeromq_ports: zeek.zeromq_ports.filter(|_| zeek.backend != Backend::Broker),
         // What its losses mean is its agent's to know.

@@ -27,17 +27,14 @@ use shelf::Shelf;
 /// The most that is read back of each stream, in bytes: half of what an [`Output`] may hold.
 const MOST_BYTES: usize = 8 << 10;
 
+/// What [`begin_life`] returns where nothing was ever written.
+pub const FIRST_LIFE: [u64; 2] = [1, 1];
+
 /// Makes room for a new life: what the last one wrote is put aside, under the lock of the node.
 ///
-/// A file that is empty or missing stays as it is. Makes the directory if it is missing. Returns which file each stream
-/// is now, counted from 1.
+/// A file that is empty or missing stays as it is. Returns which file each stream is now, counted from 1.
 pub fn begin_life(directory: &Path, lock: &Lock) -> io::Result<[u64; 2]> {
     let _held = lock.hold();
-    match fs::create_dir(directory) {
-        Ok(()) => return Ok([1, 1]), // there is nothing to look for
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(_) => fs::create_dir_all(directory)?,
-    }
     let [stdout, stderr] = Shelf::read_both(directory)?;
     Ok([
         rotate::close(directory, OutputStream::Stdout, stdout.next())?,

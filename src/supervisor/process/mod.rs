@@ -20,11 +20,13 @@ mod handle;
 pub mod identity;
 mod leaders;
 pub mod limits;
+mod listeners;
 pub mod looks;
 pub mod marked;
 pub mod memory;
 mod mounts;
 pub mod notices;
+mod obstacles;
 pub mod oom;
 pub mod quotas;
 mod rights;
@@ -49,8 +51,11 @@ pub fn tells_how_the_reaped_ended(pidfd: impl std::os::fd::AsFd) -> bool {
 pub use error::SpawnError;
 pub use exits::{Ended, Exits, Remains};
 pub use handle::Process;
+pub use listeners::Listeners;
+pub use obstacles::obstacles;
 pub use rustix::process::Signal;
 pub use spawn::{Program, spawn};
+pub(crate) use sys::local_time::local as local_time;
 
 /// What that variable is in the environment with which the process began, as far as we may look and it is still there.
 pub fn variable(pid: u32, name: &str) -> Option<std::ffi::OsString> {

@@ -143,7 +143,7 @@ fn explain(Failure { step, errno }: Failure, program: &Program) -> SpawnError {
 
 /// The interpreter that the program's first line names, where its absence is why the program, which is there, is "not
 /// found".
-fn missing_interpreter(program: &Program, errno: Errno) -> Option<String> {
+pub(super) fn missing_interpreter(program: &Program, errno: Errno) -> Option<String> {
     /// The kernel reads no more of a first line, in bytes.
     const LONGEST_LINE: u64 = 256;
     if errno != Errno::NOENT {
@@ -160,7 +160,7 @@ fn missing_interpreter(program: &Program, errno: Errno) -> Option<String> {
     (!program.directory.join(name).exists()).then(|| name.display().to_string())
 }
 
-fn arguments(program: &Program) -> Result<Strings, SpawnError> {
+pub(super) fn arguments(program: &Program) -> Result<Strings, SpawnError> {
     let argv = program.argv.iter().enumerate();
     let argv = argv.map(|(at, argument)| {
         c_string(argument.as_bytes(), || if at == 0 { "the command".into() } else { format!("argument {at}") })
@@ -168,7 +168,7 @@ fn arguments(program: &Program) -> Result<Strings, SpawnError> {
     argv.collect::<Result<_, _>>().map(Strings::new)
 }
 
-fn environment(program: &Program, user: Option<&Chosen>) -> Result<Strings, SpawnError> {
+pub(super) fn environment(program: &Program, user: Option<&Chosen>) -> Result<Strings, SpawnError> {
     let who = program.user.as_ref().zip(user).map(|(name, Chosen { user, .. })| {
         let home = user.home.to_string_lossy().into_owned();
         [("HOME", home), ("USER", name.clone()), ("LOGNAME", name.clone())]
@@ -186,7 +186,7 @@ fn environment(program: &Program, user: Option<&Chosen>) -> Result<Strings, Spaw
 }
 
 /// The files that the command may mean, first choice first.
-fn candidates(program: &Program) -> Result<Vec<CString>, SpawnError> {
+pub(super) fn candidates(program: &Program) -> Result<Vec<CString>, SpawnError> {
     let command = program.argv.first().filter(|command| !command.is_empty()).ok_or(SpawnError::NoCommand)?;
     if command.contains('/') {
         return Ok(vec![c_string(command.as_bytes(), || "the command".into())?]);

@@ -182,7 +182,9 @@ impl Management {
 
     async fn set(&self, reqid: RequestId, configuration: &Value) -> Reports {
         match self.read(configuration, Age::Seed) {
-            Ok(configuration) => self.put(SetConfigurationRequest { reqid, configuration }).await.map(reply::set),
+            Ok(configuration) => {
+                self.put(SetConfigurationRequest { reqid, configuration, upon: None }).await.map(reply::set)
+            }
             Err(complaints) => Ok(vec![Report::failed(complaints.join(", "))]),
         }
     }

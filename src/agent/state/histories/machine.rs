@@ -219,7 +219,8 @@ impl Run {
             | Effect::Refused(_)
             | Effect::EndLink(_)
             | Effect::Enter(..) => {}
-            Effect::Prepare(..) => unreachable!("the node has a command"),
+            Effect::Prepare(..) | Effect::Archive(_) => unreachable!("the node has a command"),
+            Effect::Inspect(..) => unreachable!("nobody asks for a plan"),
         }
     }
 

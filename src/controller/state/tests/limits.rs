@@ -97,7 +97,7 @@ fn a_deployment_goes_on_when_its_client_waits_no_longer() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.answers_itself = false;
     let next = configuration("c2", &[("a", "n1"), ("a", "n3"), ("b", "n2")]);
-    let deploy = |reqid| client::SetConfigurationRequest { reqid, configuration: next }.into();
+    let deploy = |reqid| client::SetConfigurationRequest { reqid, configuration: next, upon: None }.into();
     cluster.ask_within("deploy", Duration::from_secs(1), deploy);
     cluster.reply("b");
     cluster.pass(Duration::from_secs(1));

@@ -55,9 +55,11 @@ fn a_log_that_cannot_be_written_is_told_and_that_it_can_again() {
     assert!(cluster.errors()[0].contains("no space left on device"), "{:?}", cluster.errors());
     cluster.step(Event::LogWorks { dropped: 0 });
     let Some(News::Log(again)) = cluster.published.last() else { panic!("{:?}", cluster.published) };
-    assert!(again.msg.contains("nothing is missing"), "{}", again.msg);
+    assert!(again.msg.contains("nothing that waited is missing"), "{}", again.msg);
     cluster.step(Event::LogWorks { dropped: 3 });
     assert!(cluster.errors()[1].contains("3 entries are missing"), "{:?}", cluster.errors());
+    cluster.step(Event::LogGone(4, 9));
+    assert!(cluster.errors()[2].contains("entries 4 to 9 of the log are gone"), "{:?}", cluster.errors());
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn an_agent_that_has_locked_what_the_first_had_locked_comes_after_it() {
 }
 
 impl Cluster {
-    fn not_known(&mut self, name: &str, kind: u16) {
+    pub(super) fn not_known(&mut self, name: &str, kind: u16) {
         self.step(Event::NotKnown(self.links[name], kind));
     }
 

@@ -1,0 +1,20 @@
+//! The logs that Zeek nodes have closed leave their queues into an archive of dated directories, and the oldest are let go.
+//!
+//! [`name`] reads names and makes those of the archive, [`retention`] decides what goes, [`guard`] when people are told of a
+//! disk, [`pace`] when something is tried or looked at again: all of it without a file or a clock. `queue` and `shelf` touch
+//! files, and [`clerk`] is the thread. Nothing is removed from a node's directory that is not in the archive.
+
+pub mod clerk;
+pub mod guard;
+pub mod name;
+pub mod pace;
+mod queue;
+pub mod retention;
+mod roll;
+mod shelf;
+
+pub use clerk::{Archive, News, Opening};
+pub use roll::{Minded, Order, Wish};
+
+/// Where a node that writes logs puts those that it has closed, below its working directory.
+pub const QUEUE: &str = "log-queue";

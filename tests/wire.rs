@@ -399,6 +399,19 @@ fn to_agent() -> Vec<ToAgent> {
         }
         .into(),
         RenewCertificateResponse { reqid: reqid(), certificate: Ok(vec![0x30, 0x82]) }.into(),
+        CheckConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
+        SwitchNodesRequest {
+            reqid: reqid(),
+            configuration: ConfigurationId::new("c7").unwrap(),
+            nodes: [node("worker-1"), node("worker-2")].into(),
+        }
+        .into(),
+        RestoreConfigurationRequest {
+            reqid: reqid(),
+            configuration: configuration().into(),
+            up: [node("worker-1")].into(),
+        }
+        .into(),
     ]
 }
 
@@ -407,6 +420,19 @@ fn to_controller() -> Vec<ToController> {
         AgentWelcomeResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
         AgentStandbyResponse { reqid: reqid(), outcome: Outcome::instance_failed(&instance(), "busy") }.into(),
         SetConfigurationResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        CheckConfigurationResponse {
+            reqid: reqid(),
+            outcomes: outcomes(),
+            changes: vec![CheckedChange {
+                node: node("worker-1"),
+                role: Role::Worker,
+                runs: true,
+                shares: Some("af_packet::eth0".into()),
+            }],
+        }
+        .into(),
+        SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
         GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
@@ -539,19 +565,6 @@ fn outcomes() -> Vec<Outcome> {
     ]
 }
 
-fn netstats() -> NetStats {
-    NetStats {
-        time: time(),
-        total: Packets { received: 1_000_000, dropped: 2500 },
-        lately: Packets { received: 100, dropped: 10 },
-        over: Duration::from_millis(5001),
-        link: 1_002_500,
-        bytes: 64_000_000,
-        memory: 200 << 20,
-        events: 3,
-    }
-}
-
 fn inspection() -> Inspection {
     let because = Because { keys: vec!["port".into()], cluster: Some("worker-2 joined the cluster".into()) };
     let actions = [
@@ -564,6 +577,19 @@ fn inspection() -> Inspection {
     ];
     let step = |(number, action)| Step { node: node(&format!("worker-{number}")), action };
     Inspection { steps: actions.into_iter().enumerate().map(step).collect(), complaints: outcomes() }
+}
+
+fn netstats() -> NetStats {
+    NetStats {
+        time: time(),
+        total: Packets { received: 1_000_000, dropped: 2500 },
+        lately: Packets { received: 100, dropped: 10 },
+        over: Duration::from_millis(5001),
+        link: 1_002_500,
+        bytes: 64_000_000,
+        memory: 200 << 20,
+        events: 3,
+    }
 }
 
 fn statuses() -> Vec<NodeStatus> {

@@ -130,8 +130,12 @@ impl Cluster {
     /// Deploys `count` nodes, numbered from `first`, and waits for the answer. `began` hears when it was asked for.
     pub fn deploy(&mut self, nursery: &Nursery, first: usize, count: usize) -> u64 {
         let configuration = configuration(&self.next_id(), nursery, first, count);
-        let request =
-            SetConfigurationRequest { reqid: name(&self.next_id(), RequestId::new), configuration, upon: None };
+        let request = SetConfigurationRequest {
+            reqid: name(&self.next_id(), RequestId::new),
+            configuration,
+            upon: None,
+            terms: watchpost::message::client::Terms::default(),
+        };
         let began = now();
         let answer = ask(&self.controller, request).expect("an answer");
         let failed: Vec<_> = answer.outcomes.iter().filter(|outcome| !outcome.is_success()).collect();

@@ -47,7 +47,7 @@ use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::register::Register;
-use crate::supervisor::workshop::{Fact, WardId, Workshop};
+use crate::supervisor::workshop::{Clerks, Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
 /// How long nodes have to answer: less than the controller waits for their agent.
@@ -205,9 +205,7 @@ impl Agent {
                 groups,
                 run_dir,
                 kernel_log,
-                keeper,
-                coroner,
-                archive.clone(),
+                Clerks { keeper, coroner, archive: archive.clone() },
             )?,
             site,
             archive,
@@ -263,6 +261,7 @@ impl Agent {
             }
             Effect::Archive(wish) => self.archive.order(wish.order(|node| self.site.working_directory(node))),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),

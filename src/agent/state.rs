@@ -9,6 +9,7 @@ pub mod loss;
 mod moves;
 mod orders;
 mod preparing;
+mod switching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::Instant;
 
 use self::inspecting::Inspecting;
 use self::loss::{Finding, LossWatch};
-use self::preparing::Preparing;
+use self::preparing::{Preparing, Staged};
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
@@ -44,6 +45,10 @@ pub struct State {
     abilities: Abilities,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
+    /// Looked at, and not in force yet.
+    staged: Option<Box<Staged>>,
+    /// Nodes are not as they are in `configuration` any more: some are as in what was staged.
+    strays: bool,
     /// In force when an earlier run of the agent ended.
     was_in_force: Option<ConfigurationId>,
     /// Boxed: the room that a tree keeps for more is about as much as it holds.
@@ -81,9 +86,13 @@ struct InForce {
     id: ConfigurationId,
     instances: Vec<Instance>,
     /// Not a vector, which would keep room to grow.
-    nodes: Box<[Arc<Node>]>,
+    nodes: Arc<[Arc<Node>]>,
     zeek: Option<Box<Zeek>>,
     peers: Box<[Peer]>,
+    /// By which preparation there are files for it, if it needs any.
+    files: Option<u64>,
+    /// What it wants of the archive, until it is in force.
+    archive: Option<Box<Wish>>,
 }
 
 #[derive(Debug, Clone)]
@@ -195,6 +204,8 @@ pub enum Effect {
     Archive(Box<Wish>),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
+    /// Launch Zeek nodes by the files that were rendered under this number from now on.
+    UseFiles(u64),
     /// Only look what would keep it from running; answered by [`Event::Inspected`] with the same number.
     Inspect(u64, Box<Survey>),
     /// Read the last lines, and answer by [`State::answer_output`].
@@ -235,6 +246,8 @@ impl State {
             place: 0,
             abilities: Abilities::untried(),
             configuration: None,
+            staged: None,
+            strays: false,
             was_in_force: None,
             nodes: BTreeMap::new(),
             next_ward: 0,
@@ -553,16 +566,17 @@ fn not_known(kind: u16) -> Option<Effect> {
 
 impl From<Configuration> for InForce {
     fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into() }
+        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into(), files: None, archive: None }
     }
 }
 
 impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
-    fn is(&self, other: &Configuration) -> bool {
-        let Configuration { id, instances, nodes, zeek, peers } = other;
-        let is_same = self.id == *id && self.instances == *instances && *self.nodes == **nodes;
-        is_same && self.zeek == *zeek && *self.peers == **peers
+    fn is(&self, other: &Self) -> bool {
+        // By which files it runs is no part of it, and what the archive is to do follows from the rest.
+        let Self { id, instances, nodes, zeek, peers, files: _, archive: _ } = other;
+        let is_same = self.id == *id && self.instances == *instances && self.nodes == *nodes;
+        is_same && self.zeek == *zeek && self.peers == *peers
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod command;
 mod inspect;
+mod room;
 pub mod zeek;
 
 pub use inspect::Survey;

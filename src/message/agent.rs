@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
+pub use super::deployment::*;
 use super::frame::{self, Body, wire_enum};
 pub use super::inspect::{InspectConfigurationRequest, InspectConfigurationResponse};
 use crate::model::{
@@ -40,6 +41,9 @@ wire_enum! {
         0x0120 => ReadOutputRequest,
         0x0121 => GetCrashesRequest,
         0x0122 => InspectConfigurationRequest,
+        0x0130 => CheckConfigurationRequest,
+        0x0131 => SwitchNodesRequest,
+        0x0132 => RestoreConfigurationRequest,
     }
 }
 
@@ -66,6 +70,9 @@ wire_enum! {
         0x0220 => ReadOutputResponse,
         0x0221 => GetCrashesResponse,
         0x0222 => InspectConfigurationResponse,
+        0x0230 => CheckConfigurationResponse,
+        0x0231 => SwitchNodesResponse,
+        0x0232 => RestoreConfigurationResponse,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }

@@ -6,6 +6,7 @@ pub mod cluster_file;
 pub mod configuration;
 pub mod cpus;
 pub mod crash;
+pub mod deployment;
 pub mod endpoint;
 pub mod name;
 pub mod netstats;
@@ -26,6 +27,7 @@ pub use configuration::{
 };
 pub use cpus::Cpus;
 pub use crash::{CrashRules, CrashSummary};
+pub use deployment::{Author, OnFailure, Record, Verdict};
 pub use endpoint::{Endpoint, NoEndpoint};
 pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use netstats::{Loss, NetStats, NoLoss, Packets, ZeekHealth};

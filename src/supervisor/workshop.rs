@@ -60,6 +60,13 @@ const LIVES: usize = 8;
 /// How many deaths one list names.
 const MOST_CRASHES: usize = 1000;
 
+/// Who looks after what nodes leave: each has a thread of its own.
+pub struct Clerks {
+    pub keeper: Keeper,
+    pub coroner: Coroner,
+    pub archive: Archive,
+}
+
 /// A node's place in the workshop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WardId(u64);
@@ -264,9 +271,7 @@ impl Workshop {
         groups: Result<Groups, NoGroups>,
         run_dir: Result<RunDir, String>,
         mut kernel_log: KernelLog,
-        keeper: Keeper,
-        coroner: Coroner,
-        archive: Archive,
+        Clerks { keeper, coroner, archive }: Clerks,
     ) -> io::Result<Self> {
         kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
@@ -637,6 +642,18 @@ impl Workshop {
     pub fn prepare(&self, preparation: Preparation, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
         let tools = Arc::clone(&self.tools);
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
+    }
+
+    /// Has Zeek nodes launched by the files that were rendered under this number, from now on and by the next run of the
+    /// agent, too.
+    pub fn use_files(&self, number: u64) {
+        let tools = Arc::clone(&self.tools);
+        tools.site.zeek.use_files(number);
+        self.give(Subject::Preparation, move || {
+            if let Err(error) = tools.site.zeek.keep_files() {
+                tracing::warn!("the next run of this agent may launch Zeek by older files: {error}");
+            }
+        });
     }
 
     /// Only looks, for whoever asks what would become of it. Blocks no launch, and no configuration that comes meanwhile.
@@ -1143,9 +1160,9 @@ struct Tools {
     keeper: Keeper,
     readings: Readings,
     coroner: Coroner,
+    archive: Archive,
     /// What Zeek nodes say.
     channels: Channels,
-    archive: Archive,
     /// Which files the last lives of each node write to.
     volumes: Mutex<HashMap<NodeName, Lives>>,
     /// Whether processes that lose their parent are given to us.
@@ -1192,10 +1209,10 @@ impl Tools {
             tell_of(socket, node, &mut program);
         }
         if node.is_zeek() {
-            self.lay_channel(node, life, &mut program).map_err(passing)?;
             self.archive.before_life(&node.name, &program.directory, node.directory.is_none()).map_err(|error| {
                 passing(format!("cannot take up the logs that it has left in {}: {error}", program.directory.display()))
             })?;
+            self.lay_channel(node, life, &mut program).map_err(passing)?;
         }
         let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;

@@ -232,10 +232,8 @@ impl Credentials {
         if certificate.identity != *ours {
             return Err(TrustError::NotOurs {
                 path: files.certificate.clone(),
-                found: certificate.identity,
-                part: ours.part,
-                name: ours.name.clone(),
-                cluster: ours.cluster.clone(),
+                found: Box::new(certificate.identity),
+                ours: Box::new(ours.clone()),
             });
         }
         let provider = Arc::new(ring::default_provider());

@@ -39,8 +39,8 @@ pub enum TrustError {
     KeyMismatch { key: PathBuf, certificate: PathBuf },
     #[error("{} was not issued by the authority of {}: take all three files from one `pki issue`", certificate.display(), ca.display())]
     OtherAuthority { certificate: PathBuf, ca: PathBuf },
-    #[error("{} is the certificate of {} `{}` in cluster `{}`, and this is {part} `{name}` in cluster `{cluster}`", path.display(), found.part, found.name, found.cluster)]
-    NotOurs { path: PathBuf, found: Identity, part: Part, name: InstanceName, cluster: InstanceName },
+    #[error("{} is the certificate of {} `{}` in cluster `{}`, and this is {} `{}` in cluster `{}`", path.display(), found.part, found.name, found.cluster, ours.part, ours.name, ours.cluster)]
+    NotOurs { path: PathBuf, found: Box<Identity>, ours: Box<Identity> },
     #[error("{} is the certificate of {} `{}`, and a client needs one by `watchpost pki issue client NAME`", path.display(), found.part, found.name)]
     NoClient { path: PathBuf, found: Identity },
     #[error("{} expired at {at}: issue a new one by `watchpost pki issue`", path.display())]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::history::Deployment;
 pub use super::plan::{Plan, Upon};
 use super::reach::Reach;
 use crate::message::client::{Cursor, Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
@@ -51,6 +52,9 @@ pub struct Status {
     /// The request that is being deployed right now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploying: Option<String>,
+    /// The same in full; or the last deployment, as long as instances have yet to follow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Deployment>,
     /// Ports that are open beyond the controller's machine without protection, as its settings want it; sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub insecure: Vec<OpenPort>,
@@ -539,6 +543,7 @@ impl From<GetStatusResponse> for Status {
             nodes: status.nodes.into_iter().map(Node::from).collect(),
             configuration: status.configuration.map(|id| id.to_string()),
             deploying: status.deploying.map(|reqid| reqid.to_string()),
+            deployment: status.deployment.map(Deployment::from),
             insecure: Vec::new(),
             certificate: None,
             seq: status.cursor.to_string(),

@@ -8,11 +8,11 @@ use actix_web::{HttpRequest, Resource, Route};
 use serde::Deserialize;
 
 use super::desk::{Desk, new_reqid};
-use super::json::{self, ConfigurationText, NodesOrder, Upon, Verdict};
+use super::json::{self, ConfigurationText, NodesOrder, Verdict};
 use super::output::stream as stream_output;
 use super::problem::Problem;
 use super::reach::Reach;
-use super::{Facts, Reader, configuration, events, guard, metrics, plan};
+use super::{Facts, Reader, configuration, deployments, events, guard, metrics, plan};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
 
@@ -23,7 +23,7 @@ const LONGEST_BODY: usize = 256 << 10;
 /// How many lines of each stream an output has, unless told otherwise.
 const LINES: u32 = 100;
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// Every address of the API.
 pub fn configure(app: &mut ServiceConfig) {
@@ -40,9 +40,13 @@ pub fn configure(app: &mut ServiceConfig) {
                 .app_data(json_up_to(LONGEST_CONFIGURATION))
                 .route(web::get().to(get_configuration))
                 .route(change(web::post().to(stage)))
-                .route(change(web::put().to(set_configuration))),
+                .route(change(web::put().to(deployments::set_configuration))),
         )
-        .service(at("/api/v1/deploy").route(change(web::post().to(deploy))))
+        .service(at("/api/v1/deploy").route(change(web::post().to(deployments::deploy))))
+        .service(at("/api/v1/rollback").route(change(web::post().to(deployments::rollback))))
+        .service(at("/api/v1/history").route(web::get().to(deployments::history)))
+        .service(at("/api/v1/history/{number}").route(web::get().to(deployments::past)))
+        .service(at("/api/v1/history/{number}/diff/{other}").route(web::get().to(deployments::diff)))
         // It changes nothing, but has agents run Zeek as the file says.
         .service(
             at("/api/v1/plan").app_data(json_up_to(LONGEST_CONFIGURATION)).route(change(web::post().to(plan::plan))),
@@ -133,21 +137,6 @@ async fn stage(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationT
     }
     let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
     let answer = desk.ask(StageConfigurationRequest { reqid: new_reqid()?, configuration }).await?;
-    let reach = Reach::after(&answer.outcomes, &desk).await;
-    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
-}
-
-/// PUT: stages and deploys in one step, so that afterwards the configuration is what was put here.
-async fn set_configuration(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
-    let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
-    let upon = body.upon.as_ref().map(Upon::read).transpose()?;
-    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration, upon }).await?;
-    let reach = Reach::after(&answer.outcomes, &desk).await;
-    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
-}
-
-async fn deploy(desk: Data<Desk>) -> Answer<Verdict> {
-    let answer = desk.ask(DeployRequest { reqid: new_reqid()? }).await?;
     let reach = Reach::after(&answer.outcomes, &desk).await;
     Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
 }

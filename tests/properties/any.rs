@@ -175,9 +175,11 @@ prop_compose! {
         zeromq_ports in option::of([1..=u16::MAX, 1..=u16::MAX]),
         (hash_seed, metrics_address) in (any::<Option<u32>>(), option::of(address())),
         addresses in btree_map("[A-Z]", address(), 0..2),
-        ((pcap_snaplen, pcap_bufsize), archive) in
-            ((any::<Option<u32>>(), any::<Option<u32>>()), archive_of_any_kind()),
-        (heartbeat, loss_above, loss_for) in (option::of(time()), option::of(0..=10_000u16), option::of(time())),
+        ((pcap_snaplen, pcap_bufsize), archive, (heartbeat, loss_above, loss_for)) in (
+            (any::<Option<u32>>(), any::<Option<u32>>()),
+            archive_of_any_kind(),
+            (option::of(time()), option::of(0..=10_000u16), option::of(time())),
+        ),
     ) -> Zeek {
         let health = ZeekHealth { heartbeat, loss_above: loss_above.map(Loss::new), loss_for };
         let addresses =

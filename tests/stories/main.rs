@@ -26,6 +26,7 @@ mod network;
 mod orders;
 mod output;
 mod peer;
+mod phases;
 mod plan;
 mod refusals;
 mod register;

@@ -248,6 +248,13 @@ impl Handler<Mail<ToAgent>> for Agent {
                     self.nodes.clear();
                     self.say(AgentStandbyResponse { reqid, outcome: done });
                 }
+                ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+                    // Whatever it changes it changes when all of it comes into force.
+                    self.say(CheckConfigurationResponse { reqid, outcomes: vec![done], changes: Vec::new() });
+                }
+                ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+                    self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done] });
+                }
                 ToAgent::SetConfigurationRequest(request) if !self.is_deaf_to("deploy") => self.configure(request),
                 ToAgent::GetNodesRequest(GetNodesRequest { reqid }) if !self.is_deaf_to("get_nodes") => {
                     let nodes = self.nodes.values().cloned().collect();

@@ -172,6 +172,12 @@ impl State {
     pub(super) fn rise_again(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         // Out of the order while its role may change.
         self.set_step(name, Step::Idle);
+        self.redefine(name, fx);
+        self.set_step(name, Step::StartQueued);
+    }
+
+    /// Nothing runs: its new definition takes effect, if it has one.
+    fn redefine(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         if let Some(node) = entry.next.take() {
             entry.status.role = node.role;
@@ -179,7 +185,6 @@ impl State {
             entry.node = Arc::clone(&node);
             fx.push(Effect::Tell(entry.ward, NodeOrder::Redefine(node)));
         }
-        self.set_step(name, Step::StartQueued);
     }
 
     /// The node is down and is to stay so; `removal` is what is told of it if it leaves.
@@ -192,6 +197,7 @@ impl State {
             self.outbox.push_change(entry.change(removal, true, wall));
             fx.push(Effect::Dismiss(entry.ward, name.clone()));
         }
+        self.redefine(name, fx);
         self.jobs.settle(name, Wish::Down, Ok(()), None);
     }
 

@@ -23,11 +23,14 @@ impl State {
             }
             ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
                 self.give_up_preparing("the instance is not needed any more");
-                self.configuration = None;
+                (self.configuration, self.staged, self.strays) = (None, None, false);
                 self.jobs.open(Kind::Standby, reqid, self.nodes.keys().map(|name| (name.clone(), Wish::Down)));
                 self.each(|me, name| me.want_down(name, Goal::Leave, fx));
             }
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
+            ToAgent::CheckConfigurationRequest(request) => self.check(request, fx),
+            ToAgent::SwitchNodesRequest(request) => self.switch(request, now.wall, fx),
+            ToAgent::RestoreConfigurationRequest(request) => self.restore(request, now.wall, fx),
             ToAgent::InspectConfigurationRequest(request) => self.inspect(request, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
                 let nodes = self.statuses();
@@ -84,6 +87,11 @@ impl State {
             ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
                 self.jobs.is_open(Kind::Configure, reqid) || self.is_preparing(reqid)
             }
+            ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => self.is_preparing(reqid),
+            ToAgent::SwitchNodesRequest(SwitchNodesRequest { reqid, .. }) => self.jobs.is_open(Kind::Switch, reqid),
+            ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+                self.jobs.is_open(Kind::Restore, reqid) || self.is_preparing(reqid)
+            }
             ToAgent::StartRequest(StartRequest { reqid, .. }) => self.jobs.is_open(Kind::Start, reqid),
             ToAgent::StopRequest(StopRequest { reqid, .. }) => self.jobs.is_open(Kind::Stop, reqid),
             ToAgent::RestartRequest(RestartRequest { reqid, .. }) => self.jobs.is_open(Kind::Restart, reqid),
@@ -100,6 +108,15 @@ impl State {
         match order {
             ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
                 Some(SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+                Some(CheckConfigurationResponse { reqid: reqid.clone(), outcomes, changes: Vec::new() }.into())
+            }
+            ToAgent::SwitchNodesRequest(SwitchNodesRequest { reqid, .. }) => {
+                Some(SwitchNodesResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+                Some(RestoreConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
             }
             ToAgent::StartRequest(StartRequest { reqid, .. }) => {
                 Some(StartResponse { reqid: reqid.clone(), outcomes }.into())

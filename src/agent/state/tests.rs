@@ -1,3 +1,5 @@
+mod steps;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -388,6 +390,8 @@ struct Agent {
     /// What is to be looked at: at once and without an objection, unless it is held.
     preparations: Vec<(u64, Preparation)>,
     holds: bool,
+    /// By which files nodes are to be launched, each time that was said.
+    files: Vec<u64>,
 }
 
 impl Agent {
@@ -406,6 +410,7 @@ impl Agent {
             all_stopped: false,
             preparations: Vec::new(),
             holds: false,
+            files: Vec::new(),
         };
         agent.link();
         agent
@@ -456,6 +461,7 @@ impl Agent {
                 | Effect::Refused(_)
                 | Effect::Archive(_)
                 | Effect::Remember(_) => {}
+                Effect::UseFiles(number) => self.files.push(number),
             }
         }
         while let Some(mail) = self.state.outgoing() {
@@ -519,6 +525,8 @@ impl Agent {
         };
         let all = std::mem::take(&mut self.mail).into_iter().filter_map(|message| match message {
             ToController::SetConfigurationResponse(answer) => Some((answer.reqid, answer.outcomes)),
+            ToController::SwitchNodesResponse(answer) => Some((answer.reqid, answer.outcomes)),
+            ToController::RestoreConfigurationResponse(answer) => Some((answer.reqid, answer.outcomes)),
             ToController::StartResponse(answer) => Some((answer.reqid, answer.outcomes)),
             ToController::StopResponse(answer) => Some((answer.reqid, answer.outcomes)),
             ToController::RestartResponse(answer) => Some((answer.reqid, answer.outcomes)),

@@ -98,10 +98,10 @@ fn take(zeek: &mut Zeek, key: &str, value: Option<&str>) -> Result<(), String> {
         "addresses" => zeek.addresses = addresses(value)?,
         "pcap_snaplen" => zeek.pcap_snaplen = Some(number(value)?),
         "pcap_bufsize" => zeek.pcap_bufsize = Some(number(value)?),
+        _ if archive::KEYS.contains(&key) => archive::take(&mut zeek.archive, key, value)?,
         "heartbeat" => zeek.health.heartbeat = Some(time(value)?),
         "loss_above" => zeek.health.loss_above = Some(loss(value)?),
         "loss_for" => zeek.health.loss_for = Some(time(value)?),
-        _ if archive::KEYS.contains(&key) => archive::take(&mut zeek.archive, key, value)?,
         _ if read::KEYS.contains(&key) => {
             let way_out = "write it into each of them, or add a `role` if this is to be a node";
             return Err(format!("is a key of a node, and [zeek] is what all Zeek nodes share: {way_out}"));

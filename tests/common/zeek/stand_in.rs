@@ -5,8 +5,8 @@
 //! `ZEEK_STAND_IN_VERSION` is the version that it is. A script with a line that holds `SYNTAX ERROR` does not parse; one with
 //! `FAIL AT START` has the node end with status 1 once it has begun to run, and one with `FAIL AT END` with status 3 behind a
 //! capture. Whoever writes logs writes one, `conn.log`, whose lines are its pid and a number, and rotates it as often as its
-//! scripts say, on SIGUSR1 and at its end. `NO HELLO` keeps it from saying that it runs, `LOSES PACKETS` has it lose one of ten,
-//! `NO ANSWERS` has it answer nothing, and `COUNTS ALOUD` has it warn of fifteen numbers.
+//! scripts say, on SIGUSR1 and at its end. `NO HELLO` keeps a node from saying that it has begun to run. `LOSES PACKETS` has
+//! it lose one of ten, `NO ANSWERS` has it answer nothing, and `COUNTS ALOUD` has it warn of fifteen numbers.
 
 use std::fs::File;
 use std::io::Write;
@@ -222,6 +222,104 @@ impl Zeek {
     }
 }
 
+/// Reads a capture, as far as it is one, and says in a log how long it is.
+fn read_capture(path: &str, scripts: &str) -> Result<(), Fatal> {
+    let bytes =
+        std::fs::read(path).map_err(|error| format!("fatal error: problem with trace file {path} ({error})"))?;
+    std::fs::write("conn.log", format!("#open\t{}\n{} bytes\n", stamp(), bytes.len())).map_err(failed)?;
+    println!("read {path}");
+    if scripts.contains("FAIL AT END") {
+        std::process::exit(3);
+    }
+    Ok(())
+}
+
+/// Lives until it is asked to end, and returns the log that is open then.
+async fn live(mut log: Option<Log>, channel: &mut Option<Channel>) -> Result<Option<Log>, Fatal> {
+    let mut asked = signal(SignalKind::terminate()).unwrap();
+    let mut rotate = signal(SignalKind::user_defined1()).unwrap();
+    let mut write = tokio::time::interval(Duration::from_millis(5));
+    let mut beat = tokio::time::interval(channel.as_ref().map_or(Duration::from_secs(3600), |it| it.pause));
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tokio::select! {
+            _ = asked.recv() => return Ok(log),
+            _ = rotate.recv() => log = log.map(|log| log.rotate().and_then(Log::again)).transpose()?,
+            _ = beat.tick() => channel.iter_mut().for_each(Channel::beat),
+            _ = look.tick(), if channel.is_some() => channel.iter_mut().for_each(Channel::look),
+            _ = write.tick(), if log.is_some() => {
+                let Some(open) = &mut log else { continue };
+                open.write()?;
+                if open.is_due() {
+                    log = log.map(|log| log.rotate().and_then(Log::again)).transpose()?;
+                }
+            }
+        }
+    }
+}
+
+/// A log that is open.
+struct Log {
+    file: File,
+    opened: String,
+    began: SystemTime,
+    interval: Option<Duration>,
+    /// The number of the last line.
+    last: u64,
+}
+
+const SHADOW: &str = ".shadow.conn.log";
+
+impl Log {
+    /// Opens it as Zeek does, over whatever is there.
+    fn open(scripts: &str) -> Result<Self, Fatal> {
+        let interval = scripts.split("redef Log::default_rotation_interval = ").nth(1);
+        let interval = interval.and_then(|rest| rest.split(' ').next()?.parse().ok()).filter(|seconds| *seconds > 0);
+        Self::begin(interval.map(Duration::from_secs), 0)
+    }
+
+    fn again(self) -> Result<Self, Fatal> {
+        Self::begin(self.interval, self.last)
+    }
+
+    fn begin(interval: Option<Duration>, last: u64) -> Result<Self, Fatal> {
+        if interval.is_some() {
+            std::fs::write(SHADOW, ".log\n\n").map_err(failed)?;
+        }
+        let (opened, mut file) = (stamp(), File::create("conn.log").map_err(failed)?);
+        writeln!(file, "#open\t{opened}").map_err(failed)?;
+        Ok(Self { file, opened, began: SystemTime::now(), interval, last })
+    }
+
+    fn write(&mut self) -> Result<(), Fatal> {
+        self.last += 1;
+        writeln!(self.file, "{} {}", std::process::id(), self.last).map_err(failed)
+    }
+
+    fn is_due(&self) -> bool {
+        self.interval.is_some_and(|interval| self.began.elapsed().is_ok_and(|age| age >= interval))
+    }
+
+    /// Closes it, and puts it into the queue.
+    fn rotate(self) -> Result<Self, Fatal> {
+        std::fs::create_dir_all("log-queue").map_err(failed)?;
+        let name = format!("log-queue/conn__{}__{}__.log", self.opened, stamp());
+        std::fs::rename("conn.log", name).map_err(failed)?;
+        let _ = std::fs::remove_file(SHADOW); // without an interval there is none
+        Ok(self)
+    }
+}
+
+/// Now, as it stands in names.
+fn stamp() -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    now.trim_end_matches('Z').replace(['T', ':'], "-")
+}
+
+fn failed(error: std::io::Error) -> Fatal {
+    format!("fatal error: a log cannot be written: {error}")
+}
+
 /// The node's side of the channel to its agent, as its script has it.
 struct Channel {
     news: std::fs::File,
@@ -333,102 +431,4 @@ impl Channel {
         }
         self.say("answer", number);
     }
-}
-
-/// Reads a capture, as far as it is one, and says in a log how long it is.
-fn read_capture(path: &str, scripts: &str) -> Result<(), Fatal> {
-    let bytes =
-        std::fs::read(path).map_err(|error| format!("fatal error: problem with trace file {path} ({error})"))?;
-    std::fs::write("conn.log", format!("#open\t{}\n{} bytes\n", stamp(), bytes.len())).map_err(failed)?;
-    println!("read {path}");
-    if scripts.contains("FAIL AT END") {
-        std::process::exit(3);
-    }
-    Ok(())
-}
-
-/// Lives until it is asked to end, and returns the log that is open then.
-async fn live(mut log: Option<Log>, channel: &mut Option<Channel>) -> Result<Option<Log>, Fatal> {
-    let mut asked = signal(SignalKind::terminate()).unwrap();
-    let mut rotate = signal(SignalKind::user_defined1()).unwrap();
-    let mut write = tokio::time::interval(Duration::from_millis(5));
-    let mut beat = tokio::time::interval(channel.as_ref().map_or(Duration::from_secs(3600), |it| it.pause));
-    let mut look = tokio::time::interval(Duration::from_millis(50));
-    loop {
-        tokio::select! {
-            _ = beat.tick() => channel.iter_mut().for_each(Channel::beat),
-            _ = look.tick(), if channel.is_some() => channel.iter_mut().for_each(Channel::look),
-            _ = asked.recv() => return Ok(log),
-            _ = rotate.recv() => log = log.map(|log| log.rotate().and_then(Log::again)).transpose()?,
-            _ = write.tick(), if log.is_some() => {
-                let Some(open) = &mut log else { continue };
-                open.write()?;
-                if open.is_due() {
-                    log = log.map(|log| log.rotate().and_then(Log::again)).transpose()?;
-                }
-            }
-        }
-    }
-}
-
-/// A log that is open.
-struct Log {
-    file: File,
-    opened: String,
-    began: SystemTime,
-    interval: Option<Duration>,
-    /// The number of the last line.
-    last: u64,
-}
-
-const SHADOW: &str = ".shadow.conn.log";
-
-impl Log {
-    /// Opens it as Zeek does, over whatever is there.
-    fn open(scripts: &str) -> Result<Self, Fatal> {
-        let interval = scripts.split("redef Log::default_rotation_interval = ").nth(1);
-        let interval = interval.and_then(|rest| rest.split(' ').next()?.parse().ok()).filter(|seconds| *seconds > 0);
-        Self::begin(interval.map(Duration::from_secs), 0)
-    }
-
-    fn again(self) -> Result<Self, Fatal> {
-        Self::begin(self.interval, self.last)
-    }
-
-    fn begin(interval: Option<Duration>, last: u64) -> Result<Self, Fatal> {
-        if interval.is_some() {
-            std::fs::write(SHADOW, ".log\n\n").map_err(failed)?;
-        }
-        let (opened, mut file) = (stamp(), File::create("conn.log").map_err(failed)?);
-        writeln!(file, "#open\t{opened}").map_err(failed)?;
-        Ok(Self { file, opened, began: SystemTime::now(), interval, last })
-    }
-
-    fn write(&mut self) -> Result<(), Fatal> {
-        self.last += 1;
-        writeln!(self.file, "{} {}", std::process::id(), self.last).map_err(failed)
-    }
-
-    fn is_due(&self) -> bool {
-        self.interval.is_some_and(|interval| self.began.elapsed().is_ok_and(|age| age >= interval))
-    }
-
-    /// Closes it, and puts it into the queue.
-    fn rotate(self) -> Result<Self, Fatal> {
-        std::fs::create_dir_all("log-queue").map_err(failed)?;
-        let name = format!("log-queue/conn__{}__{}__.log", self.opened, stamp());
-        std::fs::rename("conn.log", name).map_err(failed)?;
-        let _ = std::fs::remove_file(SHADOW); // without an interval there is none
-        Ok(self)
-    }
-}
-
-/// Now, as it stands in names.
-fn stamp() -> String {
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    now.trim_end_matches('Z').replace(['T', ':'], "-")
-}
-
-fn failed(error: std::io::Error) -> Fatal {
-    format!("fatal error: a log cannot be written: {error}")
 }

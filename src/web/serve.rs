@@ -15,11 +15,13 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use actix_http::error::DispatchError;
-use actix_http::{HttpService, Request, Response};
+use actix_http::{HttpService, Request, RequestHead, Response};
 use actix_service::boxed::{self, BoxServiceFactory};
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, apply_fn_factory, map_config};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, Extensions, Service, ServiceFactory};
+use actix_web::http::Uri;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -29,6 +31,9 @@ use super::tls::{Handshakes, Tls};
 use super::visitor::{Client, Visitor};
 use crate::accept::{accept_forever, let_many_wait};
 use crate::seldom::Seldom;
+
+/// A body from that length on is long, in bytes.
+const LONG: usize = 16 << 10;
 
 /// Tells whoever answers for long, such as streams, that the server is about to end.
 pub type Closing = watch::Receiver<bool>;
@@ -108,13 +113,36 @@ impl Application {
         S::Service: 'static,
         B: MessageBody + 'static,
     {
+        let app = apply_fn_factory(app, |mut request: Request, app: &S::Service| {
+            take_apart(request.head_mut());
+            app.call(request)
+        });
         let app = app
-            .into_factory()
             .map(|response: S::Response| response.into().map_into_boxed_body())
             .map_err(|error: S::Error| error.into().error_response().into())
             .map_init_err(|error| warn!("an API cannot be served: {error:?}"));
         Self(boxed::factory(app))
     }
+}
+
+/// Has a head keep nothing of a long body. Heads go into a pool, with an address and headers that are parts of what was read
+/// together with them, and with which all of that would stay.
+fn take_apart(head: &mut RequestHead) {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let is_long = length.map_or_else(|| head.headers.contains_key(TRANSFER_ENCODING), |length| length >= LONG);
+    if !is_long {
+        return;
+    }
+    if let Ok(own) = Uri::try_from(head.uri.to_string()) {
+        head.uri = own;
+    }
+    let mut own = HeaderMap::with_capacity(head.headers.len());
+    for (name, value) in &head.headers {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            own.append(name.clone(), value);
+        }
+    }
+    head.headers = own;
 }
 
 /// Serves on `listener`, on a thread of this name, until the handle is stopped.
@@ -280,5 +308,33 @@ impl<M: Fn() -> Http> WhileNeeded<M> {
         let made = Rc::new((self.make)().new_service(()).await.ok()?);
         self.made.replace(Rc::downgrade(&made));
         Some(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{ACCEPT, HOST};
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_head_that_came_with_a_long_body_keeps_nothing_of_it() {
+        for (name, value, is_kept) in [
+            (CONTENT_LENGTH, "100", true),
+            (CONTENT_LENGTH, "1000000", false),
+            (TRANSFER_ENCODING, "chunked", false),
+            (ACCEPT, "*/*", true),
+        ] {
+            let read = Bytes::from(format!("/path?query control.example {}", "x".repeat(100)));
+            let mut head = RequestHead::default();
+            head.uri = Uri::from_maybe_shared(read.slice(..11)).unwrap();
+            head.headers.append(HOST, HeaderValue::from_maybe_shared(read.slice(12..27)).unwrap());
+            head.headers.append(name, HeaderValue::from_static(value));
+            take_apart(&mut head);
+            assert_eq!((head.uri.path(), head.uri.query()), ("/path", Some("query")));
+            assert_eq!(head.headers.get(HOST).unwrap(), "control.example");
+            assert_eq!(read.is_unique(), !is_kept, "{value}");
+        }
     }
 }

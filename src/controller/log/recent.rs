@@ -50,10 +50,19 @@ pub struct Log {
     room: Room,
     /// How many entries are here.
     held: usize,
-    /// [`BLOCK`] entries each, encoded; those of the first that are over the room count no more.
-    old: VecDeque<Box<[u8]>>,
+    /// Those of the first that are over the room count no more.
+    old: VecDeque<Block>,
+    /// How many entries these hold.
+    packed: usize,
     /// Everything behind them.
     new: VecDeque<Arc<Entry>>,
+}
+
+/// Some entries in a row, encoded: [`BLOCK`] of them, or what was left.
+#[derive(Debug)]
+struct Block {
+    count: usize,
+    bytes: Box<[u8]>,
 }
 
 /// What a place comes to that somebody wants to go on from.
@@ -80,7 +89,7 @@ impl Log {
     /// A log that goes on behind number `last`. No two have the same last epoch.
     pub fn new(epochs: Vec<(u64, u64)>, last: u64, room: Room) -> Self {
         let (old, new) = (VecDeque::new(), VecDeque::new());
-        Self { epochs, last, durable: last, room, held: 0, old, new }
+        Self { epochs, last, durable: last, room, held: 0, old, packed: 0, new }
     }
 
     /// The place behind the last entry.
@@ -110,7 +119,13 @@ impl Log {
     fn shrink_to(&mut self, entries: usize) {
         let unkept = if self.room.is_kept { (self.last - self.durable) as usize } else { 0 };
         self.held = self.held.min(entries.max(unkept).max(1));
-        while self.held + BLOCK <= self.old.len() * BLOCK + self.new.len() && self.old.pop_front().is_some() {}
+        let over = self.packed + self.new.len() - self.held;
+        let mut gone = 0;
+        while let Some(first) = self.old.front().filter(|first| gone + first.count <= over) {
+            gone += first.count;
+            self.old.pop_front();
+        }
+        self.packed -= gone;
         if self.old.is_empty() {
             let over = self.new.len().saturating_sub(self.held);
             self.new.drain(..over);
@@ -122,17 +137,22 @@ impl Log {
         self.new.len() >= BLOCK
     }
 
-    /// Encodes what came since it was last called, but for what makes no whole block, and drops what need not last.
+    /// Encodes what came since it was last called, if that is much, and drops what need not last.
     pub fn pack(&mut self) {
         self.shrink_to(self.room.lasting);
-        while self.can_pack() {
-            let mut bytes = Vec::new();
-            for entry in self.new.drain(..BLOCK) {
+        if !self.can_pack() {
+            return;
+        }
+        // Also what makes no whole block: a few entries that came among many others keep a page each.
+        while !self.new.is_empty() {
+            let (mut bytes, count) = (Vec::new(), self.new.len().min(BLOCK));
+            for entry in self.new.drain(..count) {
                 let packed = (entry.time, entry.origin, &entry.news);
                 // Writing to memory does not fail, and serde has a form for everything in news.
                 frame::encode_body(&mut bytes, &packed).expect("an entry can be encoded");
             }
-            self.old.push_back(bytes.into());
+            self.packed += count;
+            self.old.push_back(Block { count, bytes: bytes.into() });
         }
         self.new.shrink_to_fit();
     }
@@ -170,15 +190,17 @@ impl Log {
         let packed = self.last - self.new.len() as u64;
         let mut entries = Vec::new();
         if since < packed {
-            let before = packed - (self.old.len() * BLOCK) as u64;
-            // Fewer than BLOCK entries of the first block are dropped, so `since` is behind where that begins.
-            let at = ((since - before) / BLOCK as u64) as usize;
-            for (index, block) in self.old.iter().enumerate().skip(at) {
-                let entries_of = self.unpack(block, before + (index * BLOCK) as u64);
-                entries.extend(entries_of.filter(|entry| entry.cursor.number > since).map(Arc::new));
+            let mut before = packed - self.packed as u64;
+            for block in &self.old {
+                let last = before + block.count as u64;
+                if since < last {
+                    let entries_of = self.unpack(block, before);
+                    entries.extend(entries_of.filter(|entry| entry.cursor.number > since).map(Arc::new));
+                }
                 if entries.len() >= BATCH {
                     break;
                 }
+                before = last;
             }
         }
         let next = since + entries.len() as u64;
@@ -191,9 +213,10 @@ impl Log {
     }
 
     /// The entries of a block that comes behind number `before`.
-    fn unpack(&self, mut block: &[u8], before: u64) -> impl Iterator<Item = Entry> {
-        (before + 1..=before + BLOCK as u64).map(move |number| {
-            let (time, origin, news) = frame::take_front(&mut block, "entry").expect("an entry that was encoded here");
+    fn unpack(&self, block: &Block, before: u64) -> impl Iterator<Item = Entry> {
+        let mut bytes = &*block.bytes;
+        (before + 1..=before + block.count as u64).map(move |number| {
+            let (time, origin, news) = frame::take_front(&mut bytes, "entry").expect("an entry that was encoded here");
             Entry { cursor: self.place(number), time, origin, news }
         })
     }
@@ -302,7 +325,7 @@ mod tests {
         assert_eq!(log.dropped(), 700, "it is new");
         log.pack();
         assert_eq!(log.dropped(), 900);
-        assert!(log.old.len() * BLOCK + log.new.len() < 100 + 2 * BLOCK);
+        assert!(log.packed + log.new.len() < 100 + 2 * BLOCK);
         let Behind::Batch(batch) = log.behind(900) else { panic!("nothing behind 900") };
         assert_eq!((batch.gap, numbers(&batch)), (None, (901..=1000).collect()));
         assert!(matches!(log.behind(1000), Behind::Nothing));
@@ -319,7 +342,8 @@ mod tests {
         for (entries, capacity) in [(1, 1), (63, 500), (64, 500), (200, 500), (1500, 100), (2000, 1999), (5000, 3000)] {
             for pack in [1, 7, 64, 100, 1000] {
                 let (plain, packed) = (log(entries, capacity), packed_log(entries, capacity, pack));
-                assert!(pack > 64 || packed.new.len() < BLOCK + pack as usize);
+                assert!(packed.new.len() < BLOCK + pack as usize);
+                assert_eq!(packed.packed, packed.old.iter().map(|block| block.count).sum::<usize>());
                 for since in (0..=entries).step_by(13).chain(entries.saturating_sub(3)..=entries) {
                     let (want, got) = (plain.batch_behind(since), packed.batch_behind(since));
                     let parts = |batch: Option<NewsBatch>| batch.map(|batch| (batch.gap, batch.entries));

@@ -419,7 +419,14 @@ fn by_agent(bounds: Bounds, log: &Log) -> f64 {
         let agent: Addr<Agent> = is_agent.await.expect("an agent");
         // The nodes end as soon as they run, and from then on the agent only keeps their books.
         let (reqid, configuration) = (name("deploy", RequestId::new), short_lived());
-        let deployed = controller.send(SetConfigurationRequest { reqid, configuration, upon: None }).await;
+        let deployed = controller
+            .send(SetConfigurationRequest {
+                reqid,
+                configuration,
+                upon: None,
+                terms: watchpost::message::client::Terms::default(),
+            })
+            .await;
         let deployed = deployed.expect("a live controller").expect("an answer");
         assert!(deployed.configuration.is_some(), "{:?}", deployed.outcomes);
         let (done, is_done) = oneshot::channel();

@@ -148,7 +148,12 @@ fn manners(running: usize, keys: Option<&Keys>, mute: Option<usize>) -> Manners 
 }
 
 async fn deploy(controller: &Addr<Controller>, configuration: Configuration) {
-    let request = SetConfigurationRequest { reqid: name("deploy", RequestId::new), configuration, upon: None };
+    let request = SetConfigurationRequest {
+        reqid: name("deploy", RequestId::new),
+        configuration,
+        upon: None,
+        terms: watchpost::message::client::Terms::default(),
+    };
     let answer = controller.send(request).await.expect("a live controller").expect("an answer");
     assert!(answer.configuration.is_some(), "{:?}", answer.outcomes.first());
 }

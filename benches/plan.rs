@@ -127,6 +127,8 @@ impl Stage {
             ports: PortRules::default(),
             dials: false,
             request_timeout: Duration::from_secs(600),
+            pace: watchpost::plan::Pace::default(),
+            on_failure: watchpost::model::OnFailure::Back,
             epoch: 1,
             on_disk: false,
         };

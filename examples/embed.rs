@@ -9,7 +9,7 @@ use actix::{Actor, Context, Handler};
 use tokio::sync::mpsc;
 use watchpost::agent::StopAllNodes;
 use watchpost::message::agent::NotifyChange;
-use watchpost::message::client::{News, NewsBatch, SetConfigurationRequest, Subscribe};
+use watchpost::message::client::{News, NewsBatch, SetConfigurationRequest, Subscribe, Terms};
 use watchpost::model::{
     Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, RequestId, Role,
 };
@@ -57,7 +57,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         nodes: vec![node("one")?.into(), node("two")?.into()],
         ..Configuration::empty(ConfigurationId::new("two-sleepers")?)
     };
-    let request = SetConfigurationRequest { reqid: RequestId::new("first")?, configuration, upon: None };
+    let (reqid, terms) = (RequestId::new("first")?, Terms::default());
+    let request = SetConfigurationRequest { reqid, configuration, upon: None, terms };
     let answer = controller.send(request).await??;
     println!("deployed {} nodes", answer.outcomes.iter().filter(|outcome| outcome.is_success()).count());
 

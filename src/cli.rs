@@ -7,18 +7,22 @@ mod check;
 mod client;
 mod crashes;
 mod daemon;
+mod deploy;
 mod doctor;
 mod error;
 mod events;
 mod export;
+mod history;
 mod import;
 mod interrupt;
 mod invite;
 mod join;
 mod logs;
+mod netstats;
 mod orders;
 mod pki;
 mod plan;
+mod print;
 mod process;
 mod screen;
 mod secure;
@@ -38,8 +42,10 @@ use clap_complete::Shell;
 
 pub use client::DEFAULT_CONTROLLER;
 use client::{Client, TokenFile};
+use deploy::{DeployArgs, RollbackArgs};
 pub use error::{CliError, Exit};
 use export::ExportArgs;
+use history::HistoryVerb;
 use import::ImportArgs;
 use invite::InviteArgs;
 use join::JoinArgs;
@@ -95,25 +101,25 @@ enum Verb {
     /// Show what a deployment would do, and what stands in its way; touches nothing
     Plan(PlanArgs),
     /// Make a cluster file true
-    Deploy {
-        /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
-        #[arg(required_unless_present = "plan")]
-        file: Option<PathBuf>,
-        /// Carry out a plan that `plan --out` saved, unless something else is deployed by now
-        #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "dry_run"])]
-        plan: Option<PathBuf>,
-        /// Only show what it would do, as `plan` does
-        #[arg(long)]
-        dry_run: bool,
-        /// With --dry-run: exit with 0 if nothing would change, with 2 if something would, and with 1 if something is wrong
-        #[arg(long, requires = "dry_run")]
-        detailed_exitcode: bool,
-        /// Also if the file has no nodes, which removes every node there is
-        #[arg(long)]
-        empty: bool,
+    Deploy(DeployArgs),
+    /// Show what was deployed before, by whom, and what came of it
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    History {
+        #[command(subcommand)]
+        verb: Option<HistoryVerb>,
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show what changes from what one deployment deployed to what another did
+    Diff {
+        /// By its number in `watchpost history`
+        from: u64,
+        to: u64,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Deploy again what was in force before
+    Rollback(RollbackArgs),
     /// Show every node and instance
     Status {
         /// Stay and show every change
@@ -162,6 +168,15 @@ enum Verb {
         stdout: bool,
         #[command(flatten)]
         connection: Connection,
+    },
+    /// Show how many packets Zeek nodes received and lost
+    Netstats(NodesArgs),
+    /// Ask Zeek nodes for the value of a global identifier, and print it as JSON
+    Print {
+        /// Such as Site::local_nets
+        id: String,
+        #[command(flatten)]
+        nodes: NodesArgs,
     },
     /// Show nodes that died unasked, oldest first
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -334,19 +349,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Agent(args) => daemon::agent(args),
         Verb::Check { file } => check::run(&file, json),
         Verb::Import(args) => import::run(&args, json),
+        Verb::Deploy(args) => deploy::deploy(args, json, screen),
+        Verb::History { verb: Some(HistoryVerb::Show { number, connection }), .. } => {
+            history::show(&connection.open()?, number, json, screen)
+        }
+        Verb::History { connection, .. } => history::list(&connection.open()?, json, screen),
+        Verb::Diff { from, to, connection } => history::diff(&connection.open()?, from, to, json),
+        Verb::Rollback(args) => deploy::rollback(args, json, screen),
         Verb::Export(args) => export::run(args, json),
         Verb::Process(args) => process::run(&args),
         Verb::Plan(args) => plan::run(args, json, screen),
-        Verb::Deploy { file: Some(file), dry_run: true, detailed_exitcode, connection, .. } => {
-            plan::run(PlanArgs { file, out: None, detailed_exitcode, connection }, json, screen)
-        }
-        Verb::Deploy { plan: Some(plan), empty, connection, .. } => {
-            plan::deploy(&connection.open()?, &plan, empty, json, screen)
-        }
-        Verb::Deploy { file, empty, connection, .. } => {
-            // One of the two is required.
-            orders::deploy(&connection.open()?, &file.unwrap_or_default(), empty, json, screen)
-        }
         Verb::Status { watch: true, connection, .. } => {
             let view = if json { watch::View::Json } else { watch::View::Tables };
             watch::show(&connection.open()?, view, interrupt::interrupted()).map(|()| Exit::Done)
@@ -369,6 +381,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
             let choice = logs::Choice { lines, follow, streams };
             logs::run(&connection.open()?, &node, choice, json, screen)
         }
+        Verb::Netstats(args) => netstats::run(&args.connection.open()?, &args.nodes, json, screen),
+        Verb::Print { id, nodes } => print::run(&nodes.connection.open()?, id, nodes.nodes, json),
         Verb::Crashes { verb: Some(CrashVerb::Show { id, connection }), .. } => {
             crashes::show(&connection.open()?, &id, json, screen)
         }

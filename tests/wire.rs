@@ -399,6 +399,19 @@ fn to_agent() -> Vec<ToAgent> {
         }
         .into(),
         RenewCertificateResponse { reqid: reqid(), certificate: Ok(vec![0x30, 0x82]) }.into(),
+        CheckConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
+        SwitchNodesRequest {
+            reqid: reqid(),
+            configuration: ConfigurationId::new("c7").unwrap(),
+            nodes: [node("worker-1"), node("worker-2")].into(),
+        }
+        .into(),
+        RestoreConfigurationRequest {
+            reqid: reqid(),
+            configuration: configuration().into(),
+            up: [node("worker-1")].into(),
+        }
+        .into(),
     ]
 }
 
@@ -407,6 +420,19 @@ fn to_controller() -> Vec<ToController> {
         AgentWelcomeResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
         AgentStandbyResponse { reqid: reqid(), outcome: Outcome::instance_failed(&instance(), "busy") }.into(),
         SetConfigurationResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        CheckConfigurationResponse {
+            reqid: reqid(),
+            outcomes: outcomes(),
+            changes: vec![CheckedChange {
+                node: node("worker-1"),
+                role: Role::Worker,
+                runs: true,
+                shares: Some("af_packet::eth0".into()),
+            }],
+        }
+        .into(),
+        SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
+        RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
         GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
@@ -487,6 +513,7 @@ fn to_controller() -> Vec<ToController> {
         .into(),
         NotifyError { seq: 301, time: time(), instance: instance(), node: None, msg: "the disk is full".into() }.into(),
         NotifyStatus { instance: instance(), node: node("logger"), pid: 100, says: "Processing ü".into() }.into(),
+        NotifyNetStats { instance: instance(), node: node("worker-1"), pid: 100, netstats: netstats() }.into(),
         NotifyLog { seq: 302, time: time(), instance: instance(), node: Some(node("logger")), msg: "ü".into() }.into(),
         NotifySnapshot {
             epoch: 3,
@@ -552,6 +579,19 @@ fn inspection() -> Inspection {
     Inspection { steps: actions.into_iter().enumerate().map(step).collect(), complaints: outcomes() }
 }
 
+fn netstats() -> NetStats {
+    NetStats {
+        time: time(),
+        total: Packets { received: 1_000_000, dropped: 2500 },
+        lately: Packets { received: 100, dropped: 10 },
+        over: Duration::from_millis(5001),
+        link: 1_002_500,
+        bytes: 64_000_000,
+        memory: 200 << 20,
+        events: 3,
+    }
+}
+
 fn statuses() -> Vec<NodeStatus> {
     let status = |name, role, state, pid| NodeStatus {
         node: node(name),
@@ -565,6 +605,7 @@ fn statuses() -> Vec<NodeStatus> {
         since: time(),
         reason: "".into(),
         says: "Waiting for packets".into(),
+        netstats: (role == Role::Manager).then(|| Box::new(netstats())),
     };
     vec![
         status("agent", Role::None, NodeState::Unknown, None),
@@ -604,6 +645,11 @@ fn zeek() -> Zeek {
         hash_seed: Some(0xc0_ffee),
         addresses: [(instance(), [10, 0, 0, 7].into())].into(),
         pcap_snaplen: Some(9216),
+        health: ZeekHealth {
+            heartbeat: Some(Duration::from_secs(2)),
+            loss_above: Some(Loss::new(50)),
+            loss_for: Some(Duration::from_secs(180)),
+        },
         pcap_bufsize: Some(128),
     }
 }
@@ -646,7 +692,7 @@ fn configuration() -> Configuration {
         })),
         zeek: Some(Box::new(zeek_node())),
         restart: RestartPolicy { mode: RestartMode::OnFailure, ..RestartPolicy::default() },
-        ready: Ready { by: ReadyBy::Port(47_760), within: Duration::from_millis(2500) },
+        ready: Ready { by: ReadyBy::Port(47_760), within: Some(Duration::from_millis(2500)) },
         liveness: Some(Box::new(Liveness {
             watchdog: Some(Duration::from_secs(30)),
             probe: Some(Probe::new(ProbeBy::Exec(vec!["/opt/check".into()]))),

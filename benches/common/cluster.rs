@@ -130,8 +130,12 @@ impl Cluster {
     /// Deploys `count` nodes, numbered from `first`, and waits for the answer. `began` hears when it was asked for.
     pub fn deploy(&mut self, nursery: &Nursery, first: usize, count: usize) -> u64 {
         let configuration = configuration(&self.next_id(), nursery, first, count);
-        let request =
-            SetConfigurationRequest { reqid: name(&self.next_id(), RequestId::new), configuration, upon: None };
+        let request = SetConfigurationRequest {
+            reqid: name(&self.next_id(), RequestId::new),
+            configuration,
+            upon: None,
+            terms: watchpost::message::client::Terms::default(),
+        };
         let began = now();
         let answer = ask(&self.controller, request).expect("an answer");
         let failed: Vec<_> = answer.outcomes.iter().filter(|outcome| !outcome.is_success()).collect();
@@ -223,7 +227,7 @@ pub fn configuration(id: &str, nursery: &Nursery, first: usize, count: usize) ->
         node.command = nursery.command(number);
         // Each lives for longer than this, and so is restarted as if it were the first time.
         node.restart.stable = Duration::from_millis(1);
-        node.ready = Ready { by: ReadyBy::Settle(Duration::ZERO), within: PATIENCE };
+        node.ready = Ready { by: ReadyBy::Settle(Duration::ZERO), within: Some(PATIENCE) };
         node.stop_grace = PATIENCE;
         Arc::new(node)
     };

@@ -225,6 +225,10 @@ impl Agent {
                 let outcome = Outcome::instance_done(&instance(self.number));
                 self.say(AgentWelcomeResponse { reqid, outcome });
             }
+            ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+                // Whatever it changes it changes when all of it comes into force.
+                self.say(CheckConfigurationResponse { reqid, outcomes: Vec::new(), changes: Vec::new() });
+            }
             ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
                 let (configuration, mut outcomes) = (configuration.open(), Vec::new());
                 if self.running == 0 {
@@ -273,6 +277,7 @@ impl Agent {
             since: Timestamp(1_795_000_000_000_000),
             reason: "ready".into(),
             says: "".into(),
+            netstats: None,
         }
     }
 }

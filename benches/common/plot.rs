@@ -8,6 +8,7 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 170.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 60.0;
+const INK: &str = "#222222";
 /// Told apart also without colour, by the dashes.
 const STROKES: [(&str, &str); 4] =
     [("#1f4e79", "none"), ("#b5482a", "8 4"), ("#3a7d44", "2 4"), ("#6b4c9a", "10 3 2 3")];
@@ -63,25 +64,26 @@ impl Plot {
              font-size=\"13\">\n<title>{}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
             self.title
         );
-        let mut text = |x: f64, y: f64, more: &str, text: &str| {
-            writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"#222222\" {more}>{text}</text>")
+        let mut text = |x: f64, y: f64, colour: &str, more: &str, text: &str| {
+            writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{colour}\" {more}>{text}</text>")
                 .expect("text takes text");
         };
-        let middle = "text-anchor=\"middle\"";
-        text(LEFT, TOP - 22.0, "font-size=\"16\"", self.title);
-        text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 14.0, middle, self.x);
-        text(LEFT, TOP - 6.0, "text-anchor=\"end\"", self.y);
-        x.decades().for_each(|decade| text(x.place(decade), HEIGHT - BOTTOM + 20.0, middle, &decade.to_string()));
-        y.decades()
-            .for_each(|decade| text(LEFT - 8.0, y.place(decade) + 4.0, "text-anchor=\"end\"", &decade.to_string()));
+        let (middle, right) = ("text-anchor=\"middle\"", "text-anchor=\"end\"");
+        text(LEFT, TOP - 26.0, INK, "font-size=\"16\"", self.title);
+        text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 14.0, INK, middle, self.x);
+        text(8.0, TOP - 10.0, INK, "", self.y);
+        x.decades().for_each(|decade| text(x.place(decade), HEIGHT - BOTTOM + 20.0, INK, middle, &decade.to_string()));
+        y.decades().for_each(|decade| text(LEFT - 8.0, y.place(decade) + 4.0, INK, right, &decade.to_string()));
         // Names stand at the ends of their curves, apart from one another.
-        let mut names: Vec<(f64, &str)> =
-            self.curves.iter().filter_map(|curve| Some((y.place(curve.points.last()?.1), curve.name))).collect();
+        let named = |(curve, (colour, _)): (&Curve, &(&'static str, &str))| {
+            Some((y.place(curve.points.last()?.1), *colour, curve.name))
+        };
+        let mut names: Vec<_> = self.curves.iter().zip(STROKES.iter().cycle()).filter_map(named).collect();
         names.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut free = f64::MIN;
-        for (at, name) in names {
+        for (at, colour, name) in names {
             let at = at.max(free);
-            text(WIDTH - RIGHT + 10.0, at + 4.0, "", name);
+            text(WIDTH - RIGHT + 10.0, at + 4.0, colour, "", name);
             free = at + 16.0;
         }
         let mut rule = |x1: f64, y1: f64, x2: f64, y2: f64| {

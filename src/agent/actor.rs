@@ -9,27 +9,28 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::fut::wrap_future;
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture,
 };
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::{Bounds, Outbox};
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
-use super::state::{Effect, Event, State};
+use super::state::{Effect, Event, Inquiry, State};
 use crate::alarm::Alarm;
 use crate::archive::{Archive, News, Opening};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::launch::zeek::{Objection, Preparation};
 use crate::launch::{Site, Survey};
 use crate::message::agent::{
-    GetCrashesRequest, GetOutputRequest, ReadOutputRequest, RenewCertificateRequest, RenewCertificateResponse, ToAgent,
-    ToController,
+    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadOutputRequest, RenewCertificateRequest,
+    RenewCertificateResponse, ToAgent, ToController,
 };
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
@@ -37,6 +38,7 @@ use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
 use crate::rest::Rest;
+use crate::supervisor::channel::listener::Question;
 use crate::supervisor::crash::Coroner;
 use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::Subject;
@@ -48,6 +50,8 @@ use crate::supervisor::register::Register;
 use crate::supervisor::workshop::{Clerks, Fact, WardId, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
+/// How long nodes have to answer: less than the controller waits for their agent.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// In so many turns a link writes what was mailed to it.
 const WRITING: u8 = 2;
 /// For how many turns launches are held at most because ever more is to be told: some milliseconds.
@@ -257,10 +261,12 @@ impl Agent {
             }
             Effect::Archive(wish) => self.archive.order(wish.order(|node| self.site.working_directory(node))),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
             Effect::ReadPiece(request) => self.read_piece(request, ctx),
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
+            Effect::Inquire(inquiry) => self.inquire(inquiry, ctx),
             Effect::Refused(reason) => {
                 tracing::error!("the controller refused this agent: {reason}");
                 self.tell_host(AgentEvent::Refused(reason));
@@ -298,6 +304,7 @@ impl Agent {
                 let taken = match died {
                     Some((pid, exit)) => {
                         self.workshop.note_death(ward, node.name.clone(), life, pid, exit);
+                        self.workshop.hear_channel(ward, &node, life);
                         Ok(())
                     }
                     None => self.workshop.adopt(ward, &node, life, leader, process),
@@ -431,6 +438,30 @@ impl Agent {
                 Err(_) => (Err("its agent is stopping".into()), None),
             };
             me.state.answer_crashes(reqid, crashes, dossier);
+            me.flush_soon(ctx);
+        }));
+    }
+
+    /// Asks all of them at once: the slowest, or the end of our patience, makes the time that it takes.
+    fn inquire(&mut self, Inquiry { reqid, question, asked, known }: Inquiry, ctx: &mut Context<Self>) {
+        let until = Instant::now() + ANSWER_WITHIN;
+        let answers: Vec<_> = asked
+            .into_iter()
+            .map(|(ward, node)| {
+                let (done, answer) = oneshot::channel();
+                let tell = Box::new(move |answer| {
+                    let _ = done.send(answer); // the agent may have ended
+                });
+                let late = "request timed out".to_owned();
+                self.workshop.inquire(ward, Question { text: question.clone(), until, late, tell });
+                async move {
+                    let value = answer.await.unwrap_or_else(|_| Err("its agent is stopping".into()));
+                    NodeAnswer { node, value }
+                }
+            })
+            .collect();
+        ctx.spawn(wrap_future::<_, Self>(join_all(answers)).map(move |said, me, ctx| {
+            me.state.answer_inquiry(reqid, known.into_iter().chain(said).collect());
             me.flush_soon(ctx);
         }));
     }
@@ -639,6 +670,8 @@ impl Handler<FromSupervisor> for Agent {
                 self.flush_soon(ctx);
             }
             FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),
+            FromSupervisor::Counts(node, counts) => self.drive(Event::Counts(node, counts), ctx),
+            FromSupervisor::Remark(node, msg) => self.drive(Event::Remark(Some(node), msg), ctx),
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::message::agent::{
-    AgentStandbyResponse, RestartResponse, SetConfigurationResponse, StartResponse, StopResponse, ToController,
+    AgentStandbyResponse, RestartResponse, RestoreConfigurationResponse, SetConfigurationResponse, StartResponse,
+    StopResponse, SwitchNodesResponse, ToController,
 };
 use crate::model::{InstanceName, NodeName, Outcome, Output, RequestId};
 
@@ -11,6 +12,8 @@ use crate::model::{InstanceName, NodeName, Outcome, Output, RequestId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Configure,
+    Switch,
+    Restore,
     Standby,
     Start,
     Stop,
@@ -124,11 +127,15 @@ impl Job {
                 let outcome = failed.unwrap_or_else(|| Outcome::instance_done(instance));
                 AgentStandbyResponse { reqid, outcome }.into()
             }
-            Kind::Configure => {
+            Kind::Configure | Kind::Switch | Kind::Restore => {
                 if outcomes.is_empty() {
                     outcomes.push(Outcome::instance_done(instance));
                 }
-                SetConfigurationResponse { reqid, outcomes }.into()
+                match kind {
+                    Kind::Switch => SwitchNodesResponse { reqid, outcomes }.into(),
+                    Kind::Restore => RestoreConfigurationResponse { reqid, outcomes }.into(),
+                    _ => SetConfigurationResponse { reqid, outcomes }.into(),
+                }
             }
             Kind::Start => StartResponse { reqid, outcomes }.into(),
             Kind::Stop => StopResponse { reqid, outcomes }.into(),

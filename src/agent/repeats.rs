@@ -73,6 +73,9 @@ fn answered_by(order: &ToAgent) -> Option<(u16, &RequestId)> {
     match order {
         Q::AgentStandbyRequest(asked) => Some((AgentStandbyResponse::KIND, &asked.reqid)),
         Q::SetConfigurationRequest(asked) => Some((SetConfigurationResponse::KIND, &asked.reqid)),
+        Q::CheckConfigurationRequest(asked) => Some((CheckConfigurationResponse::KIND, &asked.reqid)),
+        Q::SwitchNodesRequest(asked) => Some((SwitchNodesResponse::KIND, &asked.reqid)),
+        Q::RestoreConfigurationRequest(asked) => Some((RestoreConfigurationResponse::KIND, &asked.reqid)),
         Q::StartRequest(asked) => Some((StartResponse::KIND, &asked.reqid)),
         Q::StopRequest(asked) => Some((StopResponse::KIND, &asked.reqid)),
         Q::RestartRequest(asked) => Some((RestartResponse::KIND, &asked.reqid)),
@@ -87,6 +90,9 @@ fn known_by(answer: &ToController) -> Option<(u16, &RequestId)> {
     match answer {
         A::AgentStandbyResponse(said) => Some((AgentStandbyResponse::KIND, &said.reqid)),
         A::SetConfigurationResponse(said) => Some((SetConfigurationResponse::KIND, &said.reqid)),
+        A::CheckConfigurationResponse(said) => Some((CheckConfigurationResponse::KIND, &said.reqid)),
+        A::SwitchNodesResponse(said) => Some((SwitchNodesResponse::KIND, &said.reqid)),
+        A::RestoreConfigurationResponse(said) => Some((RestoreConfigurationResponse::KIND, &said.reqid)),
         A::StartResponse(said) => Some((StartResponse::KIND, &said.reqid)),
         A::StopResponse(said) => Some((StopResponse::KIND, &said.reqid)),
         A::RestartResponse(said) => Some((RestartResponse::KIND, &said.reqid)),
@@ -99,6 +105,9 @@ fn outcomes(answer: &mut ToController) -> &mut [Outcome] {
     use ToController as A;
     match answer {
         A::SetConfigurationResponse(SetConfigurationResponse { outcomes, .. })
+        | A::CheckConfigurationResponse(CheckConfigurationResponse { outcomes, .. })
+        | A::SwitchNodesResponse(SwitchNodesResponse { outcomes, .. })
+        | A::RestoreConfigurationResponse(RestoreConfigurationResponse { outcomes, .. })
         | A::StartResponse(StartResponse { outcomes, .. })
         | A::StopResponse(StopResponse { outcomes, .. })
         | A::RestartResponse(RestartResponse { outcomes, .. }) => outcomes,

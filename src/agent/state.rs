@@ -5,16 +5,19 @@
 //! time stops holding up the others.
 
 mod inspecting;
+pub mod loss;
 mod moves;
 mod orders;
 mod preparing;
+mod switching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use self::inspecting::Inspecting;
-use self::preparing::Preparing;
+use self::loss::{Finding, LossWatch};
+use self::preparing::{Preparing, Staged};
 use super::jobs::Jobs;
 use super::order::{Order, Place, Step};
 use super::outbox::{Item, Outbox};
@@ -26,8 +29,8 @@ use crate::message::agent::*;
 use crate::message::frame::Body;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{
-    Abilities, Configuration, ConfigurationId, CrashSummary, Instance, InstanceName, Node, NodeName, NodeState,
-    NodeStatus, Now, Outcome, Output, OutputPiece, Peer, RequestId, Text, Timestamp, Zeek,
+    Abilities, Configuration, ConfigurationId, CrashSummary, Instance, InstanceName, NetStats, Node, NodeName,
+    NodeState, NodeStatus, Now, Outcome, Output, OutputPiece, Peer, RequestId, Text, Timestamp, Zeek,
 };
 use crate::supervisor::workshop::WardId;
 
@@ -42,6 +45,10 @@ pub struct State {
     abilities: Abilities,
     /// In force. Kept in memory only: the nodes' records tell a later agent what runs.
     configuration: Option<InForce>,
+    /// Looked at, and not in force yet.
+    staged: Option<Box<Staged>>,
+    /// Nodes are not as they are in `configuration` any more: some are as in what was staged.
+    strays: bool,
     /// In force when an earlier run of the agent ended.
     was_in_force: Option<ConfigurationId>,
     /// Boxed: the room that a tree keeps for more is about as much as it holds.
@@ -58,6 +65,8 @@ pub struct State {
     answers: Vec<ToController>,
     /// Whose status is to be told behind the news.
     saying: BTreeSet<NodeName>,
+    /// The same of what Zeek nodes count.
+    counting: BTreeSet<NodeName>,
     linked: bool,
     stopping_all: bool,
     /// Somebody waits for [`Effect::AllStopped`].
@@ -77,9 +86,13 @@ struct InForce {
     id: ConfigurationId,
     instances: Vec<Instance>,
     /// Not a vector, which would keep room to grow.
-    nodes: Box<[Arc<Node>]>,
+    nodes: Arc<[Arc<Node>]>,
     zeek: Option<Box<Zeek>>,
     peers: Box<[Peer]>,
+    /// By which preparation there are files for it, if it needs any.
+    files: Option<u64>,
+    /// What it wants of the archive, until it is in force.
+    archive: Option<Box<Wish>>,
 }
 
 #[derive(Debug, Clone)]
@@ -101,6 +114,8 @@ struct Entry {
     told_for_now: bool,
     /// It was told to start, and nothing was heard of it since: its order may have gone with its supervisor.
     start_unheard: bool,
+    /// Of a Zeek node that counts packets.
+    loss: Option<Box<LossWatch>>,
 }
 
 /// What a node is to come to.
@@ -126,6 +141,8 @@ pub enum Event {
     Remark(Option<NodeName>, String),
     /// What the process of this node says of itself.
     Says(NodeName, Text),
+    /// What the process of this Zeek node counts.
+    Counts(NodeName, NetStats),
     /// The supervisor of this node panicked; its successor found this.
     Revived {
         node: NodeName,
@@ -187,12 +204,16 @@ pub enum Effect {
     Archive(Box<Wish>),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
+    /// Launch Zeek nodes by the files that were rendered under this number from now on.
+    UseFiles(u64),
     /// Only look what would keep it from running; answered by [`Event::Inspected`] with the same number.
     Inspect(u64, Box<Survey>),
     /// Read the last lines, and answer by [`State::answer_output`].
     ReadOutput(GetOutputRequest),
     /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
     ReadPiece(ReadOutputRequest),
+    /// Ask these Zeek nodes, and answer by [`State::answer_inquiry`], together with what is known already.
+    Inquire(Inquiry),
     /// Read what is filed of nodes that died, and answer by [`State::answer_crashes`].
     ReadCrashes(GetCrashesRequest),
     /// The controller will have nothing to do with this agent, for this reason.
@@ -200,6 +221,17 @@ pub enum Effect {
     /// End the link, for this reason.
     EndLink(String),
     AllStopped,
+}
+
+/// A question to nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inquiry {
+    pub reqid: RequestId,
+    /// A verb and its argument, as a node's channel has them: one line.
+    pub question: String,
+    pub asked: Vec<(WardId, NodeName)>,
+    /// What others would say who cannot be asked.
+    pub known: Vec<NodeAnswer>,
 }
 
 impl State {
@@ -214,6 +246,8 @@ impl State {
             place: 0,
             abilities: Abilities::untried(),
             configuration: None,
+            staged: None,
+            strays: false,
             was_in_force: None,
             nodes: BTreeMap::new(),
             next_ward: 0,
@@ -224,6 +258,7 @@ impl State {
             hello: None,
             answers: Vec::new(),
             saying: BTreeSet::new(),
+            counting: BTreeSet::new(),
             linked: false,
             stopping_all: false,
             asked_for_rest: false,
@@ -252,6 +287,7 @@ impl State {
             Event::Order(order) => self.obey(order, now, fx),
             Event::Report(report) => self.report(report, now, fx),
             Event::Says(node, says) => self.says(node, says),
+            Event::Counts(node, counted) => self.counts(node, counted, now),
             Event::Trouble(node, msg) => self.notify_error(node, msg, now.wall),
             Event::Remark(node, msg) => self.notify_log(node, msg, now.wall),
             Event::Revived { node, state, pid } => self.revived(node, state, pid, now, fx),
@@ -310,6 +346,8 @@ impl State {
         if self.outbox.all_is_sent() {
             let saying = std::mem::take(&mut self.saying);
             mail.extend(saying.iter().filter_map(|name| self.status_of(name)).map(ToController::from));
+            let counting = std::mem::take(&mut self.counting);
+            mail.extend(counting.iter().filter_map(|name| self.counts_of(name)).map(ToController::from));
             mail.append(&mut self.answers);
         }
         (!mail.is_empty()).then_some(mail)
@@ -328,6 +366,12 @@ impl State {
     /// Answers a [`ReadOutputRequest`] with what was read.
     pub fn answer_piece(&mut self, reqid: RequestId, piece: Result<OutputPiece, String>) {
         self.answer(ReadOutputResponse { reqid, piece });
+    }
+
+    /// Answers a [`NodeDispatchRequest`] with what was known and what its nodes said.
+    pub fn answer_inquiry(&mut self, reqid: RequestId, mut answers: Vec<NodeAnswer>) {
+        answers.sort_by(|a, b| a.node.cmp(&b.node));
+        self.answer(NodeDispatchResponse { reqid, answers });
     }
 
     /// Answers a [`GetCrashesRequest`] with what is filed.
@@ -381,7 +425,7 @@ impl State {
         match (entry.place.step, new) {
             // Its own deadline counts from its launch, not from the time it waited for its turn.
             (Step::Starting, NodeState::Pending) => {
-                let overdue = now.mono + entry.node.ready.within;
+                let overdue = now.mono + entry.node.ready_within();
                 self.set_step_until(&name, Step::Starting, Some(overdue));
             }
             (Step::Starting | Step::StartQueued, NodeState::Running) => self.settle_up(&name, Ok(())),
@@ -430,6 +474,32 @@ impl State {
         Some(NotifyStatus { instance: self.instance.clone(), node: name.clone(), pid: (*pid)?, says: says.clone() })
     }
 
+    /// The last figures count; they go with their process. What is too little is told as news.
+    fn counts(&mut self, name: NodeName, counted: NetStats, now: Now) {
+        let rules = self
+            .configuration
+            .as_ref()
+            .map(|configuration| configuration.zeek.as_ref().map(|zeek| zeek.health.clone()).unwrap_or_default());
+        let Some(entry) = self.nodes.get_mut(&name).filter(|entry| entry.status.pid.is_some()) else { return };
+        // An agent that has just returned does not know yet what is too little.
+        let finding = rules.and_then(|rules| entry.loss.get_or_insert_default().hear(&counted, &rules, now.mono));
+        entry.status.netstats = Some(Box::new(counted));
+        if self.linked {
+            self.counting.insert(name.clone());
+        }
+        match finding {
+            Some(Finding::Loses(msg)) => self.notify_error(Some(name), msg, now.wall),
+            Some(Finding::Recovered(msg)) => self.notify_log(Some(name), msg, now.wall),
+            None => {}
+        }
+    }
+
+    fn counts_of(&self, name: &NodeName) -> Option<NotifyNetStats> {
+        let NodeStatus { pid, netstats, .. } = &self.nodes.get(name)?.status;
+        let (instance, node) = (self.instance.clone(), name.clone());
+        Some(NotifyNetStats { instance, node, pid: (*pid)?, netstats: (**netstats.as_ref()?).clone() })
+    }
+
     // --- what is said ---
 
     fn link_up(&mut self) {
@@ -437,6 +507,7 @@ impl State {
         self.outbox.link_up();
         self.answers.clear();
         self.saying.clear();
+        self.counting.clear();
         let hello = NotifyAgentHello {
             instance: self.instance.clone(),
             host: None,
@@ -495,16 +566,17 @@ fn not_known(kind: u16) -> Option<Effect> {
 
 impl From<Configuration> for InForce {
     fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
-        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into() }
+        Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into(), files: None, archive: None }
     }
 }
 
 impl InForce {
     /// Whether it is the same as `other`, in contents as well as by name.
-    fn is(&self, other: &Configuration) -> bool {
-        let Configuration { id, instances, nodes, zeek, peers } = other;
-        let is_same = self.id == *id && self.instances == *instances && *self.nodes == **nodes;
-        is_same && self.zeek == *zeek && *self.peers == **peers
+    fn is(&self, other: &Self) -> bool {
+        // By which files it runs is no part of it, and what the archive is to do follows from the rest.
+        let Self { id, instances, nodes, zeek, peers, files: _, archive: _ } = other;
+        let is_same = self.id == *id && self.instances == *instances && self.nodes == *nodes;
+        is_same && self.zeek == *zeek && self.peers == *peers
     }
 }
 

@@ -1,4 +1,4 @@
-//! The thread that empties the queues, and the handle by which an agent has it work.
+//! The thread that empties the queues.
 //!
 //! The kernel says when a log comes into a queue; nothing is looked at otherwise but disks, by the pace at which they fill, and
 //! the archive itself when its oldest log becomes too old. What fails is told once and tried again, ever more seldom, and its
@@ -10,24 +10,24 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use super::QUEUE;
-use super::guard::{Crossing, Guard, Level, Room, next_look};
+use super::courier::Courier;
+use super::disks::Disks;
+use super::handle::{News, Shared, Want};
 use super::name::Rotated;
 use super::pace::Trouble;
 use super::queue::{Queue, rescue};
 use super::retention::{Plan, plan};
 use super::roll::{self, Minded, Order};
-use super::shelf::{Shelf, disk, room};
-use crate::model::{ArchivePlace, ArchiveRules, Exit, InstanceName, NodeName};
-use crate::supervisor::process::errand::{self, Errand};
+use super::shelf::Shelf;
+use crate::model::{ArchivePlace, ArchiveRules, InstanceName, NodeName};
 
 /// Below everything that somebody waits for.
 const NICE: i32 = 10;
@@ -41,161 +41,18 @@ const GONE_A_TURN: usize = 500;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 /// No later than this it is looked whether a log has become too old: clocks are set.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long the command of an archive may take for one log.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// How much of what it says is repeated, in bytes.
-const MOST_SAID: usize = 500;
-
-/// What an archive needs to open.
-pub struct Opening {
-    /// Holds a directory per node, and what is kept for the next run.
-    pub nodes: PathBuf,
-    pub instance: InstanceName,
-    /// Where logs go unless the configuration says otherwise.
-    pub usual: PathBuf,
-    /// What the command of an archive inherits.
-    pub environment: BTreeMap<String, String>,
-    /// Who runs already.
-    pub up: BTreeSet<NodeName>,
-}
-
-/// Something that people are to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
-    pub node: Option<NodeName>,
-    pub msg: String,
-    /// Whether it is to be mended.
-    pub is_error: bool,
-}
-
-/// Cheap to clone; the thread ends when the last clone is gone.
-#[derive(Clone)]
-pub struct Archive {
-    shared: Arc<Shared>,
-    _alive: Arc<Alive>,
-}
-
-impl std::fmt::Debug for Archive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Archive").finish_non_exhaustive()
-    }
-}
-
-struct Shared {
-    /// Whose logs are being written. Held while logs that a life has left are moved away, so that no next life begins
-    /// meanwhile.
-    up: Mutex<BTreeSet<NodeName>>,
-    wants: Mutex<Vec<Want>>,
-    wake: OwnedFd,
-}
-
-enum Want {
-    Order(Order),
-    /// Something may have happened to this node's directory.
-    Look(NodeName),
-    Tell(Box<dyn Fn(News) + Send>),
-    End,
-}
-
-/// Ends the thread when the last handle is gone.
-struct Alive(Arc<Shared>);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.want(Want::End);
-    }
-}
-
-impl Archive {
-    /// Starts the thread, which goes on where an earlier run of the agent ended.
-    pub fn open(opening: Opening) -> io::Result<Self> {
-        let Opening { nodes, instance, usual, environment, up } = opening;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared { up: Mutex::new(up), wants: Mutex::default(), wake });
-        let kept = nodes.join(format!(".archive-{instance}"));
-        let mut clerk = Clerk {
-            shared: Arc::clone(&shared),
-            inotify: inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?,
-            watches: BTreeMap::new(),
-            whose: instance.to_string(),
-            errands: nodes.join(format!(".archiving-{instance}")),
-            nodes,
-            usual,
-            environment,
-            kept,
-            rules: ArchiveRules::default(),
-            minded: BTreeMap::new(),
-            due: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            strange: BTreeSet::new(),
-            in_trouble: false,
-            retention: Trouble::default(),
-            look_through: None,
-            looked_through: None,
-            disks: BTreeMap::new(),
-            tell: None,
-            untold: Vec::new(),
-        };
-        thread::Builder::new().name("archive".into()).spawn(move || {
-            // Where it may not be, it competes with the others.
-            let _ = rustix::process::setpriority_process(None, NICE);
-            clerk.go_on();
-            clerk.work();
-        })?;
-        Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared })
-    }
-
-    /// Has news told so, also what there was before.
-    pub fn tell(&self, tell: impl Fn(News) + Send + 'static) {
-        self.shared.want(Want::Tell(Box::new(tell)));
-    }
-
-    /// A configuration is in force that says this. Nodes that are not in it are minded as long as they have logs.
-    pub fn order(&self, order: Order) {
-        self.shared.want(Want::Order(order));
-    }
-
-    /// Moves the logs into the queue that the last life of a node has left in its working directory: the next one, which
-    /// may begin once this returns, would write over them.
-    pub fn before_life(&self, node: &NodeName, home: &Path, is_own: bool) -> io::Result<()> {
-        let mut up = self.shared.up();
-        if rescue(home, is_own)? > 0 {
-            self.shared.want(Want::Look(node.clone()));
-        }
-        up.insert(node.clone());
-        Ok(())
-    }
-
-    /// The node has a process, and a working directory therefore.
-    pub fn is_up(&self, node: &NodeName) {
-        self.shared.want(Want::Look(node.clone()));
-    }
-
-    /// The node has no process any more.
-    pub fn is_down(&self, node: &NodeName) {
-        self.shared.up().remove(node);
-        self.shared.want(Want::Look(node.clone()));
-    }
-}
-
-impl Shared {
-    fn up(&self) -> MutexGuard<'_, BTreeSet<NodeName>> {
-        self.up.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn want(&self, want: Want) {
-        self.wants.lock().unwrap_or_else(PoisonError::into_inner).push(want);
-        // One that is full wakes as well.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-    }
-}
+/// How often a queue is looked at that the kernel cannot watch.
+const UNHEARD: Duration = Duration::from_secs(60);
 
 /// The thread's own.
-struct Clerk {
+pub(super) struct Clerk {
     shared: Arc<Shared>,
-    inotify: OwnedFd,
+    /// Opened for the first queue: the kernel gives a user few of them.
+    inotify: Option<OwnedFd>,
     /// Whose queue it is that the kernel watches.
     watches: BTreeMap<i32, NodeName>,
+    /// Whose queue it cannot watch.
+    unheard: BTreeSet<NodeName>,
     whose: String,
     /// Where the command of an archive has its output.
     errands: PathBuf,
@@ -218,7 +75,7 @@ struct Clerk {
     /// When the archive is looked through.
     look_through: Option<Instant>,
     looked_through: Option<Instant>,
-    disks: BTreeMap<PathBuf, Disk>,
+    disks: Disks,
     tell: Option<Box<dyn Fn(News) + Send>>,
     untold: Vec<News>,
 }
@@ -229,16 +86,43 @@ struct Failed {
     due: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
-struct Disk {
-    guard: Guard,
-    seen: Option<(Room, Instant)>,
-    due: Option<Instant>,
-}
-
 impl Clerk {
+    /// A thread that has not begun.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        nodes: PathBuf,
+        instance: InstanceName,
+        usual: PathBuf,
+        environment: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            shared,
+            inotify: None,
+            watches: BTreeMap::new(),
+            unheard: BTreeSet::new(),
+            whose: instance.to_string(),
+            errands: nodes.join(format!(".archiving-{instance}")),
+            kept: nodes.join(format!(".archive-{instance}")),
+            nodes,
+            usual,
+            environment,
+            rules: ArchiveRules::default(),
+            minded: BTreeMap::new(),
+            due: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            strange: BTreeSet::new(),
+            in_trouble: false,
+            retention: Trouble::default(),
+            look_through: None,
+            looked_through: None,
+            disks: Disks::default(),
+            tell: None,
+            untold: Vec::new(),
+        }
+    }
+
     /// Takes up what an earlier run of the agent has left.
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         match roll::read(&self.kept) {
             Ok(Some((rules, minded))) => {
                 (self.rules, self.minded) = (rules, minded);
@@ -249,7 +133,10 @@ impl Clerk {
         }
     }
 
-    fn work(mut self) {
+    /// Works until the last handle is gone.
+    pub(super) fn work(mut self) {
+        // Where it may not be, it competes with the others.
+        let _ = rustix::process::setpriority_process(None, NICE);
         loop {
             self.sleep();
             self.survive("hearing of logs", Self::hear);
@@ -279,7 +166,11 @@ impl Clerk {
                 self.look_through = None;
                 self.survive("letting go of logs", Self::retain);
             }
-            self.survive("looking at disks", Self::look_at_disks);
+            self.survive("looking at disks", |clerk| {
+                for (is_error, msg) in clerk.disks.look(clerk.rules.min_free) {
+                    clerk.say(None, is_error, msg);
+                }
+            });
         }
     }
 
@@ -291,15 +182,15 @@ impl Clerk {
     }
 
     fn sleep(&self) {
-        let disks = self.disks.values().filter_map(|disk| disk.due);
-        let next = self.due.values().copied().chain(self.look_through).chain(disks).min();
+        let next = self.due.values().copied().chain(self.look_through).chain(self.disks.due()).min();
         let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
         // Rounded up, or it would wake a moment too early, again and again.
         let wait = wait.map(|wait| Timespec {
             tv_sec: wait.as_secs() as i64,
             tv_nsec: i64::from((wait.subsec_nanos() + 1).min(999_999_999)),
         });
-        let mut ready = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
+        let heard = self.inotify.iter().chain([&self.shared.wake]);
+        let mut ready: Vec<PollFd> = heard.map(|file| PollFd::new(file, PollFlags::IN)).collect();
         let _ = poll(&mut ready, wait.as_ref()); // interrupted: it looks around and sleeps again
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.shared.wake, &mut count);
@@ -307,11 +198,12 @@ impl Clerk {
 
     /// Hears into which queues something came.
     fn hear(&mut self) {
+        let Some(inotify) = &self.inotify else { return };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut names = BTreeSet::new();
         let mut overflowed = false;
         {
-            let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
+            let mut events = inotify::Reader::new(inotify, &mut buffer);
             while let Ok(event) = events.next() {
                 overflowed |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
                 match event.events().contains(ReadFlags::IGNORED) {
@@ -331,7 +223,7 @@ impl Clerk {
         if rules != self.rules {
             // What failed may not fail any more.
             self.failed.values_mut().for_each(|failed| failed.due = None);
-            self.disks.clear();
+            self.disks = Disks::default();
         }
         self.rules = rules;
         // Who left is minded until it has nothing more; who has nothing is forgotten.
@@ -357,12 +249,7 @@ impl Clerk {
             true => Vec::new(),
             false => [self.nodes.clone()].into_iter().chain(self.shelf().map(|shelf| shelf.home().into())).collect(),
         };
-        let mut known = BTreeSet::new();
-        let places: BTreeSet<PathBuf> = places.into_iter().filter(|place| known.insert(disk(place))).collect();
-        self.disks.retain(|place, _| places.contains(place));
-        for place in places {
-            self.disks.entry(place).or_default().due = Some(now);
-        }
+        self.disks.watch(places);
     }
 
     /// Where logs go; `None` if they go nowhere, or somebody else takes them.
@@ -402,20 +289,37 @@ impl Clerk {
         }
     }
 
+    /// Has the kernel say when something comes into a queue. Where it cannot, the queue is looked at now and then.
     fn watch(&mut self, minded: &Minded) {
         if self.watches.values().any(|name| *name == minded.name) {
             return;
         }
-        let flags = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::DONT_FOLLOW | WatchFlags::ONLYDIR;
-        match inotify::add_watch(&self.inotify, minded.home.join(QUEUE), flags) {
-            Ok(watch) => drop(self.watches.insert(watch, minded.name.clone())),
+        match self.add_watch(&minded.home.join(QUEUE)) {
+            Ok(watch) => {
+                self.watches.insert(watch, minded.name.clone());
+                self.unheard.remove(&minded.name);
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => {} // it is gone again
             Err(error) => {
-                let what =
-                    format!("nobody hears when it closes a log: {error}; they are put away when it is restarted");
-                self.say(Some(&minded.name), true, what);
+                if self.unheard.insert(minded.name.clone()) {
+                    let what = format!(
+                        "nobody hears when it closes a log: {error}; its queue is looked at every minute instead (see \
+                         fs.inotify.max_user_instances and max_user_watches)"
+                    );
+                    self.say(Some(&minded.name), true, what);
+                }
+                self.look_within(&minded.name, UNHEARD);
             }
         }
+    }
+
+    fn add_watch(&mut self, queue: &Path) -> Result<i32, Errno> {
+        let inotify = match &mut self.inotify {
+            Some(inotify) => inotify,
+            none => none.insert(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?),
+        };
+        let flags = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::DONT_FOLLOW | WatchFlags::ONLYDIR;
+        inotify::add_watch(&*inotify, queue, flags)
     }
 
     /// Puts away what is in a queue.
@@ -467,40 +371,10 @@ impl Clerk {
             let logger = minded.is_named.then_some(minded.name.as_str());
             shelf.put(&open, log, logger, self.rules.compress).map_err(|error| error.to_string())?;
         } else {
-            self.hand_over(minded, file, log)?;
+            let courier = Courier { command: &self.rules.command, env: &self.environment, home: &self.errands };
+            courier.hand_over(minded, file, log)?;
         }
         queue.remove(file).map_err(|error| error.to_string())
-    }
-
-    /// Has the command of the archive take a log.
-    fn hand_over(&self, minded: &Minded, file: &str, log: &Rotated) -> Result<(), String> {
-        let path = minded.home.join(QUEUE).join(file);
-        let path = path.to_str().ok_or("its path is not UTF-8")?;
-        let told = [
-            ("WATCHPOST_LOG_NAME", log.stem.clone()),
-            ("WATCHPOST_LOG_OPENED", log.opened.to_string()),
-            ("WATCHPOST_LOG_CLOSED", log.closed.to_string()),
-            ("WATCHPOST_LOG_NODE", minded.name.to_string()),
-        ];
-        let mut env = self.environment.clone();
-        env.extend(told.map(|(name, value)| (name.to_owned(), value)));
-        let errand = Errand {
-            argv: self.rules.command.iter().cloned().chain([path.to_owned()]).collect(),
-            env,
-            home: self.errands.clone(),
-            directory: Some(minded.home.clone()),
-            user: minded.user.clone(),
-            run_as: minded.run_as.clone(),
-        };
-        let told = errand::run(errand, PATIENCE).map_err(|error| error.to_string())?;
-        match told.exit {
-            Exit::Status(0) => Ok(()),
-            exit => {
-                let said: String = told.output.trim().chars().take(MOST_SAID).collect();
-                let said = if said.is_empty() { said } else { format!(" and said: {said}") };
-                Err(format!("{} {exit}{said}", self.rules.command.first().map_or("", String::as_str)))
-            }
-        }
     }
 
     fn works(&mut self, node: &NodeName, file: &str) {
@@ -582,59 +456,11 @@ impl Clerk {
         }
     }
 
-    fn look_at_disks(&mut self) {
-        let now = Instant::now();
-        let places: Vec<PathBuf> = self
-            .disks
-            .iter()
-            .filter(|(_, disk)| disk.due.is_some_and(|due| due <= now))
-            .map(|(at, _)| at.clone())
-            .collect();
-        for place in places {
-            let found = room(&place);
-            let min_free = self.rules.min_free;
-            let Some(disk) = self.disks.get_mut(&place) else { continue };
-            let crossing = match found {
-                Ok(room) => {
-                    let before = disk.seen.map(|(before, at)| (before, now - at));
-                    disk.due = Some(now + next_look(before, room, min_free));
-                    disk.seen = Some((room, now));
-                    disk.guard.look(room, min_free).map(|crossing| (crossing, room))
-                }
-                Err(error) => {
-                    tracing::debug!("cannot tell how full the disk of {} is: {error}", place.display());
-                    disk.due = Some(now + next_look(None, Room { total: 0, free: 0 }, min_free) * 12);
-                    None
-                }
-            };
-            if let Some((crossing, room)) = crossing {
-                let (is_error, msg) = words(crossing, room, &place);
-                self.say(None, is_error, msg);
-            }
-        }
-    }
-
     fn say(&mut self, node: Option<&NodeName>, is_error: bool, msg: String) {
         let news = News { node: node.cloned(), msg, is_error };
         match &self.tell {
             Some(tell) => tell(news),
             None => self.untold.push(news),
-        }
-    }
-}
-
-/// What is said of a disk.
-fn words(Crossing { from, to, percent }: Crossing, room: Room, place: &Path) -> (bool, String) {
-    let place = place.display();
-    match (from, to) {
-        (_, Level::Scarce) => {
-            (true, format!("the disk of {place} is almost full: {room}, and {percent}% are to stay free"))
-        }
-        (Level::Roomy, Level::Low) => {
-            (false, format!("the disk of {place} fills: {room}, which is less than {percent}%"))
-        }
-        (_, Level::Low | Level::Roomy) => {
-            (false, format!("the disk of {place} has room again: {room}, which is more than {percent}%"))
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! [`name`] reads names and makes those of the archive, [`retention`] decides what goes, [`guard`] when people are told of a
 //! disk, [`pace`] when something is tried or looked at again: all of it without a file or a clock. `queue` and `shelf` touch
-//! files, and [`clerk`] is the thread. Nothing is removed from a node's directory that is not in the archive.
+//! files, `disks` and `courier` ask the kernel and a command, `clerk` is the thread, and [`handle`] has it work. Nothing is removed from a node's directory that is not in the archive.
 
-pub mod clerk;
+mod clerk;
+mod courier;
+mod disks;
 pub mod guard;
+pub mod handle;
 pub mod name;
 pub mod pace;
 mod queue;
@@ -13,7 +16,7 @@ pub mod retention;
 mod roll;
 mod shelf;
 
-pub use clerk::{Archive, News, Opening};
+pub use handle::{Archive, News, Opening};
 pub use roll::{Minded, Order, Wish};
 
 /// Where a node that writes logs puts those that it has closed, below its working directory.

@@ -48,10 +48,7 @@ impl Shelf {
     pub fn put(&self, log: &File, name: &Rotated, logger: Option<&str>, compress: bool) -> io::Result<PathBuf> {
         let Destination { day, file, pack } = name.destination(logger, compress, 1);
         let directory = self.home.join(day);
-        if self.is_closed {
-            DirBuilder::new().recursive(true).mode(0o750).create(&self.home)?;
-        }
-        DirBuilder::new().recursive(true).mode(0o777).create(&directory)?; // less the umask
+        self.make(&directory)?;
         if self.holds(&directory.join(&file), log, pack)? {
             return Ok(directory.join(file));
         }
@@ -61,6 +58,20 @@ impl Shelf {
         written.inspect_err(|_| {
             let _ = fs::remove_file(&path); // best effort: the error that matters is on its way
         })
+    }
+
+    /// Makes the directory of a day, so that it is still there when the machine has gone down.
+    fn make(&self, day: &Path) -> io::Result<()> {
+        if day.exists() {
+            return Ok(());
+        }
+        if !self.home.exists() {
+            let mode = if self.is_closed { 0o750 } else { 0o777 }; // less the umask
+            DirBuilder::new().recursive(true).mode(mode).create(&self.home)?;
+            self.home.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
+        }
+        DirBuilder::new().recursive(true).mode(0o777).create(day)?;
+        File::open(&self.home)?.sync_all()
     }
 
     /// Gives what was written the first name that no other log has.

@@ -1,63 +1,25 @@
-//! The verbs that change something: deploy, start, stop, restart.
+//! The verbs that change nodes: start, stop, restart.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::check::has_no_nodes;
 use super::client::{Client, Method};
 use super::error::{CliError, Exit};
-use super::import::cluster_text;
 use super::interrupt;
 use super::screen::{Screen, plain, state_style, tame};
 use crate::model::NodeName;
-use crate::web::json::{ConfigurationText, NodesOrder, Outcome, Status, Verdict};
+use crate::web::json::{NodesOrder, Outcome, Verdict};
 
 /// An order that takes as long as it takes.
 struct Order {
-    method: Method,
     path: String,
     body: String,
-    /// What is going on meanwhile, such as `deploying cluster.cfg`.
+    /// What is going on meanwhile, such as `restart worker-1`.
     doing: String,
-    /// What was done, such as `deployed`.
+    /// What was done, such as `restarted`.
     done: &'static str,
-    /// How many nodes there are that the order removes, where it removes all of them.
-    removes: Option<usize>,
-}
-
-/// Makes a cluster file true, and tells what became of each node. One without nodes needs a word that it is meant: a file
-/// that lost its content looks the same.
-pub fn deploy(client: &Client, file: &Path, empty: bool, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let name = file.display().to_string();
-    let text = cluster_text(file)?;
-    let removes = match (has_no_nodes(&text, &name)?, empty) {
-        (true, false) => return Err(CliError::Empty(file.into())),
-        (true, true) => Some(client.get::<Status>("/api/v1/status")?.1.nodes.len()),
-        (false, _) => None,
-    };
-    let text = text_of(file, text)?;
-    deploy_text(client, ConfigurationText { file: name, text, upon: None }, removes, json, screen)
-}
-
-/// The same for the text of one. `removes` says how many nodes there are, where it removes all of them.
-pub(super) fn deploy_text(
-    client: &Client,
-    text: ConfigurationText,
-    removes: Option<usize>,
-    json: bool,
-    screen: Screen,
-) -> Result<Exit, CliError> {
-    let order = Order {
-        method: Method::Put,
-        path: "/api/v1/configuration".into(),
-        doing: format!("deploying {}", text.file),
-        body: body(&text),
-        done: "deployed",
-        removes,
-    };
-    give(client, order, json, screen)
 }
 
 /// The bytes of a cluster file as text.
@@ -79,12 +41,10 @@ pub fn nodes(
 ) -> Result<Exit, CliError> {
     nodes.iter().try_for_each(|name| NodeName::new(name).map(drop))?;
     let order = Order {
-        method: Method::Post,
         path: format!("/api/v1/nodes/{verb}"),
         doing: format!("{verb} {}", if nodes.is_empty() { "every node".into() } else { nodes.join(" ") }),
         body: body(&NodesOrder { nodes }),
         done,
-        removes: None,
     };
     give(client, order, json, screen)
 }
@@ -99,9 +59,10 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
     if screen.is_terminal() && !json {
         writeln!(io::stderr(), "{} …", order.doing)?;
     }
-    let Order { method, path, body, doing, done, removes } = order;
+    let Order { path, body, doing, done } = order;
     let sender = client.clone();
-    let answer = interrupt::unless(interrupt::interrupted(), move || sender.order::<Verdict>(method, &path, &body))?;
+    let answer =
+        interrupt::unless(interrupt::interrupted(), move || sender.order::<Verdict>(Method::Post, &path, &body))?;
     let Some(answer) = answer else {
         writeln!(io::stderr(), "detached: {doing} goes on without you; see `watchpost status --watch`")?;
         return Ok(Exit::Interrupted);
@@ -110,14 +71,14 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
     let mut out = io::stdout().lock();
     match json {
         true => writeln!(out, "{}", text.trim_end())?,
-        false => lines(&verdict, done, removes, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+        false => lines(&verdict, done, None, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
     }
     Ok(exit(&verdict))
 }
 
 /// What a script learns: whether there is something to mend, or only somebody to wait for. What the controller itself
 /// complains of beside that is the sum of it.
-fn exit(verdict: &Verdict) -> Exit {
+pub(super) fn exit(verdict: &Verdict) -> Exit {
     let failed = || verdict.outcomes.iter().filter(|outcome| outcome.error.is_some());
     let is_sum = |outcome: &Outcome| outcome.instance.is_none() && outcome.node.is_none();
     match verdict.ok {
@@ -133,7 +94,7 @@ fn exit(verdict: &Verdict) -> Exit {
 }
 
 /// Every failure with what the node wrote, then the sum.
-fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
+pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
     let mut lines: Vec<String> =
         verdict.outcomes.iter().flat_map(|outcome| failure("failed", outcome, screen)).collect();
     let nodes = verdict.outcomes.iter().filter(|outcome| outcome.node.is_some());

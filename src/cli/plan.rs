@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Connection;
 use super::check::has_no_nodes;
 use super::client::{Client, Method};
+use super::deploy::{How, deploy_text};
 use super::error::{CliError, Exit};
 use super::import::cluster_text;
 use super::orders::{self, body, failure};
@@ -106,14 +107,21 @@ fn ask(client: &Client, file: &str, text: &str) -> Result<(String, Plan), CliErr
 }
 
 /// Carries out a saved plan, unless something else is deployed by now: then it says what would be otherwise.
-pub fn deploy(client: &Client, path: &Path, empty: bool, json: bool, screen: Screen) -> Result<Exit, CliError> {
+pub fn deploy(
+    client: &Client,
+    path: &Path,
+    empty: bool,
+    how: &How,
+    json: bool,
+    screen: Screen,
+) -> Result<Exit, CliError> {
     let Saved { file, text, plan, .. } = read(path)?;
     if !empty && has_no_nodes(text.as_bytes(), &file)? {
         return Err(CliError::Empty(path.into()));
     }
     let upon = Some(Upon { deployed: plan.deployed.clone() });
     let order = ConfigurationText { file: file.clone(), text: text.clone(), upon };
-    let exit = orders::deploy_text(client, order, None, json, screen)?;
+    let exit = deploy_text(client, &order, how, None, json, screen)?;
     if exit == Exit::Failed && !json {
         let (_, now) = client.get::<Status>("/api/v1/status")?;
         if now.configuration != plan.deployed {

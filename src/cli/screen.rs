@@ -30,6 +30,16 @@ impl Screen {
         Self::terminal(columns, rows, AutoStream::choice(&stdout) != ColorChoice::Never)
     }
 
+    /// The same of standard error, where progress is shown.
+    pub fn of_stderr() -> Self {
+        let stderr = io::stderr();
+        if !stderr.is_terminal() {
+            return Self::pipe();
+        }
+        let (columns, rows) = rustix::termios::tcgetwinsize(&stderr).map_or((0, 0), |size| (size.ws_col, size.ws_row));
+        Self::terminal(columns, rows, AutoStream::choice(&stderr) != ColorChoice::Never)
+    }
+
     /// A terminal of this size; zero is one that does not tell, and which is a terminal all the same.
     fn terminal(columns: u16, rows: u16, colour: bool) -> Self {
         let columns = if columns == 0 { USUAL_WIDTH } else { columns.max(20) };

@@ -8,12 +8,16 @@ use anstyle::Style;
 
 use super::client::Client;
 use super::error::{CliError, Exit};
+use super::history::who;
+use super::netstats::percent;
 use super::screen::{Piece, Screen, age, plain, state_style, tame};
 use super::table::{self, Cell, Column, numbers, words};
 use crate::model::NodeStatus;
+use crate::web::history::Deployment;
 use crate::web::json::{Instance, Node, OpenPort, Status};
 
-const NODES: [Column; 8] = [
+/// LOSS is there only where nodes count packets.
+const NODES: [Column; 9] = [
     words("NODE"),
     words("ROLE").spare(),
     words("INSTANCE").spare(),
@@ -21,8 +25,10 @@ const NODES: [Column; 8] = [
     numbers("PID"),
     numbers("RESTARTS"),
     numbers("SINCE"),
+    numbers("LOSS"),
     words("REASON"),
 ];
+const LOSS: usize = 7;
 const INSTANCES: [Column; 9] = [
     words("INSTANCE"),
     words("LINK"),
@@ -70,8 +76,13 @@ pub fn lines(status: &Status, now: SystemTime, screen: Screen) -> Vec<String> {
     if !lines.is_empty() {
         lines.push(String::new());
     }
-    let nodes: Vec<_> = status.nodes.iter().map(|node| node_row(node, now)).collect();
-    lines.extend(table::lines(&NODES, &nodes, screen));
+    let mut nodes: Vec<_> = status.nodes.iter().map(|node| node_row(node, now)).collect();
+    let mut columns: Vec<_> = NODES.into_iter().collect();
+    if status.nodes.iter().all(|node| node.netstats.is_none()) {
+        columns.remove(LOSS);
+        nodes.iter_mut().for_each(|row| drop(row.remove(LOSS)));
+    }
+    lines.extend(table::lines(&columns, &nodes, screen));
     lines.push(String::new());
     let instances: Vec<_> = status.instances.iter().map(|instance| instance_row(instance, now)).collect();
     lines.extend(table::lines(&INSTANCES, &instances, screen));
@@ -101,11 +112,31 @@ fn alerts(status: &Status, screen: Screen) -> Vec<String> {
             alerts.push(screen.line([(tame(&text), state_style("due"))]));
         }
     }
-    // On a terminal the summary has it.
-    if status.deploying.is_some() && !screen.is_terminal() {
-        alerts.push("a deployment is in progress".into());
+    match &status.deployment {
+        Some(deployment) => {
+            let style = state_style(if deployment.verdict == "rolled-back" { "FAILED" } else { "PENDING" });
+            alerts.push(screen.line([(tame(&in_words(deployment)), style)]));
+        }
+        // On a terminal the summary has it.
+        None if status.deploying.is_some() && !screen.is_terminal() => {
+            alerts.push("a deployment is in progress".into());
+        }
+        None => {}
     }
     alerts
+}
+
+/// How far a deployment is, and for whom it waits.
+fn in_words(deployment: &Deployment) -> String {
+    let Deployment { number, configuration, since, phase, verdict, switched, to_switch, owing, .. } = deployment;
+    let owing = owing.join(", ");
+    if phase == "following" {
+        return format!("deployment {number} of {configuration} is decided ({verdict}), and has yet to reach {owing}");
+    }
+    let who = who(&deployment.who, deployment.from.as_deref());
+    let so_far = if *to_switch > 0 { format!(", {switched} of {to_switch} nodes") } else { String::new() };
+    let waits = if owing.is_empty() { String::new() } else { format!("; it waits for {owing}") };
+    format!("deployment {number} of {configuration} is in progress, by {who} since {since}: {phase}{so_far}{waits}")
 }
 
 /// How many nodes are in which state, and what is deployed.
@@ -140,6 +171,7 @@ fn node_row(node: &Node, now: SystemTime) -> Vec<Cell> {
         node.pid.into(),
         Some(node.restarts).into(),
         Some(age(&node.since, now)).into(),
+        node.netstats.as_ref().and_then(|counted| counted.interval_loss.or(counted.loss)).map(percent).into(),
         Cell::remark(&remark(node)),
     ]
 }
@@ -214,6 +246,7 @@ mod tests {
             says: String::new(),
             port: None,
             metrics_port: None,
+            netstats: None,
         }
     }
 
@@ -236,6 +269,26 @@ mod tests {
         let configuration = Some("c1".into());
         let instances = vec![instance(link)];
         Status { instances, nodes, configuration, seq: "a-1".into(), ..Status::default() }
+    }
+
+    #[test]
+    fn a_deployment_says_how_far_it_is_and_whom_it_waits_for() {
+        let deployment = Deployment {
+            number: 7,
+            configuration: "c2".into(),
+            who: "token `ops`".into(),
+            since: "today".into(),
+            phase: "switching".into(),
+            verdict: "open".into(),
+            switched: 3,
+            to_switch: 10,
+            owing: vec!["a".into(), "b".into()],
+            ..Deployment::default()
+        };
+        let want = "deployment 7 of c2 is in progress, by token `ops` since today: switching, 3 of 10 nodes; it waits for a, b";
+        assert_eq!(in_words(&deployment), want);
+        let over = Deployment { phase: "following".into(), verdict: "rolled-back".into(), ..deployment };
+        assert_eq!(in_words(&over), "deployment 7 of c2 is decided (rolled-back), and has yet to reach a, b");
     }
 
     #[test]

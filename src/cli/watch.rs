@@ -273,6 +273,7 @@ mod tests {
             since: "2023-11-14T22:13:20Z".into(),
             reason: "x".repeat(200),
             says: String::new(),
+            netstats: None,
             port: None,
             metrics_port: None,
         };

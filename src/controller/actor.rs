@@ -157,8 +157,21 @@ impl Controller {
         })
     }
 
+    pub(super) fn store(&self) -> &StoreThread {
+        &self.store
+    }
+
+    /// Somebody waits for an answer under this ticket.
+    pub(super) fn wait(&mut self) -> (Ticket, oneshot::Receiver<ClientResponse>) {
+        let (answer, answered) = oneshot::channel();
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, vec![answer]);
+        (ticket, answered)
+    }
+
     /// The one door through which state changes.
-    fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
+    pub(super) fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
         let effects = self.state.step(event, Now::read());
         self.perform(effects, ctx);
     }
@@ -174,6 +187,7 @@ impl Controller {
                 Effect::Dial(instance, address) => self.dial(instance, Some(address)),
                 Effect::HangUp(instance) => self.dial(instance, None),
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
+                Effect::Journal(number, changes) => self.journal(number, changes, ctx),
                 Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
                 Effect::Publish { news, time, origin } => {
@@ -291,6 +305,19 @@ impl Controller {
                 };
                 me.answer(ticket, answer, ctx);
             }
+        }));
+    }
+
+    /// Makes changes durable, and tells the state.
+    fn journal(&mut self, number: u64, changes: Vec<Save>, ctx: &mut Context<Self>) {
+        self.log.pack();
+        let saved = self.store.save(changes);
+        ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, ctx| {
+            let saved = saved.unwrap_or(Err(StoreError::Stopped)).map_err(|error| {
+                tracing::error!("cannot keep a deployment: {error}");
+                error.to_string()
+            });
+            me.drive(Event::Journaled(number, saved), ctx);
         }));
     }
 
@@ -718,6 +745,8 @@ mod tests {
             dials: false,
             request_timeout: Duration::from_secs(30),
             epoch: 7,
+            pace: crate::plan::Pace::default(),
+            on_failure: crate::model::OnFailure::default(),
             on_disk,
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();

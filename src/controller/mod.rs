@@ -2,13 +2,15 @@
 //!
 //! [`state`] decides, with [`roster`] for the instances and [`nodes`] for what is known of their nodes; [`log`] keeps
 //! the news, [`observers`] who reads it; [`repeats`] who asked what twice; [`store`] what must survive, and
-//! [`kept`] how it is kept in memory; [`actor`] carries.
+//! [`kept`] how it is kept in memory; [`actor`] carries, and `past` looks up
+//! what was deployed before.
 
 pub mod actor;
 pub mod kept;
 pub mod log;
 pub mod nodes;
 pub mod observers;
+mod past;
 pub mod repeats;
 pub mod roster;
 pub mod state;

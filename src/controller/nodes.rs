@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::kept::{Head, Kept};
 use super::log::recall::Told;
 use crate::message::agent::{BorrowedChange, NotifyChange};
-use crate::model::{InstanceName, NameError, NodeName, NodeState, NodeStatus, Role, Text, Timestamp};
+use crate::model::{InstanceName, NameError, NetStats, NodeName, NodeState, NodeStatus, Role, Text, Timestamp};
 
 /// How many nodes agents may tell of that no configuration here has: on a link without certificates a stranger may tell of
 /// as many as it likes. Many enough for those of a cluster whose controller has lost its store.
@@ -59,18 +59,28 @@ impl Nodes {
         self.absent.retain(|name| self.known.get(name).is_some_and(|status| status.instance != *instance));
     }
 
+    /// The same of these nodes alone.
+    pub fn may_have_these(&mut self, nodes: &BTreeSet<NodeName>) {
+        self.absent.retain(|name| !nodes.contains(name));
+    }
+
     /// Takes in the nodes of a configuration: those that are new here are in `state` until somebody tells otherwise.
     ///
     /// Those that were on another instance are down there, or were given up on with it. Returns how those are
     /// published that are not, where they will be, what they were known as.
     pub fn expect(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
+        let mut there = Vec::new();
         self.expected = configuration.count();
         let mut changes = Vec::new();
         let mut new = Vec::with_capacity(self.expected.saturating_sub(self.known.len()));
         for head in configuration.heads() {
             let Some(status) = self.known.get_mut(head.name) else {
-                let name = head.name();
-                new.push((name.clone(), unheard(name, head.instance(), &head, state, now)));
+                let (name, instance) = (head.name(), head.instance());
+                if !self.elsewhere.is_empty() {
+                    // It may have left where it was while it was on its way up here.
+                    there.extend(self.elsewhere.remove(&(name.clone(), instance.clone())));
+                }
+                new.push((name.clone(), unheard(name, instance, &head, state, now)));
                 continue;
             };
             (status.port, status.metrics_port) = (head.port, head.metrics_port);
@@ -91,6 +101,7 @@ impl Nodes {
         }
         // Whatever grew in order is half empty. Made anew, it is full.
         self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();
+        changes.extend(there.into_iter().filter_map(|there| self.correct(there, "moved", now)));
         changes
     }
 
@@ -139,6 +150,8 @@ impl Nodes {
                 return None;
             }
             None => {
+                // Whoever had it before has let go of it: from here on it is here.
+                self.elsewhere.remove(&(change.node.clone(), change.instance.clone()));
                 *self.counts.entry(change.instance.clone()).or_default() += 1;
                 self.known.entry(change.node.clone()).or_insert_with(|| first_heard(&change))
             }
@@ -153,8 +166,10 @@ impl Nodes {
             return None;
         }
         let told = note(status, &(&change).into());
+        if change.removed || !matches!(change.new, NodeState::Stopped | NodeState::Unknown) {
+            self.absent.remove(&change.node); // whoever has it tells of it
+        }
         if change.removed {
-            self.absent.remove(&change.node);
             self.known.remove(&change.node);
             self.has_one_less(&change.instance);
         }
@@ -168,7 +183,12 @@ impl Nodes {
         change: &BorrowedChange<'_>,
     ) -> Result<Option<NotifyChange>, NameError> {
         match self.known.get_mut(change.node) {
-            Some(status) if status.instance == *from && !change.removed => Ok(Some(note(status, change))),
+            Some(status) if status.instance == *from && !change.removed => {
+                if !self.absent.is_empty() && change.new != NodeState::Stopped {
+                    self.absent.remove(change.node); // whoever has it tells of it
+                }
+                Ok(Some(note(status, change)))
+            }
             _ => Ok(self.told(NotifyChange { instance: from.clone(), ..change.keep()? })),
         }
     }
@@ -188,6 +208,15 @@ impl Nodes {
             && (&known.instance, known.pid) == (instance, Some(pid))
         {
             known.says = says;
+        }
+    }
+
+    /// The same of what it counts.
+    pub fn counts_packets(&mut self, instance: &InstanceName, node: &NodeName, pid: u32, counted: NetStats) {
+        if let Some(known) = self.known.get_mut(node)
+            && (&known.instance, known.pid) == (instance, Some(pid))
+        {
+            known.netstats = Some(Box::new(counted));
         }
     }
 
@@ -347,7 +376,7 @@ fn explain(told: &NodeStatus, why: &str, now: Timestamp) -> NotifyChange {
 fn take_over(known: &mut NodeStatus, told: NodeStatus) {
     (known.port, known.metrics_port) = (told.port, told.metrics_port);
     (known.restarts, known.since) = (told.restarts, told.since);
-    (known.reason, known.says) = (told.reason, told.says);
+    (known.reason, known.says, known.netstats) = (told.reason, told.says, told.netstats);
 }
 
 fn unheard(name: NodeName, instance: InstanceName, head: &Head<'_>, state: NodeState, now: Timestamp) -> NodeStatus {
@@ -361,8 +390,8 @@ fn first_known(node: NodeName, instance: InstanceName, role: Role, state: NodeSt
         _ => NodeStatus::NOT_STARTED.into(),
     };
     let (pid, port, metrics_port, restarts) = (None, None, None, 0);
-    let says = Text::default();
-    NodeStatus { node, instance, role, state, pid, port, metrics_port, restarts, since, reason, says }
+    let (says, netstats) = (Text::default(), None);
+    NodeStatus { node, instance, role, state, pid, port, metrics_port, restarts, since, reason, says, netstats }
 }
 
 /// Whoever is new here, or was removed before, comes from STOPPED, whatever its agent saw while nobody listened.
@@ -383,6 +412,7 @@ fn as_told(change: &NotifyChange) -> NodeStatus {
         since: change.time,
         reason: change.reason.clone(),
         says: Text::default(),
+        netstats: None,
     }
 }
 

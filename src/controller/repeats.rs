@@ -88,7 +88,7 @@ impl Repeats {
                 asked.reqid
             );
             let (reqid, outcomes) = (asked.reqid, vec![Outcome::failed(error)]);
-            return Repeated::Refused(DeployResponse { reqid, configuration: None, outcomes }.into());
+            return Repeated::Refused(DeployResponse { reqid, configuration: None, outcomes, deployment: None }.into());
         }
         self.running.insert(ticket, asked);
         Repeated::No
@@ -156,8 +156,8 @@ impl Asked {
     fn of(request: &ClientRequest, ready: Option<&Kept>) -> Option<Self> {
         use ClientRequest as R;
         let (kind, reqid, contents) = match request {
-            R::DeployRequest(DeployRequest { reqid }) => (Kind::Deploy, reqid, hash(ready)),
-            R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, upon }) => {
+            R::DeployRequest(DeployRequest { reqid, .. }) => (Kind::Deploy, reqid, hash(ready)),
+            R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, upon, .. }) => {
                 (Kind::SetConfiguration, reqid, hash((digest(configuration), upon)))
             }
             R::StartRequest(StartRequest { reqid, nodes }) => (Kind::Start, reqid, hash(nodes)),
@@ -228,7 +228,12 @@ mod tests {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         let deploy = |name: &str| {
             let configuration = Configuration::empty(ConfigurationId::new(name).unwrap());
-            ClientRequest::from(SetConfigurationRequest { reqid: id("r"), configuration, upon: None })
+            ClientRequest::from(SetConfigurationRequest {
+                reqid: id("r"),
+                configuration,
+                upon: None,
+                terms: Terms::default(),
+            })
         };
         let stop = StopRequest { reqid: id("r"), nodes: BTreeSet::new() }.into();
         let all = [restart("r", &[]), restart("r", &["a"]), stop, deploy("1"), deploy("2")];
@@ -250,11 +255,16 @@ mod tests {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         let kept = |name: &str| Kept::new(&Configuration::empty(ConfigurationId::new(name).unwrap()));
         let (first, second) = (kept("c1"), kept("c2"));
-        let deploy = |reqid: &str| ClientRequest::from(DeployRequest { reqid: id(reqid) });
+        let deploy = |reqid: &str| ClientRequest::from(DeployRequest { reqid: id(reqid), terms: Terms::default() });
         assert_eq!(repeats.ask(&deploy("r"), Some(&first), Ticket(1), now), Repeated::No);
         let again = repeats.ask(&deploy("r"), Some(&second), Ticket(2), now);
         assert_eq!(again, Repeated::Runs(Ticket(1)), "somebody has staged another meanwhile");
-        let answer = ClientResponse::from(DeployResponse { reqid: id("r"), configuration: None, outcomes: vec![] });
+        let answer = ClientResponse::from(DeployResponse {
+            reqid: id("r"),
+            configuration: None,
+            outcomes: vec![],
+            deployment: None,
+        });
         repeats.answered(Ticket(1), &answer, now);
         assert_eq!(repeats.ask(&deploy("r"), Some(&first), Ticket(3), now), Repeated::Done(answer));
         let refused = repeats.ask(&deploy("r"), Some(&second), Ticket(4), now);

@@ -251,15 +251,19 @@ impl Roster {
     /// Those of these instances that did not answer the welcome, with what is known of the cause.
     pub fn missing<'a>(&self, instances: impl IntoIterator<Item = &'a Instance>) -> BTreeMap<InstanceName, String> {
         let missing = instances.into_iter().filter(|instance| !self.is_ready(&instance.name));
-        let cause = |instance: &Instance| match self.seats.get(&instance.name) {
+        missing.map(|instance| (instance.name.clone(), self.why_away(&instance.name))).collect()
+    }
+
+    /// Why that instance is not ready, as far as it is known.
+    pub fn why_away(&self, name: &InstanceName) -> String {
+        match self.seats.get(name) {
             Some(Seat { link: Some(_), .. }) => "did not answer the welcome".to_owned(),
             Some(Seat { since: Some(since), reason, .. }) if reason.is_empty() => {
                 format!("not connected since {since}")
             }
             Some(Seat { since: Some(since), reason, .. }) => format!("not connected since {since}: {reason}"),
             _ => "never connected".to_owned(),
-        };
-        missing.map(|instance| (instance.name.clone(), cause(instance))).collect()
+        }
     }
 
     /// Where agents were seen, for instances whose configuration does not say.

@@ -1,9 +1,9 @@
 //! What the controller decides: who belongs to the cluster, what is deployed, who is asked and who is answered.
 //!
-//! An agent's way is hello → welcome → ready → configuration. A deployment gathers all the instances that it needs and
-//! ends the nodes that move to another instance. Up to here it can be given up, and everything is as it was. Then it
-//! is decided: its configuration is the deployed one, every instance is told its share at once, and one that cannot
-//! be reached gets it when it comes back. Telling it again changes nothing where it is in force already.
+//! An agent's way is hello → welcome → ready → configuration. A deployment gathers all the instances that it needs, has each
+//! of them look at it, and has its nodes switched in order. If they are all ready it is decided: its configuration is the
+//! deployed one, and every instance is told its share. Else every instance goes back. One that cannot be reached gets what
+//! was decided when it comes back. Telling it again changes nothing where it is in force already.
 //!
 //! `deployment` decides all that, and `open` what becomes of whatever was asked; here is who comes, says and goes.
 
@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::deployment::{Deployment, dial};
+use self::deployment::{Deployment, Following, Order, dial};
 use self::open::{Parent, Verb, sorted};
 use super::kept::{Kept, Shelf};
 use super::log::Recalled;
@@ -31,13 +31,13 @@ use super::roster::{Arrival, Hello, Roster};
 use super::store::{Save, Slot, Stored};
 use crate::bridge::{LinkId, Peer};
 use crate::message::agent::{self, *};
-use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady};
+use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady, RollbackRequest};
 use crate::message::frame::{Body, FrameError, Wire, decode_body};
 use crate::message::frames::Frames;
 use crate::model::{
-    Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, Outcome, RequestId, Timestamp,
+    Configuration, ConfigurationId, InstanceName, NodeName, NodeStatus, Now, OnFailure, Outcome, RequestId, Timestamp,
 };
-use crate::plan::{self, PortRules, PortsExhausted, Slowest};
+use crate::plan::{self, Pace, PortRules, PortsExhausted, Slowest};
 use crate::request::{Answered, Requests};
 
 /// The error of everything that was not answered in time.
@@ -63,6 +63,9 @@ pub struct Rules {
     pub request_timeout: Duration,
     /// Names this run of the controller in the ids of its requests to agents.
     pub epoch: u64,
+    /// How many nodes of each role a deployment has down at a time, and what becomes of one that fails.
+    pub pace: Pace,
+    pub on_failure: OnFailure,
     /// Whether news is kept on disk, so that agents keep theirs until it is. Else whatever has arrived counts as kept.
     pub on_disk: bool,
 }
@@ -80,6 +83,11 @@ pub struct State {
     nodes: Nodes,
     requests: Requests<Parent>,
     deployment: Option<Deployment>,
+    /// What was decided last, until every instance has followed.
+    following: Option<Following>,
+    /// The number of the last deployment, and of what was to be written of one last.
+    last_number: u64,
+    last_write: u64,
     /// Who waits no longer than until one of `requests`, which stands for that moment, expires.
     limits: BTreeMap<Ticket, RequestId>,
     /// Why agents that gave this name were refused last, since anything else happened to it.
@@ -104,6 +112,10 @@ pub enum Event {
     Kept(Vec<(InstanceName, u64, u64)>),
     /// So much news waits for the disk that no more should come; or not any more.
     Full(bool),
+    /// What [`Effect::Journal`] asked for under this number is durable, or cannot be kept, for this reason.
+    Journaled(u64, Result<(), String>),
+    /// Bring back what an earlier deployment deployed: which one, and that, as it was found; or why it was not.
+    Rollback(Ticket, RollbackRequest, Result<(u64, Kept), String>),
     /// The log cannot be written, for this reason.
     LogFailed(String),
     /// The log is written again. So many entries of this controller's own are missing in it.
@@ -127,6 +139,8 @@ pub enum Effect {
     HangUp(InstanceName),
     /// Make this durable, then answer, if anybody is to be answered.
     Save(Vec<Save>, Option<(Ticket, ClientResponse)>),
+    /// Make this durable, and say so by [`Event::Journaled`] with the same number.
+    Journal(u64, Vec<Save>),
     Answer(Ticket, ClientResponse),
     /// There will be no answer.
     Silence(Ticket),
@@ -150,17 +164,22 @@ impl State {
     pub fn new(rules: Rules, stored: Stored, recalled: Recalled, now: Now) -> (Self, Vec<Effect>) {
         let mut state = Self {
             rules,
-            shelf: stored.into(),
+            shelf: stored.clone().into(),
             roster: Roster::default(),
             nodes: Nodes::default(),
             requests: Requests::default(),
             deployment: None,
+            following: None,
+            last_number: 0,
+            last_write: 0,
             limits: BTreeMap::new(),
             refusals: BTreeMap::new(),
             next_request: 0,
             is_full: false,
         };
         let mut fx = Vec::new();
+        let undecided = state.take_up_last(&stored, now.wall);
+        fx.extend((!undecided.is_empty()).then(|| Effect::Save(undecided, None)));
         let Recalled { nodes, arrived, notes } = recalled;
         state.roster.recall(arrived);
         for note in notes {
@@ -197,6 +216,8 @@ impl State {
             Event::Mail(link, messages) => self.mail(link, messages, now, &mut fx),
             Event::Kept(arrived) => self.kept(arrived, &mut fx),
             Event::Full(is_full) => self.full(is_full, &mut fx),
+            Event::Journaled(number, written) => self.journaled(number, written, now, &mut fx),
+            Event::Rollback(ticket, request, found) => self.roll_back(ticket, request, found, now, &mut fx),
             Event::LogFailed(why) => self.log_failed(&why, now.wall, &mut fx),
             Event::LogWorks { dropped } => self.log_works(dropped, now.wall, &mut fx),
             Event::LogGone(first, last) => {
@@ -228,7 +249,8 @@ impl State {
             instances: self.roster.statuses(),
             nodes: self.nodes.iter().cloned().collect(),
             configuration: self.shelf.deployed().map(|deployed| deployed.id.clone()),
-            deploying: self.deployment.as_ref().map(|deployment| deployment.reqid.clone()),
+            deploying: self.deployment.as_ref().map(|deployment| deployment.record.reqid.clone()),
+            deployment: self.deployment_status(),
         }
     }
 
@@ -274,17 +296,20 @@ impl State {
                 };
                 fx.push(answer);
             }
-            R::DeployRequest(client::DeployRequest { reqid }) => self.deploy(ticket, reqid, false, now, fx),
+            R::DeployRequest(client::DeployRequest { reqid, terms }) => {
+                self.deploy(ticket, Order { reqid, in_one_step: false, terms, back_to: None }, now, fx);
+            }
             R::SetConfigurationRequest(request) => {
-                let refusal = self.refusal().or_else(|| self.is_overtaken(&request));
-                let client::SetConfigurationRequest { reqid, configuration, upon: _ } = request;
-                match refusal.map_or_else(|| self.stage(configuration), |refusal| Err(vec![refusal])) {
+                let refusal = self.refusal().or_else(|| self.is_overtaken(&request).map(|refusal| vec![refusal]));
+                let client::SetConfigurationRequest { reqid, configuration, upon: _, terms } = request;
+                match refusal.map_or_else(|| self.stage(configuration), Err) {
                     Ok((saves, _)) => {
                         fx.push(Effect::Save(saves, None));
-                        self.deploy(ticket, reqid, true, now, fx);
+                        self.deploy(ticket, Order { reqid, in_one_step: true, terms, back_to: None }, now, fx);
                     }
                     Err(outcomes) => {
-                        let answer = client::SetConfigurationResponse { reqid, configuration: None, outcomes };
+                        let answer =
+                            client::SetConfigurationResponse { reqid, configuration: None, outcomes, deployment: None };
                         fx.push(Effect::Answer(ticket, answer.into()));
                     }
                 }
@@ -346,7 +371,7 @@ impl State {
             && staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
         let (id, staged) = (staged.id.clone(), Kept::new(&staged));
         let ready = if is_same { staged.with_instances(ready.instances) } else { Kept::new(&ready) };
-        let mut save = |slot, configuration| Save { slot, configuration: self.shelf.put(slot, configuration).clone() };
+        let mut save = |slot, configuration| Save::Configuration(slot, self.shelf.put(slot, configuration).clone());
         Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
     }
 
@@ -549,6 +574,9 @@ impl State {
                     Some((epoch, _)) => Some((epoch, change.seq)),
                     None => self.roster.news(from),
                 };
+                if change.removed {
+                    self.is_gone(from, change.node, now, fx);
+                }
                 continue;
             }
             self.catch_up(Some(from), *come);
@@ -569,6 +597,9 @@ impl State {
             M::NotifyChange(change) => {
                 if let Some(origin) = self.arrived(from, change.seq, now.wall, fx) {
                     let (time, change) = (change.time, NotifyChange { instance: from.clone(), ..change });
+                    if change.removed {
+                        self.is_gone(from, change.node.clone().as_str(), now, fx);
+                    }
                     if let Some(change) = self.nodes.told(change) {
                         fx.push(Effect::Publish { news: News::Change(change), time, origin: Some(origin) });
                     }
@@ -589,16 +620,30 @@ impl State {
                 }
             }
             M::NotifyStatus(NotifyStatus { node, pid, says, .. }) => self.nodes.says(from, &node, pid, says),
+            M::NotifyNetStats(NotifyNetStats { node, pid, netstats, .. }) => {
+                self.nodes.counts_packets(from, &node, pid, netstats);
+            }
             M::NotifySnapshot(snapshot) => self.snapshot(from, snapshot, now, fx),
             M::AgentWelcomeResponse(AgentWelcomeResponse { reqid, outcome }) => {
                 if let Answered::Complete(_) = self.requests.answer(&reqid, from, |_| {}) {
                     self.welcomed(from, &outcome, now, fx);
                 }
             }
-            M::AgentStandbyResponse(AgentStandbyResponse { reqid, .. }) => {
+            M::AgentStandbyResponse(AgentStandbyResponse { reqid, outcome }) => {
                 if let Answered::Complete(Parent::Standby) = self.requests.answer(&reqid, from, |_| {}) {
+                    self.stood_by(from, &outcome, now, fx);
+                    self.are_all_back(now, fx);
                     self.let_go(from, fx);
                 }
+            }
+            M::CheckConfigurationResponse(CheckConfigurationResponse { reqid, outcomes, changes }) => {
+                self.check_answered(from, &reqid, (outcomes, changes), now, fx);
+            }
+            M::SwitchNodesResponse(SwitchNodesResponse { reqid, outcomes }) => {
+                self.step_answered(from, &reqid, outcomes, now, fx);
+            }
+            M::RestoreConfigurationResponse(RestoreConfigurationResponse { reqid, outcomes }) => {
+                self.back_answered(from, &reqid, outcomes, now, fx);
             }
             M::SetConfigurationResponse(SetConfigurationResponse { reqid, outcomes }) => {
                 self.shares_answered(from, &reqid, outcomes, now, fx);
@@ -679,7 +724,7 @@ impl State {
         }
         // It left the cluster while it was out of reach. A controller that knows of no cluster stops nobody.
         let is_needed = self.roster.get(from).is_some_and(|seat| seat.needed.is_some());
-        if has_work && !is_needed && self.shelf.deployed().is_some() {
+        if (has_work || self.has_yet_to_follow(from)) && !is_needed && self.shelf.deployed().is_some() {
             self.stand_by(from, now, fx);
         }
     }
@@ -754,6 +799,7 @@ impl State {
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
         self.give_up_on(&name, now, fx);
+        self.are_all_back(now, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);
             fx.push(Effect::HangUp(name));
@@ -774,10 +820,7 @@ impl State {
     }
 
     fn send_share(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
-        if let Some(seat) = self.roster.get_mut(to) {
-            seat.given = true;
-        }
-        self.nodes.may_have(to);
+        self.gives(to, &reqid);
         self.send(to, agent::SetConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
     }
 

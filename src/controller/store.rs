@@ -1,4 +1,4 @@
-//! What the controller keeps on disk: the staged, the ready and the deployed configuration.
+//! What the controller keeps on disk: the staged, the ready and the deployed configuration, and the journal of deployments.
 //!
 //! It sits behind [`Store`], so that another keeper can take its place. Writers never wait for the disk: they hand
 //! their changes to the [`StoreThread`].
@@ -6,14 +6,20 @@
 mod embedded;
 mod thread;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use embedded::RedbStore;
 pub use thread::StoreThread;
 
 use super::kept::Kept;
+use crate::model::Record;
+
+/// How many deployments are remembered, and of how many of them what they deployed.
+const MOST: u64 = 100;
+const MOST_CONFIGURATIONS: u64 = 20;
 
 /// Keeps the controller's configurations.
 pub trait Store: Send {
@@ -22,6 +28,12 @@ pub trait Store: Send {
 
     /// Saves all of `changes` or none of them; of several for one slot the last counts. On return they are durable.
     fn save(&mut self, changes: &[Save]) -> Result<(), StoreError>;
+
+    /// Every deployment that is remembered, the first one first.
+    fn history(&self) -> Result<Vec<Record>, StoreError>;
+
+    /// What the deployment of that number was to put in force, if it is remembered.
+    fn tried(&self, number: u64) -> Result<Option<Kept>, StoreError>;
 }
 
 /// What a store holds; `None` where nothing was saved yet.
@@ -30,9 +42,19 @@ pub struct Stored {
     pub staged: Option<Kept>,
     pub ready: Option<Kept>,
     pub deployed: Option<Kept>,
+    /// The last deployment.
+    pub last: Option<Record>,
 }
 
 impl Stored {
+    /// The same with this saved.
+    pub fn apply(&mut self, change: Save) {
+        match change {
+            Save::Configuration(slot, configuration) => *self.slot_mut(slot) = Some(configuration),
+            Save::Deployment(record, _) => self.last = Some(*record),
+        }
+    }
+
     /// The place of `slot`.
     pub fn slot_mut(&mut self, slot: Slot) -> &mut Option<Kept> {
         match slot {
@@ -74,11 +96,13 @@ impl fmt::Display for Slot {
     }
 }
 
-/// One change: this configuration takes that slot.
+/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Save {
-    pub slot: Slot,
-    pub configuration: Kept,
+pub enum Save {
+    /// This configuration takes that slot.
+    Configuration(Slot, Kept),
+    /// So it stands with that deployment, which is to put this in force; without one, that was saved before.
+    Deployment(Box<Record>, Option<Kept>),
 }
 
 /// Why something could not be kept or read back. Everybody whose change shared the commit is told the same.
@@ -106,6 +130,13 @@ pub enum StoreError {
     /// The bytes are no configuration; nothing was touched.
     #[error("the {slot} configuration in {} is damaged ({why}): move the file away and deploy again", path.display())]
     Damaged { path: PathBuf, slot: Slot, why: String },
+    /// The bytes are none of the journal, or none of this release's; nothing was touched.
+    #[error(
+        "deployment {number} in {} cannot be read ({why}): use the release that wrote it, or move the file away and deploy \
+         again",
+        path.display()
+    )]
+    Journal { path: PathBuf, number: u64, why: String },
     /// Nothing was saved; asking again later may work.
     #[error("the store is {waiting} changes behind: the disk is too slow, try again later")]
     Busy { waiting: usize },
@@ -117,31 +148,112 @@ pub enum StoreError {
 /// Keeps everything in memory, for tests and simulations; clones share what they hold.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
-    stored: Arc<Mutex<Stored>>,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    stored: Stored,
+    history: BTreeMap<u64, Record>,
+    tried: BTreeMap<u64, Kept>,
+}
+
+impl MemoryStore {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Store for MemoryStore {
     fn load(&self) -> Result<Stored, StoreError> {
-        Ok(self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.held().stored.clone())
     }
 
     fn save(&mut self, changes: &[Save]) -> Result<(), StoreError> {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        for Save { slot, configuration } in changes {
-            *stored.slot_mut(*slot) = Some(configuration.clone());
+        let mut held = self.held();
+        for change in changes {
+            if let Save::Deployment(record, tried) = change {
+                let number = record.number;
+                held.history.insert(number, Record::clone(record));
+                held.tried.extend(tried.clone().map(|tried| (number, tried)));
+                held.history.retain(|old, _| old + MOST > number);
+                held.tried.retain(|old, _| old + MOST_CONFIGURATIONS > number);
+            }
+            held.stored.apply(change.clone());
         }
         Ok(())
+    }
+
+    fn history(&self) -> Result<Vec<Record>, StoreError> {
+        Ok(self.held().history.values().cloned().collect())
+    }
+
+    fn tried(&self, number: u64) -> Result<Option<Kept>, StoreError> {
+        Ok(self.held().tried.get(&number).cloned())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::model::{Configuration, ConfigurationId};
+    use crate::model::{Author, Configuration, ConfigurationId, NodeName, Timestamp, Verdict};
 
     /// A change that puts an empty configuration of this id into `slot`.
     pub fn change(slot: Slot, id: &str) -> Save {
-        Save { slot, configuration: Kept::new(&Configuration::empty(ConfigurationId::new(id).unwrap())) }
+        Save::Configuration(slot, Kept::new(&Configuration::empty(ConfigurationId::new(id).unwrap())))
+    }
+
+    /// What such a change saves.
+    pub fn configuration(change: &Save) -> Kept {
+        match change {
+            Save::Configuration(_, configuration) => configuration.clone(),
+            Save::Deployment(..) => panic!("{change:?}"),
+        }
+    }
+
+    /// A change that remembers the deployment of this number.
+    pub fn deployment(number: u64) -> Save {
+        let id = |text: String| ConfigurationId::new(&text).unwrap();
+        let record = Record {
+            number,
+            reqid: crate::model::RequestId::new("r").unwrap(),
+            author: Author::default(),
+            configuration: id(number.to_string()),
+            former: None,
+            back_to: None,
+            began: Timestamp(number),
+            ended: None,
+            verdict: Verdict::Open,
+            up: [NodeName::new("w").unwrap()].into(),
+            moves: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            results: Vec::new(),
+            left_out: 0,
+        };
+        let tried = Kept::new(&Configuration::empty(record.configuration.clone()));
+        Save::Deployment(Box::new(record), Some(tried))
+    }
+
+    /// What every store remembers: so many deployments, of fewer what they deployed, and none twice.
+    pub fn remembers_the_last_deployments(store: &mut impl Store) {
+        (1..=MOST + 30).for_each(|number| store.save(&[deployment(number), deployment(number)]).unwrap());
+        let history = store.history().unwrap();
+        let numbers: Vec<_> = history.iter().map(|record| record.number).collect();
+        assert_eq!(numbers, (31..=MOST + 30).collect::<Vec<_>>());
+        assert_eq!(store.load().unwrap().last.as_ref(), history.last());
+        let tried = |number| store.tried(number).unwrap().map(|tried| tried.id.to_string());
+        let first = MOST + 31 - MOST_CONFIGURATIONS;
+        assert_eq!(
+            [first - 1, first, MOST + 30, MOST + 31].map(tried),
+            [None, Some(first.to_string()), Some((MOST + 30).to_string()), None]
+        );
+    }
+
+    #[test]
+    fn the_last_deployments_are_remembered() {
+        remembers_the_last_deployments(&mut MemoryStore::default());
     }
 
     #[test]
@@ -150,8 +262,8 @@ mod tests {
         let changes = [change(Slot::Staged, "1"), change(Slot::Ready, "2"), change(Slot::Staged, "3")];
         store.save(&changes).unwrap();
         let stored = store.clone().load().unwrap();
-        assert_eq!(stored.staged, Some(changes[2].configuration.clone()));
-        assert_eq!(stored.ready, Some(changes[1].configuration.clone()));
+        assert_eq!(stored.staged, Some(configuration(&changes[2])));
+        assert_eq!(stored.ready, Some(configuration(&changes[1])));
         assert_eq!(stored.deployed, None);
     }
 }

@@ -95,7 +95,13 @@ fn zeek_confs_come_back_as_they_were() {
         ("s1", "interface=eth1\nworkers=1\naddress=[fd00::2]\ncluster_node_prefix=\n"),
         ("s2", "interface=eth1\nworkers=1\nproxies=1\n"),
     ];
-    check(&zeek_confs(&machines), false);
+    let several = zeek_confs(&machines);
+    check(&several, false);
+    let files = zeek_conf(&several).unwrap().files;
+    let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["m.zeek.conf", "s1.zeek.conf", "s2.zeek.conf"]);
+    let reaches_others = "cluster_backend_args=misc/zeromq-multi-host-auto-setup\n";
+    assert!(files.iter().all(|file| file.text.contains(reaches_others)), "{files:?}");
 }
 
 #[test]

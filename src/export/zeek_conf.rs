@@ -149,8 +149,13 @@ impl Machine<'_> {
                 key(text, name, directories.join(":"));
             }
         }
-        if zeek.backend == Backend::Broker {
-            key(text, "cluster_backend_args", "frameworks/cluster/backend/broker");
+        match zeek.backend {
+            Backend::Broker => key(text, "cluster_backend_args", "frameworks/cluster/backend/broker"),
+            // By itself it has the hub on this machine alone.
+            Backend::ZeroMq | Backend::Auto if self.is_one_of_many => {
+                key(text, "cluster_backend_args", "misc/zeromq-multi-host-auto-setup");
+            }
+            Backend::ZeroMq | Backend::Auto => {}
         }
         let lowest = |port: fn(&Node) -> Option<u16>| self.nodes.iter().filter_map(|node| port(node)).min();
         if let Some(port) = zeek.port.or_else(|| lowest(|node| node.port)).filter(|port| *port != 27_760) {

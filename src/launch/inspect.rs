@@ -64,7 +64,7 @@ fn ports(node: &Node) -> Vec<(&'static str, u16)> {
     let ready = match node.ready.by {
         ReadyBy::Port(port) => Some(port),
         ReadyBy::Tcp(address) => Some(SocketAddr::port(&address)).filter(|_| address.ip().is_loopback()),
-        ReadyBy::Settle(_) | ReadyBy::Notify => None,
+        ReadyBy::Settle(_) | ReadyBy::Notify | ReadyBy::Zeek | ReadyBy::Usual => None,
     };
     let metrics = node.metrics_port.filter(|_| node.role == Role::None);
     let ready = ready.filter(|port| ![node.port, metrics].contains(&Some(*port)));

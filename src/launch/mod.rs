@@ -2,6 +2,7 @@
 
 mod command;
 mod inspect;
+mod room;
 pub mod zeek;
 
 pub use inspect::Survey;
@@ -62,13 +63,8 @@ pub const MARKER: &str = "WATCHPOST_NODE";
 /// The environment variable by which it is known whose: another agent of the same cluster may have a node of that name.
 pub const PLACE: &str = "WATCHPOST_PLACE";
 
-/// Why the process of this node cannot be asked anything: it has no way to answer.
-pub fn unasked(node: &Node) -> &'static str {
-    match node.command.is_empty() {
-        true => "this release cannot ask a Zeek node",
-        false => "runs a `command` of its own, which cannot be asked",
-    }
-}
+/// Why the process of a node that is no Zeek node cannot be asked anything: it has no way to answer.
+pub const UNASKED: &str = "runs a `command` of its own, which cannot be asked";
 
 impl Site {
     /// A site whose nodes inherit `environment`, but not the settings and tokens of the agent itself, nor what its

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
+pub use super::deployment::*;
 use super::frame::{self, Body, wire_enum};
 pub use super::inspect::{InspectConfigurationRequest, InspectConfigurationResponse};
 use crate::model::{
-    Abilities, Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NameError, NodeName, NodeState,
-    NodeStatus, Outcome, OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
+    Abilities, Configuration, ConfigurationId, CrashSummary, Exit, InstanceName, NameError, NetStats, NodeName,
+    NodeState, NodeStatus, Outcome, OutputFrom, OutputPiece, OutputStream, RequestId, Role, Text, Timestamp,
 };
 
 /// The version of this API. An agent that says another in its hello is refused with a reason.
@@ -40,6 +41,9 @@ wire_enum! {
         0x0120 => ReadOutputRequest,
         0x0121 => GetCrashesRequest,
         0x0122 => InspectConfigurationRequest,
+        0x0130 => CheckConfigurationRequest,
+        0x0131 => SwitchNodesRequest,
+        0x0132 => RestoreConfigurationRequest,
     }
 }
 
@@ -62,9 +66,13 @@ wire_enum! {
         0x0214 => NotifyLog,
         0x0215 => NotifySnapshot,
         0x0216 => NotifyStatus,
+        0x0217 => NotifyNetStats,
         0x0220 => ReadOutputResponse,
         0x0221 => GetCrashesResponse,
         0x0222 => InspectConfigurationResponse,
+        0x0230 => CheckConfigurationResponse,
+        0x0231 => SwitchNodesResponse,
+        0x0232 => RestoreConfigurationResponse,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }
@@ -487,6 +495,19 @@ pub struct NotifyStatus {
     pub pid: u32,
     /// One line; empty if it takes back what it said before.
     pub says: Text,
+}
+
+/// Agent → controller: what the present process of a Zeek node counts.
+///
+/// Not numbered, not logged and not sent again: the last one counts, and a snapshot brings it, too. At most one a second for
+/// each node. It ends with the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyNetStats {
+    pub instance: InstanceName,
+    pub node: NodeName,
+    /// Who counts.
+    pub pid: u32,
+    pub netstats: NetStats,
 }
 
 /// Agent → controller: every node as of news number `seq`. Sent once per link, behind the news that it covers.

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use super::agent::{NotifyChange, NotifyError, NotifyLog};
 pub use super::planning::{ClusterPlan, Deployed, PlanRequest, PlanResponse, PlannedInstance, PlannedLink};
 use crate::model::{
-    Abilities, Configuration, ConfigurationId, CrashSummary, InstanceName, NodeName, NodeStatus, Outcome, OutputFrom,
-    OutputPiece, OutputStream, RequestId, Timestamp,
+    Abilities, Author, Configuration, ConfigurationId, CrashSummary, InstanceName, NodeName, NodeStatus, OnFailure,
+    Outcome, OutputFrom, OutputPiece, OutputStream, Record, RequestId, Timestamp, Verdict,
 };
 
 /// The controller will not answer this request: it is stopping, or the request asked for silence.
@@ -166,18 +166,35 @@ pub struct StageConfigurationResponse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeployRequest {
     pub reqid: RequestId,
+    pub terms: Terms,
+}
+
+/// How something is to be deployed. By default as the settings say, and by nobody in particular.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    pub author: Author,
+    pub on_failure: Option<OnFailure>,
+    /// Told to all agents at once, in place of so many nodes at a time.
+    pub all_at_once: bool,
+    /// Instances that nobody waits for: they follow when they can be reached.
+    pub without: BTreeSet<InstanceName>,
+    /// Answer once it has begun.
+    pub detach: bool,
 }
 
 /// What came of a deployment: one outcome per node, and complaints without a node for what could not be reached.
 ///
-/// `configuration` is set when every agent answered, even if nodes failed. Where instances did not appear or nodes
-/// that move did not end, nothing was changed. Where agents did not answer in time, it is deployed all the same, and
-/// they run it as soon as they can be reached.
+/// `configuration` is set when it is in force and every agent has answered, even if nodes failed where it was to stand. Where
+/// something was objected nothing was changed; where nodes failed all went back to what was in force before, and an outcome
+/// says so. Where agents did not answer in time after it was decided it is deployed all the same, and they follow as soon as
+/// they can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeployResponse {
     pub reqid: RequestId,
     pub configuration: Option<ConfigurationId>,
     pub outcomes: Vec<Outcome>,
+    /// By this number it stands in the history; `None` if it did not begin.
+    pub deployment: Option<u64>,
 }
 
 /// Stage and deploy in one step.
@@ -187,6 +204,7 @@ pub struct SetConfigurationRequest {
     pub configuration: Configuration,
     /// Refused, in the same step, if anything else is deployed by then; `None`: whatever is.
     pub upon: Option<Deployed>,
+    pub terms: Terms,
 }
 
 /// As [`StageConfigurationResponse`] if staging failed, else as [`DeployResponse`].
@@ -195,6 +213,41 @@ pub struct SetConfigurationResponse {
     pub reqid: RequestId,
     pub configuration: Option<ConfigurationId>,
     pub outcomes: Vec<Outcome>,
+    pub deployment: Option<u64>,
+}
+
+/// Deploy again what an earlier deployment deployed. Answered as a deployment is.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "Result<DeployResponse, Unanswered>")]
+pub struct RollbackRequest {
+    pub reqid: RequestId,
+    /// Which one; `None`: the last one that was decided for something else than what is in force.
+    pub to: Option<u64>,
+    pub terms: Terms,
+}
+
+/// Which deployments were there?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "Result<GetHistoryResponse, Unanswered>")]
+pub struct GetHistoryRequest;
+
+/// Those that are remembered, the first one first; or why that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetHistoryResponse {
+    pub deployments: Result<Vec<Record>, String>,
+}
+
+/// What was that deployment to put in force?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "Result<GetTriedResponse, Unanswered>")]
+pub struct GetTriedRequest {
+    pub number: u64,
+}
+
+/// `None` if it is not remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetTriedResponse {
+    pub configuration: Result<Option<Configuration>, String>,
 }
 
 /// The deployed configuration, or else the staged one as it was received.
@@ -236,6 +289,71 @@ pub struct GetStatusResponse {
     pub configuration: Option<ConfigurationId>,
     /// The deployment in progress, if any.
     pub deploying: Option<RequestId>,
+    /// The same in full; or the last one, as long as instances have yet to follow it.
+    pub deployment: Option<DeploymentStatus>,
+}
+
+/// How far a deployment is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentStatus {
+    pub number: u64,
+    pub reqid: RequestId,
+    pub author: Author,
+    pub began: Timestamp,
+    pub configuration: ConfigurationId,
+    pub phase: DeploymentPhase,
+    /// Whether it was decided, and how.
+    pub verdict: Verdict,
+    /// How many nodes are switched, of how many.
+    pub switched: usize,
+    pub to_switch: usize,
+    /// Those that are being switched, at most 100, sorted by name.
+    pub under_way: Vec<NodeName>,
+    /// Instances that are waited for, or that have yet to follow, sorted by name.
+    pub owing: Vec<InstanceName>,
+}
+
+/// The phases of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeploymentPhase {
+    /// It waits for its instances to appear.
+    Gathering,
+    /// Every agent looks at it.
+    Checking,
+    /// Nodes that move to another instance are ended where they are.
+    Moving,
+    /// Nodes are switched, some at a time.
+    Switching,
+    /// It is written down how it was decided.
+    Deciding,
+    /// It is decided for the new configuration, and comes into force everywhere.
+    Committing,
+    /// It is decided for the former configuration, and all go back.
+    Returning,
+    /// It is over, and instances that were out of reach have yet to follow.
+    Following,
+}
+
+impl DeploymentPhase {
+    /// In one word, as it is printed and sent everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gathering => "gathering",
+            Self::Checking => "checking",
+            Self::Moving => "moving",
+            Self::Switching => "switching",
+            Self::Deciding => "deciding",
+            Self::Committing => "committing",
+            Self::Returning => "going back",
+            Self::Following => "following",
+        }
+    }
+}
+
+impl fmt::Display for DeploymentPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// How is everything, from the agents' own mouths?

@@ -2,10 +2,11 @@
 //!
 //! [`client`] is spoken between clients and the controller, [`agent`] between the controller and its agents,
 //! [`node`] between an agent and its supervisors. [`frame`] turns the second into bytes and back,
-//! [`frames`] keeps it as bytes.
+//! [`frames`] keeps it as bytes. [`deployment`] is what [`agent`] says while something is deployed.
 
 pub mod agent;
 pub mod client;
+pub mod deployment;
 pub mod frame;
 pub mod frames;
 mod inspect;

@@ -270,14 +270,39 @@ pub enum RestartMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     pub by: ReadyBy,
-    /// The node's own deadline, counted from its launch. Missing it fails the order; a node that is to give a sign
-    /// and did not is CRASHED, and started again as its restart policy says.
-    pub within: Duration,
+    /// The node's own deadline, counted from its launch; `None` for the usual one. Missing it fails the order; a node that
+    /// is to give a sign and did not is CRASHED, and started again as its restart policy says.
+    pub within: Option<Duration>,
+}
+
+impl Node {
+    /// The sign by which it is known to be ready; never [`ReadyBy::Usual`].
+    pub fn ready_by(&self) -> ReadyBy {
+        match (&self.ready.by, self.is_zeek()) {
+            (ReadyBy::Usual, true) => ReadyBy::Zeek,
+            (ReadyBy::Usual, false) => ReadyBy::Settle(Ready::SETTLE),
+            (given, _) => given.clone(),
+        }
+    }
+
+    /// How long that may take, from its launch.
+    pub fn ready_within(&self) -> Duration {
+        let usual = || if self.ready_by() == ReadyBy::Zeek { Ready::ZEEK_WITHIN } else { Ready::WITHIN };
+        self.ready.within.unwrap_or_else(usual)
+    }
+}
+
+impl Ready {
+    /// How long a node settles.
+    pub const SETTLE: Duration = Duration::from_millis(500);
+    /// How long most nodes may take, and how long Zeek may, which reads its scripts first.
+    pub const WITHIN: Duration = Duration::from_secs(10);
+    pub const ZEEK_WITHIN: Duration = Duration::from_secs(60);
 }
 
 impl Default for Ready {
     fn default() -> Self {
-        Self { by: ReadyBy::Settle(Duration::from_millis(500)), within: Duration::from_secs(10) }
+        Self { by: ReadyBy::Usual, within: None }
     }
 }
 
@@ -292,6 +317,10 @@ pub enum ReadyBy {
     Tcp(SocketAddr),
     /// It said so: `READY=1` on the socket that `NOTIFY_SOCKET` in its environment names.
     Notify,
+    /// Zeek said hello by the channel of its node.
+    Zeek,
+    /// What is usual: for a Zeek node its hello, and for any other that it stayed up for half a second.
+    Usual,
 }
 
 impl ReadyBy {
@@ -300,14 +329,15 @@ impl ReadyBy {
         match *self {
             Self::Port(port) => Some((Ipv4Addr::LOCALHOST, port).into()),
             Self::Tcp(address) => Some(address),
-            Self::Settle(_) | Self::Notify => None,
+            Self::Settle(_) | Self::Notify | Self::Zeek | Self::Usual => None,
         }
     }
 
     /// What did not happen while the sign was missed, in words.
     pub fn missed(&self) -> Option<String> {
         match self {
-            Self::Settle(_) => None,
+            Self::Settle(_) | Self::Usual => None,
+            Self::Zeek => Some("Zeek did not say hello".into()),
             Self::Notify => Some("it did not say READY=1".into()),
             Self::Port(_) | Self::Tcp(_) => self.address().map(|address| format!("nothing accepts at {address}")),
         }
@@ -318,7 +348,8 @@ impl ReadyBy {
 /// restart policy says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Liveness {
-    /// It says `WATCHDOG=1` on its socket, never this long apart.
+    /// It says `WATCHDOG=1` on its socket, or gives a heartbeat if it is a Zeek node, never this long apart. Zero: it need
+    /// not, also if it is a Zeek node.
     pub watchdog: Option<Duration>,
     pub probe: Option<Probe>,
 }

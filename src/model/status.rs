@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceName, NodeName, Role, Text, Timestamp};
+use super::{InstanceName, NetStats, NodeName, Role, Text, Timestamp};
 
 /// The state of a node as the world sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,6 +152,8 @@ pub struct NodeStatus {
     pub reason: Text,
     /// What its present process says of itself (`STATUS=` of `sd_notify`); may be empty.
     pub says: Text,
+    /// What its present process counts, if it is Zeek.
+    pub netstats: Option<Box<NetStats>>,
 }
 
 impl NodeStatus {
@@ -161,7 +163,7 @@ impl NodeStatus {
     /// This is its process now, if any; what another one said of itself ends with that.
     pub fn enter(&mut self, pid: Option<u32>) {
         if pid.is_none() || pid != self.pid {
-            self.says = Text::default();
+            (self.says, self.netstats) = (Text::default(), None);
         }
         self.pid = pid;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArchiveRules, Configuration, InstanceName, Network, Node, NodeName, Role};
+use super::{ArchiveRules, Configuration, InstanceName, Network, Node, NodeName, ReadyBy, Role, ZeekHealth};
 
 /// What all Zeek nodes of a cluster share. A Zeek node is one without a `command`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct Zeek {
     pub pcap_snaplen: Option<u32>,
     /// The buffer for packets, in MiB.
     pub pcap_bufsize: Option<u32>,
+    /// How they are to be.
+    pub health: ZeekHealth,
 }
 
 impl Zeek {
@@ -82,6 +84,7 @@ impl Default for Zeek {
             addresses: BTreeMap::new(),
             pcap_snaplen: None,
             pcap_bufsize: None,
+            health: ZeekHealth::default(),
         }
     }
 }
@@ -167,6 +170,20 @@ impl Node {
     pub fn is_zeek(&self) -> bool {
         self.command.is_empty()
     }
+
+    /// Whether it is by the channel of a Zeek node that it is to say how it is.
+    pub fn speaks_by_channel(&self) -> bool {
+        self.is_zeek() && self.ready.by != ReadyBy::Notify
+    }
+
+    /// How often it is to give a sign of life, if it is to.
+    pub fn watchdog(&self) -> Option<Duration> {
+        let given = self.liveness.as_ref().and_then(|liveness| liveness.watchdog);
+        given.or(self.speaks_by_channel().then_some(Self::HUNG_AFTER)).filter(|watchdog| !watchdog.is_zero())
+    }
+
+    /// After this much silence a Zeek node hangs, unless its definition says otherwise.
+    pub const HUNG_AFTER: Duration = Duration::from_secs(60);
 
     /// Whether it is one of the nodes that Zeek's cluster framework knows.
     pub fn is_in_zeek_cluster(&self) -> bool {

@@ -3,6 +3,7 @@
 pub mod diff;
 pub mod order;
 pub mod ports;
+pub mod rollout;
 pub mod steps;
 pub mod validate;
 pub mod zeek;
@@ -10,4 +11,5 @@ pub mod zeek;
 pub use diff::{InstanceChange, NodeChange};
 pub use order::Slowest;
 pub use ports::{PortRules, PortsExhausted, assign_ports, keep_ports, resolve_hosts};
+pub use rollout::{Pace, Portion, Rollout, Turn};
 pub use validate::{About, examine, validate};

@@ -42,7 +42,7 @@ impl Slowest {
         for node in nodes {
             let node = node.as_ref();
             let within = &mut slowest.within[rank(node.role)];
-            *within = node.ready.within.max(*within);
+            *within = node.ready_within().max(*within);
             slowest.grace = node.stop_grace.max(slowest.grace);
             slowest.looked_at |= node.is_zeek();
         }
@@ -85,7 +85,7 @@ mod tests {
     fn node(role: Role, within: u64, grace: u64) -> Arc<Node> {
         let mut node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("one").unwrap(), role);
         node.command = vec!["program".into()];
-        (node.ready.within, node.stop_grace) = (Duration::from_secs(within), Duration::from_secs(grace));
+        (node.ready.within, node.stop_grace) = (Some(Duration::from_secs(within)), Duration::from_secs(grace));
         Arc::new(node)
     }
 
@@ -107,7 +107,7 @@ mod tests {
         Arc::make_mut(&mut nodes[0]).command.clear();
         let looked_at = none + Duration::from_secs(20 + 9 + 30) + CHECK_PATIENCE;
         assert_eq!(Slowest::of(&nodes).patience(), looked_at);
-        Arc::make_mut(&mut nodes[0]).ready.within = Duration::MAX;
+        Arc::make_mut(&mut nodes[0]).ready.within = Some(Duration::MAX);
         assert_eq!(Slowest::of(&nodes).patience(), Duration::MAX);
     }
 }

@@ -167,7 +167,7 @@ fn given(node: &Node) -> impl Iterator<Item = u16> + use<> {
     let ready = match node.ready.by {
         ReadyBy::Port(port) => Some(port),
         ReadyBy::Tcp(address) if address.ip().is_loopback() => Some(address.port()),
-        ReadyBy::Tcp(_) | ReadyBy::Settle(_) | ReadyBy::Notify => None,
+        ReadyBy::Tcp(_) | ReadyBy::Settle(_) | ReadyBy::Notify | ReadyBy::Zeek | ReadyBy::Usual => None,
     };
     let probe = node.liveness.as_ref().and_then(|liveness| liveness.probe.as_ref());
     let probe = probe.and_then(|probe| probe.by.address()).filter(|address| address.ip().is_loopback());

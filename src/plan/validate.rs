@@ -226,12 +226,16 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
             complaints.push(("output_keep_files", what));
         }
     }
-    let settle = match node.ready.by {
+    let settle = match node.ready_by() {
         ReadyBy::Settle(settle) => settle,
-        ReadyBy::Port(_) | ReadyBy::Tcp(_) | ReadyBy::Notify => Duration::ZERO,
+        ReadyBy::Port(_) | ReadyBy::Tcp(_) | ReadyBy::Notify | ReadyBy::Zeek | ReadyBy::Usual => Duration::ZERO,
     };
-    if settle >= node.ready.within {
-        let [settle, within] = [settle, node.ready.within].map(humantime::format_duration);
+    if node.ready.by == ReadyBy::Zeek && !node.is_zeek() {
+        let what = "ready is `zeek`, which is for Zeek nodes: it has a command of its own, and no Zeek to say hello";
+        complaints.push(("ready", what.into()));
+    }
+    if settle >= node.ready_within() {
+        let [settle, within] = [settle, node.ready_within()].map(humantime::format_duration);
         let what = format!("cannot be ready in time: it settles in {settle}, and ready_within is {within}");
         complaints.push(("ready_within", what));
     }
@@ -241,7 +245,7 @@ fn numbers(node: &Node) -> Vec<(&'static str, String)> {
         ("restart_stable", node.restart.stable),
         ("restart_window", node.restart.window),
         ("ready", settle),
-        ("ready_within", node.ready.within),
+        ("ready_within", node.ready_within()),
         ("stop_grace", node.stop_grace),
         ("output_max_age", node.output.as_ref().and_then(|output| output.max_age).unwrap_or_default()),
     ] {
@@ -258,7 +262,8 @@ fn liveness(node: &Node) -> Vec<(&'static str, String)> {
     let Some(Liveness { watchdog, probe }) = node.liveness.as_deref() else { return complaints };
     let times = probe.as_ref().map(|probe| [("probe_interval", probe.interval), ("probe_timeout", probe.timeout)]);
     for (key, time) in watchdog.map(|watchdog| ("watchdog", watchdog)).into_iter().chain(times.into_iter().flatten()) {
-        if time < SHORTEST_WATCH {
+        let is_off = key == "watchdog" && time.is_zero() && node.is_zeek();
+        if time < SHORTEST_WATCH && !is_off {
             let shortest = humantime::format_duration(SHORTEST_WATCH);
             complaints.push((key, format!("{key} is shorter than {shortest}: choose a longer one")));
         }
@@ -424,7 +429,8 @@ mod tests {
     #[test]
     fn what_nobody_could_watch_is_refused() {
         let with = |liveness| {
-            let node = Node { liveness: Some(Box::new(liveness)), ..node("n", "i", Role::None, None) };
+            let command = vec!["sleep".into()];
+            let node = Node { liveness: Some(Box::new(liveness)), command, ..node("n", "i", Role::None, None) };
             complaints(vec![instance("i", None)], vec![node])
         };
         let probe = |by, change: fn(&mut Probe)| {
@@ -616,7 +622,7 @@ mod tests {
                 "cpu_max 0% is no time at all",
             ),
             (complaints_after(|n| n.run_as = rights(|r| r.quotas.pids_max = Some(0))), "pids_max 0 leaves no room"),
-            (complaints_after(|n| n.ready.within = Duration::from_millis(500)), "cannot be ready in time"),
+            (complaints_after(|n| n.ready.within = Some(Duration::ZERO)), "cannot be ready in time"),
             (complaints_after(|n| n.stop_grace = Duration::MAX), "stop_grace is longer than a year"),
             (complaints_after(|n| n.command = vec!["".into()]), "command names no program"),
             (complaints_after(|n| n.directory = text("var")), "directory 'var' is not absolute"),
@@ -626,6 +632,10 @@ mod tests {
             (complaints_after(|n| n.env = [("A=B".into(), "".into())].into()), "env name 'A=B'"),
             (complaints_after(|n| n.options = [("".into(), "".into())].into()), "options name ''"),
             (complaints_after(|n| n.command = vec!["a".into(), "\0".into()]), "has a null character"),
+            (
+                complaints_after(|n| (n.ready.by, n.command) = (ReadyBy::Zeek, vec!["a".into()])),
+                "ready is `zeek`, which is for Zeek nodes",
+            ),
         ] {
             assert_eq!(got.len(), 1, "{want}: {got:?}");
             assert!(got[0].starts_with(&format!("node 'w' {want}")), "{want}: {got:?}");

@@ -16,7 +16,7 @@ use super::{AgentOptions, ControllerOptions, RunError, init, join, start_agent, 
 use crate::agent::StopAllNodes;
 use crate::bridge::LinkRole;
 use crate::controller::Controller;
-use crate::message::client::SetConfigurationRequest;
+use crate::message::client::{SetConfigurationRequest, Terms};
 use crate::model::{Configuration, InstanceName, Outcome, RequestId};
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
@@ -103,7 +103,8 @@ fn left_behind(home: &StateDir) -> io::Result<Vec<InstanceName>> {
 async fn deploy(controller: &Addr<Controller>, configuration: Configuration) -> Result<(), RunError> {
     // A short printable text.
     let reqid = RequestId::new("lab").expect("a valid id");
-    let answer = controller.send(SetConfigurationRequest { reqid, configuration, upon: None }).await;
+    let answer =
+        controller.send(SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }).await;
     let answer = answer.map_err(|_| RunError::Failed("controller"))??;
     let complaints = answer.outcomes.iter().filter(|outcome| !outcome.is_success());
     if answer.configuration.is_none() {

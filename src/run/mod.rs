@@ -34,8 +34,8 @@ use crate::controller::state::Rules;
 use crate::controller::store::{RedbStore, Store, StoreThread};
 use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};
 use crate::launch::{Site, ZeekOptions};
-use crate::model::{CrashRules, InstanceName, OutputRules, Timestamp};
-use crate::plan::PortRules;
+use crate::model::{CrashRules, InstanceName, OnFailure, OutputRules, Timestamp};
+use crate::plan::{Pace, PortRules};
 use crate::settings::ControllerSettings;
 #[cfg(doc)]
 use crate::state_dir::StateDir;
@@ -58,6 +58,9 @@ pub struct ControllerOptions {
     pub ports: PortRules,
     /// How long a client waits for a plain answer.
     pub request_timeout: std::time::Duration,
+    /// How many nodes of each role a deployment has down at a time, and what becomes of one that fails.
+    pub pace: Pace,
+    pub on_failure: OnFailure,
     /// Where the log of all news is kept.
     pub log: LogOptions,
     /// Dials instances that wait to be dialled, such as [`ControllerBridge`] does.
@@ -87,6 +90,8 @@ impl ControllerOptions {
             directory,
             ports: PortRules::default(),
             request_timeout: std::time::Duration::from_secs(10),
+            pace: Pace::default(),
+            on_failure: OnFailure::default(),
             log,
             dialler: None,
             host: None,
@@ -99,18 +104,21 @@ impl ControllerOptions {
         let (ports, request_timeout) = (settings.port_rules(), settings.request_timeout);
         let bounds = Bounds::new(settings.log_max_age, settings.log_max_bytes);
         let log = LogOptions::Disk { directory: directory.join("log"), bounds };
-        Ok(Self { ports, request_timeout, log, ..Self::new(name, directory) })
+        let (pace, on_failure) = (settings.max_unavailable, settings.on_failure);
+        Ok(Self { ports, request_timeout, pace, on_failure, log, ..Self::new(name, directory) })
     }
 }
 
 /// Starts a controller in the present actix system. It takes up what it had deployed before.
 pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, RunError> {
-    let ControllerOptions { name, directory, ports, request_timeout, log, dialler, host, registrar } = options;
+    let ControllerOptions { name, directory, ports, request_timeout, pace, on_failure, log, dialler, host, registrar } =
+        options;
     let store = RedbStore::open(&directory)?;
     let stored = store.load()?;
     let store = StoreThread::start(store)?;
     let (epoch, on_disk) = (new_epoch()?, matches!(log, LogOptions::Disk { .. }));
-    let rules = Rules { name, ports, dials: dialler.is_some(), request_timeout, epoch, on_disk };
+    let dials = dialler.is_some();
+    let rules = Rules { name, ports, dials, request_timeout, epoch, pace, on_failure, on_disk };
     let log = open_log(log, epoch)?;
     Ok(Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar }))
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{AgentOptions, ControllerOptions, join, start_agent, start_controller};
 use crate::agent::{Agent, AgentEvent, StopAllNodes};
 use crate::controller::{Controller, ControllerGone};
-use crate::message::client::{News, NewsBatch, RestartRequest, SetConfigurationRequest, Subscribe};
+use crate::message::client::{News, NewsBatch, RestartRequest, SetConfigurationRequest, Subscribe, Terms};
 use crate::model::{
     Configuration, ConfigurationId, Instance, InstanceName, Liveness, Node, NodeName, NodeState, Probe, ProbeBy,
     RequestId, Role,
@@ -106,8 +106,11 @@ impl Path {
         let id = ConfigurationId::new("one").unwrap();
         let configuration = Configuration { instances, nodes: vec![node.into()], ..Configuration::empty(id) };
         let reqid = RequestId::new("set").unwrap();
-        let answer =
-            controller.send(SetConfigurationRequest { reqid, configuration, upon: None }).await.unwrap().unwrap();
+        let answer = controller
+            .send(SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() })
+            .await
+            .unwrap()
+            .unwrap();
         assert!(answer.outcomes.iter().all(crate::model::Outcome::is_success), "{answer:?}");
         Self { controller, agent, told, _state: state }
     }

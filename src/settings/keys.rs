@@ -7,6 +7,7 @@ use tracing::level_filters::LevelFilter;
 use super::value::Value;
 use super::{LONGEST_REQUEST, OnExit, Settings};
 use crate::hint::{instead, shown};
+use crate::model::Role;
 use crate::model::output::{LEAST_OUTPUT, MOST_OUTPUT_FILES};
 use crate::supervisor::process::groups::Place;
 
@@ -73,6 +74,12 @@ keys! {
     "controller" "websocket_key": |s, v| s.controller.websocket_key = v.path()?;
     "controller" "websocket_client_ca": |s, v| s.controller.websocket_client_ca = v.path()?;
     "controller" "request_timeout": |s, v| s.controller.request_timeout = v.time_up_to(LONGEST_REQUEST)?;
+    "controller" "on_failure": |s, v| s.controller.on_failure = v.on_failure()?;
+    "controller" "max_unavailable_logger": |s, v| *s.controller.max_unavailable.of_mut(Role::Logger) = v.portion()?;
+    "controller" "max_unavailable_manager": |s, v| *s.controller.max_unavailable.of_mut(Role::Manager) = v.portion()?;
+    "controller" "max_unavailable_proxy": |s, v| *s.controller.max_unavailable.of_mut(Role::Proxy) = v.portion()?;
+    "controller" "max_unavailable_worker": |s, v| *s.controller.max_unavailable.of_mut(Role::Worker) = v.portion()?;
+    "controller" "max_unavailable_none": |s, v| *s.controller.max_unavailable.of_mut(Role::None) = v.portion()?;
     "controller" "auto_assign_ports": |s, v| s.controller.auto_assign_ports = v.boolean()?;
     "controller" "start_port": |s, v| s.controller.start_port = v.port()?;
     "controller" "auto_assign_metrics_ports": |s, v| s.controller.auto_assign_metrics_ports = v.boolean()?;

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::model::{CrashRules, Endpoint, InstanceName, OutputRules};
-use crate::plan::PortRules;
+use crate::model::{CrashRules, Endpoint, InstanceName, OnFailure, OutputRules};
+use crate::plan::{Pace, PortRules};
 use crate::supervisor::process::groups::Place;
 use crate::trust::Whereabouts;
 
@@ -73,6 +73,10 @@ pub struct ControllerSettings {
     pub websocket_client_ca: Option<PathBuf>,
     /// How long a request waits for agents that do not answer.
     pub request_timeout: Duration,
+    /// What becomes of a deployment of which a node does not become ready.
+    pub on_failure: OnFailure,
+    /// How many nodes of each role a deployment has down at a time.
+    pub max_unavailable: Pace,
     /// Whether loggers, managers and proxies without a port are given one, from `start_port` on.
     pub auto_assign_ports: bool,
     pub start_port: u16,
@@ -312,6 +316,8 @@ impl Settings {
                 websocket_key: None,
                 websocket_client_ca: None,
                 request_timeout: Duration::from_secs(10),
+                on_failure: OnFailure::Back,
+                max_unavailable: Pace::default(),
                 auto_assign_ports: true,
                 start_port: 2200,
                 auto_assign_metrics_ports: true,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::hint::shown;
-use crate::model::{Endpoint, InstanceName};
+use crate::model::{Endpoint, InstanceName, OnFailure};
+use crate::plan::Portion;
 
 /// Times that make sense: long enough not to spin, short enough for any clock.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -49,6 +50,20 @@ impl<'a> Value<'a> {
         };
         let wrong = || self.wrong(&format!("a whole number from {} to {}", range.start(), range.end()));
         number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok()).ok_or_else(wrong)
+    }
+
+    pub fn on_failure(&self) -> Result<OnFailure, String> {
+        match self.text()? {
+            "back" => Ok(OnFailure::Back),
+            "keep" => Ok(OnFailure::Keep),
+            _ => Err(self.wrong("back or keep")),
+        }
+    }
+
+    /// How many nodes of a role: `"2"` or `"25%"`.
+    pub fn portion(&self) -> Result<Portion, String> {
+        let how = "text in quotes: a number of nodes such as \"2\", or a share of them such as \"25%\"";
+        self.text()?.parse().map_err(|_| self.wrong(how))
     }
 
     pub fn port(&self) -> Result<u16, String> {

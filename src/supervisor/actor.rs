@@ -12,6 +12,9 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipie
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::channel::counts::Counts;
+use super::channel::restraint::Restraint;
+use super::channel::{Heard, Report as Reported};
 use super::history::Past;
 use super::liveness::{self, Vigil};
 use super::process::Remains;
@@ -20,7 +23,7 @@ use super::state::{Effect, Event, Report, State, Terms};
 use super::workshop::{Down, Fact, WardId, Word, Workshop};
 use super::{FromSupervisor, LaunchOrder};
 use crate::message::node::{NodeOrder, NodeReport};
-use crate::model::{Exit, Life, Node, NodeState, Output, Probe, ProbeBy, ReadyBy, Text};
+use crate::model::{Exit, Life, Node, NodeState, Output, Probe, ProbeBy, ReadyBy, Text, Timestamp};
 
 /// How long the last lines of a node may delay the news of its death, on a disk that hangs. They are read before any
 /// launch that waits, so a busy agent alone does not delay them.
@@ -29,6 +32,9 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 /// The pauses between two tries to reach a node's port: doubling from the first to the last.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// How long it takes at most until it is told how much was held back of what a Zeek node reports.
+const HELD_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why a try to connect failed.
 type Refusal = Rc<RefCell<Option<String>>>;
@@ -53,6 +59,8 @@ pub struct Supervisor {
     /// When its status was told last, and what is to be told once the pause is over.
     said_at: Option<Instant>,
     saying: Option<Text>,
+    /// Of a Zeek node that has said something.
+    hearing: Option<Box<Hearing>>,
     /// The last order to stop that was not answered yet.
     ticket: Option<u64>,
     /// It is to be started by the next run of the agent, though somebody had it stopped.
@@ -63,6 +71,15 @@ pub struct Supervisor {
     unnoted: VecDeque<NodeReport>,
     workshop: Workshop,
     agent: Rc<Recipient<FromSupervisor>>,
+}
+
+/// What is remembered of what a Zeek node said by its channel.
+struct Hearing {
+    life: Life,
+    counts: Counts,
+    restraint: Restraint,
+    /// Somebody comes back to tell what was held back.
+    comes_back: bool,
 }
 
 impl Supervisor {
@@ -103,6 +120,7 @@ impl Supervisor {
             vigil: None,
             said_at: None,
             saying: None,
+            hearing: None,
             ticket: None,
             stopped_for_now: false,
             noted: None,
@@ -192,8 +210,8 @@ impl Supervisor {
         self.vigil = Some(vigil);
         effects.into_iter().for_each(|effect| self.watch_on(life, effect, ctx));
         let ready = Event::Ready(life);
-        let handle = match (&self.node.ready.by, self.node.ready.by.address()) {
-            (ReadyBy::Settle(time), _) => Some(ctx.run_later(*time, move |me, ctx| me.drive(ready, ctx))),
+        let handle = match (self.node.ready_by(), self.node.ready.by.address()) {
+            (ReadyBy::Settle(time), _) => Some(ctx.run_later(time, move |me, ctx| me.drive(ready, ctx))),
             (_, Some(address)) => {
                 let refusal = self.refusal.insert(Refusal::default());
                 let accepted = wrap_future::<_, Self>(accepting(address, Rc::clone(refusal)));
@@ -243,9 +261,11 @@ impl Supervisor {
             E::Listen => self.workshop.listen(self.ward, Arc::clone(&self.node), life, true),
             E::Ask(round) => self.ask(life, round, ctx),
             E::Unheard => {
-                let what =
-                    "it cannot be heard, so its watchdog is not heeded until it is started again: its socket is gone";
-                self.tell(FromSupervisor::Trouble(self.node.name.clone(), what.into()));
+                let what = if self.node.speaks_by_channel() { "channel" } else { "socket" };
+                let what = format!(
+                    "it cannot be heard, so its watchdog is not heeded until it is started again: its {what} is gone"
+                );
+                self.tell(FromSupervisor::Trouble(self.node.name.clone(), what));
             }
             E::GiveUp(round) => self.workshop.give_up_question(self.ward, round),
             E::Unready => self.drive(Event::Hangs(life, self.unready().into()), ctx),
@@ -255,8 +275,8 @@ impl Supervisor {
 
     /// Why it is not ready, in words.
     fn unready(&self) -> String {
-        let within = humantime::format_duration(self.node.ready.within);
-        let missed = self.node.ready.by.missed().unwrap_or_default();
+        let within = humantime::format_duration(self.node.ready_within());
+        let missed = self.node.ready_by().missed().unwrap_or_default();
         match self.refusal.as_ref().and_then(|refusal| refusal.take()) {
             Some(refusal) => format!("not ready within {within}: {missed} ({refusal})"),
             None => format!("not ready within {within}: {missed}"),
@@ -300,6 +320,58 @@ impl Supervisor {
             all.then_some(E::Listened),
         ];
         signs.into_iter().flatten().for_each(|sign| self.watch(life, sign, ctx));
+    }
+
+    /// Takes in what a Zeek node said by its channel, also in a life that is over by now.
+    fn hear_zeek(&mut self, life: Life, heard: Heard, all: bool, ctx: &mut Context<Self>) {
+        use liveness::Event as E;
+        let now = Instant::now();
+        let Heard { hello, beat, reports, held, answers: _, wrong } = heard;
+        let name = self.node.name.clone();
+        let hearing = self.hearing.get_or_insert_with(|| {
+            Box::new(Hearing { life, counts: Counts::default(), restraint: Restraint::new(now), comes_back: false })
+        });
+        if std::mem::replace(&mut hearing.life, life) != life {
+            hearing.counts = Counts::default();
+        }
+        hearing.restraint.hold(held);
+        let told: Vec<_> =
+            reports.into_iter().filter(|report| hearing.restraint.admits(report.is_error, now)).collect();
+        let is_due = hearing.restraint.has_held() && !std::mem::replace(&mut hearing.comes_back, true);
+        let is_present = life == self.state.life() && self.state.is_up();
+        let counts = beat.filter(|_| is_present).and_then(|beat| hearing.counts.hear(&beat, now, Timestamp::now()));
+        if is_due {
+            ctx.run_later(HELD_PAUSE, |me, _| me.tell_held());
+        }
+        for what in wrong {
+            self.tell(FromSupervisor::Trouble(name.clone(), what));
+        }
+        for Reported { is_error, text } in told {
+            self.tell(match is_error {
+                true => FromSupervisor::Trouble(name.clone(), format!("Zeek reports an error: {text}")),
+                false => FromSupervisor::Remark(name.clone(), format!("Zeek warns: {text}")),
+            });
+        }
+        if let Some(counts) = counts {
+            self.tell(FromSupervisor::Counts(name, counts));
+        }
+        if is_present && hello.is_some() && self.node.ready_by() == ReadyBy::Zeek {
+            self.drive(Event::Ready(life), ctx);
+        }
+        let signs = [(hello.is_some() || beat.is_some()).then_some(E::Lives), all.then_some(E::Listened)];
+        signs.into_iter().flatten().for_each(|sign| self.watch(life, sign, ctx));
+    }
+
+    /// Tells how much was held back of what a Zeek node reports.
+    fn tell_held(&mut self) {
+        let Some(hearing) = &mut self.hearing else { return };
+        hearing.comes_back = false;
+        let held = hearing.restraint.take_held();
+        let (name, what) = (self.node.name.clone(), held.to_string());
+        self.tell(match held.errors > 0 {
+            true => FromSupervisor::Trouble(name, what),
+            false => FromSupervisor::Remark(name, what),
+        });
     }
 
     /// Tells what it says of itself: at once, or the last of it when the pause is over.
@@ -401,11 +473,15 @@ impl Handler<Word> for Supervisor {
             Word::Launched { life, pid } => self.drive(Event::Launched(life, pid), ctx),
             Word::LaunchFailed { life, failure } => self.drive(Event::LaunchFailed(life, failure), ctx),
             Word::Died { life, exit, remains, untold } => {
+                if self.node.is_zeek() {
+                    self.workshop.channel_is_over(self.ward, life);
+                }
                 self.died(life, exit, remains, ctx);
                 drop(untold);
             }
             Word::Speaks { life } => self.workshop.listen(self.ward, Arc::clone(&self.node), life, false),
             Word::Said { life, said, all } => self.hear(life, said, all, ctx),
+            Word::Heard { life, heard, all } => self.hear_zeek(life, *heard, all, ctx),
             Word::Unheard { life } => self.watch(life, liveness::Event::Unheard, ctx),
             Word::Asked { life, round, exit, remains } => {
                 self.workshop.clear_question(self.ward, Arc::clone(&self.node), (life, round), exit, remains);

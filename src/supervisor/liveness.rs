@@ -34,6 +34,8 @@ enum Watch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Watchdog {
     within: Duration,
+    /// Its signs are the heartbeats of a Zeek node.
+    by_channel: bool,
     /// When it gave a sign last, or was first expected to.
     last: Instant,
     /// What it said is being read, since that was too long ago.
@@ -60,7 +62,7 @@ pub enum Event {
     ReadyDue,
     /// It asks for this time to become ready, from now.
     Extend(Duration),
-    /// `WATCHDOG=1`.
+    /// `WATCHDOG=1`, or the heartbeat of a Zeek node.
     Lives,
     /// `WATCHDOG=trigger`.
     Hangs,
@@ -104,19 +106,21 @@ impl Vigil {
     /// Waits for a life to become ready.
     pub fn unready(life: Life, node: &Node, now: Instant) -> (Self, Vec<Effect>) {
         let vigil =
-            Self { life, is_ready: false, watch: Watch::Unready { until: now + node.ready.within, is_read: false } };
+            Self { life, is_ready: false, watch: Watch::Unready { until: now + node.ready_within(), is_read: false } };
         // What is not to give a sign cannot miss it.
-        let waits = node.ready.by.missed().is_some();
-        (vigil, waits.then_some(Effect::After(node.ready.within, Event::ReadyDue)).into_iter().collect())
+        let waits = node.ready_by().missed().is_some();
+        (vigil, waits.then_some(Effect::After(node.ready_within(), Event::ReadyDue)).into_iter().collect())
     }
 
     /// Watches a life that is ready, from now on.
     pub fn running(life: Life, node: &Node, now: Instant) -> (Self, Vec<Effect>) {
-        let Liveness { watchdog, probe } = node.liveness.as_deref().cloned().unwrap_or_default();
+        let Liveness { probe, .. } = node.liveness.as_deref().cloned().unwrap_or_default();
+        let (watchdog, by_channel) = (node.watchdog(), node.speaks_by_channel());
         let mut effects = Vec::new();
         effects.extend(watchdog.map(|within| Effect::After(within, Event::WatchdogDue)));
         effects.extend(probe.as_ref().map(|probe| Effect::After(probe.interval, Event::ProbeDue(1))));
-        let watchdog = watchdog.map(|within| Watchdog { within, last: now, is_read: false, is_told: false });
+        let watchdog =
+            watchdog.map(|within| Watchdog { within, by_channel, last: now, is_read: false, is_told: false });
         let prober = probe.map(|terms| Box::new(Prober { terms, failures: 0, round: 1, open: None }));
         (Self { life, is_ready: true, watch: Watch::Running { watchdog, prober } }, effects)
     }
@@ -179,7 +183,10 @@ impl Vigil {
                     Overdue::Perhaps => vec![F::Listen],
                     Overdue::Yes => {
                         let within = humantime::format_duration(watchdog.within);
-                        vec![F::Hung(format!("it did not say WATCHDOG=1 for {within}"))]
+                        vec![F::Hung(match watchdog.by_channel {
+                            true => format!("no heartbeat came for {within}"),
+                            false => format!("it did not say WATCHDOG=1 for {within}"),
+                        })]
                     }
                 }
             }
@@ -334,6 +341,7 @@ mod tests {
 
     fn node(change: impl FnOnce(&mut Node)) -> Node {
         let mut node = Node::new(NodeName::new("n").unwrap(), InstanceName::new("i").unwrap(), Role::None);
+        node.command = vec!["sleep".into()];
         change(&mut node);
         node
     }
@@ -346,7 +354,7 @@ mod tests {
 
     #[test]
     fn who_is_to_give_a_sign_and_does_not_is_unready_once_its_time_is_up() {
-        let by_notice = node(|node| node.ready = Ready { by: ReadyBy::Notify, within: seconds(5) });
+        let by_notice = node(|node| node.ready = Ready { by: ReadyBy::Notify, within: Some(seconds(5)) });
         let noon = Instant::now();
         let (mut vigil, effects) = Vigil::unready(L, &by_notice, noon);
         assert_eq!(effects, [F::After(seconds(5), E::ReadyDue)]);
@@ -359,6 +367,23 @@ mod tests {
         assert_eq!(vigil.step(E::ReadyDue, noon + seconds(11), GRACE), []);
         let settles = Vigil::unready(L, &node(|_| ()), noon).1;
         assert_eq!(settles, [], "who is to give none cannot miss it");
+    }
+
+    #[test]
+    fn a_zeek_node_is_ready_by_its_hello_and_hangs_without_heartbeats() {
+        let zeek = node(|node| node.command = vec![]);
+        let noon = Instant::now();
+        assert_eq!(Vigil::unready(L, &zeek, noon).1, [F::After(seconds(60), E::ReadyDue)]);
+        let (mut vigil, effects) = Vigil::running(L, &zeek, noon);
+        assert_eq!(effects, [F::After(seconds(60), E::WatchdogDue)]);
+        assert_eq!(vigil.step(E::WatchdogDue, noon + seconds(60), GRACE), [F::Listen]);
+        let hung = F::Hung("no heartbeat came for 1m".into());
+        assert_eq!(vigil.step(E::Listened, noon + seconds(60), GRACE), [hung]);
+        let off = node(|node| {
+            node.command = vec![];
+            node.liveness = Some(Box::new(Liveness { watchdog: Some(Duration::ZERO), probe: None }));
+        });
+        assert_eq!(Vigil::running(L, &off, noon).1, []);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! One supervisor per node: it decides when the process lives, and minds that it does.
 //!
 //! [`state`] decides, with [`history`] for how soon and [`liveness`] for whether a process does its work, [`actor`] carries,
-//! [`said`] understands what nodes say, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads for what
+//! [`said`] understands what nodes say, [`channel`] what Zeek says, [`workshop`] knows what runs and hears of exits, [`hands`] are the threads for what
 //! blocks, [`process`] knows Unix, [`output`] knows the node's output files, [`crash`] looks into deaths, [`register`] what
 //! runs, on disk.
 
 pub mod actor;
+pub mod channel;
 pub mod crash;
 pub mod hands;
 pub mod history;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::message::node::NodeReport;
-use crate::model::{Life, Node, NodeName, Text};
+use crate::model::{Life, NetStats, Node, NodeName, Text};
 use history::Past;
 use process::Remains;
 use workshop::WardId;
@@ -38,6 +39,10 @@ pub enum FromSupervisor {
     Launch(LaunchOrder),
     /// Something a person may have to mend, in words.
     Trouble(NodeName, String),
+    /// Something worth a line in a log.
+    Remark(NodeName, String),
+    /// What the node counts now.
+    Counts(NodeName, NetStats),
     /// What the node says of itself now; empty if that is nothing.
     Says(NodeName, Text),
     /// The supervisor of this ward is gone: dismissed, or by a panic.

@@ -68,7 +68,7 @@ fn clean(status: &[u8]) -> Text {
 }
 
 /// Control characters, and those that turn the direction of what stands behind them.
-fn is_invisible(c: char) -> bool {
+pub(super) fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -18,6 +18,8 @@ use actix::{Addr, Message};
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
+use super::channel::listener::Question as Asked;
+use super::channel::{Channels, Heard, News, Place};
 use super::crash::dossier::Given;
 use super::crash::{Coroner, Death, Witness};
 use super::hands::{Hands, Subject};
@@ -40,7 +42,7 @@ use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
 use crate::model::output::LONGEST_READ;
 use crate::model::{
     CrashSummary, Exit, Life, Node, NodeName, NodeState, Output, OutputPiece, OutputStream, ProbeBy, ReadyBy, Text,
-    Timestamp,
+    Timestamp, ZeekHealth,
 };
 
 /// A backlog that sees nothing finished for this long wants another thread.
@@ -103,6 +105,12 @@ pub enum Word {
     Said {
         life: Life,
         said: Said,
+        all: bool,
+    },
+    /// What a Zeek node said by its channel. `all` answers [`Workshop::listen`], too.
+    Heard {
+        life: Life,
+        heard: Box<Heard>,
         all: bool,
     },
     /// Also answers [`Workshop::listen`]: it may have said what it likes, and nobody can hear it.
@@ -230,6 +238,7 @@ enum Done {
     /// Who asks the question of that number, or why nobody does.
     Asking(WardId, u64, Result<Process, String>),
     Tell(WardId, Word),
+    News(News),
 }
 
 /// Cheap to clone; all clones are one workshop. Lives in the agent's thread.
@@ -267,7 +276,9 @@ impl Workshop {
         kernel_log.skip();
         let (done, dones) = channel::unbounded_channel();
         let groups = Arc::new(groups);
+        let news = done.clone();
         let tools = Arc::new(Tools {
+            channels: Channels::new(move |heard| drop(news.send(Done::News(heard)))), // nobody listens while the agent ends
             site,
             register,
             groups: Arc::clone(&groups),
@@ -318,6 +329,7 @@ impl Workshop {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, ours: false });
         }
+        self.hear_channel(ward, node, life);
         let Some(process) = process else { return Ok(()) };
         let leader = process.pid();
         self.benches.alive(ward, life, process, None, false)?;
@@ -325,6 +337,15 @@ impl Workshop {
             self.hear_again(ward, Arc::clone(node), life, leader);
         }
         Ok(())
+    }
+
+    /// Hears what a Zeek node says, and has said in a life that an earlier run of the agent launched.
+    pub fn hear_channel(&self, ward: WardId, node: &Node, life: Life) {
+        if node.is_zeek()
+            && let Err(error) = self.tools.hear_channel(ward, node, life)
+        {
+            tracing::error!(node = %node.name, "{error}");
+        }
     }
 
     /// Binds the socket of a life that runs already, and ends whoever asked it how it is when an earlier run ended.
@@ -405,6 +426,7 @@ impl Workshop {
             gone.question.iter().for_each(Question::end);
         }
         self.tools.keeper.forget(&node);
+        self.tools.channels.forget(ward, Place::of(&self.tools.register.directory(&node)));
         let tools = Arc::clone(&self.tools);
         let forget = move |name: &NodeName| {
             if let Err(error) = tools.register.forget(name) {
@@ -443,7 +465,15 @@ impl Workshop {
         self.give(Subject::Node(node.name.clone()), move || {
             let result = unless_it_panics(|| tools.launch(&node, life, past, before, socket))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
+            let is_there = result.is_ok();
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
+            // What it says is told behind that it is there.
+            if is_there
+                && node.is_zeek()
+                && let Err(error) = tools.hear_channel(ward, &node, life)
+            {
+                tracing::error!(node = %node.name, "{error}");
+            }
         });
     }
 
@@ -614,6 +644,18 @@ impl Workshop {
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
     }
 
+    /// Has Zeek nodes launched by the files that were rendered under this number, from now on and by the next run of the
+    /// agent, too.
+    pub fn use_files(&self, number: u64) {
+        let tools = Arc::clone(&self.tools);
+        tools.site.zeek.use_files(number);
+        self.give(Subject::Preparation, move || {
+            if let Err(error) = tools.site.zeek.keep_files() {
+                tracing::warn!("the next run of this agent may launch Zeek by older files: {error}");
+            }
+        });
+    }
+
     /// Only looks, for whoever asks what would become of it. Blocks no launch, and no configuration that comes meanwhile.
     pub fn inspect(&self, survey: Survey, then: impl FnOnce(Vec<Objection>) + Send + 'static) {
         let tools = Arc::clone(&self.tools);
@@ -628,6 +670,9 @@ impl Workshop {
     /// Reads what the node has said; answered by [`Word::Said`]. With `all` also if that is nothing; or by [`Word::Unheard`]
     /// if that may be so because it cannot be heard.
     pub fn listen(&self, ward: WardId, node: Arc<Node>, life: Life, all: bool) {
+        if all && node.speaks_by_channel() {
+            return self.tools.channels.listen(ward, life);
+        }
         let found = match self.benches.wards.borrow().get(&ward) {
             Some(Ward { fact: Fact::Alive(of, leader), socket: Some(socket), .. }) if *of == life => {
                 Some((*leader, Arc::clone(socket)))
@@ -659,6 +704,19 @@ impl Workshop {
             }),
         );
         self.look_after_backlog(waits);
+    }
+
+    /// This life of a Zeek node is over: the last that it said is told.
+    pub fn channel_is_over(&self, ward: WardId, life: Life) {
+        self.tools.channels.over(ward, life);
+    }
+
+    /// Asks the present life of a Zeek node by its channel; the answer is told in any case, and in time.
+    pub fn inquire(&self, ward: WardId, question: Asked) {
+        match self.fact(ward) {
+            Fact::Alive(life, _) => self.tools.channels.ask(ward, life, question),
+            _ => (question.tell)(Err("it does not run".into())),
+        }
     }
 
     /// Has a program ask the node how it is; answered by [`Word::Asked`], or by [`Word::Probed`] if nothing came of it.
@@ -826,6 +884,10 @@ impl Benches {
                     }
                     self.tell(ward, word);
                 }
+                Done::News(News::Heard { ward, life, heard, all }) => {
+                    self.tell(ward, Word::Heard { life, heard, all });
+                }
+                Done::News(News::Unheard { ward, life }) => self.tell(ward, Word::Unheard { life }),
                 Done::Bound(id, life, socket) => self.bound(id, life, socket),
                 Done::Heard { ward, life, said, all } => {
                     self.await_words_later(ward);
@@ -1099,6 +1161,8 @@ struct Tools {
     readings: Readings,
     coroner: Coroner,
     archive: Archive,
+    /// What Zeek nodes say.
+    channels: Channels,
     /// Which files the last lives of each node write to.
     volumes: Mutex<HashMap<NodeName, Lives>>,
     /// Whether processes that lose their parent are given to us.
@@ -1148,11 +1212,36 @@ impl Tools {
             self.archive.before_life(&node.name, &program.directory, node.directory.is_none()).map_err(|error| {
                 passing(format!("cannot take up the logs that it has left in {}: {error}", program.directory.display()))
             })?;
+            self.lay_channel(node, life, &mut program).map_err(passing)?;
         }
         let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         self.keeper.mind(node);
         Ok((process, socket))
+    }
+
+    /// Makes the files by which a Zeek node speaks, and tells it where they are.
+    fn lay_channel(&self, node: &Node, life: Life, program: &mut Program) -> Result<(), String> {
+        let place = Place::of(&self.site.directory(node));
+        place.lay(life, node.user.as_deref()).map_err(|error| {
+            format!("cannot make the files of its channel in {}: {error}", program.directory.display())
+        })?;
+        let heartbeat = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_ref());
+        let heartbeat = heartbeat.map_or(ZeekHealth::HEARTBEAT, |knows| knows.settings.health.heartbeat());
+        for (name, value) in [
+            ("WATCHPOST_NEWS", place.news(life).display().to_string()),
+            ("WATCHPOST_QUESTIONS", place.questions(life).display().to_string()),
+            ("WATCHPOST_HEARTBEAT", heartbeat.as_secs_f64().to_string()),
+        ] {
+            program.env.insert(name.into(), value);
+        }
+        Ok(())
+    }
+
+    fn hear_channel(&self, ward: WardId, node: &Node, life: Life) -> Result<(), String> {
+        let place = Place::of(&self.site.directory(node));
+        let heard = self.channels.hear(ward, node.name.clone(), place, life);
+        heard.map_err(|error| format!("nobody can hear what Zeek nodes say: {error}"))
     }
 
     fn note_volumes(&self, node: &NodeName, life: Life, volumes: [u64; 2]) {
@@ -1289,7 +1378,7 @@ impl Tools {
 
 /// Whether it is to say how it is.
 fn speaks(node: &Node) -> bool {
-    node.ready.by == ReadyBy::Notify || node.liveness.as_ref().is_some_and(|liveness| liveness.watchdog.is_some())
+    node.ready.by == ReadyBy::Notify || (node.watchdog().is_some() && !node.speaks_by_channel())
 }
 
 /// Whether programs ask it how it is, as it is defined now: one that was asked before may have lost its probe since.
@@ -1304,7 +1393,7 @@ fn tell_of(socket: &NotifySocket, node: &Node, program: &mut Program) {
         program.env.entry(name.into()).or_insert(value);
     };
     tell("NOTIFY_SOCKET", socket.path().display().to_string());
-    if let Some(watchdog) = node.liveness.as_ref().and_then(|liveness| liveness.watchdog) {
+    if let Some(watchdog) = node.watchdog().filter(|_| !node.speaks_by_channel()) {
         tell("WATCHDOG_USEC", watchdog.as_micros().to_string());
     }
 }

@@ -74,14 +74,14 @@ mod tests {
     fn what_is_wrong_with_a_line_and_with_the_whole_is_said_at_once_with_its_place() {
         let text = "[instances]\ni\n[a]\ninstance = i\nrole = worker\nport = 5000\n\
                     [b]\ninstance = i\nrole = wroker\nport = 5000\n\
-                    [c]\ninstance = i\nrole = worker\nport = 5000\nready_within = 1ms\n\
-                    [d]\ninstance = j\nrole = worker\nready = settle 1m\n";
+                    [c]\ninstance = i\nrole = worker\nport = 5000\nready = settle 500ms\nready_within = 1ms\n\
+                    [d]\ninstance = j\nrole = none\ncommand = sleep 9\nready = settle 1m\n";
         assert_eq!(
             complaints(text, PortRules::default()),
             [
                 "c.cfg:9: [b] role: `wroker` is not a role: did you mean `worker`?",
                 "c.cfg:14: [c] port: multiple nodes on instance 'i' using port 5000/tcp",
-                "c.cfg:15: [c] ready_within: node 'c' cannot be ready in time: it settles in 500ms, and ready_within \
+                "c.cfg:16: [c] ready_within: node 'c' cannot be ready in time: it settles in 500ms, and ready_within \
                  is 1ms",
             ]
         );
@@ -90,8 +90,8 @@ mod tests {
         assert_eq!(
             complaints(&mended, PortRules::default())[2..],
             [
-                "c.cfg:16: [d]: node 'd' cannot be ready in time: it settles in 1m, and ready_within is 10s",
-                "c.cfg:17: [d] instance: node 'd' has undeclared instance name 'j'",
+                "c.cfg:17: [d]: node 'd' cannot be ready in time: it settles in 1m, and ready_within is 10s",
+                "c.cfg:18: [d] instance: node 'd' has undeclared instance name 'j'",
             ]
         );
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::history::Deployment;
 pub use super::plan::{Plan, Upon};
 use super::reach::Reach;
 use crate::message::client::{Cursor, Entry, Gap, GetStatusResponse, InstanceStatus, LinkState, News};
@@ -51,6 +52,9 @@ pub struct Status {
     /// The request that is being deployed right now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploying: Option<String>,
+    /// The same in full; or the last deployment, as long as instances have yet to follow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Deployment>,
     /// Ports that are open beyond the controller's machine without protection, as its settings want it; sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub insecure: Vec<OpenPort>,
@@ -146,6 +150,86 @@ pub struct Node {
     pub port: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_port: Option<u16>,
+    /// What a Zeek node counts, once it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netstats: Option<NetStats>,
+}
+
+/// What a Zeek node counts. Parts are from 0 to 1, and null where there were no packets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetStats {
+    /// When its agent heard of it.
+    pub time: String,
+    /// Since its start.
+    pub received: u64,
+    pub dropped: u64,
+    #[serde(default)]
+    pub loss: Option<f64>,
+    /// Over so many seconds before `time`.
+    pub interval_seconds: f64,
+    pub interval_received: u64,
+    pub interval_dropped: u64,
+    #[serde(default)]
+    pub interval_loss: Option<f64>,
+    /// Packets on the link since its start, where that is known; else 0.
+    pub link: u64,
+    pub bytes: u64,
+    pub memory_bytes: u64,
+    /// Events that wait in its queue.
+    pub events_waiting: u64,
+}
+
+/// Its numbers are never not a number.
+impl Eq for NetStats {}
+
+impl From<model::NetStats> for NetStats {
+    fn from(counted: model::NetStats) -> Self {
+        let model::NetStats { time, total, lately, over, link, bytes, memory, events } = counted;
+        Self {
+            time: time.to_string(),
+            received: total.received,
+            dropped: total.dropped,
+            loss: total.loss().map(model::Loss::fraction),
+            interval_seconds: over.as_secs_f64(),
+            interval_received: lately.received,
+            interval_dropped: lately.dropped,
+            interval_loss: lately.loss().map(model::Loss::fraction),
+            link,
+            bytes,
+            memory_bytes: memory,
+            events_waiting: events,
+        }
+    }
+}
+
+/// POST `/api/v1/nodes/print`: what nodes are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrintOrder {
+    /// The name of a global identifier, such as `Site::local_nets`.
+    pub id: String,
+    /// None: every node.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Values {
+    /// Whether every node that was asked gave one.
+    pub ok: bool,
+    /// Sorted by node.
+    pub values: Vec<IdValue>,
+    /// Who gave none, and why.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The value that one node gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdValue {
+    pub node: String,
+    pub instance: String,
+    pub value: serde_json::Value,
 }
 
 /// `GET /api/v1/instances`.
@@ -459,6 +543,7 @@ impl From<GetStatusResponse> for Status {
             nodes: status.nodes.into_iter().map(Node::from).collect(),
             configuration: status.configuration.map(|id| id.to_string()),
             deploying: status.deploying.map(|reqid| reqid.to_string()),
+            deployment: status.deployment.map(Deployment::from),
             insecure: Vec::new(),
             certificate: None,
             seq: status.cursor.to_string(),
@@ -516,6 +601,7 @@ impl From<NodeStatus> for Node {
             says: node.says.into(),
             port: node.port,
             metrics_port: node.metrics_port,
+            netstats: node.netstats.map(|counted| NetStats::from(*counted)),
         }
     }
 }

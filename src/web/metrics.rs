@@ -9,7 +9,7 @@ use actix_web::web::Data;
 use super::problem::Problem;
 use super::{Desk, Facts, json};
 use crate::message::client::{GetStatusRequest, GetStatusResponse, LinkState};
-use crate::model::NodeState;
+use crate::model::{NetStats, NodeState};
 
 /// Every state, so that one that nobody is in counts zero in place of being unheard of.
 const STATES: [NodeState; 6] = [
@@ -49,6 +49,8 @@ fn text(status: &GetStatusResponse, facts: &Facts) -> String {
         page.sample(&[("node", &name), ("instance_name", &instance)], node.restarts.into());
     }
 
+    counted(&mut page, status);
+
     page.family("watchpost_instance_up", "gauge", "1 for an instance whose agent is linked, 0 for any other.");
     for instance in &status.instances {
         let needed = if instance.needed { "yes" } else { "no" };
@@ -86,6 +88,31 @@ fn text(status: &GetStatusResponse, facts: &Facts) -> String {
         page.sample(&[("port", &purpose), ("address", &address.to_string())], 1);
     }
     page.text
+}
+
+/// What Zeek nodes count, where there are any.
+fn counted(page: &mut Page, status: &GetStatusResponse) {
+    type Figure = (&'static str, &'static str, &'static str, fn(&NetStats) -> u64);
+    const FIGURES: [Figure; 6] = [
+        ("watchpost_node_packets_received_total", "counter", "Packets that a Zeek node received.", |it| {
+            it.total.received
+        }),
+        ("watchpost_node_packets_dropped_total", "counter", "Packets that a Zeek node lost.", |it| it.total.dropped),
+        ("watchpost_node_packets_link_total", "counter", "Packets on the link of a Zeek node, 0 if unknown.", |it| {
+            it.link
+        }),
+        ("watchpost_node_bytes_received_total", "counter", "Bytes that a Zeek node received.", |it| it.bytes),
+        ("watchpost_node_memory_bytes", "gauge", "The most memory that a Zeek node had.", |it| it.memory),
+        ("watchpost_node_events_waiting", "gauge", "Events in the queue of a Zeek node.", |it| it.events),
+    ];
+    let counting: Vec<_> = status.nodes.iter().filter_map(|node| Some((node, node.netstats.as_deref()?))).collect();
+    for (family, kind, help, figure) in FIGURES.into_iter().filter(|_| !counting.is_empty()) {
+        page.family(family, kind, help);
+        for (node, counted) in &counting {
+            let labels = [("node", node.node.as_str()), ("instance_name", node.instance.as_str())];
+            page.sample(&labels, figure(counted));
+        }
+    }
 }
 
 /// A page of metrics, family by family.

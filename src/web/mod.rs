@@ -7,11 +7,13 @@
 
 pub mod broker;
 pub mod configuration;
+mod deployments;
 pub mod desk;
 pub mod events;
 pub mod facts;
 pub mod feed;
 pub mod guard;
+pub mod history;
 pub mod json;
 pub mod management;
 pub mod metrics;

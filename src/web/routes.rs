@@ -8,11 +8,11 @@ use actix_web::{HttpRequest, Resource, Route};
 use serde::Deserialize;
 
 use super::desk::{Desk, new_reqid};
-use super::json::{self, ConfigurationText, NodesOrder, Upon, Verdict};
+use super::json::{self, ConfigurationText, NodesOrder, Verdict};
 use super::output::stream as stream_output;
 use super::problem::Problem;
 use super::reach::Reach;
-use super::{Facts, Reader, configuration, events, guard, metrics, plan};
+use super::{Facts, Reader, configuration, deployments, events, guard, metrics, plan};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
 
@@ -23,7 +23,7 @@ const LONGEST_BODY: usize = 256 << 10;
 /// How many lines of each stream an output has, unless told otherwise.
 const LINES: u32 = 100;
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// Every address of the API.
 pub fn configure(app: &mut ServiceConfig) {
@@ -40,9 +40,13 @@ pub fn configure(app: &mut ServiceConfig) {
                 .app_data(json_up_to(LONGEST_CONFIGURATION))
                 .route(web::get().to(get_configuration))
                 .route(change(web::post().to(stage)))
-                .route(change(web::put().to(set_configuration))),
+                .route(change(web::put().to(deployments::set_configuration))),
         )
-        .service(at("/api/v1/deploy").route(change(web::post().to(deploy))))
+        .service(at("/api/v1/deploy").route(change(web::post().to(deployments::deploy))))
+        .service(at("/api/v1/rollback").route(change(web::post().to(deployments::rollback))))
+        .service(at("/api/v1/history").route(web::get().to(deployments::history)))
+        .service(at("/api/v1/history/{number}").route(web::get().to(deployments::past)))
+        .service(at("/api/v1/history/{number}/diff/{other}").route(web::get().to(deployments::diff)))
         // It changes nothing, but has agents run Zeek as the file says.
         .service(
             at("/api/v1/plan").app_data(json_up_to(LONGEST_CONFIGURATION)).route(change(web::post().to(plan::plan))),
@@ -51,6 +55,7 @@ pub fn configure(app: &mut ServiceConfig) {
         .service(at("/api/v1/nodes/start").route(change(web::post().to(start))))
         .service(at("/api/v1/nodes/stop").route(change(web::post().to(stop))))
         .service(at("/api/v1/nodes/restart").route(change(web::post().to(restart))))
+        .service(at("/api/v1/nodes/print").route(change(web::post().to(print))))
         .service(at("/api/v1/nodes/{name}/output").route(web::get().to(output)))
         .service(at("/api/v1/nodes/{name}/output/stream").route(web::get().to(stream_output)))
         .service(at("/api/v1/crashes").route(web::get().to(crashes)))
@@ -63,7 +68,8 @@ fn at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(wrong_method))
 }
 
-/// A route by which something changes: for operators. All others are for observers as well.
+/// A route by which something changes, or by which any script's variable can be read: for operators. All others are for
+/// observers as well.
 fn change(route: Route) -> Route {
     route.wrap(from_fn(guard::before_a_change))
 }
@@ -135,21 +141,6 @@ async fn stage(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationT
     Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
 }
 
-/// PUT: stages and deploys in one step, so that afterwards the configuration is what was put here.
-async fn set_configuration(desk: Data<Desk>, reader: Data<Reader>, body: Json<ConfigurationText>) -> Answer<Verdict> {
-    let configuration = configuration::parse(&body, &reader.hostname, &reader.ports)?;
-    let upon = body.upon.as_ref().map(Upon::read).transpose()?;
-    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration, upon }).await?;
-    let reach = Reach::after(&answer.outcomes, &desk).await;
-    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
-}
-
-async fn deploy(desk: Data<Desk>) -> Answer<Verdict> {
-    let answer = desk.ask(DeployRequest { reqid: new_reqid()? }).await?;
-    let reach = Reach::after(&answer.outcomes, &desk).await;
-    Ok(Json(Verdict::of_configuration(answer.configuration, answer.outcomes, &reach)))
-}
-
 async fn start(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
     let answer = desk.ask(StartRequest { reqid: new_reqid()?, nodes: named(&order)? }).await?;
     let reach = Reach::after(&answer.outcomes, &desk).await;
@@ -168,8 +159,29 @@ async fn restart(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
     Ok(Json(Verdict::over(answer.outcomes, &reach)))
 }
 
+/// Asks Zeek nodes for the value of an identifier.
+async fn print(desk: Data<Desk>, order: Json<json::PrintOrder>) -> Answer<json::Values> {
+    let Json(json::PrintOrder { id, nodes }) = order;
+    let request = GetIdValueRequest { reqid: new_reqid()?, id, nodes: names(&nodes)? };
+    let answer = desk.ask(request).await?;
+    let reach = Reach::after(&answer.outcomes, &desk).await;
+    let value = |told: IdValue| {
+        let value = serde_json::from_str(&told.value).map_err(|error| Problem::Internal(error.to_string()))?;
+        Ok(json::IdValue { node: told.node.to_string(), instance: told.instance.to_string(), value })
+    };
+    Ok(Json(json::Values {
+        ok: answer.outcomes.iter().all(Outcome::is_success),
+        values: answer.values.into_iter().map(value).collect::<Result<_, Problem>>()?,
+        outcomes: json::Outcome::all(answer.outcomes, &reach),
+    }))
+}
+
 fn named(order: &NodesOrder) -> Result<BTreeSet<NodeName>, Problem> {
-    order.nodes.iter().map(|name| NodeName::new(name).map_err(Problem::from)).collect()
+    names(&order.nodes)
+}
+
+fn names(nodes: &[String]) -> Result<BTreeSet<NodeName>, Problem> {
+    nodes.iter().map(|name| NodeName::new(name).map_err(Problem::from)).collect()
 }
 
 #[derive(Deserialize)]

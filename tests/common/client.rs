@@ -44,7 +44,8 @@ impl Client {
         command
     }
 
-    fn ask<T: DeserializeOwned>(&self, args: &[&str]) -> T {
+    /// Runs `watchpost ARGS --json`, and reads its answer.
+    pub fn ask<T: DeserializeOwned>(&self, args: &[&str]) -> T {
         let answer = self.run(&[args, &["--json"]].concat());
         serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {answer:?}"))
     }
@@ -62,6 +63,12 @@ impl Client {
 
     pub fn deploy(&self, file: &Path) -> Verdict {
         self.ask(&["deploy", file.to_str().unwrap()])
+    }
+
+    /// The same where what failed is to stand.
+    #[allow(dead_code, reason = "only some of the programs that share this need it")]
+    pub fn deploy_and_keep(&self, file: &Path) -> Verdict {
+        self.ask(&["deploy", "--on-failure", "keep", file.to_str().unwrap()])
     }
 
     /// Deploys, and expects that all of it comes true.

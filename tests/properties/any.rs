@@ -10,8 +10,8 @@ use proptest::option;
 use proptest::prelude::*;
 use watchpost::model::{
     ArchivePlace, ArchiveRules, Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance,
-    InstanceName, Limit, Liveness, Network, Node, NodeName, NodeState, OutputWish, Probe, ProbeBy, Quotas, Ready,
-    ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekNode,
+    InstanceName, Limit, Liveness, Loss, Network, Node, NodeName, NodeState, OutputWish, Probe, ProbeBy, Quotas, Ready,
+    ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekHealth, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -75,8 +75,10 @@ fn ready() -> impl Strategy<Value = Ready> {
         (1..=u16::MAX).prop_map(ReadyBy::Port),
         place().prop_map(ReadyBy::Tcp),
         Just(ReadyBy::Notify),
+        Just(ReadyBy::Zeek),
+        Just(ReadyBy::Usual),
     ];
-    (by, time()).prop_map(|(by, within)| Ready { by, within })
+    (by, option::of(time())).prop_map(|(by, within)| Ready { by, within })
 }
 
 fn liveness() -> impl Strategy<Value = Liveness> {
@@ -173,15 +175,19 @@ prop_compose! {
         zeromq_ports in option::of([1..=u16::MAX, 1..=u16::MAX]),
         (hash_seed, metrics_address) in (any::<Option<u32>>(), option::of(address())),
         addresses in btree_map("[A-Z]", address(), 0..2),
-        ((pcap_snaplen, pcap_bufsize), archive) in
-            ((any::<Option<u32>>(), any::<Option<u32>>()), archive_of_any_kind()),
+        ((pcap_snaplen, pcap_bufsize), archive, (heartbeat, loss_above, loss_for)) in (
+            (any::<Option<u32>>(), any::<Option<u32>>()),
+            archive_of_any_kind(),
+            (option::of(time()), option::of(0..=10_000u16), option::of(time())),
+        ),
     ) -> Zeek {
+        let health = ZeekHealth { heartbeat, loss_above: loss_above.map(Loss::new), loss_for };
         let addresses =
             addresses.iter().map(|(name, address)| (InstanceName::new(name).unwrap(), *address)).collect();
         Zeek {
             backend, scripts, args, options, env, prefixes, path, script_path, networks, networks_file,
             rotation_interval, archive, metrics_address, port, metrics_port, zeromq_ports, hash_seed, addresses,
-            pcap_snaplen, pcap_bufsize,
+            pcap_snaplen, pcap_bufsize, health,
         }
     }
 }

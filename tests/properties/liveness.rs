@@ -151,6 +151,7 @@ fn node(watchdog: Option<u64>, probe: Option<(u64, u64, u32)>) -> Node {
         timeout: millis(timeout),
         failures,
     });
+    node.command = vec!["sleep".into()];
     node.liveness = Some(Box::new(Liveness { watchdog: watchdog.map(millis), probe }));
     node
 }
@@ -247,7 +248,7 @@ proptest! {
     ) {
         let within = Duration::from_secs(5);
         let mut node = node(None, None);
-        node.ready = Ready { by: ReadyBy::Notify, within };
+        node.ready = Ready { by: ReadyBy::Notify, within: Some(within) };
         let noon = Instant::now();
         let (mut vigil, effects) = Vigil::unready(LIFE, &node, noon);
         prop_assert_eq!(effects, vec![Effect::After(within, Event::ReadyDue)]);

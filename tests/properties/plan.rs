@@ -241,6 +241,6 @@ proptest! {
     #[test]
     fn nobody_is_given_less_time_than_a_single_node_may_take(subject in any::configuration()) {
         let patience = Slowest::of(&subject.nodes).patience();
-        prop_assert!(subject.nodes.iter().all(|node| node.ready.within + node.stop_grace < patience));
+        prop_assert!(subject.nodes.iter().all(|node| node.ready_within() + node.stop_grace < patience));
     }
 }

@@ -9,19 +9,19 @@ use watchpost::agent::state as agent;
 use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
 use watchpost::controller::log::Recalled;
 use watchpost::controller::state::{Effect, Event, Rules, State, Ticket};
-use watchpost::controller::store::Stored;
+use watchpost::controller::store::{Save, Stored};
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::client::*;
-use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, RequestId};
-use watchpost::plan::PortRules;
+use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailure, RequestId};
+use watchpost::plan::{Pace, PortRules};
 
 use crate::chance::{Chance, Clock, with_seeds};
 use crate::machine::Machine;
 use crate::world::{configuration, node_names};
 
-const INSTANCES: [&str; 3] = ["a", "b", "c"];
+pub const INSTANCES: [&str; 3] = ["a", "b", "c"];
 /// Longer than any request may take, with every deadline behind each other.
-const LONG: Duration = Duration::from_secs(600);
+pub const LONG: Duration = Duration::from_secs(600);
 
 #[test]
 fn once_faults_stop_the_cluster_is_what_was_deployed_and_everybody_knows_it() {
@@ -123,15 +123,19 @@ fn a_wall_clock_set_an_hour_forth_and_back_starts_stops_and_expires_nothing() {
 }
 
 /// A controller and three machines.
-struct Cluster {
+pub struct Cluster {
     /// Whether every configuration has all instances. Whoever deploys without one that is out of reach gives up on it,
     /// and what runs there may run elsewhere, too, until it returns.
     all_stay: bool,
-    chance: Chance,
+    pub chance: Chance,
     clock: Clock,
     controller: Option<Controller>,
-    stored: Stored,
-    machines: Vec<Machine>,
+    /// Which one it is.
+    run: u64,
+    pub stored: Stored,
+    /// What is on its way to the disk, and by which number it is known.
+    unwritten: VecDeque<(u64, Vec<Save>)>,
+    pub machines: Vec<Machine>,
     links: BTreeMap<LinkId, Link>,
     /// The link that each agent believes in.
     linked: BTreeMap<usize, LinkId>,
@@ -142,6 +146,18 @@ struct Cluster {
     open: BTreeMap<Ticket, String>,
     tickets: u64,
     answers: Vec<(Ticket, ClientResponse)>,
+    /// How much has happened since this was set.
+    pub steps: u64,
+    /// Who is lost when so much has happened.
+    pub loss: Option<(u64, Party)>,
+}
+
+/// Whoever may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    Controller,
+    Agent(usize),
+    Link(usize),
 }
 
 struct Controller {
@@ -167,10 +183,12 @@ enum Due {
     AgentHearsEnd(LinkId),
     StartAgent(usize),
     StartController,
+    /// The disk has what the controller of this number wrote under that one.
+    Written(u64, u64),
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         // Small enough that a long loss of a link makes an outbox overflow now and then.
         let bounds = Bounds { window: 2 << 10, kept: 8 << 10 };
@@ -180,7 +198,9 @@ impl Cluster {
             chance,
             clock: Clock::new(),
             controller: None,
+            run: 0,
             stored: Stored::default(),
+            unwritten: VecDeque::new(),
             machines,
             links: BTreeMap::new(),
             linked: BTreeMap::new(),
@@ -190,6 +210,8 @@ impl Cluster {
             open: BTreeMap::new(),
             tickets: 0,
             answers: Vec::new(),
+            steps: 0,
+            loss: None,
         };
         cluster.start_controller();
         (0..INSTANCES.len()).for_each(|machine| cluster.soon(0..2000, Due::Dial(machine)));
@@ -203,7 +225,9 @@ impl Cluster {
             0..=2 => self.lose_something(),
             3..=5 => {
                 let configuration = self.new_configuration();
-                self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None }.into());
+                self.ask(|reqid| {
+                    SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into()
+                });
             }
             6 | 7 => {
                 let nodes = self.some_nodes();
@@ -240,19 +264,9 @@ impl Cluster {
             }
             4 | 5 => {
                 let machine = self.chance.below(3) as usize;
-                if self.machines[machine].agent_is_up() {
-                    self.machines[machine].kill_agent();
-                    self.forget_link_of(machine);
-                    self.soon(0..10_000, Due::StartAgent(machine));
-                }
+                self.lose(Party::Agent(machine));
             }
-            6 => {
-                if self.controller.take().is_some() {
-                    self.open.clear(); // whoever asked it hears that it is gone
-                    self.links.keys().copied().collect::<Vec<_>>().into_iter().for_each(|link| self.cut(link));
-                    self.soon(0..10_000, Due::StartController);
-                }
-            }
+            6 => self.lose(Party::Controller),
             _ => {
                 let forth = self.chance.percent(50);
                 self.clock.set_wall(forth);
@@ -260,7 +274,32 @@ impl Cluster {
         }
     }
 
-    fn calm_down(&mut self) {
+    /// That party is gone, and comes back some time.
+    pub fn lose(&mut self, party: Party) {
+        match party {
+            Party::Controller => {
+                if self.controller.take().is_some() {
+                    self.open.clear(); // whoever asked it hears that it is gone
+                    self.links.keys().copied().collect::<Vec<_>>().into_iter().for_each(|link| self.cut(link));
+                    self.soon(0..10_000, Due::StartController);
+                }
+            }
+            Party::Agent(machine) => {
+                if self.machines[machine].agent_is_up() {
+                    self.machines[machine].kill_agent();
+                    self.forget_link_of(machine);
+                    self.soon(0..10_000, Due::StartAgent(machine));
+                }
+            }
+            Party::Link(machine) => {
+                if let Some(link) = self.linked.get(&machine).copied() {
+                    self.cut(link);
+                }
+            }
+        }
+    }
+
+    pub fn calm_down(&mut self) {
         self.machines.iter_mut().for_each(Machine::calm_down);
     }
 
@@ -269,7 +308,7 @@ impl Cluster {
         (0..self.chance.below(4)).map(|_| self.chance.pick(&all).clone()).collect()
     }
 
-    fn new_configuration(&mut self) -> Configuration {
+    pub fn new_configuration(&mut self) -> Configuration {
         self.configurations += 1;
         let mut instances = INSTANCES.to_vec();
         if !self.all_stay {
@@ -280,7 +319,7 @@ impl Cluster {
 
     // --- clients ---
 
-    fn ask(&mut self, request: impl FnOnce(RequestId) -> ClientRequest) -> Ticket {
+    pub fn ask(&mut self, request: impl FnOnce(RequestId) -> ClientRequest) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let request = request(RequestId::new(&format!("r{}", self.tickets)).unwrap());
@@ -292,8 +331,9 @@ impl Cluster {
     }
 
     /// Deploys, and waits for the answer.
-    fn deploy(&mut self, configuration: Configuration) -> SetConfigurationResponse {
-        let ticket = self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None }.into());
+    pub fn deploy(&mut self, configuration: Configuration) -> SetConfigurationResponse {
+        let ticket = self
+            .ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into());
         self.pass(LONG);
         let at = self.answers.iter().position(|(of, _)| *of == ticket).expect("it is answered");
         match self.answers.remove(at).1 {
@@ -302,16 +342,40 @@ impl Cluster {
         }
     }
 
+    /// Deploys, and does not wait.
+    pub fn begin_to_deploy(&mut self, configuration: Configuration) {
+        self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into());
+    }
+
+    /// Waits until no deployment is under way. How much has happened by then.
+    pub fn pass_until_deployed(&mut self) -> u64 {
+        let is_deploying = |me: &Self| {
+            let cursor = Cursor { epoch: 0, number: 0 };
+            me.controller.as_ref().is_some_and(|controller| controller.state.status(cursor).deploying.is_some())
+        };
+        for _ in 0..LONG.as_millis() / 10 {
+            if !is_deploying(self) {
+                break;
+            }
+            self.pass(Duration::from_millis(10));
+        }
+        self.steps
+    }
+
     // --- the controller ---
 
     fn start_controller(&mut self) {
         self.count += 1;
+        self.run = self.count;
+        self.unwritten.clear();
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
             dials: true,
             request_timeout: Duration::from_secs(10),
             epoch: self.count,
+            pace: Pace::default(),
+            on_failure: OnFailure::Back,
             on_disk: false,
         };
         let (state, first) = State::new(rules, self.stored.clone(), Recalled::default(), self.clock.now);
@@ -335,10 +399,19 @@ impl Cluster {
                 Effect::EndLink(link, _) => ends.push(link),
                 Effect::Dial(..) | Effect::HangUp(_) => {}
                 Effect::Save(saves, then) => {
-                    for save in saves {
-                        *self.stored.slot_mut(save.slot) = Some(save.configuration);
-                    }
+                    // In order, though whoever waits for what came before may hear of it later.
+                    self.unwritten.push_back((0, saves));
+                    self.write_up_to(0);
                     self.answered(then);
+                }
+                Effect::Journal(number, saves) => {
+                    self.unwritten.push_back((number, saves));
+                    // A controller that is lost meanwhile may have written it, or not.
+                    if self.chance.percent(50) {
+                        self.write_up_to(number);
+                    }
+                    let run = self.run;
+                    self.soon(0..30, Due::Written(run, number));
                 }
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
@@ -354,6 +427,12 @@ impl Cluster {
             }
         }
         ends.into_iter().for_each(|link| self.cut(link));
+    }
+
+    /// What came before that number is on disk, and so is that.
+    fn write_up_to(&mut self, number: u64) {
+        let end = self.unwritten.iter().position(|(of, _)| *of == number).map_or(0, |at| at + 1);
+        self.unwritten.drain(..end).flat_map(|(_, saves)| saves).for_each(|save| self.stored.apply(save));
     }
 
     fn answered(&mut self, answer: Option<(Ticket, ClientResponse)>) {
@@ -452,7 +531,7 @@ impl Cluster {
         own.into_iter().chain(machines).chain(deadline).chain(frames.flatten()).min()
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         let end = self.clock.now.mono + time;
         while let Some(at) = self.next_due().filter(|at| *at <= end) {
             self.clock.advance_to(at);
@@ -467,6 +546,10 @@ impl Cluster {
     /// Everything that is due now.
     fn happen(&mut self) {
         let now = self.clock.now;
+        self.steps += 1;
+        if let Some((_, party)) = self.loss.take_if(|(at, _)| *at == self.steps) {
+            self.lose(party);
+        }
         if let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now.mono) {
             let due = entry.remove();
             self.befall(due);
@@ -515,6 +598,12 @@ impl Cluster {
                 self.soon(0..2000, Due::Dial(machine));
             }
             Due::StartController => self.start_controller(),
+            Due::Written(run, number) => {
+                if run == self.run && self.controller.is_some() {
+                    self.write_up_to(number);
+                    self.drive(Event::Journaled(number, Ok(())));
+                }
+            }
         }
     }
 
@@ -530,7 +619,7 @@ impl Cluster {
         self.assert_known();
     }
 
-    fn running(&self) -> BTreeMap<NodeName, (usize, u32)> {
+    pub fn running(&self) -> BTreeMap<NodeName, (usize, u32)> {
         let all = self.machines.iter().enumerate();
         all.flat_map(|(at, machine)| machine.running().into_iter().map(move |(name, pid)| (name.clone(), (at, pid))))
             .collect()
@@ -547,7 +636,7 @@ impl Cluster {
     }
 
     /// Panics unless the controller knows what is so, and its log says the same.
-    fn assert_known(&self) {
+    pub fn assert_known(&self) {
         self.machines.iter().for_each(Machine::assert_truthful);
         let controller = self.controller.as_ref().expect("it is back");
         let status = controller.state.status(Cursor { epoch: 0, number: 0 });
@@ -564,7 +653,7 @@ impl Cluster {
         assert!(status.instances.iter().all(|instance| instance.link == LinkState::Up));
     }
 
-    fn assert_in_force(&self, configuration: &Configuration) {
+    pub fn assert_in_force(&self, configuration: &Configuration) {
         let wanted: BTreeMap<_, _> =
             configuration.nodes.iter().map(|node| (node.name.clone(), node.instance.as_str())).collect();
         let running: BTreeMap<_, _> =

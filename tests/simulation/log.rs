@@ -260,6 +260,8 @@ impl World {
             ports: PortRules::default(),
             dials: true,
             request_timeout: Duration::from_secs(10),
+            pace: watchpost::plan::Pace::default(),
+            on_failure: watchpost::model::OnFailure::Back,
             epoch: self.count,
             on_disk: true,
         };
@@ -350,7 +352,9 @@ impl World {
                 }
                 Effect::Keep { instance, epoch, seq } => controller.gathering.arrived(instance, epoch, seq),
                 Effect::Dial(..) | Effect::HangUp(_) => {}
-                Effect::Save(..) | Effect::Answer(..) | Effect::Silence(_) => panic!("nobody asked"),
+                Effect::Save(..) | Effect::Journal(..) | Effect::Answer(..) | Effect::Silence(_) => {
+                    panic!("nobody asked")
+                }
             }
         }
         controller.waiting.extend(controller.gathering.take());
@@ -625,6 +629,7 @@ impl Agent {
             since: Timestamp(0),
             reason: String::new().into(),
             says: "".into(),
+            netstats: None,
         };
         self.nodes.iter().enumerate().map(status).collect()
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use watchpost::agent::outbox::{Bounds, Outbox};
 use watchpost::agent::state::{Effect, Event, FoundNode, State};
+use watchpost::launch::zeek::Objection;
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::node::{NodeOrder, NodeReport};
 use watchpost::model::{ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now, Text};
@@ -78,10 +79,14 @@ struct Process {
 enum Due {
     Order(WardId, NodeOrder),
     Report(NodeReport),
+    Prepared(u64),
     Supervisor(WardId, supervisor::Event),
     Born(WardId, Life),
     Exit(NodeName, u32, Exit),
 }
+
+/// A node with this variable is never ready.
+pub const FAILS: &str = "FAILS";
 
 /// What each agent of a machine has locked in its turn.
 const PLACE: u64 = 1;
@@ -148,6 +153,11 @@ impl Machine {
         self.wards.clear();
         self.out.clear();
         self.due.retain(|_, due| matches!(due, Due::Exit(..)));
+    }
+
+    /// The configuration that its agent says is in force.
+    pub fn in_force(&self) -> Option<&ConfigurationId> {
+        self.in_force.as_ref()
     }
 
     pub fn agent_is_up(&self) -> bool {
@@ -246,6 +256,7 @@ impl Machine {
             match entry.remove() {
                 Due::Order(ward, order) => self.take_order(ward, order, now),
                 Due::Report(report) => self.hear(report, now),
+                Due::Prepared(number) => self.prepared(number, now),
                 Due::Supervisor(ward, event) => self.drive(ward, event, now),
                 Due::Born(ward, life) => self.born(ward, life, now),
                 Due::Exit(name, pid, exit) => self.exited(&name, pid, exit, now),
@@ -311,6 +322,11 @@ impl Machine {
                     agent.answer_piece(request.reqid, Ok(Default::default()));
                 }
             }
+            Effect::Inquire(inquiry) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.answer_inquiry(inquiry.reqid, inquiry.known);
+                }
+            }
             Effect::ReadCrashes(request) => {
                 if let Some(agent) = &mut self.agent {
                     agent.answer_crashes(request.reqid, Ok(Vec::new()), None);
@@ -319,7 +335,11 @@ impl Machine {
             Effect::Enter(..) => {}
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
-            Effect::Prepare(..) | Effect::Archive(_) => unreachable!("every node here has a command"),
+            Effect::Prepare(number, _) => {
+                let after = self.chance.millis(0..200);
+                self.at(now.mono + after, Due::Prepared(number));
+            }
+            Effect::UseFiles(_) | Effect::Archive(_) => unreachable!("every node here has a command"),
             Effect::Inspect(..) => unreachable!("nobody asks for a plan here"),
             Effect::EndLink(why) => panic!("{why}"),
             Effect::AllStopped => {
@@ -327,6 +347,14 @@ impl Machine {
                 self.all_stopped = true;
             }
         }
+    }
+
+    fn prepared(&mut self, number: u64, now: Now) {
+        let objections = match self.rough && self.chance.percent(10) {
+            true => vec![Objection::of_all("no luck")],
+            false => Vec::new(),
+        };
+        self.agent_step(Event::Prepared(number, objections), now);
     }
 
     fn supervise(&mut self, id: WardId, node: Arc<Node>, now: Now) {
@@ -376,7 +404,7 @@ impl Machine {
         if let Some(ward) = self.wards.get_mut(&id) {
             match order {
                 NodeOrder::Start if ward.is_successor => {}
-                NodeOrder::Start => ward.rises_until = Some(now + ward.node.ready.within),
+                NodeOrder::Start => ward.rises_until = Some(now + ward.node.ready_within()),
                 NodeOrder::Stop { .. } => {
                     ward.rises_until = None;
                     // Told again, it has no more time than before.
@@ -394,7 +422,7 @@ impl Machine {
             match report.new {
                 NodeState::Pending => {
                     let is_awaited = ward.rises_until.is_some_and(|until| until > now.mono);
-                    ward.rises_until = is_awaited.then(|| now.mono + ward.node.ready.within);
+                    ward.rises_until = is_awaited.then(|| now.mono + ward.node.ready_within());
                 }
                 NodeState::Stopped => (ward.rises_until, ward.falls_until) = (None, None),
                 _ => ward.rises_until = None,
@@ -462,7 +490,7 @@ impl Machine {
             F::AwaitReady(life) => {
                 let slow = self.rough && self.chance.percent(10);
                 let after = self.chance.millis(if slow { 1000..20_000 } else { 10..300 });
-                let never = slow && self.chance.percent(30);
+                let never = ward.node.env.contains_key(FAILS) || slow && self.chance.percent(30);
                 if !never {
                     self.at(now.mono + after, Due::Supervisor(id, E::Ready(life)));
                 }

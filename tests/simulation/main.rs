@@ -5,6 +5,7 @@
 mod agent;
 mod chance;
 mod cluster;
+mod deployments;
 mod log;
 mod machine;
 mod world;

@@ -35,7 +35,7 @@ pub fn configuration(chance: &mut Chance, id: u64, instances: &[&str]) -> Config
         }
         let mut node = Node::new(NodeName::new(node).unwrap(), name(chance.pick::<&str>(instances)), role);
         node.command = vec!["program".into()];
-        node.ready = Ready { by: ReadyBy::Settle(Duration::from_millis(100)), within: Duration::from_secs(5) };
+        node.ready = Ready { by: ReadyBy::Settle(Duration::from_millis(100)), within: Some(Duration::from_secs(5)) };
         node.restart.limit = 4;
         // A node is one of a few versions of itself, so that some stay the same from one configuration to the next.
         match chance.below(6) {

@@ -194,10 +194,13 @@ fn logs_that_a_dead_node_left_are_archived_when_it_does_not_come_back() {
     processes::signal(second, Signal::KILL);
     stage.client.wait_for("manager", "FAILED");
     stage.client.order("start", &["manager"]);
-    stage.manager();
+    let third = stage.manager();
     stage.wait_for_archived("both are there", |found| found.len() == 2);
     let found = lines(stage.archived().values());
     assert_eq!(found[&pid], first[&pid]);
+    processes::signal(third, Signal::USR1);
+    stage.wait_for_archived("what it rotates when it is asked to comes there, too", |found| found.len() == 3);
+    lines(stage.archived().values());
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn a_node_that_is_not_ready_in_time_is_named_with_the_cause_and_tried_again() {
         .replace("settle 50ms", &format!("port {}", reserved.port()));
     let lab = Lab::start(Some(&sleeper("fine", "")));
     lab.client.wait_for_all("RUNNING");
-    let verdict = lab.client.deploy(&lab.scene.write("next.cfg", &(sleeper("fine", "") + &late)));
+    let verdict = lab.client.deploy_and_keep(&lab.scene.write("next.cfg", &(sleeper("fine", "") + &late)));
     let error = outcome(&verdict, "late").error.as_deref().unwrap();
     let want = format!("not ready within 300ms: nothing accepts at 127.0.0.1:{}", reserved.port());
     assert!(error.starts_with(&want), "{error}");

@@ -109,7 +109,7 @@ fn a_lab_keeps_its_token_from_others_and_says_where_it_listens() {
     lab.client.wait_for("one", "RUNNING");
     let state_dir = lab.daemon.state_dir();
     let mode = |name: &str| std::fs::metadata(state_dir.join(name)).unwrap().mode() & 0o7777;
-    assert_eq!((mode(""), mode("token")), (0o700, 0o600));
+    assert_eq!((mode(""), mode("token")), (0o711, 0o600));
     let http = lab.daemon.addresses()["http"];
     assert_ne!(http.port(), 0);
     let out = lab.scene.read("lab.out");

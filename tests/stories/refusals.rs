@@ -60,7 +60,7 @@ fn everything_that_is_wrong_with_a_cluster_file_is_said_at_once_and_nothing_is_t
 fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
     let lab = Lab::start(Some(&sleeper("one", "")));
     let before = lab.client.wait_for_all("RUNNING");
-    let text = "[one]\nrole = none\nport = 5000\n[two]\nrole = none\nport = 5000\nready_within = 1ms\n\
+    let text = "[one]\nrole = none\nport = 5000\n[two]\nrole = none\nport = 5000\nready_within = 0s\n\
                 [three]\nrole = none\ncomand = true\n";
     let name = lab.scene.write("wrong.cfg", text).display().to_string();
     for answer in [

@@ -234,6 +234,7 @@ fn snapshot(of: &str, seq: u64, state: NodeState) -> NotifySnapshot {
         since: Timestamp::now(),
         reason: "told by a story".into(),
         says: "".into(),
+        netstats: None,
     };
     NotifySnapshot { epoch: 5, seq, configuration: None, nodes: vec![status] }
 }

@@ -292,6 +292,7 @@ fn a_controller_that_restarts_is_right_again_after_one_frame_of_each_agent() {
         since: Timestamp(1),
         reason: "ready".into(),
         says: "".into(),
+        netstats: None,
     };
     let nodes = ["also-b", "on-b"].map(status).into();
     agent.say(NotifySnapshot { epoch: received.epoch, seq: received.seq, configuration: None, nodes });

@@ -224,6 +224,9 @@ fn obey(agent: &mut Peer) {
                 let outcome = Outcome::instance_done(&InstanceName::new("here").unwrap());
                 agent.say(AgentWelcomeResponse { reqid, outcome });
             }
+            Said::ToAgent(ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. })) => {
+                agent.say(CheckConfigurationResponse { reqid, outcomes: Vec::new(), changes: Vec::new() });
+            }
             Said::ToAgent(ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. })) => {
                 return agent.say(SetConfigurationResponse { reqid, outcomes: Vec::new() });
             }

@@ -13,34 +13,34 @@ use crate::common::zeek::{Zeek, ports};
 use crate::common::{Answer, Client, Daemon, Scene, changes, check_log, eventually, node, pids, processes};
 
 /// A lab with Zeek.
-struct Stage {
-    _daemon: Daemon,
-    client: Client,
-    zeek: Zeek,
-    scene: Scene,
+pub struct Stage {
+    pub daemon: Daemon,
+    pub client: Client,
+    pub zeek: Zeek,
+    pub scene: Scene,
 }
 
 impl Stage {
-    fn new(version: &str) -> Self {
+    pub fn new(version: &str) -> Self {
         let scene = Scene::new();
         let zeek = Zeek::of(&scene, version);
         Self::with(scene, zeek)
     }
 
-    fn with(scene: Scene, zeek: Zeek) -> Self {
+    pub fn with(scene: Scene, zeek: Zeek) -> Self {
         let (any, file) = (scene.any_port(), scene.write("lab.cfg", "[instances]\na\nb\n"));
         let args = ["lab", file.to_str().unwrap(), "--http", &any];
         let daemon = Daemon::start_with(&scene, "lab", &args, &zeek.settings());
         let client = daemon.client();
         client.wait("nothing to be deployed", |status| status.deploying.is_none() && status.configuration.is_some());
-        Self { client, _daemon: daemon, zeek, scene }
+        Self { client, daemon, zeek, scene }
     }
 
-    fn deploy(&self, text: &str) -> Verdict {
+    pub fn deploy(&self, text: &str) -> Verdict {
         self.client.deploy(&self.scene.write("next.cfg", text))
     }
 
-    fn deployed(&self, text: &str) -> Status {
+    pub fn deployed(&self, text: &str) -> Status {
         self.client.deployed(&self.scene.write("next.cfg", text));
         self.client.wait_for_all("RUNNING")
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
 use tempfile::TempDir;
 use watchpost::message::client::LinkState;
-use watchpost::model::{InstanceName, NodeState, Timestamp};
+use watchpost::model::{InstanceName, NetStats, NodeState, Packets, Timestamp};
 use watchpost::trust::tokens::{self, Tokens};
 use watchpost::trust::{Access, Authority, Part, Trust, TrustFiles, Visit};
 use watchpost::web::tls::Tls;
@@ -467,6 +467,10 @@ fn metrics_are_what_the_documentation_says_and_what_prometheus_reads() {
         settings.open = true;
     });
     fake.script().nodes = vec![node("worker-1", NodeState::Running), node("worker-2", NodeState::Crashed)];
+    let [total, lately] = [(1000, 20), (10, 2)].map(|(received, dropped)| Packets { received, dropped });
+    let (time, over) = (Timestamp::now(), Duration::from_secs(5));
+    let counted = NetStats { time, total, lately, over, link: 1020, bytes: 64_000, memory: 1 << 20, events: 3 };
+    fake.script().nodes[0].netstats = Some(Box::new(counted));
     fake.script().instances.push(instance("agent-a", LinkState::Up));
     fake.tell(log("one"));
     let answer = get(&fake.address, "/metrics", &[]);
@@ -482,6 +486,7 @@ fn metrics_are_what_the_documentation_says_and_what_prometheus_reads() {
         r#"watchpost_nodes{state="UNKNOWN"} 0"#,
         r#"watchpost_node_up{node="worker-2",instance_name="agent-a",role="worker"} 0"#,
         r#"watchpost_node_restarts_total{node="worker-1",instance_name="agent-a"} 2"#,
+        r#"watchpost_node_packets_dropped_total{node="worker-1",instance_name="agent-a"} 20"#,
         r#"watchpost_instance_up{instance_name="agent-a",needed="yes"} 1"#,
         r#"watchpost_log_entries_total{epoch="abc"} 1"#,
         r#"watchpost_insecure_port{port="agents",address="0.0.0.0:2150"} 1"#,

@@ -169,6 +169,7 @@ pub fn node(name: &str, state: NodeState) -> NodeStatus {
         since: Timestamp(1_700_000_000_000_000),
         reason: "".into(),
         says: "".into(),
+        netstats: None,
     }
 }
 
@@ -205,6 +206,7 @@ impl FakeController {
             nodes: script.nodes.clone(),
             configuration: None,
             deploying: None,
+            deployment: None,
         }
     }
 
@@ -264,12 +266,23 @@ answers! {
             outcomes: me.order("plan".into()),
         }),
     },
+    |me, r: GetIdValueRequest| {
+        let outcomes = me.order(format!("print {} {:?}", r.id, names(r.nodes)));
+        let value = |node: NodeStatus| IdValue { instance: node.instance, node: node.node, value: "[1,2]".into() };
+        GetIdValueResponse { reqid: r.reqid, values: me.status().nodes.into_iter().map(value).collect(), outcomes }
+    },
     |me, r: StageConfigurationRequest| StageConfigurationResponse {
         reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("stage".into())
     },
-    |me, r: DeployRequest| DeployResponse { reqid: r.reqid, configuration: None, outcomes: me.order("deploy".into()) },
+    |me, r: DeployRequest| DeployResponse { reqid: r.reqid, configuration: None, outcomes: me.order("deploy".into()), deployment: Some(1) },
+    |me, r: RollbackRequest| DeployResponse {
+        reqid: r.reqid, configuration: None, outcomes: me.order("rollback".into()), deployment: Some(1)
+    },
+    |_me, _r: GetHistoryRequest| GetHistoryResponse { deployments: Ok(Vec::new()) },
+    |_me, _r: GetTriedRequest| GetTriedResponse { configuration: Ok(None) },
     |me, r: SetConfigurationRequest| SetConfigurationResponse {
-        reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("set_configuration".into())
+        reqid: r.reqid, configuration: Some(r.configuration.id), outcomes: me.order("set_configuration".into()),
+        deployment: Some(1),
     },
     |me, r: StartRequest| StartResponse { reqid: r.reqid, outcomes: me.order(format!("start {:?}", names(r.nodes))) },
     |me, r: StopRequest| StopResponse { reqid: r.reqid, outcomes: me.order(format!("stop {:?}", names(r.nodes))) },

@@ -1,4 +1,4 @@
-//! Puts zeek-client where the tests find it.
+//! Puts zeek-client, and what knows the grammar of Zeek's language, where the tests find them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,14 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Exactly these, so that what passes today passes tomorrow.
-const PACKAGES: &[&str] = &["zeek-client==1.5.0", "websocket-client==1.9.2", "argcomplete==3.7.2"];
+const PACKAGES: &[&str] = &[
+    "zeek-client==1.5.0",
+    "websocket-client==1.9.2",
+    "argcomplete==3.7.2",
+    "zeekscript==1.3.6",
+    "tree-sitter==0.25.2",
+    "tree-sitter-zeek==0.2.15",
+];
 
 /// A program of the virtual environment.
 pub fn program(name: &str) -> PathBuf {

@@ -11,6 +11,7 @@ mod common;
 mod install;
 mod play;
 mod run;
+mod scripts;
 
 mod commands;
 mod deadlines;

@@ -197,6 +197,7 @@ impl Agent {
             since: Timestamp(0),
             reason: "ready".into(),
             says: "".into(),
+            netstats: None,
         };
         self.nodes = configuration.nodes.iter().map(|node| (node.name.clone(), status(node))).collect();
         let mut outcomes: Vec<_> = self.nodes.keys().map(|node| self.outcome(node)).collect();
@@ -246,6 +247,13 @@ impl Handler<Mail<ToAgent>> for Agent {
                 ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
                     self.nodes.clear();
                     self.say(AgentStandbyResponse { reqid, outcome: done });
+                }
+                ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+                    // Whatever it changes it changes when all of it comes into force.
+                    self.say(CheckConfigurationResponse { reqid, outcomes: vec![done], changes: Vec::new() });
+                }
+                ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+                    self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done] });
                 }
                 ToAgent::SetConfigurationRequest(request) if !self.is_deaf_to("deploy") => self.configure(request),
                 ToAgent::GetNodesRequest(GetNodesRequest { reqid }) if !self.is_deaf_to("get_nodes") => {

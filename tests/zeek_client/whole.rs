@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::common::zeek::Zeek;
 use crate::common::{Daemon, Scene, sleeper};
 use crate::run::Client;
 
@@ -134,4 +135,24 @@ fn a_lab_lists_its_controller_beside_its_agents_and_shows_what_a_zeek_node_lacks
     let cause = ran.json()["errors"][0].as_str().unwrap().to_owned();
     let want = "instance 'one': there is no Zeek in /nowhere: ";
     assert!(ran.code == 1 && cause.starts_with(want) && cause.contains("`command`"), "{ran:?}");
+}
+
+#[test]
+fn the_client_is_told_what_zeek_nodes_themselves_have_for_an_identifier() {
+    let scene = Scene::new();
+    let zeek = Zeek::of(&scene, "8.0.10");
+    let any = scene.any_port();
+    let file = scene.write("lab.cfg", "[instances]\none\ntwo\n");
+    let args = ["lab", file.to_str().unwrap(), "--http", &any, "--websocket", &any];
+    let lab = Daemon::start_with(&scene, "lab", &args, &zeek.settings());
+    let client = Client::new(lab.addresses()["zeek-client"]);
+    client.wait_for_instances(2);
+    // Nodes that stand alone take no port from anybody.
+    let nodes = "[instances]\none\ntwo\n[w1]\ninstance = one\nrole = none\n[w2]\ninstance = two\nrole = none\n";
+    lab.client().deployed(&scene.write("next.cfg", nodes));
+    client.run(&["get-id-value", "bits_per_uid"]).check(0, json!({"errors": [], "results": {"w1": 96, "w2": 96}}));
+    let unknown = json!([{"error": "unknown id", "source": "w1"}, {"error": "unknown id", "source": "w2"}]);
+    client.run(&["get-id-value", "no_such_thing"]).check(1, json!({"errors": unknown, "results": {}}));
+    let other = json!([{"error": "unknown cluster node", "source": "w3"}]);
+    client.run(&["get-id-value", "bits_per_uid", "w2", "w3"]).check(1, json!({"errors": other, "results": {"w2": 96}}));
 }

@@ -34,6 +34,7 @@ impl State {
             since,
             reason: Text::default(),
             says: Text::default(),
+            netstats: None,
         };
         fx.push(Effect::Supervise(ward, Arc::clone(&node)));
         let place = Place::idle();
@@ -50,6 +51,7 @@ impl State {
             ticket: 0,
             told_for_now: false,
             start_unheard: false,
+            loss: None,
         };
         self.nodes.insert(name, Box::new(entry));
     }
@@ -170,6 +172,12 @@ impl State {
     pub(super) fn rise_again(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         // Out of the order while its role may change.
         self.set_step(name, Step::Idle);
+        self.redefine(name, fx);
+        self.set_step(name, Step::StartQueued);
+    }
+
+    /// Nothing runs: its new definition takes effect, if it has one.
+    fn redefine(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         if let Some(node) = entry.next.take() {
             entry.status.role = node.role;
@@ -177,7 +185,6 @@ impl State {
             entry.node = Arc::clone(&node);
             fx.push(Effect::Tell(entry.ward, NodeOrder::Redefine(node)));
         }
-        self.set_step(name, Step::StartQueued);
     }
 
     /// The node is down and is to stay so; `removal` is what is told of it if it leaves.
@@ -190,6 +197,7 @@ impl State {
             self.outbox.push_change(entry.change(removal, true, wall));
             fx.push(Effect::Dismiss(entry.ward, name.clone()));
         }
+        self.redefine(name, fx);
         self.jobs.settle(name, Wish::Down, Ok(()), None);
     }
 
@@ -227,7 +235,7 @@ impl State {
                     self.set_step_until(&name, Step::Stopping { then, holds: true }, Some(patience));
                 }
                 Step::StartQueued if self.order.may_start(role) && !self.waits_for_a_port(entry) => {
-                    let overdue = now.mono + entry.node.ready.within;
+                    let overdue = now.mono + entry.node.ready_within();
                     self.tell_to_start(&name, fx);
                     self.set_step_until(&name, Step::Starting, Some(overdue));
                 }
@@ -269,8 +277,8 @@ impl State {
             let Some(entry) = self.nodes.get(&name) else { return };
             match entry.place.step {
                 Step::Starting => {
-                    let within = humantime::format_duration(entry.node.ready.within);
-                    let why = entry.node.ready.by.missed().map_or_else(String::new, |missed| format!(": {missed}"));
+                    let within = humantime::format_duration(entry.node.ready_within());
+                    let why = entry.node.ready_by().missed().map_or_else(String::new, |missed| format!(": {missed}"));
                     self.settle_up(&name, Err(&format!("not ready within {within}{why}")));
                 }
                 Step::Stopping { then, holds: true } => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Effect, Entry, Goal, State};
+use super::{Effect, Entry, Goal, Inquiry, State};
 use crate::agent::jobs::{Kind, Wish};
 use crate::launch;
 use crate::message::agent::*;
@@ -23,11 +23,14 @@ impl State {
             }
             ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
                 self.give_up_preparing("the instance is not needed any more");
-                self.configuration = None;
+                (self.configuration, self.staged, self.strays) = (None, None, false);
                 self.jobs.open(Kind::Standby, reqid, self.nodes.keys().map(|name| (name.clone(), Wish::Down)));
                 self.each(|me, name| me.want_down(name, Goal::Leave, fx));
             }
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
+            ToAgent::CheckConfigurationRequest(request) => self.check(request, fx),
+            ToAgent::SwitchNodesRequest(request) => self.switch(request, now.wall, fx),
+            ToAgent::RestoreConfigurationRequest(request) => self.restore(request, now.wall, fx),
             ToAgent::InspectConfigurationRequest(request) => self.inspect(request, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
                 let nodes = self.statuses();
@@ -57,7 +60,7 @@ impl State {
                 true => fx.push(Effect::ReadPiece(request)),
                 false => self.answer_piece(request.reqid, Err("unknown cluster node".into())),
             },
-            ToAgent::NodeDispatchRequest(request) => self.dispatch(request),
+            ToAgent::NodeDispatchRequest(request) => self.dispatch(request, fx),
             // What was received of another epoch says nothing about this one's numbers.
             ToAgent::NewsReceived(NewsReceived { epoch, seq, kept }) => {
                 let (seq, kept) = if epoch == self.epoch { (seq, kept) } else { (0, 0) };
@@ -84,6 +87,11 @@ impl State {
             ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
                 self.jobs.is_open(Kind::Configure, reqid) || self.is_preparing(reqid)
             }
+            ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => self.is_preparing(reqid),
+            ToAgent::SwitchNodesRequest(SwitchNodesRequest { reqid, .. }) => self.jobs.is_open(Kind::Switch, reqid),
+            ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+                self.jobs.is_open(Kind::Restore, reqid) || self.is_preparing(reqid)
+            }
             ToAgent::StartRequest(StartRequest { reqid, .. }) => self.jobs.is_open(Kind::Start, reqid),
             ToAgent::StopRequest(StopRequest { reqid, .. }) => self.jobs.is_open(Kind::Stop, reqid),
             ToAgent::RestartRequest(RestartRequest { reqid, .. }) => self.jobs.is_open(Kind::Restart, reqid),
@@ -101,6 +109,15 @@ impl State {
             ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
                 Some(SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
             }
+            ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+                Some(CheckConfigurationResponse { reqid: reqid.clone(), outcomes, changes: Vec::new() }.into())
+            }
+            ToAgent::SwitchNodesRequest(SwitchNodesRequest { reqid, .. }) => {
+                Some(SwitchNodesResponse { reqid: reqid.clone(), outcomes }.into())
+            }
+            ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+                Some(RestoreConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
+            }
             ToAgent::StartRequest(StartRequest { reqid, .. }) => {
                 Some(StartResponse { reqid: reqid.clone(), outcomes }.into())
             }
@@ -112,19 +129,26 @@ impl State {
     }
 
     /// Puts a question to nodes.
-    fn dispatch(&mut self, NodeDispatchRequest { reqid, action, nodes }: NodeDispatchRequest) {
-        let misread = misread(&action);
+    fn dispatch(&mut self, NodeDispatchRequest { reqid, action, nodes }: NodeDispatchRequest, fx: &mut Vec<Effect>) {
+        let question = question(&action);
         let is_meant = |name: &NodeName| nodes.is_empty() || nodes.contains(name);
-        let answers = self.nodes.iter().filter(|(name, _)| is_meant(name)).map(|(name, entry)| {
-            let refusal = match (misread.clone(), entry.status.state) {
-                (Some(misread), _) => misread,
-                (None, NodeState::Running) => launch::unasked(&entry.node).to_owned(),
-                (None, _) => format!("cluster node {name} not in running state"),
+        let (mut asked, mut known) = (Vec::new(), Vec::new());
+        for (name, entry) in self.nodes.iter().filter(|(name, _)| is_meant(name)) {
+            let refusal = match (&question, entry.status.state) {
+                (Err(misread), _) => misread.clone(),
+                (Ok(_), NodeState::Running) if entry.node.is_zeek() => {
+                    asked.push((entry.ward, name.clone()));
+                    continue;
+                }
+                (Ok(_), NodeState::Running) => launch::UNASKED.to_owned(),
+                (Ok(_), _) => format!("cluster node {name} not in running state"),
             };
-            NodeAnswer { node: name.clone(), value: Err(refusal) }
-        });
-        let answers = answers.collect();
-        self.answer(NodeDispatchResponse { reqid, answers });
+            known.push(NodeAnswer { node: name.clone(), value: Err(refusal) });
+        }
+        match question {
+            Ok(question) if !asked.is_empty() => fx.push(Effect::Inquire(Inquiry { reqid, question, asked, known })),
+            _ => self.answer_inquiry(reqid, known),
+        }
     }
 
     /// Opens an order about our nodes among `nodes`, or about all of ours if that is empty.
@@ -147,12 +171,18 @@ impl State {
     }
 }
 
-/// Why nodes cannot be asked this, in the words that Zeek's own have for it; `None` if they can.
-fn misread(action: &[String]) -> Option<String> {
+/// The question that this is, or why nodes cannot be asked it, in the words that Zeek's own have for it.
+fn question(action: &[String]) -> Result<String, String> {
     match action {
-        [] => Some("no dispatch arguments provided".into()),
-        [verb, _] if verb == "get_id_value" => None,
-        [verb, ..] if verb == "get_id_value" => Some("get_id_value expects name of global identifier".into()),
-        [verb, ..] => Some(format!("dispatch {verb} unknown")),
+        [] => Err("no dispatch arguments provided".into()),
+        // Nothing is called so: it would be another question, or none.
+        [verb, name]
+            if verb == "get_id_value" && (name.is_empty() || name.contains(|c: char| !c.is_ascii_graphic())) =>
+        {
+            Err("unknown id".into())
+        }
+        [verb, name] if verb == "get_id_value" => Ok(format!("{verb} {name}")),
+        [verb, ..] if verb == "get_id_value" => Err("get_id_value expects name of global identifier".into()),
+        [verb, ..] => Err(format!("dispatch {verb} unknown")),
     }
 }

@@ -1,5 +1,5 @@
-//! Before a configuration with Zeek nodes comes into force: everything is looked at, and as long as there is something to
-//! object nothing is started, changed or stopped.
+//! Before a configuration comes into force: everything is looked at, and as long as there is something to object nothing is
+//! started, changed or stopped.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::agent::jobs::{self, Kind};
 use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
-use crate::model::{Configuration, LayoutEntry, Node, NodeState, Now, Outcome, RequestId, Timestamp};
+use crate::model::{Configuration, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp};
 use crate::plan::{self, NodeChange};
 
 /// A configuration that is being looked at.
@@ -17,135 +17,271 @@ use crate::plan::{self, NodeChange};
 pub(super) struct Preparing {
     /// Late findings about another one say nothing about this one.
     number: u64,
-    reqid: RequestId,
-    configuration: Configuration,
+    purpose: Purpose,
+    configuration: InForce,
     /// Whether something would be started or changed, so that objections count.
     counts: bool,
 }
 
-impl State {
-    pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let SetConfigurationRequest { reqid, configuration } = request;
-        let mut configuration = configuration.open();
-        let layout = match plan::zeek::equip(&mut configuration) {
-            Ok(layout) => layout,
-            Err(error) => return self.refuse(reqid, error.to_string()),
-        };
-        if let Some(present) = self.configuration.as_ref().filter(|present| present.id == configuration.id) {
-            let outcome = match present.is(&configuration) {
-                true => Outcome::instance_done(&self.instance),
-                false => Outcome::instance_failed(
-                    &self.instance,
-                    format!("configuration {} is in force with other contents: deploy under a new id", present.id),
-                ),
-            };
-            return self.answer(SetConfigurationResponse { reqid, outcomes: vec![outcome] });
+/// What is to become of what is looked at.
+#[derive(Debug, Clone)]
+enum Purpose {
+    /// It is kept at hand.
+    Check(RequestId),
+    /// It comes into force.
+    Configure(RequestId),
+    /// It was in force before, and is again; those nodes are to run.
+    Restore(RequestId, BTreeSet<NodeName>),
+}
+
+/// A configuration to which nobody objects.
+#[derive(Debug, Clone)]
+pub(super) struct Staged {
+    pub configuration: InForce,
+    /// Nodes that are as they are in it, or were to be.
+    pub switched: BTreeSet<NodeName>,
+}
+
+impl Purpose {
+    fn reqid(&self) -> &RequestId {
+        let (Self::Check(reqid) | Self::Configure(reqid) | Self::Restore(reqid, _)) = self;
+        reqid
+    }
+
+    /// The answer to whoever asked, where nothing comes of it.
+    fn refusal(self, outcomes: Vec<Outcome>) -> ToController {
+        match self {
+            Self::Check(reqid) => CheckConfigurationResponse { reqid, outcomes, changes: Vec::new() }.into(),
+            Self::Configure(reqid) => SetConfigurationResponse { reqid, outcomes }.into(),
+            Self::Restore(reqid, _) => RestoreConfigurationResponse { reqid, outcomes }.into(),
         }
-        self.give_up_preparing("a newer configuration came before it was looked at");
-        let mine = configuration.nodes.iter().filter(|node| node.instance == self.instance).cloned();
-        mine.collect::<Vec<_>>().iter().for_each(|node| self.define(node, wall, fx));
-        match configuration.nodes.iter().any(|node| node.is_zeek()) {
-            true => self.prepare(reqid, configuration, layout, fx),
-            false => self.adopt(reqid, configuration, wall, fx),
+    }
+}
+
+impl State {
+    /// Looks whether a configuration could come into force.
+    pub(super) fn check(&mut self, request: CheckConfigurationRequest, fx: &mut Vec<Effect>) {
+        let CheckConfigurationRequest { reqid, configuration } = request;
+        let purpose = Purpose::Check(reqid);
+        match self.understood(configuration.open()) {
+            Err(why) => self.refuse(purpose, why),
+            Ok((configuration, layout)) => {
+                self.give_up_preparing("a newer configuration came before it was looked at");
+                self.staged = None;
+                self.prepare(purpose, configuration, layout, fx);
+            }
         }
     }
 
-    fn prepare(
-        &mut self,
-        reqid: RequestId,
-        configuration: Configuration,
-        layout: Vec<LayoutEntry>,
-        fx: &mut Vec<Effect>,
-    ) {
-        let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
-        let changes = plan::diff::nodes(&have, &configuration.nodes);
-        let nodes: Vec<Arc<Node>> = changes.into_iter().filter_map(to_launch).filter(|node| node.is_zeek()).collect();
+    pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let SetConfigurationRequest { reqid, configuration } = request;
+        let (configuration, layout) = match self.understood(configuration.open()) {
+            Ok(understood) => understood,
+            Err(why) => return self.refuse(Purpose::Configure(reqid), why),
+        };
+        if self.is_in_force(&configuration) {
+            let outcomes = vec![Outcome::instance_done(&self.instance)];
+            return self.answer(SetConfigurationResponse { reqid, outcomes });
+        }
+        self.give_up_preparing("a newer configuration came before it was looked at");
+        configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
+        match self.staged.take_if(|staged| staged.configuration.is(&configuration)) {
+            Some(staged) => self.adopt(reqid, *staged, wall, fx),
+            None if configuration.has_zeek() => self.prepare(Purpose::Configure(reqid), configuration, layout, fx),
+            None => self.adopt(reqid, Staged::new(configuration), wall, fx),
+        }
+    }
+
+    pub(super) fn restore(&mut self, request: RestoreConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let RestoreConfigurationRequest { reqid, configuration, up } = request;
+        let (configuration, layout) = match self.understood(configuration.open()) {
+            Ok(understood) => understood,
+            Err(why) => return self.refuse(Purpose::Restore(reqid, up), why),
+        };
+        self.give_up_preparing("what was in force before is in force again");
+        self.staged = None;
+        let known = self.configuration.as_ref().filter(|present| present.is(&configuration));
+        match known.and_then(|known| known.files) {
+            None if configuration.has_zeek() => self.prepare(Purpose::Restore(reqid, up), configuration, layout, fx),
+            files => self.go_back(reqid, InForce { files, ..configuration }, &up, wall, fx),
+        }
+    }
+
+    /// A configuration as this agent would have it, and the layout of its cluster; or why it cannot have it.
+    fn understood(&self, mut configuration: Configuration) -> Result<(InForce, Vec<LayoutEntry>), String> {
+        let layout = plan::zeek::equip(&mut configuration).map_err(|error| error.to_string())?;
+        let archive = Wish::of(&configuration, &self.instance).map(Box::new);
+        configuration.nodes.retain(|node| node.instance == self.instance);
+        let configuration = InForce { archive, ..configuration.into() };
+        match &self.configuration {
+            Some(present) if present.id == configuration.id && !present.is(&configuration) => {
+                Err(format!("configuration {} is in force with other contents: deploy under a new id", present.id))
+            }
+            _ => Ok((configuration, layout)),
+        }
+    }
+
+    fn is_in_force(&self, configuration: &InForce) -> bool {
+        !self.strays && self.configuration.as_ref().is_some_and(|present| present.id == configuration.id)
+    }
+
+    /// What leads from how nodes are to how they are in `configuration`. Of a node whose record was lost nobody knows that
+    /// it is another.
+    pub(super) fn changes_to<'a>(&self, have: &'a [Arc<Node>], configuration: &'a InForce) -> Vec<NodeChange<'a>> {
+        let mut changes = plan::diff::nodes(have, configuration.nodes.iter());
+        for change in &mut changes {
+            if let NodeChange::Replace { want, .. } = change
+                && self.nodes.get(&want.name).is_some_and(|entry| entry.guessed)
+            {
+                *change = NodeChange::Keep(want);
+            }
+        }
+        changes
+    }
+
+    pub(super) fn definitions(&self) -> Vec<Arc<Node>> {
+        self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect()
+    }
+
+    fn prepare(&mut self, purpose: Purpose, configuration: InForce, layout: Vec<LayoutEntry>, fx: &mut Vec<Effect>) {
+        let have = self.definitions();
+        // Nobody is asked about what ran before: it comes back as it was.
+        let changes = match purpose {
+            Purpose::Restore(..) => Vec::new(),
+            Purpose::Check(_) | Purpose::Configure(_) => self.changes_to(&have, &configuration),
+        };
+        let launches: Vec<Arc<Node>> = changes.into_iter().filter_map(to_launch).collect();
+        let count = launches.len();
+        let nodes: Vec<Arc<Node>> = launches.into_iter().filter(|node| node.is_zeek()).collect();
+        let counts = match purpose {
+            Purpose::Check(_) => count > 0,
+            Purpose::Configure(_) | Purpose::Restore(..) => !nodes.is_empty(),
+        };
         let zeek = configuration.zeek.as_deref().cloned().unwrap_or_default();
         self.next_preparation += 1;
-        let (number, counts) = (self.next_preparation, !nodes.is_empty());
+        let number = self.next_preparation;
         let ours = self.nodes.values().flat_map(|entry| ports(&entry.node)).collect();
-        fx.push(Effect::Prepare(number, Box::new(Preparation { zeek, layout, nodes, ours })));
-        self.preparing = Some(Box::new(Preparing { number, reqid, configuration, counts }));
+        let renders = configuration.has_zeek();
+        fx.push(Effect::Prepare(
+            number,
+            Box::new(Preparation { number, zeek, layout, nodes, ours, renders, launches: count }),
+        ));
+        self.preparing = Some(Box::new(Preparing { number, purpose, configuration, counts }));
     }
 
     /// Everything was looked at.
     pub(super) fn prepared(&mut self, number: u64, objections: Vec<Objection>, now: Now, fx: &mut Vec<Effect>) {
         let Some(preparing) = self.preparing.take_if(|preparing| preparing.number == number) else { return };
-        let Preparing { reqid, configuration, counts, .. } = *preparing;
-        if !counts {
-            // What runs goes on as it is, and what it would be launched by is as it was.
-            for Objection { node, what, .. } in objections {
-                self.notify_error(node, what, now.wall);
+        let Preparing { purpose, mut configuration, counts, .. } = *preparing;
+        if counts && !objections.is_empty() {
+            let outcome = |Objection { node, what, output }| match node {
+                Some(node) => Outcome::node_failed(&self.instance, &node, what, output),
+                None => Outcome::instance_failed(&self.instance, what),
+            };
+            return self.answer(purpose.refusal(objections.into_iter().map(outcome).collect()));
+        }
+        configuration.files = Some(number).filter(|_| objections.is_empty() && configuration.has_zeek());
+        // What runs goes on as it is, and what it would be launched by is as it was.
+        for Objection { node, what, .. } in objections {
+            self.notify_error(node, what, now.wall);
+        }
+        match purpose {
+            Purpose::Configure(reqid) => self.adopt(reqid, Staged::new(configuration), now.wall, fx),
+            Purpose::Restore(reqid, up) => self.go_back(reqid, configuration, &up, now.wall, fx),
+            Purpose::Check(reqid) => {
+                let have = self.definitions();
+                let changes = self.changes_to(&have, &configuration);
+                let changes = changes.into_iter().filter_map(checked_change).collect();
+                let outcomes = vec![Outcome::instance_done(&self.instance)];
+                self.staged = Some(Box::new(Staged::new(configuration)));
+                self.answer(CheckConfigurationResponse { reqid, outcomes, changes });
             }
-            return self.adopt(reqid, configuration, now.wall, fx);
         }
-        if objections.is_empty() {
-            return self.adopt(reqid, configuration, now.wall, fx);
-        }
-        let outcome = |Objection { node, what, output }| match node {
-            Some(node) => Outcome::node_failed(&self.instance, &node, what, output),
-            None => Outcome::instance_failed(&self.instance, what),
-        };
-        let outcomes = objections.into_iter().map(outcome).collect();
-        self.answer(SetConfigurationResponse { reqid, outcomes });
     }
 
     /// Makes a configuration the one in force.
-    fn adopt(&mut self, reqid: RequestId, configuration: Configuration, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let have: Vec<Arc<Node>> = self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect();
-        fx.extend(Wish::of(&configuration, &self.instance).map(|wish| Effect::Archive(Box::new(wish))));
-        let wished = InForce::from(configuration);
-        let mut changes = plan::diff::nodes(&have, &wished.nodes);
+    fn adopt(&mut self, reqid: RequestId, staged: Staged, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let Staged { configuration: wished, switched } = staged;
+        let have = self.definitions();
+        let mut changes = self.changes_to(&have, &wished);
         // The same configuration told again, to the next run of the agent, starts nothing that was stopped since, nor
         // what was given up.
-        if self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id) {
-            let waits_for_a_person =
-                |entry: &Entry| entry.goal == Goal::Rest || entry.status.state == NodeState::Failed;
-            let rests = |name| self.nodes.get(name).is_some_and(|entry| waits_for_a_person(entry));
-            changes.retain(|change| !matches!(change, NodeChange::Keep(node) if rests(&node.name)));
-        }
+        let is_told_again = self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id);
+        let waits_for_a_person = |entry: &Entry| entry.goal == Goal::Rest || entry.status.state == NodeState::Failed;
+        let rests = |name| is_told_again && self.nodes.get(name).is_some_and(|entry| waits_for_a_person(entry));
+        // What was switched is as it is wanted, and whoever waits for that has heard of it.
+        changes.retain(
+            |change| !matches!(change, NodeChange::Keep(node) if rests(&node.name) || switched.contains(&node.name)),
+        );
         let waits = changes.iter().map(|change| match change {
             NodeChange::Remove(_) => (change.name().clone(), jobs::Wish::Down),
             _ => (change.name().clone(), jobs::Wish::Up),
         });
         self.jobs.open(Kind::Configure, reqid, waits);
-        for change in changes {
-            match change {
-                NodeChange::Keep(node) => self.want_up(&node.name, fx),
-                NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave, fx),
-                NodeChange::Start(node) => {
-                    self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
-                    self.want_up(&node.name, fx);
+        self.use_files(&wished, fx);
+        changes.into_iter().for_each(|change| self.begin(change, wall, fx));
+        self.is_now(wished, fx);
+    }
+
+    /// Has a node become what it is to be.
+    pub(super) fn begin(&mut self, change: NodeChange<'_>, wall: Timestamp, fx: &mut Vec<Effect>) {
+        match change {
+            NodeChange::Keep(node) => self.want_up(&node.name, fx),
+            NodeChange::Remove(node) => self.want_down(&node.name, Goal::Leave, fx),
+            NodeChange::Start(node) => {
+                self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
+                self.want_up(&node.name, fx);
+            }
+            NodeChange::Replace { have, want, keys } => {
+                let msg = format!("started afresh, because {}", plan::steps::because(have, want, &keys));
+                self.notify_log(Some(want.name.clone()), msg, wall);
+                if let Some(entry) = self.nodes.get_mut(&want.name) {
+                    entry.next = Some(Arc::clone(want));
                 }
-                NodeChange::Replace { have, want, keys } => {
-                    let msg = format!("started afresh, because {}", plan::steps::because(have, want, &keys));
-                    self.notify_log(Some(want.name.clone()), msg, wall);
-                    if let Some(entry) = self.nodes.get_mut(&want.name) {
-                        entry.next = Some(Arc::clone(want));
-                    }
-                    self.want_afresh(&want.name, fx);
-                }
+                self.want_afresh(&want.name, fx);
             }
         }
-        fx.push(Effect::Remember(wished.id.clone()));
-        self.configuration = Some(wished);
+    }
+
+    /// Nodes are on their way to what this says.
+    pub(super) fn is_now(&mut self, mut configuration: InForce, fx: &mut Vec<Effect>) {
+        fx.push(Effect::Remember(configuration.id.clone()));
+        fx.extend(configuration.archive.take().map(Effect::Archive));
+        (self.staged, self.strays) = (None, false);
+        self.configuration = Some(configuration);
+    }
+
+    pub(super) fn use_files(&self, configuration: &InForce, fx: &mut Vec<Effect>) {
+        fx.extend(configuration.files.map(Effect::UseFiles));
     }
 
     /// Whether that request waits for what is being looked at.
     pub(super) fn is_preparing(&self, reqid: &RequestId) -> bool {
-        self.preparing.as_ref().is_some_and(|preparing| preparing.reqid == *reqid)
+        self.preparing.as_ref().is_some_and(|preparing| preparing.purpose.reqid() == reqid)
     }
 
     /// Whoever waits for what is being looked at waits in vain.
     pub(super) fn give_up_preparing(&mut self, why: &str) {
         if let Some(preparing) = self.preparing.take() {
-            self.refuse(preparing.reqid, why.to_owned());
+            self.refuse(preparing.purpose, why.to_owned());
         }
     }
 
-    fn refuse(&mut self, reqid: RequestId, why: String) {
+    fn refuse(&mut self, purpose: Purpose, why: String) {
         let outcomes = vec![Outcome::instance_failed(&self.instance, why)];
-        self.answer(SetConfigurationResponse { reqid, outcomes });
+        self.answer(purpose.refusal(outcomes));
+    }
+}
+
+impl Staged {
+    fn new(configuration: InForce) -> Self {
+        Self { configuration, switched: BTreeSet::new() }
+    }
+}
+
+impl InForce {
+    fn has_zeek(&self) -> bool {
+        self.nodes.iter().any(|node| node.is_zeek())
     }
 }
 
@@ -155,6 +291,13 @@ fn to_launch(change: NodeChange) -> Option<Arc<Node>> {
         NodeChange::Start(node) | NodeChange::Replace { want: node, .. } => Some(Arc::clone(node)),
         NodeChange::Keep(_) | NodeChange::Remove(_) => None,
     }
+}
+
+/// What a controller has to know of a change that launches the node.
+fn checked_change(change: NodeChange) -> Option<CheckedChange> {
+    let runs = matches!(change, NodeChange::Replace { .. });
+    let node = to_launch(change)?;
+    Some(CheckedChange { node: node.name.clone(), role: node.role, runs, shares: node.interface.clone() })
 }
 
 /// Every port that a node listens on while it runs.

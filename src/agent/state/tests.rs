@@ -1,9 +1,11 @@
+mod steps;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::outbox::Bounds;
 use super::*;
-use crate::model::{ConfigurationId, Instance, RequestId, Role};
+use crate::model::{ConfigurationId, Instance, Packets, RequestId, Role};
 
 mod inspecting;
 
@@ -185,10 +187,9 @@ fn a_node_that_cannot_be_asked_says_so_itself_and_the_others_are_not_in_its_way(
     agent.obey_all();
     agent.mail.clear();
     let down = "worker: cluster node worker not in running state";
-    let unasked = "manager: this release cannot ask a Zeek node";
     for (number, (action, nodes, want)) in (0..).zip([
-        (&["get_id_value", "x"][..], &[][..], &[unasked, down][..]),
-        (&["get_id_value", "x"], &["worker", "elsewhere"], &[down]),
+        (&["get_id_value", "x"][..], &["worker", "elsewhere"][..], &[down][..]),
+        (&["get_id_value", "no name"], &["worker", "manager"], &["manager: unknown id", "worker: unknown id"]),
         (&["get_id_value"], &["manager"], &["manager: get_id_value expects name of global identifier"]),
         (&["sing"], &["manager"], &["manager: dispatch sing unknown"]),
         (&[], &["manager"], &["manager: no dispatch arguments provided"]),
@@ -317,8 +318,67 @@ fn the_last_status_of_a_process_is_told_and_goes_with_it() {
     assert_eq!(agent.state.statuses()[0].says.as_str(), "", "it has no process that could say it");
 }
 
+#[test]
+fn what_a_zeek_node_counts_is_told_and_goes_with_its_process() {
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    let counted = |dropped| NetStats {
+        time: Timestamp(9),
+        total: Packets { received: 1000, dropped },
+        lately: Packets { received: 10, dropped },
+        over: Duration::from_secs(60),
+        link: 0,
+        bytes: 0,
+        memory: 0,
+        events: 0,
+    };
+    let counts = |dropped| Event::Counts(node_name("worker"), counted(dropped));
+    agent.mail.clear();
+    let last = agent.state.outbox().last();
+    agent.step(counts(10));
+    let told = std::mem::take(&mut agent.mail);
+    let want: ToController = NotifyNetStats {
+        instance: agent.state.instance().clone(),
+        node: node_name("worker"),
+        pid: 70,
+        netstats: counted(10),
+    }
+    .into();
+    assert!(told.contains(&want), "{told:?}");
+    assert_eq!(agent.state.outbox().last(), last + 1, "that it loses half of them is news");
+    agent.step(Event::LinkDown);
+    agent.step(counts(11));
+    assert_eq!((agent.mail.len(), agent.state.statuses()[0].netstats.as_deref()), (0, Some(&counted(11))));
+    agent.report(&node_name("worker"), NodeState::Crashed, None);
+    agent.step(counts(12));
+    assert_eq!(agent.state.statuses()[0].netstats, None, "it has no process that could count");
+}
+
+#[test]
+fn zeek_nodes_that_run_are_asked_and_all_answers_go_back_together() {
+    let mut agent = Agent::running(&[("manager", Role::Manager), ("worker", Role::Worker)]);
+    agent.order(StopRequest { reqid: id("stop"), nodes: BTreeSet::from([node_name("worker")]) });
+    agent.obey_all();
+    agent.mail.clear();
+    let action = ["get_id_value", "Site::local_nets"].map(str::to_owned).into();
+    agent.order(NodeDispatchRequest { reqid: id("ask"), action, nodes: BTreeSet::new() });
+    let inquiry = agent.inquiries.pop().unwrap();
+    assert_eq!((inquiry.question.as_str(), inquiry.asked.len()), ("get_id_value Site::local_nets", 1));
+    assert_eq!(agent.mail, []);
+    let answer = |name: &str, value: Result<&str, &str>| NodeAnswer {
+        node: node_name(name),
+        value: value.map(str::to_owned).map_err(str::to_owned),
+    };
+    let down = answer("worker", Err("cluster node worker not in running state"));
+    assert_eq!(inquiry.known, std::slice::from_ref(&down));
+    agent.state.answer_inquiry(inquiry.reqid, vec![down.clone(), answer("manager", Ok("[]"))]);
+    agent.step(Event::Tick);
+    let answers = vec![answer("manager", Ok("[]")), down];
+    assert_eq!(agent.mail, [NodeDispatchResponse { reqid: id("ask"), answers }.into()]);
+}
+
 struct Agent {
     state: State,
+    inquiries: Vec<Inquiry>,
     now: Now,
     told: Vec<(NodeName, NodeOrder)>,
     /// How much of `told` was obeyed, and how much was taken.
@@ -330,6 +390,8 @@ struct Agent {
     /// What is to be looked at: at once and without an objection, unless it is held.
     preparations: Vec<(u64, Preparation)>,
     holds: bool,
+    /// By which files nodes are to be launched, each time that was said.
+    files: Vec<u64>,
 }
 
 impl Agent {
@@ -337,6 +399,7 @@ impl Agent {
         let instance = InstanceName::new("i").unwrap();
         let now = Now { mono: Instant::now(), wall: Timestamp(0) };
         let mut agent = Self {
+            inquiries: Vec::new(),
             state: State::new(instance, 1, Outbox::new(Bounds::default())),
             now,
             told: Vec::new(),
@@ -347,6 +410,7 @@ impl Agent {
             all_stopped: false,
             preparations: Vec::new(),
             holds: false,
+            files: Vec::new(),
         };
         agent.link();
         agent
@@ -388,6 +452,7 @@ impl Agent {
                 Effect::Inspect(number, _) if !self.holds => self.step(Event::Inspected(number, Vec::new())),
                 Effect::Inspect(..) => {}
                 Effect::EndLink(why) => panic!("{why}"),
+                Effect::Inquire(inquiry) => self.inquiries.push(inquiry),
                 Effect::Enter(..)
                 | Effect::Dismiss(..)
                 | Effect::ReadOutput(_)
@@ -396,6 +461,7 @@ impl Agent {
                 | Effect::Refused(_)
                 | Effect::Archive(_)
                 | Effect::Remember(_) => {}
+                Effect::UseFiles(number) => self.files.push(number),
             }
         }
         while let Some(mail) = self.state.outgoing() {
@@ -459,6 +525,8 @@ impl Agent {
         };
         let all = std::mem::take(&mut self.mail).into_iter().filter_map(|message| match message {
             ToController::SetConfigurationResponse(answer) => Some((answer.reqid, answer.outcomes)),
+            ToController::SwitchNodesResponse(answer) => Some((answer.reqid, answer.outcomes)),
+            ToController::RestoreConfigurationResponse(answer) => Some((answer.reqid, answer.outcomes)),
             ToController::StartResponse(answer) => Some((answer.reqid, answer.outcomes)),
             ToController::StopResponse(answer) => Some((answer.reqid, answer.outcomes)),
             ToController::RestartResponse(answer) => Some((answer.reqid, answer.outcomes)),

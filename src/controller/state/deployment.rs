@@ -1,91 +1,196 @@
-//! One deployment: gathering, moving, telling.
+//! One deployment: gathering, checking, moving, and what comes of it.
 //!
-//! Until it tells agents their shares it can be given up, and then everything is as it was. From there on it is what is
-//! deployed, whatever becomes of links and agents.
+//! Until its nodes are moved or switched nothing is touched, and before that it is written down that it began. It is decided
+//! once, in the journal: for the new configuration when that is written, and else for the former. So whoever finds it
+//! undecided after a crash goes back. Where it stands whatever fails, it is decided before anything is switched.
+//!
+//! `switching` has nodes switched, `deciding` decides and ends, and `following` is about instances that were not there.
+
+mod deciding;
+mod following;
+mod switching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Effect, Parent, State, TIMED_OUT, Ticket, publish_own, sorted};
+pub(super) use self::following::Following;
+use super::{Effect, Parent, State, Ticket};
 use crate::controller::kept::{Head, Kept};
-use crate::controller::store::{Save, Slot};
-use crate::message::agent::{self, NotifyError};
-use crate::message::client::{self, ClientResponse, News};
+use crate::controller::store::Slot;
+use crate::message::agent::{self, CheckedChange};
+use crate::message::client::{self, ClientResponse, Terms};
 use crate::model::{
-    ConfigurationId, Instance, InstanceName, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp,
+    ConfigurationId, Instance, InstanceName, NodeName, NodeState, NodeStatus, Now, OnFailure, Outcome, Record,
+    RequestId, Timestamp, Verdict,
 };
-use crate::plan::{self, InstanceChange};
+use crate::plan::{self, InstanceChange, Rollout, Turn};
 use crate::request::Answered;
+
+/// How many of the nodes that are being switched are named to whoever asks.
+const MOST_NAMED: usize = 100;
 
 /// A deployment in progress.
 #[derive(Debug, Clone)]
 pub(super) struct Deployment {
     /// Who waits for the answer, until it was answered.
     ticket: Option<Ticket>,
-    pub reqid: RequestId,
+    pub record: Record,
     /// Whether it was asked for by `set_configuration`.
     in_one_step: bool,
+    /// Whether it is decided for the new configuration before anything is switched, since it is to stand whatever fails, or
+    /// since there is nothing to go back to.
+    stands: bool,
+    all_at_once: bool,
+    /// Instances that nobody waits for.
+    without: BTreeSet<InstanceName>,
     configuration: Kept,
-    /// The request to agents that is under way.
+    /// The request to agents that is under way, or what is to be written.
     inner: RequestId,
     phase: Phase,
+    /// What agents said would be started; empty once it is planned when.
+    turns: Vec<Turn>,
     /// What is ended where it was, to be started elsewhere.
     moving: BTreeMap<InstanceName, BTreeSet<NodeName>>,
-    /// What of that was not meant to run, or had been given up there.
-    resting: BTreeSet<NodeName>,
-    /// Since when nodes that have to change were in the state that they had when agents were told.
+    rollout: Rollout,
+    /// Who was told to switch which nodes, and has not answered.
+    steps: BTreeMap<RequestId, (InstanceName, BTreeSet<NodeName>)>,
+    /// Since when nodes that have to change were in the state that they had before.
     before: BTreeMap<NodeName, Timestamp>,
     outcomes: Vec<Outcome>,
+    /// The journal has it.
+    is_written: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Gathering,
+    Checking,
+    /// It is written that it begins.
+    Opening,
     Moving,
+    Switching,
+    /// It is written that it is decided for the new configuration.
+    Deciding,
     Telling,
+    /// It is decided for the former configuration.
+    Returning,
+}
+
+/// What is to be deployed, and for whom.
+pub(super) struct Order {
+    pub reqid: RequestId,
+    /// Whether it was asked for by `set_configuration`.
+    pub in_one_step: bool,
+    pub terms: Terms,
+    /// The deployment whose configuration it brings back.
+    pub back_to: Option<u64>,
 }
 
 impl State {
-    /// Why no deployment can begin now, if none can.
-    pub(super) fn refusal(&self) -> Option<Outcome> {
-        let pending = &self.deployment.as_ref()?.reqid;
-        Some(Outcome::failed(format!("earlier deployment {pending} still pending")))
+    /// Why no deployment can begin now, if none can: in the words that clients know, and who deploys since when.
+    pub(super) fn refusal(&self) -> Option<Vec<Outcome>> {
+        let Record { number, reqid, author, began, .. } = &self.deployment.as_ref()?.record;
+        let pending = format!("earlier deployment {reqid} still pending");
+        let who =
+            format!("deployment {number} is under way, by {author} since {began}: see `watchpost deploy --attach`");
+        Some(vec![Outcome::failed(pending), Outcome::failed(who)])
     }
 
-    pub(super) fn deploy(
+    /// Deploys what was staged.
+    pub(super) fn deploy(&mut self, ticket: Ticket, order: Order, now: Now, fx: &mut Vec<Effect>) {
+        match self.shelf.get(Slot::Ready).cloned() {
+            Some(configuration) => self.begin(ticket, order, configuration, now, fx),
+            None => {
+                let none = || vec![Outcome::failed("no configuration available to deploy")];
+                let refusal = self.refusal().unwrap_or_else(none);
+                let Order { reqid, in_one_step, .. } = order;
+                fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusal)));
+            }
+        }
+    }
+
+    /// Deploys what was found of an earlier deployment.
+    pub(super) fn roll_back(
         &mut self,
         ticket: Ticket,
-        reqid: RequestId,
-        in_one_step: bool,
+        request: client::RollbackRequest,
+        found: Result<(u64, Kept), String>,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let refuse = |outcome| Effect::Answer(ticket, deployed(in_one_step, reqid.clone(), None, vec![outcome]));
-        if let Some(refusal) = self.refusal() {
-            return fx.push(refuse(refusal));
+        let client::RollbackRequest { reqid, terms, .. } = request;
+        match found {
+            Ok((number, configuration)) => {
+                let order = Order { reqid, in_one_step: false, terms, back_to: Some(number) };
+                self.begin(ticket, order, configuration, now, fx);
+            }
+            Err(error) => fx.push(Effect::Answer(ticket, deployed(false, reqid, None, vec![Outcome::failed(error)]))),
         }
-        let Some(configuration) = self.shelf.get(Slot::Ready).cloned() else {
-            return fx.push(refuse(Outcome::failed("no configuration available to deploy")));
+    }
+
+    pub(super) fn begin(&mut self, ticket: Ticket, order: Order, configuration: Kept, now: Now, fx: &mut Vec<Effect>) {
+        let Order { reqid, in_one_step, terms, back_to } = order;
+        let Terms { author, on_failure, all_at_once, without, detach } = terms;
+        let strangers = without.iter().filter(|name| !configuration.has(name));
+        let strangers = strangers.map(|name| Outcome::failed(format!("`{name}` is no instance of the configuration")));
+        let refusals: Vec<_> = self.refusal().unwrap_or_else(|| strangers.collect());
+        if !refusals.is_empty() {
+            return fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusals)));
+        }
+        self.last_number += 1;
+        let former = self.shelf.deployed().map(|former| former.id.clone());
+        let stands = former.is_none() || on_failure.unwrap_or(self.rules.on_failure) == OnFailure::Keep;
+        let record = Record {
+            number: self.last_number,
+            reqid: reqid.clone(),
+            author,
+            configuration: configuration.id.clone(),
+            former,
+            back_to,
+            began: now.wall,
+            ended: None,
+            verdict: Verdict::Open,
+            up: BTreeSet::new(),
+            moves: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            results: Vec::new(),
+            left_out: 0,
         };
         self.admit(&configuration.instances, now, fx);
-        let deadline = now.mono + self.rules.request_timeout;
-        let inner = self.open(Parent::Gather, BTreeSet::new(), deadline);
-        let phase = Phase::Gathering;
-        let (moving, resting, before, outcomes) = Default::default();
-        let deployment = Deployment {
-            ticket: Some(ticket),
-            reqid,
+        let inner = self.open(Parent::Gather, BTreeSet::new(), now.mono + self.rules.request_timeout);
+        let rollout = Rollout::new([], Default::default(), &self.rules.pace);
+        let (turns, moving, steps, before, outcomes) = Default::default();
+        self.deployment = Some(Deployment {
+            ticket: Some(ticket).filter(|_| !detach),
+            record,
             in_one_step,
+            stands,
+            all_at_once,
+            without,
             configuration,
             inner,
-            phase,
+            phase: Phase::Gathering,
+            turns,
             moving,
-            resting,
+            rollout,
+            steps,
             before,
             outcomes,
-        };
-        self.deployment = Some(deployment);
+            is_written: false,
+        });
+        if detach {
+            let answer = deployed(in_one_step, reqid, None, vec![]);
+            fx.push(Effect::Answer(ticket, with_number(answer, self.last_number)));
+        }
+        self.tell_progress("gathering", now, fx);
         self.go_on(now, fx);
+    }
+
+    /// A line of the log about the deployment in progress.
+    fn tell_progress(&self, what: &str, now: Now, fx: &mut Vec<Effect>) {
+        if let Some(Deployment { record: Record { number, configuration, .. }, .. }) = &self.deployment {
+            self.tell_log(&self.rules.name, format!("deployment {number} of {configuration}: {what}"), now.wall, fx);
+        }
     }
 
     /// Where instances are that do not say so themselves: where their agents were seen, unless that was decided before.
@@ -130,30 +235,149 @@ impl State {
     /// Takes the deployment as far as it goes now.
     fn go_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
-        match deployment.phase {
-            Phase::Gathering if self.roster.are_ready(&deployment.configuration.instances) => {
-                self.requests.close(&deployment.inner.clone());
-                self.end_what_moves(now, fx);
-            }
-            Phase::Gathering | Phase::Moving | Phase::Telling => {}
+        if deployment.phase == Phase::Gathering && self.are_gathered(deployment) {
+            self.requests.close(&deployment.inner.clone());
+            self.have_it_checked(now, fx);
+        }
+    }
+
+    fn are_gathered(&self, deployment: &Deployment) -> bool {
+        match deployment.without.is_empty() {
+            true => self.roster.are_ready(&deployment.configuration.instances),
+            false => deployment.awaited().all(|instance| self.roster.is_ready(&instance.name)),
         }
     }
 
     /// An instance will be no part of it: whoever deploys need not wait for the others to appear.
     pub(super) fn cannot_gather(&mut self, name: &InstanceName, why: &Outcome, now: Now, fx: &mut Vec<Effect>) {
-        let is_meant =
-            |deployment: &&mut Deployment| deployment.phase == Phase::Gathering && deployment.configuration.has(name);
+        let is_meant = |deployment: &&mut Deployment| {
+            deployment.phase == Phase::Gathering && deployment.awaited().any(|instance| instance.name == *name)
+        };
         let Some(deployment) = self.deployment.as_mut().filter(is_meant) else { return };
         deployment.outcomes.push(why.clone());
         self.requests.close(&deployment.inner.clone());
         self.abandon(now, fx);
     }
 
-    /// A node never runs on two instances: what moves is ended where it was before it is started where it will be.
-    fn end_what_moves(&mut self, now: Now, fx: &mut Vec<Effect>) {
+    // --- checking ---
+
+    /// Every agent looks at what it would have to run, before any of them touches anything.
+    fn have_it_checked(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
+        let staged = &deployment.configuration;
+        // From here on agents have it under its id, and so it stays as it is.
+        let configuration = staged.with_hosts(&self.hosts(&staged.id));
+        let owes: BTreeSet<_> = deployment.awaited().map(|instance| instance.name.clone()).collect();
+        let deadline = now.mono + self.patience(&configuration);
+        if owes.is_empty() {
+            self.change(|deployment| deployment.configuration = configuration);
+            return self.all_checked(now, fx);
+        }
+        let inner = self.open(Parent::Check, owes.clone(), deadline);
+        for name in &owes {
+            self.send_check(name, &configuration, inner.clone(), fx);
+        }
+        self.change(|deployment| deployment.configuration = configuration);
+        self.enter(Phase::Checking, inner);
+        self.tell_progress(&format!("checking on {} instances", owes.len()), now, fx);
+    }
+
+    fn send_check(&self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
+        self.send(to, agent::CheckConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
+    }
+
+    pub(super) fn check_answered(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        (outcomes, changes): (Vec<Outcome>, Vec<CheckedChange>),
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let is_complete = match self.requests.answer(reqid, from, |_| {}) {
+            Answered::Late => return,
+            Answered::Waiting(_) => false,
+            Answered::Complete(_) => true,
+        };
+        let Some(deployment) = &mut self.deployment else { return };
+        deployment.outcomes.extend(outcomes.into_iter().filter(|outcome| !outcome.is_success()));
+        deployment.turns.extend(changes.into_iter().map(|CheckedChange { node, role, runs, shares }| Turn {
+            node,
+            instance: from.clone(),
+            role,
+            runs,
+            shares,
+        }));
+        let is_objected = !deployment.outcomes.is_empty();
+        match is_complete {
+            // Everything there is to object is said at once.
+            true if is_objected => self.abandon(now, fx),
+            true => self.all_checked(now, fx),
+            false => {}
+        }
+    }
+
+    /// Nobody objects: it is planned what is switched when, and, unless nothing is, written down that it begins.
+    fn all_checked(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &self.deployment else { return };
+        let mut counts = [0; plan::order::RANKS];
+        deployment.configuration.heads().for_each(|head| counts[plan::order::rank(head.role)] += 1);
+        // What moves is missed from when it is ended where it was.
+        let (up, moves) = (self.up_before(deployment), self.moved_by(deployment));
+        let before = self.since_when(&deployment.configuration);
+        let pace = self.rules.pace;
+        self.change(|deployment| {
+            let rollout = Rollout::new(std::mem::take(&mut deployment.turns), counts, &pace);
+            deployment.rollout = if deployment.all_at_once { rollout.all_at_once() } else { rollout };
+            deployment.before = before;
+            (deployment.record.up, deployment.record.moves) = (up, moves);
+        });
+        let is_touched = self.deployment.as_ref().is_some_and(|deployment| !deployment.rollout.is_done())
+            || !self.movers().is_empty();
+        match is_touched {
+            true => self.write(Phase::Opening, Vec::new(), fx),
+            false => self.decide(now, fx),
+        }
+    }
+
+    /// Of the nodes that it touches, those that are meant to run now.
+    fn up_before(&self, deployment: &Deployment) -> BTreeSet<NodeName> {
+        let Some(former) = self.shelf.deployed() else { return BTreeSet::new() };
+        let stay: BTreeSet<(&str, &str)> =
+            deployment.configuration.heads().map(|head| (head.name, head.instance)).collect();
+        let switched: BTreeSet<&str> = deployment.turns.iter().map(|turn| turn.node.as_str()).collect();
+        let is_touched = |head: &Head<'_>| switched.contains(head.name) || !stay.contains(&(head.name, head.instance));
+        let is_up = |head: &Head<'_>| {
+            let rests = |status: &NodeStatus| matches!(status.state, NodeState::Stopped | NodeState::Failed);
+            self.nodes.get(head.name).is_some_and(|status| !rests(status))
+        };
+        former.heads().filter(is_touched).filter(is_up).map(|head| head.name()).collect()
+    }
+
+    /// The nodes that are deployed on another instance, and where they will be.
+    fn moved_by(&self, deployment: &Deployment) -> BTreeMap<NodeName, InstanceName> {
+        let Some(former) = self.shelf.deployed() else { return BTreeMap::new() };
+        let places: BTreeMap<&str, &str> = former.heads().map(|head| (head.name, head.instance)).collect();
+        let is_moved = |head: &Head<'_>| places.get(head.name).is_some_and(|former| *former != head.instance);
+        let moved = deployment.configuration.heads().filter(is_moved);
+        moved.map(|head| (head.name(), head.instance())).collect()
+    }
+
+    /// What has to be known of nodes that change, to see later whether they have.
+    fn since_when(&self, configuration: &Kept) -> BTreeMap<NodeName, Timestamp> {
+        let since = |node: Head<'_>| self.nodes.get(node.name).map(|known| (known.node.clone(), known.since));
+        match self.shelf.deployed() {
+            Some(former) => configuration.changed_since(former).filter_map(since).collect(),
+            None => configuration.heads().filter_map(since).collect(),
+        }
+    }
+
+    // --- moving ---
+
+    /// What runs where it will not, and who has it there.
+    fn movers(&self) -> BTreeMap<InstanceName, BTreeSet<NodeName>> {
         let mut moving: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
-        let mut resting = BTreeSet::new();
+        let Some(deployment) = &self.deployment else { return moving };
         for node in deployment.configuration.heads() {
             let known = self.nodes.get(node.name);
             // Where it certainly is not there is nothing to end.
@@ -161,20 +385,29 @@ impl State {
             let places = present.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(node.name));
             let is_left = |place: &&InstanceName| {
                 // An instance that is out of reach and no longer needed was given up by whoever deploys. One that comes
-                // back while others end their nodes is asked, too, before anything is started.
+                // back while others end their nodes is asked, too, before anything is started; and one that was lost
+                // since it looked is waited for.
                 place.as_str() != node.instance
-                    && self.roster.link(place).is_some()
+                    && (self.roster.link(place).is_some()
+                        || deployment.awaited().any(|instance| instance.name == **place))
                     && !deployment.has_ended(place, node.name)
             };
             for place in places.filter(is_left) {
                 moving.entry(place.clone()).or_default().insert(node.name());
-                if known.is_some_and(|known| matches!(known.state, NodeState::Stopped | NodeState::Failed)) {
-                    resting.insert(node.name());
-                }
             }
         }
+        moving
+    }
+
+    /// A node never runs on two instances: what moves is ended where it was before it is started where it will be.
+    fn end_what_moves(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let moving = self.movers();
+        let Some(deployment) = &self.deployment else { return };
         if moving.is_empty() {
-            return self.tell_shares(now, fx);
+            return match deployment.stands {
+                true => self.decide(now, fx),
+                false => self.begin_to_switch(now, fx),
+            };
         }
         let deadline = now.mono + self.patience(&deployment.configuration);
         let inner = self.open(Parent::Move, moving.keys().cloned().collect(), deadline);
@@ -182,12 +415,12 @@ impl State {
             self.send(instance, agent::StopRequest { reqid: inner.clone(), nodes: nodes.clone() }, fx);
         }
         self.enter(Phase::Moving, inner);
-        if let Some(deployment) = &mut self.deployment {
-            deployment.resting.append(&mut resting);
+        self.change(|deployment| {
             for (instance, mut nodes) in moving {
                 deployment.moving.entry(instance).or_default().append(&mut nodes);
             }
-        }
+        });
+        self.tell_progress("ending what moves to another instance", now, fx);
     }
 
     /// It came back in the middle: what it was asked may have been lost with the link.
@@ -214,94 +447,8 @@ impl State {
             // What would not end must not be started a second time.
             let stuck = self.deployment.as_ref().is_some_and(|deployment| !deployment.outcomes.is_empty());
             match stuck {
-                true => self.abandon(now, fx),
+                true => self.go_back(now, fx),
                 false => self.end_what_moves(now, fx),
-            }
-        }
-    }
-
-    /// The point of no return. Whatever becomes of the controller or of a link from now on, no agent is told again to
-    /// run what another one may have started already.
-    fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(staged) = self.deployment.as_ref().map(|deployment| &deployment.configuration) else { return };
-        let configuration = staged.with_hosts(&self.hosts(&staged.id));
-        let deadline = now.mono + self.patience(&configuration);
-        self.release(&configuration.instances, now, fx);
-        self.tell_given_up(&configuration, now.wall, fx);
-        self.note_what_changes(&configuration);
-        let configuration = self.shelf.put(Slot::Deployed, configuration).clone();
-        if let Some(deployment) = &mut self.deployment {
-            deployment.configuration = configuration.clone();
-        }
-        if configuration.instances.is_empty() {
-            return self.complete(now, fx);
-        }
-        self.forget_lost(now.wall, fx);
-        publish_own(self.nodes.expect(&configuration, NodeState::Stopped, now.wall), fx);
-        let owes = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
-        let inner = self.open(Parent::Deploy, owes, deadline);
-        for instance in &configuration.instances {
-            self.send_share(&instance.name, &configuration, inner.clone(), fx);
-        }
-        fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], None));
-        self.enter(Phase::Telling, inner);
-    }
-
-    fn note_what_changes(&mut self, configuration: &Kept) {
-        let since = |node: Head<'_>| self.nodes.get(node.name).map(|known| (known.node.clone(), known.since));
-        let before = match self.shelf.deployed() {
-            Some(former) => configuration.changed_since(former).filter_map(since).collect(),
-            None => configuration.heads().filter_map(since).collect(),
-        };
-        if let Some(deployment) = &mut self.deployment {
-            deployment.before = before;
-        }
-    }
-
-    /// Answers whoever deploys, with what is known by now. The deployment itself goes on.
-    pub(super) fn answer_deployer(&mut self, ticket: Ticket, fx: &mut Vec<Effect>) {
-        let Some(deployment) = self.deployment.as_mut().filter(|deployment| deployment.ticket == Some(ticket)) else {
-            return;
-        };
-        deployment.ticket = None;
-        let Deployment { reqid, in_one_step, configuration, inner, phase, before, outcomes, .. } = &*deployment;
-        let mut outcomes = outcomes.clone();
-        let owing = self.requests.get(inner).map(|open| &open.owes);
-        let is_open =
-            |node: &Head<'_>| *phase == Phase::Telling && owing.is_some_and(|owing| owing.contains(node.instance));
-        for node in configuration.heads().filter(is_open) {
-            let status = self.nodes.get(node.name);
-            let is_up = |status: &&NodeStatus| {
-                status.state == NodeState::Running && before.get(node.name) != Some(&status.since)
-            };
-            let (instance, name) = (node.instance(), node.name());
-            outcomes.push(match status.filter(is_up) {
-                Some(_) => Outcome::node_done(&instance, &name),
-                None => Outcome::node_failed(&instance, &name, TIMED_OUT.into(), None),
-            });
-        }
-        outcomes.push(Outcome::failed(TIMED_OUT));
-        // From telling on it is what is deployed, whatever becomes of the nodes that are not up yet.
-        let decided = (*phase == Phase::Telling).then(|| configuration.id.clone());
-        fx.push(Effect::Answer(ticket, deployed(*in_one_step, reqid.clone(), decided, sorted(outcomes))));
-    }
-
-    /// Says which nodes are started although they may still run where nobody can reach them.
-    fn tell_given_up(&self, configuration: &Kept, now: Timestamp, fx: &mut Vec<Effect>) {
-        let ended = |place: &InstanceName, node: &str| {
-            self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, node))
-        };
-        for node in configuration.heads() {
-            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(node.name) else { continue };
-            if former.as_str() != node.instance && self.roster.link(former).is_none() && !ended(former, node.name) {
-                let msg = format!(
-                    "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
-                     and may run twice until `{former}` comes back or is stopped",
-                    node.instance
-                );
-                let (instance, node) = (former.clone(), Some(node.name()));
-                let news = News::Error(NotifyError { seq: 0, time: now, instance, node, msg });
-                fx.push(Effect::Publish { news, time: now, origin: None });
             }
         }
     }
@@ -320,132 +467,23 @@ impl State {
         }
     }
 
-    /// An instance is ready: it is given what it is to run, as soon as that is known.
-    pub(super) fn take_up(&mut self, from: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
-        match &self.deployment {
-            // It came back in the middle: what it was asked may have been lost with the link.
-            Some(Deployment { phase: Phase::Telling, configuration, inner, .. }) if self.owes(from, inner) => {
-                let (configuration, inner) = (configuration.clone(), inner.clone());
-                self.send_share(from, &configuration, inner, fx);
-            }
-            Some(Deployment { phase: Phase::Gathering | Phase::Moving, .. }) => self.go_on(now, fx),
-            _ => self.redeploy(from, now, fx),
-        }
-    }
-
-    /// Gives an instance that is new here what is deployed; what it runs already keeps running.
-    fn redeploy(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployed) = self.shelf.deployed().filter(|deployed| deployed.has(name)).cloned() else {
-            return;
-        };
-        let deadline = now.mono + self.patience(&deployed);
-        let inner = self.open(Parent::Redeploy, BTreeSet::from([name.clone()]), deadline);
-        self.send_share(name, &deployed, inner, fx);
-    }
-
-    pub(super) fn shares_answered(
-        &mut self,
-        from: &InstanceName,
-        reqid: &RequestId,
-        outcomes: Vec<Outcome>,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let answered = self.requests.answer(reqid, from, |_| {});
-        let (is_deployment, is_complete) = match &answered {
-            Answered::Late => return,
-            Answered::Waiting(parent) => (**parent == Parent::Deploy, false),
-            Answered::Complete(parent) => (*parent == Parent::Deploy, true),
-        };
-        if !is_deployment {
-            for outcome in outcomes.iter().filter(|outcome| !outcome.is_success()) {
-                let error = outcome.error.as_deref().unwrap_or_default();
-                let node = outcome.node.as_ref().map_or_else(String::new, |node| format!("node {node}: "));
-                self.tell_error(from, format!("not as deployed: {node}{error}"), now.wall, fx);
-            }
-            return;
-        }
-        if let Some(deployment) = &mut self.deployment {
-            deployment.outcomes.extend(outcomes);
-        }
-        if is_complete {
-            self.complete(now, fx);
-        }
-    }
-
-    /// Every instance has answered.
-    fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(Deployment { ticket, reqid, in_one_step, configuration, outcomes, .. }) = self.deployment.take()
-        else {
-            return;
-        };
-        let answer = deployed(in_one_step, reqid, Some(configuration.id.clone()), sorted(outcomes));
-        self.forget_lost(now.wall, fx);
-        let then = ticket.map(|ticket| (ticket, answer));
-        fx.push(Effect::Save(vec![Save { slot: Slot::Deployed, configuration }], then));
-    }
-
-    /// The deployment was not completed in time.
-    pub(super) fn time_out(
-        &mut self,
-        inner: &RequestId,
-        owing: &BTreeSet<InstanceName>,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Some(deployment) = self.deployment.as_mut().filter(|deployment| deployment.inner == *inner) else { return };
-        let missing = self.roster.missing(&deployment.configuration.instances);
-        let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
-        let silent = owing.iter().filter(|name| !missing.contains_key(*name));
-        let silent = silent.map(|name| Outcome::instance_failed(name, "did not answer in time"));
-        deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
-        self.abandon(now, fx);
-    }
-
-    /// The deployment cannot be completed, as its outcomes say.
-    fn abandon(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployment) = self.deployment.take() else { return };
-        let Deployment { ticket, reqid, in_one_step, phase, mut moving, resting, outcomes, .. } = deployment;
-        let answer = |ticket| Effect::Answer(ticket, deployed(in_one_step, reqid, None, sorted(outcomes)));
-        fx.extend(ticket.map(answer));
-        if phase != Phase::Telling {
-            moving.values_mut().for_each(|nodes| nodes.retain(|node| !resting.contains(node)));
-            self.restore(moving, now, fx);
-        }
-    }
-
-    /// Back to what was deployed: for the instances that it needs, for agents that came back meanwhile, and for nodes
-    /// that were to move.
-    fn restore(&mut self, moving: BTreeMap<InstanceName, BTreeSet<NodeName>>, now: Now, fx: &mut Vec<Effect>) {
-        let instances = self.shelf.deployed().map_or_else(Vec::new, |deployed| deployed.instances.clone());
-        self.release(&instances, now, fx);
-        self.admit(&instances, now, fx);
-        let Some(deployed) = self.shelf.deployed().cloned() else { return };
-        for instance in &deployed.instances {
-            if self.roster.is_ready(&instance.name) {
-                self.redeploy(&instance.name, now, fx);
-            }
-        }
-        let deadline = now.mono + self.patience(&deployed);
-        for (instance, mut nodes) in moving {
-            nodes.retain(|name| deployed.names_on(&instance).any(|node| node == *name));
-            if !nodes.is_empty() && self.roster.link(&instance).is_some() {
-                let inner = self.open(Parent::Redeploy, BTreeSet::from([instance.clone()]), deadline);
-                self.send(&instance, agent::StartRequest { reqid: inner, nodes }, fx);
-            }
-        }
-    }
-
     fn enter(&mut self, phase: Phase, inner: RequestId) {
-        if let Some(deployment) = &mut self.deployment {
-            (deployment.phase, deployment.inner) = (phase, inner);
-        }
+        self.change(|deployment| (deployment.phase, deployment.inner) = (phase, inner));
     }
 
-    /// The deployment that is ending that node where it is.
+    fn change(&mut self, change: impl FnOnce(&mut Deployment)) {
+        self.deployment.iter_mut().next().map(change);
+    }
+
+    /// The deployment that has ended that node where it is, or that starts it elsewhere or did so: it would run twice.
     pub(super) fn mover_of(&self, instance: &InstanceName, node: &NodeName) -> Option<&RequestId> {
-        let deployment = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Moving)?;
-        deployment.has_ended(instance, node.as_str()).then_some(&deployment.reqid)
+        let following = self.following.as_ref().filter(|following| following.may_run_elsewhere(node));
+        if let Some(following) = following {
+            return Some(&following.record.reqid);
+        }
+        let undecided = |deployment: &&Deployment| !matches!(deployment.phase, Phase::Telling | Phase::Returning);
+        let deployment = self.deployment.as_ref().filter(undecided)?;
+        deployment.has_ended(instance, node.as_str()).then_some(&deployment.record.reqid)
     }
 
     /// What is, or is about to be, deployed.
@@ -456,6 +494,11 @@ impl State {
 }
 
 impl Deployment {
+    /// The instances that it waits for.
+    fn awaited(&self) -> impl Iterator<Item = &Instance> {
+        self.configuration.instances.iter().filter(|instance| !self.without.contains(&instance.name))
+    }
+
     /// Whether that node has been, or is being, ended there.
     fn has_ended(&self, place: &InstanceName, node: &str) -> bool {
         self.moving.get(place).is_some_and(|nodes| nodes.contains(node))
@@ -470,8 +513,8 @@ fn deployed(
     outcomes: Vec<Outcome>,
 ) -> ClientResponse {
     match in_one_step {
-        true => client::SetConfigurationResponse { reqid, configuration, outcomes }.into(),
-        false => client::DeployResponse { reqid, configuration, outcomes }.into(),
+        true => client::SetConfigurationResponse { reqid, configuration, outcomes, deployment: None }.into(),
+        false => client::DeployResponse { reqid, configuration, outcomes, deployment: None }.into(),
     }
 }
 
@@ -479,4 +522,14 @@ fn deployed(
 pub(super) fn dial(instance: &Instance) -> Option<Effect> {
     let address = SocketAddr::new(instance.host?, instance.port?);
     Some(Effect::Dial(instance.name.clone(), address))
+}
+
+/// The same with the number of the deployment.
+fn with_number(mut answer: ClientResponse, number: u64) -> ClientResponse {
+    if let ClientResponse::DeployResponse(client::DeployResponse { deployment, .. })
+    | ClientResponse::SetConfigurationResponse(client::SetConfigurationResponse { deployment, .. }) = &mut answer
+    {
+        *deployment = Some(number);
+    }
+    answer
 }

@@ -28,7 +28,13 @@ pub(super) enum Parent {
     Standby,
     /// Ends the nodes that the deployment in progress moves.
     Move,
+    /// An agent looks at what is to be deployed.
+    Check,
+    /// Some nodes are switched.
+    Switch,
     Deploy,
+    /// The deployment in progress is gone back from.
+    Restore,
     /// An instance came back.
     Redeploy,
     /// The deployment in progress waits for instances to appear; nobody owes an answer, only the deadline counts.
@@ -254,7 +260,7 @@ impl State {
         let Some(open) = self.requests.get_mut(reqid) else { return };
         match &mut open.parent {
             // It is asked again when it comes back, until the deadline.
-            Parent::Deploy | Parent::Move => {}
+            Parent::Deploy | Parent::Move | Parent::Check | Parent::Switch | Parent::Restore => {}
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
             Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) => {}
@@ -287,7 +293,7 @@ impl State {
     pub(super) fn expired(&mut self, reqid: RequestId, open: Open<Parent>, now: Now, fx: &mut Vec<Effect>) {
         let Open { parent, owes, .. } = open;
         match parent {
-            Parent::Gather | Parent::Move | Parent::Deploy => {
+            Parent::Gather | Parent::Move | Parent::Check | Parent::Switch | Parent::Deploy | Parent::Restore => {
                 self.time_out(&reqid, &owes, now, fx);
             }
             Parent::Hello(link) => {
@@ -340,7 +346,7 @@ impl Parent {
             Self::Crashes(crashes) => Some(crashes.ticket),
             Self::Plan(planning) => Some(planning.ticket),
             Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
-            Self::Gather | Self::Limit(_) => None,
+            Self::Gather | Self::Check | Self::Switch | Self::Restore | Self::Limit(_) => None,
         }
     }
 
@@ -359,7 +365,10 @@ impl Parent {
             | Self::Move
             | Self::Deploy
             | Self::Redeploy
-            | Self::Gather => {
+            | Self::Gather
+            | Self::Check
+            | Self::Switch
+            | Self::Restore => {
                 return None;
             }
             Self::Nodes(ticket, reqid, Told { mut nodes, mut agents, outcomes }) => {

@@ -1,6 +1,7 @@
 mod absent;
 mod limits;
 mod log;
+mod phases;
 mod planning;
 mod versions;
 
@@ -147,7 +148,7 @@ fn a_deployment_that_cannot_gather_its_instances_names_them_and_changes_nothing(
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.deploy("deploy", configuration("c2", &[("a", "n1"), ("c", "n2")]));
     cluster.deploy("another", configuration("c3", &[("a", "n1")]));
-    assert_eq!(cluster.answer("another"), ["all: earlier deployment deploy still pending"]);
+    assert_eq!(cluster.answer("another"), ["all: earlier deployment deploy still pending", UNDER_WAY]);
     cluster.pass(Duration::from_secs(30));
     assert_eq!(cluster.answer("deploy"), ["c: never connected", "all: request timed out"]);
     assert!(!cluster.take_all_sent().contains(&"b: standby".to_owned()), "b is part of what is deployed still");
@@ -257,7 +258,7 @@ fn what_is_deployed_can_be_deployed_again_wherever_its_agents_are_by_then() {
     cluster.reply("b");
     assert_eq!(cluster.take_shares(), [first[1].clone()], "an agent refuses other contents of an id");
     cluster.reply("b");
-    cluster.ask("again", |reqid| client::DeployRequest { reqid }.into());
+    cluster.ask("again", |reqid| client::DeployRequest { reqid, terms: client::Terms::default() }.into());
     assert_eq!(cluster.take_shares(), first);
 }
 
@@ -344,7 +345,7 @@ fn a_node_that_rested_where_it_could_not_be_moved_from_rests_on() {
     cluster.deploy("deploy", configuration("c2", &[("b", "n1"), ("b", "n2"), ("a", "n3")]));
     assert_eq!(cluster.take_all_sent(), ["a: stop n1 n2", "b: stop n3"]);
     cluster.pass(Duration::from_secs(300));
-    let back = ["a: configuration c1", "b: configuration c1", "a: start n2", "b: start n3"];
+    let back = ["a: back to c1 with n2", "b: back to c1 with n3"];
     assert_eq!(cluster.take_all_sent(), back);
 }
 
@@ -359,7 +360,9 @@ fn a_node_that_will_not_end_is_not_moved_and_the_answer_says_no_more_than_that()
     });
     let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n2"), "it does not end".into(), None)];
     cluster.say("b", StopResponse { reqid: inner, outcomes });
-    assert_eq!(cluster.answer("deploy"), ["n2: it does not end"]);
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    let back = "all: rolled back: configuration c1 is in force again";
+    assert_eq!(cluster.answer("deploy"), ["n2: it does not end", back]);
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
 }
 
@@ -371,8 +374,10 @@ fn nodes_that_could_not_be_moved_are_started_where_they_were() {
     cluster.reply("a");
     cluster.take_all_sent();
     cluster.pass(Duration::from_secs(300));
-    assert_eq!(cluster.answer("deploy"), ["b: did not answer in time", "all: request timed out"]);
-    let back = ["a: configuration c1", "b: configuration c1", "a: start n1", "b: start n2"];
+    let answer = cluster.answer("deploy");
+    assert_eq!(answer[..2], ["b: did not answer in time", "all: request timed out"]);
+    assert!(answer[2].starts_with("all: rolled back: configuration c1 is in force again; `a`, `b` will follow"));
+    let back = ["a: back to c1 with n1", "b: back to c1 with n2"];
     assert_eq!(cluster.take_all_sent(), back);
 }
 
@@ -478,6 +483,10 @@ fn a_request_without_end_is_answered_by_the_table_of_requests() {
     assert!(cluster.answers.is_empty());
 }
 
+/// What the second of two deployments is told of the first.
+const UNDER_WAY: &str = "all: deployment 2 is under way, by anybody since 1970-01-01T00:00:00.000000Z: see `watchpost \
+                         deploy --attach`";
+
 /// A controller whose agents are this test.
 struct Cluster {
     state: State,
@@ -497,6 +506,12 @@ struct Cluster {
     tickets: BTreeMap<Ticket, String>,
     answers: BTreeMap<String, ClientResponse>,
     answers_itself: bool,
+    /// Whether agents have to be told to answer, too, where they only look at something. Else they object to nothing.
+    checks: bool,
+    /// What agents say that a configuration would change of what runs: instances and nodes.
+    would_change: Vec<(String, String)>,
+    /// Whether what is to be kept can be.
+    disk: Result<(), String>,
     /// What agents can do.
     features: Features,
 }
@@ -514,6 +529,8 @@ impl Cluster {
             dials: true,
             request_timeout: Duration::from_secs(10),
             epoch: 1,
+            pace: crate::plan::Pace::default(),
+            on_failure: crate::model::OnFailure::default(),
             on_disk,
         };
         let (state, first) = State::new(rules, stored.clone(), recalled, now);
@@ -532,6 +549,9 @@ impl Cluster {
             tickets: BTreeMap::new(),
             answers: BTreeMap::new(),
             answers_itself: true,
+            checks: false,
+            would_change: Vec::new(),
+            disk: Ok(()),
             features: Features::NONE,
         };
         cluster.perform(first);
@@ -594,7 +614,9 @@ impl Cluster {
     }
 
     fn deploy(&mut self, name: &str, configuration: Configuration) {
-        self.ask(name, |reqid| client::SetConfigurationRequest { reqid, configuration, upon: None }.into());
+        self.ask(name, |reqid| {
+            client::SetConfigurationRequest { reqid, configuration, upon: None, terms: client::Terms::default() }.into()
+        });
     }
 
     /// That agent does everything it was told so far.
@@ -612,9 +634,23 @@ impl Cluster {
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
-        let mut replies = Vec::new();
+        let (mut replies, mut at_once) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
+                Effect::Send(link, ToAgent::CheckConfigurationRequest(request)) if !self.checks => {
+                    let of = &self.names[&link];
+                    let changes = self.would_change.iter().filter(|(instance, _)| instance == of);
+                    let change = |(_, name): &(String, String)| CheckedChange {
+                        node: node(name),
+                        role: Role::None,
+                        runs: true,
+                        shares: None,
+                    };
+                    let outcomes = vec![Outcome::instance_done(&instance(of))];
+                    let changes = changes.map(change).collect();
+                    let reply = CheckConfigurationResponse { reqid: request.reqid, outcomes, changes };
+                    at_once.push(Event::Mail(link, vec![reply.into()]));
+                }
                 Effect::Send(link, message) => {
                     replies.extend(reply(&message).map(|reply| (link, reply)));
                     self.told.push((link, message.clone()));
@@ -624,8 +660,15 @@ impl Cluster {
                 Effect::Dial(name, address) => self.dials.push(format!("dial {name}:{}", address.port())),
                 Effect::HangUp(name) => self.dials.push(format!("hang up {name}")),
                 Effect::Save(saves, then) => {
-                    saves.into_iter().for_each(|save| *self.saved.slot_mut(save.slot) = Some(save.configuration));
+                    saves.into_iter().for_each(|save| self.saved.apply(save));
                     self.answered(then);
+                }
+                Effect::Journal(number, saves) => {
+                    let written = self.disk.clone();
+                    if written.is_ok() {
+                        saves.into_iter().for_each(|save| self.saved.apply(save));
+                    }
+                    at_once.push(Event::Journaled(number, written));
                 }
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(_) => {}
@@ -633,6 +676,7 @@ impl Cluster {
                 Effect::Keep { instance, epoch, seq } => self.to_keep.push((instance, epoch, seq)),
             }
         }
+        at_once.into_iter().for_each(|event| self.step(event));
         if self.answers_itself {
             self.told.clear();
             replies.into_iter().for_each(|(link, reply)| self.step(Event::Mail(link, vec![reply])));
@@ -687,6 +731,13 @@ impl Cluster {
                 ToAgent::AgentStandbyRequest(_) => "standby".to_owned(),
                 ToAgent::SetConfigurationRequest(request) => {
                     format!("configuration {}", request.configuration.open().id)
+                }
+                ToAgent::CheckConfigurationRequest(request) => {
+                    format!("check {}", request.configuration.open().id)
+                }
+                ToAgent::SwitchNodesRequest(request) => format!("switch {}", nodes(&request.nodes)),
+                ToAgent::RestoreConfigurationRequest(request) => {
+                    format!("back to {} with {}", request.configuration.open().id, nodes(&request.up))
                 }
                 ToAgent::StopRequest(request) => format!("stop {}", nodes(&request.nodes)),
                 ToAgent::StartRequest(request) => format!("start {}", nodes(&request.nodes)),
@@ -775,6 +826,18 @@ fn reply(message: &ToAgent) -> Option<ToController> {
             let outcomes = vec![Outcome::instance_done(&of)];
             SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into()
         }
+        ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+            let (reqid, outcome) = done(reqid);
+            CheckConfigurationResponse { reqid, outcomes: vec![outcome], changes: Vec::new() }.into()
+        }
+        ToAgent::SwitchNodesRequest(SwitchNodesRequest { reqid, nodes, .. }) => {
+            let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();
+            SwitchNodesResponse { reqid: reqid.clone(), outcomes }.into()
+        }
+        ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+            let (reqid, outcome) = done(reqid);
+            RestoreConfigurationResponse { reqid, outcomes: vec![outcome] }.into()
+        }
         ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
             let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();
             StopResponse { reqid: reqid.clone(), outcomes }.into()
@@ -797,6 +860,7 @@ fn snapshot_of(nodes: &[(&str, &str)]) -> NotifySnapshot {
         since: Timestamp(0),
         reason: "ready".into(),
         says: "".into(),
+        netstats: None,
     };
     NotifySnapshot { epoch: 7, seq: 20, configuration: None, nodes: nodes.iter().map(status).collect() }
 }

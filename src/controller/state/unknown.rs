@@ -33,6 +33,11 @@ impl State {
                 Some(Parent::Deploy | Parent::Redeploy) => {
                     self.shares_answered(&from, &reqid, vec![outcome.clone()], now, fx);
                 }
+                Some(Parent::Check) => {
+                    self.check_answered(&from, &reqid, (vec![outcome.clone()], Vec::new()), now, fx);
+                }
+                Some(Parent::Switch) => self.step_answered(&from, &reqid, vec![outcome.clone()], now, fx),
+                Some(Parent::Restore) => self.back_answered(&from, &reqid, vec![outcome.clone()], now, fx),
                 Some(Parent::Plan(_)) => self.cannot_inspect(&from, &reqid, error.clone(), fx),
                 Some(_) => self.give_up(&from, &reqid, &outcome, fx),
             }
@@ -48,7 +53,10 @@ impl Parent {
             Self::Standby => &[agent::AgentStandbyRequest::KIND],
             Self::Move => &[agent::StopRequest::KIND],
             Self::Deploy => &[agent::SetConfigurationRequest::KIND],
-            Self::Redeploy => &[agent::SetConfigurationRequest::KIND, agent::StartRequest::KIND],
+            Self::Check => &[agent::CheckConfigurationRequest::KIND],
+            Self::Switch => &[agent::SwitchNodesRequest::KIND],
+            Self::Restore => &[agent::RestoreConfigurationRequest::KIND],
+            Self::Redeploy => &[agent::SetConfigurationRequest::KIND, agent::RestoreConfigurationRequest::KIND],
             Self::Nodes(..) => &[agent::GetNodesRequest::KIND],
             Self::Verb(order) => match order.verb {
                 Verb::Start => &[agent::StartRequest::KIND],

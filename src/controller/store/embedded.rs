@@ -2,20 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::fs::{OpenOptions, Permissions};
+use std::ops::RangeBounds;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
-use super::{Save, Slot, Store, StoreError, Stored};
+use super::{MOST, MOST_CONFIGURATIONS, Save, Slot, Store, StoreError, Stored};
 use crate::controller::kept::Kept;
+use crate::message::frame;
+use crate::model::Record;
 
 /// One value per slot: the format's number (u32, little endian), then the configuration in that format.
 const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
 
+/// What is known of each deployment, by its number, and what it was to put in force: the same way.
+const DEPLOYMENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("deployments");
+const TRIED: TableDefinition<u64, &[u8]> = TableDefinition::new("tried");
+
 /// Format 2 is the encoding of messages, and so as it is kept; format 1 was JSON.
 const FORMAT: u32 = 2;
+
+/// Of the journal this is the first format.
+const JOURNAL_FORMAT: u32 = 1;
 
 /// What redb may keep in memory, in bytes: nothing is read twice, and it is written seldom.
 const CACHE: usize = 64 << 10;
@@ -60,14 +70,14 @@ impl RedbStore {
     }
 
     /// Writes, to the file opened anew if the last write failed.
-    fn write(&mut self, values: &[(Slot, Vec<u8>)]) -> Result<(), redb::Error> {
+    fn write(&mut self, values: &[(Slot, Vec<u8>)], journal: &[Entry]) -> Result<(), redb::Error> {
         if self.database.is_none() {
             self.database = Some(guarded(|| database(&self.path))?);
         }
-        guarded(|| self.commit(values)).inspect_err(|_| self.database = None)
+        guarded(|| self.commit(values, journal)).inspect_err(|_| self.database = None)
     }
 
-    fn commit(&self, values: &[(Slot, Vec<u8>)]) -> Result<(), redb::Error> {
+    fn commit(&self, values: &[(Slot, Vec<u8>)], journal: &[Entry]) -> Result<(), redb::Error> {
         let mut transaction = self.opened()?.begin_write()?;
         // A start after a crash then takes the same time however large the file is.
         transaction.set_quick_repair(true);
@@ -77,7 +87,57 @@ impl RedbStore {
                 table.insert(slot.as_str(), value.as_slice())?;
             }
         }
+        if !journal.is_empty() {
+            let mut deployments = transaction.open_table(DEPLOYMENTS)?;
+            let mut tried = transaction.open_table(TRIED)?;
+            for Entry { number, record, configuration } in journal {
+                deployments.insert(number, record.as_slice())?;
+                deployments.retain_in(..=number.saturating_sub(MOST), |_, _| false)?;
+                if let Some(configuration) = configuration {
+                    tried.insert(number, configuration.as_slice())?;
+                    tried.retain_in(..=number.saturating_sub(MOST_CONFIGURATIONS), |_, _| false)?;
+                }
+            }
+        }
         Ok(transaction.commit()?)
+    }
+
+    /// Every value of a table of the journal that has such a number.
+    fn read_journal(
+        &self,
+        table: TableDefinition<u64, &[u8]>,
+        numbers: impl RangeBounds<u64> + 'static,
+    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let read = || -> Result<_, redb::Error> {
+            let transaction = self.opened()?.begin_read()?;
+            let table = match transaction.open_table(table) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()), // nothing was ever deployed
+                table => table?,
+            };
+            let mut found = Vec::new();
+            for entry in table.range(numbers)? {
+                let (number, value) = entry?;
+                found.push((number.value(), value.value().to_vec()));
+            }
+            Ok(found)
+        };
+        guarded(read).map_err(|error| StoreError::Read { path: self.path.clone(), source: Arc::new(error) })
+    }
+
+    fn last(&self) -> Result<Option<Record>, StoreError> {
+        // The journal is short, and read once.
+        Ok(self.history()?.pop())
+    }
+
+    fn decode_record(&self, number: u64, value: &[u8]) -> Result<Record, StoreError> {
+        let unreadable = |why: String| StoreError::Journal { path: self.path.clone(), number, why };
+        match value.split_first_chunk() {
+            Some((format, body)) if u32::from_le_bytes(*format) == JOURNAL_FORMAT => {
+                frame::decode_body(body, "Record").map_err(|error| unreadable(error.to_string()))
+            }
+            Some((format, _)) => Err(unreadable(format!("it has format {}", u32::from_le_bytes(*format)))),
+            None => Err(unreadable("it is cut short".into())),
+        }
     }
 
     fn decode(&self, slot: Slot, value: &[u8]) -> Result<Kept, StoreError> {
@@ -114,31 +174,70 @@ impl Store for RedbStore {
         for (slot, value) in values {
             *stored.slot_mut(slot) = Some(self.decode(slot, &value)?);
         }
+        stored.last = self.last()?;
         Ok(stored)
     }
 
     fn save(&mut self, changes: &[Save]) -> Result<(), StoreError> {
-        let encode = |save: &Save| (save.slot, [&FORMAT.to_le_bytes()[..], &save.configuration.encode()].concat());
+        let encode = |(slot, kept): (&Slot, &&Kept)| (*slot, encoded(kept));
         // Of several for one slot the last counts, so that no other need be written.
-        let mut last: BTreeMap<_, _> = changes.iter().map(|save| (save.slot, save)).collect();
-        last.retain(|slot, save| self.written.get(slot) != Some(&save.configuration));
-        if last.is_empty() {
+        let (mut last, mut journal) = (BTreeMap::<Slot, &Kept>::new(), Vec::new());
+        for change in changes {
+            match change {
+                Save::Configuration(slot, kept) => drop(last.insert(*slot, kept)),
+                Save::Deployment(record, tried) => journal.push(Entry::new(record, tried.as_ref())),
+            }
+        }
+        last.retain(|slot, kept| self.written.get(slot) != Some(kept));
+        if last.is_empty() && journal.is_empty() {
             return Ok(());
         }
         // Until it is known what became of it.
         last.keys().for_each(|slot| drop(self.written.remove(slot)));
-        let values: Vec<_> = last.values().copied().map(encode).collect();
-        self.write(&values).map_err(|error| StoreError::Write { path: self.path.clone(), source: Arc::new(error) })?;
-        self.written.extend(last.into_iter().map(|(slot, save)| (slot, save.configuration.clone())));
+        let values: Vec<_> = last.iter().map(encode).collect();
+        self.write(&values, &journal)
+            .map_err(|error| StoreError::Write { path: self.path.clone(), source: Arc::new(error) })?;
+        self.written.extend(last.into_iter().map(|(slot, kept)| (slot, kept.clone())));
         Ok(())
     }
+
+    fn history(&self) -> Result<Vec<Record>, StoreError> {
+        let values = self.read_journal(DEPLOYMENTS, ..)?;
+        values.into_iter().map(|(number, value)| self.decode_record(number, &value)).collect()
+    }
+
+    fn tried(&self, number: u64) -> Result<Option<Kept>, StoreError> {
+        let found = self.read_journal(TRIED, number..=number)?.pop();
+        // It is kept as a configuration that is to be deployed.
+        found.map(|(_, value)| self.decode(Slot::Ready, &value)).transpose()
+    }
+}
+
+/// One deployment as it is written.
+struct Entry {
+    number: u64,
+    record: Vec<u8>,
+    configuration: Option<Vec<u8>>,
+}
+
+impl Entry {
+    fn new(record: &Record, configuration: Option<&Kept>) -> Self {
+        let mut bytes = JOURNAL_FORMAT.to_le_bytes().to_vec();
+        // Writing to memory does not fail, and serde has a form for everything in a record.
+        frame::encode_body(&mut bytes, record).expect("a record can be encoded");
+        Self { number: record.number, record: bytes, configuration: configuration.map(encoded) }
+    }
+}
+
+fn encoded(kept: &Kept) -> Vec<u8> {
+    [&FORMAT.to_le_bytes()[..], &kept.encode()].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::super::tests::change;
+    use super::super::tests::{change, configuration, deployment, remembers_the_last_deployments};
     use super::*;
     use crate::model::{InstanceName, Node, NodeName, Role};
 
@@ -146,9 +245,9 @@ mod tests {
     fn what_was_saved_survives_a_reopen() {
         let directory = tempfile::tempdir().unwrap();
         let (name, instance) = (NodeName::new("w").unwrap(), InstanceName::new("i").unwrap());
-        let mut configuration = change(Slot::Deployed, "1").configuration.open();
-        configuration.nodes.push(Node::new(name, instance, Role::Worker).into());
-        let deployed = Save { slot: Slot::Deployed, configuration: Kept::new(&configuration) };
+        let mut whole = configuration(&change(Slot::Deployed, "1")).open();
+        whole.nodes.push(Node::new(name, instance, Role::Worker).into());
+        let deployed = Save::Configuration(Slot::Deployed, Kept::new(&whole));
 
         let mut store = RedbStore::open(directory.path()).unwrap();
         let mode = fs::metadata(directory.path().join(RedbStore::FILE)).unwrap().permissions().mode() & 0o7777;
@@ -161,9 +260,28 @@ mod tests {
 
         let after = RedbStore::open(directory.path()).unwrap().load().unwrap();
         assert_eq!(after, before);
-        assert_eq!(after.deployed, Some(deployed.configuration));
-        assert_eq!(after.staged, Some(change(Slot::Staged, "2").configuration));
+        assert_eq!(after.deployed, Some(configuration(&deployed)));
+        assert_eq!(after.staged, Some(configuration(&change(Slot::Staged, "2"))));
         assert_eq!(after.ready, None);
+    }
+
+    #[test]
+    fn the_last_deployments_are_remembered_also_by_the_next_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = RedbStore::open(directory.path()).unwrap();
+        assert_eq!((store.history().unwrap(), store.tried(1).unwrap()), (vec![], None));
+        remembers_the_last_deployments(&mut store);
+        let history = store.history().unwrap();
+        drop(store);
+        let mut store = RedbStore::open(directory.path()).unwrap();
+        assert_eq!(store.history().unwrap(), history);
+        for value in [&b""[..], b"\x01\0\0\0\x07", b"\x02\0\0\0"] {
+            let Save::Deployment(record, _) = deployment(500) else { panic!() };
+            let entry = Entry { record: value.to_vec(), ..Entry::new(&record, None) };
+            store.write(&[], &[entry]).unwrap();
+            let error = store.load().unwrap_err();
+            assert!(matches!(error, StoreError::Journal { number: 500, .. }), "{value:?}: {error}");
+        }
     }
 
     #[test]
@@ -210,7 +328,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
         let value = [&7u32.to_le_bytes()[..], b"whatever comes"].concat();
-        store.write(&[(Slot::Ready, value.clone())]).unwrap();
+        store.write(&[(Slot::Ready, value.clone())], &[]).unwrap();
         let error = store.load().unwrap_err();
         assert!(error.to_string().contains("has format 7, and this release reads up to 2"), "{error}");
         assert_eq!(store.read().unwrap(), [(Slot::Ready, value)]);
@@ -227,7 +345,7 @@ mod tests {
         assert!(fs::read(directory.path().join(RedbStore::FILE)).unwrap() == file, "nothing was written");
         store.save(std::slice::from_ref(&second)).unwrap();
         store.save(std::slice::from_ref(&first)).unwrap();
-        assert_eq!(store.load().unwrap().deployed, Some(first.configuration.clone()));
+        assert_eq!(store.load().unwrap().deployed, Some(configuration(&first)));
         // A write that fails leaves it open what is there.
         store.path = directory.path().join("nowhere/controller.redb");
         store.database = None;
@@ -239,7 +357,7 @@ mod tests {
     fn what_was_saved_before_the_first_release_is_refused_with_the_way_out() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
-        store.write(&[(Slot::Ready, b"\x01\0\0\0{\"id\":\"1\"}".to_vec())]).unwrap();
+        store.write(&[(Slot::Ready, b"\x01\0\0\0{\"id\":\"1\"}".to_vec())], &[]).unwrap();
         let error = store.load().unwrap_err().to_string();
         assert!(error.ends_with("before the first release): move the file away and deploy again"), "{error}");
     }
@@ -249,7 +367,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
         for value in [&b""[..], b"\x01\0", b"\0\0\0\0{}", b"\x01\0\0\0{\"id\":", b"\x02\0\0\0\x02a"] {
-            store.write(&[(Slot::Ready, value.to_vec())]).unwrap();
+            store.write(&[(Slot::Ready, value.to_vec())], &[]).unwrap();
             let error = store.load().unwrap_err();
             assert!(matches!(error, StoreError::Damaged { slot: Slot::Ready, .. }), "{value:?}: {error}");
         }

@@ -16,8 +16,15 @@ const QUEUE: usize = 256;
 /// Memory is given back once nothing has come for this long: it holds up everybody who needs some meanwhile.
 const WHILE: Duration = Duration::from_secs(1);
 
+/// What the thread is asked for.
+enum Order {
+    Save(Changes),
+    /// Look something up, and hand it on.
+    Read(Box<dyn FnOnce(&dyn Store) + Send>),
+}
+
 /// Changes that belong together, and who wants to know what came of them.
-struct Order {
+struct Changes {
     changes: Vec<Save>,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -44,17 +51,39 @@ impl StoreThread {
     /// A receiver that ends without an answer means that the thread is gone, as [`StoreError::Stopped`] does.
     pub fn save(&self, changes: Vec<Save>) -> oneshot::Receiver<Result<(), StoreError>> {
         let (done, answer) = oneshot::channel();
-        let order = Order { changes, done };
-        let refused = match self.orders.as_ref().map(|orders| orders.try_send(order)) {
-            Some(Ok(())) => return answer,
-            Some(Err(TrySendError::Full(order))) => Some((order, StoreError::Busy { waiting: QUEUE })),
-            Some(Err(TrySendError::Disconnected(order))) => Some((order, StoreError::Stopped)),
-            None => None,
+        let refused = match self.give(Order::Save(Changes { changes, done })) {
+            Ok(()) => return answer,
+            Err(refused) => refused,
         };
-        if let Some((order, error)) = refused {
-            answer_one(order.done, Err(error));
+        if let (Order::Save(Changes { done, .. }), error) = refused {
+            answer_one(done, Err(error));
         }
         answer
+    }
+
+    /// Looks something up behind everything that was to be saved before. Never blocks; the answer may take a while.
+    pub fn read<T: Send + 'static>(
+        &self,
+        look_up: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> oneshot::Receiver<Result<T, StoreError>> {
+        let (done, mut answer) = oneshot::channel();
+        let read = Order::Read(Box::new(move |store| {
+            let _ = done.send(look_up(store)); // whoever asked may have gone
+        }));
+        if let Err((_, error)) = self.give(read) {
+            let (done, refused) = oneshot::channel();
+            let _ = done.send(Err(error)); // it is heard below
+            answer = refused;
+        }
+        answer
+    }
+
+    fn give(&self, order: Order) -> Result<(), (Order, StoreError)> {
+        match self.orders.as_ref().map(|orders| orders.try_send(order)) {
+            Some(Ok(())) | None => Ok(()), // dropped as it is, it answers nobody
+            Some(Err(TrySendError::Full(order))) => Err((order, StoreError::Busy { waiting: QUEUE })),
+            Some(Err(TrySendError::Disconnected(order))) => Err((order, StoreError::Stopped)),
+        }
     }
 }
 
@@ -84,15 +113,23 @@ fn write_all(mut store: impl Store, inbox: &Receiver<Order>) {
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let (mut changes, mut waiting) = (first.changes, vec![first.done]);
-        for order in inbox.try_iter().take(QUEUE) {
-            changes.extend(order.changes);
-            waiting.push(order.done);
+        let (mut changes, mut waiting, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+        for order in std::iter::once(first).chain(inbox.try_iter().take(QUEUE)) {
+            match order {
+                Order::Save(order) => {
+                    changes.extend(order.changes);
+                    waiting.push(order.done);
+                }
+                Order::Read(read) => reads.push(read),
+            }
         }
-        let result = store.save(&changes);
-        drop(changes);
         untidy = true;
-        waiting.into_iter().for_each(|done| answer_one(done, result.clone()));
+        if !waiting.is_empty() {
+            let result = store.save(&changes);
+            drop(changes);
+            waiting.into_iter().for_each(|done| answer_one(done, result.clone()));
+        }
+        reads.into_iter().for_each(|read| read(&store));
     }
 }
 
@@ -106,9 +143,11 @@ mod tests {
     use std::sync::mpsc::{self, Sender};
     use std::sync::{Arc, Mutex};
 
-    use super::super::tests::change;
+    use super::super::tests::{change, configuration, deployment};
     use super::super::{MemoryStore, Slot, Stored};
     use super::*;
+    use crate::controller::kept::Kept;
+    use crate::model::Record;
 
     /// Tells when a commit begins, and ends it when told to.
     struct SlowStore {
@@ -126,6 +165,12 @@ mod tests {
             self.begun.send(()).unwrap();
             self.go_on.recv().unwrap()
         }
+        fn history(&self) -> Result<Vec<Record>, StoreError> {
+            Ok(Vec::new())
+        }
+        fn tried(&self, _: u64) -> Result<Option<Kept>, StoreError> {
+            Ok(None)
+        }
     }
 
     #[test]
@@ -136,7 +181,7 @@ mod tests {
             drop(thread.save(vec![change(Slot::Deployed, &id.to_string())]));
         }
         drop(thread);
-        assert_eq!(store.load().unwrap().deployed, Some(change(Slot::Deployed, "99").configuration));
+        assert_eq!(store.load().unwrap().deployed, Some(configuration(&change(Slot::Deployed, "99"))));
     }
 
     #[test]
@@ -155,6 +200,14 @@ mod tests {
             assert!(matches!(answer.blocking_recv().unwrap(), Err(StoreError::Stopped)));
         }
         assert_eq!(*groups.lock().unwrap(), [1, 3]);
+    }
+
+    #[test]
+    fn what_is_looked_up_is_as_it_was_saved_before() {
+        let thread = StoreThread::start(MemoryStore::default()).unwrap();
+        (1..=3).for_each(|number| drop(thread.save(vec![deployment(number)])));
+        let history = thread.read(|store| store.history()).blocking_recv().unwrap().unwrap();
+        assert_eq!(history.len(), 3);
     }
 
     #[test]
@@ -182,6 +235,12 @@ mod tests {
             }
             fn save(&mut self, _: &[Save]) -> Result<(), StoreError> {
                 panic!("as the test wants it")
+            }
+            fn history(&self) -> Result<Vec<Record>, StoreError> {
+                Ok(Vec::new())
+            }
+            fn tried(&self, _: u64) -> Result<Option<Kept>, StoreError> {
+                Ok(None)
             }
         }
         let thread = StoreThread::start(Panics).unwrap();

@@ -66,6 +66,7 @@ fn build(
     argv.extend(settings.scripts.iter().chain(&node.scripts).cloned());
     argv.extend(settings.args.iter().chain(node.zeek_args()).cloned());
     argv.push(files.last());
+    argv.push(files.channel());
     argv.extend(options(&node.options, settings, knows.fanout));
 
     let own = node.env.iter().map(|(name, value)| (name.clone(), text(value))).collect();

@@ -44,6 +44,17 @@ impl Launcher {
         Self { finder, asked_about, store: Store::new(files) }
     }
 
+    /// Has nodes launched by the files that were rendered under this number from now on. [`Launcher::keep_files`] is to
+    /// follow, on a thread that may wait for the disk.
+    pub fn use_files(&self, number: u64) {
+        self.store.choose(number);
+    }
+
+    /// Has nodes launched by the files that are in use also by the next run of the agent. Blocks.
+    pub fn keep_files(&self) -> Result<(), String> {
+        self.store.put_in_force().map_err(|error| error.to_string())
+    }
+
     /// The command line and the variables of a node. Blocks, mostly when Zeek is asked for its version: once.
     pub fn call(&self, node: &Node, inherited: &BTreeMap<String, String>) -> Result<Call, LaunchError> {
         let zeek = self.finder.find().map_err(|error| LaunchError::Zeek(error.to_string()))?;

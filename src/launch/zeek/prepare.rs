@@ -1,5 +1,5 @@
-//! What is done before a configuration with Zeek nodes comes into force: the files are rendered, and everything is looked
-//! at that would keep a node from running. As long as something does, nothing changes.
+//! What is done before a configuration comes into force: the files of Zeek nodes are rendered, and everything is looked at
+//! that would keep a node from running. As long as something does, nothing changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::rendered::{Cluster, Rendered, Store};
 use super::{Call, Installation, Launcher, command};
-use crate::launch::Site;
-use crate::launch::command as any;
 use crate::launch::inspect::taken_by_a_stranger;
+use crate::launch::{Site, command as any, room};
 use crate::model::{Exit, LayoutEntry, Network, Node, NodeName, Output, Role, Zeek};
 use crate::plan::order::CHECK_PATIENCE;
 use crate::supervisor::process;
@@ -32,6 +31,8 @@ const PSEUDO: [&str; 1] = ["any"];
 /// What is to come into force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preparation {
+    /// By this its files are known from here on: see [`Launcher::use_files`].
+    pub number: u64,
     pub zeek: Zeek,
     /// All members of the cluster, sorted by name.
     pub layout: Vec<LayoutEntry>,
@@ -39,6 +40,10 @@ pub struct Preparation {
     pub nodes: Vec<Arc<Node>>,
     /// Ports that nodes have which run now: it is not said of them that they are taken.
     pub ours: BTreeSet<u16>,
+    /// Whether there are Zeek nodes, which need files.
+    pub renders: bool,
+    /// How many nodes would be started or changed, of any kind.
+    pub launches: usize,
 }
 
 /// Why something cannot come into force.
@@ -64,10 +69,16 @@ impl Objection {
 }
 
 impl Launcher {
-    /// Looks at everything, and puts the files in force if there is nothing to object. Blocks for as long as Zeek takes to
+    /// Looks at everything, and renders the files; nodes are not launched by them yet. Blocks for as long as Zeek takes to
     /// parse, which may be seconds.
     pub fn prepare(&self, site: &Site, preparation: Preparation) -> Vec<Objection> {
-        let Preparation { zeek: settings, layout, nodes, ours } = preparation;
+        let Preparation { number, zeek: settings, layout, nodes, ours, renders, launches } = preparation;
+        if let Err(error) = room::for_nodes(&site.nodes, launches) {
+            return vec![Objection::of_all(error)];
+        }
+        if !renders {
+            return Vec::new();
+        }
         let networks = match networks(&settings) {
             Ok(networks) => networks,
             Err(what) => return vec![Objection::of_all(what)],
@@ -89,10 +100,9 @@ impl Launcher {
                 Err(objection) => objections.push(objection),
             }
         }
-        if !objections.is_empty() {
-            generation.discard();
-        } else if let Err(error) = self.store.put_in_force(&generation) {
-            objections.push(Objection::of_all(error));
+        match objections.is_empty() {
+            true => self.store.keep(number, &generation),
+            false => generation.discard(),
         }
         objections
     }

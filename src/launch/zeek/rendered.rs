@@ -4,11 +4,12 @@
 //! files of its own at their next launch. The link `current` names the generation in force. A generation is complete
 //! before anything names it; whoever launches follows the link once, and so never sees half of one and half of another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -93,9 +94,31 @@ impl Rendered {
     }
 }
 
+impl Rendered {
+    /// The script by which a node talks to its agent, behind all others.
+    pub fn channel(&self) -> String {
+        self.0.join("watchpost-channel.zeek").display().to_string()
+    }
+}
+
 /// Everything rendered by one agent.
-#[derive(Debug, Clone)]
-pub struct Store(PathBuf);
+#[derive(Debug)]
+pub struct Store {
+    home: PathBuf,
+    /// What this run of the agent rendered and may use.
+    kept: Mutex<Rendering>,
+}
+
+#[derive(Debug, Default)]
+struct Rendering {
+    /// The generation that was made under each number.
+    made: BTreeMap<u64, u64>,
+    /// The generation that nodes are launched by; without one that is what the link names.
+    in_use: Option<u64>,
+}
+
+/// How many generations of one run are known by their number: the one in use, the one before, and what was only looked at.
+const MOST_KNOWN: usize = 8;
 
 /// A generation that may come to be in force.
 #[derive(Debug)]
@@ -107,56 +130,89 @@ pub struct Generation {
 impl Store {
     /// Keeps its files below `home`.
     pub fn new(home: PathBuf) -> Self {
-        Self(home)
+        Self { home, kept: Mutex::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Rendering> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The files in force for that version.
     pub fn current(&self, version: Version) -> Result<Rendered, StoreError> {
-        let link = self.0.join(CURRENT);
+        let in_use = self.kept().in_use;
+        match in_use.map_or_else(|| self.named(), |in_use| Ok(Some(in_use)))? {
+            Some(generation) => files(&self.home.join(generation.to_string()), version),
+            None => Err(StoreError::Nothing),
+        }
+    }
+
+    /// The generation that the link names, if there is a link.
+    fn named(&self) -> Result<Option<u64>, StoreError> {
+        let link = self.home.join(CURRENT);
         match fs::read_link(&link) {
-            Ok(name) => files(&self.0.join(name), version),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Nothing),
+            Ok(name) => Ok(name.to_str().and_then(|name| name.parse().ok())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::Io { what: "read", path: link, source }),
         }
     }
 
     /// A place for an errand, one for each number.
     pub fn scratch(&self, number: usize) -> PathBuf {
-        self.0.join(format!("looked-at-{number}"))
+        self.home.join(format!("looked-at-{number}"))
     }
 
     /// Lays down what the next generation is made of. It is not in force yet.
     pub fn begin(&self, cluster: &Cluster) -> Result<Generation, StoreError> {
-        if self.0.display().to_string().contains(':') {
-            return Err(StoreError::Colon(self.0.clone()));
+        if self.home.display().to_string().contains(':') {
+            return Err(StoreError::Colon(self.home.clone()));
         }
         let number = self.numbers()?.last().map_or(1, |last| last + 1);
-        let path = self.0.join(number.to_string());
+        let path = self.home.join(number.to_string());
         make_directory(&path)?;
         let text = serde_json::to_vec(cluster).map_err(|error| failed("write", &path)(error.into()))?;
         write(&path.join(CLUSTER), &text, OURS)?;
         Ok(Generation { path, number })
     }
 
-    /// Puts a generation in force, and lets go of those that are older than the one before.
-    pub fn put_in_force(&self, generation: &Generation) -> Result<(), StoreError> {
-        let (link, fresh) = (self.0.join(CURRENT), self.0.join("current.new"));
+    /// A generation may come to be used: it is known by this number.
+    pub fn keep(&self, number: u64, generation: &Generation) {
+        let mut kept = self.kept();
+        kept.made.insert(number, generation.number);
+        while kept.made.len() > MOST_KNOWN {
+            kept.made.pop_first();
+        }
+    }
+
+    /// Nodes are launched by what was made under this number from now on.
+    pub fn choose(&self, number: u64) {
+        let mut kept = self.kept();
+        let generation = kept.made.get(&number).copied();
+        kept.in_use = generation.or(kept.in_use);
+    }
+
+    /// Has the link name the generation in use, and lets go of those that nobody uses any more.
+    pub fn put_in_force(&self) -> Result<(), StoreError> {
+        let Some(in_use) = self.kept().in_use else { return Ok(()) };
+        let former = self.named()?;
+        let (link, fresh) = (self.home.join(CURRENT), self.home.join("current.new"));
         let _ = fs::remove_file(&fresh); // of a run that was killed
-        std::os::unix::fs::symlink(generation.number.to_string(), &fresh).map_err(failed("write", &fresh))?;
+        std::os::unix::fs::symlink(in_use.to_string(), &fresh).map_err(failed("write", &fresh))?;
         fs::rename(&fresh, &link).map_err(failed("write", &link))?;
-        // Whoever was launched a moment ago may still read the one before.
-        for old in self.numbers()?.into_iter().filter(|number| number + 1 < generation.number) {
-            let old = self.0.join(old.to_string());
-            fs::remove_dir_all(&old).map_err(failed("remove", &old))?;
+        // Whoever was launched a moment ago may still read the one before; and a later one may be on its way.
+        let is_over = |number: &u64| *number < in_use && Some(*number) != former;
+        for old in self.numbers()?.into_iter().filter(is_over) {
+            let path = self.home.join(old.to_string());
+            fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
+            self.kept().made.retain(|_, made| *made != old);
         }
         Ok(())
     }
 
     /// The generations there are.
     fn numbers(&self) -> Result<BTreeSet<u64>, StoreError> {
-        let read = match fs::read_dir(&self.0) {
+        let read = match fs::read_dir(&self.home) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-            read => read.map_err(failed("read", &self.0))?,
+            read => read.map_err(failed("read", &self.home))?,
         };
         let number = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
         Ok(read.filter_map(number).collect())
@@ -203,7 +259,8 @@ fn render(cluster: &Cluster, version: Version, files: &Rendered) -> Result<(), S
     let write = |path: &Path, script: String| write(path, script.as_bytes(), EVERYBODYS);
     write(&files.0.join("cluster-layout.zeek"), script::layout(layout, version))?;
     write(Path::new(&files.settings()), script::settings(zeek, networks, layout, backend, version))?;
-    write(Path::new(&files.last()), script::last(zeek, version))
+    write(Path::new(&files.last()), script::last(zeek, version))?;
+    write(Path::new(&files.channel()), script::CHANNEL.to_owned())
 }
 
 fn read(path: &Path) -> Result<Cluster, StoreError> {
@@ -248,6 +305,13 @@ mod tests {
         Cluster::new(&Zeek { hash_seed: Some(seed), ..Zeek::default() }, vec![], vec![])
     }
 
+    fn use_next(store: &Store, number: u64) {
+        let next = store.begin(&cluster(number as u32)).unwrap();
+        store.keep(number, &next);
+        store.choose(number);
+        store.put_in_force().unwrap();
+    }
+
     fn seed(files: &Rendered) -> String {
         let text = fs::read_to_string(files.settings()).unwrap();
         text.split('"').nth(1).unwrap().to_owned()
@@ -258,21 +322,28 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::new(home.path().join("zeek"));
         assert!(matches!(store.current(EIGHT), Err(StoreError::Nothing)));
-        let first = store.begin(&cluster(1)).unwrap();
-        store.put_in_force(&first).unwrap();
+        use_next(&store, 1);
         let second = store.begin(&cluster(2)).unwrap();
+        store.keep(2, &second);
         assert_eq!(
             (seed(&store.current(EIGHT).unwrap()), seed(&second.files(EIGHT).unwrap())),
             ("00000001".into(), "00000002".into())
         );
         second.discard();
-        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000001");
-        for number in 3..6 {
-            let next = store.begin(&cluster(number)).unwrap();
-            store.put_in_force(&next).unwrap();
-        }
+        store.choose(77);
+        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000001", "nothing was made under that number");
+        (3..6).for_each(|number| use_next(&store, number));
         assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005");
         assert_eq!(store.numbers().unwrap().len(), 2, "the one in force, and the one before");
+        // The one before is not the one with the number before where others came to nothing.
+        (6..9).for_each(|number| store.begin(&cluster(number)).unwrap().discard());
+        drop(store.begin(&cluster(9)).unwrap());
+        use_next(&store, 10);
+        store.choose(5);
+        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005", "it can be gone back to");
+        store.put_in_force().unwrap();
+        let next_run = Store::new(home.path().join("zeek"));
+        assert_eq!(seed(&next_run.current(EIGHT).unwrap()), "00000005");
     }
 
     #[test]
@@ -293,8 +364,7 @@ mod tests {
     fn a_zeek_that_was_replaced_gets_files_of_its_own() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::new(home.path().into());
-        let generation = store.begin(&cluster(1)).unwrap();
-        store.put_in_force(&generation).unwrap();
+        use_next(&store, 1);
         let [old, new] = [EIGHT, Version { major: 9, minor: 0 }].map(|version| store.current(version).unwrap());
         assert_ne!(old, new);
         assert!(fs::read_to_string(new.last()).unwrap().starts_with("# Written by watchpost for Zeek 9.0"));

@@ -13,6 +13,9 @@ use crate::archive::QUEUE;
 use crate::model::{Backend, LayoutEntry, Network, NodeName, Role, Zeek};
 use crate::plan::order::rank;
 
+/// The script by which a node talks to its agent: the same for every node and version.
+pub const CHANNEL: &str = include_str!("channel.zeek");
+
 /// The content of `cluster-layout.zeek`. There are entries of roles that a Zeek cluster has, sorted by name.
 pub fn layout(entries: &[LayoutEntry], version: Version) -> String {
     let has_logger = entries.iter().any(|entry| entry.role == Role::Logger);

@@ -367,7 +367,8 @@ impl Draft {
             "restart_limit" => node.restart.limit = number(value)?,
             "restart_window" => node.restart.window = time(value)?,
             "ready" => node.ready.by = sign(value)?,
-            "ready_within" => node.ready.within = time(value)?,
+            "ready_within" => node.ready.within = Some(time(value)?),
+            "watchdog" if value == "off" => liveness(node).watchdog = Some(Duration::ZERO),
             "watchdog" => liveness(node).watchdog = Some(time(value)?),
             "probe" => self.probe.by = Some(question(value)?),
             "probe_interval" => self.probe.interval = Some(time(value)?),
@@ -496,13 +497,14 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 fn sign(text: &str) -> Result<ReadyBy, String> {
     match kind(text) {
         ("notify", "") => Ok(ReadyBy::Notify),
+        ("zeek", "") => Ok(ReadyBy::Zeek),
         ("settle", rest) if !rest.is_empty() => time(rest).map(ReadyBy::Settle),
         ("tcp" | "port", rest) if !rest.is_empty() => Ok(match place(rest)? {
             Place::Port(port) => ReadyBy::Port(port),
             Place::Address(address) => ReadyBy::Tcp(address),
         }),
         _ => {
-            let signs = "write `notify`, `tcp 8080` or `settle 500ms`";
+            let signs = "write `zeek`, `notify`, `tcp 8080` or `settle 500ms`";
             Err(format!("{} is no sign of readiness: {signs}", shown(text)))
         }
     }
@@ -674,7 +676,7 @@ mod tests {
             limit: 4,
             window: Duration::from_secs(5),
         };
-        (want.ready.by, want.ready.within) = (ReadyBy::Port(8080), Duration::from_secs(90));
+        (want.ready.by, want.ready.within) = (ReadyBy::Port(8080), Some(Duration::from_secs(90)));
         let by = ProbeBy::Exec(["test", "-e", "/a b"].map(text).into());
         let probe = Probe { by, interval: Duration::from_secs(6), timeout: Duration::from_secs(7), failures: 2 };
         want.liveness = Some(Box::new(Liveness { watchdog: Some(Duration::from_secs(8)), probe: Some(probe) }));
@@ -693,9 +695,9 @@ mod tests {
             ("restart_factor = 0.5", "`0.5` is no factor: write a number from 1 to 100"),
             ("restart_jitter = 101%%", "`101%` is not from 0% to 100%"),
             ("stop_grace = 10", "write one such as 500ms, 10s or 1m 30s"),
-            ("ready = soon", "write `notify`, `tcp 8080` or `settle 500ms`"),
+            ("ready = soon", "write `zeek`, `notify`, `tcp 8080` or `settle 500ms`"),
             ("ready = tcp 0", "write a number from 1 to 65535"),
-            ("ready = notify me", "write `notify`, `tcp 8080` or `settle 500ms`"),
+            ("ready = notify me", "write `zeek`, `notify`, `tcp 8080` or `settle 500ms`"),
             ("ready = tcp host:80", "`host:80` is no place to connect to: write a port, or IP:PORT"),
             ("probe = http://x", "`http://x` is no probe: write `tcp 8080`, or `exec` and a command"),
             ("probe = exec", "`exec` is no probe"),

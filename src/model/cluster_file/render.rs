@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use humantime::format_duration;
 
 use super::words::{join, quote};
 use super::zeek;
 use crate::model::{
-    Configuration, Limit, Liveness, Node, OutputWish, Probe, ProbeBy, Ready, ReadyBy, Resource, RestartMode,
-    RestartPolicy, RunAs,
+    Configuration, Limit, Liveness, Node, OutputWish, Probe, ProbeBy, ReadyBy, Resource, RestartMode, RestartPolicy,
+    RunAs,
 };
 
 /// Writes `configuration` as a cluster file, in the form in which zeek-client prints one.
@@ -70,7 +71,7 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
     let Node { restart, ready, .. } = node;
     let (nothing, as_agent) = (RunAs::default(), OutputWish::default());
     let output = node.output.as_deref().unwrap_or(&as_agent);
-    let (restart_default, ready_default) = (RestartPolicy::default(), Ready::default());
+    let restart_default = RestartPolicy::default();
     let grace_default = Node::new(node.name.clone(), node.instance.clone(), node.role).stop_grace;
     let number = |number: Option<u16>| number.map(|number| number.to_string());
     let time = |time, default| (time != default).then(|| format_duration(time).to_string());
@@ -112,9 +113,9 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("restart_stable", time(restart.stable, restart_default.stable)),
         ("restart_limit", count(restart.limit, restart_default.limit)),
         ("restart_window", time(restart.window, restart_default.window)),
-        ("ready", (ready.by != ready_default.by).then(|| sign(&ready.by))),
-        ("ready_within", time(ready.within, ready_default.within)),
-        ("watchdog", liveness.watchdog.map(|watchdog| format_duration(watchdog).to_string())),
+        ("ready", sign(&ready.by)),
+        ("ready_within", ready.within.map(|within| format_duration(within).to_string())),
+        ("watchdog", liveness.watchdog.map(watchdog)),
         ("probe", probe.map(|probe| question(&probe.by))),
         ("probe_interval", probe.and_then(|probe| time(probe.interval, probe_default.interval))),
         ("probe_timeout", probe.and_then(|probe| time(probe.timeout, probe_default.timeout))),
@@ -149,13 +150,19 @@ fn limits(limits: &BTreeMap<Resource, Limit>) -> String {
     join(limits.iter().map(|(resource, limit)| format!("{}={limit}", resource.as_str())))
 }
 
-fn sign(by: &ReadyBy) -> String {
-    match by {
+fn sign(by: &ReadyBy) -> Option<String> {
+    Some(match by {
         ReadyBy::Settle(time) => format!("settle {}", format_duration(*time)),
         ReadyBy::Port(port) => format!("tcp {port}"),
         ReadyBy::Tcp(address) => format!("tcp {address}"),
         ReadyBy::Notify => "notify".into(),
-    }
+        ReadyBy::Zeek => "zeek".into(),
+        ReadyBy::Usual => return None,
+    })
+}
+
+fn watchdog(watchdog: Duration) -> String {
+    if watchdog.is_zero() { "off".into() } else { format_duration(watchdog).to_string() }
 }
 
 fn question(by: &ProbeBy) -> String {

@@ -12,13 +12,13 @@ use super::render::{self, list};
 use super::words::join;
 use super::{Complaint, Complaints};
 use crate::hint::{instead, shown};
-use crate::model::{Backend, InstanceName, Network, Zeek};
+use crate::model::{Backend, InstanceName, Loss, Network, Zeek};
 
 /// The section's name. A section that says which role, instance or command it has is a node of that name.
 pub(crate) const ZEEK: &str = "zeek";
 
 /// Every key of the section.
-pub(super) const KEYS: [&str; 25] = [
+pub(super) const KEYS: [&str; 28] = [
     "backend",
     "scripts",
     "args",
@@ -44,6 +44,9 @@ pub(super) const KEYS: [&str; 25] = [
     "addresses",
     "pcap_snaplen",
     "pcap_bufsize",
+    "heartbeat",
+    "loss_above",
+    "loss_for",
 ];
 
 /// Whether a section is that of all Zeek nodes.
@@ -96,6 +99,9 @@ fn take(zeek: &mut Zeek, key: &str, value: Option<&str>) -> Result<(), String> {
         "pcap_snaplen" => zeek.pcap_snaplen = Some(number(value)?),
         "pcap_bufsize" => zeek.pcap_bufsize = Some(number(value)?),
         _ if archive::KEYS.contains(&key) => archive::take(&mut zeek.archive, key, value)?,
+        "heartbeat" => zeek.health.heartbeat = Some(time(value)?),
+        "loss_above" => zeek.health.loss_above = Some(loss(value)?),
+        "loss_for" => zeek.health.loss_for = Some(time(value)?),
         _ if read::KEYS.contains(&key) => {
             let way_out = "write it into each of them, or add a `role` if this is to be a node";
             return Err(format!("is a key of a node, and [zeek] is what all Zeek nodes share: {way_out}"));
@@ -122,6 +128,10 @@ fn addresses(text: &str) -> Result<BTreeMap<InstanceName, IpAddr>, String> {
         Ok((name, address(&value)?))
     };
     assignments(text)?.into_iter().map(pair).collect()
+}
+
+fn loss(text: &str) -> Result<Loss, String> {
+    text.parse().map_err(|error| format!("{} is no loss: {error}", shown(text)))
 }
 
 fn two_ports(text: &str) -> Result<[u16; 2], String> {
@@ -164,6 +174,9 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
         ("addresses", list(join(addresses))),
         ("pcap_snaplen", number(zeek.pcap_snaplen)),
         ("pcap_bufsize", number(zeek.pcap_bufsize)),
+        ("heartbeat", zeek.health.heartbeat.map(|time| format_duration(time).to_string())),
+        ("loss_above", zeek.health.loss_above.map(|loss| loss.to_string())),
+        ("loss_for", zeek.health.loss_for.map(|time| format_duration(time).to_string())),
     ];
     let all = before.into_iter().chain(archive::entries(&zeek.archive)).chain(behind);
     all.filter_map(|(key, value)| Some((key, value?))).collect()
@@ -175,7 +188,7 @@ mod tests {
 
     use super::super::tests::{complaints, read};
     use super::*;
-    use crate::model::{ArchivePlace, ArchiveRules};
+    use crate::model::{ArchivePlace, ArchiveRules, ZeekHealth};
 
     #[test]
     fn every_key_finds_its_field_and_its_way_back() {
@@ -185,7 +198,7 @@ mod tests {
                     archive_compress = no\narchive_command = ship --to 'a b'\narchive_keep_age = 30days\n\
                     archive_keep_bytes = 2T\narchive_min_free = 5\nmetrics_address = [::1]\nport = 27760\n\
                     metrics_port = 0\nzeromq_ports = 5555 5556\nhash_seed = 00c0FFEE\naddresses = a=10.0.0.1 b=[fd00::2]\n\
-                    pcap_snaplen = 9216\npcap_bufsize = 128\n[w]\nrole = worker\n";
+                    pcap_snaplen = 9216\npcap_bufsize = 128\nheartbeat = 2s\nloss_above = 0.5%%\nloss_for = 3m\n[w]\nrole = worker\n";
         let got = read(text).unwrap();
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
@@ -219,6 +232,11 @@ mod tests {
                 .into(),
             pcap_snaplen: Some(9216),
             pcap_bufsize: Some(128),
+            health: ZeekHealth {
+                heartbeat: Some(Duration::from_secs(2)),
+                loss_above: Some(Loss::new(50)),
+                loss_for: Some(Duration::from_secs(180)),
+            },
         };
         assert_eq!(entries(&want).into_iter().map(|(key, _)| key).collect::<Vec<_>>(), KEYS);
         assert_eq!(got.zeek.as_deref(), Some(&want));
@@ -269,6 +287,7 @@ mod tests {
             ("hash_seed = 12", "`12` is no seed: write eight hexadecimal digits"),
             ("addresses = a=b", "`b` is no address"),
             ("addresses = a/b=10.0.0.1", "instance name `a/b` may hold only"),
+            ("loss_above = 5", "`5` is no loss: write a part of all packets such as 5% or 0.25%"),
             ("rotation_interval = 3600", "write one such as 500ms, 10s or 1m 30s"),
             ("archive = logs", "`logs` is no absolute directory: write such as /srv/logs, or none"),
             ("archive_compress = gzip", "`gzip` is neither: write yes or no"),

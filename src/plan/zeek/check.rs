@@ -1,12 +1,16 @@
 //! Every reason why a Zeek cluster cannot be deployed.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::template::{Indices, variables};
 use crate::model::archive::MOST_FREE;
-use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek};
+use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth};
 use crate::plan::ports::PortRules;
 use crate::plan::validate::{About, LONGEST_WAIT};
+
+/// The least from one heartbeat to the next.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// Adds what is wrong with what the Zeek nodes share, and with them as a cluster.
 pub(in crate::plan) fn examine(configuration: &Configuration, rules: &PortRules, add: &mut dyn FnMut(About, String)) {
@@ -24,6 +28,18 @@ pub(in crate::plan) fn examine(configuration: &Configuration, rules: &PortRules,
     for node in configuration.nodes.iter().filter(|node| node.is_zeek()) {
         if let Err((key, what)) = variables(configuration, &indices, node) {
             add(About::Key(node.name.clone(), key), format!("node '{}' {key} {what}", node.name));
+        }
+    }
+    let heartbeat = zeek.health.heartbeat();
+    for node in configuration.nodes.iter().filter(|node| node.speaks_by_channel()) {
+        if let Some(watchdog) = node.watchdog().filter(|watchdog| *watchdog < heartbeat.saturating_mul(2)) {
+            let [watchdog, heartbeat] = [watchdog, heartbeat].map(humantime::format_duration);
+            let what = format!(
+                "node '{}' hangs after {watchdog} without a heartbeat, and gives one every {heartbeat}: choose a watchdog of \
+                 two of them at least, or `off`",
+                node.name
+            );
+            add(About::Key(node.name.clone(), "watchdog"), what);
         }
     }
     for node in &configuration.nodes {
@@ -126,6 +142,18 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
             complain(key, "is 0: leave it out for Zeek's own".into());
         }
     }
+    let ZeekHealth { heartbeat, loss_above, loss_for } = zeek.health;
+    if heartbeat.is_some_and(|heartbeat| heartbeat < SHORTEST_HEARTBEAT) {
+        complain("heartbeat", "is shorter than 100ms: choose a longer one".into());
+    }
+    for (key, time) in [("heartbeat", heartbeat), ("loss_for", loss_for)] {
+        if time.is_some_and(|time| time > LONGEST_WAIT) {
+            complain(key, "is longer than a year: choose a shorter one".into());
+        }
+    }
+    if loss_above.is_some_and(|loss| !loss.is_sound()) {
+        complain("loss_above", "is not from 0% to 100%".into());
+    }
     let pairs = zeek.env.iter().chain(&zeek.options).flat_map(|(name, value)| [name, value]);
     let lists = [&zeek.scripts, &zeek.args, &zeek.prefixes, &zeek.path, &zeek.script_path, &zeek.archive.command];
     let lists = lists.into_iter().flatten();
@@ -200,6 +228,26 @@ mod tests {
     fn a_variable_that_is_none_is_refused() {
         let got = complaints(&["m a manager"], |zeek| zeek.env = [("A".into(), "${worker_index}".into())].into());
         assert!(got[0].starts_with("node 'm' env has the variable `worker_index`, which is nothing here"), "{got:?}");
+    }
+
+    #[test]
+    fn a_watchdog_that_heartbeats_could_not_keep_up_with_is_refused() {
+        let seconds = |number| Some(Duration::from_secs(number));
+        let got = complaints(&["m a manager"], |zeek| zeek.health.heartbeat = seconds(31));
+        let want = "node 'm' hangs after 1m without a heartbeat, and gives one every 31s: choose a watchdog of two of them at \
+                    least, or `off`";
+        assert_eq!(got, [want]);
+        assert_eq!(complaints(&["m a manager"], |zeek| zeek.health.heartbeat = seconds(30)), [""; 0]);
+        for (change, want) in [
+            (
+                (|zeek| zeek.health.heartbeat = Some(Duration::ZERO)) as fn(&mut Zeek),
+                "[zeek] heartbeat is shorter than 100ms",
+            ),
+            (|zeek| zeek.health.loss_for = Some(Duration::MAX), "[zeek] loss_for is longer than a year"),
+        ] {
+            let got = complaints(&["m a manager"], change);
+            assert!(got.len() == 1 && got[0].starts_with(want), "{got:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::numbers;
 use super::template::{Indices, expand, variables};
 use crate::model::{
     ArchiveRules, Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek,
-    ZeekNode,
+    ZeekHealth, ZeekNode,
 };
 
 /// Interfaces that begin so are read through AF_PACKET.
@@ -101,6 +101,8 @@ fn of_a_node(zeek: &Zeek, writes_logs: bool) -> Zeek {
         archive: ArchiveRules::default(),
         rotation_interval: zeek.rotation_interval.filter(|_| writes_logs),
         zeromq_ports: zeek.zeromq_ports.filter(|_| zeek.backend != Backend::Broker),
+        // What its losses mean is its agent's to know.
+        health: ZeekHealth { heartbeat: zeek.health.heartbeat, ..ZeekHealth::default() },
         ..zeek.clone()
     }
 }
@@ -208,6 +210,12 @@ mod tests {
         assert_eq!(replaced(&have, &with(Zeek { port: Some(1), metrics_port: Some(2), ..Zeek::default() })), [""; 0]);
         let rotation = with(Zeek { rotation_interval: Some(std::time::Duration::from_secs(60)), ..Zeek::default() });
         assert_eq!(replaced(&have, &rotation), ["l: [zeek] says otherwise", "m: [zeek] says otherwise"]);
+        let second = Some(std::time::Duration::from_secs(1));
+        let health = |health| with(Zeek { health, ..Zeek::default() });
+        let losses =
+            ZeekHealth { loss_above: Some(crate::model::Loss::ALL), loss_for: second, ..ZeekHealth::default() };
+        assert_eq!(replaced(&have, &health(losses)), [""; 0], "what counts as too much is for their agent to know");
+        assert_eq!(replaced(&have, &health(ZeekHealth { heartbeat: second, ..ZeekHealth::default() })).len(), 4);
     }
 
     #[test]

@@ -62,6 +62,12 @@ pub fn variable(pid: u32, name: &str) -> Option<std::ffi::OsString> {
     family::variable(pid, name)
 }
 
+/// The numbers of a user and its group; `None` if there is no such user, which is told at the launch.
+pub fn user_of(name: &str) -> Option<(u32, u32)> {
+    let name = std::ffi::CString::new(name).ok()?;
+    sys::user::look_up(&name).ok().flatten().map(|user| (user.uid, user.gid))
+}
+
 /// Whether that process is the node's whose marker this is and whose `leader` lives. One that cannot be looked at is not.
 pub fn belongs(pid: u32, marker: &str, leader: u32) -> bool {
     family::belongs(pid, marker, leader).unwrap_or(false)

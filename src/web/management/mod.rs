@@ -131,7 +131,9 @@ impl Management {
                 let deployed = deployed.as_bool()?;
                 (One, self.put(GetConfigurationRequest { reqid: id, deployed }).await.map(reply::configuration))
             }
-            ("deploy", _) => (Many, self.put(DeployRequest { reqid: id }).await.map(reply::deployed)),
+            ("deploy", _) => {
+                (Many, self.put(DeployRequest { reqid: id, terms: Terms::default() }).await.map(reply::deployed))
+            }
             ("get_nodes", _) => {
                 let answer = self.put(GetNodesRequest { reqid: id }).await;
                 (Many, answer.map(|answer| reply::nodes(&answer, &self.settings.name)))
@@ -182,9 +184,10 @@ impl Management {
 
     async fn set(&self, reqid: RequestId, configuration: &Value) -> Reports {
         match self.read(configuration, Age::Seed) {
-            Ok(configuration) => {
-                self.put(SetConfigurationRequest { reqid, configuration, upon: None }).await.map(reply::set)
-            }
+            Ok(configuration) => self
+                .put(SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() })
+                .await
+                .map(reply::set),
             Err(complaints) => Ok(vec![Report::failed(complaints.join(", "))]),
         }
     }

@@ -110,8 +110,9 @@ fn responses() -> Vec<Publication> {
     let (one, many) = (Shape::One, Shape::Many);
     let staged = |configuration, outcomes| StageConfigurationResponse { reqid: reqid(), configuration, outcomes };
     let told = |configuration| reply::configuration(GetConfigurationResponse { reqid: reqid(), configuration });
-    let deployed =
-        |configuration, outcomes| reply::deployed(DeployResponse { reqid: reqid(), configuration, outcomes });
+    let deployed = |configuration, outcomes| {
+        reply::deployed(DeployResponse { reqid: reqid(), configuration, outcomes, deployment: None })
+    };
     let status = InstanceStatus {
         name: instance("one"),
         host: Some([192, 0, 2, 7].into()),
@@ -138,6 +139,7 @@ fn responses() -> Vec<Publication> {
             since: Timestamp(0),
             reason: "".into(),
             says: "".into(),
+            netstats: None,
         }],
         agents: vec![AgentStatus { instance: instance("one"), pid: Some(7), port: Some(2151), beside: false }],
         outcomes: vec![
@@ -159,6 +161,7 @@ fn responses() -> Vec<Publication> {
         reqid: reqid(),
         configuration: id(),
         outcomes: vec![done.clone(), failed.clone(), Outcome::instance_done(&instance("two"))],
+        deployment: None,
     };
     vec![
         present("get_instances", one, reply::instances(&[status])),

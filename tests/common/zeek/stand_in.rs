@@ -1,10 +1,12 @@
 //! A stand-in for the `zeek` command, as far as whoever launches Zeek sees it: arguments, environment, the layout that it looks
-//! for, `-U`, `-a`, `--version`, ports, signals, and failures that a script of the site asks for.
+//! for, `-U`, `-a`, `--version`, ports, signals, the channel to its agent where a script has one, and failures that a script
+//! of the site asks for.
 //!
 //! `ZEEK_STAND_IN_VERSION` is the version that it is. A script with a line that holds `SYNTAX ERROR` does not parse; one with
 //! `FAIL AT START` has the node end with status 1 once it has begun to run, and one with `FAIL AT END` with status 3 behind a
 //! capture. Whoever writes logs writes one, `conn.log`, whose lines are its pid and a number, and rotates it as often as its
-//! scripts say, on SIGUSR1 and at its end.
+//! scripts say, on SIGUSR1 and at its end. `NO HELLO` keeps a node from saying that it has begun to run. `LOSES PACKETS` has
+//! it lose one of ten, `NO ANSWERS` has it answer nothing, and `COUNTS ALOUD` has it warn of fifteen numbers.
 
 use std::fs::File;
 use std::io::Write;
@@ -102,13 +104,19 @@ impl Zeek {
         let _held = own.map(|own| self.listen(&own, backend, &scripts)).transpose()?;
         self.status("RUNNING [run_loop]");
         let log = writes.then(|| Log::open(&scripts)).transpose()?;
+        let mut channel = Channel::of(&scripts, &self.version());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let log = runtime.block_on(live(log))?;
+        let log = runtime.block_on(live(log, &mut channel))?;
+        channel.iter_mut().for_each(|channel| channel.say("end", "{}"));
         self.status("TERMINATING [sig_handler]");
         log.map(Log::rotate).transpose()?;
         eprintln!("received termination signal");
         self.status("TERMINATED [atexit]");
         Ok(())
+    }
+
+    fn version(&self) -> String {
+        format!("{}.{}", self.version.0, self.version.1)
     }
 
     fn status(&self, line: &str) {
@@ -227,14 +235,18 @@ fn read_capture(path: &str, scripts: &str) -> Result<(), Fatal> {
 }
 
 /// Lives until it is asked to end, and returns the log that is open then.
-async fn live(mut log: Option<Log>) -> Result<Option<Log>, Fatal> {
+async fn live(mut log: Option<Log>, channel: &mut Option<Channel>) -> Result<Option<Log>, Fatal> {
     let mut asked = signal(SignalKind::terminate()).unwrap();
     let mut rotate = signal(SignalKind::user_defined1()).unwrap();
     let mut write = tokio::time::interval(Duration::from_millis(5));
+    let mut beat = tokio::time::interval(channel.as_ref().map_or(Duration::from_secs(3600), |it| it.pause));
+    let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
         tokio::select! {
             _ = asked.recv() => return Ok(log),
             _ = rotate.recv() => log = log.map(|log| log.rotate().and_then(Log::again)).transpose()?,
+            _ = beat.tick() => channel.iter_mut().for_each(Channel::beat),
+            _ = look.tick(), if channel.is_some() => channel.iter_mut().for_each(Channel::look),
             _ = write.tick(), if log.is_some() => {
                 let Some(open) = &mut log else { continue };
                 open.write()?;
@@ -306,4 +318,117 @@ fn stamp() -> String {
 
 fn failed(error: std::io::Error) -> Fatal {
     format!("fatal error: a log cannot be written: {error}")
+}
+
+/// The node's side of the channel to its agent, as its script has it.
+struct Channel {
+    news: std::fs::File,
+    questions: Option<PathBuf>,
+    pause: Duration,
+    /// What the site's scripts ask for.
+    wishes: String,
+    said: u64,
+    beats: u64,
+    /// How much of the questions, and of what is to be said, was read.
+    asked: usize,
+    ordered: usize,
+    counted: u32,
+}
+
+impl Channel {
+    /// `None` where no script has one, or nobody said where it is. What variables it goes by is read in the script.
+    fn of(scripts: &str, version: &str) -> Option<Self> {
+        let variable = |ends: &str| {
+            let mut named = scripts.split("getenv(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            std::env::var(named.find(|name| name.ends_with(ends))?).ok().filter(|value| !value.is_empty())
+        };
+        let news = std::fs::OpenOptions::new().append(true).open(variable("NEWS")?).unwrap();
+        let (questions, pause) = (variable("QUESTIONS"), variable("HEARTBEAT"));
+        let pause = pause.map_or(Duration::from_secs(5), |pause| Duration::from_secs_f64(pause.parse().unwrap()));
+        let wishes = scripts.lines().filter(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        let (questions, said) = (questions.map(Into::into), 0);
+        let mut channel = Self { news, questions, pause, wishes, said, beats: 0, asked: 0, ordered: 0, counted: 0 };
+        if !channel.wishes.contains("NO HELLO") {
+            channel.say("hello", &format!(r#"{{"contract":1,"version":"{version}","pid":{}}}"#, std::process::id()));
+        }
+        Some(channel)
+    }
+
+    fn say(&mut self, kind: &str, what: &str) {
+        self.said += 1;
+        let line = format!("{} {kind} {what}\n", self.said);
+        self.write(line.as_bytes());
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.news.write_all(bytes).unwrap();
+    }
+
+    fn beat(&mut self) {
+        if self.wishes.contains("NO HELLO") {
+            return;
+        }
+        self.beats += 1;
+        let (received, dropped) = match self.wishes.contains("LOSES PACKETS") {
+            true => (900 * self.beats, 100 * self.beats),
+            false => (1000 * self.beats, 0),
+        };
+        let counted = format!(
+            r#"{{"received":{received},"dropped":{dropped},"link":{},"bytes":{},"memory":104857600,"waiting":2,"#,
+            received + dropped,
+            received * 64
+        );
+        self.say("beat", &format!(r#"{counted}"held_errors":0,"held_warnings":0}}"#));
+    }
+
+    /// Answers what was asked since the last look, and says what is to be said: the lines of `say` in its directory.
+    fn look(&mut self) {
+        if self.wishes.contains("COUNTS ALOUD") && self.counted < 15 {
+            self.counted += 1;
+            let warning = format!(r#"{{"message":"number {}","location":""}}"#, self.counted);
+            self.say("warning", &warning);
+        }
+        let lines = |path: &Path, read: &mut usize| -> Vec<String> {
+            let text = std::fs::read(path).unwrap_or_default();
+            let fresh = String::from_utf8_lossy(&text[(*read).min(text.len())..]).into_owned();
+            let whole = fresh.rfind('\n').map_or(0, |end| end + 1);
+            *read += whole;
+            fresh[..whole].lines().map(str::to_owned).collect()
+        };
+        for line in lines(Path::new("say"), &mut self.ordered) {
+            match line.split_once(' ') {
+                Some((kind @ ("error" | "warning"), text)) => {
+                    self.say(kind, &format!(r#"{{"message":"{text}","location":"site.zeek, line 7"}}"#));
+                }
+                Some(("raw", text)) => self.write(format!("{text}\n").as_bytes()),
+                Some(("half", text)) => self.write(text.as_bytes()),
+                Some(("flood", bytes)) => self.write(&vec![b'x'; bytes.parse().unwrap()]),
+                _ => panic!("cannot say `{line}`"),
+            }
+        }
+        let Some(questions) = self.questions.clone().filter(|_| !self.wishes.contains("NO ANSWERS")) else { return };
+        for line in lines(&questions, &mut self.asked) {
+            let [number, verb, name] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else { continue };
+            match (verb, name) {
+                ("get_id_value", "bits_per_uid") => self.answer(number, "96"),
+                ("get_id_value", "Cluster::node") => {
+                    let node = std::env::var("CLUSTER_NODE").unwrap_or_default();
+                    self.answer(number, &format!("\"{node}\""));
+                }
+                ("get_id_value", "a_long_one") => self.answer(number, &format!("\"{}\"", "ü".repeat(100_000))),
+                ("get_id_value", "unset") => self.say("failure", &format!("{number} \"no ID value\"")),
+                ("get_id_value", _) => self.say("failure", &format!("{number} \"unknown id\"")),
+                _ => self.say("failure", &format!("{number} \"dispatch {verb} unknown\"")),
+            }
+        }
+    }
+
+    fn answer(&mut self, number: &str, value: &str) {
+        for piece in value.as_bytes().chunks(4000) {
+            self.said += 1;
+            let line = [format!("{} part {number} ", self.said).as_bytes(), piece, b"\n"].concat();
+            self.write(&line);
+        }
+        self.say("answer", number);
+    }
 }

@@ -212,13 +212,14 @@ impl Run {
             }
             Effect::Remember(id) => disk.in_force = Some(if id.as_str() == "c1" { 1 } else { 2 }),
             Effect::AllStopped => self.at_rest = true,
-            Effect::ReadOutput(_)
+            Effect::Inquire(_)
+            | Effect::ReadOutput(_)
             | Effect::ReadPiece(_)
             | Effect::ReadCrashes(_)
             | Effect::Refused(_)
             | Effect::EndLink(_)
             | Effect::Enter(..) => {}
-            Effect::Prepare(..) | Effect::Archive(_) => unreachable!("the node has a command"),
+            Effect::Prepare(..) | Effect::UseFiles(_) | Effect::Archive(_) => unreachable!("the node has a command"),
             Effect::Inspect(..) => unreachable!("nobody asks for a plan"),
         }
     }

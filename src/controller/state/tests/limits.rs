@@ -97,7 +97,10 @@ fn a_deployment_goes_on_when_its_client_waits_no_longer() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.answers_itself = false;
     let next = configuration("c2", &[("a", "n1"), ("a", "n3"), ("b", "n2")]);
-    let deploy = |reqid| client::SetConfigurationRequest { reqid, configuration: next, upon: None }.into();
+    let deploy = |reqid| {
+        client::SetConfigurationRequest { reqid, configuration: next, upon: None, terms: client::Terms::default() }
+            .into()
+    };
     cluster.ask_within("deploy", Duration::from_secs(1), deploy);
     cluster.reply("b");
     cluster.pass(Duration::from_secs(1));
@@ -107,7 +110,7 @@ fn a_deployment_goes_on_when_its_client_waits_no_longer() {
     assert_eq!(cluster.answer("deploy"), want);
 
     cluster.deploy("second", configuration("c3", &[("a", "n1")]));
-    assert_eq!(cluster.answer("second"), ["all: earlier deployment deploy still pending"]);
+    assert_eq!(cluster.answer("second"), ["all: earlier deployment deploy still pending", UNDER_WAY]);
     cluster.reply("a");
     cluster.deploy("third", configuration("c3", &[("a", "n1")]));
     assert!(!cluster.answers.contains_key("third"), "the first one is complete, and this one is under way");

@@ -148,7 +148,9 @@ fn what_was_planned_upon_another_configuration_is_refused_and_nothing_of_it_is_k
     let upon = |id: Option<&str>| Some(Deployed(id.map(|id| ConfigurationId::new(id).unwrap())));
     let deploy = |cluster: &mut Cluster, name: &str, of: &str, then: Option<&str>| {
         let (configuration, upon) = (configuration(of, &[("a", "n1")]), upon(then));
-        cluster.ask(name, |reqid| client::SetConfigurationRequest { reqid, configuration, upon }.into());
+        cluster.ask(name, |reqid| {
+            client::SetConfigurationRequest { reqid, configuration, upon, terms: client::Terms::default() }.into()
+        });
         cluster.answer(name)
     };
     let refused = deploy(&mut cluster, "none", "c2", None);

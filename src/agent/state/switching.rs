@@ -1,0 +1,112 @@
+//! One node after another becomes what it is in the configuration that was looked at last; or, if a deployment comes to
+//! nothing, what it was before.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::preparing::ports;
+use super::{Effect, Goal, InForce, State};
+use crate::agent::jobs::{Kind, Wish};
+use crate::message::agent::*;
+use crate::model::{NodeName, NodeState, Outcome, RequestId, Timestamp};
+use crate::plan::NodeChange;
+
+impl State {
+    pub(super) fn switch(&mut self, request: SwitchNodesRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let SwitchNodesRequest { reqid, configuration: id, nodes } = request;
+        let Some(mut staged) = self.staged.take_if(|staged| staged.configuration.id == id) else {
+            let why = format!("it does not have configuration {id} at hand any more: was its agent started again?");
+            let outcomes = vec![Outcome::instance_failed(&self.instance, why)];
+            return self.answer(SwitchNodesResponse { reqid, outcomes });
+        };
+        if staged.switched.is_empty() {
+            self.use_files(&staged.configuration, fx);
+        }
+        let wished = Arc::clone(&staged.configuration.nodes);
+        let named = wished.iter().filter(|node| nodes.contains(&node.name));
+        named.for_each(|node| self.define(node, wall, fx));
+        let have = self.definitions();
+        let changes = self.changes_to(&have, &staged.configuration);
+        let with_room = with_those_in_the_way(&changes, &nodes);
+        self.jobs.open_beside(
+            Kind::Switch,
+            reqid,
+            changes
+                .iter()
+                .filter(|change| nodes.contains(change.name()))
+                .map(|change| (change.name().clone(), Wish::Up)),
+            nodes.iter().filter(|name| !wished.iter().any(|node| node.name == **name)).cloned(),
+        );
+        self.strays = true;
+        for change in changes.into_iter().filter(|change| with_room.contains(change.name())) {
+            staged.switched.insert(change.name().clone());
+            self.begin(change, wall, fx);
+        }
+        self.staged = Some(staged);
+    }
+
+    /// What was in force before is in force again. What did not change is left alone, also where it rests.
+    pub(super) fn go_back(
+        &mut self,
+        reqid: RequestId,
+        wished: InForce,
+        up: &BTreeSet<NodeName>,
+        wall: Timestamp,
+        fx: &mut Vec<Effect>,
+    ) {
+        wished.nodes.iter().for_each(|node| self.define(node, wall, fx));
+        let have = self.definitions();
+        let mut changes = self.changes_to(&have, &wished);
+        changes.retain(|change| !matches!(change, NodeChange::Keep(node) if !up.contains(&node.name)));
+        let waits = changes.iter().filter_map(|change| match change {
+            NodeChange::Remove(node) => Some((node.name.clone(), Wish::Down)),
+            change => up.contains(change.name()).then(|| (change.name().clone(), Wish::Up)),
+        });
+        self.jobs.open(Kind::Restore, reqid, waits);
+        self.use_files(&wished, fx);
+        for change in changes {
+            match change {
+                NodeChange::Start(node) if !up.contains(&node.name) => {
+                    self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
+                    self.want_down(&node.name, Goal::Rest, fx);
+                }
+                NodeChange::Replace { want, .. } if !up.contains(&want.name) => {
+                    self.want_down(&want.name, Goal::Rest, fx);
+                    if let Some(entry) = self.nodes.get_mut(&want.name) {
+                        entry.next = Some(Arc::clone(want));
+                    }
+                }
+                change => self.begin(change, wall, fx),
+            }
+        }
+        self.is_now(wished, fx);
+    }
+}
+
+/// Those nodes, and every other one that changes and has a port that one of them will have: both at once, or the first
+/// would find its port taken.
+fn with_those_in_the_way(changes: &[NodeChange<'_>], nodes: &BTreeSet<NodeName>) -> BTreeSet<NodeName> {
+    let mut with = nodes.clone();
+    loop {
+        let wanted: BTreeSet<u16> = changes
+            .iter()
+            .filter(|change| with.contains(change.name()))
+            .filter_map(|change| match change {
+                NodeChange::Start(want) | NodeChange::Replace { want, .. } => Some(ports(want)),
+                NodeChange::Keep(_) | NodeChange::Remove(_) => None,
+            })
+            .flatten()
+            .collect();
+        let is_in_the_way = |change: &&NodeChange<'_>| match change {
+            NodeChange::Remove(have) | NodeChange::Replace { have, .. } => {
+                !with.contains(&have.name) && !ports(have).is_disjoint(&wanted)
+            }
+            NodeChange::Keep(_) | NodeChange::Start(_) => false,
+        };
+        let more: Vec<NodeName> = changes.iter().filter(is_in_the_way).map(|change| change.name().clone()).collect();
+        if more.is_empty() {
+            return with;
+        }
+        with.extend(more);
+    }
+}

@@ -1,0 +1,189 @@
+//! A deployment as an agent sees it: looked at, switched node by node, and in force or gone back from.
+
+use super::*;
+
+const NODES: [(&str, Role); 3] = [("logger", Role::Logger), ("manager", Role::Manager), ("worker", Role::Worker)];
+
+/// The same nodes, where these stop more slowly: so each of them is another.
+fn changed(configuration_id: &str, names: &[&str]) -> Configuration {
+    let mut changed = commands(configuration_id);
+    for node in changed.nodes.iter_mut().filter(|node| names.contains(&node.name.as_str())) {
+        Arc::make_mut(node).stop_grace = Duration::from_secs(77);
+    }
+    changed
+}
+
+fn commands(configuration_id: &str) -> Configuration {
+    let mut configuration = configuration(configuration_id, &NODES);
+    configuration.nodes.iter_mut().for_each(|node| Arc::make_mut(node).command = vec!["program".into()]);
+    configuration
+}
+
+/// With the nodes of `commands`, all of them RUNNING.
+fn running() -> Agent {
+    let mut agent = Agent::new();
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: commands("c1").into() });
+    agent.obey_all();
+    agent.taken = agent.told.len();
+    agent.mail.clear();
+    agent
+}
+
+impl Agent {
+    /// What it objects, and what it would start or change.
+    fn check(&mut self, reqid: &str, configuration: Configuration) -> Vec<String> {
+        self.order(CheckConfigurationRequest { reqid: id(reqid), configuration: configuration.into() });
+        self.checked()
+    }
+
+    fn checked(&mut self) -> Vec<String> {
+        let Some(ToController::CheckConfigurationResponse(answer)) = self.mail.pop() else { panic!("{:?}", self.mail) };
+        let objections = answer.outcomes.iter().filter_map(|outcome| outcome.error.clone());
+        let words = |change: CheckedChange| format!("{}{}", change.node, if change.runs { "" } else { " is new" });
+        objections.chain(answer.changes.into_iter().map(words)).collect()
+    }
+
+    fn switch(&mut self, reqid: &str, configuration: &str, nodes: &[&str]) {
+        let nodes = nodes.iter().map(|name| node_name(name)).collect();
+        let configuration = ConfigurationId::new(configuration).unwrap();
+        self.order(SwitchNodesRequest { reqid: id(reqid), configuration, nodes });
+        self.obey_all();
+    }
+
+    fn back(&mut self, reqid: &str, configuration: Configuration, up: &[&str]) {
+        let up = up.iter().map(|name| node_name(name)).collect();
+        self.order(RestoreConfigurationRequest { reqid: id(reqid), configuration: configuration.into(), up });
+        self.obey_all();
+    }
+}
+
+#[test]
+fn what_is_looked_at_touches_nothing_and_says_what_it_would_change() {
+    let mut agent = running();
+    let mut next = changed("c2", &["worker"]);
+    next.nodes.remove(0);
+    let new = Node {
+        command: vec!["program".into()],
+        ..Node::new(node_name("new"), next.nodes[0].instance.clone(), Role::Proxy)
+    };
+    next.nodes.push(new.into());
+    assert_eq!(agent.check("check", next.clone()), ["new is new", "worker"]);
+    assert_eq!((agent.take_told(), agent.state.statuses().len()), (vec![], 3));
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into() });
+    assert_eq!(agent.answers(), [("again".into(), vec!["instance: done".into()])], "c1 is in force");
+    // An objection, such as to a full disk, is the whole answer.
+    agent.holds = true;
+    agent.order(CheckConfigurationRequest { reqid: id("full"), configuration: changed("c3", &["worker"]).into() });
+    let (number, preparation) = agent.preparations.pop().unwrap();
+    assert_eq!((preparation.launches, preparation.renders), (1, false));
+    agent.step(Event::Prepared(number, vec![Objection::of_all("there is no room")]));
+    assert_eq!(agent.checked(), ["there is no room"]);
+    agent.switch("step", "c3", &["worker"]);
+    let refusal = "instance: it does not have configuration c3 at hand any more: was its agent started again?";
+    assert_eq!(agent.answers(), [("step".into(), vec![refusal.into()])]);
+    assert_eq!(agent.take_told(), [""; 0]);
+}
+
+#[test]
+fn nodes_are_switched_as_they_are_named_and_the_rest_follows_when_it_comes_into_force() {
+    let mut agent = running();
+    let mut next = changed("c2", &["manager", "worker"]);
+    next.nodes.remove(0);
+    agent.check("check", next.clone());
+    agent.switch("one", "c2", &["worker"]);
+    assert_eq!(agent.take_told(), ["stop worker", "redefine worker", "start worker"]);
+    assert_eq!(agent.answers(), [("one".into(), vec!["worker: done".into()])]);
+    agent.switch("one", "c2", &["worker"]);
+    assert_eq!(agent.answers(), [("one".into(), vec!["worker: done".into()])], "asked again it is answered again");
+    agent.order(SetConfigurationRequest { reqid: id("commit"), configuration: next.clone().into() });
+    agent.obey_all();
+    assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "stop logger", "start manager"]);
+    assert_eq!(agent.answers(), [("commit".into(), vec!["manager: done".into()])], "of the worker it has told");
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: next.into() });
+    assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["again".to_owned()]));
+}
+
+#[test]
+fn a_node_that_was_switched_and_failed_is_not_started_again_when_it_comes_into_force() {
+    let mut agent = running();
+    let next = changed("c2", &["worker"]);
+    agent.check("check", next.clone());
+    let configuration = ConfigurationId::new("c2").unwrap();
+    agent.order(SwitchNodesRequest { reqid: id("one"), configuration, nodes: [node_name("worker")].into() });
+    let Some((_, NodeOrder::Stop { ticket, .. })) = agent.told.last().cloned() else { panic!() };
+    agent.report(&node_name("worker"), NodeState::Stopped, Some(ticket));
+    agent.report(&node_name("worker"), NodeState::Pending, None);
+    agent.report(&node_name("worker"), NodeState::Failed, None);
+    agent.take_told();
+    assert!(agent.answers()[0].1[0].starts_with("worker: "));
+    agent.order(SetConfigurationRequest { reqid: id("commit"), configuration: next.into() });
+    let others: Vec<String> = ["logger: done", "manager: done"].map(String::from).to_vec();
+    assert_eq!((agent.take_told(), agent.answers()), (vec![], vec![("commit".into(), others)]));
+}
+
+#[test]
+fn going_back_undoes_what_was_switched_and_leaves_the_rest_alone() {
+    let mut agent = running();
+    agent.order(StopRequest { reqid: id("stop"), nodes: [node_name("logger"), node_name("manager")].into() });
+    agent.obey_all();
+    let mut next = changed("c2", &["manager", "worker"]);
+    next.nodes.remove(0);
+    agent.check("check", next);
+    agent.switch("one", "c2", &["manager", "worker"]);
+    agent.take_told();
+    agent.answers();
+    agent.back("back", commands("c1"), &["worker"]);
+    let told = agent.take_told();
+    assert_eq!(
+        told,
+        ["stop worker", "redefine worker", "stop manager", "start worker", "redefine manager"],
+        "{told:?}"
+    );
+    assert_eq!(agent.answers(), [("back".into(), vec!["worker: done".into()])]);
+    let states: Vec<_> = agent.state.statuses().iter().map(|status| status.state).collect();
+    assert_eq!(states, [NodeState::Stopped, NodeState::Stopped, NodeState::Running], "what rested rests");
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into() });
+    assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["again".to_owned()]), "it is in force");
+}
+
+#[test]
+fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
+    let port = |configuration: &mut Configuration, name: &str, port| {
+        let node = configuration.nodes.iter_mut().find(|node| node.name.as_str() == name).unwrap();
+        Arc::make_mut(node).port = Some(port);
+    };
+    let mut agent = Agent::new();
+    let (mut first, mut next) = (commands("c1"), commands("c2"));
+    (port(&mut first, "logger", 1), port(&mut first, "manager", 2));
+    (port(&mut next, "logger", 2), port(&mut next, "manager", 1));
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
+    agent.obey_all();
+    agent.take_told();
+    agent.mail.clear();
+    assert_eq!(agent.check("check", next), ["logger", "manager"]);
+    agent.switch("one", "c2", &["logger"]);
+    let told = ["stop manager", "stop logger", "redefine logger", "redefine manager"];
+    assert_eq!(agent.take_told().iter().filter(|told| !told.starts_with("start")).count(), told.len());
+    assert_eq!(agent.answers(), [("one".into(), vec!["logger: done".into()])]);
+    agent.switch("two", "c2", &["manager"]);
+    assert_eq!((agent.take_told(), agent.answers().len()), (vec![], 1), "it has been switched by then");
+}
+
+#[test]
+fn files_are_used_from_the_first_step_on_and_the_former_ones_again_when_all_goes_back() {
+    let mut agent = Agent::new();
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", &NODES).into() });
+    agent.obey_all();
+    agent.preparations.clear();
+    agent.mail.clear();
+    assert_eq!(std::mem::take(&mut agent.files), [1]);
+    let next = configuration("c2", &[NODES.as_slice(), &[("new", Role::Worker)]].concat());
+    agent.order(CheckConfigurationRequest { reqid: id("check"), configuration: next.into() });
+    assert_eq!(agent.checked(), ["logger", "manager", "new is new"], "both know of every worker");
+    assert_eq!(agent.files, [0; 0]);
+    agent.switch("one", "c2", &["manager"]);
+    agent.switch("two", "c2", &["new"]);
+    assert_eq!(std::mem::take(&mut agent.files), [2]);
+    agent.back("back", configuration("c1", &NODES), &["manager"]);
+    assert_eq!(agent.files, [1], "without rendering them again");
+}

@@ -1,0 +1,223 @@
+//! `watchpost history` and `diff`: what was deployed before, by whom, and what came of it.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+
+use super::Connection;
+use super::client::Client;
+use super::error::{CliError, Exit};
+use super::screen::{Screen, plain, state_style, tame};
+use super::table::{self, Cell, Column, numbers, words};
+use crate::web::history::{Difference, History, Past, Told};
+
+const COLUMNS: [Column; 7] = [
+    numbers("N"),
+    words("WHEN"),
+    numbers("TOOK").spare(),
+    words("OUTCOME"),
+    words("CONFIGURATION"),
+    numbers("FAILED").spare(),
+    words("WHO"),
+];
+
+#[derive(Debug, Subcommand)]
+pub enum HistoryVerb {
+    /// Show all that is known of one
+    Show {
+        number: u64,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+/// Lists the deployments that are remembered, the first one first.
+pub fn list(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    let (text, history) = client.get::<History>("/api/v1/history")?;
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", text.trim_end())?;
+    } else if !history.deployments.is_empty() {
+        let rows: Vec<_> = history.deployments.iter().map(row).collect();
+        table::lines(&COLUMNS, &rows, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Shows one.
+pub fn show(client: &Client, number: u64, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", text.trim_end())?,
+        false => lines(&past, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Shows what changes from what one deployment deployed to what another did.
+pub fn diff(client: &Client, from: u64, to: u64, json: bool) -> Result<Exit, CliError> {
+    let (text, difference) = client.get::<Difference>(&format!("/api/v1/history/{from}/diff/{to}"))?;
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", text.trim_end())?,
+        false => differing(&difference).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Who deployed, and from where.
+pub fn who(who: &str, from: Option<&str>) -> String {
+    from.map_or_else(|| who.to_owned(), |from| format!("{who} from {from}"))
+}
+
+fn row(past: &Past) -> Vec<Cell> {
+    let number = past.number.to_string();
+    let when = past.began.split('.').next().unwrap_or_default().to_owned() + "Z";
+    let failed = if past.failed > 0 { past.failed.to_string() } else { String::new() };
+    vec![
+        Cell::from(&*number),
+        Cell::from(&*when),
+        Cell::from(&*took(past).unwrap_or_default()),
+        Cell::styled(&past.verdict, style(&past.verdict)),
+        Cell::from(&*past.configuration),
+        Cell::from(&*failed),
+        Cell::remark(&who(&past.who, past.from.as_deref())),
+    ]
+}
+
+fn took(past: &Past) -> Option<String> {
+    past.seconds.map(|seconds| format!("{seconds:.1} s"))
+}
+
+/// What went well looks like a node that runs, and what did not like one that failed.
+fn style(verdict: &str) -> anstyle::Style {
+    state_style(match verdict {
+        "deployed" => "RUNNING",
+        "open" => "PENDING",
+        _ => "FAILED",
+    })
+}
+
+/// All that is known of one deployment.
+pub fn lines(past: &Past, screen: Screen) -> Vec<String> {
+    let whole = Screen { width: None, ..screen };
+    let mut lines = Vec::new();
+    let mut say = |what: &str, text: &str, style: anstyle::Style| {
+        if !text.is_empty() {
+            lines.push(whole.line([plain(format!("{what:<14}")), (tame(text), style)]));
+        }
+    };
+    let none = anstyle::Style::new();
+    say("deployment", &past.number.to_string(), none);
+    say("outcome", &past.verdict, style(&past.verdict));
+    say("configuration", &past.configuration, none);
+    say("before", past.former.as_deref().unwrap_or_default(), none);
+    say("brings back", &past.back_to.map(|to| format!("deployment {to}")).unwrap_or_default(), none);
+    say("who", &who(&past.who, past.from.as_deref()), none);
+    say("began", &past.began, none);
+    say("took", &took(past).unwrap_or_default(), none);
+    say("yet to follow", &past.owing.join(", "), none);
+    say("results", &format!("{} of {} failed", past.failed, past.results_in_all), none);
+    lines.extend(past.results.iter().map(|told| result(told, whole)));
+    lines
+}
+
+fn result(told: &Told, screen: Screen) -> String {
+    let who = match (&told.node, &told.instance) {
+        (Some(node), Some(instance)) => format!("{node} on {instance}"),
+        (Some(name), None) | (None, Some(name)) => name.clone(),
+        (None, None) => "controller".into(),
+    };
+    match &told.error {
+        Some(error) => {
+            let text = format!(" {}: {}", tame(&who), tame(error));
+            screen.line([plain("  "), ("failed".into(), state_style("FAILED")), plain(text)])
+        }
+        None => format!("  done {}", tame(&who)),
+    }
+}
+
+fn differing(difference: &Difference) -> Vec<String> {
+    let instances = |sign: &str, names: &[String]| -> Vec<String> {
+        names.iter().map(|name| format!("{sign} instance {}", tame(name))).collect()
+    };
+    let mut lines = instances("-", &difference.instances_removed);
+    lines.extend(instances("+", &difference.instances_added));
+    lines.extend(difference.nodes.iter().map(|node| {
+        let sign = match node.how.as_str() {
+            "added" => "+",
+            "removed" => "-",
+            _ => "~",
+        };
+        let keys = if node.keys.is_empty() { String::new() } else { format!(": {}", node.keys.join(", ")) };
+        format!("{sign} {}{}", tame(&node.node), tame(&keys))
+    }));
+    if lines.is_empty() {
+        lines.push(format!("deployments {} and {} deployed the same", difference.from, difference.to));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::history::Differing;
+
+    fn past() -> Past {
+        let failed = Told { node: Some("w".into()), instance: Some("a".into()), error: Some("not ready\x1b".into()) };
+        let rolled_back =
+            Told { error: Some("rolled back: configuration c1 is in force again".into()), ..Told::default() };
+        Past {
+            number: 7,
+            who: "token `ops`".into(),
+            from: Some("10.0.0.9".into()),
+            began: "2026-01-02T03:04:05.000006Z".into(),
+            seconds: Some(1.26),
+            configuration: "c2".into(),
+            former: Some("c1".into()),
+            verdict: "rolled-back".into(),
+            failed: 2,
+            results_in_all: 3,
+            results: vec![failed, rolled_back, Told { node: Some("v".into()), ..Told::default() }],
+            ..Past::default()
+        }
+    }
+
+    #[test]
+    fn a_line_of_the_list_says_who_when_and_what_came_of_it() {
+        let lines = table::lines(&COLUMNS, &[row(&past())], Screen::pipe());
+        let fields: Vec<_> = lines[1].split_whitespace().collect();
+        let want = "7 2026-01-02T03:04:05Z 1.3 s rolled-back c2 2 token `ops` from 10.0.0.9";
+        assert_eq!(fields.join(" "), want);
+    }
+
+    #[test]
+    fn one_in_full_names_what_failed_first() {
+        let lines = lines(&past(), Screen::pipe());
+        assert_eq!(lines[0], "deployment    7");
+        assert!(lines.contains(&"results       2 of 3 failed".to_owned()), "{lines:?}");
+        let last = [
+            "  failed w on a: not ready ",
+            "  failed controller: rolled back: configuration c1 is in force again",
+            "  done v",
+        ];
+        let end: Vec<_> = lines[lines.len() - 3..].iter().map(|line| line.trim_end().to_owned()).collect();
+        assert_eq!(end, last.map(|line| line.trim_end().to_owned()));
+    }
+
+    #[test]
+    fn a_difference_is_told_line_by_line() {
+        let node = |node: &str, how: &str, keys: &[&str]| Differing {
+            node: node.into(),
+            how: how.into(),
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        let nodes = vec![node("a", "added", &[]), node("b", "removed", &[]), node("c", "changed", &["env", "port"])];
+        let difference =
+            Difference { from: 1, to: 2, instances_added: vec!["x".into()], nodes, ..Difference::default() };
+        assert_eq!(differing(&difference), ["+ instance x", "+ a", "- b", "~ c: env, port"]);
+        let none = Difference { from: 1, to: 2, ..Difference::default() };
+        assert_eq!(differing(&none), ["deployments 1 and 2 deployed the same"]);
+    }
+}

@@ -1,0 +1,394 @@
+//! A deployment is decided, once, in the journal: and every instance is told.
+
+use std::collections::BTreeSet;
+
+use super::{Deployment, Following, Phase, deployed, with_number};
+use crate::controller::kept::{Head, Kept};
+use crate::controller::state::open::Parent;
+use crate::controller::state::{Effect, State, TIMED_OUT, Ticket, publish_own, sorted};
+use crate::controller::store::{Save, Slot};
+use crate::message::agent::NotifyError;
+use crate::message::client::News;
+use crate::model::{InstanceName, NodeState, NodeStatus, Now, Outcome, Record, RequestId, Timestamp, Verdict};
+use crate::request::Answered;
+
+impl State {
+    /// Has it written how far it is; goes on in [`Self::journaled`].
+    pub(super) fn write(&mut self, phase: Phase, mut saves: Vec<Save>, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &mut self.deployment else { return };
+        self.last_write += 1;
+        // What it deploys is written with its first word.
+        let tried = (!std::mem::replace(&mut deployment.is_written, true)).then(|| deployment.configuration.clone());
+        saves.push(Save::Deployment(Box::new(deployment.record.clone()), tried));
+        deployment.phase = phase;
+        fx.push(Effect::Journal(self.last_write, saves));
+    }
+
+    /// What was to be written under this number is durable, or cannot be kept, for this reason.
+    pub(in crate::controller::state) fn journaled(
+        &mut self,
+        number: u64,
+        written: Result<(), String>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(deployment) = self.deployment.as_mut().filter(|_| self.last_write == number) else { return };
+        let phase = deployment.phase;
+        match (phase, written) {
+            (Phase::Opening, Ok(())) => self.end_what_moves(now, fx),
+            (Phase::Deciding, Ok(())) => self.decided(now, fx),
+            (Phase::Opening | Phase::Deciding, Err(error)) => {
+                deployment.record.verdict = Verdict::Open;
+                deployment.outcomes.push(Outcome::failed(format!("the configuration cannot be kept: {error}")));
+                match phase == Phase::Deciding && deployment.is_touching() {
+                    true => self.go_back(now, fx),
+                    // Nothing was touched.
+                    false => self.abandon(now, fx),
+                }
+            }
+            _ => {} // nobody waits for it
+        }
+    }
+
+    /// It is decided for the new configuration once that is written.
+    pub(super) fn decide(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &mut self.deployment else { return };
+        deployment.record.verdict = Verdict::New;
+        let save = Save::Configuration(Slot::Deployed, deployment.configuration.clone());
+        self.tell_progress("deciding", now, fx);
+        self.write(Phase::Deciding, vec![save], fx);
+    }
+
+    /// The point of no return: whatever becomes of the controller or of a link from now on, every instance comes to this.
+    fn decided(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(Deployment { configuration, record, stands, .. }) = self.deployment.as_ref() else { return };
+        let (configuration, record, stands) = (configuration.clone(), record.clone(), *stands);
+        self.release(&configuration.instances, now, fx);
+        self.tell_given_up(&configuration, now.wall, fx);
+        self.follow(Following::to_the_new(record, &configuration));
+        // Where it is the same as in another slot it is kept once.
+        let configuration = self.shelf.put(Slot::Deployed, configuration).clone();
+        self.forget_lost(now.wall, fx);
+        publish_own(self.nodes.expect(&configuration, NodeState::Stopped, now.wall), fx);
+        self.change(|deployment| deployment.configuration = configuration);
+        match stands {
+            true => self.begin_to_switch(now, fx),
+            false => self.tell_shares(now, fx),
+        }
+    }
+
+    /// The configuration comes into force everywhere: what was not switched one by one follows.
+    pub(super) fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &self.deployment else { return };
+        let configuration = deployment.configuration.clone();
+        if configuration.instances.is_empty() {
+            return self.complete(now, fx);
+        }
+        let deadline = now.mono + self.patience_of_deployment();
+        let is_awaited = |name: &&InstanceName| !deployment.without.contains(*name);
+        let owes: BTreeSet<_> =
+            configuration.instances.iter().map(|instance| &instance.name).filter(is_awaited).cloned().collect();
+        let nobody_is_awaited = owes.is_empty();
+        let inner = self.open(Parent::Deploy, owes, deadline);
+        for instance in &configuration.instances {
+            self.send_share(&instance.name, &configuration, inner.clone(), fx);
+        }
+        self.enter(Phase::Telling, inner.clone());
+        self.tell_progress("committing", now, fx);
+        if nobody_is_awaited {
+            self.requests.close(&inner);
+            self.complete(now, fx);
+        }
+    }
+
+    /// Says which nodes are started although they may still run where nobody can reach them.
+    fn tell_given_up(&self, configuration: &Kept, now: Timestamp, fx: &mut Vec<Effect>) {
+        let ended = |place: &InstanceName, node: &str| {
+            self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, node))
+        };
+        for node in configuration.heads() {
+            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(node.name) else { continue };
+            if former.as_str() != node.instance && self.roster.link(former).is_none() && !ended(former, node.name) {
+                let msg = format!(
+                    "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
+                     and may run twice until `{former}` comes back or is stopped",
+                    node.instance
+                );
+                let (instance, node) = (former.clone(), Some(node.name()));
+                let news = News::Error(NotifyError { seq: 0, time: now, instance, node, msg });
+                fx.push(Effect::Publish { news, time: now, origin: None });
+            }
+        }
+    }
+
+    pub(in crate::controller::state) fn shares_answered(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        outcomes: Vec<Outcome>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.followed(from, reqid, now, fx);
+        let answered = self.requests.answer(reqid, from, |_| {});
+        let (is_deployment, is_complete) = match &answered {
+            Answered::Late => return,
+            Answered::Waiting(parent) => (**parent == Parent::Deploy, false),
+            Answered::Complete(parent) => (*parent == Parent::Deploy, true),
+        };
+        if !is_deployment {
+            return self.tell_what_is_not(from, "deployed", &outcomes, now, fx);
+        }
+        self.change(|deployment| deployment.outcomes.extend(outcomes));
+        if is_complete {
+            self.complete(now, fx);
+        }
+    }
+
+    fn tell_what_is_not(&self, of: &InstanceName, how: &str, outcomes: &[Outcome], now: Now, fx: &mut Vec<Effect>) {
+        for outcome in outcomes.iter().filter(|outcome| !outcome.is_success()) {
+            let error = outcome.error.as_deref().unwrap_or_default();
+            let node = outcome.node.as_ref().map_or_else(String::new, |node| format!("node {node}: "));
+            self.tell_error(of, format!("not as {how}: {node}{error}"), now.wall, fx);
+        }
+    }
+
+    /// Every instance has answered.
+    fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(mut deployment) = self.deployment.take() else { return };
+        // An instance that has nothing else to say says so; where it has, that is enough.
+        let named: BTreeSet<_> =
+            deployment.outcomes.iter().filter(|it| it.node.is_some()).filter_map(|it| it.instance.clone()).collect();
+        let is_idle = |outcome: &Outcome| outcome.node.is_none() && outcome.is_success();
+        deployment.outcomes.retain(|it| !is_idle(it) || it.instance.as_ref().is_none_or(|name| !named.contains(name)));
+        let id = deployment.configuration.id.clone();
+        self.forget_lost(now.wall, fx);
+        self.end(deployment, Verdict::New, Some(id), now, fx);
+    }
+
+    /// It is over: that is written, and whoever deploys is told when it is.
+    fn end(
+        &mut self,
+        deployment: Deployment,
+        verdict: Verdict,
+        id: Option<crate::model::ConfigurationId>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Deployment { ticket, mut record, in_one_step, configuration, outcomes, is_written, .. } = deployment;
+        let outcomes = sorted(outcomes);
+        record.end(verdict, &outcomes, now.wall);
+        let owing = self.following.as_ref().filter(|following| following.record.number == record.number);
+        record.owing = owing.map(|following| following.owing.clone()).unwrap_or_default();
+        if record.owing.is_empty() || verdict == Verdict::New {
+            (record.up, record.moves) = Default::default();
+        }
+        let what = format!("deployment {} of {}: {verdict}", record.number, record.configuration);
+        self.tell_log(&self.rules.name, what, now.wall, fx);
+        let answer = with_number(deployed(in_one_step, record.reqid.clone(), id, outcomes), record.number);
+        self.note_end(&record);
+        let saves = vec![Save::Deployment(Box::new(record), (!is_written).then_some(configuration))];
+        match (ticket, verdict) {
+            (Some(ticket), Verdict::New) => fx.push(Effect::Save(saves, Some((ticket, answer)))),
+            // That nothing came of it is so, whether it can be written or not.
+            (ticket, _) => {
+                fx.push(Effect::Save(saves, None));
+                fx.extend(ticket.map(|ticket| Effect::Answer(ticket, answer)));
+            }
+        }
+    }
+
+    /// Answers whoever deploys, with what is known by now. The deployment itself goes on.
+    pub(in crate::controller::state) fn answer_deployer(&mut self, ticket: Ticket, fx: &mut Vec<Effect>) {
+        let Some(deployment) = self.deployment.as_mut().filter(|deployment| deployment.ticket == Some(ticket)) else {
+            return;
+        };
+        deployment.ticket = None;
+        let Deployment { record, in_one_step, configuration, inner, phase, before, outcomes, .. } = &*deployment;
+        let mut outcomes = outcomes.clone();
+        let owing = self.requests.get(inner).map(|open| &open.owes).filter(|_| *phase == Phase::Telling);
+        let settled: BTreeSet<_> = outcomes.iter().filter_map(|outcome| outcome.node.clone()).collect();
+        let switching: BTreeSet<&str> = deployment.rollout.unsettled().collect();
+        let is_open =
+            |node: &Head<'_>| owing.is_some_and(|owing| owing.contains(node.instance)) || switching.contains(node.name);
+        for node in configuration.heads().filter(is_open).filter(|node| !settled.contains(node.name)) {
+            let status = self.nodes.get(node.name);
+            let is_up = |status: &&NodeStatus| {
+                status.state == NodeState::Running && before.get(node.name) != Some(&status.since)
+            };
+            let (instance, name) = (node.instance(), node.name());
+            outcomes.push(match status.filter(is_up) {
+                Some(_) => Outcome::node_done(&instance, &name),
+                None => Outcome::node_failed(&instance, &name, TIMED_OUT.into(), None),
+            });
+        }
+        outcomes.push(Outcome::failed(TIMED_OUT));
+        // Once decided it is what is deployed, whatever becomes of the nodes that are not up yet.
+        let is_decided = record.verdict == Verdict::New && *phase != Phase::Deciding;
+        let decided = is_decided.then(|| configuration.id.clone());
+        let answer = deployed(*in_one_step, record.reqid.clone(), decided, sorted(outcomes));
+        fx.push(Effect::Answer(ticket, with_number(answer, record.number)));
+    }
+
+    /// The deployment was not completed in time.
+    pub(in crate::controller::state) fn time_out(
+        &mut self,
+        inner: &RequestId,
+        owing: &BTreeSet<InstanceName>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.step_is_late(inner, now, fx);
+        let Some(deployment) = self.deployment.as_mut().filter(|deployment| deployment.inner == *inner) else { return };
+        let phase = deployment.phase;
+        if phase == Phase::Returning {
+            return self.finish_going_back(now, fx);
+        }
+        let missing = self.roster.missing(deployment.awaited().cloned().collect::<Vec<_>>().iter());
+        let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
+        let silent = owing.iter().filter(|name| !missing.contains_key(*name));
+        let silent = silent.map(|name| Outcome::instance_failed(name, "did not answer in time"));
+        deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
+        match phase {
+            Phase::Gathering | Phase::Checking => self.abandon(now, fx),
+            Phase::Moving => self.go_back(now, fx),
+            Phase::Telling => {
+                if let Some(deployment) = self.deployment.take() {
+                    self.end(deployment, Verdict::New, None, now, fx);
+                }
+            }
+            Phase::Opening | Phase::Switching | Phase::Deciding | Phase::Returning => {}
+        }
+    }
+
+    /// Nothing was touched, and nothing will be, as its outcomes say.
+    pub(super) fn abandon(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = self.deployment.take() else { return };
+        self.end(deployment, Verdict::Refused, None, now, fx);
+        // Back to the instances that are needed, and to agents that came back meanwhile.
+        self.need_the_former(now, fx);
+        let Some(deployed) = self.shelf.deployed().cloned() else { return };
+        for instance in &deployed.instances {
+            if self.roster.is_ready(&instance.name) {
+                self.redeploy(&instance.name, now, fx);
+            }
+        }
+    }
+
+    fn need_the_former(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let instances = self.shelf.deployed().map_or_else(Vec::new, |deployed| deployed.instances.clone());
+        self.release(&instances, now, fx);
+        self.admit(&instances, now, fx);
+    }
+
+    // --- going back ---
+
+    /// It is decided for what was in force before. Whether that can be written does not matter: whoever finds it undecided
+    /// decides so.
+    pub(super) fn go_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &mut self.deployment else { return };
+        deployment.record.verdict = Verdict::Old;
+        for reqid in std::mem::take(&mut deployment.steps).keys() {
+            self.requests.close(reqid);
+        }
+        self.requests.close(&deployment.inner.clone());
+        // What was not begun elsewhere cannot run there.
+        let begun: BTreeSet<_> = deployment.rollout.begun_on().cloned().collect();
+        deployment.record.moves.retain(|_, there| begun.contains(there));
+        let (record, touched) = (deployment.record.clone(), deployment.touched_instances());
+        fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
+        self.tell_progress("going back", now, fx);
+        let Some(former) = self.shelf.deployed().cloned() else {
+            self.need_the_former(now, fx);
+            return self.finish_going_back(now, fx);
+        };
+        // Those that are new have to follow, too: they stand by.
+        let strangers = touched.into_iter().filter(|name| !former.has(name)).collect();
+        self.follow(Following::to_the_former(record, &former, strangers));
+        self.need_the_former(now, fx);
+        // A way to go back and another one to start again what had moved.
+        let deadline = now.mono + self.patience_of_deployment() * 2;
+        let owes: BTreeSet<_> = former.instances.iter().map(|instance| instance.name.clone()).collect();
+        let inner = self.open(Parent::Restore, owes.clone(), deadline);
+        self.enter(Phase::Returning, inner.clone());
+        for name in &owes {
+            self.send_back(name, &former, inner.clone(), fx);
+        }
+        self.are_all_back(now, fx);
+    }
+
+    pub(in crate::controller::state) fn back_answered(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        outcomes: Vec<Outcome>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        if self.requests.get(reqid).is_some_and(|open| open.parent == Parent::Redeploy) {
+            self.requests.answer(reqid, from, |_| {});
+        }
+        if self.following.as_ref().is_some_and(|following| following.has_asked(reqid)) {
+            let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
+            let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();
+            self.went_back(from, Some(&failed), now, fx);
+        }
+        self.tell_what_is_not(from, "before", &outcomes, now, fx);
+        self.are_all_back(now, fx);
+    }
+
+    /// Ends it if everybody who can be reached has gone back.
+    pub(in crate::controller::state) fn are_all_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = self.deployment.as_ref().filter(|it| it.phase == Phase::Returning) else { return };
+        let inner = deployment.inner.clone();
+        let owes = self.following.as_ref().map(|following| &following.owing);
+        if owes.into_iter().flatten().all(|name| self.roster.link(name).is_none()) {
+            self.requests.close(&inner);
+            self.finish_going_back(now, fx);
+        }
+    }
+
+    fn finish_going_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(mut deployment) = self.deployment.take() else { return };
+        let owing = self.following.as_ref().map(|following| &following.owing);
+        let words = in_words(&deployment.record, owing);
+        deployment.outcomes.push(Outcome::failed(words));
+        if let Some(former) = self.shelf.deployed().cloned() {
+            // What was taken away meanwhile, and rests where it is again, nobody tells of.
+            publish_own(self.nodes.expect(&former, NodeState::Stopped, now.wall), fx);
+        }
+        self.forget_lost(now.wall, fx);
+        self.end(deployment, Verdict::Old, None, now, fx);
+    }
+
+    /// How long agents may take to go from what is deployed to what is to be, or back.
+    pub(super) fn patience_of_deployment(&self) -> std::time::Duration {
+        self.deployment.as_ref().map(|deployment| self.patience(&deployment.configuration)).unwrap_or_default()
+    }
+}
+
+impl Deployment {
+    /// Whether anything may be otherwise than before by now.
+    fn is_touching(&self) -> bool {
+        !self.moving.is_empty() || self.rollout.has_begun()
+    }
+
+    /// Where anything may be otherwise.
+    fn touched_instances(&self) -> BTreeSet<InstanceName> {
+        self.rollout.begun_on().chain(self.moving.keys()).cloned().collect()
+    }
+}
+
+/// What came of a deployment that was gone back from.
+fn in_words(record: &Record, owing: Option<&BTreeSet<InstanceName>>) -> String {
+    let former = match &record.former {
+        Some(former) => format!("configuration {former} is in force again"),
+        None => "nothing was in force before".to_owned(),
+    };
+    let owing: Vec<_> = owing.into_iter().flatten().map(|name| format!("`{name}`")).collect();
+    match &owing[..] {
+        [] => format!("rolled back: {former}"),
+        [one] => format!("rolled back: {former}; {one} will follow when it can be reached"),
+        all => format!("rolled back: {former}; {} will follow when they can be reached", all.join(", ")),
+    }
+}

@@ -1,0 +1,310 @@
+//! What was decided reaches every instance, also one that was out of reach: as soon as that is back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Deployment, MOST_NAMED, Phase};
+use crate::controller::kept::Kept;
+use crate::controller::state::open::Parent;
+use crate::controller::state::{Effect, State};
+use crate::controller::store::{Save, Stored};
+use crate::message::agent;
+use crate::message::client::{DeploymentPhase, DeploymentStatus};
+use crate::model::{InstanceName, NodeName, Now, Outcome, Record, RequestId, Timestamp, Verdict};
+
+/// A decision that not all instances have followed.
+#[derive(Debug, Clone)]
+pub(in crate::controller::state) struct Following {
+    pub record: Record,
+    /// Whether it is the former configuration that they go back to.
+    is_back: bool,
+    pub owing: BTreeSet<InstanceName>,
+    /// Those of them that run nothing any more that has to go back to another instance.
+    cleared: BTreeSet<InstanceName>,
+    /// Nodes that have to go back from an instance, and do not end there.
+    stuck: BTreeMap<InstanceName, BTreeSet<NodeName>>,
+    /// What instances were asked for it. An answer to anything else says nothing about it.
+    asked: BTreeSet<RequestId>,
+}
+
+impl Following {
+    pub fn to_the_new(record: Record, configuration: &Kept) -> Self {
+        let owing = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
+        Self::new(record, false, owing)
+    }
+
+    pub fn to_the_former(record: Record, former: &Kept, strangers: BTreeSet<InstanceName>) -> Self {
+        let of_it = former.instances.iter().map(|instance| instance.name.clone());
+        let owing = of_it.chain(strangers).collect();
+        Self::new(record, true, owing)
+    }
+
+    fn new(record: Record, is_back: bool, owing: BTreeSet<InstanceName>) -> Self {
+        let (cleared, stuck, asked) = Default::default();
+        Self { record, is_back, owing, cleared, stuck, asked }
+    }
+
+    /// The nodes that were to move there.
+    fn moved_to<'a>(&'a self, place: &'a InstanceName) -> impl Iterator<Item = &'a NodeName> {
+        self.record.moves.iter().filter(move |(_, there)| *there == place).map(|(node, _)| node)
+    }
+
+    pub fn has_asked(&self, reqid: &RequestId) -> bool {
+        self.asked.contains(reqid)
+    }
+
+    /// Whether that node may still run where it was to be from now on, so that it must not be started where it was.
+    pub fn may_run_elsewhere(&self, node: &NodeName) -> bool {
+        let is_there = |place: &InstanceName| self.owing.contains(place) && !self.cleared.contains(place);
+        self.is_back && self.record.moves.get(node).is_some_and(is_there)
+    }
+}
+
+impl State {
+    /// What is to be done about the last deployment when a controller starts: one that is undecided came to nothing.
+    pub(in crate::controller::state) fn take_up_last(&mut self, stored: &Stored, now: Timestamp) -> Vec<Save> {
+        let Some(last) = &stored.last else { return Vec::new() };
+        self.last_number = last.number;
+        let mut record = last.clone();
+        let was_interrupted = record.ended.is_none();
+        if record.verdict == Verdict::Open {
+            record.verdict = if record.former.is_some() { Verdict::Old } else { Verdict::Refused };
+        }
+        let Some(deployed) = self.shelf.deployed().cloned() else { return Vec::new() };
+        let mut following = match record.verdict {
+            Verdict::New => Following::to_the_new(record, &deployed),
+            Verdict::Old => Following::to_the_former(record, &deployed, BTreeSet::new()),
+            Verdict::Open | Verdict::Refused => return Vec::new(),
+        };
+        if !was_interrupted {
+            following.owing.clone_from(&following.record.owing);
+        }
+        if following.owing.is_empty() {
+            return Vec::new();
+        }
+        if was_interrupted {
+            following.record.ended = Some(now);
+            following.record.owing.clone_from(&following.owing);
+        }
+        let save = Save::Deployment(Box::new(following.record.clone()), None);
+        self.following = Some(following);
+        if was_interrupted { vec![save] } else { Vec::new() }
+    }
+
+    /// Whether that instance has yet to follow what was decided last.
+    pub(in crate::controller::state) fn has_yet_to_follow(&self, name: &InstanceName) -> bool {
+        self.following.as_ref().is_some_and(|following| following.owing.contains(name))
+    }
+
+    pub(super) fn follow(&mut self, following: Following) {
+        self.following = Some(following).filter(|following| !following.owing.is_empty());
+    }
+
+    /// Notes how a deployment ended that instances have yet to follow.
+    pub(super) fn note_end(&mut self, record: &Record) {
+        if let Some(following) = self.following.as_mut().filter(|following| following.record.number == record.number) {
+            following.record = record.clone();
+        }
+    }
+
+    /// An instance answered what it was asked for a decision: it has followed.
+    pub(in crate::controller::state) fn followed(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        if self.following.as_ref().is_some_and(|following| following.has_asked(reqid)) {
+            self.has_followed(from, now, fx);
+        }
+    }
+
+    /// An instance went back, or does so but for nodes that do not end: what was to move there is not started elsewhere until
+    /// they have.
+    pub(in crate::controller::state) fn went_back(
+        &mut self,
+        from: &InstanceName,
+        failed: Option<&BTreeSet<NodeName>>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(following) = &mut self.following else { return };
+        let moved = following.moved_to(from).filter(|node| failed.is_some_and(|failed| failed.contains(*node)));
+        let stuck: BTreeSet<NodeName> = moved.cloned().collect();
+        match stuck.is_empty() {
+            true => self.has_followed(from, now, fx),
+            false => drop(following.stuck.insert(from.clone(), stuck)),
+        }
+    }
+
+    /// An instance that is not needed stands by: it has followed, unless something does not end there.
+    pub(in crate::controller::state) fn stood_by(
+        &mut self,
+        from: &InstanceName,
+        outcome: &Outcome,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let moved = self.following.as_ref().map(|following| following.moved_to(from).cloned().collect());
+        self.went_back(from, moved.as_ref().filter(|_| !outcome.is_success()), now, fx);
+    }
+
+    /// That node is gone from there.
+    pub(in crate::controller::state) fn is_gone(
+        &mut self,
+        from: &InstanceName,
+        node: &str,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let stuck = self.following.as_mut().and_then(|following| following.stuck.get_mut(from));
+        let Some(stuck) = stuck.filter(|stuck| stuck.contains(node)) else { return };
+        stuck.retain(|other| other.as_str() != node);
+        if stuck.is_empty() {
+            self.following.iter_mut().for_each(|following| drop(following.stuck.remove(from)));
+            self.has_followed(from, now, fx);
+            self.are_all_back(now, fx);
+        }
+    }
+
+    pub(in crate::controller::state) fn has_followed(&mut self, from: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        self.let_nodes_back_from(from, now, fx);
+        let Some(following) = &mut self.following else { return };
+        // It has followed when its nodes are back that were to move away from it.
+        let waits = self.shelf.deployed().is_some_and(|former| {
+            following.is_back && former.names_on(from).any(|name| following.may_run_elsewhere(&name))
+        });
+        if waits || !following.owing.remove(from) || !following.owing.is_empty() {
+            return;
+        }
+        let Some(Following { mut record, .. }) = self.following.take() else { return };
+        // A deployment in progress writes that itself when it is over.
+        if record.ended.is_some() {
+            (record.owing, record.up, record.moves) = Default::default();
+            let what = format!("deployment {} of {}: every instance has followed", record.number, record.configuration);
+            self.tell_log(&self.rules.name, what, now.wall, fx);
+            fx.push(Effect::Save(vec![Save::Deployment(Box::new(record), None)], None));
+        }
+    }
+
+    /// Nodes that were to move there do not run there any more: they come back to where they were.
+    fn let_nodes_back_from(&mut self, place: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        let Some(following) = self.following.as_mut().filter(|following| following.is_back) else { return };
+        if !following.owing.contains(place) || !following.cleared.insert(place.clone()) {
+            return;
+        }
+        let Following { record, .. } = &*following;
+        let moved: BTreeSet<_> =
+            record.moves.iter().filter(|(_, there)| *there == place).map(|(node, _)| node).collect();
+        let moved: BTreeSet<NodeName> = moved.into_iter().filter(|node| record.up.contains(*node)).cloned().collect();
+        let Some(former) = self.shelf.deployed().cloned().filter(|_| !moved.is_empty()) else { return };
+        for instance in &former.instances {
+            let had_one = former.names_on(&instance.name).any(|name| moved.contains(&name));
+            if had_one && self.roster.is_ready(&instance.name) {
+                self.redeploy(&instance.name, now, fx);
+            }
+        }
+    }
+
+    /// An instance is ready: it is given what it is to run, as soon as that is known.
+    pub(in crate::controller::state) fn take_up(&mut self, from: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &self.deployment else { return self.redeploy(from, now, fx) };
+        let (phase, inner, configuration) =
+            (deployment.phase, deployment.inner.clone(), deployment.configuration.clone());
+        let is_owing = self.owes(from, &inner);
+        match phase {
+            Phase::Gathering => self.go_on(now, fx),
+            // It came back in the middle: what it was asked may have been lost with the link.
+            Phase::Checking if is_owing => self.send_check(from, &configuration, inner, fx),
+            Phase::Telling if is_owing => self.send_share(from, &configuration, inner, fx),
+            Phase::Switching => self.tell_steps_again(from, fx),
+            // What it runs it runs on, and nothing new is started there, until it is decided.
+            Phase::Checking | Phase::Opening | Phase::Moving | Phase::Deciding => {}
+            Phase::Telling | Phase::Returning => self.redeploy(from, now, fx),
+        }
+    }
+
+    /// Gives an instance that is new here what is deployed; what it runs already keeps running.
+    pub(super) fn redeploy(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployed) = self.shelf.deployed().filter(|deployed| deployed.has(name)).cloned() else {
+            return;
+        };
+        let deadline = now.mono + self.patience(&deployed);
+        let inner = self.open(Parent::Redeploy, BTreeSet::from([name.clone()]), deadline);
+        let has_to_go_back =
+            self.following.as_ref().is_some_and(|following| following.is_back && following.owing.contains(name));
+        match has_to_go_back {
+            true => self.send_back(name, &deployed, inner, fx),
+            false => self.send_share(name, &deployed, inner, fx),
+        }
+    }
+
+    /// Has an instance go back to what was in force.
+    pub(super) fn send_back(&mut self, to: &InstanceName, former: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
+        let touched = self.following.as_ref().map(|following| &following.record.up);
+        let waits =
+            |name: &NodeName| self.following.as_ref().is_some_and(|following| following.may_run_elsewhere(name));
+        let is_up = |name: &NodeName| touched.is_some_and(|touched| touched.contains(name)) && !waits(name);
+        let up = former.names_on(to).filter(is_up).collect();
+        self.gives(to, &reqid);
+        let configuration = former.share_of(to);
+        self.send(to, agent::RestoreConfigurationRequest { reqid, configuration, up }, fx);
+    }
+
+    /// That instance is given a configuration by this request.
+    pub(in crate::controller::state) fn gives(&mut self, to: &InstanceName, reqid: &RequestId) {
+        if let Some(seat) = self.roster.get_mut(to) {
+            seat.given = true;
+        }
+        if let Some(following) = self.following.as_mut().filter(|following| following.owing.contains(to)) {
+            following.asked.insert(reqid.clone());
+        }
+        self.nodes.may_have(to);
+    }
+
+    /// How far the deployment in progress is; or, as long as instances have yet to follow it, the last.
+    pub(in crate::controller::state) fn deployment_status(&self) -> Option<DeploymentStatus> {
+        let of = |record: &Record, phase, owing: Vec<InstanceName>| DeploymentStatus {
+            number: record.number,
+            reqid: record.reqid.clone(),
+            author: record.author.clone(),
+            began: record.began,
+            configuration: record.configuration.clone(),
+            phase,
+            verdict: record.verdict,
+            switched: 0,
+            to_switch: 0,
+            under_way: Vec::new(),
+            owing,
+        };
+        let Some(deployment) = &self.deployment else {
+            let Following { record, owing, .. } = self.following.as_ref()?;
+            return Some(of(record, DeploymentPhase::Following, owing.iter().cloned().collect()));
+        };
+        let owing = match deployment.phase {
+            Phase::Gathering => self.roster.missing(deployment.awaited()).into_keys().collect(),
+            Phase::Switching => deployment.steps.values().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(),
+            _ => self.requests.get(&deployment.inner).map(|open| open.owes.clone()).unwrap_or_default(),
+        };
+        let (switched, to_switch) = deployment.rollout.progress();
+        let under_way = deployment.rollout.under_way().take(MOST_NAMED).cloned().collect();
+        let status = of(&deployment.record, deployment.phase_shown(), owing.into_iter().collect());
+        // What waits to be written is not decided.
+        let verdict = if deployment.phase == Phase::Deciding { Verdict::Open } else { status.verdict };
+        Some(DeploymentStatus { switched, to_switch, under_way, verdict, ..status })
+    }
+}
+
+impl Deployment {
+    fn phase_shown(&self) -> DeploymentPhase {
+        match self.phase {
+            Phase::Gathering => DeploymentPhase::Gathering,
+            Phase::Checking | Phase::Opening => DeploymentPhase::Checking,
+            Phase::Moving => DeploymentPhase::Moving,
+            Phase::Switching => DeploymentPhase::Switching,
+            Phase::Deciding => DeploymentPhase::Deciding,
+            Phase::Telling => DeploymentPhase::Committing,
+            Phase::Returning => DeploymentPhase::Returning,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Nodes are switched: those whose turn has come are told, and each agent answers when its own are ready or will not be.
+
+use std::collections::BTreeSet;
+
+use super::{Deployment, Phase};
+use crate::controller::state::open::Parent;
+use crate::controller::state::{Effect, State, TIMED_OUT};
+use crate::message::agent;
+use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
+
+impl State {
+    pub(super) fn begin_to_switch(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        self.change(|deployment| deployment.phase = Phase::Switching);
+        self.switch_on(now, fx);
+    }
+
+    /// Tells whoever's turn has come; goes on when nothing is left to be switched.
+    fn switch_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &mut self.deployment else { return };
+        if deployment.has_failed() && !deployment.stands {
+            deployment.rollout.stop();
+        }
+        let begun = deployment.rollout.next();
+        let is_over = deployment.rollout.is_done();
+        let deadline = now.mono + self.patience_of_deployment();
+        for (instance, nodes) in begun {
+            let reqid = self.open(Parent::Switch, BTreeSet::from([instance.clone()]), deadline);
+            self.change(|deployment| drop(deployment.steps.insert(reqid.clone(), (instance.clone(), nodes))));
+            self.send_step(&reqid, fx);
+        }
+        if let Some(deployment) = &self.deployment {
+            let (done, all) = deployment.rollout.progress();
+            let named: Vec<_> = deployment.rollout.under_way().take(5).map(NodeName::as_str).collect();
+            if !named.is_empty() {
+                let more = if deployment.rollout.under_way().count() > named.len() { ", ..." } else { "" };
+                let what = format!("{done} of {all} nodes switched, now {}{more}", named.join(", "));
+                self.tell_progress(&what, now, fx);
+            }
+        }
+        if is_over {
+            self.all_switched(now, fx);
+        }
+    }
+
+    fn send_step(&mut self, reqid: &RequestId, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &self.deployment else { return };
+        let Some((to, nodes)) = deployment.steps.get(reqid).cloned() else { return };
+        let configuration = deployment.configuration.id.clone();
+        // It has, or will have, what it said that it did not have.
+        self.nodes.may_have_these(&nodes);
+        self.send(&to, agent::SwitchNodesRequest { reqid: reqid.clone(), configuration, nodes }, fx);
+    }
+
+    /// It came back in the middle: what it was told may have been lost with the link. It is told nothing else.
+    pub(super) fn tell_steps_again(&mut self, to: &InstanceName, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &self.deployment else { return };
+        let steps = deployment.steps.iter().filter(|(_, (instance, _))| instance == to);
+        let steps: Vec<_> = steps.map(|(reqid, _)| reqid.clone()).collect();
+        steps.iter().for_each(|reqid| self.send_step(reqid, fx));
+    }
+
+    pub(in crate::controller::state) fn step_answered(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        outcomes: Vec<Outcome>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.requests.answer(reqid, from, |_| {});
+        let Some(deployment) = &mut self.deployment else { return };
+        // Of a step that nobody waits for any more nothing is heard.
+        let Some((_, nodes)) = deployment.steps.remove(reqid) else { return };
+        deployment
+            .outcomes
+            .extend(outcomes.into_iter().filter(|outcome| outcome.node.is_some() || !outcome.is_success()));
+        deployment.rollout.settled(&nodes);
+        self.switch_on(now, fx);
+    }
+
+    /// Nobody answered a step in time.
+    pub(super) fn step_is_late(&mut self, reqid: &RequestId, now: Now, fx: &mut Vec<Effect>) {
+        let Some((instance, nodes)) = self.deployment.as_ref().and_then(|deployment| deployment.steps.get(reqid))
+        else {
+            return;
+        };
+        let cause = match self.roster.link(instance) {
+            Some(_) => "did not answer in time".to_owned(),
+            None => self.roster.why_away(instance),
+        };
+        let late = |node: &NodeName| Outcome::node_failed(instance, node, TIMED_OUT.into(), None);
+        let outcomes = nodes.iter().map(late).chain([Outcome::instance_failed(instance, cause)]).collect();
+        self.step_answered(&instance.clone(), reqid, outcomes, now, fx);
+    }
+
+    fn all_switched(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(deployment) = &self.deployment else { return };
+        match (deployment.stands, deployment.has_failed()) {
+            (true, _) => self.tell_shares(now, fx),
+            (false, true) => self.go_back(now, fx),
+            (false, false) => self.decide(now, fx),
+        }
+    }
+}
+
+impl Deployment {
+    pub(super) fn has_failed(&self) -> bool {
+        self.outcomes.iter().any(|outcome| !outcome.is_success())
+    }
+}

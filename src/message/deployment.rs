@@ -1,0 +1,73 @@
+//! Controller ⇄ agent: the steps of a deployment. First every agent looks at what is to come, and touches nothing; then nodes
+//! are switched, some at a time; in the end the configuration comes into force by a
+//! [`SetConfigurationRequest`](super::agent::SetConfigurationRequest), or what was in force before comes back.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::agent::Share;
+use crate::model::{ConfigurationId, NodeName, Outcome, RequestId, Role};
+
+/// Controller → agent: could this come into force? The agent looks at everything, lays down what its nodes will need, and
+/// keeps the configuration at hand. Nothing that runs is touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckConfigurationRequest {
+    pub reqid: RequestId,
+    pub configuration: Share,
+}
+
+/// Agent → controller: everything there is to object, or one outcome for the instance if there is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckConfigurationResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+    /// The nodes that would be started, or stopped and started afresh, sorted by name.
+    pub changes: Vec<CheckedChange>,
+}
+
+/// A node that would be started by a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CheckedChange {
+    pub node: NodeName,
+    pub role: Role,
+    /// It is there already, and would be stopped first.
+    pub runs: bool,
+    /// What it shares with other nodes of the instance, such as an interface: one of them is to go on meanwhile.
+    pub shares: Option<String>,
+}
+
+/// Controller → agent: these nodes are to be as they are in the configuration that was checked last. Others go on.
+///
+/// Answered by [`SwitchNodesResponse`] when each is ready, or will not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchNodesRequest {
+    pub reqid: RequestId,
+    pub configuration: ConfigurationId,
+    pub nodes: BTreeSet<NodeName>,
+}
+
+/// Agent → controller: what became of each of the nodes, sorted by name; a failed one brings its last output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchNodesResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Controller → agent: the deployment came to nothing, and this is in force as it was before. What did not change goes on.
+///
+/// Nobody objects to it any more. Answered by [`RestoreConfigurationResponse`] when all is as it was, or will not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreConfigurationRequest {
+    pub reqid: RequestId,
+    pub configuration: Share,
+    /// Of the nodes that the deployment touched, those that were to run before.
+    pub up: BTreeSet<NodeName>,
+}
+
+/// Agent → controller: what became of each node that had to go back, sorted by name; or one outcome for the instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreConfigurationResponse {
+    pub reqid: RequestId,
+    pub outcomes: Vec<Outcome>,
+}

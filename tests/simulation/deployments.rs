@@ -1,0 +1,90 @@
+//! Deployments of which any party is lost, at every single step: whatever it is and whenever, in the end all instances are in
+//! one configuration, the journal says which, and what did not change was not touched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use watchpost::model::{Configuration, NodeName, Verdict};
+
+use crate::chance::with_seeds;
+use crate::cluster::{Cluster, INSTANCES, LONG, Party};
+use crate::machine::FAILS;
+
+/// What runs where, and as which process.
+type Running = BTreeMap<NodeName, (usize, u32)>;
+
+#[test]
+fn whoever_is_lost_at_whichever_step_of_a_deployment_all_end_in_one_configuration() {
+    with_seeds(11_000, 3, |seed| {
+        let mut whole = Deploying::begin(seed);
+        whole.cluster.steps = 0;
+        whole.finish();
+        let steps = whole.steps_until_over;
+        let parties = [Party::Controller]
+            .into_iter()
+            .chain((0..INSTANCES.len()).flat_map(|at| [Party::Agent(at), Party::Link(at)]));
+        for party in parties {
+            for step in 1..=steps {
+                let mut lossy = Deploying::begin(seed);
+                lossy.cluster.steps = 0;
+                lossy.cluster.loss = Some((step, party));
+                lossy.finish();
+                lossy.check(&format!("{party:?} lost at step {step} of {steps}"));
+            }
+        }
+    });
+}
+
+/// A cluster in which something runs, and something else is being deployed.
+struct Deploying {
+    cluster: Cluster,
+    before: Running,
+    former: Configuration,
+    next: Configuration,
+    steps_until_over: u64,
+}
+
+impl Deploying {
+    /// Every other one brings a node that does not become ready.
+    fn begin(seed: u64) -> Self {
+        let mut cluster = Cluster::new(seed);
+        cluster.calm_down();
+        let former = cluster.new_configuration();
+        assert!(cluster.deploy(former.clone()).configuration.is_some());
+        let before = cluster.running();
+        let mut next = cluster.new_configuration();
+        if seed % 2 == 0 {
+            let changed = next.nodes.iter_mut().find(|node| !former.nodes.contains(node));
+            if let Some(node) = changed {
+                Arc::make_mut(node).env.insert(FAILS.into(), "1".into());
+            }
+        }
+        Self { cluster, before, former, next, steps_until_over: 0 }
+    }
+
+    /// Deploys, whatever befalls it, and waits until all is quiet.
+    fn finish(&mut self) {
+        self.cluster.begin_to_deploy(self.next.clone());
+        self.steps_until_over = self.cluster.pass_until_deployed();
+        self.cluster.pass(LONG);
+    }
+
+    fn check(&self, what: &str) {
+        let deployed = self.cluster.stored.deployed.as_ref().expect("something is deployed").open();
+        let last = self.cluster.stored.last.as_ref().expect("the journal knows of a deployment");
+        // One that was lost before it touched anything may never have been written down.
+        let is_new = last.configuration == self.next.id && last.verdict == Verdict::New;
+        assert_ne!(last.verdict, Verdict::Open, "{what}: it is decided");
+        assert_eq!(deployed.id, if is_new { &self.next } else { &self.former }.id, "{what}: the journal agrees");
+        assert!(last.owing.is_empty() && last.up.is_empty(), "{what}: everybody has followed: {last:?}");
+        for machine in &self.cluster.machines {
+            assert_eq!(machine.in_force(), Some(&deployed.id), "{what}: on {}", machine.name);
+        }
+        self.cluster.assert_in_force(&deployed);
+        self.cluster.assert_known();
+        let after = self.cluster.running();
+        for node in self.next.nodes.iter().filter(|node| self.former.nodes.contains(node)) {
+            assert_eq!(after.get(&node.name), self.before.get(&node.name), "{what}: {} did not change", node.name);
+        }
+    }
+}

@@ -637,8 +637,7 @@ mod tests {
     use super::*;
     use crate::bridge::{Features, Peer};
     use crate::controller::log::memory_volume::{Failure, MemoryVolume};
-    use crate::controller::log::writer::Opened;
-    use crate::controller::log::{Bounds, Writer};
+    use crate::controller::log::{Bounds, Opened, Writer};
     use crate::controller::store::MemoryStore;
     use crate::message::agent::{API_VERSION, NotifyAgentHello, NotifyError, NotifyLog};
     use crate::model::{RequestId, Timestamp};

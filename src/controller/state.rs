@@ -179,7 +179,7 @@ impl State {
         };
         let mut fx = Vec::new();
         let undecided = state.take_up_last(&stored, now.wall);
-        fx.extend((!undecided.is_empty()).then(|| Effect::Save(undecided, None)));
+        fx.extend((!undecided.is_empty()).then_some(Effect::Save(undecided, None)));
         let Recalled { nodes, arrived, notes } = recalled;
         state.roster.recall(arrived);
         for note in notes {

@@ -114,7 +114,7 @@ impl Rollout {
     }
 
     /// The nodes whose turn has come, by instance; they are under way from now on.
-    pub fn next(&mut self) -> BTreeMap<InstanceName, BTreeSet<NodeName>> {
+    pub fn begin_more(&mut self) -> BTreeMap<InstanceName, BTreeSet<NodeName>> {
         let mut begun: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
         for at in 0..RANKS {
             let (begins, waits): (Vec<_>, VecDeque<_>) = {
@@ -212,7 +212,7 @@ mod tests {
 
     /// What begins now, and all of it comes to its end.
     fn settle(rollout: &mut Rollout) -> String {
-        let begun: Vec<_> = rollout.next().into_values().flatten().collect();
+        let begun: Vec<_> = rollout.begin_more().into_values().flatten().collect();
         rollout.settled(&begun);
         begun.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ")
     }
@@ -232,11 +232,11 @@ mod tests {
             turn("l2", "a", Role::Logger, false),
         ];
         let mut rollout = Rollout::new(turns, counts(1), &Pace::default());
-        let first = rollout.next();
+        let first = rollout.begin_more();
         assert_eq!(first.len(), 2);
-        assert_eq!(rollout.next().len(), 0, "a manager waits for every logger");
+        assert_eq!(rollout.begin_more().len(), 0, "a manager waits for every logger");
         rollout.settled([&NodeName::new("l").unwrap()]);
-        assert_eq!((rollout.next().len(), rollout.progress()), (0, (1, 6)));
+        assert_eq!((rollout.begin_more().len(), rollout.progress()), (0, (1, 6)));
         rollout.settled([&NodeName::new("l2").unwrap()]);
         assert_eq!([0; 5].map(|_| settle(&mut rollout)), ["m", "p", "w", "x", ""]);
         assert!(rollout.is_done());
@@ -248,17 +248,17 @@ mod tests {
         turns.push(turn("new", "a", Role::Worker, false));
         let mut rollout = Rollout::new(turns.clone(), counts(8), &Pace::default());
         assert_eq!(settle(&mut rollout), "new w0 w1", "a quarter of eight");
-        let begun: Vec<_> = rollout.next().into_values().flatten().collect();
+        let begun: Vec<_> = rollout.begin_more().into_values().flatten().collect();
         assert_eq!(begun.len(), 2);
         rollout.settled(&begun[..1]);
-        assert_eq!(rollout.next().into_values().flatten().count(), 1, "one more for each that is ready");
+        assert_eq!(rollout.begin_more().into_values().flatten().count(), 1, "one more for each that is ready");
         rollout.stop();
         assert!(!rollout.is_done());
         rollout.settled(&turns.iter().map(|turn| turn.node.clone()).collect::<Vec<_>>());
         assert!(rollout.is_done());
 
         let mut at_once = Rollout::new(turns, counts(8), &Pace::default()).all_at_once();
-        assert_eq!(at_once.next().into_values().flatten().count(), 9);
+        assert_eq!(at_once.begin_more().into_values().flatten().count(), 9);
     }
 
     #[test]

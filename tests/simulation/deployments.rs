@@ -53,7 +53,7 @@ impl Deploying {
         assert!(cluster.deploy(former.clone()).configuration.is_some());
         let before = cluster.running();
         let mut next = cluster.new_configuration();
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             let changed = next.nodes.iter_mut().find(|node| !former.nodes.contains(node));
             if let Some(node) = changed {
                 Arc::make_mut(node).env.insert(FAILS.into(), "1".into());

@@ -40,7 +40,8 @@ impl Stage {
 
     fn deploy_with(&self, keys: &str, nodes: &str) {
         let (port, metrics_port) = (self.first, self.first + 100);
-        let zeek = format!("[zeek]\nport = {port}\nmetrics_port = {metrics_port}\n{keys}\n");
+        // How full the disk of this machine is, is another story.
+        let zeek = format!("[zeek]\nport = {port}\nmetrics_port = {metrics_port}\narchive_min_free = 0\n{keys}\n");
         let text = format!("[instances]\na\n{zeek}{nodes}");
         self.client.deployed(&self.scene.write("next.cfg", &text));
     }

@@ -2,14 +2,16 @@
 //!
 //! The last entries are in memory ([`recent`]); all of them, as far as age and size allow, are on disk. There the log is
 //! a row of segments, files that only grow. [`record`] knows their bytes and [`recall`] what they come to; [`volume`] is
-//! the directory that holds them; [`writer`] appends, begins new ones and drops old ones; [`reader`] serves whoever is
-//! behind what memory holds; [`thread`] waits for the disk, so that no actor does, and [`journal`] hands over to it.
+//! the directory that holds them; [`opening`] takes up what is there; [`writer`] appends, begins new ones and drops old
+//! ones; [`reader`] serves whoever is behind what memory holds; [`thread`] waits for the disk, so that no actor does, and
+//! [`journal`] hands over to it.
 //!
 //! Numbers count on over restarts. So that a number never means two things, each has an epoch, which changes when the
 //! controller did not end in order: who has seen more of an epoch than is kept of it resumes where that ends.
 
 pub mod journal;
 pub mod memory_volume;
+pub mod opening;
 pub mod reader;
 pub mod recall;
 pub mod recent;
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use journal::Journal;
+pub use opening::Opened;
 pub use recall::Recalled;
 pub use recent::Log;
 pub use thread::LogThread;

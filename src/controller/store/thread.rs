@@ -16,11 +16,13 @@ const QUEUE: usize = 256;
 /// Memory is given back once nothing has come for this long: it holds up everybody who needs some meanwhile.
 const WHILE: Duration = Duration::from_secs(1);
 
+/// Looks something up, and hands it on.
+type Reading = Box<dyn FnOnce(&dyn Store) + Send>;
+
 /// What the thread is asked for.
 enum Order {
     Save(Changes),
-    /// Look something up, and hand it on.
-    Read(Box<dyn FnOnce(&dyn Store) + Send>),
+    Read(Reading),
 }
 
 /// Changes that belong together, and who wants to know what came of them.

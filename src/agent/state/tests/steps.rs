@@ -154,8 +154,10 @@ fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
     };
     let mut agent = Agent::new();
     let (mut first, mut next) = (commands("c1"), commands("c2"));
-    (port(&mut first, "logger", 1), port(&mut first, "manager", 2));
-    (port(&mut next, "logger", 2), port(&mut next, "manager", 1));
+    port(&mut first, "logger", 1);
+    port(&mut first, "manager", 2);
+    port(&mut next, "logger", 2);
+    port(&mut next, "manager", 1);
     agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
     agent.obey_all();
     agent.take_told();

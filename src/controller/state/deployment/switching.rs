@@ -20,7 +20,7 @@ impl State {
         if deployment.has_failed() && !deployment.stands {
             deployment.rollout.stop();
         }
-        let begun = deployment.rollout.next();
+        let begun = deployment.rollout.begin_more();
         let is_over = deployment.rollout.is_done();
         let deadline = now.mono + self.patience_of_deployment();
         for (instance, nodes) in begun {

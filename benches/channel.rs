@@ -145,7 +145,21 @@ impl Lab {
             let env = words(pid, "environ").iter().filter_map(|pair| pair.split_once('=').map(owned)).collect();
             Plan { name, argv: words(pid, "cmdline"), env }
         };
-        self.pids().into_iter().map(plan).collect()
+        let mut plans: Vec<Plan> = self.pids().into_iter().map(plan).collect();
+        // What was rendered for them is gone with the next deployments.
+        let path = &plans.first().expect("a node").env["ZEEKPATH"];
+        let (rendered, kept) = (path.split(':').next().expect("a directory").to_owned(), self.home.join("rendered"));
+        fs::create_dir(&kept).expect("a directory");
+        for entry in fs::read_dir(&rendered).expect("what was rendered") {
+            let path = entry.expect("a file").path();
+            fs::copy(&path, kept.join(path.file_name().expect("a name"))).expect("a copy");
+        }
+        let kept = kept.display().to_string();
+        for plan in &mut plans {
+            let texts = plan.argv.iter_mut().chain(plan.env.values_mut());
+            texts.for_each(|text| *text = text.replace(&rendered, &kept));
+        }
+        plans
     }
 
     /// How much of a core the daemon takes while so many heartbeats a second are written.

@@ -120,8 +120,8 @@ fn a_node_that_never_says_hello_is_given_up_with_what_it_wrote() {
     }
     let script = stage.scene.write("mute.zeek", "# NO HELLO\n");
     let shared = format!("scripts = {}", script.display());
-    let file = stage.scene.write("next.cfg", &cluster(&shared, &["manager ready_within=500ms;restart=never"]));
-    let verdict = stage.client.deploy_and_keep(&file);
+    let text = cluster(&shared, &["manager ready_within=500ms;restart=never"]);
+    let verdict = stage.client.deploy_and_keep(&stage.scene.write("next.cfg", &text));
     assert!(!verdict.ok, "{verdict:?}");
     let given_up = stage.client.wait_for("manager", "FAILED");
     assert!(given_up.reason.contains("not ready within 500ms: Zeek did not say hello"), "{given_up:?}");

@@ -22,7 +22,7 @@ fn a_node_that_cannot_run_is_answered_at_once_and_says_why() {
     let locked = format!("[locked]\ncommand = {}\n{patient}\n", plain.display());
     let hasty = format!("[hasty]\ncommand = sh -c 'echo so far so good; echo no luck >&2; exit 3'\n{patient}\n");
     let file = lab.scene.write("next.cfg", &[sleeper("fine", ""), missing, locked, hasty].concat());
-    let verdict = lab.client.deploy(&file);
+    let verdict = lab.client.deploy_and_keep(&file);
     assert!(!verdict.ok);
     for (name, why) in [
         ("missing", "No such file or directory (os error 2)"),
@@ -52,7 +52,7 @@ fn every_one_of_many_nodes_that_fail_together_brings_its_last_lines() {
         format!("[hasty-{number}]\ncommand = {command}\nrestart = never\nready = settle 30m\nready_within = 40m\n")
     };
     let text: String = (0..60).map(hasty).collect();
-    let verdict = lab.client.deploy(&lab.scene.write("next.cfg", &(sleeper("fine", "") + &text)));
+    let verdict = lab.client.deploy_and_keep(&lab.scene.write("next.cfg", &(sleeper("fine", "") + &text)));
     for number in 0..60 {
         let output = outcome(&verdict, &format!("hasty-{number}")).output.as_ref().unwrap();
         assert_eq!(output.stderr, format!("no luck for {number}\n"));

@@ -143,7 +143,7 @@ fn a_cluster_of_zeekctl_comes_to_watchpost_and_goes_back_by_following_the_docume
         assert_eq!(answer.code, 0, "{line}: {answer:?}");
         answer
     };
-    let (there, back) = (commands(""), commands(" back"));
+    let (there, back) = (commands(" there"), commands(" back"));
     assert_eq!(there.len() + back.len(), 10, "in ten commands");
     let said: Vec<Answer> = there.into_iter().map(run).collect();
     assert!(said[1].stdout.contains("is fine: 4 nodes on 1 instances"), "{said:?}");

@@ -27,7 +27,7 @@ fn a_limit_that_cannot_be_had_is_refused_by_name_before_the_launch_and_others_ar
         script(name, &format!("{key} = {}\nrestart = never", value.replace('%', "%%")), "touch ../ran\nexec sleep 1000")
     };
     let text = sleeper("fine", "") + &limits.map(limited).concat();
-    let verdict = lab.client.deploy(&lab.scene.write("next.cfg", &text));
+    let verdict = lab.client.deploy_and_keep(&lab.scene.write("next.cfg", &text));
     for (name, key, value) in limits {
         let Ability { able, detail } = ability(&lab, key);
         if able {
@@ -61,7 +61,7 @@ fn a_capability_that_the_agent_has_not_cannot_be_given_to_a_node() {
     fleet.agents.insert("d", Daemon::start_through(&without, &fleet.scene, "d", &args));
     let of = |name: &str, keys: &str| sleeper(name, &format!("instance = d\nuser = nobody\nrestart = never\n{keys}"));
     let sections = [of("raw", "capabilities = net_raw"), of("bind", "capabilities = net_bind_service")];
-    let verdict = fleet.client.deploy(&fleet.file(&["d"], &sections));
+    let verdict = fleet.client.deploy_and_keep(&fleet.file(&["d"], &sections));
     let failed = fleet.client.wait_for("raw", "FAILED");
     assert!(failed.reason.starts_with("cannot have the capabilities it is to have: "), "{failed:?}");
     assert!(failed.reason.ends_with("only an agent that has them can give them"), "{failed:?}");
@@ -101,7 +101,7 @@ fn a_node_that_the_kernel_killed_for_want_of_memory_is_told_apart_from_one_that_
         None => return, // here it cannot run out of memory alone
     };
     let hungry = script("hungry", keys, &script_text);
-    lab.client.deploy(&lab.scene.write("next.cfg", &(sleeper("killed", "restart = never") + &hungry)));
+    lab.client.deploy_and_keep(&lab.scene.write("next.cfg", &(sleeper("killed", "restart = never") + &hungry)));
     let failed = lab.client.wait_for("hungry", "FAILED");
     processes::signal(killed, Signal::KILL);
     let by_hand = lab.client.wait_for("killed", "FAILED");
@@ -181,7 +181,7 @@ fn every_node_that_cannot_be_run_as_it_is_to_says_so_in_a_sentence_and_others_ar
         cases.push((rights, "rights", "cannot become user `root`".into()));
     }
     let sections: Vec<_> = cases.iter().map(|(section, ..)| section.clone()).chain([fine]).collect();
-    let verdict = fleet.client.deploy(&fleet.file(&["a"], &sections));
+    let verdict = fleet.client.deploy_and_keep(&fleet.file(&["a"], &sections));
     for (_, name, want) in &cases {
         let failed = fleet.client.wait_for(name, "FAILED");
         assert!(failed.reason.starts_with(want) && !failed.reason.contains('\n'), "{name}: {failed:?}");

@@ -248,6 +248,9 @@ fn an_agent_of_a_release_that_knows_no_plans_is_answered_for() {
                     let outcome = Outcome::instance_done(&InstanceName::new("old").unwrap());
                     agent.say(AgentWelcomeResponse { reqid, outcome });
                 }
+                Said::ToAgent(ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. })) => {
+                    agent.say(CheckConfigurationResponse { reqid, outcomes: Vec::new(), changes: Vec::new() });
+                }
                 Said::ToAgent(ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. })) => {
                     agent.say(SetConfigurationResponse { reqid, outcomes: Vec::new() });
                 }

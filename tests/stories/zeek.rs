@@ -203,7 +203,7 @@ fn a_node_that_fails_at_its_start_shows_what_zeek_said() {
     let script = stage.scene.write("fails.zeek", "# FAIL AT START\n");
     let first = ports();
     let text = cluster(first, &format!("scripts = {}", script.display()), &["manager a"]);
-    let verdict = stage.deploy(&text);
+    let verdict = stage.client.deploy_and_keep(&stage.scene.write("next.cfg", &text));
     let output = verdict.outcomes.iter().find_map(|outcome| outcome.output.clone()).unwrap();
     assert!(output.stderr.contains("fatal error: asked to fail by a script"), "{verdict:?}");
     eventually("it is tried again", || (node(&stage.client.status(), "manager").restarts > 0).then_some(()));

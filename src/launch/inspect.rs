@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::Site;
 use super::zeek::Objection;
+use super::{Site, room};
 use crate::model::{LayoutEntry, Life, Node, ReadyBy, Role, Zeek};
 use crate::supervisor::process::{Listeners, obstacles};
 
@@ -28,6 +28,7 @@ impl Site {
     /// Every objection, sorted by node. Blocks for as long as Zeek takes to parse, which may be seconds.
     pub fn inspect(&self, survey: Survey) -> Vec<Objection> {
         let Survey { zeek, layout, nodes, ours, host } = survey;
+        let no_room = room::for_nodes(&self.nodes, nodes.len()).err();
         let (of_zeek, others): (Vec<Arc<Node>>, Vec<_>) = nodes.into_iter().partition(|node| node.is_zeek());
         let listeners = Listeners::read();
         let mut objections: Vec<Objection> =
@@ -36,6 +37,7 @@ impl Site {
             let survey = Survey { zeek, layout, nodes: of_zeek, ours, host };
             objections.extend(self.zeek.inspect(self, survey, &|place| listeners.has(place)));
         }
+        objections.extend(no_room.map(Objection::of_all));
         objections.sort_by(|a, b| (&a.node, &a.what).cmp(&(&b.node, &b.what)));
         objections
     }
@@ -107,6 +109,7 @@ mod tests {
     fn everything_that_stands_in_the_way_is_said_at_once_and_nothing_is_made() {
         let home = tempfile::tempdir().unwrap();
         let site = site(home.path());
+        std::fs::create_dir(&site.nodes).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut many = node("many", &["/nowhere/program"]);
@@ -130,6 +133,10 @@ mod tests {
         );
         let ours = inspected(&site, nodes, [port].into());
         assert!(!ours.iter().any(|line| line.contains(&taken)), "{ours:?}");
-        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was made");
+        assert_eq!(std::fs::read_dir(&site.nodes).unwrap().count(), 0, "nothing was made");
+        std::fs::remove_dir(&site.nodes).unwrap();
+        let survey = |nodes| Survey { zeek: Zeek::default(), layout: vec![], nodes, ours: BTreeSet::new(), host: None };
+        let objections = site.inspect(survey(vec![Arc::new(node("fine", &["true"]))]));
+        assert!(objections[0].what.starts_with("there is no room for the records of 1 nodes in "), "{objections:?}");
     }
 }

@@ -103,7 +103,7 @@ impl State {
 impl Entry {
     /// Whether the next configuration says what it is: see [`State::define`].
     fn takes_definition(&self) -> bool {
-        self.guessed && self.place.step == Place::Idle
+        self.guessed
     }
 
     /// How it is, if it has no process and is not about to get one; one that is being stopped counts as STOPPED.

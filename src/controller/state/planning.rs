@@ -64,7 +64,8 @@ impl State {
         let instances = changes.collect();
         let (told, unchecked) = Default::default();
         // No other deployment is begun before that one is over, and what it leaves behind nobody knows.
-        let outcomes = self.refusal().unwrap_or_default();
+        // One sentence is enough: the last one says who it is.
+        let outcomes = self.refusal().and_then(|mut refusal| refusal.pop()).into_iter().collect();
         let mut planning =
             Planning { ticket, reqid, deployed, wanted, instances, told, unchecked, complaints, outcomes };
         let asked = self.whom_to_ask_for_a_plan(&mut planning);

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getsid, waitid};
 
 use crate::common::processes;
 
@@ -33,10 +33,12 @@ pub fn churn(count: usize) {
     }
 }
 
-/// Reaps the orphans that this process was given, as a lazy init does; those in `ours` have somebody who waits for them.
+/// Reaps the orphans that this process was given, as a lazy init does. Those in `ours`, and those in our session, have
+/// somebody who waits for them.
 pub fn reap_orphans(ours: &[u32]) {
+    let session = getsid(None).ok();
     for pid in processes::children_of(std::process::id()).into_iter().filter(|pid| !ours.contains(pid)) {
-        if let Some(number) = Pid::from_raw(pid as i32) {
+        if let Some(number) = Pid::from_raw(pid as i32).filter(|pid| getsid(Some(*pid)).ok() != session) {
             let _ = waitid(WaitId::Pid(number), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
     }

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, getsid, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::common::processes;
 
@@ -36,12 +36,18 @@ pub fn churn(count: usize) {
 /// Reaps the orphans that this process was given, as a lazy init does. Those in `ours`, and those in our session, have
 /// somebody who waits for them.
 pub fn reap_orphans(ours: &[u32]) {
-    let session = getsid(None).ok();
+    let session = session_of(std::process::id());
     for pid in processes::children_of(std::process::id()).into_iter().filter(|pid| !ours.contains(pid)) {
-        if let Some(number) = Pid::from_raw(pid as i32).filter(|pid| getsid(Some(*pid)).ok() != session) {
+        if let Some(number) = Pid::from_raw(pid as i32).filter(|_| session_of(pid) != session) {
             let _ = waitid(WaitId::Pid(number), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
     }
+}
+
+/// The session of a process, dead or alive; 0 where it began outside our pid namespace.
+fn session_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
 }
 
 /// A process that is none of ours and has a number that was a node's.

@@ -107,9 +107,16 @@ pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, scree
         (true, 1) => format!("{done}{what}: 1 node"),
         (true, _) => format!("{done}{what}: {all} nodes"),
         (false, 0) => format!("not {done}{what}"),
+        (false, _) if is_rolled_back(verdict) => format!("not {done}: see `watchpost history`"),
         (false, _) => format!("{done}{what} in part: {fine} of {all} nodes; see `watchpost status`"),
     });
     lines
+}
+
+/// Whether the controller says that all goes back to what was in force before.
+fn is_rolled_back(verdict: &Verdict) -> bool {
+    let of_all = verdict.outcomes.iter().filter(|outcome| outcome.instance.is_none() && outcome.node.is_none());
+    of_all.filter_map(|outcome| outcome.error.as_deref()).any(|error| error.starts_with("rolled back"))
 }
 
 /// What went wrong, behind a word for that, with what the node wrote; nothing if nothing did.
@@ -145,6 +152,16 @@ mod tests {
         };
         let outcomes = errors.iter().enumerate().map(outcome).collect();
         Verdict { ok: errors.iter().all(Option::is_none), configuration: Some("c1".into()), outcomes }
+    }
+
+    #[test]
+    fn a_deployment_that_went_back_is_not_said_to_be_there_in_part() {
+        let mut verdict = Verdict { configuration: None, ..verdict(&[None, Some("exited with status 1")]) };
+        let last = |verdict: &Verdict| lines(verdict, "deployed", None, Screen::pipe()).pop().unwrap();
+        assert!(last(&verdict).starts_with("deployed in part: 1 of 2 nodes"));
+        let error = Some("rolled back: configuration c1 is in force again".into());
+        verdict.outcomes.push(Outcome { instance: None, node: None, error, unreachable: false, output: None });
+        assert_eq!(last(&verdict), "not deployed: see `watchpost history`");
     }
 
     #[test]

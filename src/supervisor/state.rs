@@ -137,12 +137,23 @@ struct Arrow {
     output: Option<Output>,
     /// Tell the world even if the state it sees is the same.
     announce: bool,
+    /// What the world should see of it, where the phase does not say that.
+    shows: Option<NodeState>,
 }
 
 impl Arrow {
     fn to(phase: Phase) -> Self {
         let pid = phase.pid();
-        Self { phase, effects: Vec::new(), reason: Text::default(), pid, exit: None, output: None, announce: false }
+        Self {
+            phase,
+            effects: Vec::new(),
+            reason: Text::default(),
+            pid,
+            exit: None,
+            output: None,
+            announce: false,
+            shows: None,
+        }
     }
 
     /// Down because somebody asked. Whoever asked waits to hear it, also if it was so before.
@@ -254,7 +265,7 @@ impl State {
         let arrow = self.arrow(event, now, terms);
         self.phase = arrow.phase;
         let mut effects = arrow.effects;
-        let new = self.visible();
+        let new = arrow.shows.unwrap_or_else(|| self.visible());
         if new != self.told || arrow.announce {
             let report = Report {
                 old: self.told,
@@ -358,7 +369,11 @@ impl State {
             P::Launching => {
                 Arrow::to(P::Pending { pid }).announced().because("launched").doing(Effect::AwaitReady(self.life))
             }
-            P::Withdrawn { again } => self.stop(pid, again, terms),
+            // It has a life, if a short one, and no life goes untold.
+            P::Withdrawn { again } => {
+                let arrow = self.stop(pid, again, terms).announced().because("launched, and no longer wanted");
+                Arrow { shows: Some(NodeState::Pending), ..arrow }
+            }
             // Told twice.
             phase @ (P::Stopped
             | P::Failed
@@ -666,6 +681,18 @@ mod tests {
         assert_eq!((report.old, report.new, report.pid), (NodeState::Running, NodeState::Crashed, Some(70)));
         assert_eq!((report.exit, &report.output, report.attempt), (Some(exit), &Some(output), 1));
         assert_eq!(report.reason, "exited with status 1: no such interface: eth9");
+    }
+
+    #[test]
+    fn a_process_that_was_no_longer_wanted_when_it_was_born_is_told_of_all_the_same() {
+        for again in [true, false] {
+            let mut state = in_phase(P::Withdrawn { again });
+            let effects = state.step(E::Launched(L, 70), noon(), &terms());
+            let Some(F::Report(report)) = effects.first() else { panic!("told before it is ended: {effects:?}") };
+            assert_eq!((report.old, report.new, report.pid), (NodeState::Stopped, NodeState::Pending, Some(70)));
+        }
+        let effects = in_phase(P::Stopping { pid: 70, again: false }).step(E::Launched(L, 70), noon(), &terms());
+        assert!(effects.is_empty(), "once is enough: {effects:?}");
     }
 
     const L: Life = Life(7);

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::controller::log::recall::Told;
+use crate::message::frame::{Body, Wire};
+use crate::message::frames::Frames;
 
 #[test]
 fn what_has_arrived_is_said_at_once_and_that_it_is_kept_when_it_is() {

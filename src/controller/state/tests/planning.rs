@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::client::{ClusterPlan, Deployed, PlanRequest, PlannedLink};
+use crate::message::frame::Body;
 use crate::model::{Action, Inspection, Planned, Step};
 
 #[test]

@@ -6,6 +6,7 @@
 //! runs, on disk.
 
 pub mod actor;
+mod bell;
 pub mod channel;
 pub mod crash;
 pub mod hands;

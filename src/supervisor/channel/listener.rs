@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use super::decode::{Decoder, Heard};
 use super::files::{Place, free};
 use crate::model::{Life, NodeName};
+use crate::supervisor::bell::Bell;
 use crate::supervisor::workshop::WardId;
 
 /// What comes within this time is read in one go.
@@ -61,7 +61,7 @@ struct Desk {
 
 struct Shared {
     orders: Mutex<Vec<Order>>,
-    wake: OwnedFd,
+    bell: Bell,
 }
 
 enum Order {
@@ -94,8 +94,7 @@ impl Drop for Desk {
 impl Shared {
     fn order(&self, order: Order) {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
-        // One that is full wakes as well.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        self.bell.ring();
     }
 }
 
@@ -193,8 +192,8 @@ struct Channel {
 
 impl Clerk {
     fn hire(tell: Arc<dyn Fn(News) + Send + Sync>) -> io::Result<Arc<Shared>> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared { orders: Mutex::default(), wake });
+        let bell = Bell::new()?;
+        let shared = Arc::new(Shared { orders: Mutex::default(), bell });
         let clerk = Self {
             shared: Arc::clone(&shared),
             tell,
@@ -243,16 +242,7 @@ impl Clerk {
             |channel: &Channel| channel.asked.values().map(|question| question.until).chain(channel.note_due).min();
         let next = self.channels.values().filter_map(due).min();
         let next = if self.unread.is_empty() { next } else { Some(Instant::now()) };
-        let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
-        // Rounded up, or it would wake a moment too early, again and again.
-        let wait = wait.map(|wait| Timespec {
-            tv_sec: wait.as_secs() as i64,
-            tv_nsec: i64::from((wait.subsec_nanos() + 1).min(999_999_999)),
-        });
-        let mut ready = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
-        let _ = poll(&mut ready, wait.as_ref()); // interrupted: it looks around and sleeps again
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.shared.wake, &mut count);
+        self.shared.bell.wait(&self.inotify, next);
     }
 
     /// Hears who wrote.

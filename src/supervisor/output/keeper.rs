@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -23,6 +22,7 @@ use super::rotate::{Carved, Lock, ThisDisk, carve, free_again, pack, prune};
 use super::shelf::Shelf;
 use super::{plain, read};
 use crate::model::{Node, NodeName, OutputPlace, OutputRules, OutputStream};
+use crate::supervisor::bell::Bell;
 
 /// Below everything that somebody waits for: launches above all.
 const NICE: i32 = 10;
@@ -44,7 +44,7 @@ struct Shared {
     rules: OutputRules,
     locks: Mutex<HashMap<NodeName, Arc<Lock>>>,
     orders: Mutex<Vec<Order>>,
-    wake: OwnedFd,
+    bell: Bell,
 }
 
 enum Order {
@@ -75,8 +75,8 @@ impl Drop for Alive {
 impl Keeper {
     /// Starts the thread, for nodes that have their directories in `nodes` and no rules of their own but these.
     pub fn hire(nodes: PathBuf, rules: OutputRules) -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Shared { nodes, rules, locks: Mutex::default(), orders: Mutex::default(), wake };
+        let bell = Bell::new()?;
+        let shared = Shared { nodes, rules, locks: Mutex::default(), orders: Mutex::default(), bell };
         let shared = Arc::new(shared);
         let clerk = Clerk {
             shared: Arc::clone(&shared),
@@ -131,9 +131,9 @@ impl Shared {
         let is_first = orders.is_empty();
         orders.push(order);
         drop(orders);
-        // Whoever takes the first takes what came after it. One that is full wakes as well.
+        // Whoever takes the first takes what came after it.
         if is_first {
-            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+            self.bell.ring();
         }
     }
 }
@@ -227,16 +227,7 @@ impl Clerk {
     fn sleep(&self) {
         let looks = self.agenda.first().map(|(at, ..)| *at);
         let next = looks.into_iter().chain(self.waiters.iter().map(|waiter| waiter.until)).min();
-        let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
-        // Rounded up, or it would wake a moment too early, again and again.
-        let wait = wait.map(|wait| Timespec {
-            tv_sec: wait.as_secs() as i64,
-            tv_nsec: i64::from((wait.subsec_nanos() + 1).min(999_999_999)),
-        });
-        let mut ready = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
-        let _ = poll(&mut ready, wait.as_ref()); // interrupted: it looks around and sleeps again
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.shared.wake, &mut count);
+        self.shared.bell.wait(&self.inotify, next);
     }
 
     /// Hears which files were written to.

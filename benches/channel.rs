@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::daemons::wait_for;
 use common::figures::{Sample, line, options};
 use rustix::process::{Pid, Signal, kill_process};
 use watchpost::web::json::Status;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_watchpost");
 const GOAL: f64 = 1.3;
-const PATIENCE: Duration = Duration::from_secs(60);
 /// For how long heartbeats are written, and how many a second.
 const MEASURE: Duration = Duration::from_secs(10);
 const BEATS: u32 = 1000;
@@ -251,15 +251,4 @@ fn look_at(plan: &Plan) -> Child {
     let mut command = Command::new(&plan.argv[0]);
     command.args(arguments).env_clear().envs(&plan.env).stdin(Stdio::null()).stdout(Stdio::null());
     command.env("ZEEKCTL_CHECK_CONFIG", "1").env("ZEEKCTL_DISABLE_LISTEN", "1").spawn().expect("a program")
-}
-
-fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "no {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }

@@ -165,13 +165,14 @@ impl Daemon {
     }
 }
 
-fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+/// Looks until there is something, which has to come in time.
+pub fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(Instant::now() < deadline, "no {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -51,6 +51,8 @@
 //! # }
 //! ```
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
 mod accept;
 pub mod agent;
 mod alarm;

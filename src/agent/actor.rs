@@ -128,6 +128,8 @@ pub struct Agent {
     adoptable: BTreeMap<NodeName, Adoptable>,
     found: Vec<Event>,
     link: Option<Link>,
+    /// Why the controller refused it when it last said anything: the same again, at each try, is not worth a line.
+    refused: Option<String>,
     alarm: Alarm,
     rest: Rest,
     /// Read once for all the mail that is handled before the next flush.
@@ -213,6 +215,7 @@ impl Agent {
             adoptable,
             found,
             link: None,
+            refused: None,
             alarm: Alarm::default(),
             rest: Rest::default(),
             now: None,
@@ -268,7 +271,10 @@ impl Agent {
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
             Effect::Inquire(inquiry) => self.inquire(inquiry, ctx),
             Effect::Refused(reason) => {
-                tracing::error!("the controller refused this agent: {reason}");
+                if self.refused.as_ref() != Some(&reason) {
+                    tracing::error!("the controller refused this agent: {reason}");
+                    self.refused = Some(reason.clone());
+                }
                 self.tell_host(AgentEvent::Refused(reason));
             }
             Effect::EndLink(reason) => {
@@ -630,7 +636,12 @@ impl Handler<Mail<ToAgent>> for Agent {
             for message in messages {
                 match message {
                     ToAgent::RenewCertificateResponse(response) => self.hand_over(response),
-                    message => self.drive(Event::Order(message), ctx),
+                    message => {
+                        if !matches!(message, ToAgent::AgentRefused(_)) {
+                            self.refused = None;
+                        }
+                        self.drive(Event::Order(message), ctx);
+                    }
                 }
             }
         }

@@ -33,7 +33,7 @@ use crate::message::agent::{
     RenewCertificateResponse, ToAgent, ToController,
 };
 use crate::message::frame::Body;
-use crate::message::node::{NodeOrder, NodeReport};
+use crate::message::node::NodeOrder;
 use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };

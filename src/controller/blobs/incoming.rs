@@ -59,7 +59,7 @@ impl Blobs {
 
 impl Incoming {
     /// Writes what came next, and hands itself back for what comes after that.
-    pub fn add(mut self, bytes: &[u8]) -> Result<Self, BlobError> {
+    pub fn with(mut self, bytes: &[u8]) -> Result<Self, BlobError> {
         let end = self.at.saturating_add(bytes.len() as u64);
         if end > self.size {
             return Err(BlobError::TooMuch(self.size));
@@ -120,7 +120,7 @@ impl Incoming {
         loop {
             match from.read(&mut piece) {
                 Ok(0) => break,
-                Ok(length) => incoming = incoming.add(&piece[..length])?,
+                Ok(length) => incoming = incoming.with(&piece[..length])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
             }

@@ -34,7 +34,7 @@ fn wanted(content: &[u8]) -> Wanted {
 
 fn send(blobs: &Blobs, content: &[u8]) -> Result<bool, BlobError> {
     let Wanted { digest, size } = wanted(content);
-    blobs.receive(digest, size, 0)?.add(content)?.finish()
+    blobs.receive(digest, size, 0)?.with(content)?.finish()
 }
 
 #[test]
@@ -64,13 +64,13 @@ fn what_was_cut_off_goes_on_where_it_ended_also_for_another_run() {
     let place = Place::new();
     let content = b"a longer text than the others";
     let Wanted { digest, size } = wanted(content);
-    drop(place.blobs.receive(digest, size, 0).unwrap().add(&content[..10]).unwrap());
+    drop(place.blobs.receive(digest, size, 0).unwrap().with(&content[..10]).unwrap());
     let later = Blobs::open(&place.directory.path().join("blobs")).unwrap();
     assert_eq!(later.missing(&[wanted(content)]).unwrap(), [Missing { digest, size, offset: 10 }]);
     let elsewhere = later.receive(digest, size, 4).err().unwrap();
     assert_eq!(elsewhere.to_string(), "it goes on at byte 10, and not at 4");
     let incoming = later.receive(digest, size, 10).unwrap();
-    assert!(incoming.add(&content[10..]).unwrap().finish().unwrap());
+    assert!(incoming.with(&content[10..]).unwrap().finish().unwrap());
     assert_eq!(later.missing(&[wanted(content)]).unwrap(), []);
 }
 
@@ -78,15 +78,15 @@ fn what_was_cut_off_goes_on_where_it_ended_also_for_another_run() {
 fn what_is_not_what_it_is_called_is_thrown_away() {
     let place = Place::new();
     let Wanted { digest, size } = wanted(b"first");
-    let error = place.blobs.receive(digest, size, 0).unwrap().add(b"worst").unwrap().finish().unwrap_err();
+    let error = place.blobs.receive(digest, size, 0).unwrap().with(b"worst").unwrap().finish().unwrap_err();
     assert!(matches!(error, BlobError::Other(_)), "{error}");
     assert_eq!(place.blobs.missing(&[wanted(b"first")]).unwrap(), [Missing { digest, size, offset: 0 }]);
-    let error = place.blobs.receive(digest, size, 0).unwrap().add(b"first and more").err().unwrap();
+    let error = place.blobs.receive(digest, size, 0).unwrap().with(b"first and more").err().unwrap();
     assert_eq!(error.to_string(), "more bytes came than its 5");
     let error = place.blobs.receive(digest, LONGEST_FILE + 1, 0).err().unwrap();
     assert!(matches!(error, BlobError::TooLong(_)), "{error}");
     assert!(
-        !place.blobs.receive(digest, size, 0).unwrap().add(b"fi").unwrap().finish().unwrap(),
+        !place.blobs.receive(digest, size, 0).unwrap().with(b"fi").unwrap().finish().unwrap(),
         "it is not whole yet"
     );
 }
@@ -95,10 +95,10 @@ fn what_is_not_what_it_is_called_is_thrown_away() {
 fn of_two_who_send_the_same_the_later_one_goes_on() {
     let place = Place::new();
     let Wanted { digest, size } = wanted(b"first");
-    let early = place.blobs.receive(digest, size, 0).unwrap().add(b"fi").unwrap();
+    let early = place.blobs.receive(digest, size, 0).unwrap().with(b"fi").unwrap();
     let late = place.blobs.receive(digest, size, early.at()).unwrap();
-    assert!(matches!(early.add(b"rst").err().unwrap(), BlobError::Overtaken));
-    assert!(late.add(b"rst").unwrap().finish().unwrap());
+    assert!(matches!(early.with(b"rst").err().unwrap(), BlobError::Overtaken));
+    assert!(late.with(b"rst").unwrap().finish().unwrap());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn what_nobody_names_goes_after_a_day_and_what_is_named_stays() {
     send(&place.blobs, b"old").unwrap();
     send(&place.blobs, b"new").unwrap();
     let Wanted { digest, size } = wanted(b"begun");
-    drop(place.blobs.receive(digest, size, 0).unwrap().add(b"be").unwrap());
+    drop(place.blobs.receive(digest, size, 0).unwrap().with(b"be").unwrap());
     let now = SystemTime::now() + STAYS + Duration::from_secs(60);
     let file = fs::File::options().write(true).open(place.path("new")).unwrap();
     file.set_times(FileTimes::new().set_accessed(now - Duration::from_secs(9))).unwrap();

@@ -412,6 +412,12 @@ fn to_agent() -> Vec<ToAgent> {
             up: [node("worker-1")].into(),
         }
         .into(),
+        CommitConfigurationRequest {
+            reqid: reqid(),
+            configuration: ConfigurationId::new("c7").unwrap(),
+            checked: RequestId::new("c1-7").unwrap(),
+        }
+        .into(),
     ]
 }
 
@@ -433,6 +439,7 @@ fn to_controller() -> Vec<ToController> {
         .into(),
         SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
+        NotAtHand { reqid: reqid() }.into(),
         GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),

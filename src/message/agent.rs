@@ -44,6 +44,7 @@ wire_enum! {
         0x0130 => CheckConfigurationRequest,
         0x0131 => SwitchNodesRequest,
         0x0132 => RestoreConfigurationRequest,
+        0x013a => CommitConfigurationRequest,
     }
 }
 
@@ -73,6 +74,7 @@ wire_enum! {
         0x0230 => CheckConfigurationResponse,
         0x0231 => SwitchNodesResponse,
         0x0232 => RestoreConfigurationResponse,
+        0x023a => NotAtHand,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }

@@ -52,7 +52,7 @@ impl Parent {
             Self::Welcome => &[agent::AgentWelcomeRequest::KIND],
             Self::Standby => &[agent::AgentStandbyRequest::KIND],
             Self::Move => &[agent::StopRequest::KIND],
-            Self::Deploy => &[agent::SetConfigurationRequest::KIND],
+            Self::Deploy => &[agent::SetConfigurationRequest::KIND, agent::CommitConfigurationRequest::KIND],
             Self::Check => &[agent::CheckConfigurationRequest::KIND],
             Self::Switch => &[agent::SwitchNodesRequest::KIND],
             Self::Restore => &[agent::RestoreConfigurationRequest::KIND],

@@ -4,13 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use ring::digest::{Context, SHA256};
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
 
 /// How many bytes a digest has.
 const BYTES: usize = 32;
 
 /// The SHA-256 of a piece of bytes. In text: 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; BYTES]);
 
 impl Digest {
@@ -59,6 +60,24 @@ fn value(digit: u8) -> Result<u8, NoDigest> {
     }
 }
 
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(self),
+            false => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.is_human_readable() {
+            true => String::deserialize(deserializer)?.parse().map_err(D::Error::custom),
+            false => <[u8; BYTES]>::deserialize(deserializer).map(Self),
+        }
+    }
+}
+
 /// Why a text is no [`Digest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("write 64 hexadecimal digits, in lower case")]
@@ -91,7 +110,7 @@ impl Default for Digester {
 }
 
 /// Names a bundle: the digest of its manifest. In text: `sha256:` and 64 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleId(Digest);
 
 impl BundleId {
@@ -121,6 +140,24 @@ impl FromStr for BundleId {
     fn from_str(text: &str) -> Result<Self, NoBundle> {
         let digest = text.strip_prefix(Self::PREFIX).and_then(|digits| digits.parse().ok());
         digest.map(Self).ok_or(NoBundle)
+    }
+}
+
+impl Serialize for BundleId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(self),
+            false => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BundleId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.is_human_readable() {
+            true => String::deserialize(deserializer)?.parse().map_err(D::Error::custom),
+            false => Digest::deserialize(deserializer).map(Self),
+        }
     }
 }
 
@@ -155,7 +192,10 @@ mod tests {
     #[test]
     fn a_bundle_is_named_with_how_that_was_made() {
         let text = format!("sha256:{OF_ABC}");
-        assert_eq!(text.parse::<BundleId>().map(|id| id.to_string()), Ok(text));
+        assert_eq!(text.parse::<BundleId>().map(|id| id.to_string()), Ok(text.clone()));
+        let id: BundleId = text.parse().unwrap();
+        assert_eq!(serde_json::to_value(id).unwrap(), text, "and so wherever people read it");
+        assert_eq!(serde_json::from_value::<BundleId>(text.into()).unwrap(), id);
         for wrong in [OF_ABC, "sha256:", "sha1:00", "SHA256:00"] {
             assert_eq!(wrong.parse::<BundleId>(), Err(NoBundle), "{wrong}");
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     BundleId, DEEPEST_PATH, Digest, LARGEST_BUNDLE, LONGEST_FILE, LONGEST_MANIFEST, LONGEST_NAME, LONGEST_PATH,
@@ -127,7 +128,8 @@ impl Manifest {
             return Err(ManifestError::TooWordy(bytes.len()));
         }
         let Some((&FORMAT, body)) = bytes.split_first() else { return Err(ManifestError::Form) };
-        let manifest = Self::new(decode_body(body, "manifest")?)?;
+        let Listed(entries) = decode_body(body, "manifest")?;
+        let manifest = Self::new(entries)?;
         // Whatever reads the same and is written otherwise would be the same bundle under another name.
         if manifest.encode() == bytes { Ok(manifest) } else { Err(ManifestError::Form) }
     }
@@ -153,6 +155,36 @@ impl Manifest {
     /// How many bytes are in its files.
     pub fn size(&self) -> u64 {
         self.files().map(|(_, size, _)| size).sum()
+    }
+}
+
+/// Entries as they are read: no more of them are held than a bundle may have, whatever is claimed.
+struct Listed(Vec<Entry>);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Lister)
+    }
+}
+
+struct Lister;
+
+impl<'de> Visitor<'de> for Lister {
+    type Value = Listed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of files and directories")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Listed, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = all.next_element()? {
+            if entries.len() == MOST_ENTRIES {
+                return Err(de::Error::custom(format!("it has more than {MOST_ENTRIES} files and directories")));
+            }
+            entries.push(entry);
+        }
+        Ok(Listed(entries))
     }
 }
 
@@ -347,6 +379,10 @@ mod tests {
         encode_body(&mut escaping, &vec![("../a", 0o644_u16, 0_i64, Kind::Directory)]).unwrap();
         let error = Manifest::decode(&escaping).unwrap_err().to_string();
         assert!(error.contains("a path in a bundle is relative"), "{error}");
+        let mut many = vec![FORMAT];
+        encode_body(&mut many, &vec![directory("a"); MOST_ENTRIES + 1]).unwrap();
+        let error = Manifest::decode(&many).unwrap_err().to_string();
+        assert!(error.ends_with("it has more than 10000 files and directories"), "{error}");
         for length in 0..bytes.len() {
             assert!(Manifest::decode(&bytes[..length]).is_err(), "cut off at {length}");
         }

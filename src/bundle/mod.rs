@@ -8,11 +8,14 @@ mod diff;
 mod id;
 mod manifest;
 mod scan;
+mod store;
+pub mod tree;
 
 pub use diff::{Changed, How};
 pub use id::{BundleId, Digest, Digester, NoBundle, NoDigest};
 pub use manifest::{BundlePath, Entry, Kind, Manifest, ManifestError, NoPath};
 pub use scan::{FoundFile, Scan, scan};
+pub use store::{Incoming, Store, StoreError};
 
 /// How many files and directories a bundle may have: some packages, and not a file system.
 pub const MOST_ENTRIES: usize = 10_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Export, ExportError, ExportFile, checked, host};
 use crate::import::{self, Source, ZeekctlFiles};
 use crate::model::cluster_file::join_words;
-use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Limit, Node, Resource, Role, Zeek};
+use crate::model::{ArchivePlace, Backend, Configuration, Encrypt, InstanceName, Limit, Node, Resource, Role, Zeek};
 
 const AF_PACKET: &str = "af_packet::";
 const OF_AF_PACKET: &str = "AF_Packet::";
@@ -197,6 +197,11 @@ fn options(zeek: &Zeek, nodes: &[&Node], has_traces: bool) -> String {
         if let Some(number) = number {
             key(&mut text, name, number);
         }
+    }
+    match zeek.encrypt {
+        Encrypt::Auto => {}
+        Encrypt::Yes => key(&mut text, "cluster_backend_zeromq.use_curve_encryption", 1),
+        Encrypt::No => key(&mut text, "cluster_backend_zeromq.use_curve_encryption", 0),
     }
     archive(&mut text, zeek);
     of_zeek(&mut text, zeek);

@@ -70,7 +70,8 @@ fn the_files_of_zeekctl_come_back_as_they_were() {
                    SitePolicyScripts = local.zeek site.zeek\nPrivateAddressSpaceIsLocal = 0\nClusterBackend=broker\n\
                    StopTimeout = 20\nMemLimit = 1024\nZeekArgs = -C X::y=\"a b\"\nSitePolicyPath = /a:/b\nSaveTraces=1\n\
                    MailAlarmsInterval=5\nCompressLogsInFlight=3\nMetricsPort=0\nLogDir=/srv/logs\nCompressLogs=0\n\
-                   LogExpireInterval=90 min\nMinDiskSpace=5\nPrefixes=local:site\nPcapBufsize=64\n";
+                   LogExpireInterval=90 min\nMinDiskSpace=5\nPrefixes=local:site\nPcapBufsize=64\n\
+                   cluster_backend_zeromq.use_curve_encryption = True\n";
     check(&zeekctl([nodes, options, "10.0.0.0/8 office\nfd00::/8\n"]), true);
     check(&zeekctl([TWO, "", ""]), true);
     check(&zeekctl(["[zeek]\ntype=standalone\nhost=localhost\ninterface=eth0\n", "", ""]), true);
@@ -173,7 +174,7 @@ proptest! {
         port in 1024..30_000u16,
         options in prop::sample::subsequence(
             vec!["MailTo = a@b", "ClusterBackend = ZeroMQ", "StopTimeout = 7", "LogExpireInterval = 3 day", "CompressLogs = 0",
-                 "SaveTraces = 1", "MemLimit = 5000", "Prefixes = a:b", "LogDir = /x", "PcapSnaplen = 99"], 0..10),
+                 "SaveTraces = 1", "MemLimit = 5000", "cluster_backend_zeromq.use_curve_encryption = 0", "Prefixes = a:b", "LogDir = /x", "PcapSnaplen = 99"], 0..10),
     ) {
         let two = TWO.replace("localhost", "10.0.0.1");
         let workers: String = workers.iter().enumerate().map(|(at, text)| format!("[w{at}]\n{text}")).collect();

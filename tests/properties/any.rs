@@ -241,6 +241,7 @@ pub fn configuration() -> impl Strategy<Value = Configuration> {
         nodes,
         zeek,
         peers: Vec::new(),
+        keys: None,
     })
 }
 
@@ -268,6 +269,7 @@ pub fn named() -> impl Strategy<Value = Configuration> {
             nodes,
             zeek,
             peers: Vec::new(),
+            keys: None,
         })
     })
 }

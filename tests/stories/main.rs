@@ -37,3 +37,4 @@ mod trust;
 mod versions;
 mod zeek;
 mod zeek_channel;
+mod zeek_keys;

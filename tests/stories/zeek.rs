@@ -27,6 +27,13 @@ impl Stage {
         Self::with(scene, zeek)
     }
 
+    /// Of this version, whatever else there is.
+    pub fn with_stand_in(version: &str) -> Self {
+        let scene = Scene::new();
+        let zeek = Zeek::stand_in(&scene, version);
+        Self::with(scene, zeek)
+    }
+
     pub fn with(scene: Scene, zeek: Zeek) -> Self {
         let (any, file) = (scene.any_port(), scene.write("lab.cfg", "[instances]\na\nb\n"));
         let args = ["lab", file.to_str().unwrap(), "--http", &any];

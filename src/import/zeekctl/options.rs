@@ -7,7 +7,7 @@ use crate::hint::{instead, shown};
 use crate::import::{Findings, Source};
 use crate::model::archive::MOST_FREE;
 use crate::model::cluster_file::{Complaint, readable, word_list};
-use crate::model::{ArchivePlace, ArchiveRules, Backend, Limit, Node, Resource, Role, RunAs, Zeek};
+use crate::model::{ArchivePlace, ArchiveRules, Backend, Encrypt, Limit, Node, Resource, Role, RunAs, Zeek};
 
 /// How zeekctl reads a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ const MAIL: &str = "mail is not sent: follow `watchpost events`";
 const REMOTE: &str = "no commands are run on other machines: agents are told what to do";
 const SOCKET: &str = "the manager is asked through its agent and needs no WebSocket";
 const STATUS: &str = "`status` always knows, and shows times as they are";
+
+const CURVE: &str = "cluster_backend_zeromq.use_curve_encryption";
 
 /// Every key of zeekctl, in small letters.
 const KEYS: &[(&str, Kind, Use)] = &[
@@ -148,7 +150,7 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("clustertopicseparator", Text, Nothing(SOCKET)),
     ("lb_custom.interfaceprefix", Text, Place),
     ("lb_custom.interfacesuffix", Text, Place),
-    ("cluster_backend_zeromq.use_curve_encryption", Text, Nothing("whether nodes encrypt is not a choice here")),
+    (CURVE, Text, Place),
     ("cluster_backend_zeromq.curve_dir", Text, Nothing(FOLDER)),
     ("cluster_backend_zeromq.disable_unencrypted_warning", Flag, Nothing("there is no such warning")),
 ];
@@ -235,6 +237,7 @@ impl Options {
             "memlimit" => mem_limit(value).map(drop),
             "env_vars" => super::nodes::variables(value).map(|env| self.env = env),
             "zeekargs" => word_list(value).map(|args| self.args = args),
+            CURVE => encrypt(value).map(drop),
             "compresslogsinflight" if !matches!(value.parse(), Ok(0..=9u32)) => {
                 Err(format!("{} is no level: write a number from 0 to 9", shown(value)))
             }
@@ -307,6 +310,7 @@ impl Options {
             prefixes: words(self.text("prefixes", "local"), &[':']),
             script_path: words(self.text("sitepolicypath", ""), &[':']),
             archive: self.archive(),
+            encrypt: self.get(CURVE).map_or(default.encrypt, |text| encrypt(text).unwrap_or_default()),
             rotation_interval: Some(Duration::from_secs(self.number("logrotationinterval", 3600).into())),
             metrics_address: self.get("metricsaddress").and_then(|text| text.parse().ok()),
             port: Some(self.get("zeekport").and_then(|text| text.parse().ok()).unwrap_or(27_760)),
@@ -371,6 +375,15 @@ fn expiry(text: &str) -> Result<Option<Duration>, String> {
     };
     let seconds = seconds.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit)).ok_or_else(wrong)?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+fn encrypt(text: &str) -> Result<Encrypt, String> {
+    match &*text.to_lowercase() {
+        "auto" => Ok(Encrypt::Auto),
+        "1" | "true" => Ok(Encrypt::Yes),
+        "0" | "false" => Ok(Encrypt::No),
+        _ => Err(format!("{} is neither: write auto, 1 or 0", shown(text))),
+    }
 }
 
 fn backend(text: &str) -> Result<Backend, String> {

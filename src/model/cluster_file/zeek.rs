@@ -12,13 +12,13 @@ use super::render::{self, list};
 use super::words::join;
 use super::{Complaint, Complaints};
 use crate::hint::{instead, shown};
-use crate::model::{Backend, InstanceName, Loss, Network, Zeek};
+use crate::model::{Backend, Encrypt, InstanceName, Loss, Network, Zeek};
 
 /// The section's name. A section that says which role, instance or command it has is a node of that name.
 pub(crate) const ZEEK: &str = "zeek";
 
 /// Every key of the section.
-pub(super) const KEYS: [&str; 28] = [
+pub(super) const KEYS: [&str; 30] = [
     "backend",
     "scripts",
     "args",
@@ -40,6 +40,8 @@ pub(super) const KEYS: [&str; 28] = [
     "port",
     "metrics_port",
     "zeromq_ports",
+    "encrypt",
+    "zeromq_keys",
     "hash_seed",
     "addresses",
     "pcap_snaplen",
@@ -94,6 +96,8 @@ fn take(zeek: &mut Zeek, key: &str, value: Option<&str>) -> Result<(), String> {
             zeek.metrics_port = Some(value.parse().map_err(|_| wrong())?);
         }
         "zeromq_ports" => zeek.zeromq_ports = Some(two_ports(value)?),
+        "encrypt" => zeek.encrypt = one_of(value, "choice", Encrypt::ALL, Encrypt::as_str)?,
+        "zeromq_keys" => zeek.zeromq_keys = number(value)?,
         "hash_seed" => zeek.hash_seed = Some(seed(value)?),
         "addresses" => zeek.addresses = addresses(value)?,
         "pcap_snaplen" => zeek.pcap_snaplen = Some(number(value)?),
@@ -170,6 +174,8 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
         ("port", number(zeek.port.map(u32::from))),
         ("metrics_port", number(zeek.metrics_port.map(u32::from))),
         ("zeromq_ports", zeromq_ports),
+        ("encrypt", (zeek.encrypt != default.encrypt).then(|| zeek.encrypt.as_str().to_owned())),
+        ("zeromq_keys", (zeek.zeromq_keys != default.zeromq_keys).then(|| zeek.zeromq_keys.to_string())),
         ("hash_seed", zeek.hash_seed.map(|seed| format!("{seed:08x}"))),
         ("addresses", list(join(addresses))),
         ("pcap_snaplen", number(zeek.pcap_snaplen)),
@@ -197,7 +203,7 @@ mod tests {
                     networks_file = /etc/networks.cfg\nrotation_interval = 1h\narchive = /srv/logs\n\
                     archive_compress = no\narchive_command = ship --to 'a b'\narchive_keep_age = 30days\n\
                     archive_keep_bytes = 2T\narchive_min_free = 5\nmetrics_address = [::1]\nport = 27760\n\
-                    metrics_port = 0\nzeromq_ports = 5555 5556\nhash_seed = 00c0FFEE\naddresses = a=10.0.0.1 b=[fd00::2]\n\
+                    metrics_port = 0\nzeromq_ports = 5555 5556\nencrypt = no\nzeromq_keys = 2\nhash_seed = 00c0FFEE\naddresses = a=10.0.0.1 b=[fd00::2]\n\
                     pcap_snaplen = 9216\npcap_bufsize = 128\nheartbeat = 2s\nloss_above = 0.5%%\nloss_for = 3m\n[w]\nrole = worker\n";
         let got = read(text).unwrap();
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
@@ -226,6 +232,8 @@ mod tests {
             port: Some(27_760),
             metrics_port: Some(0),
             zeromq_ports: Some([5555, 5556]),
+            encrypt: Encrypt::No,
+            zeromq_keys: 2,
             hash_seed: Some(0xc0_ffee),
             addresses: [("a", "10.0.0.1"), ("b", "fd00::2")]
                 .map(|(name, address)| (InstanceName::new(name).unwrap(), address.parse().unwrap()))
@@ -284,6 +292,8 @@ mod tests {
             ("metrics_port = off", "write a number from 0 to 65535, 0 for none"),
             ("zeromq_ports = 5555", "`5555` are not two ports: write such as `5555 5556`"),
             ("zeromq_ports = 5555 0", "`0` is not a port"),
+            ("encrypt = on", "`on` is not a choice: known are auto, yes, no"),
+            ("zeromq_keys = -1", "`-1` is not a number"),
             ("hash_seed = 12", "`12` is no seed: write eight hexadecimal digits"),
             ("addresses = a=b", "`b` is no address"),
             ("addresses = a/b=10.0.0.1", "instance name `a/b` may hold only"),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::template::{Indices, variables};
 use crate::model::archive::MOST_FREE;
-use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth};
+use crate::model::{
+    ArchivePlace, Backend, Configuration, Encrypt, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth,
+};
 use crate::plan::ports::PortRules;
 use crate::plan::validate::{About, LONGEST_WAIT};
 
@@ -137,6 +139,12 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
     if zeek.archive.min_free > MOST_FREE {
         complain("archive_min_free", format!("is more than {MOST_FREE}%"));
     }
+    if zeek.encrypt == Encrypt::Yes && zeek.backend == Backend::Broker {
+        complain(
+            "encrypt",
+            "is for ZeroMQ, and the backend is Broker: choose `backend = zeromq`, or `encrypt = auto`".into(),
+        );
+    }
     for (key, number) in [("pcap_snaplen", zeek.pcap_snaplen), ("pcap_bufsize", zeek.pcap_bufsize)] {
         if number == Some(0) {
             complain(key, "is 0: leave it out for Zeek's own".into());
@@ -266,6 +274,7 @@ mod tests {
             (complaints(&nodes, |z| z.options = [("-A".into(), "".into())].into()), "options name '-A'"),
             (complaints(&nodes, |z| z.networks_file = Some("n".into())), "networks_file is not absolute"),
             (complaints(&nodes, |z| z.rotation_interval = Some(std::time::Duration::MAX)), "rotation_interval is"),
+            (complaints(&nodes, |z| (z.backend, z.encrypt) = (Backend::Broker, Encrypt::Yes)), "encrypt is for ZeroMQ"),
             (complaints(&nodes, |z| z.pcap_snaplen = Some(0)), "pcap_snaplen is 0"),
             (complaints(&nodes, |z| z.args = vec!["\0".into()]), "args or another key has a null"),
             (complaints(&nodes, |z| z.zeromq_ports = Some([5, 5])), "zeromq_ports are two different"),

@@ -36,6 +36,7 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
     let layout = layout(share)?;
     let zeek = share.zeek.as_deref().cloned().unwrap_or_default();
     let (logging, quiet) = (Arc::new(of_a_node(&zeek, true)), Arc::new(of_a_node(&zeek, false)));
+    let keys = share.keys.as_ref().map(|keys| keys.server.public);
     let indices = Indices::of(share);
     // What is wrong with them was said before they came here.
     let variables = |node: &Arc<Node>| (node.name.clone(), variables(share, &indices, node).unwrap_or_default());
@@ -52,7 +53,8 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
         let fanout = fanouts.get(&node.name).copied();
         let variables = variables.remove(&node.name).unwrap_or_default();
         let settings = Arc::clone(settings);
-        let knows = Some(Arc::new(Surroundings { settings, entries, fanout, variables }));
+        let keys = keys.filter(|_| node.is_in_zeek_cluster());
+        let knows = Some(Arc::new(Surroundings { settings, entries, fanout, keys, variables }));
         Arc::make_mut(node).zeek.get_or_insert_with(|| Box::new(ZeekNode::default())).knows = knows;
     }
     Ok(layout)
@@ -101,6 +103,7 @@ fn of_a_node(zeek: &Zeek, writes_logs: bool) -> Zeek {
         archive: ArchiveRules::default(),
         rotation_interval: zeek.rotation_interval.filter(|_| writes_logs),
         zeromq_ports: zeek.zeromq_ports.filter(|_| zeek.backend != Backend::Broker),
+        zeromq_keys: if zeek.wants_keys() { zeek.zeromq_keys } else { Zeek::KEYS },
         // What its losses mean is its agent's to know.
         health: ZeekHealth { heartbeat: zeek.health.heartbeat, ..ZeekHealth::default() },
         ..zeek.clone()
@@ -152,6 +155,7 @@ pub fn why(have: &Node, want: &Node) -> String {
         list(left, "left the cluster"),
         list(moved.map(|(name, _)| name).collect(), "is found elsewhere in it"),
         (have.settings != want.settings).then(|| "[zeek] says otherwise".to_owned()),
+        (have.keys != want.keys).then(|| "its keys for ZeroMQ are others".to_owned()),
         (have.variables != want.variables).then(|| "its place among the workers is another".to_owned()),
         (have.fanout != want.fanout).then(|| "its AF_PACKET fanout id is another".to_owned()),
     ];
@@ -163,6 +167,7 @@ mod tests {
     use super::super::tests::cluster;
     use super::*;
     use crate::plan::{NodeChange, diff};
+    use crate::trust::CurveRoot;
 
     const THREE: [&str; 4] = ["l a logger", "m a manager", "p a proxy", "w1 a worker"];
 
@@ -216,6 +221,16 @@ mod tests {
             ZeekHealth { loss_above: Some(crate::model::Loss::ALL), loss_for: second, ..ZeekHealth::default() };
         assert_eq!(replaced(&have, &health(losses)), [""; 0], "what counts as too much is for their agent to know");
         assert_eq!(replaced(&have, &health(ZeekHealth { heartbeat: second, ..ZeekHealth::default() })).len(), 4);
+    }
+
+    #[test]
+    fn other_keys_have_all_members_of_the_cluster_started_afresh() {
+        let nodes = &[&THREE[..], &["alone a none"]].concat();
+        let with =
+            |number| equipped(nodes, |subject| subject.keys = Some(Box::new(CurveRoot::from([7; 32]).keys(number))));
+        assert_eq!(replaced(&with(1), &with(1)), [""; 0]);
+        let because = "its keys for ZeroMQ are others";
+        assert_eq!(replaced(&with(1), &with(2)), ["l", "m", "p", "w1"].map(|name| format!("{name}: {because}")));
     }
 
     #[test]

@@ -117,7 +117,13 @@ impl Lab {
             let addresses = serde_json::from_slice::<BTreeMap<String, String>>(&fs::read(&addresses).ok()?).ok()?;
             addresses.get("http").cloned()
         });
-        Self { home, process, url: format!("http://{address}"), _directory: directory }
+        let lab = Self { home, process, url: format!("http://{address}"), _directory: directory };
+        // Its own deployment comes first.
+        wait_for("deployment", || {
+            let status: Status = serde_json::from_str(&lab.run(&["status", "--json"])).expect("a status");
+            status.configuration.filter(|_| status.deployment.is_none())
+        });
+        lab
     }
 
     fn run(&self, arguments: &[&str]) -> String {

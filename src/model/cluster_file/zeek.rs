@@ -188,6 +188,12 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
     all.filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
+/// The keys in which two of them differ, in the order of [`KEYS`].
+pub(crate) fn differing_keys(one: &Zeek, other: &Zeek) -> Vec<&'static str> {
+    let [one, other] = [one, other].map(|zeek| entries(zeek).into_iter().collect::<BTreeMap<_, _>>());
+    KEYS.into_iter().filter(|key| one.get(key) != other.get(key)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -8,7 +8,7 @@ use super::numbers;
 use super::template::{Indices, expand, variables};
 use crate::model::{
     ArchiveRules, Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek,
-    ZeekHealth, ZeekNode,
+    ZeekHealth, ZeekNode, cluster_file,
 };
 
 /// Interfaces that begin so are read through AF_PACKET.
@@ -154,12 +154,25 @@ pub fn why(have: &Node, want: &Node) -> String {
         list(joined, "joined the cluster"),
         list(left, "left the cluster"),
         list(moved.map(|(name, _)| name).collect(), "is found elsewhere in it"),
-        (have.settings != want.settings).then(|| "[zeek] says otherwise".to_owned()),
+        settings(&have.settings, &want.settings),
         (have.keys != want.keys).then(|| "its keys for ZeroMQ are others".to_owned()),
         (have.variables != want.variables).then(|| "its place among the workers is another".to_owned()),
         (have.fanout != want.fanout).then(|| "its AF_PACKET fanout id is another".to_owned()),
     ];
     reasons.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
+/// What all nodes share that is otherwise, by its keys.
+fn settings(have: &Zeek, want: &Zeek) -> Option<String> {
+    let keys: Vec<String> =
+        cluster_file::differing_keys(have, want).into_iter().map(|key| format!("`{key}`")).collect();
+    match keys.as_slice() {
+        [] if have == want => None,
+        // Of a release that knew others.
+        [] => Some("[zeek] says otherwise".into()),
+        [one] => Some(format!("{one} of [zeek] is another")),
+        several => Some(format!("{} of [zeek] are others", several.join(", "))),
+    }
 }
 
 #[cfg(test)]
@@ -214,7 +227,10 @@ mod tests {
         let with = |zeek: Zeek| equipped(&THREE, |subject| subject.zeek = Some(Box::new(zeek)));
         assert_eq!(replaced(&have, &with(Zeek { port: Some(1), metrics_port: Some(2), ..Zeek::default() })), [""; 0]);
         let rotation = with(Zeek { rotation_interval: Some(std::time::Duration::from_secs(60)), ..Zeek::default() });
-        assert_eq!(replaced(&have, &rotation), ["l: [zeek] says otherwise", "m: [zeek] says otherwise"]);
+        assert_eq!(
+            replaced(&have, &rotation),
+            ["l", "m"].map(|name| format!("{name}: `rotation_interval` of [zeek] is another"))
+        );
         let second = Some(std::time::Duration::from_secs(1));
         let health = |health| with(Zeek { health, ..Zeek::default() });
         let losses =

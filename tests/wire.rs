@@ -632,6 +632,9 @@ fn zeek() -> Zeek {
         networks_file: Some("/etc/networks.cfg".into()),
         rotation_interval: Some(Duration::from_secs(3600)),
         archive: ArchiveRules {
+            compressor: vec!["xz".into()],
+            extension: "xz".into(),
+            keep: vec!["conn.*".into()],
             place: ArchivePlace::At("/srv/logs".into()),
             compress: true,
             command: vec!["ship".into()],

@@ -152,13 +152,17 @@ prop_compose! {
             plain().prop_map(|text| ArchivePlace::At(format!("/{text}"))),
         ],
         (compress, min_free) in (any::<bool>(), 0..=40u8),
-        command in option::of((word(), word())),
+        (command, compressor) in (option::of((word(), word())), option::of((word(), word()))),
+        (extension, keep) in ("[a-z0-9]{1,5}", vec(word(), 0..3)),
         keep_age in option::of((0..400_000_000u64).prop_map(Duration::from_secs)),
         keep_bytes in any::<Option<u64>>(),
     ) -> ArchiveRules {
-        let command = command.filter(|(program, _)| !program.is_empty());
-        let command = command.map(|(program, word)| vec![program, word]).unwrap_or_default();
-        ArchiveRules { place, compress, command, keep_age, keep_bytes, min_free }
+        let words = |words: Option<(String, String)>| {
+            let words = words.filter(|(program, _)| !program.is_empty());
+            words.map(|(program, word)| vec![program, word]).unwrap_or_default()
+        };
+        let (command, compressor) = (words(command), words(compressor));
+        ArchiveRules { place, compress, compressor, extension, command, keep, keep_age, keep_bytes, min_free }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::model::{Backend, Encrypt, InstanceName, Loss, Network, Zeek};
 pub(crate) const ZEEK: &str = "zeek";
 
 /// Every key of the section.
-pub(super) const KEYS: [&str; 30] = [
+pub(super) const KEYS: [&str; 33] = [
     "backend",
     "scripts",
     "args",
@@ -32,7 +32,10 @@ pub(super) const KEYS: [&str; 30] = [
     "rotation_interval",
     "archive",
     "archive_compress",
+    "archive_compressor",
+    "archive_extension",
     "archive_command",
+    "archive_keep",
     "archive_keep_age",
     "archive_keep_bytes",
     "archive_min_free",
@@ -207,7 +210,8 @@ mod tests {
         let text = "[zeek]\nbackend = ZeroMQ\nscripts = local 'my site'\nargs = -C b=T\noptions = A::x=T\nenv = A=1\n\
                     prefixes = local site\npath = /opt/bin\nzeekpath = /opt/scripts\nnetworks = 10.0.0.0/8 [fd00::]/8\n\
                     networks_file = /etc/networks.cfg\nrotation_interval = 1h\narchive = /srv/logs\n\
-                    archive_compress = no\narchive_command = ship --to 'a b'\narchive_keep_age = 30days\n\
+                    archive_compress = no\narchive_compressor = xz -T1\narchive_extension = .xz\n\
+                    archive_command = ship --to 'a b'\narchive_keep = conn.* '*a b*'\narchive_keep_age = 30days\n\
                     archive_keep_bytes = 2T\narchive_min_free = 5\nmetrics_address = [::1]\nport = 27760\n\
                     metrics_port = 0\nzeromq_ports = 5555 5556\nencrypt = no\nzeromq_keys = 2\nhash_seed = 00c0FFEE\naddresses = a=10.0.0.1 b=[fd00::2]\n\
                     pcap_snaplen = 9216\npcap_bufsize = 128\nheartbeat = 2s\nloss_above = 0.5%%\nloss_for = 3m\n[w]\nrole = worker\n";
@@ -229,6 +233,9 @@ mod tests {
             archive: ArchiveRules {
                 place: ArchivePlace::At("/srv/logs".into()),
                 compress: false,
+                compressor: words(&["xz", "-T1"]),
+                extension: "xz".into(),
+                keep: words(&["conn.*", "*a b*"]),
                 command: words(&["ship", "--to", "a b"]),
                 keep_age: Some(Duration::from_secs(30 * 24 * 3600)),
                 keep_bytes: Some(2 << 40),
@@ -307,6 +314,7 @@ mod tests {
             ("rotation_interval = 3600", "write one such as 500ms, 10s or 1m 30s"),
             ("archive = logs", "`logs` is no absolute directory: write such as /srv/logs, or none"),
             ("archive_compress = gzip", "`gzip` is neither: write yes or no"),
+            ("archive_extension = a/b", "`a/b` is no extension: write letters and digits such as zst"),
             ("archive_keep_bytes = 5 GB", "`5 GB` is no amount"),
             ("archive_min_free = 41", "`41` is not a number of percent from 0 to 40"),
             ("archive_min_free = much", "`much` is not a number of percent from 0 to 40"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::template::{Indices, variables};
 use crate::model::archive::MOST_FREE;
 use crate::model::{
-    ArchivePlace, Backend, Configuration, Encrypt, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth,
+    ArchivePlace, ArchiveRules, Backend, Configuration, Encrypt, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth,
 };
 use crate::plan::ports::PortRules;
 use crate::plan::validate::{About, LONGEST_WAIT};
@@ -136,6 +136,12 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
     if zeek.archive.command.first().is_some_and(String::is_empty) {
         complain("archive_command", "has no program: its first word is empty".into());
     }
+    if zeek.archive.compressor.first().is_some_and(String::is_empty) {
+        complain("archive_compressor", "has no program: its first word is empty".into());
+    }
+    if !ArchiveRules::is_extension(&zeek.archive.extension) {
+        complain("archive_extension", "is not of letters and digits, such as zst".into());
+    }
     if zeek.archive.min_free > MOST_FREE {
         complain("archive_min_free", format!("is more than {MOST_FREE}%"));
     }
@@ -164,7 +170,8 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
     }
     let pairs = zeek.env.iter().chain(&zeek.options).flat_map(|(name, value)| [name, value]);
     let lists = [&zeek.scripts, &zeek.args, &zeek.prefixes, &zeek.path, &zeek.script_path, &zeek.archive.command];
-    let lists = lists.into_iter().flatten();
+    let lists = lists.into_iter().chain([&zeek.archive.compressor, &zeek.archive.keep]);
+    let lists = lists.flatten();
     if pairs.chain(lists).any(|text| text.contains('\0')) {
         complain("args", "or another key has a null character, which no program can be given".into());
     }

@@ -124,6 +124,29 @@ fn a_zeek_conf_comes_to_watchpost_and_goes_back_by_following_the_document_line_b
 }
 
 #[test]
+fn a_lab_runs_a_zeek_conf_as_it_is_and_a_node_cfg_is_deployed_as_it_is() {
+    let (scene, first) = (Scene::new(), ports());
+    let zeek = Zeek::of(&scene, "9.0.0");
+    if !is_root() {
+        return;
+    }
+    let more = "manager=1\ninterface=lo\nworkers=2\n";
+    let text = format!("user=root\nport={first}\nmetrics_port={}\n{more}", first + 100);
+    let (conf, any) = (scene.write("zeek.conf", &text), scene.any_port());
+    let args = ["lab", conf.to_str().unwrap(), "--http", &any];
+    let daemon = Daemon::start_with(&scene, "lab", &args, &zeek.settings());
+    let client = daemon.client();
+    let names = |status: watchpost::web::json::Status| {
+        status.nodes.into_iter().map(|node| node.name).collect::<Vec<_>>().join(" ")
+    };
+    client.wait("all run", |status| status.nodes.len() == 3 && status.nodes.iter().all(|node| node.state == "RUNNING"));
+    let nodes = "[m]\ntype=manager\nhost=localhost\n[p]\ntype=proxy\nhost=localhost\n";
+    scene.write("zeekctl.cfg", &format!("ZeekPort = {first}\nMetricsPort = {}\n", first + 100));
+    client.deployed(&scene.write("node.cfg", nodes));
+    assert_eq!(names(client.wait_for_all("RUNNING")), "m p");
+}
+
+#[test]
 fn a_directory_of_zeek_confs_comes_to_watchpost_and_goes_back_by_following_the_document_line_by_line() {
     let instances = ["agent-main", "agent-sensor"];
     let Some(machine) = Machine::new("9.0.0", &instances, "systemctl").filter(|_| is_root()) else { return };

@@ -58,6 +58,7 @@ pub mod agent;
 mod alarm;
 pub mod archive;
 pub mod bridge;
+pub mod bundle;
 pub mod cli;
 pub mod controller;
 pub mod doctor;

@@ -33,7 +33,7 @@ use crate::message::agent::{
     RenewCertificateResponse, ToAgent, ToController,
 };
 use crate::message::frame::Body;
-use crate::message::node::{NodeOrder, NodeReport};
+use crate::message::node::NodeOrder;
 use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
@@ -263,6 +263,8 @@ impl Agent {
                 });
             }
             Effect::Archive(wish) => self.archive.order(wish.order(|node| self.site.working_directory(node))),
+            Effect::MindLogs { node, is_up: true } => self.archive.is_up(&node),
+            Effect::MindLogs { node, is_up: false } => self.archive.is_down(&node),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
             Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
@@ -334,7 +336,6 @@ impl Agent {
         let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
         self.supervisors.insert(ward, supervisor);
         if let Some(report) = report {
-            self.mind_logs(&report);
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
         }
     }
@@ -373,17 +374,6 @@ impl Agent {
             let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
             me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
         }));
-    }
-
-    /// What is left open of the logs of a node that is down may be moved; of one that is up it is being written.
-    fn mind_logs(&self, report: &NodeReport) {
-        if self.state.is_zeek(&report.node) {
-            match (report.new, report.pid) {
-                (NodeState::Pending | NodeState::Running, Some(_)) => self.archive.is_up(&report.node),
-                (NodeState::Stopped | NodeState::Crashed | NodeState::Failed, _) => self.archive.is_down(&report.node),
-                _ => {}
-            }
-        }
     }
 
     /// The same for whoever only asks.
@@ -673,7 +663,6 @@ impl Handler<FromSupervisor> for Agent {
     fn handle(&mut self, news: FromSupervisor, ctx: &mut Context<Self>) {
         match news {
             FromSupervisor::Report(report) => {
-                self.mind_logs(&report);
                 self.drive(Event::Report(report), ctx);
             }
             FromSupervisor::Launch(order) => {

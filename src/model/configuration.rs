@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConfigurationId, Cpus, CurveKeys, InstanceName, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek, ZeekNode,
+    ConfigurationId, Cpus, CurveKeys, InstanceName, NodeFiles, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek,
+    ZeekNode,
 };
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
@@ -129,6 +130,8 @@ pub struct Node {
     pub user: Option<String>,
     /// What else its process is given and denied; `None` if that is nothing.
     pub run_as: Option<Box<RunAs>>,
+    /// Files that travel with it; `None` if there are none.
+    pub files: Option<Box<NodeFiles>>,
     /// What only a Zeek node has; `None` if that is nothing.
     pub zeek: Option<Box<ZeekNode>>,
     pub restart: RestartPolicy,
@@ -160,6 +163,7 @@ impl Node {
             directory: None,
             user: None,
             run_as: None,
+            files: None,
             zeek: None,
             restart: RestartPolicy::default(),
             ready: Ready::default(),

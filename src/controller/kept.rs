@@ -37,6 +37,8 @@ pub struct Kept {
     slowest: Slowest,
     /// The number of the keys that its Zeek nodes are to have, if they are to have any.
     pub keys: Option<u32>,
+    /// Whether any node is to have files.
+    pub has_files: bool,
 }
 
 /// Which node, and where: what its encoding begins with, in the order of [`Node`].
@@ -69,10 +71,11 @@ impl Kept {
             bytes[start..start + LENGTH].copy_from_slice(&length.to_ne_bytes());
         }
         let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
+        let has_files = nodes.iter().any(|node| node.files.is_some());
         let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
         let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
-        let keys = configuration.number_of_keys();
-        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares: Arc::new(shares), slowest, keys }
+        let (keys, shares) = (configuration.number_of_keys(), Arc::new(shares));
+        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares, slowest, keys, has_files }
     }
 
     /// The configuration that was encoded by [`Kept::encode`].

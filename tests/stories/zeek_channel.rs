@@ -242,6 +242,9 @@ fn nodes_are_asked_for_a_value_and_each_that_has_none_says_why() {
     if !stage.zeek.is_real() {
         let long = print(&["a_long_one", "manager"]);
         assert_eq!(long.stdout, format!("manager: \"{}\"\n", "ü".repeat(100_000)), "in many pieces");
+        let large = print(&["too_large", "manager", "worker-1"]);
+        assert_eq!((large.code, large.stdout.as_str()), (1, "worker-1: 4\n"), "{large:?}");
+        assert!(large.stderr.starts_with("manager on a: its value is JSON that cannot be read here: "), "{large:?}");
         assert_eq!(print(&["unset", "manager"]).stderr, "manager on a: no ID value\n");
         let (status, answer) =
             stage.client.http("POST", "/api/v1/nodes/print", r#"{"id":"bits_per_uid","nodes":["manager"]}"#);

@@ -434,6 +434,10 @@ impl Channel {
                     let node = std::env::var("CLUSTER_NODE").unwrap_or_default();
                     self.answer(number, &format!("\"{node}\""));
                 }
+                ("get_id_value", "too_large") => {
+                    let is_manager = std::env::var("CLUSTER_NODE").is_ok_and(|node| node == "manager");
+                    self.answer(number, if is_manager { "4E999" } else { "4" });
+                }
                 ("get_id_value", "a_long_one") => self.answer(number, &format!("\"{}\"", "ü".repeat(100_000))),
                 ("get_id_value", "unset") => self.say("failure", &format!("{number} \"no ID value\"")),
                 ("get_id_value", _) => self.say("failure", &format!("{number} \"unknown id\"")),

@@ -343,6 +343,8 @@ mod tests {
         let keys = CurveRoot::from([2; 32]).keys(1);
         let share = |name| kept.share_with_keys(&instance(name), Some(&keys)).open();
         assert_eq!(share("a").keys.as_deref(), Some(&keys));
+        let shown = format!("{:?}", kept.share_with_keys(&instance("a"), Some(&keys)));
+        assert!(shown.starts_with("a configuration in ") && !shown.contains(','), "{shown}");
         assert_eq!(share("b").keys, None, "it has no Zeek nodes");
         assert_eq!(kept.share_of(&instance("a")).open().keys, None);
         for (backend, encrypt) in [(Backend::Broker, Encrypt::Auto), (Backend::ZeroMq, Encrypt::No)] {

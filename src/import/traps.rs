@@ -577,7 +577,7 @@ fn every_trap_of_a_cluster_cfg_of_zeek_client_is_met() {
             file: name.into(),
             at: crate::model::cluster_file::Complaint::at(1, line.to_owned()),
         };
-        match parse(name, text.as_bytes().to_vec(), id(), "here") {
+        match parse(name, text.as_bytes(), id(), "here") {
             Ok(configuration) => Ok(Import { configuration, remarks: Vec::new() }),
             Err(error) => Err(ImportError { complaints: error.to_string().lines().map(complaint).collect() }),
         }

@@ -789,6 +789,7 @@ mod tests {
             pace: crate::plan::Pace::default(),
             on_failure: crate::model::OnFailure::default(),
             on_disk,
+            keys: crate::trust::CurveRoot::from([7; 32]),
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();
         let stored = Stored::default();

@@ -36,5 +36,7 @@ mod returns;
 mod shown;
 mod trust;
 mod versions;
+mod ways_back;
 mod zeek;
 mod zeek_channel;
+mod zeek_keys;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError, OsStr};
+use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -23,7 +24,7 @@ use crate::model::{Cpus, Resource, RunAs};
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What to run, and in what surroundings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Program {
     /// The program and its arguments. A program without a `/` is looked up in the `PATH` of `env`, else in
     /// `/usr/local/bin:/usr/bin:/bin`.
@@ -46,6 +47,15 @@ pub struct Program {
     pub run_as: RunAs,
     /// The control group that it is born into, a directory of a cgroup2 tree; `None` is ours.
     pub group: Option<PathBuf>,
+}
+
+impl fmt::Debug for Program {
+    /// Without what its variables hold, which may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.env.keys().collect();
+        let mut shown = f.debug_struct("Program");
+        shown.field("argv", &self.argv).field("env", &names).field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.

@@ -33,6 +33,8 @@ pub enum Subject {
     Crashes,
     /// What concerns the agent itself.
     Agent,
+    /// The groups of nodes that are down.
+    Groups,
     /// What is to come into force.
     Preparation,
     /// What somebody asks about that may come into force some day.

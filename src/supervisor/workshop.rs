@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use actix::{Addr, Message};
-use tokio::sync::mpsc as channel;
+use tokio::sync::{mpsc as channel, oneshot};
 use tokio::task::yield_now;
 
 use super::channel::listener::Question as Asked;
@@ -24,6 +24,7 @@ use super::crash::dossier::Given;
 use super::crash::{Coroner, Death, Witness};
 use super::hands::{Hands, Subject};
 use super::history::Past;
+use super::idle_groups::IdleGroups;
 use super::output::{self, Keeper, Lock, Read, Readings, read::Scope};
 use super::process::groups::{GroupError, Groups, NoGroups, refuse};
 use super::process::looks::{Looks, Waiting};
@@ -53,10 +54,16 @@ const LISTENING_PAUSE: Duration = Duration::from_millis(20);
 const ASKER: u64 = 1 << 63;
 /// Where the pid of one that asks begins in its key, behind the number of the ward.
 const ASKER_PID: u32 = 40;
+/// From the stop of a node to the removal of its group, and of those of others that were stopped meanwhile.
+const BEFORE_GROUPS: Duration = Duration::from_millis(500);
+/// How many groups are removed in one go.
+const GROUPS: usize = 32;
+/// In so many turns of the event loop the news of a death has left.
+const TELLING: u8 = 8;
 /// How many lines of a stream travel with a failure.
 const LAST_LINES: usize = 100;
 /// Of how many lives of a node it is known which files they wrote to: more than die before the first is looked into.
-const LIVES: usize = 8;
+const LIVES: usize = 16;
 /// How many deaths one list names.
 const MOST_CRASHES: usize = 1000;
 
@@ -187,11 +194,11 @@ struct Ward {
     leader: Option<Leader>,
     /// Where it is heard.
     socket: Option<Arc<NotifySocket>>,
-    question: Option<Question>,
+    question: Option<Box<Question>>,
     /// Its crashes, as of when that was noted: what the next supervisor of it counts on from.
     past: (Past, Instant),
     /// The last end that was heard of.
-    end: Option<End>,
+    end: Option<Box<End>>,
 }
 
 /// The end of a life, as far as a dossier is about it.
@@ -256,11 +263,16 @@ struct Benches {
     autopsy: RefCell<Autopsy>,
     /// Copied to every word of a death that is under way.
     untold: Untold,
-    wards: RefCell<BTreeMap<WardId, Ward>>,
+    /// Boxed: numbers come in order, and leave every node of the tree half empty.
+    wards: RefCell<BTreeMap<WardId, Box<Ward>>>,
+    /// Of whom the coroner is to hear.
+    deaths: RefCell<Vec<Death>>,
     /// How many questions there were.
     questions: Cell<u64>,
     /// Whether somebody looks after the backlog.
     watched: Cell<bool>,
+    /// Whether the groups of those that are down by then are to be removed.
+    removes_groups: Cell<bool>,
 }
 
 impl Workshop {
@@ -290,6 +302,7 @@ impl Workshop {
             volumes: Mutex::default(),
             strays_come_here: tree::is_subreaper()?,
             looks: Looks::default(),
+            idle_groups: IdleGroups::default(),
         });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
@@ -297,8 +310,10 @@ impl Workshop {
             autopsy: RefCell::new(Autopsy::new(kernel_log, groups)),
             untold: Untold::default(),
             wards: RefCell::default(),
+            deaths: RefCell::default(),
             questions: Cell::new(0),
             watched: Cell::new(false),
+            removes_groups: Cell::new(false),
         });
         actix::spawn(Rc::clone(&benches).hear_exits());
         actix::spawn(Rc::clone(&benches).hear_hands(dones));
@@ -311,7 +326,7 @@ impl Workshop {
         let past = (Past::default(), Instant::now());
         let (fact, minder, process, leader, socket, question) = (Fact::Down(life), None, None, None, None, None);
         let fresh = Ward { name, minder, fact, process, leader, past, socket, question, end: None };
-        self.benches.wards.borrow_mut().insert(ward, fresh);
+        self.benches.wards.borrow_mut().insert(ward, Box::new(fresh));
     }
 
     /// Takes in a node that an earlier run of the agent launched, with its process if that still runs. What that life
@@ -392,8 +407,8 @@ impl Workshop {
             ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
             ward.fact = Fact::Died(life, pid, exit);
             let (time, heard) = (Timestamp::now(), Instant::now());
-            ward.end =
-                Some(End { life, pid, start_time: None, exit, time, heard, largest_resident: None, kernel: None });
+            let end = End { life, pid, start_time: None, exit, time, heard, largest_resident: None, kernel: None };
+            ward.end = Some(Box::new(end));
         }
     }
 
@@ -423,7 +438,7 @@ impl Workshop {
         let gone = self.benches.wards.borrow_mut().remove(&ward);
         if let Some(gone) = gone {
             gone.socket.iter().for_each(|socket| self.benches.notices.let_go(socket));
-            gone.question.iter().for_each(Question::end);
+            gone.question.iter().for_each(|question| question.end());
         }
         self.tools.keeper.forget(&node);
         self.tools.channels.forget(ward, Place::of(&self.tools.register.directory(&node)));
@@ -433,7 +448,8 @@ impl Workshop {
                 tracing::warn!(node = %name, "{error}");
             }
             if let Ok(groups) = &*tools.groups {
-                groups.forget(name);
+                tools.idle_groups.add(name.clone());
+                tools.idle_groups.remove(groups, name);
             }
             if let Ok(run_dir) = &tools.run_dir {
                 run_dir.forget(name);
@@ -459,10 +475,9 @@ impl Workshop {
             (ward.leader, ward.socket.clone())
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
-        // Here and not in the job: where many died, each start would else hand on the descriptors of all the others.
-        drop(remains);
         let before = before.map(|leader| (leader, tools.looks.wait()));
         self.give(Subject::Node(node.name.clone()), move || {
+            drop(remains);
             let result = unless_it_panics(|| tools.launch(&node, life, past, before, socket))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let is_there = result.is_ok();
@@ -489,10 +504,11 @@ impl Workshop {
         let waiting = tools.looks.wait();
         self.give(Subject::Node(node.name.clone()), move || {
             drop(remains);
-            // The next life may be under another definition, with other limits: it gets a group of its own.
-            let sweep = || tools.sweep(&node, leader, &waiting, Groups::end_for_good);
-            let swept = unless_it_panics(|| sweep().map_err(|error| error.to_string()));
-            let trouble = swept.and_then(|swept| swept).err();
+            let sweep = || tools.sweep(&node, leader, &waiting).map_err(|error| error.to_string());
+            let trouble = unless_it_panics(sweep).and_then(|swept| swept).err();
+            if tools.groups.is_ok() && trouble.is_none() {
+                tools.idle_groups.add(node.name.clone());
+            }
             if let Some(down) = down {
                 tools.note_down(&node.name, life, down);
             }
@@ -509,6 +525,7 @@ impl Workshop {
     /// Takes in that it is noted that nothing runs.
     pub fn is_down(&self, ward: WardId) {
         self.benches.settle(ward, Fact::Down);
+        self.remove_groups_later();
     }
 
     /// Notes that this life is over and the node is to stay down; answered by [`Word::Noted`] if that `matters`.
@@ -524,6 +541,7 @@ impl Workshop {
     /// `matters`.
     pub fn note_failed(&self, ward: WardId, matters: bool, node: NodeName, life: Life, reason: String) {
         self.benches.settle(ward, Fact::GivenUp);
+        self.remove_groups_later();
         self.note(matters.then_some(ward), node, move |tools, node| tools.register.given_up(node, life, &reason));
     }
 
@@ -603,14 +621,19 @@ impl Workshop {
         });
     }
 
-    /// Has a dossier made of the ward's last end, which nobody asked for. Everybody was told of it before.
+    /// Has a dossier made of the ward's last end, which nobody asked for, once everybody was told of it: to wake the
+    /// thread that makes it would hold that up.
     pub fn examine(&self, ward: WardId, node: &Arc<Node>, state: NodeState, reason: Text) {
         let end = self.benches.wards.borrow_mut().get_mut(&ward).and_then(|ward| ward.end.take());
-        let Some(End { life, pid, start_time, exit, time, heard, largest_resident, kernel }) = end else { return };
+        let Some(end) = end else { return };
+        let End { life, pid, start_time, exit, time, heard, largest_resident, kernel } = *end;
         let node = Arc::clone(node);
         let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, kernel, state, reason };
-        let tools = Arc::downgrade(&self.tools);
-        self.tools.coroner.examine(death, || Bystander(tools));
+        let mut deaths = self.benches.deaths.borrow_mut();
+        deaths.push(death);
+        if deaths.len() == 1 {
+            actix::spawn(Rc::clone(&self.benches).report_deaths(Arc::clone(&self.tools)));
+        }
     }
 
     /// Reads what is filed of nodes that died: one dossier, or a list of them, of one node or all.
@@ -673,7 +696,7 @@ impl Workshop {
         if all && node.speaks_by_channel() {
             return self.tools.channels.listen(ward, life);
         }
-        let found = match self.benches.wards.borrow().get(&ward) {
+        let found = match self.benches.wards.borrow().get(&ward).map(Box::as_ref) {
             Some(Ward { fact: Fact::Alive(of, leader), socket: Some(socket), .. }) if *of == life => {
                 Some((*leader, Arc::clone(socket)))
             }
@@ -738,7 +761,7 @@ impl Workshop {
 
     /// Ends the program that asks this question: nobody waits for it.
     pub fn give_up_question(&self, ward: WardId, round: u64) {
-        if let Some(Ward { question: Some(question), .. }) = self.benches.wards.borrow_mut().get_mut(&ward)
+        if let Some(question) = self.benches.wards.borrow_mut().get_mut(&ward).and_then(|ward| ward.question.as_mut())
             && question.round == round
         {
             question.given_up = true;
@@ -793,6 +816,13 @@ impl Workshop {
         }));
     }
 
+    /// Has the groups of nodes that are down removed after a while, some at a time.
+    fn remove_groups_later(&self) {
+        if self.tools.groups.is_ok() && !self.benches.removes_groups.replace(true) {
+            actix::spawn(remove_groups(self.hands.clone(), Arc::clone(&self.tools), Rc::clone(&self.benches)));
+        }
+    }
+
     fn give(&self, about: Subject, job: impl FnOnce() + Send + 'static) {
         let waits = self.hands.give(about, Box::new(job));
         self.look_after_backlog(waits);
@@ -815,6 +845,23 @@ async fn look_after(hands: Hands, benches: Rc<Benches>) {
         tokio::time::sleep(STUCK_AFTER).await;
     }
     benches.watched.set(false);
+}
+
+async fn remove_groups(hands: Hands, tools: Arc<Tools>, benches: Rc<Benches>) {
+    tokio::time::sleep(BEFORE_GROUPS).await;
+    benches.removes_groups.set(false);
+    loop {
+        let (done, more) = oneshot::channel();
+        let tools = Arc::clone(&tools);
+        let remove = move || {
+            let removed = tools.groups.as_ref().as_ref().map(|groups| tools.idle_groups.remove_some(groups, GROUPS));
+            let _ = done.send(removed.unwrap_or(false)); // nobody waits while the agent ends
+        };
+        hands.give(Subject::Groups, Box::new(remove));
+        if more.await != Ok(true) {
+            return;
+        }
+    }
 }
 
 /// Under which one that asks is watched: until it is buried nobody else has its pid, so the next one has another.
@@ -842,6 +889,16 @@ impl Benches {
         }
     }
 
+    /// Reports deaths to the coroner when the news of them is on its way.
+    async fn report_deaths(self: Rc<Self>, tools: Arc<Tools>) {
+        for _ in 0..TELLING {
+            yield_now().await;
+        }
+        for death in self.deaths.take() {
+            tools.coroner.examine(death, || Bystander(Arc::downgrade(&tools)));
+        }
+    }
+
     async fn hear_notices(self: Rc<Self>) {
         // It fails only while the event loop itself ends.
         while let Ok(wards) = self.notices.next().await {
@@ -859,7 +916,7 @@ impl Benches {
     /// Has somebody told as soon as the node says something.
     fn await_words(&self, id: WardId) {
         let wards = self.wards.borrow();
-        if let Some(Ward { fact: Fact::Alive(..), socket: Some(socket), .. }) = wards.get(&id)
+        if let Some(Ward { fact: Fact::Alive(..), socket: Some(socket), .. }) = wards.get(&id).map(Box::as_ref)
             && let Err(error) = self.notices.await_one(id.0, socket)
         {
             tracing::warn!("cannot listen at {}: {error}", socket.path().display());
@@ -919,10 +976,10 @@ impl Benches {
         let number = self.questions.get() + 1;
         self.questions.set(number);
         let mut wards = self.wards.borrow_mut();
-        let former = wards
-            .get_mut(&id)
-            .and_then(|ward| ward.question.replace(Question { number, life, round, asker: None, given_up: false }));
-        former.iter().for_each(Question::end); // nobody waits for it
+        let former = wards.get_mut(&id).and_then(|ward| {
+            ward.question.replace(Box::new(Question { number, life, round, asker: None, given_up: false }))
+        });
+        former.iter().for_each(|question| question.end()); // nobody waits for it
         (number, former.is_some())
     }
 
@@ -954,7 +1011,7 @@ impl Benches {
             Err(why) => {
                 let question = ward.and_then(|ward| ward.question.take_if(|question| is_it(question)));
                 drop(wards);
-                if let Some(Question { life, round, .. }) = question {
+                if let Some(Question { life, round, .. }) = question.map(|question| *question) {
                     self.tell(id, Word::Probed { life, round, answer: Err(why) });
                 }
             }
@@ -963,10 +1020,10 @@ impl Benches {
 
     fn asker_ended(&self, id: WardId, exit: Exit, remains: Remains) {
         let is_its =
-            |question: &mut Question| question.asker.as_ref().is_some_and(|asker| asker.pid() == remains.pid());
+            |question: &mut Box<Question>| question.asker.as_ref().is_some_and(|asker| asker.pid() == remains.pid());
         let question = self.wards.borrow_mut().get_mut(&id).and_then(|ward| ward.question.take_if(is_its));
         // The end of one that asked another question answers none: it is only buried.
-        if let Some(Question { life, round, .. }) = question {
+        if let Some(Question { life, round, .. }) = question.map(|question| *question) {
             self.tell(id, Word::Asked { life, round, exit, remains });
         }
     }
@@ -1038,8 +1095,8 @@ impl Benches {
             let is_for_memory = exit == Exit::OutOfMemory;
             let kernel = is_for_memory.then(|| self.autopsy.borrow().said_of(pid, start_time)).flatten();
             let (time, heard) = (Timestamp::now(), Instant::now());
-            ward.end =
-                Some(End { life, pid, start_time: Some(start_time), exit, time, heard, largest_resident, kernel });
+            let start_time = Some(start_time);
+            ward.end = Some(Box::new(End { life, pid, start_time, exit, time, heard, largest_resident, kernel }));
             (life, exit)
         };
         self.tell(id, Word::Died { life, exit, remains, untold: self.untold.clone() });
@@ -1169,6 +1226,7 @@ struct Tools {
     strays_come_here: bool,
     /// For whom to look everywhere.
     looks: Looks,
+    idle_groups: IdleGroups,
 }
 
 impl Tools {
@@ -1184,7 +1242,7 @@ impl Tools {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
         if let Some((leader, waiting)) = before {
-            self.sweep(node, leader, &waiting, Groups::end)
+            self.sweep(node, leader, &waiting)
                 .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
@@ -1329,7 +1387,7 @@ impl Tools {
         match &*self.groups {
             // Who left the group cannot be told from others by anything else.
             Ok(groups) => groups.end_askers(&node.name).map(drop),
-            Err(_) if ours && self.strays_come_here => tree::sweep(&marker, leader).map(drop),
+            Err(_) if ours && self.strays_come_here => tree::sweep(&marker, leader, waiting).map(drop),
             Err(_) => tree::sweep_all(&marker, leader, waiting).map(drop),
         }
     }
@@ -1338,7 +1396,10 @@ impl Tools {
     fn group(&self, node: &Node) -> Result<Option<PathBuf>, GroupError> {
         let quotas = node.run_as.as_ref().map(|run_as| run_as.quotas).unwrap_or_default();
         match &*self.groups {
-            Ok(groups) => groups.of(&node.name, &quotas).map(Some),
+            Ok(groups) => {
+                self.idle_groups.remove(groups, &node.name);
+                groups.of(&node.name, &quotas).map(Some)
+            }
             Err(why) => refuse(&quotas, why).map_or(Ok(None), Err),
         }
     }
@@ -1355,21 +1416,15 @@ impl Tools {
     }
 
     /// By the group, where there is one; and then whoever left it.
-    fn sweep(
-        &self,
-        node: &Node,
-        leader: Leader,
-        waiting: &Waiting,
-        end: impl FnOnce(&Groups, &NodeName) -> Result<usize, SweepError>,
-    ) -> Result<usize, SweepError> {
+    fn sweep(&self, node: &Node, leader: Leader, waiting: &Waiting) -> Result<usize, SweepError> {
         if !leader.ours && has_askers(node) {
             self.sweep_askers(node, 0, false, waiting)?;
         }
-        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| end(groups, &node.name))?;
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.ours && self.strays_come_here {
-            true => tree::sweep(&marker, session)?,
+            true => tree::sweep(&marker, session, waiting)?,
             false => tree::sweep_all(&marker, session, waiting)?,
         };
         Ok(killed + strays)

@@ -49,11 +49,11 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Those that lost their parent and were given to us, and everything below them, except below another node's.
+    /// Those that lost their parent and were `given` to us, and everything below them, except below another node's.
     ///
     /// Where the kernel does not list children (CONFIG_PROC_CHILDREN), it is everybody.
-    pub fn below_us(marker: &str, session: u32) -> io::Result<Self> {
-        let mut waiting = match given_to_us() {
+    pub fn below_us(marker: &str, session: u32, given: impl FnOnce() -> io::Result<Vec<u32>>) -> io::Result<Self> {
+        let mut waiting = match given() {
             Ok(children) => children,
             Err(error) if is_gone(&error) => return Self::everybody(marker, session),
             Err(error) => return Err(error),
@@ -191,7 +191,9 @@ fn children_of(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 fn children_of_thread(pid: u32, thread: u32) -> io::Result<Vec<u32>> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"))?;
+    let mut list = String::new();
+    // Not through `read_to_string`, which asks for its length first: it has none.
+    File::open(format!("/proc/{pid}/task/{thread}/children"))?.take(u64::MAX).read_to_string(&mut list)?;
     Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 

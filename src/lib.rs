@@ -51,11 +51,14 @@
 //! # }
 //! ```
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
 mod accept;
 pub mod agent;
 mod alarm;
 pub mod archive;
 pub mod bridge;
+pub mod bundle;
 pub mod cli;
 pub mod controller;
 pub mod doctor;

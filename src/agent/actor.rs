@@ -33,7 +33,7 @@ use crate::message::agent::{
     RenewCertificateResponse, ToAgent, ToController,
 };
 use crate::message::frame::Body;
-use crate::message::node::{NodeOrder, NodeReport};
+use crate::message::node::NodeOrder;
 use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
@@ -129,6 +129,8 @@ pub struct Agent {
     adoptable: BTreeMap<NodeName, Adoptable>,
     found: Vec<Event>,
     link: Option<Link>,
+    /// Why the controller refused it when it last said anything: the same again, at each try, is not worth a line.
+    refused: Option<String>,
     alarm: Alarm,
     rest: Rest,
     /// Read once for all the mail that is handled before the next flush.
@@ -215,6 +217,7 @@ impl Agent {
             adoptable,
             found,
             link: None,
+            refused: None,
             alarm: Alarm::default(),
             rest: Rest::default(),
             now: None,
@@ -262,6 +265,8 @@ impl Agent {
                 });
             }
             Effect::Archive(wish) => self.archive.order(wish.order(|node| self.site.working_directory(node))),
+            Effect::MindLogs { node, is_up: true } => self.archive.is_up(&node),
+            Effect::MindLogs { node, is_up: false } => self.archive.is_down(&node),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
             Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
@@ -270,7 +275,10 @@ impl Agent {
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
             Effect::Inquire(inquiry) => self.inquire(inquiry, ctx),
             Effect::Refused(reason) => {
-                tracing::error!("the controller refused this agent: {reason}");
+                if self.refused.as_ref() != Some(&reason) {
+                    tracing::error!("the controller refused this agent: {reason}");
+                    self.refused = Some(reason.clone());
+                }
                 self.tell_host(AgentEvent::Refused(reason));
             }
             Effect::EndLink(reason) => {
@@ -330,7 +338,6 @@ impl Agent {
         let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
         self.supervisors.insert(ward, supervisor);
         if let Some(report) = report {
-            self.mind_logs(&report);
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
         }
     }
@@ -369,17 +376,6 @@ impl Agent {
             let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
             me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
         }));
-    }
-
-    /// What is left open of the logs of a node that is down may be moved; of one that is up it is being written.
-    fn mind_logs(&self, report: &NodeReport) {
-        if self.state.is_zeek(&report.node) {
-            match (report.new, report.pid) {
-                (NodeState::Pending | NodeState::Running, Some(_)) => self.archive.is_up(&report.node),
-                (NodeState::Stopped | NodeState::Crashed | NodeState::Failed, _) => self.archive.is_down(&report.node),
-                _ => {}
-            }
-        }
     }
 
     /// The same for whoever only asks.
@@ -632,7 +628,12 @@ impl Handler<Mail<ToAgent>> for Agent {
             for message in messages {
                 match message {
                     ToAgent::RenewCertificateResponse(response) => self.hand_over(response),
-                    message => self.drive(Event::Order(message), ctx),
+                    message => {
+                        if !matches!(message, ToAgent::AgentRefused(_)) {
+                            self.refused = None;
+                        }
+                        self.drive(Event::Order(message), ctx);
+                    }
                 }
             }
         }
@@ -664,7 +665,6 @@ impl Handler<FromSupervisor> for Agent {
     fn handle(&mut self, news: FromSupervisor, ctx: &mut Context<Self>) {
         match news {
             FromSupervisor::Report(report) => {
-                self.mind_logs(&report);
                 self.drive(Event::Report(report), ctx);
             }
             FromSupervisor::Launch(order) => {

@@ -212,6 +212,11 @@ pub enum Effect {
     ReadOutput(GetOutputRequest),
     /// Read a piece, wait for it if need be, and answer by [`State::answer_piece`].
     ReadPiece(ReadOutputRequest),
+    /// This Zeek node writes its logs from now on, or does not any more: what it left open of them may be moved.
+    MindLogs {
+        node: NodeName,
+        is_up: bool,
+    },
     /// Ask these Zeek nodes, and answer by [`State::answer_inquiry`], together with what is known already.
     Inquire(Inquiry),
     /// Read what is filed of nodes that died, and answer by [`State::answer_crashes`].
@@ -404,11 +409,6 @@ impl State {
         self.nodes.get(name).filter(|entry| entry.ward == ward).map(|entry| &entry.node)
     }
 
-    /// Whether the node of that name is one of Zeek.
-    pub fn is_zeek(&self, name: &NodeName) -> bool {
-        self.nodes.get(name).is_some_and(|entry| entry.node.is_zeek())
-    }
-
     // --- what supervisors tell ---
 
     fn report(&mut self, mut report: NodeReport, now: Now, fx: &mut Vec<Effect>) {
@@ -417,6 +417,9 @@ impl State {
         let is_down = report.ticket == Some(entry.ticket);
         let is_change = (entry.status.state, new) != (NodeState::Stopped, NodeState::Stopped);
         (entry.output, entry.start_unheard) = (report.output.take(), false);
+        if entry.node.is_zeek() {
+            fx.extend(logs_of(&report));
+        }
         // The last change of a node that leaves says so, and which process ended with it: see `rest`.
         let (pid, exit) = (report.pid, report.exit);
         if is_change && (entry.goal != Goal::Leave || new != NodeState::Stopped) {
@@ -551,6 +554,16 @@ impl State {
         let all: Vec<_> = self.nodes.keys().cloned().collect();
         all.iter().for_each(|name| act(self, name));
     }
+}
+
+/// Whether what is left open of a node's logs may be moved, if the report tells.
+fn logs_of(report: &NodeReport) -> Option<Effect> {
+    let is_up = match (report.new, report.pid) {
+        (NodeState::Pending | NodeState::Running, Some(_)) => true,
+        (NodeState::Stopped | NodeState::Crashed | NodeState::Failed, _) => false,
+        _ => return None,
+    };
+    Some(Effect::MindLogs { node: report.node.clone(), is_up })
 }
 
 /// What follows from the controller's not knowing such messages. Of all that an agent says it waits only for the answer to

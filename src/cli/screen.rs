@@ -80,6 +80,24 @@ impl Screen {
         }
         if cut.is_some() { line + "…" } else { line }
     }
+
+    /// A sentence that nothing is to be cut off from, on as many lines as it takes.
+    pub fn sentence(self, text: &str, style: Style) -> Vec<String> {
+        let width = self.width.unwrap_or(usize::MAX);
+        let mut lines = Vec::new();
+        let mut line = String::new();
+        for word in text.split(' ') {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line += word;
+        }
+        lines.push(line);
+        lines.into_iter().map(|line| self.line([(line, style)])).collect()
+    }
 }
 
 /// A part of a line, and how it looks.
@@ -168,5 +186,18 @@ mod tests {
         assert_eq!(line(Some(5), false), "äbcd…");
         assert_eq!(line(Some(2), true), "ä…");
         assert_eq!(line(Some(5), true), format!("äb{red}cd{red:#}…"));
+    }
+
+    #[test]
+    fn a_sentence_goes_on_in_the_next_line() {
+        let sentence = |width| {
+            let screen = Screen { width, height: None, colour: false };
+            screen.sentence("whoever reaches it may", Style::new())
+        };
+        assert_eq!(sentence(None), ["whoever reaches it may"]);
+        assert_eq!(sentence(Some(22)), ["whoever reaches it may"]);
+        assert_eq!(sentence(Some(21)), ["whoever reaches it", "may"]);
+        assert_eq!(sentence(Some(8)), ["whoever", "reaches", "it may"]);
+        assert_eq!(sentence(Some(5)), ["whoe…", "reac…", "it", "may"]);
     }
 }

@@ -94,12 +94,12 @@ fn alerts(status: &Status, screen: Screen) -> Vec<String> {
     let mut alerts = Vec::new();
     for OpenPort { port, address } in &status.insecure {
         let text = format!("INSECURE: whoever reaches the port for {port}, {address}, may command the cluster");
-        alerts.push(screen.line([(tame(&text), state_style("FAILED"))]));
+        alerts.extend(screen.sentence(&tame(&text), state_style("FAILED")));
     }
     if let Some(certificate) = status.certificate.as_ref().filter(|certificate| certificate.due) {
         let until = certificate.expires.split('.').next().unwrap_or_default();
         let text = format!("the controller's certificate expires at {until}: issue a new one by `watchpost pki issue`");
-        alerts.push(screen.line([(tame(&text), state_style("due"))]));
+        alerts.extend(screen.sentence(&tame(&text), state_style("due")));
     }
     for instance in &status.instances {
         if let Some(certificate) = instance.certificate.as_ref().filter(|certificate| certificate.due) {
@@ -109,13 +109,13 @@ fn alerts(status: &Status, screen: Screen) -> Vec<String> {
                 "the certificate of agent {name} expires at {until} and was not renewed yet: see its log, or \
                  `watchpost pki requests`"
             );
-            alerts.push(screen.line([(tame(&text), state_style("due"))]));
+            alerts.extend(screen.sentence(&tame(&text), state_style("due")));
         }
     }
     match &status.deployment {
         Some(deployment) => {
             let style = state_style(if deployment.verdict == "rolled-back" { "FAILED" } else { "PENDING" });
-            alerts.push(screen.line([(tame(&in_words(deployment)), style)]));
+            alerts.extend(screen.sentence(&tame(&in_words(deployment)), style));
         }
         // On a terminal the summary has it.
         None if status.deploying.is_some() && !screen.is_terminal() => {
@@ -356,6 +356,8 @@ agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0    -         -";
         let screen = Screen { width: Some(200), height: None, colour: true };
         let red = state_style("FAILED");
         assert_eq!(lines(&status, now, screen)[0], format!("{red}{first}{red:#}"));
+        let narrow = Screen { width: Some(60), height: None, colour: false };
+        assert_eq!(lines(&status, now, narrow)[..2].join(" "), first, "nothing is cut off");
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigurationId, Cpus, InstanceName, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek, ZeekNode};
+use super::{
+    ConfigurationId, Cpus, InstanceName, NodeFiles, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek, ZeekNode,
+};
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +126,8 @@ pub struct Node {
     pub user: Option<String>,
     /// What else its process is given and denied; `None` if that is nothing.
     pub run_as: Option<Box<RunAs>>,
+    /// Files that travel with it; `None` if there are none.
+    pub files: Option<Box<NodeFiles>>,
     /// What only a Zeek node has; `None` if that is nothing.
     pub zeek: Option<Box<ZeekNode>>,
     pub restart: RestartPolicy,
@@ -155,6 +159,7 @@ impl Node {
             directory: None,
             user: None,
             run_as: None,
+            files: None,
             zeek: None,
             restart: RestartPolicy::default(),
             ready: Ready::default(),

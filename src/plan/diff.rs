@@ -69,6 +69,7 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         directory,
         user,
         run_as,
+        files,
         zeek,
         restart,
         ready,
@@ -82,6 +83,7 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
     let (run_as, want_run_as) = (run_as.as_deref(), want.run_as.as_deref());
     let (run_as, want_run_as) = (run_as.unwrap_or(&nothing), want_run_as.unwrap_or(&nothing));
     let (zeek, want_zeek) = (zeek.as_deref().unwrap_or(&bare), want.zeek.as_deref().unwrap_or(&bare));
+    let bundles = [files, &want.files].map(|files| files.as_deref().map(|files| files.bundle));
     let unwatched = Liveness::default();
     let liveness = [liveness, &want.liveness].map(|liveness| liveness.as_deref().unwrap_or(&unwatched));
     let probes = liveness.map(|liveness| liveness.probe.as_ref());
@@ -98,6 +100,8 @@ fn differing_keys(have: &Node, want: &Node) -> Vec<&'static str> {
         ("options", *options != want.options),
         ("args", zeek.args != want_zeek.args),
         ("command", *command != want.command),
+        // Wherever they were found: what counts is what they are.
+        ("files", bundles[0] != bundles[1]),
         ("directory", *directory != want.directory),
         ("user", *user != want.user),
         ("groups", run_as.groups != want_run_as.groups),
@@ -207,7 +211,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{NodeState, RestartMode, Role};
+    use crate::bundle::{BundleId, Digest};
+    use crate::model::{NodeFiles, NodeState, RestartMode, Role};
 
     fn node(name: &str) -> Arc<Node> {
         Arc::new(Node::new(NodeName::new(name).unwrap(), InstanceName::new("one").unwrap(), Role::Worker))
@@ -241,6 +246,21 @@ mod tests {
         let (have, mut want) = (node("a"), node("a"));
         Arc::make_mut(&mut want).state = NodeState::Stopped;
         assert_eq!(nodes(&[have], std::slice::from_ref(&want)), [NodeChange::Keep(&want)]);
+    }
+
+    #[test]
+    fn files_differ_by_what_they_are_and_not_by_where_they_were_found() {
+        let files = |paths: &[&str], content: &[u8]| {
+            let (mut node, paths) = (node("a"), paths.iter().map(|path| (*path).to_owned()).collect());
+            let bundle = Some(BundleId::new(Digest::of(content)));
+            Arc::make_mut(&mut node).files = Some(Box::new(NodeFiles { paths, bundle }));
+            node
+        };
+        let (have, elsewhere, others) = (files(&["site"], b"1"), files(&["/opt/site"], b"1"), files(&["site"], b"2"));
+        assert_eq!(nodes([&have], [&elsewhere]), [NodeChange::Keep(&elsewhere)]);
+        for (have, want) in [(&have, &others), (&node("a"), &have), (&have, &node("a"))] {
+            assert_eq!(nodes([have], [want]), [NodeChange::Replace { have, want, keys: vec!["files"] }]);
+        }
     }
 
     #[test]

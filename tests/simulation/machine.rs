@@ -339,7 +339,9 @@ impl Machine {
                 let after = self.chance.millis(0..200);
                 self.at(now.mono + after, Due::Prepared(number));
             }
-            Effect::UseFiles(_) | Effect::Archive(_) => unreachable!("every node here has a command"),
+            Effect::UseFiles(_) | Effect::Archive(_) | Effect::MindLogs { .. } => {
+                unreachable!("every node here has a command")
+            }
             Effect::Inspect(..) => unreachable!("nobody asks for a plan here"),
             Effect::EndLink(why) => panic!("{why}"),
             Effect::AllStopped => {

@@ -354,6 +354,19 @@ fn what_a_zeek_node_counts_is_told_and_goes_with_its_process() {
 }
 
 #[test]
+fn what_a_zeek_node_leaves_open_of_its_logs_is_moved_only_while_it_is_down() {
+    // Its configuration says no command.
+    let mut agent = Agent::running(&[("worker", Role::Worker)]);
+    let (node, now) = (node_name("worker"), agent.now);
+    let mut report = |new, pid| agent.state.step(Event::Report(NodeReport::found(node.clone(), new, pid)), now);
+    let minds = |is_up| vec![Effect::MindLogs { node: node_name("worker"), is_up }];
+    assert_eq!(report(NodeState::Crashed, Some(70)), minds(false));
+    assert_eq!(report(NodeState::Pending, None), [], "nothing writes yet");
+    assert_eq!(report(NodeState::Pending, Some(71)), minds(true));
+    assert_eq!(report(NodeState::Failed, None), minds(false));
+}
+
+#[test]
 fn zeek_nodes_that_run_are_asked_and_all_answers_go_back_together() {
     let mut agent = Agent::running(&[("manager", Role::Manager), ("worker", Role::Worker)]);
     agent.order(StopRequest { reqid: id("stop"), nodes: BTreeSet::from([node_name("worker")]) });
@@ -459,6 +472,7 @@ impl Agent {
                 | Effect::ReadPiece(_)
                 | Effect::ReadCrashes(_)
                 | Effect::Refused(_)
+                | Effect::MindLogs { .. }
                 | Effect::Archive(_)
                 | Effect::Remember(_) => {}
                 Effect::UseFiles(number) => self.files.push(number),

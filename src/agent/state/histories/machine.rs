@@ -219,7 +219,9 @@ impl Run {
             | Effect::Refused(_)
             | Effect::EndLink(_)
             | Effect::Enter(..) => {}
-            Effect::Prepare(..) | Effect::UseFiles(_) | Effect::Archive(_) => unreachable!("the node has a command"),
+            Effect::Prepare(..) | Effect::UseFiles(_) | Effect::Archive(_) | Effect::MindLogs { .. } => {
+                unreachable!("the node has a command")
+            }
             Effect::Inspect(..) => unreachable!("nobody asks for a plan"),
         }
     }

@@ -29,6 +29,8 @@ use crate::model::{InstanceName, Now, Outcome};
 use crate::rest::Rest;
 use crate::trust::{Certificate, Registrar};
 
+/// In so many turns of the event loop news has reached those who listen; and an agent beside us has its nodes launched.
+const TELLING: u8 = 12;
 /// How long an entry of the log is likely to be asked for.
 const NEW_FOR: Duration = Duration::from_secs(1);
 
@@ -227,7 +229,12 @@ impl Controller {
     /// tell them.
     fn hand_over_soon(&mut self, ctx: &mut Context<Self>) {
         if self.journal.as_ref().is_some_and(Journal::has_gathered) && !std::mem::replace(&mut self.hands_over, true) {
-            ctx.spawn(wrap_future::<_, Self>(yield_now()).map(|(), me, ctx| {
+            let told = async {
+                for _ in 0..TELLING {
+                    yield_now().await;
+                }
+            };
+            ctx.spawn(wrap_future::<_, Self>(told).map(|(), me, ctx| {
                 me.hands_over = false;
                 me.journal.iter_mut().for_each(Journal::hand_over);
                 me.mind_how_much_waits(ctx);

@@ -476,12 +476,14 @@ impl Workshop {
         };
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         let before = before.map(|leader| (leader, tools.looks.wait()));
+        let mut remains = remains;
         self.give(Subject::Node(node.name.clone()), move || {
-            drop(remains);
+            remains.iter_mut().for_each(Remains::end_group);
             let result = unless_it_panics(|| tools.launch(&node, life, past, before, socket))
                 .unwrap_or_else(|reason| Err(LaunchFailure { reason, permanent: true }));
             let is_there = result.is_ok();
             let _ = done.send(Done::Launched(ward, life, result)); // nobody listens while the agent ends
+            drop(remains);
             // What it says is told behind that it is there.
             if is_there
                 && node.is_zeek()
@@ -1181,16 +1183,21 @@ impl Witness for Bystander {
 }
 
 /// Makes a node's directory; whether there was none. A node that works below it as another user passes through; nobody
-/// else has to.
-fn make_home(directory: &Path, node: &Node) -> io::Result<bool> {
+/// else has to. Where it should be there already it is looked at first, since that holds up nobody else.
+fn make_home(directory: &Path, node: &Node, should_be_there: bool) -> io::Result<bool> {
     let mode = if node.user.is_some() && node.directory.is_none() { 0o711 } else { 0o700 };
-    let mut maker = DirBuilder::new();
-    match maker.mode(mode).create(directory) {
-        Ok(()) => return Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(_) => return maker.recursive(true).create(directory).map(|()| true),
-    }
-    let found = std::fs::metadata(directory)?;
+    let found = match should_be_there.then(|| std::fs::metadata(directory)) {
+        Some(Ok(found)) => found,
+        _ => {
+            let mut maker = DirBuilder::new();
+            match maker.mode(mode).create(directory) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(_) => return maker.recursive(true).create(directory).map(|()| true),
+            }
+            std::fs::metadata(directory)?
+        }
+    };
     if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o777 != mode {
         std::fs::set_permissions(directory, Permissions::from_mode(mode))?;
     }
@@ -1246,7 +1253,8 @@ impl Tools {
                 .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
         }
         let directory = self.site.directory(node);
-        make_home(&directory, node)
+        let has_lived = self.volumes.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node.name);
+        make_home(&directory, node, has_lived)
             .and_then(|is_new| match is_new {
                 true => Ok(output::FIRST_LIFE),
                 false => output::begin_life(&directory, &self.keeper.lock(&node.name)),

@@ -623,6 +623,13 @@ impl Workshop {
         });
     }
 
+    /// What the dossier of the ward's last end will be called, if one is to be made.
+    pub fn dossier(&self, ward: WardId) -> Option<String> {
+        let wards = self.benches.wards.borrow();
+        let ward = wards.get(&ward)?;
+        ward.end.as_ref().and_then(|end| self.tools.coroner.name(&ward.name, end.life))
+    }
+
     /// Has a dossier made of the ward's last end, which nobody asked for, once everybody was told of it: to wake the
     /// thread that makes it would hold that up.
     pub fn examine(&self, ward: WardId, node: &Arc<Node>, state: NodeState, reason: Text) {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::core_file::{CoreReport, Crashed, Places};
 use self::dossier::{Dossier, Given};
 use self::morgue::Morgue;
-use crate::model::{Exit, InstanceName, Life, Node, NodeState, Output, Text, Timestamp};
+use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Output, Text, Timestamp};
 
 /// Below everything that somebody waits for.
 const NICE: i32 = 19;
@@ -85,6 +85,11 @@ impl Coroner {
     /// Where the dossiers are.
     pub fn morgue(&self) -> &Morgue {
         &self.morgue
+    }
+
+    /// What the dossier of this life will be called, if any are kept.
+    pub fn name(&self, node: &NodeName, life: Life) -> Option<String> {
+        (self.morgue.rules().keep > 0).then(|| dossier::id_of(node, life))
     }
 
     /// Has a dossier made, some time soon.
@@ -253,7 +258,7 @@ fn uptime(start_time: u64, heard: Instant) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CrashRules, NodeName, Role};
+    use crate::model::{CrashRules, Role};
 
     /// Knows nothing, and panics if it is asked about this node.
     struct Shy(&'static str);

@@ -279,7 +279,7 @@ impl Workshop {
         });
         let hands = Hands::hire()?;
         actix::spawn(Rc::clone(&benches).hear_exits());
-        actix::spawn(Rc::clone(&benches).hear_hands(dones));
+        actix::spawn(Rc::clone(&benches).hear_hands(hands.clone(), dones));
         actix::spawn(Rc::clone(&benches).hear_notices());
         Ok(Self { hands, tools, done, benches })
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
@@ -14,9 +14,15 @@ use super::reading::Bystander;
 use super::{Benches, Done, End, Fact, TELLING, Tools, WardId, Word};
 use crate::model::{Exit, Life, Timestamp};
 use crate::supervisor::channel::News;
+use crate::supervisor::hands::Hands;
 use crate::supervisor::process::notices::NotifySocket;
 use crate::supervisor::process::{Ended, Process};
 use crate::supervisor::state::LaunchFailure;
+
+/// While work waits for the hands, what they have done is heard so long after what was heard before.
+const MOMENT: Duration = Duration::from_millis(1);
+/// And so much of it in one turn.
+const AT_ONCE: usize = 256;
 
 impl Benches {
     pub(super) async fn hear_exits(self: Rc<Self>) {
@@ -37,32 +43,42 @@ impl Benches {
         }
     }
 
-    pub(super) async fn hear_hands(self: Rc<Self>, mut dones: channel::UnboundedReceiver<Done>) {
-        while let Some(done) = dones.recv().await {
-            match done {
-                Done::Tell(ward, word) => {
-                    if let Word::Swept { life, trouble: None, .. } = word {
-                        self.is_swept(ward, life);
-                    }
-                    self.tell(ward, word);
+    /// Hears what was done: at once, or all that is done within a moment where much is under way, so that a thousand nodes
+    /// that come back do not wake this thread a thousand times.
+    pub(super) async fn hear_hands(self: Rc<Self>, hands: Hands, mut dones: channel::UnboundedReceiver<Done>) {
+        let mut all = Vec::new();
+        while dones.recv_many(&mut all, AT_ONCE).await > 0 {
+            all.drain(..).for_each(|done| self.is_done(done));
+            if hands.backlog().is_some() {
+                tokio::time::sleep(MOMENT).await;
+            }
+        }
+    }
+
+    fn is_done(self: &Rc<Self>, done: Done) {
+        match done {
+            Done::Tell(ward, word) => {
+                if let Word::Swept { life, trouble: None, .. } = word {
+                    self.is_swept(ward, life);
                 }
-                Done::News(News::Heard { ward, life, heard, all }) => {
-                    self.tell(ward, Word::Heard { life, heard, all });
+                self.tell(ward, word);
+            }
+            Done::News(News::Heard { ward, life, heard, all }) => {
+                self.tell(ward, Word::Heard { life, heard, all });
+            }
+            Done::News(News::Unheard { ward, life }) => self.tell(ward, Word::Unheard { life }),
+            Done::Bound(id, life, socket) => self.bound(id, life, socket),
+            Done::Heard { ward, life, said, all } => {
+                self.await_words_later(ward);
+                if all || !said.is_nothing() {
+                    self.tell(ward, Word::Said { life, said, all });
                 }
-                Done::News(News::Unheard { ward, life }) => self.tell(ward, Word::Unheard { life }),
-                Done::Bound(id, life, socket) => self.bound(id, life, socket),
-                Done::Heard { ward, life, said, all } => {
-                    self.await_words_later(ward);
-                    if all || !said.is_nothing() {
-                        self.tell(ward, Word::Said { life, said, all });
-                    }
-                }
-                Done::Asking(ward, number, asked) => self.asking(ward, number, asked),
-                Done::Launched(ward, life, Ok(born)) => self.launched(ward, life, born),
-                Done::Launched(ward, life, Err(failure)) => {
-                    self.note(ward, Fact::Down(life));
-                    self.tell(ward, Word::LaunchFailed { life, failure });
-                }
+            }
+            Done::Asking(ward, number, asked) => self.asking(ward, number, asked),
+            Done::Launched(ward, life, Ok(born)) => self.launched(ward, life, born),
+            Done::Launched(ward, life, Err(failure)) => {
+                self.note(ward, Fact::Down(life));
+                self.tell(ward, Word::LaunchFailed { life, failure });
             }
         }
     }

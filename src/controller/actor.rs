@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 use tokio::task::yield_now;
 
+use super::blobs::Blobs;
 use super::log::recent::{Resumed, Room};
 use super::log::thread::Report;
 use super::log::{Journal, Log, LogThread, Recalled};
@@ -47,6 +48,8 @@ pub struct ControllerSetup {
     pub host: Option<Recipient<ControllerGone>>,
     /// Decides who gets a certificate; `None`: nobody does.
     pub registrar: Option<Arc<Registrar>>,
+    /// Where files of nodes are kept; `None`: none are.
+    pub blobs: Option<Blobs>,
 }
 
 /// Where the log is kept.
@@ -112,6 +115,11 @@ pub struct Controller {
     dialler: Option<Recipient<DialInstance>>,
     host: Option<Recipient<ControllerGone>>,
     registrar: Option<Arc<Registrar>>,
+    pub(super) blobs: Option<Blobs>,
+    /// How many pieces of files are being read for whom.
+    pub(super) reading: BTreeMap<LinkId, usize>,
+    /// When blobs that nobody names were looked for last.
+    pub(super) collected: Option<Instant>,
 }
 
 struct Link {
@@ -126,7 +134,7 @@ struct Link {
 impl Controller {
     /// Starts in the present actix system.
     pub fn launch(setup: ControllerSetup) -> Addr<Self> {
-        let ControllerSetup { rules, stored, store, log, dialler, host, registrar } = setup;
+        let ControllerSetup { rules, stored, store, log, dialler, host, registrar, blobs } = setup;
         let (log, journal, told, recalled) = match log {
             LogSetup::Memory { epoch, entries } => {
                 (Log::new(vec![(epoch, 1)], 0, Room::alone(entries)), None, None, Recalled::default())
@@ -160,11 +168,18 @@ impl Controller {
             dialler,
             host,
             registrar,
+            blobs,
+            reading: BTreeMap::new(),
+            collected: None,
         })
     }
 
     pub(super) fn store(&self) -> &StoreThread {
         &self.store
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     /// Somebody waits for an answer under this ticket.
@@ -195,6 +210,7 @@ impl Controller {
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
                 Effect::Journal(number, changes) => self.journal(number, changes, ctx),
                 Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
+                Effect::ReadBlob(link, request) => self.read_blob(link, request, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
                 Effect::Publish { news, time, origin } => {
                     let entry = self.log.append(news, time, origin);
@@ -239,6 +255,13 @@ impl Controller {
                 me.journal.iter_mut().for_each(Journal::hand_over);
                 me.mind_how_much_waits(ctx);
             }));
+        }
+    }
+
+    /// Says something on a link, if that is still there.
+    pub(super) fn say(&self, link: LinkId, message: impl Into<ToAgent>) {
+        if let Some(peer) = self.links.get(&link) {
+            peer.out.do_send(Mail { link, messages: vec![message.into()] });
         }
     }
 
@@ -352,7 +375,7 @@ impl Controller {
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, response: ClientResponse, ctx: &mut Context<Self>) {
+    pub(super) fn answer(&mut self, ticket: Ticket, response: ClientResponse, ctx: &mut Context<Self>) {
         self.repeats.answered(ticket, &response, Instant::now());
         self.forget_later(ctx);
         let mut waiting = self.waiting.remove(&ticket).unwrap_or_default();
@@ -441,16 +464,33 @@ impl Controller {
             Repeated::Runs(first) => {
                 ticket = first;
                 self.waiting.entry(first).or_default().push(answer);
+                self.limit(ticket, within, ctx);
             }
             Repeated::No => {
                 self.waiting.insert(ticket, vec![answer]);
-                self.drive(Event::Ask(ticket, request), ctx);
+                self.put(ticket, request, within, ctx);
             }
         }
+        Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
+    }
+
+    /// Puts a request to the state.
+    pub(super) fn put_now(
+        &mut self,
+        ticket: Ticket,
+        request: ClientRequest,
+        within: Option<Duration>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.drive(Event::Ask(ticket, request), ctx);
+        self.limit(ticket, within, ctx);
+    }
+
+    /// Whoever waits under this ticket is answered within that time.
+    fn limit(&mut self, ticket: Ticket, within: Option<Duration>, ctx: &mut Context<Self>) {
         if let Some(within) = within.filter(|_| self.waiting.contains_key(&ticket)) {
             self.drive(Event::Limit(ticket, within), ctx);
         }
-        Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
     }
 }
 
@@ -477,6 +517,7 @@ impl Actor for Controller {
         }
         let first = std::mem::take(&mut self.first);
         self.perform(first, ctx);
+        self.collect_blobs(ctx);
     }
 }
 
@@ -771,7 +812,8 @@ mod tests {
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();
         let stored = Stored::default();
-        Controller::launch(ControllerSetup { rules, stored, store, log, dialler: None, host: None, registrar: None })
+        let (dialler, host, registrar, blobs) = Default::default();
+        Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar, blobs })
     }
 
     /// With a log that is there.

@@ -137,6 +137,8 @@ pub enum Effect {
     /// Make this durable, and say so by [`Event::Journaled`] with the same number.
     Journal(u64, Vec<Save>),
     Answer(Ticket, ClientResponse),
+    /// Read that piece of what nodes are to have, and say it on this link.
+    ReadBlob(LinkId, ReadBlobRequest),
     /// There will be no answer.
     Silence(Ticket),
     /// Log it and tell observers; `origin` is the agent's epoch and number.
@@ -349,6 +351,11 @@ impl State {
                 self.open(Parent::TestTimeout(ticket, reqid), BTreeSet::new(), deadline);
             }
         }
+    }
+
+    /// What is wrong with a configuration itself, sorted.
+    pub fn complaints(&self, configuration: &Configuration) -> Vec<String> {
+        plan::validate(configuration, &self.rules.ports)
     }
 
     /// Checks a configuration and makes it the next to deploy; every complaint is an outcome, sorted by text.

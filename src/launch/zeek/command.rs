@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::Installation;
 use super::rendered::Rendered;
 use super::version::{NoBackend, Version};
+use crate::launch::FILES_HERE;
 use crate::model::curve::{CurveKeys, SecretKey};
 use crate::model::{Backend, Encrypt, Node, Role, Surroundings, Zeek};
 use crate::plan::zeek::template::expand;
@@ -36,12 +37,13 @@ const CHECK: [&str; 2] = ["ZEEKCTL_CHECK_CONFIG", "ZEEKCTL_DISABLE_LISTEN"];
 /// What the variables begin with by which Zeek is told its keys for ZeroMQ.
 const CURVE: &str = "ZEEK_CLUSTER_BACKEND_ZEROMQ_CURVE_";
 
-/// How to run `node`, whose surroundings are known, and which has these keys if its Zeek can use any. `inherited` is the PATH
-/// that its own comes before.
+/// How to run `node`, whose surroundings are known, whose own files are in `tree`, and which has these keys if its Zeek can use
+/// any. `inherited` is the PATH that its own comes before.
 pub fn call(
     node: &Node,
     zeek: &Installation,
     files: &Rendered,
+    tree: Option<&str>,
     keys: Option<&CurveKeys>,
     inherited: Option<&str>,
 ) -> Result<Call, NoBackend> {
@@ -51,7 +53,7 @@ pub fn call(
         }
         argv.extend(["-U".into(), STATUS_FILE.into()]);
     };
-    let mut call = build(node, zeek, files, inherited, live)?;
+    let mut call = build(node, zeek, files, tree, inherited, live)?;
     // Whoever has keys of their own has all of them: half of one and half of another would be none.
     if let Some(keys) =
         keys.filter(|_| encrypts(node, zeek.version) && !call.env.keys().any(|name| name.starts_with(CURVE)))
@@ -62,8 +64,14 @@ pub fn call(
 }
 
 /// How to have it looked at whether `node` could run: it only parses, listens nowhere and reads no interface.
-pub fn check(node: &Node, zeek: &Installation, files: &Rendered, inherited: Option<&str>) -> Result<Call, NoBackend> {
-    let mut call = build(node, zeek, files, inherited, |argv, _| argv.push("-a".into()))?;
+pub fn check(
+    node: &Node,
+    zeek: &Installation,
+    files: &Rendered,
+    tree: Option<&str>,
+    inherited: Option<&str>,
+) -> Result<Call, NoBackend> {
+    let mut call = build(node, zeek, files, tree, inherited, |argv, _| argv.push("-a".into()))?;
     call.env.extend(CHECK.map(|name| (name.to_owned(), "1".to_owned())));
     Ok(call)
 }
@@ -72,6 +80,7 @@ fn build(
     node: &Node,
     zeek: &Installation,
     files: &Rendered,
+    tree: Option<&str>,
     inherited: Option<&str>,
     first: impl FnOnce(&mut Vec<String>, Option<String>),
 ) -> Result<Call, NoBackend> {
@@ -100,12 +109,15 @@ fn build(
     let own = node.env.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     let shared = settings.env.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     let shared = Zeek { env: shared, ..settings.clone() };
-    let mut env = environment(&own, &shared, zeek, &files.directory(), inherited);
+    let mut env = environment(&own, &shared, zeek, &[Some(&*files.directory()), tree], inherited);
     if node.is_in_zeek_cluster() {
         env.insert("CLUSTER_NODE".into(), node.name.to_string());
         if let Some(host) = loopback(node, knows) {
             env.entry("ZEEK_DEFAULT_LISTEN_ADDRESS".into()).or_insert_with(|| host.to_string());
         }
+    }
+    if let Some(tree) = tree {
+        argv.iter_mut().chain(env.values_mut()).for_each(|text| *text = text.replace(FILES_HERE, tree));
     }
     Ok(Call { argv, env })
 }
@@ -139,22 +151,22 @@ fn loopback(node: &Node, knows: &Surroundings) -> Option<IpAddr> {
 }
 
 /// The variables of a Zeek: what all share, then its `own`, with Zeek's directories in both paths, and those that are
-/// `rendered` before all other scripts.
+/// there for it before all other scripts.
 pub(super) fn environment(
     own: &BTreeMap<String, String>,
     settings: &Zeek,
     zeek: &Installation,
-    rendered: &str,
+    first: &[Option<&str>],
     inherited: Option<&str>,
 ) -> BTreeMap<String, String> {
     let mut env = settings.env.clone();
     env.extend(own.clone());
     let path = settings.path.iter().cloned().chain([zeek.bin()]).chain(inherited.map(str::to_owned));
     env.entry("PATH".into()).or_insert_with(|| join(path));
-    // Whoever has a ZEEKPATH of their own gets it, behind what is rendered: without that there is no cluster.
+    // Whoever has a ZEEKPATH of their own gets it, behind what comes first: without that there is no cluster.
     let own = env.remove("ZEEKPATH").map(|own| vec![own]);
     let after = own.unwrap_or_else(|| settings.script_path.iter().cloned().chain(zeek.script_path()).collect());
-    env.insert("ZEEKPATH".into(), join([rendered.to_owned()].into_iter().chain(after)));
+    env.insert("ZEEKPATH".into(), join(first.iter().flatten().map(|first| (*first).to_owned()).chain(after)));
     env
 }
 
@@ -192,9 +204,9 @@ mod tests {
         let version = Version { major: version.0, minor: version.1 };
         let zeek = Installation { program: "zeek".into(), prefix: "/".into(), version };
         let (files, keys) = (Rendered::at("/r"), CurveRoot::from([7; 32]).keys(1));
-        let checked = check(&node, &zeek, &files, None)?;
+        let checked = check(&node, &zeek, &files, None, None)?;
         assert!(checked.env.values().all(|value| *value != keys.client.secret.z85()), "nothing listens");
-        let call = call(&node, &zeek, &files, Some(&keys), None)?;
+        let call = call(&node, &zeek, &files, None, Some(&keys), None)?;
         let shown = format!("{call:?} {:?}", call.argv);
         assert!([&keys.server, &keys.client].iter().all(|pair| !shown.contains(&pair.secret.z85())), "{shown}");
         Ok(call.env.keys().filter_map(|name| name.strip_prefix(CURVE)).map(str::to_owned).collect())

@@ -132,8 +132,8 @@ fn calls(configuration: &Configuration, version: Version) -> String {
     for name in ["manager", "logger-1", "proxy-1", "worker-2"] {
         let node = configuration.nodes.iter().find(|node| node.name.as_str() == name).unwrap();
         let (keys, path) = (CurveRoot::from([7; 32]).keys(1), Some("/usr/bin:/bin"));
-        let launched = command::call(node, &zeek, &rendered, Some(&keys), path);
-        for call in [launched, command::check(node, &zeek, &rendered, path)] {
+        let launched = command::call(node, &zeek, &rendered, None, Some(&keys), path);
+        for call in [launched, command::check(node, &zeek, &rendered, None, path)] {
             let call = call.unwrap();
             for (name, value) in call.env {
                 writeln!(text, "{name}={value}").unwrap();

@@ -141,6 +141,7 @@ impl Lab {
             file: "cluster.cfg".into(),
             text: fs::read_to_string(self.home.join("cluster.cfg")).expect("a cluster file"),
             upon: None,
+            bundles: Default::default(),
         };
         let body = serde_json::to_string(&file).expect("text");
         let began = Instant::now();

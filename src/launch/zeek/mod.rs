@@ -66,7 +66,7 @@ impl Launcher {
         let files = self.store.current(zeek.version).map_err(|error| LaunchError::Zeek(error.to_string()))?;
         let path = inherited.get("PATH").map(String::as_str);
         let keys = files.keys().map_err(|error| LaunchError::Zeek(error.to_string()))?;
-        command::call(node, &zeek, &files, tree, keys.as_ref(), path)
-            .map_err(|error| LaunchError::Zeek(error.to_string()))
+        let call = command::call(node, &zeek, &files, tree, keys.as_ref(), path);
+        call.map_err(|error| LaunchError::Zeek(error.to_string()))
     }
 }

@@ -343,8 +343,9 @@ impl Cluster {
     }
 
     /// Deploys, and does not wait.
-    pub fn begin_to_deploy(&mut self, configuration: Configuration) {
-        self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into());
+    pub fn begin_to_deploy(&mut self, configuration: Configuration, on_failure: OnFailure) {
+        let terms = Terms { on_failure: Some(on_failure), ..Terms::default() };
+        self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms }.into());
     }
 
     /// Waits until no deployment is under way. How much has happened by then.

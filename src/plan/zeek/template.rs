@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 
 use crate::hint::{instead, shown};
+use crate::launch::FILES_HERE;
 use crate::model::{Configuration, Node, NodeName, Role};
 
 /// Every variable there is. An index with a 0 at its end counts from 0, the others from 1.
-const VARIABLES: [&str; 5] = ["worker_index", "worker_index0", "host_worker_index", "host_worker_index0", "worker_cpu"];
+const VARIABLES: [&str; 6] =
+    ["worker_index", "worker_index0", "host_worker_index", "host_worker_index0", "worker_cpu", "files"];
 
 /// A text with each variable replaced by its value; the error names what is no variable, or has no value here.
 pub fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
@@ -45,7 +47,8 @@ pub fn unescape(text: &str) -> String {
 fn unknown(name: &str) -> String {
     match VARIABLES.contains(&name) {
         true => format!(
-            "has the variable {}, which is nothing here: it is for workers, and a CPU if one is given",
+            "has the variable {}, which is nothing here: they are for workers, `worker_cpu` where one is given, and `files` \
+             where a node has some",
             shown(name)
         ),
         false => format!("has {}, which is no variable: {}", shown(name), instead(name, VARIABLES)),
@@ -94,6 +97,10 @@ impl Indices {
     }
 
     fn value(&self, node: &Node, name: &str) -> Option<String> {
+        if name == "files" {
+            // Where they are is known where it runs.
+            return node.files.as_ref().map(|_| FILES_HERE.to_owned());
+        }
         if name == "worker_cpu" {
             return node.cpu_affinity.as_ref().map(|cpus| cpus.to_string());
         }
@@ -165,7 +172,7 @@ mod tests {
         assert_eq!(values(2).unwrap(), "1 0 1 0");
         assert_eq!(values(3).unwrap(), "1 0 1 0");
         let (key, what) = values(4).unwrap_err();
-        assert!(key == "env" && what.contains("it is for workers"), "{what}");
+        assert!(key == "env" && what.contains("they are for workers"), "{what}");
     }
 
     #[test]

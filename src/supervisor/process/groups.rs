@@ -329,7 +329,7 @@ fn end(group: &Path) -> io::Result<usize> {
 /// Whether a living process is in the group or below: one that ended and was not reaped counts no more.
 fn is_populated(events: &File) -> io::Result<bool> {
     let mut text = [0; 256]; // it has two short lines, and comes in one piece
-    match rustix::io::pread(&*events, &mut text, 0) {
+    match rustix::io::retry_on_intr(|| rustix::io::pread(events, &mut text, 0)) {
         // Somebody removed the group, so it was empty.
         Err(Errno::NODEV) => Ok(false),
         read => Ok(text[..read?].split(|byte| *byte == b'\n').any(|line| line == b"populated 1")),

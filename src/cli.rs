@@ -12,6 +12,7 @@ mod doctor;
 mod error;
 mod events;
 mod export;
+mod files;
 mod history;
 mod import;
 mod interrupt;

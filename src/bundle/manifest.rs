@@ -19,7 +19,7 @@ const FORMAT: u8 = 1;
 const MODE: u16 = 0o777;
 
 /// See the module. What there is is well-formed, wherever it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Manifest {
     /// Sorted by path, each path once, and each directory that a path goes through before what is in it.
     entries: Vec<Entry>,

@@ -4,13 +4,17 @@
 //! [`Digest`] of what is in it. A manifest is named by the digest of itself, so equal names promise equal contents all the
 //! way down. Manifests and contents alike are blobs: pieces of bytes that are asked for, and checked, by their digest.
 
+mod diff;
 mod id;
 mod manifest;
+mod scan;
 mod store;
 pub mod tree;
 
+pub use diff::{Changed, How};
 pub use id::{BundleId, Digest, Digester, NoBundle, NoDigest};
 pub use manifest::{BundlePath, Entry, Kind, Manifest, ManifestError, NoPath};
+pub use scan::{FoundFile, Scan, scan};
 pub use store::{Incoming, Store, StoreError};
 
 /// How many files and directories a bundle may have: some packages, and not a file system.

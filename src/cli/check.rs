@@ -5,10 +5,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::error::{CliError, Exit};
-use crate::model::{ConfigurationId, cluster_file};
+use super::files::Files;
+use crate::model::{Configuration, ConfigurationId, cluster_file};
 use crate::plan::PortRules;
 use crate::settings::Machine;
-use crate::web::configuration;
+use crate::web::configuration::{self, Checked};
+use crate::web::desk::random_hex;
 use crate::web::json::Problem;
 
 /// The bytes of a cluster file: of one that is too long, enough to be told so.
@@ -26,16 +28,25 @@ pub(super) fn has_no_nodes(text: &[u8], name: &str) -> Result<bool, CliError> {
     Ok(read.is_ok_and(|configuration| configuration.nodes.is_empty()))
 }
 
+/// A cluster file's configuration with the files that were found; the error lists every complaint.
+pub(super) fn usable(text: &[u8], name: &str, files: &Files, rules: &PortRules) -> Result<Configuration, CliError> {
+    let id = random_hex().map_err(|problem| CliError::Internal(problem.to_string()))?;
+    let (id, machine) = (ConfigurationId::new(&id)?, Machine::this());
+    let Checked { configuration, complaints } =
+        configuration::check_with(text, name, machine.hostname(), id, rules, files.found());
+    match complaints.is_empty() {
+        true => Ok(configuration),
+        false => Err(CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details: complaints })),
+    }
+}
+
 /// Reads a cluster file and prints what it describes; the error lists every complaint.
 pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let name = file.display().to_string();
     let text = read_cluster_file(file)?;
-    let machine = Machine::this();
     // Where the controller listens is not known here.
     let rules = PortRules { controller: None, ..PortRules::default() };
-    let configuration =
-        configuration::read(&text, &name, machine.hostname(), ConfigurationId::new("check")?, &rules)
-            .map_err(|details| CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details }))?;
+    let configuration = usable(&text, &name, &Files::of(file, &text)?, &rules)?;
     let (instances, nodes) = (configuration.instances.len(), configuration.nodes.len());
     match json {
         true => writeln!(io::stdout(), r#"{{"ok":true,"instances":{instances},"nodes":{nodes}}}"#)?,

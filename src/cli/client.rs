@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Response, Uri, header};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 use super::error::CliError;
 use super::secure::{Encrypt, Papers};
@@ -135,6 +135,16 @@ impl Client {
         let request = request.config().timeout_global(self.timeout).build();
         let request = request.header(header::AUTHORIZATION, self.authorization());
         self.read(self.checked(request.header(header::CONTENT_TYPE, "application/json").send(body))?)
+    }
+
+    /// Sends bytes of that number, and waits for what is said of them.
+    pub fn send<T: DeserializeOwned>(&self, path: &str, bytes: &mut dyn io::Read, length: u64) -> Result<T, CliError> {
+        let request = self.agent.put(self.at(path)).config().timeout_global(self.timeout).build();
+        let request = request.header(header::AUTHORIZATION, self.authorization());
+        let request = request.header(header::CONTENT_TYPE, "application/octet-stream");
+        let request = request.header(header::CONTENT_LENGTH, length);
+        let answer = request.send(SendBody::from_reader(&mut io::Read::take(bytes, length)));
+        Ok(self.read(self.checked(answer)?)?.1)
     }
 
     /// Opens a stream of events; a silence of three keep-alives ends it with an error.

@@ -9,30 +9,29 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::check::usable;
 use super::error::{CliError, Exit};
+use super::files::Files;
 use super::import::cluster_text;
 use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, join, watch};
-use crate::model::{Configuration, ConfigurationId, InstanceName, cluster_file};
+use crate::model::{Configuration, InstanceName, cluster_file};
 use crate::plan::PortRules;
 use crate::run::{self, Ready, RunError};
 use crate::settings::{Machine, OnExit, Settings, usual_state_dir};
-use crate::web::configuration;
-use crate::web::desk::random_hex;
-use crate::web::json::Problem;
 
 /// Everything in one process, for one machine.
 pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
     let mut settings = settings(&args.daemon)?;
     settings.controller.http = args.http.or(settings.controller.http);
     settings.controller.websocket = args.websocket.or(settings.controller.websocket);
-    let configuration = first_configuration(args.file.as_deref(), &settings.controller.port_rules())?;
+    let (configuration, files) = first_configuration(args.file.as_deref(), &settings.controller.port_rules())?;
     // On a terminal the live view shows what happens; elsewhere, and for what it cannot show, there is the log.
     let live = io::stdout().is_terminal() && settings.controller.http.is_some();
     start_log(if live { settings.log.min(LevelFilter::ERROR) } else { settings.log });
     let state_dir = settings.state_dir.clone();
     let mut view = None;
     let (closed, close) = tokio::sync::oneshot::channel();
-    let ended = block_on(run::lab(settings, configuration, |ready| {
+    let ended = block_on(run::lab(settings, configuration, files.into_scans(), |ready| {
         announce("lab", ready, &state_dir);
         if live && let Some(url) = url(ready) {
             view = Some(show(url, ready.token.clone(), close));
@@ -101,19 +100,17 @@ fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
     Ok(Settings::load(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
 }
 
-/// The cluster file's configuration, or the built-in one.
-fn first_configuration(file: Option<&Path>, rules: &PortRules) -> Result<Configuration, CliError> {
-    let (name, text) = match file {
+/// The cluster file's configuration with the files that it names, or the built-in one.
+fn first_configuration(file: Option<&Path>, rules: &PortRules) -> Result<(Configuration, Files), CliError> {
+    let (name, text, files) = match file {
         Some(path) => {
             let text = cluster_text(path)?;
-            (path.display().to_string(), text)
+            let files = Files::of(path, &text)?;
+            (path.display().to_string(), text, files)
         }
-        None => ("the built-in example".to_owned(), cluster_file::LAB.into()),
+        None => ("the built-in example".to_owned(), cluster_file::LAB.into(), Files::default()),
     };
-    let id = random_hex().map_err(|problem| CliError::Internal(problem.to_string()))?;
-    let id = ConfigurationId::new(&id)?;
-    configuration::read(&text, &name, Machine::this().hostname(), id, rules)
-        .map_err(|details| CliError::Wrong(Problem { error: format!("`{name}` cannot be used"), details }))
+    Ok((usable(&text, &name, &files, rules)?, files))
 }
 
 fn block_on(daemon: impl Future<Output = Result<(), RunError>>) -> Result<Exit, CliError> {

@@ -8,16 +8,18 @@ use std::thread;
 
 use clap::{Args, ValueEnum};
 
-use super::check::has_no_nodes;
+use super::check::{has_no_nodes, usable};
 use super::client::{Client, Events, Method};
 use super::error::{CliError, Exit};
 use super::events::encode;
+use super::files::Files;
 use super::import::cluster_text;
 use super::orders::{self, body};
 use super::plan::{self, PlanArgs};
 use super::screen::{Screen, plain, state_style, tame};
 use super::{Connection, history, interrupt};
 use crate::model::InstanceName;
+use crate::plan::PortRules;
 use crate::web::history::{Deployed, Past};
 use crate::web::json::{ConfigurationText, Event, Status};
 
@@ -133,8 +135,15 @@ fn deploy_file(
         (true, true) => Some(client.get::<Status>("/api/v1/status")?.1.nodes.len()),
         (false, _) => None,
     };
-    let text = orders::text_of(file, text)?;
-    deploy_text(client, &ConfigurationText { file: name, text, upon: None }, how, removes, json, screen)
+    let files = Files::of(file, &text)?;
+    if files.are_wrong() {
+        // With whatever else can be seen from here; where the controller listens is its own to know.
+        let rules = PortRules { controller: None, ..PortRules::default() };
+        usable(&text, &name, &files, &rules)?;
+    }
+    files.send(client, json, screen)?;
+    let text = ConfigurationText { file: name, text: orders::text_of(file, text)?, upon: None, bundles: files.told() };
+    deploy_text(client, &text, how, removes, json, screen)
 }
 
 /// The same for the text of one. `removes` says how many nodes there are, where it removes all of them.

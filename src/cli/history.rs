@@ -144,14 +144,15 @@ fn differing(difference: &Difference) -> Vec<String> {
     };
     let mut lines = instances("-", &difference.instances_removed);
     lines.extend(instances("+", &difference.instances_added));
-    lines.extend(difference.nodes.iter().map(|node| {
+    lines.extend(difference.nodes.iter().flat_map(|node| {
         let sign = match node.how.as_str() {
             "added" => "+",
             "removed" => "-",
             _ => "~",
         };
         let keys = if node.keys.is_empty() { String::new() } else { format!(": {}", node.keys.join(", ")) };
-        format!("{sign} {}{}", tame(&node.node), tame(&keys))
+        let files = node.files.iter().map(|file| format!("    {}", tame(file)));
+        std::iter::once(format!("{sign} {}{}", tame(&node.node), tame(&keys))).chain(files)
     }));
     if lines.is_empty() {
         lines.push(format!("deployments {} and {} deployed the same", difference.from, difference.to));
@@ -212,11 +213,20 @@ mod tests {
             node: node.into(),
             how: how.into(),
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            files: if keys == ["files"] { vec!["+ site/new".into(), "~ list\x1b".into()] } else { Vec::new() },
         };
-        let nodes = vec![node("a", "added", &[]), node("b", "removed", &[]), node("c", "changed", &["env", "port"])];
+        let nodes = vec![
+            node("a", "added", &[]),
+            node("b", "removed", &[]),
+            node("c", "changed", &["env", "port"]),
+            node("d", "changed", &["files"]),
+        ];
         let difference =
             Difference { from: 1, to: 2, instances_added: vec!["x".into()], nodes, ..Difference::default() };
-        assert_eq!(differing(&difference), ["+ instance x", "+ a", "- b", "~ c: env, port"]);
+        assert_eq!(
+            differing(&difference),
+            ["+ instance x", "+ a", "- b", "~ c: env, port", "~ d: files", "    + site/new", "    ~ list "]
+        );
         let none = Difference { from: 1, to: 2, ..Difference::default() };
         assert_eq!(differing(&none), ["deployments 1 and 2 deployed the same"]);
     }

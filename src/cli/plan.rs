@@ -15,11 +15,12 @@ use super::check::has_no_nodes;
 use super::client::{Client, Method};
 use super::deploy::{How, deploy_text};
 use super::error::{CliError, Exit};
+use super::files::Files;
 use super::import::cluster_text;
 use super::orders::{self, body, failure};
 use super::screen::{Screen, plain, state_style, tame};
 use super::table::{self, Cell, Column, words};
-use crate::web::json::{ConfigurationText, Plan, Status, Upon};
+use crate::web::json::{ConfigurationText, FoundFiles, Plan, Status, Upon};
 use crate::web::plan::{Instance, Node};
 
 /// The format of a saved plan; another number is of another release.
@@ -52,6 +53,9 @@ struct Saved {
     file: String,
     /// The cluster file as it was.
     text: String,
+    /// What was found of the files that it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    bundles: Vec<FoundFiles>,
     plan: Plan,
 }
 
@@ -73,14 +77,18 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let PlanArgs { file, out, detailed_exitcode, connection } = args;
     let client = connection.open()?;
     let name = file.display().to_string();
-    let text = orders::text_of(&file, cluster_text(&file)?)?;
+    let text = cluster_text(&file)?;
+    let files = Files::of(&file, &text)?;
+    let text = orders::text_of(&file, text)?;
     if let Some(out) = &out {
         may_write(out)?;
     }
     if screen.is_terminal() && !json {
         writeln!(io::stderr(), "planning {name} …")?;
     }
-    let (answer, plan) = ask(&client, &name, &text)?;
+    files.send(&client, json, screen)?;
+    let bundles = files.told();
+    let (answer, plan) = ask(&client, &name, &text, &bundles)?;
     {
         let mut stdout = io::stdout().lock();
         match json {
@@ -92,7 +100,7 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     if let Some(out) = out {
         match plan.ok {
             true => {
-                save(&out, &Saved { format: FORMAT, file: name, text, plan })?;
+                save(&out, &Saved { format: FORMAT, file: name, text, bundles, plan })?;
                 writeln!(io::stderr(), "saved: carry it out with `watchpost deploy --plan {}`", out.display())?;
             }
             false => writeln!(io::stderr(), "not saved: it cannot be carried out as it is")?,
@@ -101,8 +109,9 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-fn ask(client: &Client, file: &str, text: &str) -> Result<(String, Plan), CliError> {
-    let text = ConfigurationText { file: file.to_owned(), text: text.to_owned(), upon: None };
+fn ask(client: &Client, file: &str, text: &str, bundles: &[FoundFiles]) -> Result<(String, Plan), CliError> {
+    let text =
+        ConfigurationText { file: file.to_owned(), text: text.to_owned(), upon: None, bundles: bundles.to_vec() };
     client.order(Method::Post, "/api/v1/plan", &body(&text))
 }
 
@@ -115,17 +124,17 @@ pub fn deploy(
     json: bool,
     screen: Screen,
 ) -> Result<Exit, CliError> {
-    let Saved { file, text, plan, .. } = read(path)?;
+    let Saved { file, text, bundles, plan, .. } = read(path)?;
     if !empty && has_no_nodes(text.as_bytes(), &file)? {
         return Err(CliError::Empty(path.into()));
     }
     let upon = Some(Upon { deployed: plan.deployed.clone() });
-    let order = ConfigurationText { file: file.clone(), text: text.clone(), upon };
+    let order = ConfigurationText { file: file.clone(), text: text.clone(), upon, bundles: bundles.clone() };
     let exit = deploy_text(client, &order, how, None, json, screen)?;
     if exit == Exit::Failed && !json {
         let (_, now) = client.get::<Status>("/api/v1/status")?;
         if now.configuration != plan.deployed {
-            let (_, anew) = ask(client, &file, &text)?;
+            let (_, anew) = ask(client, &file, &text, &bundles)?;
             otherwise(&plan, &anew).iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))?;
             writeln!(io::stderr(), "  plan it anew: `watchpost plan FILE --out {}`", path.display())?;
         }
@@ -496,7 +505,11 @@ mod tests {
         fs::write(&other, "[a]\n").unwrap();
         for _ in 0..2 {
             may_write(&path).unwrap();
-            save(&path, &Saved { format: FORMAT, file: "c".into(), text: "t".into(), plan: plan() }).unwrap();
+            save(
+                &path,
+                &Saved { format: FORMAT, file: "c".into(), text: "t".into(), bundles: Vec::new(), plan: plan() },
+            )
+            .unwrap();
         }
         assert_eq!(read(&path).ok().unwrap().plan, plan());
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());

@@ -13,6 +13,7 @@ use actix::{
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 
+use super::blobs::Blobs;
 use super::log::recent::{Resumed, Room};
 use super::log::thread::Report;
 use super::log::{Journal, Log, LogThread, Recalled};
@@ -44,6 +45,8 @@ pub struct ControllerSetup {
     pub host: Option<Recipient<ControllerGone>>,
     /// Decides who gets a certificate; `None`: nobody does.
     pub registrar: Option<Arc<Registrar>>,
+    /// Where files of nodes are kept; `None`: none are.
+    pub blobs: Option<Blobs>,
 }
 
 /// Where the log is kept.
@@ -107,6 +110,9 @@ pub struct Controller {
     dialler: Option<Recipient<DialInstance>>,
     host: Option<Recipient<ControllerGone>>,
     registrar: Option<Arc<Registrar>>,
+    pub(super) blobs: Option<Blobs>,
+    /// When blobs that nobody names were looked for last.
+    pub(super) collected: Option<Instant>,
 }
 
 struct Link {
@@ -121,7 +127,7 @@ struct Link {
 impl Controller {
     /// Starts in the present actix system.
     pub fn launch(setup: ControllerSetup) -> Addr<Self> {
-        let ControllerSetup { rules, stored, store, log, dialler, host, registrar } = setup;
+        let ControllerSetup { rules, stored, store, log, dialler, host, registrar, blobs } = setup;
         let (log, journal, told, recalled) = match log {
             LogSetup::Memory { epoch, entries } => {
                 (Log::new(vec![(epoch, 1)], 0, Room::alone(entries)), None, None, Recalled::default())
@@ -154,11 +160,17 @@ impl Controller {
             dialler,
             host,
             registrar,
+            blobs,
+            collected: None,
         })
     }
 
     pub(super) fn store(&self) -> &StoreThread {
         &self.store
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     /// Somebody waits for an answer under this ticket.
@@ -332,7 +344,7 @@ impl Controller {
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, response: ClientResponse, ctx: &mut Context<Self>) {
+    pub(super) fn answer(&mut self, ticket: Ticket, response: ClientResponse, ctx: &mut Context<Self>) {
         self.repeats.answered(ticket, &response, Instant::now());
         self.forget_later(ctx);
         let mut waiting = self.waiting.remove(&ticket).unwrap_or_default();
@@ -421,16 +433,33 @@ impl Controller {
             Repeated::Runs(first) => {
                 ticket = first;
                 self.waiting.entry(first).or_default().push(answer);
+                self.limit(ticket, within, ctx);
             }
             Repeated::No => {
                 self.waiting.insert(ticket, vec![answer]);
-                self.drive(Event::Ask(ticket, request), ctx);
+                self.put(ticket, request, within, ctx);
             }
         }
+        Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
+    }
+
+    /// Puts a request to the state.
+    pub(super) fn put_now(
+        &mut self,
+        ticket: Ticket,
+        request: ClientRequest,
+        within: Option<Duration>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.drive(Event::Ask(ticket, request), ctx);
+        self.limit(ticket, within, ctx);
+    }
+
+    /// Whoever waits under this ticket is answered within that time.
+    fn limit(&mut self, ticket: Ticket, within: Option<Duration>, ctx: &mut Context<Self>) {
         if let Some(within) = within.filter(|_| self.waiting.contains_key(&ticket)) {
             self.drive(Event::Limit(ticket, within), ctx);
         }
-        Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
     }
 }
 
@@ -457,6 +486,7 @@ impl Actor for Controller {
         }
         let first = std::mem::take(&mut self.first);
         self.perform(first, ctx);
+        self.collect_blobs(ctx);
     }
 }
 
@@ -751,7 +781,8 @@ mod tests {
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();
         let stored = Stored::default();
-        Controller::launch(ControllerSetup { rules, stored, store, log, dialler: None, host: None, registrar: None })
+        let (dialler, host, registrar, blobs) = Default::default();
+        Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar, blobs })
     }
 
     /// With a log that is there.

@@ -33,6 +33,8 @@ pub struct Kept {
     /// Where in that the nodes of each instance begin: one that comes back is not looked for among all others.
     shares: Arc<BTreeMap<InstanceName, Box<[u32]>>>,
     slowest: Slowest,
+    /// Whether any node is to have files.
+    pub has_files: bool,
 }
 
 /// Which node, and where: what its encoding begins with, in the order of [`Node`].
@@ -65,9 +67,10 @@ impl Kept {
             bytes[start..start + LENGTH].copy_from_slice(&length.to_ne_bytes());
         }
         let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
+        let has_files = nodes.iter().any(|node| node.files.is_some());
         let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
         let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
-        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares: Arc::new(shares), slowest }
+        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares: Arc::new(shares), slowest, has_files }
     }
 
     /// The configuration that was encoded by [`Kept::encode`].

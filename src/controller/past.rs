@@ -45,7 +45,15 @@ impl Handler<RollbackRequest> for Controller {
         let to = request.to;
         let read = self.store().read(move |store| look_back(store, to));
         ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
-            me.drive(Event::Rollback(ticket, request, found(read).and_then(|found| found)), ctx);
+            let (number, kept) = match found(read).and_then(|found| found) {
+                Ok(found) => found,
+                Err(error) => return me.drive(Event::Rollback(ticket, request, Err(error)), ctx),
+            };
+            let looked = me.look_again(kept.clone());
+            ctx.spawn(wrap_future::<_, Self>(looked).map(move |complaints, me, ctx| {
+                let found = if complaints.is_empty() { Ok((number, kept)) } else { Err(complaints.join("; ")) };
+                me.drive(Event::Rollback(ticket, request, found), ctx);
+            }));
         }));
         Box::pin(async { answered.await.map_err(|_| Unanswered)?.try_into() })
     }

@@ -351,6 +351,11 @@ impl State {
         }
     }
 
+    /// What is wrong with a configuration itself, sorted.
+    pub fn complaints(&self, configuration: &Configuration) -> Vec<String> {
+        plan::validate(configuration, &self.rules.ports)
+    }
+
     /// Checks a configuration and makes it the next to deploy; every complaint is an outcome, sorted by text.
     fn stage(&mut self, staged: Configuration) -> Result<(Vec<Save>, ConfigurationId), Vec<Outcome>> {
         let complaints = plan::validate(&staged, &self.rules.ports);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::BundleId;
 
 /// What a node is given of files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeFiles {
     /// As its cluster file names them, on the machine of whoever deploys.
     pub paths: Vec<String>,

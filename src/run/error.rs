@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::controller::blobs::BlobError;
 use crate::controller::log::LogError;
 use crate::controller::store::StoreError;
 use crate::message::client::Unanswered;
@@ -21,6 +22,8 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
     #[error(transparent)]
     StateDir(#[from] StateDirError),
     #[error(transparent)]

@@ -15,7 +15,9 @@ use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, init, join, start_agent, start_controller, stray};
 use crate::agent::StopAllNodes;
 use crate::bridge::LinkRole;
+use crate::bundle::Scan;
 use crate::controller::Controller;
+use crate::controller::files::GetBlobs;
 use crate::message::client::{SetConfigurationRequest, Terms};
 use crate::model::{Configuration, InstanceName, Outcome, RequestId};
 use crate::settings::Settings;
@@ -25,10 +27,12 @@ use crate::web::Facts;
 
 /// Runs a lab until it is asked to end; then its nodes are stopped in order. Asked again, it hurries.
 ///
-/// `ready` is called once, when the API listens and before the first node starts.
+/// `files` are those that its nodes are to have. `ready` is called once, when the API listens and before the first node
+/// starts.
 pub async fn lab(
     settings: Settings,
     mut configuration: Configuration,
+    files: Vec<Scan>,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
@@ -50,6 +54,7 @@ pub async fn lab(
     if let Some(trust) = &trust {
         actix_rt::spawn(Arc::clone(trust).watch());
     }
+    take(&controller, files).await?;
     let facts = Facts::new(trust.clone());
     let (web, token) = serve(&controller, &settings, &home, trust, &facts)?;
     let clients = serve_clients(&controller, &settings, &facts)?;
@@ -84,6 +89,15 @@ pub async fn lab(
     stop_nodes(stops, &agents, &mut signals, settings.agent.init_grace).await;
     finish(web, clients)?;
     end
+}
+
+/// Gives the controller the files of nodes.
+async fn take(controller: &Addr<Controller>, files: Vec<Scan>) -> Result<(), RunError> {
+    let blobs = controller.send(GetBlobs).await.map_err(|_| RunError::Failed("controller"))??;
+    if let Some(blobs) = blobs {
+        blobs.apart(move |blobs| files.iter().try_for_each(|scan| blobs.take(scan))).await?;
+    }
+    Ok(())
 }
 
 /// Instances that an earlier lab in this directory had: what still runs of them has to be minded, and ended.

@@ -28,6 +28,7 @@ use actix::{Actor, Addr, Context, Handler, Recipient};
 use crate::agent::outbox;
 use crate::agent::{Agent, AgentEvent, AgentSetup};
 use crate::bridge::{EndLink, Features, LinkId, LinkRole, LinkUp, Peer};
+use crate::controller::blobs::Blobs;
 use crate::controller::log::volume::Directory;
 use crate::controller::log::{Bounds, LogThread, Opened, Writer};
 use crate::controller::state::Rules;
@@ -120,7 +121,8 @@ pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, 
     let dials = dialler.is_some();
     let rules = Rules { name, ports, dials, request_timeout, epoch, pace, on_failure, on_disk };
     let log = open_log(log, epoch)?;
-    Ok(Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar }))
+    let blobs = Some(Blobs::open(&directory.join("blobs"))?);
+    Ok(Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar, blobs }))
 }
 
 /// Opens the log; `epoch` names what is told from now on, unless an epoch of the log goes on.

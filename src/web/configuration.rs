@@ -1,8 +1,11 @@
 //! Cluster files at the edge: the text of one becomes a configuration, and back.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::desk::random_hex;
-use super::json::ConfigurationText;
+use super::json::{ConfigurationText, FoundFiles};
 use super::problem::Problem;
+use crate::bundle::{BundleId, NoBundle};
 use crate::model::{Configuration, ConfigurationId, cluster_file};
 use crate::plan::validate::{About, Complaint};
 use crate::plan::{self, PortRules};
@@ -12,8 +15,11 @@ use crate::plan::{self, PortRules};
 /// `hostname` names the default instance of a file that declares none.
 pub fn parse(body: &ConfigurationText, hostname: &str, rules: &PortRules) -> Result<Configuration, Problem> {
     let id = ConfigurationId::new(&random_hex()?)?;
-    read(&body.text, &body.file, hostname, id, rules)
-        .map_err(|complaints| Problem::Unreadable { file: body.file.clone(), complaints })
+    let Checked { configuration, complaints } = check_with(&body.text, &body.file, hostname, id, rules, found(body)?);
+    match complaints.is_empty() {
+        true => Ok(configuration),
+        false => Err(Problem::Unreadable { file: body.file.clone(), complaints }),
+    }
 }
 
 /// Reads a cluster file and checks it as a whole, both in one go: every complaint with its place, sorted by line.
@@ -38,8 +44,48 @@ pub struct Checked {
 
 /// The same for whoever goes on with what was understood.
 pub fn check(text: impl AsRef<[u8]>, file: &str, hostname: &str, id: ConfigurationId, rules: &PortRules) -> Checked {
+    check_with(text, file, hostname, id, rules, Found::new())
+}
+
+/// What was found where nodes' files are: a bundle, or what is wrong with them.
+pub type Found = BTreeMap<Vec<String>, Result<BundleId, Vec<String>>>;
+
+/// What somebody says who sends a cluster file.
+pub(super) fn found(body: &ConfigurationText) -> Result<Found, Problem> {
+    let one = |FoundFiles { paths, bundle, wrong }: &FoundFiles| {
+        let bundle = match bundle {
+            Some(bundle) if wrong.is_empty() => {
+                let bundle = bundle.parse();
+                Ok(bundle.map_err(|error: NoBundle| Problem::Malformed(format!("`bundle` is no bundle: {error}")))?)
+            }
+            _ => Err(wrong.clone()),
+        };
+        Ok((paths.clone(), bundle))
+    };
+    body.bundles.iter().map(one).collect()
+}
+
+/// The same with what was found of files, which nodes get that do not name a bundle.
+pub fn check_with(
+    text: impl AsRef<[u8]>,
+    file: &str,
+    hostname: &str,
+    id: ConfigurationId,
+    rules: &PortRules,
+    found: Found,
+) -> Checked {
     let mut reading = cluster_file::read(file, text, id, hostname);
+    let mut said = BTreeSet::new();
+    reading.give_files(|paths| found.get(paths).and_then(|found| found.as_ref().ok().copied()));
     let understood = reading.understood();
+    for node in &understood.nodes {
+        let paths = node.files.as_ref().filter(|files| files.bundle.is_none()).map(|files| &files.paths);
+        // Once for all nodes that are to have the same.
+        let wrong = paths.filter(|paths| said.insert(*paths)).and_then(|paths| found.get(paths)?.as_ref().err());
+        for what in wrong.into_iter().flatten() {
+            reading.complain_of_node(node.name.as_str(), Some("files"), what);
+        }
+    }
     for Complaint { what, about } in plan::examine(&understood, rules) {
         match about {
             About::Instance(name) => reading.complain_of_instance(name.as_str(), what),

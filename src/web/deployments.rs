@@ -1,6 +1,6 @@
 //! Handlers for deployments: how they are ordered, and their history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::web::{Data, Json, Path, Query, ReqData};
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
@@ -14,7 +14,8 @@ use super::problem::Problem;
 use super::reach::Reach;
 use super::routes::Answer;
 use super::visitor::Visitor;
-use super::{Reader, configuration};
+use super::{Reader, blobs, configuration};
+use crate::bundle::{BundleId, Manifest};
 use crate::message::client::*;
 use crate::model::{Author, Configuration, InstanceName, OnFailure};
 
@@ -118,7 +119,35 @@ pub async fn past(desk: Data<Desk>, number: Path<u64>) -> Answer<Past> {
 pub async fn diff(desk: Data<Desk>, numbers: Path<(u64, u64)>) -> Answer<Difference> {
     let (from, to) = numbers.into_inner();
     let (have, want) = (tried(&desk, from).await?, tried(&desk, to).await?);
-    Ok(Json(Difference::between((from, &have), (to, &want))))
+    let mut difference = Difference::between((from, &have), (to, &want));
+    // Many nodes have the same files.
+    let mut known: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for node in difference.nodes.iter_mut().filter(|node| node.keys.iter().any(|key| key == "files")) {
+        let both = [&have, &want].map(|configuration| bundle_of(configuration, &node.node));
+        if !known.contains_key(&both) {
+            known.insert(both, differing(&desk, both).await?);
+        }
+        node.files = known.get(&both).cloned().unwrap_or_default();
+    }
+    Ok(Json(difference))
+}
+
+fn bundle_of(configuration: &Configuration, node: &str) -> Option<BundleId> {
+    let node = configuration.nodes.iter().find(|known| known.name.as_str() == node)?;
+    node.files.as_ref()?.bundle
+}
+
+/// Which files are not the same in two bundles. One that is not here any more is no reason to tell nothing else.
+async fn differing(desk: &Desk, [have, want]: [Option<BundleId>; 2]) -> Result<Vec<String>, Problem> {
+    let blobs = blobs::open(desk).await?;
+    let list = async |bundle: Option<BundleId>| match bundle {
+        Some(bundle) => blobs.manifest(bundle).await,
+        None => Ok(Manifest::default()),
+    };
+    Ok(match (list(have).await, list(want).await) {
+        (Ok(have), Ok(want)) => want.changed_since(&have).iter().map(ToString::to_string).collect(),
+        (Err(error), _) | (_, Err(error)) => vec![format!("? {error}")],
+    })
 }
 
 async fn tried(desk: &Desk, number: u64) -> Result<Configuration, Problem> {

@@ -8,6 +8,7 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, MailboxError, Message, Recipient};
 
 use super::problem::Problem;
+use crate::controller::files::{GetBlobs, KeptBlobs};
 use crate::message::client::*;
 use crate::model::RequestId;
 use crate::settings::LONGEST_REQUEST;
@@ -72,6 +73,7 @@ desk! {
     start: StartRequest => StartResponse within None,
     stop: StopRequest => StopResponse within None,
     restart: RestartRequest => RestartResponse within None,
+    get_blobs: GetBlobs => KeptBlobs within AT_ONCE,
     subscribe: Subscribe => Subscribed within AT_ONCE,
 }
 

@@ -52,8 +52,8 @@ pub enum Refusal {
     TokenInQuery,
     #[error("{0} may observe and not operate: ask with one that was made with --role operate")]
     Role(Who),
-    #[error("a change needs `content-type: application/json`")]
-    ContentType,
+    #[error("a change needs `content-type: {0}`")]
+    ContentType(&'static str),
 }
 
 /// What this machine is called besides its addresses, in lower case.
@@ -186,17 +186,41 @@ pub async fn before_a_change(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let who = operator(&request, JSON)?;
+    info!("{who} asks for {} {}", request.method(), shorten(request.path()));
+    next.call(request).await
+}
+
+/// The same before bytes that are sent: they are many pieces, and what comes of them is logged.
+pub async fn before_bytes(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    operator(&request, BYTES)?;
+    next.call(request).await
+}
+
+/// What a plain form cannot say of itself.
+const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
+
+/// Who asks, if that is an operator who sends what is expected.
+fn operator(request: &ServiceRequest, expected: &'static str) -> Result<Who, Problem> {
     let pass = request.extensions().get::<Pass>().cloned();
     // Whoever has no pass was let in to be told that all is well, and to nothing else.
-    let pass = pass.ok_or(Problem::from(Refusal::Token))?;
+    let pass = pass.ok_or(Refusal::Token)?;
     if pass.access < Access::Operate {
-        return Err(Problem::from(Refusal::Role(pass.who)).into());
+        return Err(Refusal::Role(pass.who).into());
     }
-    if !is_json(request.headers()) {
-        return Err(Problem::from(Refusal::ContentType).into());
+    match is(request.headers(), expected) {
+        true => Ok(pass.who),
+        false => Err(Refusal::ContentType(expected).into()),
     }
-    info!("{} asks for {} {}", pass.who, request.method(), shorten(request.path()));
-    next.call(request).await
+}
+
+fn is(headers: &HeaderMap, expected: &str) -> bool {
+    let kind = only(headers, header::CONTENT_TYPE).and_then(|value| value.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(expected))
 }
 
 /// The value of a header that must be there exactly once.
@@ -210,11 +234,6 @@ pub(super) fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 
 fn is_port(text: Option<&str>) -> bool {
     text.is_some_and(|text| text.parse::<u16>().is_ok())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = only(headers, header::CONTENT_TYPE).and_then(|value| value.split(';').next());
-    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 pub(super) fn shorten(text: &str) -> String {
@@ -312,14 +331,14 @@ mod tests {
 
     #[test]
     fn only_json_is_json() {
-        let says = |kind| is_json(&headers(&[("content-type", kind)]));
+        let says = |kind| is(&headers(&[("content-type", kind)]), JSON);
         for kind in ["application/json", "Application/JSON; charset=utf-8"] {
             assert!(says(kind), "{kind}");
         }
         for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
             assert!(!says(kind), "{kind}");
         }
-        assert!(!is_json(&headers(&[])));
+        assert!(!is(&headers(&[]), JSON));
     }
 
     #[test]

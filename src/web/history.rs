@@ -151,6 +151,9 @@ pub struct Differing {
     /// In which keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
+    /// Which of its files, each behind `+`, `-` or `~`; or why that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
 }
 
 impl Difference {
@@ -167,7 +170,7 @@ impl Difference {
                 NodeChange::Remove(_) => ("removed", Vec::new()),
                 NodeChange::Replace { keys, .. } => ("changed", keys.iter().map(|key| (*key).to_owned()).collect()),
             };
-            Some(Differing { node: change.name().to_string(), how: how.into(), keys })
+            Some(Differing { node: change.name().to_string(), how: how.into(), keys, files: Vec::new() })
         };
         Self {
             from,

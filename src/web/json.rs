@@ -407,6 +407,23 @@ pub struct ConfigurationText {
     /// To deploy it only if nothing else is deployed than this; absent: whatever is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upon: Option<Upon>,
+    /// What was found of the files that it names, where it does not say so itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<FoundFiles>,
+}
+
+/// What was found where the files of nodes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundFiles {
+    /// As `files` in the cluster file names them.
+    pub paths: Vec<String>,
+    /// Absent if they cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// What is wrong with them, each with its path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrong: Vec<String>,
 }
 
 /// `GET /api/v1/configuration`.

@@ -5,6 +5,7 @@
 //! [`guard`] stands in front of every route, [`routes`] turns requests into messages, [`events`] streams the log,
 //! [`json`] is what people see, and [`problem`] what they see when it went wrong.
 
+pub mod blobs;
 pub mod broker;
 pub mod configuration;
 mod deployments;

@@ -83,14 +83,16 @@ pub(super) async fn plan(
     reader: Data<Reader>,
     body: Json<ConfigurationText>,
 ) -> Result<Json<Plan>, Problem> {
-    let ConfigurationText { file, text, upon } = body.into_inner();
+    let found = configuration::found(&body)?;
+    let ConfigurationText { file, text, upon, .. } = body.into_inner();
     if upon.is_some() {
         return Err(Problem::Malformed(
             "`upon` is for what is deployed at once: a plan says upon what it was made".into(),
         ));
     }
     let id = ConfigurationId::new(&random_hex()?)?;
-    let Checked { configuration, complaints } = configuration::check(&text, &file, &reader.hostname, id, &reader.ports);
+    let Checked { configuration, complaints } =
+        configuration::check_with(&text, &file, &reader.hostname, id, &reader.ports, found);
     let answer = desk.ask(PlanRequest { reqid: new_reqid()?, configuration, complaints }).await?;
     Ok(Json(Plan::from(*answer.plan)))
 }

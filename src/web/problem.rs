@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, ResponseError, error};
 
 use super::guard::Refusal;
 use super::json;
+use crate::controller::blobs::BlobError;
 use crate::message::client::CursorError;
 use crate::model::NameError;
 
@@ -35,6 +36,8 @@ pub enum Problem {
     NoController,
     #[error("the controller did not answer in time; what was ordered may still be carried out")]
     Late,
+    #[error(transparent)]
+    Blob(#[from] BlobError),
     #[error("a mistake of our own: {0}")]
     Internal(String),
 }
@@ -76,7 +79,7 @@ impl ResponseError for Problem {
             }
             Self::Refused(Refusal::Token | Refusal::LocalToken) => StatusCode::UNAUTHORIZED,
             Self::Refused(Refusal::TokenInQuery) => StatusCode::BAD_REQUEST,
-            Self::Refused(Refusal::ContentType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Refused(Refusal::ContentType(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unreadable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -84,7 +87,16 @@ impl ResponseError for Problem {
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unanswered | Self::NoController => StatusCode::SERVICE_UNAVAILABLE,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Blob(BlobError::Absent(_)) => StatusCode::NOT_FOUND,
+            Self::Blob(BlobError::Elsewhere { .. } | BlobError::Overtaken) => StatusCode::CONFLICT,
+            Self::Blob(BlobError::TooLong(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Blob(BlobError::Other(_) | BlobError::TooMuch(_) | BlobError::Manifest { .. }) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::Blob(BlobError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Blob(BlobError::Damaged(_) | BlobError::Disk { .. } | BlobError::Panicked(_)) | Self::Internal(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 

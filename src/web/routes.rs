@@ -12,7 +12,7 @@ use super::json::{self, ConfigurationText, NodesOrder, Verdict};
 use super::output::stream as stream_output;
 use super::problem::Problem;
 use super::reach::Reach;
-use super::{Facts, Reader, configuration, deployments, events, guard, metrics, plan};
+use super::{Facts, Reader, blobs, configuration, deployments, events, guard, metrics, plan};
 use crate::message::client::*;
 use crate::model::{NodeName, Outcome};
 
@@ -42,6 +42,12 @@ pub fn configure(app: &mut ServiceConfig) {
                 .route(change(web::post().to(stage)))
                 .route(change(web::put().to(deployments::set_configuration))),
         )
+        .service(
+            at("/api/v1/blobs/missing")
+                .app_data(json_up_to(LONGEST_CONFIGURATION))
+                .route(change(web::post().to(blobs::missing))),
+        )
+        .service(at("/api/v1/blobs/{digest}").route(web::put().to(blobs::put).wrap(from_fn(guard::before_bytes))))
         .service(at("/api/v1/deploy").route(change(web::post().to(deployments::deploy))))
         .service(at("/api/v1/rollback").route(change(web::post().to(deployments::rollback))))
         .service(at("/api/v1/history").route(web::get().to(deployments::history)))

@@ -118,13 +118,18 @@ impl Client {
 
     /// Asks the API itself: the status code, and the answer.
     pub fn http(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.http_with(method, path, body, "application/json")
+    }
+
+    /// The same with a body of that kind.
+    pub fn http_with(&self, method: &str, path: &str, body: &str, kind: &str) -> (u16, String) {
         let token = std::fs::read_to_string(&self.token).unwrap();
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
             .header("authorization", format!("Bearer {}", token.trim()))
-            .header("content-type", "application/json")
+            .header("content-type", kind)
             .body(body.to_owned());
         let mut answer = agent.run(request.unwrap()).unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())

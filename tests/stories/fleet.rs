@@ -107,7 +107,9 @@ fn an_agent_that_falls_silent_is_missed_and_its_nodes_with_it() {
 fn what_was_staged_and_what_was_deployed_survive_the_controller() {
     let mut fleet = Fleet::with_nodes();
     let text = fs::read_to_string(fleet.file(&["a"], &[sleeper("staged", "instance = a")])).unwrap();
-    let body = serde_json::to_string(&ConfigurationText { file: "staged.cfg".into(), text, upon: None }).unwrap();
+    let body =
+        serde_json::to_string(&ConfigurationText { file: "staged.cfg".into(), text, upon: None, bundles: Vec::new() })
+            .unwrap();
     assert_eq!(fleet.client.http("POST", "/api/v1/configuration", &body).0, 200);
     let both = |fleet: &Fleet| {
         ["true", "false"]

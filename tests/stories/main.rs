@@ -5,6 +5,7 @@ mod common;
 
 mod archive;
 mod bad_nodes;
+mod bundles;
 mod container;
 mod crashes;
 mod crowds;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
 use tokio::sync::watch;
+use watchpost::controller::files::{GetBlobs, KeptBlobs};
 use watchpost::message::agent::{NotifyChange, NotifyLog};
 use watchpost::message::client::*;
 use watchpost::model::{
@@ -35,6 +36,8 @@ pub struct Script {
     /// What each node wrote to stdout; nothing to stderr.
     pub written: String,
     pub log: Vec<Arc<Entry>>,
+    /// Where it keeps files.
+    pub blobs: KeptBlobs,
     /// How many entries each observer that is still there has taken.
     pub taken: BTreeMap<usize, usize>,
     observers: usize,
@@ -293,6 +296,14 @@ answers! {
 
 fn names(nodes: impl IntoIterator<Item = NodeName>) -> Vec<String> {
     nodes.into_iter().map(|node| node.to_string()).collect()
+}
+
+impl Handler<GetBlobs> for FakeController {
+    type Result = Result<KeptBlobs, Unanswered>;
+
+    fn handle(&mut self, _: GetBlobs, _: &mut Context<Self>) -> Self::Result {
+        Ok(self.script.lock().unwrap().blobs.clone())
+    }
 }
 
 impl Handler<Subscribe> for FakeController {

@@ -13,6 +13,7 @@ mod zeek;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 pub(crate) use read::words as word_list;
 pub use render::render;
@@ -20,6 +21,7 @@ pub(crate) use words::join as join_words;
 pub(crate) use zeek::ZEEK;
 
 use super::{Configuration, ConfigurationId};
+use crate::bundle::BundleId;
 
 /// A cluster of small shell loops that runs on any Linux machine with nothing installed.
 pub const LAB: &str = include_str!("../../../config/lab.cfg");
@@ -83,6 +85,16 @@ impl Reading {
             configuration.nodes.retain(|node| known.contains(&node.instance));
         }
         configuration
+    }
+
+    /// Gives nodes the bundles of their files, where it is known and they name none.
+    pub fn give_files(&mut self, bundle_of: impl Fn(&[String]) -> Option<BundleId>) {
+        for node in &mut self.configuration.nodes {
+            let is_open = node.files.as_ref().is_some_and(|files| files.bundle.is_none());
+            if let Some(files) = is_open.then(|| Arc::make_mut(node).files.as_mut()).flatten() {
+                files.bundle = bundle_of(&files.paths);
+            }
+        }
     }
 
     /// Adds a complaint about an instance.

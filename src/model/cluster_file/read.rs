@@ -18,7 +18,7 @@ use crate::model::{
 };
 
 /// Every key of a node. `type` is another word for `role`; `state` is read by nobody.
-pub(super) const KEYS: [&str; 46] = [
+pub(super) const KEYS: [&str; 48] = [
     "instance",
     "role",
     "type",
@@ -41,6 +41,8 @@ pub(super) const KEYS: [&str; 46] = [
     "capabilities",
     "no_new_privs",
     "env_file",
+    "files",
+    "bundle",
     "memory_max",
     "cpu_max",
     "pids_max",
@@ -274,6 +276,8 @@ impl Draft {
                 let _ = draft.take(&entry.key, entry.value.as_deref());
             }
         }
+        // Its own files are not what was found of its role's.
+        draft.node.files.take_if(|_| section.entries.iter().any(|entry| entry.key == "files"));
         for entry in &section.entries {
             if complaints.is_full() {
                 break;
@@ -293,6 +297,12 @@ impl Draft {
         // What is given in so many words, and is nothing, is nothing.
         draft.node.run_as.take_if(|run_as| **run_as == RunAs::default());
         draft.node.output.take_if(|output| **output == OutputWish::default());
+        draft.node.files.take_if(|files| files.paths.is_empty() && files.bundle.is_none());
+        if draft.node.files.as_ref().is_some_and(|files| files.paths.is_empty()) {
+            let entry = section.entries.iter().find(|entry| entry.key == "bundle");
+            let what = "has a bundle, and no files that it was made of: add `files = ...`, or remove it";
+            complaints.add(section.complaint(entry, what));
+        }
         draft.node.zeek.take_if(|zeek| **zeek == ZeekNode::default());
         if !draft.has_role && !draft.has_command {
             let what =
@@ -352,6 +362,8 @@ impl Draft {
             "capabilities" => run_as(node).capabilities = capabilities(value)?,
             "no_new_privs" => run_as(node).no_new_privs = yes_or_no(value)?,
             "env_file" => run_as(node).env_file = Some(value.to_owned()),
+            "files" => node.files.get_or_insert_default().paths = words(value)?,
+            "bundle" => node.files.get_or_insert_default().bundle = Some(parsed(value, "bundle")?),
             "memory_max" => run_as(node).quotas.memory_max = Some(parsed(value, "amount of memory")?),
             "cpu_max" => run_as(node).quotas.cpu_max = Some(parsed(value, "share of a CPU")?),
             "pids_max" => run_as(node).quotas.pids_max = Some(number(value)?.into()),
@@ -771,6 +783,33 @@ mod tests {
         assert_eq!(nodes[3].run_as.as_ref().unwrap().nice, Some(3), "a program that names no role has none");
         let again = super::super::render(&read(text).unwrap());
         assert_eq!(read(&again).unwrap().nodes, nodes, "written back, each node says all of it itself");
+    }
+
+    #[test]
+    fn files_and_what_was_found_of_them_are_read_and_written_as_they_are() {
+        let id = format!("sha256:{}", "ab".repeat(32));
+        let text = format!(
+            "[role none]\nfiles = site 'a b'\nbundle = {id}\n[a]\ncommand = true\n[b]\ncommand = true\nfiles = list\n\
+             [c]\ncommand = true\nfiles =\n[d]\ncommand = true\nbundle = {id}\nfiles = list\n"
+        );
+        let configuration = read(&text).unwrap();
+        let files = |at: usize| {
+            let files = configuration.nodes[at].files.as_ref();
+            files.map(|files| (files.paths.join(","), files.bundle.map(|bundle| bundle.to_string())))
+        };
+        assert_eq!(files(0), Some(("site,a b".into(), Some(id.clone()))));
+        assert_eq!(files(1), Some(("list".into(), None)), "what was found of others is not what it has");
+        assert_eq!(files(2), None);
+        assert_eq!(files(3), Some(("list".into(), Some(id.clone()))));
+        let again = super::super::render(&configuration);
+        assert_eq!(read(&again).unwrap().nodes, configuration.nodes);
+        assert_eq!(
+            complaints(&format!("[a]\ncommand = true\nbundle = {id}\n[b]\ncommand = true\nfiles = x\nbundle = x\n")),
+            [
+                "c.cfg:3: [a] bundle: has a bundle, and no files that it was made of: add `files = ...`, or remove it",
+                "c.cfg:7: [b] bundle: `x` is no bundle: write `sha256:` and 64 hexadecimal digits, in lower case",
+            ]
+        );
     }
 
     #[test]

@@ -102,6 +102,8 @@ fn entries(node: &Node) -> Vec<(&'static str, String)> {
         ("capabilities", list(join(run_as.capabilities.iter().map(|capability| capability.as_str())))),
         ("no_new_privs", run_as.no_new_privs.then(|| "yes".to_owned())),
         ("env_file", run_as.env_file.clone()),
+        ("files", node.files.as_ref().and_then(|files| list(join(&files.paths)))),
+        ("bundle", node.files.as_ref().and_then(|files| Some(files.bundle?.to_string()))),
         ("memory_max", run_as.quotas.memory_max.map(|bytes| bytes.to_string())),
         ("cpu_max", run_as.quotas.cpu_max.map(|share| share.to_string())),
         ("pids_max", run_as.quotas.pids_max.map(|count| count.to_string())),

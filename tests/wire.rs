@@ -25,6 +25,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use watchpost::bridge::LinkRole;
 use watchpost::bridge::greeting::*;
+use watchpost::bundle::{BundleId, Digest};
 use watchpost::message::agent::*;
 use watchpost::message::frame::{FrameError, HEADER, MAX_FRAME, PROTOCOL, Wire, split, wire_name};
 use watchpost::message::join::*;
@@ -412,6 +413,8 @@ fn to_agent() -> Vec<ToAgent> {
             up: [node("worker-1")].into(),
         }
         .into(),
+        StageBundlesRequest { reqid: reqid(), bundles: [BundleId::new(Digest::of(b"a manifest"))].into() }.into(),
+        ReadBlobResponse { reqid: reqid(), piece: Ok(BlobPiece { total: 9, bytes: b"content".to_vec() }) }.into(),
     ]
 }
 
@@ -433,6 +436,8 @@ fn to_controller() -> Vec<ToController> {
         .into(),
         SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
+        StageBundlesResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
+        ReadBlobRequest { reqid: reqid(), digest: Digest::of(b"content"), at: 2, most: 256 << 10 }.into(),
         GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),

@@ -4,7 +4,7 @@
 //! is empty, then the news is mailed in one piece, and only then do the hands get to work. If somebody else has died
 //! by then, that is told first, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -20,17 +20,20 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::{Bounds, Outbox};
+use super::porter::Porter;
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
 use super::state::{Effect, Event, Inquiry, State};
 use crate::alarm::Alarm;
 use crate::archive::{Archive, News, Opening};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
+use crate::bundle::BundleId;
+use crate::bundle::tree::Place;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::launch::{Site, Survey};
 use crate::message::agent::{
-    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadOutputRequest, RenewCertificateRequest,
-    RenewCertificateResponse, ToAgent, ToController,
+    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadBlobRequest, ReadOutputRequest, RenewCertificateRequest,
+    RenewCertificateResponse, StageBundlesRequest, ToAgent, ToController,
 };
 use crate::message::frame::Body;
 use crate::message::node::NodeOrder;
@@ -123,6 +126,7 @@ pub struct Agent {
     workshop: Workshop,
     site: Arc<Site>,
     archive: Archive,
+    porter: Porter,
     supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
     adoptable: BTreeMap<NodeName, Adoptable>,
@@ -194,6 +198,7 @@ impl Agent {
         })?;
         let site = Arc::new(site);
         let news = site.nodes.join(format!(".news-{instance}"));
+        let porter = Porter::hire(site.nodes.join(format!(".bundles-{instance}")))?;
         let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, &restored.news);
         let agent = Self {
@@ -211,6 +216,7 @@ impl Agent {
             )?,
             site,
             archive,
+            porter,
             supervisors: BTreeMap::new(),
             adoptable,
             found,
@@ -272,6 +278,8 @@ impl Agent {
             Effect::ReadPiece(request) => self.read_piece(request, ctx),
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
             Effect::Inquire(inquiry) => self.inquire(inquiry, ctx),
+            Effect::Stage(request) => self.stage(request, ctx),
+            Effect::KeepFiles(nodes) => self.keep_files(&nodes),
             Effect::Refused(reason) => {
                 if self.refused.as_ref() != Some(&reason) {
                     tracing::error!("the controller refused this agent: {reason}");
@@ -366,26 +374,84 @@ impl Agent {
 
     /// Zeek takes seconds to look at its scripts, so that is done elsewhere.
     fn prepare(&mut self, number: u64, preparation: Preparation, ctx: &mut Context<Self>) {
-        let (done, prepared) = oneshot::channel();
-        self.workshop.prepare(preparation, move |objections| {
-            let _ = done.send(objections); // the agent may have ended
+        let places = self.places_of(&preparation.with_files);
+        self.having(BTreeSet::new(), places, ctx, move |had, me, ctx| {
+            if let Err(why) = had {
+                return me.drive(Event::Prepared(number, vec![Objection::of_all(why)]), ctx);
+            }
+            let (done, prepared) = oneshot::channel();
+            me.workshop.prepare(preparation, move |objections| {
+                let _ = done.send(objections); // the agent may have ended
+            });
+            ctx.spawn(wrap_future::<_, Self>(prepared).map(move |objections, me, ctx| {
+                let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
+                me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
+            }));
         });
-        ctx.spawn(wrap_future::<_, Self>(prepared).map(move |objections, me, ctx| {
-            let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
-            me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
-        }));
     }
 
     /// The same for whoever only asks.
     fn inspect(&mut self, number: u64, survey: Survey, ctx: &mut Context<Self>) {
-        let (done, inspected) = oneshot::channel();
-        self.workshop.inspect(survey, move |objections| {
-            let _ = done.send(objections); // the agent may have ended
+        let places = self.places_of(&survey.nodes);
+        self.having(BTreeSet::new(), places, ctx, move |had, me, ctx| {
+            if let Err(why) = had {
+                return me.drive(Event::Inspected(number, vec![Objection::of_all(why)]), ctx);
+            }
+            let (done, inspected) = oneshot::channel();
+            me.workshop.inspect(survey, move |objections| {
+                let _ = done.send(objections); // the agent may have ended
+            });
+            ctx.spawn(wrap_future::<_, Self>(inspected).map(move |objections, me, ctx| {
+                let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
+                me.drive(Event::Inspected(number, objections.unwrap_or_else(|_| panicked())), ctx);
+            }));
         });
-        ctx.spawn(wrap_future::<_, Self>(inspected).map(move |objections, me, ctx| {
-            let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
-            me.drive(Event::Inspected(number, objections.unwrap_or_else(|_| panicked())), ctx);
+    }
+
+    fn stage(&mut self, StageBundlesRequest { reqid, bundles }: StageBundlesRequest, ctx: &mut Context<Self>) {
+        self.having(bundles, Vec::new(), ctx, move |had, me, ctx| {
+            me.state.answer_staged(reqid, had);
+            me.flush_soon(ctx);
+        });
+    }
+
+    /// Goes on once these bundles are there, and laid out where they are wanted: at once, if there are none.
+    fn having(
+        &mut self,
+        bundles: BTreeSet<BundleId>,
+        places: Vec<Place>,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(Result<(), String>, &mut Self, &mut Context<Self>) + 'static,
+    ) {
+        if bundles.is_empty() && places.is_empty() {
+            return then(Ok(()), self, ctx);
+        }
+        let (done, had) = oneshot::channel();
+        self.porter.have(bundles, places, move |had| {
+            let _ = done.send(had); // the agent may have ended
+        });
+        ctx.spawn(wrap_future::<_, Self>(had).map(move |had, me, ctx| {
+            let panicked = || Err("its files could not be fetched: see the agent's log".into());
+            then(had.unwrap_or_else(|_| panicked()), me, ctx);
         }));
+    }
+
+    /// Where nodes are to find their files, of those that have some.
+    fn places_of(&self, nodes: &[Arc<Node>]) -> Vec<Place> {
+        nodes.iter().filter_map(|node| self.site.files_of(node)).collect()
+    }
+
+    fn keep_files(&self, nodes: &[Arc<Node>]) {
+        let mut trees: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+        for node in nodes {
+            trees.entry(self.site.directory(node)).or_default();
+        }
+        let mut bundles = BTreeSet::new();
+        for place in self.places_of(nodes) {
+            bundles.insert(place.bundle);
+            trees.entry(place.home.clone()).or_default().push(place.name());
+        }
+        self.porter.keep(trees, bundles);
     }
 
     fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {
@@ -542,6 +608,8 @@ impl Actor for Agent {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let port = ctx.address().recipient();
         self.archive.tell(move |news| port.do_send(OfLogs(news)));
+        let port = ctx.address().recipient();
+        self.porter.ask_by(move |request| port.do_send(Lacks(request)));
         for event in std::mem::take(&mut self.found) {
             self.drive(event, ctx);
         }
@@ -589,6 +657,7 @@ impl Handler<LinkUp<ToController>> for Agent {
             end.do_send(EndLink { link: id, reason: "a newer link to the controller took its place".into() });
         }
         self.drive(Event::LinkUp, ctx);
+        self.porter.link_up();
     }
 }
 
@@ -598,6 +667,7 @@ impl Handler<LinkDown> for Agent {
     fn handle(&mut self, LinkDown { link, .. }: LinkDown, ctx: &mut Context<Self>) {
         if self.link.take_if(|present| present.id == link).is_some() {
             self.drive(Event::LinkDown, ctx);
+            self.porter.link_down();
             self.renewal = None; // whoever waits hears of it, and asks again
             self.parting.clear(); // the wait of each ends with its sender
         }
@@ -626,6 +696,7 @@ impl Handler<Mail<ToAgent>> for Agent {
             for message in messages {
                 match message {
                     ToAgent::RenewCertificateResponse(response) => self.hand_over(response),
+                    ToAgent::ReadBlobResponse(response) => self.porter.piece(response),
                     message => {
                         if !matches!(message, ToAgent::AgentRefused(_)) {
                             self.refused = None;
@@ -675,6 +746,20 @@ impl Handler<FromSupervisor> for Agent {
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }
+    }
+}
+
+/// What the porter asks for.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Lacks(ReadBlobRequest);
+
+impl Handler<Lacks> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, Lacks(request): Lacks, ctx: &mut Context<Self>) {
+        self.state.ask(request);
+        self.flush_soon(ctx);
     }
 }
 

@@ -217,6 +217,10 @@ pub enum Effect {
         node: NodeName,
         is_up: bool,
     },
+    /// Have these bundles at hand, and answer by [`State::answer_staged`].
+    Stage(StageBundlesRequest),
+    /// Of the files of nodes those of these definitions are needed from here on, and no others of these nodes.
+    KeepFiles(Vec<Arc<Node>>),
     /// Ask these Zeek nodes, and answer by [`State::answer_inquiry`], together with what is known already.
     Inquire(Inquiry),
     /// Read what is filed of nodes that died, and answer by [`State::answer_crashes`].
@@ -371,6 +375,20 @@ impl State {
     /// Answers a [`ReadOutputRequest`] with what was read.
     pub fn answer_piece(&mut self, reqid: RequestId, piece: Result<OutputPiece, String>) {
         self.answer(ReadOutputResponse { reqid, piece });
+    }
+
+    /// Answers a [`StageBundlesRequest`] with what came of it.
+    pub fn answer_staged(&mut self, reqid: RequestId, had: Result<(), String>) {
+        let outcome = match had {
+            Ok(()) => Outcome::instance_done(&self.instance),
+            Err(why) => Outcome::instance_failed(&self.instance, why),
+        };
+        self.answer(StageBundlesResponse { reqid, outcome });
+    }
+
+    /// Asks for a piece of what nodes are to have. It gets lost with the link.
+    pub fn ask(&mut self, request: ReadBlobRequest) {
+        self.say(request.into());
     }
 
     /// Answers a [`NodeDispatchRequest`] with what was known and what its nodes said.

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, FileTimes, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -25,26 +25,46 @@ pub enum TreeError {
     Disk { path: PathBuf, source: io::Error },
 }
 
-/// What the tree of a bundle is called.
-pub fn name_of(id: BundleId) -> String {
-    format!("{PREFIX}{}", &id.digest().to_string()[..DIGITS])
+/// Where a node is to find which bundle.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The directory that the tree goes into.
+    pub home: PathBuf,
+    pub bundle: BundleId,
+    /// The group that is to read it, if not the agent's own user.
+    pub reader: Option<u32>,
 }
 
-/// Lays out the files of a bundle in `home`, unless they are there: all of them, or none.
+impl Place {
+    /// What the tree is called.
+    pub fn name(&self) -> String {
+        let digits = &self.bundle.digest().to_string()[..DIGITS];
+        self.reader.map_or_else(|| format!("{PREFIX}{digits}"), |group| format!("{PREFIX}{digits}-{group}"))
+    }
+
+    /// The tree itself.
+    pub fn tree(&self) -> PathBuf {
+        self.home.join(self.name())
+    }
+}
+
+/// Lays out the files of a bundle in their place, unless they are there: all of them, or none.
 ///
-/// Nobody but the agent and root may change them. They have the modes and times that they were given.
-pub fn make(store: &Store, id: BundleId, home: &Path) -> Result<(), TreeError> {
-    let tree = home.join(name_of(id));
+/// Nobody but the agent and root may change them. They have the modes and times that they were given; and what their owner
+/// may read or run, the group of their `reader` may, too.
+pub fn make(store: &Store, place: &Place) -> Result<(), TreeError> {
+    let Place { home, bundle, reader } = place;
+    let tree = place.tree();
     if tree.is_dir() {
         return Ok(());
     }
-    let manifest = store.manifest(id)?;
-    let new = home.join(format!("{}{NEW}", name_of(id)));
+    let manifest = store.manifest(*bundle)?;
+    let new = home.join(format!("{}{NEW}", place.name()));
     let failed = |path: &Path, source| TreeError::Disk { path: path.into(), source };
     fs::create_dir_all(home).map_err(|source| failed(home, source))?;
     remove(&new).map_err(|source| failed(&new, source))?;
     DirBuilder::new().mode(0o700).create(&new).map_err(|source| failed(&new, source))?;
-    let made = fill(store, &manifest, &new);
+    let made = fill(store, &manifest, &new, *reader);
     let made = made.and_then(|()| fs::rename(&new, &tree).map_err(|source| failed(&tree, source)));
     if made.is_err() {
         let _ = remove(&new); // the next one to make it does so, too
@@ -52,7 +72,7 @@ pub fn make(store: &Store, id: BundleId, home: &Path) -> Result<(), TreeError> {
     made
 }
 
-fn fill(store: &Store, manifest: &Manifest, new: &Path) -> Result<(), TreeError> {
+fn fill(store: &Store, manifest: &Manifest, new: &Path, reader: Option<u32>) -> Result<(), TreeError> {
     let place = |entry: &Entry| new.join(entry.path.as_str());
     let failed = |path: &Path, source| TreeError::Disk { path: path.into(), source };
     for entry in manifest.entries() {
@@ -66,20 +86,20 @@ fn fill(store: &Store, manifest: &Manifest, new: &Path) -> Result<(), TreeError>
                 let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
                 let file = file.map_err(|source| failed(&path, source))?;
                 store.copy(digest, &file)?;
-                finish(&file, entry).map_err(|source| failed(&path, source))?;
+                finish(&file, entry, reader).map_err(|source| failed(&path, source))?;
             }
         }
     }
     // Whatever is put into a directory gives it another time: what is in it comes first.
     for entry in manifest.entries().iter().rev().filter(|entry| entry.kind == Kind::Directory) {
         let path = place(entry);
-        let finished = File::open(&path).and_then(|directory| finish(&directory, entry));
+        let finished = File::open(&path).and_then(|directory| finish(&directory, entry, reader));
         finished.map_err(|source| failed(&path, source))?;
     }
     fs::set_permissions(new, Permissions::from_mode(0o755)).map_err(|source| failed(new, source))
 }
 
-fn finish(file: &File, entry: &Entry) -> io::Result<()> {
+fn finish(file: &File, entry: &Entry, reader: Option<u32>) -> io::Result<()> {
     let modified = match entry.modified {
         since @ 0.. => SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since.unsigned_abs())),
         before => SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(before.unsigned_abs())),
@@ -88,12 +108,16 @@ fn finish(file: &File, entry: &Entry) -> io::Result<()> {
         // A time that no file system has is no reason not to run.
         let _ = file.set_times(FileTimes::new().set_modified(modified));
     }
-    file.set_permissions(Permissions::from_mode(entry.mode.into()))
+    let mut mode = u32::from(entry.mode);
+    if reader.is_some() {
+        fchown(file, None, reader)?;
+        mode |= (mode & 0o500) >> 3;
+    }
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
-/// Removes every tree in `home` that is none of these bundles'. Returns how many there were.
-pub fn retain(home: &Path, keep: &[BundleId]) -> io::Result<usize> {
-    let keep: Vec<String> = keep.iter().map(|id| name_of(*id)).collect();
+/// Removes every tree in `home` that has none of these names. Returns how many there were.
+pub fn retain(home: &Path, keep: &[String]) -> io::Result<usize> {
     let mut gone = 0;
     let all = match fs::read_dir(home) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -113,8 +137,10 @@ pub fn retain(home: &Path, keep: &[BundleId]) -> io::Result<usize> {
 
 /// Whether something is called as trees are: a node that works where its trees are may have files of its own there.
 fn is_ours(name: &str) -> bool {
-    let digits = name.strip_prefix(PREFIX).map(|rest| rest.strip_suffix(NEW).unwrap_or(rest));
-    digits.is_some_and(|digits| digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    let Some(rest) = name.strip_prefix(PREFIX).map(|rest| rest.strip_suffix(NEW).unwrap_or(rest)) else { return false };
+    let (digits, group) = rest.split_once('-').unwrap_or((rest, "0"));
+    let is_number = group.parse::<u32>().is_ok_and(|number| number.to_string() == group);
+    digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) && is_number
 }
 
 /// Removes a tree, also one whose directories nobody may write to. No link in it is followed.
@@ -162,6 +188,10 @@ mod tests {
             self.home.path().join("node")
         }
 
+        fn place(&self, bundle: BundleId) -> Place {
+            Place { home: self.node(), bundle, reader: None }
+        }
+
         fn bundle(&self, entries: &[(&str, u16, Option<&str>)]) -> BundleId {
             let entry = |&(path, mode, content): &(&str, u16, Option<&str>)| {
                 let kind = match content {
@@ -188,33 +218,48 @@ mod tests {
             ("site/run", 0o755, Some("#!/bin/sh\n")),
             ("empty", 0o600, Some("")),
         ]);
-        make(&scene.store, id, &scene.node()).unwrap();
-        let tree = scene.node().join(name_of(id));
+        make(&scene.store, &scene.place(id)).unwrap();
+        let tree = scene.place(id).tree();
         assert_eq!(fs::read_to_string(tree.join("site/local.zeek")).unwrap(), "@load x");
         for (path, mode) in [("site", 0o555), ("site/local.zeek", 0o644), ("site/run", 0o755), ("empty", 0o600)] {
             let found = fs::metadata(tree.join(path)).unwrap();
             assert_eq!((found.mode() & 0o7777, found.mtime()), (mode, 1_000_000_000), "{path}");
         }
-        make(&scene.store, id, &scene.node()).unwrap();
+        make(&scene.store, &scene.place(id)).unwrap();
         assert_eq!(fs::read_dir(scene.node()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn who_is_to_read_it_may_whatever_whoever_packed_it_allowed_and_nobody_else() {
+        let scene = Scene::new();
+        let id = scene.bundle(&[("d", 0o700, None), ("d/list", 0o600, Some("x")), ("d/run", 0o740, Some("x"))]);
+        let own = rustix::process::getgid().as_raw();
+        let place = Place { reader: Some(own), ..scene.place(id) };
+        make(&scene.store, &place).unwrap();
+        let tree = place.tree();
+        for (path, mode) in [("d", 0o750), ("d/list", 0o640), ("d/run", 0o750)] {
+            let found = fs::metadata(tree.join(path)).unwrap();
+            assert_eq!((found.mode() & 0o7777, found.gid()), (mode, own), "{path}");
+        }
+        assert_eq!(retain(&scene.node(), &[]).unwrap(), 1, "it is known by its name");
     }
 
     #[test]
     fn a_tree_that_cannot_be_finished_is_not_there_and_what_was_left_of_one_is_no_hindrance() {
         let scene = Scene::new();
         let id = scene.bundle(&[("a", 0o500, None), ("a/b", 0o644, Some("content"))]);
-        let unfinished = scene.node().join(format!("{}{NEW}", name_of(id)));
+        let unfinished = scene.node().join(format!("{}{NEW}", scene.place(id).name()));
         fs::create_dir_all(unfinished.join("a/x")).unwrap();
         fs::set_permissions(unfinished.join("a"), Permissions::from_mode(0o500)).unwrap();
         let digest = Digest::of(b"content");
         let blob = scene.home.path().join("blobs").join(digest.to_string());
         fs::remove_file(&blob).unwrap();
         fs::write(&blob, "damaged").unwrap();
-        assert!(matches!(make(&scene.store, id, &scene.node()), Err(TreeError::Store(StoreError::Wrong { .. }))));
+        assert!(matches!(make(&scene.store, &scene.place(id)), Err(TreeError::Store(StoreError::Wrong { .. }))));
         assert_eq!(fs::read_dir(scene.node()).unwrap().count(), 0);
         scene.store.put(b"content").unwrap();
-        make(&scene.store, id, &scene.node()).unwrap();
-        assert!(scene.node().join(name_of(id)).join("a/b").exists());
+        make(&scene.store, &scene.place(id)).unwrap();
+        assert!(scene.place(id).tree().join("a/b").exists());
     }
 
     #[test]
@@ -222,17 +267,17 @@ mod tests {
         let scene = Scene::new();
         let [old, new] = ["old", "new"].map(|text| scene.bundle(&[("d", 0o500, None), ("d/f", 0o644, Some(text))]));
         for id in [old, new] {
-            make(&scene.store, id, &scene.node()).unwrap();
+            make(&scene.store, &scene.place(id)).unwrap();
         }
         let precious = scene.home.path().join("precious");
         fs::write(&precious, "").unwrap();
-        let tree = scene.node().join(name_of(old));
+        let tree = scene.place(old).tree();
         std::os::unix::fs::symlink(scene.home.path(), tree.join("elsewhere")).unwrap();
         for name in ["files-of-mine", "files-0123456789abcdefx"] {
             fs::create_dir(scene.node().join(name)).unwrap();
         }
-        assert_eq!(retain(&scene.node(), &[new]).unwrap(), 1);
-        assert!(!tree.exists() && precious.exists() && scene.node().join(name_of(new)).exists());
+        assert_eq!(retain(&scene.node(), &[scene.place(new).name()]).unwrap(), 1);
+        assert!(!tree.exists() && precious.exists() && scene.place(new).tree().exists());
         assert!(scene.node().join("files-of-mine").exists() && scene.node().join("files-0123456789abcdefx").exists());
         assert_eq!(retain(&scene.home.path().join("nowhere"), &[]).unwrap(), 0);
     }

@@ -111,6 +111,8 @@ pub struct Controller {
     host: Option<Recipient<ControllerGone>>,
     registrar: Option<Arc<Registrar>>,
     pub(super) blobs: Option<Blobs>,
+    /// How many pieces of files are being read for whom.
+    pub(super) reading: BTreeMap<LinkId, usize>,
     /// When blobs that nobody names were looked for last.
     pub(super) collected: Option<Instant>,
 }
@@ -161,6 +163,7 @@ impl Controller {
             host,
             registrar,
             blobs,
+            reading: BTreeMap::new(),
             collected: None,
         })
     }
@@ -201,6 +204,7 @@ impl Controller {
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
                 Effect::Journal(number, changes) => self.journal(number, changes, ctx),
                 Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
+                Effect::ReadBlob(link, request) => self.read_blob(link, request, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
                 Effect::Publish { news, time, origin } => {
                     let entry = self.log.append(news, time, origin);
@@ -231,6 +235,13 @@ impl Controller {
         if let Some(journal) = &mut self.journal {
             journal.hand_over();
             self.mind_how_much_waits(ctx);
+        }
+    }
+
+    /// Says something on a link, if that is still there.
+    pub(super) fn say(&self, link: LinkId, message: impl Into<ToAgent>) {
+        if let Some(peer) = self.links.get(&link) {
+            peer.out.do_send(Mail { link, messages: vec![message.into()] });
         }
     }
 

@@ -3,7 +3,7 @@
 //! Definitions take a fifth of the room so, and most of the time nobody looks at them. Slots that came of one another
 //! share the bytes that are the same in both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::store::{Slot, Stored};
+use crate::bundle::BundleId;
 use crate::message::agent::Share;
 use crate::message::frame::{self, FrameError};
 use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Peer, Role};
@@ -32,9 +33,9 @@ pub struct Kept {
     nodes: Arc<[u8]>,
     /// Where in that the nodes of each instance begin: one that comes back is not looked for among all others.
     shares: Arc<BTreeMap<InstanceName, Box<[u32]>>>,
+    /// The files of the nodes of each instance that has some.
+    bundles: Arc<BTreeMap<InstanceName, BTreeSet<BundleId>>>,
     slowest: Slowest,
-    /// Whether any node is to have files.
-    pub has_files: bool,
 }
 
 /// Which node, and where: what its encoding begins with, in the order of [`Node`].
@@ -67,10 +68,16 @@ impl Kept {
             bytes[start..start + LENGTH].copy_from_slice(&length.to_ne_bytes());
         }
         let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
-        let has_files = nodes.iter().any(|node| node.files.is_some());
+        let mut bundles = BTreeMap::<InstanceName, BTreeSet<BundleId>>::new();
+        for node in nodes {
+            if let Some(bundle) = node.files.as_ref().and_then(|files| files.bundle) {
+                bundles.entry(node.instance.clone()).or_default().insert(bundle);
+            }
+        }
         let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
         let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
-        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares: Arc::new(shares), slowest, has_files }
+        let (shares, bundles) = (Arc::new(shares), Arc::new(bundles));
+        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares, bundles, slowest }
     }
 
     /// The configuration that was encoded by [`Kept::encode`].
@@ -163,6 +170,16 @@ impl Kept {
     /// The names of the nodes of `instance`.
     pub fn names_on(&self, instance: &InstanceName) -> impl Iterator<Item = NodeName> {
         self.encoded_on(instance).map(|bytes| head(bytes).name())
+    }
+
+    /// Whether any node is to have files.
+    pub fn has_files(&self) -> bool {
+        !self.bundles.is_empty()
+    }
+
+    /// The files that the nodes of `instance` are to have.
+    pub fn bundles_of(&self, instance: &InstanceName) -> BTreeSet<BundleId> {
+        self.bundles.get(instance).cloned().unwrap_or_default()
     }
 
     /// Whether that instance is in it.

@@ -137,6 +137,8 @@ pub enum Effect {
     /// Make this durable, and say so by [`Event::Journaled`] with the same number.
     Journal(u64, Vec<Save>),
     Answer(Ticket, ClientResponse),
+    /// Read that piece of what nodes are to have, and say it on this link.
+    ReadBlob(LinkId, ReadBlobRequest),
     /// There will be no answer.
     Silence(Ticket),
     /// Log it and tell observers; `origin` is the agent's epoch and number.

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
 
-use super::{LaunchError, MARKER, PLACE, Site};
+use super::{FILES, LaunchError, MARKER, PLACE, Site};
 use crate::model::{Life, Node, Role};
 use crate::supervisor::process::Program;
 
@@ -23,8 +23,8 @@ pub(super) fn program(site: &Site, node: &Node, life: Life) -> Result<Program, L
     if node.role != Role::None {
         env.insert("CLUSTER_NODE".into(), node.name.to_string());
     }
-    env.extend(node.env.clone());
-    Ok(with(site, node, life, node.command.clone(), env))
+    env.extend(node.env.iter().map(|(name, value)| (name.clone(), site.here(node, value))));
+    Ok(with(site, node, life, node.command.iter().map(|word| site.here(node, word)).collect(), env))
 }
 
 /// What a node inherits: of its agent's environment, and by its file.
@@ -49,6 +49,7 @@ pub(super) fn with(
 ) -> Program {
     env.insert(MARKER.into(), site.marker(node, life));
     env.insert(PLACE.into(), site.place.clone());
+    env.extend(site.tree_of(node).map(|tree| (FILES.to_owned(), tree)));
     let home = site.directory(node);
     Program {
         argv,

@@ -10,8 +10,9 @@ pub use inspect::Survey;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::bundle::tree::Place;
 use crate::model::{InstanceName, Life, Node};
-use crate::supervisor::process::Program;
+use crate::supervisor::process::{Program, user_of};
 
 /// What an agent gives to all of its nodes.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub enum LaunchError {
     Zeek(String),
     #[error("cannot read the variables in {path}: {cause}")]
     EnvFile { path: String, cause: String },
+    #[error("its files are not in {0}: deploy again, and they are fetched")]
+    Files(String),
 }
 
 /// The environment variable by which a process is known to be a node's, whoever its parent is.
@@ -62,6 +65,12 @@ pub const MARKER: &str = "WATCHPOST_NODE";
 
 /// The environment variable by which it is known whose: another agent of the same cluster may have a node of that name.
 pub const PLACE: &str = "WATCHPOST_PLACE";
+
+/// The environment variable by which a node finds its files.
+pub const FILES: &str = "WATCHPOST_FILES";
+
+/// What stands for the directory of its files in the definition of a node.
+pub const FILES_HERE: &str = "${files}";
 
 /// Why the process of a node that is no Zeek node cannot be asked anything: it has no way to answer.
 pub const UNASKED: &str = "runs a `command` of its own, which cannot be asked";
@@ -116,16 +125,40 @@ impl Site {
         let home = self.directory(node);
         // What the agent writes about a node stays the agent's.
         let own = if node.user.is_some() { home.join("home") } else { home };
-        node.directory.as_ref().map_or(own, Into::into)
+        node.directory.as_ref().map_or(own, |directory| self.here(node, directory).into())
+    }
+
+    /// Where the node finds its files, if it has some.
+    pub fn files_of(&self, node: &Node) -> Option<Place> {
+        let bundle = node.files.as_ref()?.bundle?;
+        // Who is not there is not launched.
+        let reader = node.user.as_deref().and_then(user_of).map(|(_, group)| group);
+        Some(Place { home: self.directory(node), bundle, reader })
+    }
+
+    /// The same as a text; empty if it has none.
+    fn tree_of(&self, node: &Node) -> Option<String> {
+        self.files_of(node).map(|place| place.tree().to_string_lossy().into_owned())
+    }
+
+    /// A text of a node's definition, with the place of its files in it.
+    fn here(&self, node: &Node, text: &str) -> String {
+        match self.tree_of(node).filter(|_| text.contains(FILES_HERE)) {
+            Some(tree) => text.replace(FILES_HERE, &tree),
+            None => text.to_owned(),
+        }
     }
 
     /// The program that one life of the node is.
     pub fn program(&self, node: &Node, life: Life) -> Result<Program, LaunchError> {
+        if let Some(place) = self.files_of(node).filter(|place| !place.tree().is_dir()) {
+            return Err(LaunchError::Files(place.tree().display().to_string()));
+        }
         if !node.is_zeek() {
             return command::program(self, node, life);
         }
         let mut env = command::inherited(self, node)?;
-        let zeek::Call { argv, env: own } = self.zeek.call(node, &env)?;
+        let zeek::Call { argv, env: own } = self.zeek.call(node, self.tree_of(node).as_deref(), &env)?;
         env.extend(own);
         Ok(command::with(self, node, life, argv, env))
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
+pub use super::bundle::*;
 pub use super::deployment::*;
 use super::frame::{self, Body, wire_enum};
 pub use super::inspect::{InspectConfigurationRequest, InspectConfigurationResponse};
@@ -44,6 +45,8 @@ wire_enum! {
         0x0130 => CheckConfigurationRequest,
         0x0131 => SwitchNodesRequest,
         0x0132 => RestoreConfigurationRequest,
+        0x0140 => StageBundlesRequest,
+        0x0141 => ReadBlobResponse,
     }
 }
 
@@ -73,6 +76,8 @@ wire_enum! {
         0x0230 => CheckConfigurationResponse,
         0x0231 => SwitchNodesResponse,
         0x0232 => RestoreConfigurationResponse,
+        0x0240 => StageBundlesResponse,
+        0x0241 => ReadBlobRequest,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }

@@ -318,6 +318,8 @@ pub struct DeploymentStatus {
 pub enum DeploymentPhase {
     /// It waits for its instances to appear.
     Gathering,
+    /// Agents fetch the files of their nodes.
+    Staging,
     /// Every agent looks at it.
     Checking,
     /// Nodes that move to another instance are ended where they are.
@@ -339,6 +341,7 @@ impl DeploymentPhase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gathering => "gathering",
+            Self::Staging => "staging",
             Self::Checking => "checking",
             Self::Moving => "moving",
             Self::Switching => "switching",

@@ -83,31 +83,45 @@ pub(super) async fn missing(desk: Data<Desk>, body: Json<Have>) -> Answer<Lack> 
 pub(super) async fn put(desk: Data<Desk>, digest: Path<String>, part: Query<Part>, mut body: Payload) -> Answer<Came> {
     let (digest, Part { size, offset }) = (named(&digest)?, part.into_inner());
     let blobs = open(&desk).await?;
-    let mut incoming = blobs.apart(move |blobs| blobs.receive(digest, size, offset.unwrap_or_default())).await?;
-    let mut waiting = BytesMut::with_capacity(PIECE);
-    let cut = loop {
-        let next = match timeout(STALL, body.next()).await {
-            Ok(None) => break None,
-            Ok(Some(Ok(bytes))) => bytes,
-            Ok(Some(Err(error))) => break Some(format!("the body was cut off: {error}")),
-            Err(_) => break Some(format!("nothing came for {} seconds", STALL.as_secs())),
+    let mut incoming: Option<Incoming> = None;
+    loop {
+        let (bytes, end) = next(&mut body).await;
+        let is_whole = matches!(end, Some(Ok(())));
+        // What is short is taken in one go.
+        let taken = move |blobs: &Blobs| {
+            let incoming = incoming.map_or_else(|| blobs.receive(digest, size, offset.unwrap_or_default()), Ok)?;
+            let incoming = incoming.with(&bytes)?;
+            let bytes = incoming.at();
+            match is_whole {
+                true => Ok((None, Came { whole: incoming.finish()?, bytes })),
+                false => Ok((Some(incoming), Came { whole: false, bytes })),
+            }
         };
-        waiting.extend_from_slice(&next);
-        if waiting.len() >= PIECE {
-            incoming = written(&blobs, incoming, waiting.split().freeze()).await?;
+        let (rest, came) = blobs.apart(taken).await?;
+        match end {
+            Some(Ok(())) => return Ok(Json(came)),
+            Some(Err(why)) => return Err(Problem::Malformed(why)),
+            None => incoming = rest,
         }
-    };
-    let incoming = written(&blobs, incoming, waiting.freeze()).await?;
-    if let Some(why) = cut {
-        return Err(Problem::Malformed(why));
     }
-    let bytes = incoming.at();
-    let whole = blobs.apart(move |_| incoming.finish()).await?;
-    Ok(Json(Came { whole, bytes }))
 }
 
-async fn written(blobs: &Blobs, incoming: Incoming, bytes: Bytes) -> Result<Incoming, Problem> {
-    Ok(blobs.apart(move |_| incoming.with(&bytes)).await?)
+/// Bytes of a body, and whether it is at its end, or was cut off, and why.
+async fn next(body: &mut Payload) -> (Bytes, Option<Result<(), String>>) {
+    let mut waiting = BytesMut::new();
+    while waiting.len() < PIECE {
+        let end = match timeout(STALL, body.next()).await {
+            Ok(Some(Ok(bytes))) => {
+                waiting.extend_from_slice(&bytes);
+                continue;
+            }
+            Ok(None) => Ok(()),
+            Ok(Some(Err(error))) => Err(format!("the body was cut off: {error}")),
+            Err(_) => Err(format!("nothing came for {} seconds", STALL.as_secs())),
+        };
+        return (waiting.freeze(), Some(end));
+    }
+    (waiting.freeze(), None)
 }
 
 fn named(digest: &str) -> Result<Digest, Problem> {

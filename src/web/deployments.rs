@@ -1,5 +1,6 @@
 //! Handlers for deployments: how they are ordered, and their history.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::web::{Data, Json, Path, Query, ReqData};
@@ -124,8 +125,8 @@ pub async fn diff(desk: Data<Desk>, numbers: Path<(u64, u64)>) -> Answer<Differe
     let mut known: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for node in difference.nodes.iter_mut().filter(|node| node.keys.iter().any(|key| key == "files")) {
         let both = [&have, &want].map(|configuration| bundle_of(configuration, &node.node));
-        if !known.contains_key(&both) {
-            known.insert(both, differing(&desk, both).await?);
+        if let Entry::Vacant(unknown) = known.entry(both) {
+            unknown.insert(differing(&desk, both).await?);
         }
         node.files = known.get(&both).cloned().unwrap_or_default();
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use watchpost::bundle::{BundleId, Digest};
 use watchpost::model::{
     ArchivePlace, ArchiveRules, Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance,
-    InstanceName, Limit, Liveness, Loss, Network, Node, NodeName, NodeState, OutputWish, Probe, ProbeBy, Quotas, Ready,
-    ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekHealth, ZeekNode,
+    InstanceName, Limit, Liveness, Loss, Network, Node, NodeFiles, NodeName, NodeState, OutputWish, Probe, ProbeBy,
+    Quotas, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekHealth, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -198,6 +199,13 @@ fn zeek() -> BoxedStrategy<Option<Box<Zeek>>> {
     option::of(zeek_of_any_kind()).prop_map(move |zeek| zeek.filter(is_something).map(Box::new)).boxed()
 }
 
+/// Files that were found, or were not looked for yet.
+fn files() -> BoxedStrategy<Box<NodeFiles>> {
+    let bundle = any::<[u8; 4]>().prop_map(|content| BundleId::new(Digest::of(&content)));
+    let files = (vec("[^\0-][^\0]{0,8}", 1..3), option::of(bundle));
+    files.prop_map(|(paths, bundle)| Box::new(NodeFiles { paths, bundle })).boxed()
+}
+
 prop_compose! {
     /// A node of any kind whose every text could be handed to a program.
     pub fn node(name: NodeName, instance: InstanceName)(
@@ -210,7 +218,7 @@ prop_compose! {
         run_as in option::of(run_as()).boxed(),
         (restart, ready, stop_grace) in (option::of(restart()), option::of(ready()), time()).boxed(),
         liveness in option::of(liveness()).boxed(),
-        output in option::of(output()).boxed(),
+        (output, files) in (option::of(output()), option::of(files())).boxed(),
     ) -> Arc<Node> {
         scripts.sort();
         Arc::new(Node {
@@ -220,6 +228,7 @@ prop_compose! {
             run_as: run_as.clone().filter(|run_as| *run_as != RunAs::default()).map(Box::new),
             restart: restart.clone().unwrap_or_default(), ready: ready.clone().unwrap_or_default(), stop_grace,
             liveness: liveness.clone().filter(|liveness| *liveness != Liveness::default()).map(Box::new),
+            files: files.clone(),
             output: output.clone().filter(|output| *output != OutputWish::default()).map(Box::new),
             ..Node::new(name.clone(), instance.clone(), role)
         })

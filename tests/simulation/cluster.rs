@@ -416,6 +416,7 @@ impl Cluster {
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
                 Effect::Publish { news, origin, .. } => self.published(news, origin),
+                Effect::ReadBlob(..) => panic!("no node here has files"),
                 Effect::Keep { .. } => panic!("this log is in memory alone"),
             }
         }

@@ -352,7 +352,11 @@ impl World {
                 }
                 Effect::Keep { instance, epoch, seq } => controller.gathering.arrived(instance, epoch, seq),
                 Effect::Dial(..) | Effect::HangUp(_) => {}
-                Effect::Save(..) | Effect::Journal(..) | Effect::Answer(..) | Effect::Silence(_) => {
+                Effect::Save(..)
+                | Effect::Journal(..)
+                | Effect::Answer(..)
+                | Effect::Silence(_)
+                | Effect::ReadBlob(..) => {
                     panic!("nobody asked")
                 }
             }

@@ -342,6 +342,7 @@ impl Machine {
             Effect::UseFiles(_) | Effect::Archive(_) | Effect::MindLogs { .. } => {
                 unreachable!("every node here has a command")
             }
+            Effect::Stage(_) | Effect::KeepFiles(_) => unreachable!("no node here has files"),
             Effect::Inspect(..) => unreachable!("nobody asks for a plan here"),
             Effect::EndLink(why) => panic!("{why}"),
             Effect::AllStopped => {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use watchpost::web::blobs::{Came, Lack};
 use watchpost::web::history::Difference;
 use watchpost::web::json::{self, ConfigurationText, Verdict};
 
-use crate::common::{Answer, Client, Fleet, Lab, Scene, pids, sleeper};
+use crate::common::{Answer, Client, Daemon, Fleet, Lab, Scene, pids, sleeper};
 
 /// A fleet whose file of three nodes names files beside it.
 struct Place {
@@ -245,6 +245,27 @@ fn carry(mut from: TcpStream, mut to: TcpStream, most: usize, went: &AtomicU64) 
     let _ = from.shutdown(std::net::Shutdown::Both);
     let _ = to.shutdown(std::net::Shutdown::Both);
     carried > most
+}
+
+#[test]
+fn without_room_on_the_controllers_disk_nothing_is_sent_and_nothing_is_touched() {
+    let scene = Scene::new();
+    let blobs = scene.path("controller/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    for directory in [blobs.parent().unwrap(), &blobs] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let mount = format!("mount -t tmpfs -o size=20m none {} && exec \"$0\" \"$@\"", blobs.display());
+    let (any, through) = (scene.any_port(), ["unshare", "--mount", "sh", "-c", &mount]);
+    let controller = Daemon::start_through(&through, &scene, "controller", &["controller", "--http", &any]);
+    let file = scene.write("c.cfg", "[instances]\na\n[a-1]\ninstance = a\ncommand = sleep 9\nfiles = list\n");
+    for (size, has_room) in [(5 << 20, false), (1 << 20, true)] {
+        fs::write(scene.path("list"), vec![b'x'; size]).unwrap();
+        let answer = controller.client().run(&["plan", file.to_str().unwrap()]);
+        // The list of files goes along.
+        let is_refused = answer.stderr.contains("answers 507: there is no room for 52");
+        assert_eq!(is_refused, !has_room, "{answer:?}");
+    }
 }
 
 #[test]

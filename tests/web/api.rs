@@ -176,7 +176,7 @@ fn the_documentation_lists_every_route_and_no_other() {
         let words = place.split("(web::").skip(1).map(|rest| rest.split('(').next().unwrap());
         let methods = words.filter(|word| ["get", "post", "put", "patch", "delete"].contains(word));
         routes.extend(methods.map(|method| {
-            let path = path.replace("{name}", "NAME").replace("{id}", "ID");
+            let path = path.replace("{name}", "NAME").replace("{id}", "ID").replace("{digest}", "DIGEST");
             format!("{} {}", method.to_uppercase(), path.replace("{number}", "N").replace("{other}", "M"))
         }));
     }

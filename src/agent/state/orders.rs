@@ -71,8 +71,9 @@ impl State {
                 }
             }
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
-            // Taken before, by whoever carries: no node depends on it.
-            ToAgent::RenewCertificateResponse(_) => {}
+            ToAgent::StageBundlesRequest(request) => fx.push(Effect::Stage(request)),
+            // Taken before, by whoever carries: no decision depends on it.
+            ToAgent::RenewCertificateResponse(_) | ToAgent::ReadBlobResponse(_) => {}
         }
     }
 

@@ -87,7 +87,7 @@ impl State {
         configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
         match self.staged.take_if(|staged| staged.configuration.is(&configuration)) {
             Some(staged) => self.adopt(reqid, *staged, wall, fx),
-            None if configuration.has_zeek() => self.prepare(Purpose::Configure(reqid), configuration, layout, fx),
+            None if configuration.is_prepared() => self.prepare(Purpose::Configure(reqid), configuration, layout, fx),
             None => self.adopt(reqid, Staged::new(configuration), wall, fx),
         }
     }
@@ -102,7 +102,7 @@ impl State {
         self.staged = None;
         let known = self.configuration.as_ref().filter(|present| present.is(&configuration));
         match known.and_then(|known| known.files) {
-            None if configuration.has_zeek() => self.prepare(Purpose::Restore(reqid, up), configuration, layout, fx),
+            None if configuration.is_prepared() => self.prepare(Purpose::Restore(reqid, up), configuration, layout, fx),
             files => self.go_back(reqid, InForce { files, ..configuration }, &up, wall, fx),
         }
     }
@@ -157,6 +157,7 @@ impl State {
             Purpose::Check(_) => count > 0,
             Purpose::Configure(_) | Purpose::Restore(..) => !nodes.is_empty(),
         };
+        let with_files = configuration.nodes.iter().filter(|node| node.files.is_some()).cloned().collect();
         let zeek = configuration.zeek.as_deref().cloned().unwrap_or_default();
         self.next_preparation += 1;
         let number = self.next_preparation;
@@ -164,7 +165,7 @@ impl State {
         let renders = configuration.has_zeek();
         fx.push(Effect::Prepare(
             number,
-            Box::new(Preparation { number, zeek, layout, nodes, ours, renders, launches: count }),
+            Box::new(Preparation { number, zeek, layout, nodes, with_files, ours, renders, launches: count }),
         ));
         self.preparing = Some(Box::new(Preparing { number, purpose, configuration, counts }));
     }
@@ -248,7 +249,20 @@ impl State {
         fx.push(Effect::Remember(configuration.id.clone()));
         fx.extend(configuration.archive.take().map(Effect::Archive));
         (self.staged, self.strays) = (None, false);
-        self.configuration = Some(configuration);
+        if let Some(former) = self.configuration.replace(configuration) {
+            self.keep_files(&former, fx);
+        }
+    }
+
+    /// What was in force before can be gone back to without fetching anything; and who has not ended yet still reads its
+    /// files. Of what was before that nothing is needed.
+    fn keep_files(&self, former: &InForce, fx: &mut Vec<Effect>) {
+        let present = self.configuration.iter().flat_map(|present| present.nodes.iter());
+        let running = self.nodes.values().map(|entry| &entry.node);
+        let all: Vec<Arc<Node>> = former.nodes.iter().chain(present).chain(running).cloned().collect();
+        if all.iter().any(|node| node.files.is_some()) {
+            fx.push(Effect::KeepFiles(all));
+        }
     }
 
     pub(super) fn use_files(&self, configuration: &InForce, fx: &mut Vec<Effect>) {
@@ -282,6 +296,11 @@ impl Staged {
 impl InForce {
     fn has_zeek(&self) -> bool {
         self.nodes.iter().any(|node| node.is_zeek())
+    }
+
+    /// Whether something has to be laid down before nodes can be launched.
+    fn is_prepared(&self) -> bool {
+        self.nodes.iter().any(|node| node.is_zeek() || node.files.is_some())
     }
 }
 

@@ -473,6 +473,8 @@ impl Agent {
                 | Effect::ReadCrashes(_)
                 | Effect::Refused(_)
                 | Effect::MindLogs { .. }
+                | Effect::Stage(_)
+                | Effect::KeepFiles(_)
                 | Effect::Archive(_)
                 | Effect::Remember(_) => {}
                 Effect::UseFiles(number) => self.files.push(number),

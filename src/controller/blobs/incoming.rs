@@ -52,7 +52,9 @@ impl Blobs {
         };
         let digester = Digester::new();
         let mut incoming = Incoming { blobs: self.clone(), digest, size, file, at: offset, digester, sender };
-        incoming.digester = disk::digest_of(&mut incoming.file).map_err(failed)?;
+        if offset > 0 {
+            incoming.digester = disk::digest_of(&mut incoming.file).map_err(failed)?;
+        }
         Ok(incoming)
     }
 }

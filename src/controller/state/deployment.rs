@@ -4,10 +4,11 @@
 //! once, in the journal: for the new configuration when that is written, and else for the former. So whoever finds it
 //! undecided after a crash goes back. Where it stands whatever fails, it is decided before anything is switched.
 //!
-//! `switching` has nodes switched, `deciding` decides and ends, and `following` is about instances that were not there.
+//! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, and `following` is about instances that were not there.
 
 mod deciding;
 mod following;
+mod staging;
 mod switching;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,8 @@ pub(super) struct Deployment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Gathering,
+    /// Agents fetch the files of their nodes.
+    Staging,
     Checking,
     /// It is written that it begins.
     Opening,
@@ -237,7 +240,7 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         if deployment.phase == Phase::Gathering && self.are_gathered(deployment) {
             self.requests.close(&deployment.inner.clone());
-            self.have_it_checked(now, fx);
+            self.have_files_fetched(now, fx);
         }
     }
 

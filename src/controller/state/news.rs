@@ -213,6 +213,13 @@ impl State {
                     self.let_go(from, fx);
                 }
             }
+            M::StageBundlesResponse(StageBundlesResponse { reqid, outcome }) => {
+                self.files_answered(from, &reqid, outcome, now, fx);
+            }
+            M::ReadBlobRequest(request) => {
+                self.is_fetching(from, now);
+                fx.extend(self.roster.link(from).map(|link| Effect::ReadBlob(link, request)));
+            }
             M::CheckConfigurationResponse(CheckConfigurationResponse { reqid, outcomes, changes }) => {
                 self.check_answered(from, &reqid, (outcomes, changes), now, fx);
             }

@@ -28,6 +28,8 @@ pub(super) enum Parent {
     Standby,
     /// Ends the nodes that the deployment in progress moves.
     Move,
+    /// An agent fetches the files of its nodes.
+    Stage,
     /// An agent looks at what is to be deployed.
     Check,
     /// Some nodes are switched.
@@ -260,7 +262,7 @@ impl State {
         let Some(open) = self.requests.get_mut(reqid) else { return };
         match &mut open.parent {
             // It is asked again when it comes back, until the deadline.
-            Parent::Deploy | Parent::Move | Parent::Check | Parent::Switch | Parent::Restore => {}
+            Parent::Deploy | Parent::Move | Parent::Stage | Parent::Check | Parent::Switch | Parent::Restore => {}
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
             Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) => {}
@@ -293,9 +295,13 @@ impl State {
     pub(super) fn expired(&mut self, reqid: RequestId, open: Open<Parent>, now: Now, fx: &mut Vec<Effect>) {
         let Open { parent, owes, .. } = open;
         match parent {
-            Parent::Gather | Parent::Move | Parent::Check | Parent::Switch | Parent::Deploy | Parent::Restore => {
-                self.time_out(&reqid, &owes, now, fx);
-            }
+            Parent::Gather
+            | Parent::Move
+            | Parent::Stage
+            | Parent::Check
+            | Parent::Switch
+            | Parent::Deploy
+            | Parent::Restore => self.time_out(&reqid, &owes, now, fx),
             Parent::Hello(link) => {
                 if self.roster.is_silent(link) {
                     let reason = format!("no agent said hello on it within {:?}", self.rules.request_timeout);
@@ -346,7 +352,7 @@ impl Parent {
             Self::Crashes(crashes) => Some(crashes.ticket),
             Self::Plan(planning) => Some(planning.ticket),
             Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
-            Self::Gather | Self::Check | Self::Switch | Self::Restore | Self::Limit(_) => None,
+            Self::Gather | Self::Stage | Self::Check | Self::Switch | Self::Restore | Self::Limit(_) => None,
         }
     }
 
@@ -366,6 +372,7 @@ impl Parent {
             | Self::Deploy
             | Self::Redeploy
             | Self::Gather
+            | Self::Stage
             | Self::Check
             | Self::Switch
             | Self::Restore => {

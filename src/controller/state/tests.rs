@@ -498,6 +498,8 @@ struct Cluster {
     /// What agents were told and did not reply to.
     told: Vec<(LinkId, ToAgent)>,
     ended: Vec<LinkId>,
+    /// Pieces of files that agents asked for.
+    reads: Vec<(LinkId, ReadBlobRequest)>,
     dials: Vec<String>,
     saved: Stored,
     published: Vec<News>,
@@ -542,6 +544,7 @@ impl Cluster {
             sent: Vec::new(),
             told: Vec::new(),
             ended: Vec::new(),
+            reads: Vec::new(),
             dials: Vec::new(),
             saved: stored,
             published: Vec::new(),
@@ -659,6 +662,7 @@ impl Cluster {
                 Effect::EndLink(link, _) => self.ended.push(link),
                 Effect::Dial(name, address) => self.dials.push(format!("dial {name}:{}", address.port())),
                 Effect::HangUp(name) => self.dials.push(format!("hang up {name}")),
+                Effect::ReadBlob(link, request) => self.reads.push((link, request)),
                 Effect::Save(saves, then) => {
                     saves.into_iter().for_each(|save| self.saved.apply(save));
                     self.answered(then);
@@ -732,6 +736,7 @@ impl Cluster {
                 ToAgent::SetConfigurationRequest(request) => {
                     format!("configuration {}", request.configuration.open().id)
                 }
+                ToAgent::StageBundlesRequest(request) => format!("stage {} bundles", request.bundles.len()),
                 ToAgent::CheckConfigurationRequest(request) => {
                     format!("check {}", request.configuration.open().id)
                 }
@@ -818,6 +823,10 @@ fn reply(message: &ToAgent) -> Option<ToController> {
         ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => {
             let (reqid, outcome) = done(reqid);
             AgentStandbyResponse { reqid, outcome }.into()
+        }
+        ToAgent::StageBundlesRequest(StageBundlesRequest { reqid, .. }) => {
+            let (reqid, outcome) = done(reqid);
+            StageBundlesResponse { reqid, outcome }.into()
         }
         ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
             // It speaks for the instance that its first node names.

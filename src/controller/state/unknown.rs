@@ -33,6 +33,7 @@ impl State {
                 Some(Parent::Deploy | Parent::Redeploy) => {
                     self.shares_answered(&from, &reqid, vec![outcome.clone()], now, fx);
                 }
+                Some(Parent::Stage) => self.files_answered(&from, &reqid, outcome.clone(), now, fx),
                 Some(Parent::Check) => {
                     self.check_answered(&from, &reqid, (vec![outcome.clone()], Vec::new()), now, fx);
                 }
@@ -53,6 +54,7 @@ impl Parent {
             Self::Standby => &[agent::AgentStandbyRequest::KIND],
             Self::Move => &[agent::StopRequest::KIND],
             Self::Deploy => &[agent::SetConfigurationRequest::KIND],
+            Self::Stage => &[agent::StageBundlesRequest::KIND],
             Self::Check => &[agent::CheckConfigurationRequest::KIND],
             Self::Switch => &[agent::SwitchNodesRequest::KIND],
             Self::Restore => &[agent::RestoreConfigurationRequest::KIND],

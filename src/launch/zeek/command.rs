@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::Installation;
 use super::rendered::Rendered;
 use super::version::NoZeroMq;
+use crate::launch::FILES_HERE;
 use crate::model::{Node, Surroundings, Zeek};
 use crate::plan::zeek::template::expand;
 
@@ -23,20 +24,33 @@ pub struct Call {
 /// The variables by which Zeek is told only to look whether it could run.
 const CHECK: [&str; 2] = ["ZEEKCTL_CHECK_CONFIG", "ZEEKCTL_DISABLE_LISTEN"];
 
-/// How to run `node`, whose surroundings are known. `inherited` is the PATH that its own comes before.
-pub fn call(node: &Node, zeek: &Installation, files: &Rendered, inherited: Option<&str>) -> Result<Call, NoZeroMq> {
+/// How to run `node`, whose surroundings are known, and whose own files are in `tree`. `inherited` is the PATH that its own
+/// comes before.
+pub fn call(
+    node: &Node,
+    zeek: &Installation,
+    files: &Rendered,
+    tree: Option<&str>,
+    inherited: Option<&str>,
+) -> Result<Call, NoZeroMq> {
     let live = |argv: &mut Vec<String>, interface: Option<String>| {
         if let Some(interface) = interface {
             argv.extend(["-i".into(), interface]);
         }
         argv.extend(["-U".into(), STATUS_FILE.into()]);
     };
-    build(node, zeek, files, inherited, live)
+    build(node, zeek, files, tree, inherited, live)
 }
 
 /// How to have it looked at whether `node` could run: it only parses, listens nowhere and reads no interface.
-pub fn check(node: &Node, zeek: &Installation, files: &Rendered, inherited: Option<&str>) -> Result<Call, NoZeroMq> {
-    let mut call = build(node, zeek, files, inherited, |argv, _| argv.push("-a".into()))?;
+pub fn check(
+    node: &Node,
+    zeek: &Installation,
+    files: &Rendered,
+    tree: Option<&str>,
+    inherited: Option<&str>,
+) -> Result<Call, NoZeroMq> {
+    let mut call = build(node, zeek, files, tree, inherited, |argv, _| argv.push("-a".into()))?;
     call.env.extend(CHECK.map(|name| (name.to_owned(), "1".to_owned())));
     Ok(call)
 }
@@ -45,6 +59,7 @@ fn build(
     node: &Node,
     zeek: &Installation,
     files: &Rendered,
+    tree: Option<&str>,
     inherited: Option<&str>,
     first: impl FnOnce(&mut Vec<String>, Option<String>),
 ) -> Result<Call, NoZeroMq> {
@@ -72,12 +87,15 @@ fn build(
     let own = node.env.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     let shared = settings.env.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     let shared = Zeek { env: shared, ..settings.clone() };
-    let mut env = environment(&own, &shared, zeek, &files.directory(), inherited);
+    let mut env = environment(&own, &shared, zeek, &[Some(&*files.directory()), tree], inherited);
     if node.is_in_zeek_cluster() {
         env.insert("CLUSTER_NODE".into(), node.name.to_string());
         if let Some(host) = loopback(node, knows) {
             env.entry("ZEEK_DEFAULT_LISTEN_ADDRESS".into()).or_insert_with(|| host.to_string());
         }
+    }
+    if let Some(tree) = tree {
+        argv.iter_mut().chain(env.values_mut()).for_each(|text| *text = text.replace(FILES_HERE, tree));
     }
     Ok(Call { argv, env })
 }
@@ -89,22 +107,22 @@ fn loopback(node: &Node, knows: &Surroundings) -> Option<IpAddr> {
 }
 
 /// The variables of a Zeek: what all share, then its `own`, with Zeek's directories in both paths, and those that are
-/// `rendered` before all other scripts.
+/// there for it before all other scripts.
 pub(super) fn environment(
     own: &BTreeMap<String, String>,
     settings: &Zeek,
     zeek: &Installation,
-    rendered: &str,
+    first: &[Option<&str>],
     inherited: Option<&str>,
 ) -> BTreeMap<String, String> {
     let mut env = settings.env.clone();
     env.extend(own.clone());
     let path = settings.path.iter().cloned().chain([zeek.bin()]).chain(inherited.map(str::to_owned));
     env.entry("PATH".into()).or_insert_with(|| join(path));
-    // Whoever has a ZEEKPATH of their own gets it, behind what is rendered: without that there is no cluster.
+    // Whoever has a ZEEKPATH of their own gets it, behind what comes first: without that there is no cluster.
     let own = env.remove("ZEEKPATH").map(|own| vec![own]);
     let after = own.unwrap_or_else(|| settings.script_path.iter().cloned().chain(zeek.script_path()).collect());
-    env.insert("ZEEKPATH".into(), join([rendered.to_owned()].into_iter().chain(after)));
+    env.insert("ZEEKPATH".into(), join(first.iter().flatten().map(|first| (*first).to_owned()).chain(after)));
     env
 }
 

@@ -131,7 +131,7 @@ fn calls(configuration: &Configuration, version: Version) -> String {
     for name in ["manager", "logger-1", "proxy-1", "worker-2"] {
         let node = configuration.nodes.iter().find(|node| node.name.as_str() == name).unwrap();
         for call in [command::call, command::check] {
-            let call = call(node, &zeek, &rendered, Some("/usr/bin:/bin")).unwrap();
+            let call = call(node, &zeek, &rendered, None, Some("/usr/bin:/bin")).unwrap();
             for (name, value) in call.env {
                 writeln!(text, "{name}={value}").unwrap();
             }

@@ -55,11 +55,16 @@ impl Launcher {
         self.store.put_in_force().map_err(|error| error.to_string())
     }
 
-    /// The command line and the variables of a node. Blocks, mostly when Zeek is asked for its version: once.
-    pub fn call(&self, node: &Node, inherited: &BTreeMap<String, String>) -> Result<Call, LaunchError> {
+    /// The command line and the variables of a node, whose files are in `tree`. Blocks, mostly when Zeek is asked for its version: once.
+    pub fn call(
+        &self,
+        node: &Node,
+        tree: Option<&str>,
+        inherited: &BTreeMap<String, String>,
+    ) -> Result<Call, LaunchError> {
         let zeek = self.finder.find().map_err(|error| LaunchError::Zeek(error.to_string()))?;
         let files = self.store.current(zeek.version).map_err(|error| LaunchError::Zeek(error.to_string()))?;
         let path = inherited.get("PATH").map(String::as_str);
-        command::call(node, &zeek, &files, path).map_err(|error| LaunchError::Zeek(error.to_string()))
+        command::call(node, &zeek, &files, tree, path).map_err(|error| LaunchError::Zeek(error.to_string()))
     }
 }

@@ -38,6 +38,8 @@ pub struct Preparation {
     pub layout: Vec<LayoutEntry>,
     /// The Zeek nodes that would be started or changed.
     pub nodes: Vec<Arc<Node>>,
+    /// All nodes that are to find files, which are laid out before anything is looked at.
+    pub with_files: Vec<Arc<Node>>,
     /// Ports that nodes have which run now: it is not said of them that they are taken.
     pub ours: BTreeSet<u16>,
     /// Whether there are Zeek nodes, which need files.
@@ -72,7 +74,7 @@ impl Launcher {
     /// Looks at everything, and renders the files; nodes are not launched by them yet. Blocks for as long as Zeek takes to
     /// parse, which may be seconds.
     pub fn prepare(&self, site: &Site, preparation: Preparation) -> Vec<Objection> {
-        let Preparation { number, zeek: settings, layout, nodes, ours, renders, launches } = preparation;
+        let Preparation { number, zeek: settings, layout, nodes, with_files: _, ours, renders, launches } = preparation;
         if let Err(error) = room::for_nodes(&site.nodes, launches) {
             return vec![Objection::of_all(error)];
         }
@@ -122,7 +124,8 @@ impl Launcher {
             let call = any::inherited(site, node).map_err(|error| error.to_string()).and_then(|mut env| {
                 let path = env.get("PATH").cloned();
                 let Call { argv, env: own } =
-                    command::check(node, zeek, files, path.as_deref()).map_err(|error| error.to_string())?;
+                    command::check(node, zeek, files, site.tree_of(node).as_deref(), path.as_deref())
+                        .map_err(|error| error.to_string())?;
                 env.extend(own);
                 Ok((argv, env))
             });

@@ -49,7 +49,7 @@ impl Rehearsal<'_> {
         let is_for_captures = |option: &String| !option.starts_with("AF_Packet::");
         argv.extend(command::options(options, self.zeek, None).into_iter().filter(is_for_captures));
         let env = self.node.map_or(&nothing, |node| &node.env);
-        let mut env = command::environment(env, self.zeek, zeek, &rendered.display().to_string(), inherited);
+        let mut env = command::environment(env, self.zeek, zeek, &[Some(&rendered.display().to_string())], inherited);
         env.insert("ZEEKCTL_DISABLE_LISTEN".into(), "1".into());
         Ok(Call { argv, env })
     }

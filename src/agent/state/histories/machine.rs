@@ -219,7 +219,12 @@ impl Run {
             | Effect::Refused(_)
             | Effect::EndLink(_)
             | Effect::Enter(..) => {}
-            Effect::Prepare(..) | Effect::UseFiles(_) | Effect::Archive(_) | Effect::MindLogs { .. } => {
+            Effect::Prepare(..)
+            | Effect::UseFiles(_)
+            | Effect::Archive(_)
+            | Effect::MindLogs { .. }
+            | Effect::Stage(_)
+            | Effect::KeepFiles(_) => {
                 unreachable!("the node has a command")
             }
             Effect::Inspect(..) => unreachable!("nobody asks for a plan"),

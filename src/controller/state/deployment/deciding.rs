@@ -250,7 +250,7 @@ impl State {
         let silent = silent.map(|name| Outcome::instance_failed(name, "did not answer in time"));
         deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
         match phase {
-            Phase::Gathering | Phase::Checking => self.abandon(now, fx),
+            Phase::Gathering | Phase::Staging | Phase::Checking => self.abandon(now, fx),
             Phase::Moving => self.go_back(now, fx),
             Phase::Telling => {
                 if let Some(deployment) = self.deployment.take() {

@@ -215,11 +215,12 @@ impl State {
         match phase {
             Phase::Gathering => self.go_on(now, fx),
             // It came back in the middle: what it was asked may have been lost with the link.
+            Phase::Staging if is_owing => self.stage_again(from, inner, fx),
             Phase::Checking if is_owing => self.send_check(from, &configuration, inner, fx),
             Phase::Telling if is_owing => self.send_share(from, &configuration, inner, fx),
             Phase::Switching => self.tell_steps_again(from, fx),
             // What it runs it runs on, and nothing new is started there, until it is decided.
-            Phase::Checking | Phase::Opening | Phase::Moving | Phase::Deciding => {}
+            Phase::Staging | Phase::Checking | Phase::Opening | Phase::Moving | Phase::Deciding => {}
             Phase::Telling | Phase::Returning => self.redeploy(from, now, fx),
         }
     }
@@ -299,6 +300,7 @@ impl Deployment {
     fn phase_shown(&self) -> DeploymentPhase {
         match self.phase {
             Phase::Gathering => DeploymentPhase::Gathering,
+            Phase::Staging => DeploymentPhase::Staging,
             Phase::Checking | Phase::Opening => DeploymentPhase::Checking,
             Phase::Moving => DeploymentPhase::Moving,
             Phase::Switching => DeploymentPhase::Switching,

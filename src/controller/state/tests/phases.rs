@@ -1,8 +1,9 @@
 //! A deployment phase by phase: what is told when, and what is decided.
 
 use super::*;
+use crate::bundle::{BundleId, Digest};
 use crate::message::client::{DeploymentPhase, Terms};
-use crate::model::{OnFailure, Verdict};
+use crate::model::{NodeFiles, OnFailure, Verdict};
 
 /// Three instances with a node each, of which a deployment would change these.
 fn deployed(changed: &[(&str, &str)]) -> Cluster {
@@ -63,6 +64,69 @@ fn nothing_is_touched_anywhere_until_every_agent_has_looked_and_nobody_objects()
     assert_eq!(cluster.verdict(), (Verdict::Refused, "c1".into()));
     let told = cluster.take_all_sent();
     assert_eq!(told, ["a: configuration c1", "b: configuration c1", "c: configuration c1"], "which changes nothing");
+}
+
+/// The next one, with files for the nodes on these instances.
+fn with_files(of: &[&str]) -> Configuration {
+    let mut configuration = next();
+    for node in configuration.nodes.iter_mut().filter(|node| of.contains(&node.instance.as_str())) {
+        let bundle = Some(BundleId::new(Digest::of(node.instance.as_str().as_bytes())));
+        Arc::make_mut(node).files = Some(Box::new(NodeFiles { paths: vec!["site".into()], bundle }));
+    }
+    configuration
+}
+
+fn lacks(reqid: &str) -> ReadBlobRequest {
+    let reqid = RequestId::new(reqid).unwrap();
+    ReadBlobRequest { reqid, digest: Digest::of(b"content"), at: 0, most: 9 }
+}
+
+#[test]
+fn nobody_looks_at_anything_before_all_have_the_files_of_their_nodes() {
+    let mut cluster = deployed(&ALL);
+    cluster.checks = true;
+    cluster.deploy("deploy", with_files(&["a", "c"]));
+    assert_eq!(cluster.take_all_sent(), ["a: stage 1 bundles", "c: stage 1 bundles"]);
+    assert_eq!(cluster.phase().unwrap().0, DeploymentPhase::Staging);
+    cluster.say("a", lacks("blob-1"));
+    assert_eq!(cluster.reads.pop().map(|(_, request)| request), Some(lacks("blob-1")));
+    cluster.reply("a");
+    cluster.lose("c");
+    cluster.connect("c");
+    cluster.reply("c");
+    assert!(cluster.take_all_sent().contains(&"c: stage 1 bundles".to_owned()), "it is asked again");
+    cluster.reply("c");
+    assert_eq!(cluster.take_all_sent(), ["a: check c2", "b: check c2", "c: check c2"]);
+}
+
+#[test]
+fn who_cannot_get_the_files_ends_it_and_nothing_was_touched() {
+    let mut cluster = deployed(&ALL);
+    cluster.checks = true;
+    cluster.deploy("deploy", with_files(&["a", "c"]));
+    let (_, ToAgent::StageBundlesRequest(asked)) = cluster.told.pop().unwrap() else { panic!() };
+    let outcome = Outcome::instance_failed(&instance("c"), "no room");
+    cluster.say("c", StageBundlesResponse { reqid: asked.reqid, outcome });
+    assert!(!cluster.answers.contains_key("deploy"), "a may have something to say, too");
+    cluster.reply("a");
+    assert_eq!(cluster.answer("deploy"), ["c: no room"]);
+    assert_eq!(cluster.verdict(), (Verdict::Refused, "c1".into()));
+}
+
+#[test]
+fn files_may_take_as_long_as_they_take_unless_they_come_to_a_standstill() {
+    let mut cluster = deployed(&ALL);
+    cluster.checks = true;
+    cluster.deploy("deploy", with_files(&["a"]));
+    for number in 0..20 {
+        cluster.pass(Duration::from_secs(25));
+        cluster.say("a", lacks(&format!("blob-{number}")));
+    }
+    assert_eq!(cluster.phase().unwrap().0, DeploymentPhase::Staging);
+    cluster.say("b", lacks("blob-1")); // whose files nobody waits for
+    cluster.pass(Duration::from_secs(31));
+    assert_eq!(cluster.answer("deploy"), ["a: did not answer in time", "all: request timed out"]);
+    assert_eq!(cluster.verdict().0, Verdict::Refused);
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! The thread that gets an agent the files of its nodes, and lays them out: it waits for disks, and nobody waits for it.
+
+pub mod fetch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use self::fetch::{Fetcher, Then};
+use crate::bundle::tree::Place;
+use crate::bundle::{BundleId, Store, tree};
+use crate::message::agent::{ReadBlobRequest, ReadBlobResponse};
+
+/// By this what it lacks is asked for.
+pub type Ask = Box<dyn Fn(ReadBlobRequest) + Send>;
+
+/// The handle of the thread, which ends with it.
+pub struct Porter {
+    wants: Sender<Want>,
+}
+
+enum Want {
+    Asking(Ask),
+    Have { bundles: BTreeSet<BundleId>, places: Vec<Place>, then: Then },
+    Piece(ReadBlobResponse),
+    LinkUp,
+    LinkDown,
+    Keep { trees: BTreeMap<PathBuf, Vec<String>>, bundles: BTreeSet<BundleId> },
+}
+
+impl Porter {
+    /// Starts the thread. It makes `directory` for what it fetches once there is something to fetch.
+    pub fn hire(directory: PathBuf) -> io::Result<Self> {
+        let (wants, told) = mpsc::channel();
+        thread::Builder::new().name("porter".into()).spawn(move || work(directory, &told))?;
+        Ok(Self { wants })
+    }
+
+    /// Has what is lacking asked for so.
+    pub fn ask_by(&self, ask: impl Fn(ReadBlobRequest) + Send + 'static) {
+        self.want(Want::Asking(Box::new(ask)));
+    }
+
+    /// Gets these bundles, lays those out that are wanted somewhere, and tells `then`.
+    pub fn have(
+        &self,
+        bundles: BTreeSet<BundleId>,
+        places: Vec<Place>,
+        then: impl FnOnce(Result<(), String>) + Send + 'static,
+    ) {
+        self.want(Want::Have { bundles, places, then: Box::new(then) });
+    }
+
+    /// What came of something that was asked for.
+    pub fn piece(&self, piece: ReadBlobResponse) {
+        self.want(Want::Piece(piece));
+    }
+
+    /// There is a link, on which nothing was asked for yet.
+    pub fn link_up(&self) {
+        self.want(Want::LinkUp);
+    }
+
+    /// There is none.
+    pub fn link_down(&self) {
+        self.want(Want::LinkDown);
+    }
+
+    /// Lets go of all but these trees in those directories, and of what is in none of these bundles.
+    pub fn keep(&self, trees: BTreeMap<PathBuf, Vec<String>>, bundles: BTreeSet<BundleId>) {
+        self.want(Want::Keep { trees, bundles });
+    }
+
+    fn want(&self, want: Want) {
+        // A thread that panicked has dropped who waits for it: they hear that.
+        let _ = self.wants.send(want);
+    }
+}
+
+fn work(directory: PathBuf, told: &Receiver<Want>) {
+    let mut fetcher: Option<Fetcher> = None;
+    let (mut ask, mut linked): (Option<Ask>, bool) = (None, false);
+    while let Ok(want) = told.recv() {
+        let asks = match want {
+            Want::Asking(by) => {
+                ask = Some(by);
+                continue;
+            }
+            Want::LinkUp => {
+                linked = true;
+                fetcher.as_mut().map(Fetcher::link_up).unwrap_or_default()
+            }
+            Want::LinkDown => {
+                linked = false;
+                fetcher.iter_mut().for_each(Fetcher::link_down);
+                Vec::new()
+            }
+            Want::Piece(piece) => fetcher.as_mut().map(|fetcher| fetcher.piece(piece)).unwrap_or_default(),
+            Want::Have { bundles, places, then } => match at_hand(&mut fetcher, &directory, linked) {
+                Ok(fetcher) => fetcher.have(bundles, places, then),
+                Err(why) => {
+                    then(Err(why));
+                    continue;
+                }
+            },
+            Want::Keep { trees, bundles } => {
+                keep(trees, &bundles, fetcher.as_mut());
+                continue;
+            }
+        };
+        if let Some(ask) = &ask {
+            asks.into_iter().for_each(ask);
+        }
+    }
+}
+
+/// Where nothing was ever fetched there is no directory.
+fn at_hand<'a>(
+    fetcher: &'a mut Option<Fetcher>,
+    directory: &std::path::Path,
+    linked: bool,
+) -> Result<&'a mut Fetcher, String> {
+    if fetcher.is_none() {
+        let mut new = Fetcher::new(Store::open(directory.into()).map_err(|error| error.to_string())?);
+        if linked {
+            new.link_up();
+        }
+        *fetcher = Some(new);
+    }
+    fetcher.as_mut().ok_or_else(|| "there is no place for files".into())
+}
+
+fn keep(trees: BTreeMap<PathBuf, Vec<String>>, bundles: &BTreeSet<BundleId>, fetcher: Option<&mut Fetcher>) {
+    for (home, names) in trees {
+        if let Err(error) = tree::retain(&home, &names) {
+            tracing::warn!("cannot remove what was left of files in {}: {error}", home.display());
+        }
+    }
+    if let Some(Err(error)) = fetcher.map(|fetcher| fetcher.retain(bundles)) {
+        tracing::warn!("{error}");
+    }
+}

@@ -1,4 +1,4 @@
-//! Deployments of which any party is lost, at every single step: whatever it is and whenever, in the end all instances are in
+//! Deployments, of which some nodes have files, and of which any party is lost, at every single step: whatever it is and whenever, in the end all instances are in
 //! one configuration, the journal says which, and what did not change was not touched.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use watchpost::model::{Configuration, NodeName, Verdict};
 
 use crate::chance::with_seeds;
 use crate::cluster::{Cluster, INSTANCES, LONG, Party};
+use crate::files::with_files;
 use crate::machine::FAILS;
 
 /// What runs where, and as which process.
@@ -49,10 +50,10 @@ impl Deploying {
     fn begin(seed: u64) -> Self {
         let mut cluster = Cluster::new(seed);
         cluster.calm_down();
-        let former = cluster.new_configuration();
+        let former = with_files(cluster.new_configuration());
         assert!(cluster.deploy(former.clone()).configuration.is_some());
         let before = cluster.running();
-        let mut next = cluster.new_configuration();
+        let mut next = with_files(cluster.new_configuration());
         if seed.is_multiple_of(2) {
             let changed = next.nodes.iter_mut().find(|node| !former.nodes.contains(node));
             if let Some(node) = changed {

@@ -151,6 +151,16 @@ fn what_is_needed_no_more_goes_and_a_rollback_fetches_it_again() {
     assert!(verdict.ok, "{verdict:?}");
     let status = fleet.client.wait_for_all("RUNNING");
     assert_eq!((list_of(&status, "on-a"), list_of(&status, "on-b")), ("one\n".into(), "one\n".into()));
+
+    // Two deployments later nothing is left of files that no node has.
+    let bare = ["a", "b", "c"].map(|name| sleeper(&format!("on-{name}"), &format!("instance = {name}")));
+    let agent = &fleet.agents["a"];
+    fleet.client.deployed(&fleet.file(&["a", "b", "c"], &bare));
+    fleet.client.deployed(&fleet.file(&["a", "b", "c"], &[bare.concat(), sleeper("more", "instance = a")]));
+    eventually("all files are gone", || {
+        let left = fs::read_dir(objects(agent, "a")).unwrap().count() + trees(agent, "on-a").len();
+        (left == 0).then_some(())
+    });
 }
 
 #[test]

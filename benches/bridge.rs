@@ -455,6 +455,7 @@ fn short_lived() -> Configuration {
         nodes: (0..NODES).map(node).collect(),
         zeek: None,
         peers: Vec::new(),
+        keys: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! From SIGKILL of a node to its `notify_change` at an observer of the controller, and to the next process.
 //!
-//! One at a time: beside the controller against a bare wait on a pidfd, and behind a bridge, with the agent in another
-//! process, against the same wait and one frame over TCP. Then a thousand at once: until all are told, against the time in
-//! which the floor stops as many, and until all are back, against two threads that do nothing else.
+//! One at a time, of a hundred and of a thousand: beside the controller against a bare wait on a pidfd, and behind a
+//! bridge, with the agent in another process, against the same wait and one frame over TCP. Then a thousand at once: until
+//! all are told, against the time in which the floor stops as many, and until all are back, against two threads that do
+//! nothing else.
 
 mod common;
 
@@ -19,10 +20,9 @@ const P99_GOAL: f64 = 1.5;
 const ALL_TOLD_GOAL: f64 = 2.5;
 const ALL_BACK_GOAL: f64 = 1.15;
 
-/// One at a time: so many nodes, of which so many are killed in each of so many rounds.
-const NODES: usize = 100;
+/// One at a time: so many nodes, and in how many rounds of so many kills.
+const ALONE: [(usize, usize); 2] = [(100, 10), (1000, 3)];
 const KILLS: usize = 200;
-const ROUNDS: usize = 10;
 
 /// All at once.
 const MANY: usize = 1000;
@@ -31,8 +31,10 @@ const STORMS: usize = 5;
 fn main() {
     be_an_agent_if_asked();
     let Some(options) = options() else { return };
-    one_at_a_time("in one process", Place::Beside, Told::Itself, ROUNDS * options.factor);
-    one_at_a_time("over the bridge", Place::Remote, Told::OverTcp, ROUNDS * options.factor);
+    for (nodes, rounds) in ALONE {
+        one_at_a_time("in one process", nodes, Place::Beside, Told::Itself, rounds * options.factor);
+        one_at_a_time("over the bridge", nodes, Place::Remote, Told::OverTcp, rounds * options.factor);
+    }
     for place in [Place::Beside, Place::Remote] {
         all_at_once(place, STORMS * options.factor);
     }
@@ -45,14 +47,14 @@ struct Latencies {
     back: Vec<Sample>,
 }
 
-fn one_at_a_time(what: &str, place: Place, told: Told, rounds: usize) {
+fn one_at_a_time(what: &str, nodes: usize, place: Place, told: Told, rounds: usize) {
     let mut nursery = Nursery::new();
-    let mut keeper = Keeper::start(&nursery, NODES, NODES, told);
-    nursery.births(NODES);
+    let mut keeper = Keeper::start(&nursery, nodes, nodes, told);
+    nursery.births(nodes);
     let mut cluster = Cluster::start(&nursery, place);
-    cluster.deploy(&nursery, 0, NODES);
-    nursery.births(NODES);
-    let running = cluster.changes_to(NodeState::Running, NODES);
+    cluster.deploy(&nursery, 0, nodes);
+    nursery.births(nodes);
+    let running = cluster.changes_to(NodeState::Running, nodes);
     let mut pids: Vec<_> = running.iter().map(|seen| (seen.change.node.clone(), pid_of(seen.change.pid))).collect();
 
     let [mut floor, mut watchpost] = [(); 2].map(|()| Latencies::default());
@@ -60,11 +62,11 @@ fn one_at_a_time(what: &str, place: Place, told: Told, rounds: usize) {
         let [mut floor_told, mut floor_back, mut told, mut back] = [(); 4].map(|()| Sample::default());
         for kill in 0..KILLS {
             pause();
-            let (began, at) = keeper.crash(kill % NODES);
+            let (began, at) = keeper.crash(kill % nodes);
             floor_told.add(microseconds(at - began));
             floor_back.add(microseconds(nursery.births(1)[0].at - began));
             pause();
-            let (node, pid) = &mut pids[kill % NODES];
+            let (node, pid) = &mut pids[kill % nodes];
             let began = now();
             kill_process(*pid, Signal::KILL).expect("our node lives");
             let crash = cluster.changes_to(NodeState::Crashed, 1).remove(0);
@@ -78,7 +80,7 @@ fn one_at_a_time(what: &str, place: Place, told: Told, rounds: usize) {
         watchpost.told.push(told);
         watchpost.back.push(back);
     }
-    println!("one of {NODES} nodes killed, {what}, {} times, us: median round (least to most)", rounds * KILLS);
+    println!("one of {nodes} nodes killed, {what}, {} times, us: median round (least to most)", rounds * KILLS);
     for (quantile, label, goal) in [(0.5, "p50", P50_GOAL), (0.99, "p99", P99_GOAL)] {
         let of = |rounds: &[Sample]| rounds.iter().map(|round| round.quantile(quantile)).collect::<Sample>();
         for (event, floor, watchpost) in

@@ -126,6 +126,7 @@ fn configuration(nodes: usize) -> Configuration {
         nodes: (0..AGENTS).flat_map(|of| (0..nodes).map(move |number| node(of, number))).collect(),
         zeek: None,
         peers: Vec::new(),
+        keys: None,
     }
 }
 
@@ -335,7 +336,14 @@ fn bare_receiver() -> (f64, f64) {
             let (id, instances) = (whole.id.clone(), whole.instances.clone());
             own.insert(
                 instance.name.clone(),
-                Configuration { id, instances, nodes: Vec::with_capacity(DEALT), zeek: None, peers: Vec::new() },
+                Configuration {
+                    id,
+                    instances,
+                    nodes: Vec::with_capacity(DEALT),
+                    zeek: None,
+                    peers: Vec::new(),
+                    keys: None,
+                },
             );
         }
         for node in &whole.nodes {

@@ -1,7 +1,8 @@
 //! Watchpost beside the supervisors that others use, in turns, with the same children: from SIGKILL of a child to the next
 //! one, all killed at once until all are back, memory for each child, and all stopped by a signal to the supervisor.
 //!
-//! `benches/peers/run` installs them. Arguments are names, of which one or more are chosen, and counts of children.
+//! `benches/peers/run` installs them. Arguments are names, of which one or more are chosen, and counts of children. It takes
+//! minutes, and says whose turn it is.
 
 mod common;
 
@@ -45,6 +46,8 @@ fn main() {
             for (peer, figures) in peers.iter().zip(&mut figures) {
                 let is_for_memory = count == COUNTS[0];
                 if round == 0 || !is_for_memory {
+                    // Two of them wait for a second before each restart: a round takes half a minute.
+                    eprintln!("{count} children, round {} of {ROUNDS}: {}", round + 1, peer.name());
                     measure(*peer, peer.at_most(count), is_for_memory, figures);
                 }
             }

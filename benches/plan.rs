@@ -131,6 +131,7 @@ impl Stage {
             on_failure: watchpost::model::OnFailure::Back,
             epoch: 1,
             on_disk: false,
+            keys: watchpost::trust::CurveRoot::from([7; 32]),
         };
         let now = Now { mono: Instant::now(), wall: Timestamp(0) };
         let (mut state, _) = State::new(rules, stored, Recalled::default(), now);

@@ -29,6 +29,7 @@ use watchpost::bundle::{BundleId, Digest};
 use watchpost::message::agent::*;
 use watchpost::message::frame::{FrameError, HEADER, MAX_FRAME, PROTOCOL, Wire, split, wire_name};
 use watchpost::message::join::*;
+use watchpost::model::curve::{KeyPair, PublicKey, SecretKey};
 use watchpost::model::*;
 use watchpost::trust::SECRET;
 
@@ -636,6 +637,9 @@ fn zeek() -> Zeek {
         networks_file: Some("/etc/networks.cfg".into()),
         rotation_interval: Some(Duration::from_secs(3600)),
         archive: ArchiveRules {
+            compressor: vec!["xz".into()],
+            extension: "xz".into(),
+            keep: vec!["conn.*".into()],
             place: ArchivePlace::At("/srv/logs".into()),
             compress: true,
             command: vec!["ship".into()],
@@ -647,6 +651,8 @@ fn zeek() -> Zeek {
         port: Some(27_760),
         metrics_port: Some(9991),
         zeromq_ports: Some([5555, 5556]),
+        encrypt: Encrypt::Yes,
+        zeromq_keys: 2,
         hash_seed: Some(0xc0_ffee),
         addresses: [(instance(), [10, 0, 0, 7].into())].into(),
         pcap_snaplen: Some(9216),
@@ -669,8 +675,18 @@ fn zeek_node() -> ZeekNode {
         metrics_port: None,
     };
     let variables = [("worker_index".into(), "1".into())].into();
-    let knows = Surroundings { settings: Arc::new(zeek()), entries: vec![entry], fanout: Some(23), variables };
+    let knows = Surroundings {
+        settings: Arc::new(zeek()),
+        entries: vec![entry],
+        fanout: Some(23),
+        keys: Some(PublicKey([1; 32])),
+        variables,
+    };
     ZeekNode { args: vec!["site/tuning".into()], knows: Some(Arc::new(knows)) }
+}
+
+fn pair(byte: u8) -> KeyPair {
+    KeyPair { public: PublicKey([byte; 32]), secret: SecretKey([byte + 1; 32]) }
 }
 
 fn configuration() -> Configuration {
@@ -722,5 +738,6 @@ fn configuration() -> Configuration {
             port: None,
             metrics_port: Some(9000),
         }],
+        keys: Some(Box::new(CurveKeys { server: pair(1), client: pair(3) })),
     }
 }

@@ -237,6 +237,7 @@ pub fn configuration(id: &str, nursery: &Nursery, first: usize, count: usize) ->
         nodes: (first..first + count).map(node).collect(),
         zeek: None,
         peers: Vec::new(),
+        keys: None,
     }
 }
 

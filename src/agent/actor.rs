@@ -44,10 +44,11 @@ use crate::rest::Rest;
 use crate::supervisor::channel::listener::Question;
 use crate::supervisor::crash::Coroner;
 use crate::supervisor::crash::morgue::Morgue;
-use crate::supervisor::hands::Subject;
+use crate::supervisor::hands::{FIRST as LAUNCHING, Subject};
 use crate::supervisor::output::Keeper;
 use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
+use crate::supervisor::process::reserve_berths;
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::register::Register;
 use crate::supervisor::workshop::{Clerks, Fact, WardId, Workshop};
@@ -173,6 +174,7 @@ impl Agent {
     pub fn launch(setup: AgentSetup) -> io::Result<Addr<Self>> {
         let AgentSetup { instance, epoch, run, place, site, logs, groups, run_dir, output, crashes, bounds, host } =
             setup;
+        reserve_berths(LAUNCHING)?; // ahead of all descriptors that nodes need
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);

@@ -603,7 +603,8 @@ fn not_known(kind: u16) -> Option<Effect> {
 }
 
 impl From<Configuration> for InForce {
-    fn from(Configuration { id, instances, nodes, zeek, peers }: Configuration) -> Self {
+    /// Without keys, which nobody needs twice.
+    fn from(Configuration { id, instances, nodes, zeek, peers, keys: _ }: Configuration) -> Self {
         Self { id, instances, nodes: nodes.into(), zeek, peers: peers.into(), files: None, archive: None }
     }
 }

@@ -23,6 +23,7 @@ use super::disks::Disks;
 use super::handle::{News, Shared, Want};
 use super::name::Rotated;
 use super::pace::Trouble;
+use super::press::Press;
 use super::queue::{Queue, rescue};
 use super::retention::{Plan, plan};
 use super::roll::{self, Minded, Order};
@@ -369,7 +370,8 @@ impl Clerk {
         if let Some(shelf) = self.shelf() {
             let Some(open) = queue.file(file).map_err(|error| error.to_string())? else { return Ok(()) };
             let logger = minded.is_named.then_some(minded.name.as_str());
-            shelf.put(&open, log, logger, self.rules.compress).map_err(|error| error.to_string())?;
+            let press = Press::of(&self.rules, &self.environment, &self.errands);
+            shelf.put(&open, log, logger, &press).map_err(|error| error.to_string())?;
         } else {
             let courier = Courier { command: &self.rules.command, env: &self.environment, home: &self.errands };
             courier.hand_over(minded, file, log)?;

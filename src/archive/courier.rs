@@ -47,11 +47,14 @@ impl Courier<'_> {
         let told = errand::run(errand, PATIENCE).map_err(|error| error.to_string())?;
         match told.exit {
             Exit::Status(0) => Ok(()),
-            exit => {
-                let said: String = told.output.trim().chars().take(MOST_SAID).collect();
-                let said = if said.is_empty() { said } else { format!(" and said: {said}") };
-                Err(format!("{} {exit}{said}", self.command.first().map_or("", String::as_str)))
-            }
+            exit => Err(refusal(self.command, exit, &told.output)),
         }
     }
+}
+
+/// How a command went, and what it said.
+pub(super) fn refusal(command: &[String], exit: Exit, output: &str) -> String {
+    let said: String = output.trim().chars().take(MOST_SAID).collect();
+    let said = if said.is_empty() { said } else { format!(" and said: {said}") };
+    format!("{} {exit}{said}", command.first().map_or("", String::as_str))
 }

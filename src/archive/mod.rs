@@ -2,7 +2,7 @@
 //!
 //! [`name`] reads names and makes those of the archive, [`retention`] decides what goes, [`guard`] when people are told of a
 //! disk, [`pace`] when something is tried or looked at again: all of it without a file or a clock. `queue` and `shelf` touch
-//! files, `disks` and `courier` ask the kernel and a command, `clerk` is the thread, and [`handle`] has it work. Nothing is removed from a node's directory that is not in the archive.
+//! files, `disks`, `courier` and `press` ask the kernel and commands, `clerk` is the thread, and [`handle`] has it work. Nothing is removed from a node's directory that is not in the archive.
 
 mod clerk;
 mod courier;
@@ -11,6 +11,8 @@ pub mod guard;
 pub mod handle;
 pub mod name;
 pub mod pace;
+pub mod pattern;
+mod press;
 mod queue;
 pub mod retention;
 mod roll;

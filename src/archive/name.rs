@@ -119,8 +119,9 @@ impl Rotated {
         self.extension.rsplit_once('.').is_some_and(|(_, last)| PACKED.contains(&last))
     }
 
-    /// Where it goes: of which logger it is counts where there are several, and `copy` from the second log of one name on.
-    pub fn destination(&self, logger: Option<&str>, compress: bool, copy: u32) -> Destination {
+    /// Where it goes: of which logger it is counts where there are several, and `copy` from the second log of one name on. What
+    /// is compressed on its way ends in that.
+    pub fn destination(&self, logger: Option<&str>, compressed: Option<&str>, copy: u32) -> Destination {
         let mut file = format!("{}.{}-{}", self.stem, self.opened.time(), self.closed.time());
         if let Some(logger) = self.logger.as_deref().or(logger) {
             file.push('-');
@@ -130,11 +131,12 @@ impl Rotated {
             file.push_str(&format!("-{copy}"));
         }
         file.push_str(&self.extension);
-        let pack = compress && !self.is_packed();
-        if pack {
-            file.push_str(".gz");
+        let pack = compressed.filter(|_| !self.is_packed());
+        if let Some(extension) = pack {
+            file.push('.');
+            file.push_str(extension);
         }
-        Destination { day: self.opened.date(), file, pack }
+        Destination { day: self.opened.date(), file, pack: pack.is_some() }
     }
 }
 
@@ -193,7 +195,7 @@ mod tests {
     }
 
     fn path(name: &str, logger: Option<&str>, compress: bool) -> String {
-        let Destination { day, file, .. } = read(name).destination(logger, compress, 1);
+        let Destination { day, file, .. } = read(name).destination(logger, compress.then_some("gz"), 1);
         format!("{day}/{file}")
     }
 
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(path(night, None, true), "2026-01-31/dns.23:30:00-00:30:00.log.gz");
         let told = "http__2026-01-31-10-00-00__2026-01-31-11-00-00__log_suffix=logger-2__.log";
         assert_eq!(path(told, Some("other"), false), "2026-01-31/http.10:00:00-11:00:00-logger-2.log");
-        let second = read(conn).destination(None, true, 2);
+        let second = read(conn).destination(None, Some("gz"), 2);
         assert_eq!(second.file, "conn.10:00:00-11:00:00-2.log.gz");
         assert_eq!(path("my__own__2026-01-31-10-00-00__2026-01-31-11-00-00__.log", None, false), {
             "2026-01-31/my__own.10:00:00-11:00:00.log"
@@ -290,14 +292,14 @@ mod tests {
             prop_assume!(!rotated.stem.contains(PART) && !rotated.stem.ends_with('_'));
             let read = Rotated::read(&rotated.queued());
             prop_assert_eq!(read.as_ref(), Some(&rotated));
-            let Destination { day, file, .. } = rotated.destination(None, true, 1);
+            let Destination { day, file, .. } = rotated.destination(None, Some("gz"), 1);
             prop_assert!(is_day(&day) && is_archived(&file), "{}/{}", day, file);
         }
 
         #[test]
         fn no_name_leads_out_of_its_directory(name in "[a-z_./0-9-]{0,60}") {
             if let Some(rotated) = Rotated::read(&name) {
-                let Destination { day, file, .. } = rotated.destination(None, true, 1);
+                let Destination { day, file, .. } = rotated.destination(None, Some("gz"), 1);
                 prop_assert!(is_day(&day) && !file.contains('/') && !file.starts_with('.'));
             }
         }

@@ -117,14 +117,15 @@ impl Queue {
 }
 
 /// Moves the logs that a life has left open into the queue, and returns how many. Nobody writes to them any more: the next
-/// life would begin by emptying them. In a directory that is not the agent's only those that Zeek has marked are logs.
+/// life would begin by emptying them. In a directory that is not the agent's only those
+/// that Zeek has marked, or that begin as its logs do, are logs.
 pub fn rescue(home: &Path, is_own: bool) -> io::Result<usize> {
     let Some(home) = working_directory(home)? else { return Ok(0) };
     let mut left = Vec::new();
     for entry in Dir::read_from(&home)?.take(MOST) {
         let entry = entry?;
         let Ok(name) = entry.file_name().to_str() else { continue };
-        if left_open(name).is_some() && (is_own || mark(&home, name).is_some()) {
+        if left_open(name).is_some() && (is_own || mark(&home, name).is_some() || begins_as_a_log(&home, name)?) {
             left.push(name.to_owned());
         }
     }
@@ -196,6 +197,16 @@ fn opening(file: &File) -> Option<Moment> {
 fn mark(home: &OwnedFd, name: &str) -> Option<i64> {
     let stat = rustix::fs::statat(home, format!("{MARK}{name}"), AtFlags::SYMLINK_NOFOLLOW).ok()?;
     is_plain(&stat).then_some(stat.st_mtime)
+}
+
+/// Whether a file begins as logs of Zeek do, which never closes some of them and so marks none: with its header, or with the time
+/// that stands first in JSON.
+fn begins_as_a_log(home: &OwnedFd, name: &str) -> io::Result<bool> {
+    const HEADS: [&[u8]; 2] = [b"#separator ", b"{\"ts\":"];
+    let Some(file) = plain(home, name)? else { return Ok(false) };
+    let mut head = Vec::new();
+    file.take(16).read_to_end(&mut head)?;
+    Ok(HEADS.iter().any(|begin| head.starts_with(begin)))
 }
 
 /// A time of the system as local time.
@@ -319,13 +330,19 @@ mod tests {
     }
 
     #[test]
-    fn in_a_directory_of_somebody_elses_choice_only_what_zeek_has_marked_is_a_log() {
+    fn in_a_directory_of_somebody_elses_choice_only_what_zeek_has_marked_or_begun_is_a_log() {
         let home = tempfile::tempdir().unwrap();
         for name in ["conn.log", "dns.log", ".shadow.dns.log"] {
             fs::write(home.path().join(name), name).unwrap();
         }
-        assert_eq!(rescue(home.path(), false).unwrap(), 1);
-        assert!(home.path().join("conn.log").exists() && !home.path().join("dns.log").exists());
+        // Those of a rotation interval of 0 have no mark.
+        fs::write(home.path().join("http.log"), "#separator \\x09\n#open\t2026-01-31-10-00-00\n").unwrap();
+        fs::write(home.path().join("ssl.log"), "{\"ts\":1.5}\n").unwrap();
+        std::os::unix::fs::symlink("http.log", home.path().join("link.log")).unwrap();
+        assert_eq!(rescue(home.path(), false).unwrap(), 3);
+        let mut left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["conn.log", "link.log", QUEUE]);
         assert_eq!(rescue(&home.path().join("nowhere"), true).unwrap(), 0);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::name::{is_archived, is_day};
+use super::pattern;
 use crate::model::ArchiveRules;
 
 /// A file in a directory of the archive.
@@ -25,9 +26,11 @@ pub struct Plan {
     pub more: bool,
 }
 
-/// Decides what of `found` goes, at most `most` files at once. Whatever is no archived log stays, and does not count.
+/// Decides what of `found` goes, at most `most` files at once. Whatever is no archived log stays, and does not count; so do
+/// logs of names that are to be kept.
 pub fn plan(found: impl IntoIterator<Item = Kept>, rules: &ArchiveRules, now: SystemTime, most: usize) -> Plan {
-    let is_log = |kept: &Kept| is_day(&kept.day) && is_archived(&kept.file);
+    let stays = |kept: &Kept| rules.keep.iter().any(|pattern| pattern::matches(pattern, &kept.file));
+    let is_log = |kept: &Kept| is_day(&kept.day) && is_archived(&kept.file) && !stays(kept);
     let mut kept: Vec<Kept> = found.into_iter().filter(is_log).collect();
     kept.sort_by(|a, b| (a.modified, &a.day, &a.file).cmp(&(b.modified, &b.day, &b.file)));
     let mut bytes = kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
@@ -87,6 +90,16 @@ mod tests {
         assert_eq!((hours(&both), both.next), (vec!["01", "02", "03"], None));
         let few = plan(found(), &rules(None, Some(0)), at(0), 2);
         assert_eq!((hours(&few), few.more), (vec!["01", "02"], true));
+    }
+
+    #[test]
+    fn logs_of_names_that_are_to_be_kept_stay_and_do_not_count() {
+        let found = || [log(1, 100, 10), log(2, 200, 10), log(3, 300, 10)];
+        let keep = vec!["conn.01:*".to_owned(), "dns.*".to_owned()];
+        let by_age = plan(found(), &ArchiveRules { keep: keep.clone(), ..rules(Some(10), None) }, at(1200), 10);
+        assert_eq!(hours(&by_age), ["02", "03"]);
+        let by_bytes = plan(found(), &ArchiveRules { keep, ..rules(None, Some(10)) }, at(0), 10);
+        assert_eq!(hours(&by_bytes), ["02"]);
     }
 
     fn any_file() -> impl Strategy<Value = Kept> {

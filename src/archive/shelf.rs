@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::guard::Room;
 use super::name::{Destination, Rotated, is_day};
+use super::press::Press;
 use super::queue::rename_new;
 use super::retention::Kept;
 
@@ -45,16 +46,19 @@ impl Shelf {
     }
 
     /// Puts a log there, and returns once it is on the disk. One that is there already is not put there again.
-    pub fn put(&self, log: &File, name: &Rotated, logger: Option<&str>, compress: bool) -> io::Result<PathBuf> {
-        let Destination { day, file, pack } = name.destination(logger, compress, 1);
+    pub fn put(&self, log: &File, name: &Rotated, logger: Option<&str>, press: &Press<'_>) -> io::Result<PathBuf> {
+        let Destination { day, file, pack } = name.destination(logger, press.extension(), 1);
         let directory = self.home.join(day);
         self.make(&directory)?;
-        if self.holds(&directory.join(&file), log, pack)? {
+        // What a command would make of it is known only when it has.
+        if !(pack && press.is_command()) && self.holds(&directory.join(&file), log, pack)? {
             return Ok(directory.join(file));
         }
         let fresh = format!("{FRESH}{}.{file}", self.whose);
         let path = directory.join(&fresh);
-        let written = write(&path, log, pack).and_then(|()| self.name(&directory, &fresh, log, name, logger, compress));
+        let press_this = Some(press).filter(|_| pack);
+        let written =
+            write(&path, log, press_this).and_then(|()| self.name(&directory, &fresh, log, name, logger, press));
         written.inspect_err(|_| {
             let _ = fs::remove_file(&path); // best effort: the error that matters is on its way
         })
@@ -82,19 +86,20 @@ impl Shelf {
         log: &File,
         name: &Rotated,
         logger: Option<&str>,
-        compress: bool,
+        press: &Press<'_>,
     ) -> io::Result<PathBuf> {
         let open = File::open(directory)?;
+        let fresh_path = directory.join(fresh);
         for copy in 1..=MOST_COPIES {
-            let Destination { file, pack, .. } = name.destination(logger, compress, copy);
+            let Destination { file, pack, .. } = name.destination(logger, press.extension(), copy);
             let path = directory.join(&file);
             match rename_new(&open, fresh, &open, &file) {
                 Ok(()) => {
                     open.sync_all()?;
                     return Ok(path);
                 }
-                Err(Errno::EXIST) if self.holds(&path, log, pack)? => {
-                    fs::remove_file(directory.join(fresh))?;
+                Err(Errno::EXIST) if self.is_there(&path, &fresh_path, log, pack, press)? => {
+                    fs::remove_file(&fresh_path)?;
                     return Ok(path);
                 }
                 Err(Errno::EXIST) => {}
@@ -102,6 +107,14 @@ impl Shelf {
             }
         }
         Err(io::Error::other(format!("there are {MOST_COPIES} logs of that name in {}", directory.display())))
+    }
+
+    /// Whether what is there under that name is this log, or the same as what was made of it.
+    fn is_there(&self, path: &Path, fresh: &Path, log: &File, pack: bool, press: &Press<'_>) -> io::Result<bool> {
+        match pack && press.is_command() {
+            true => is_same(File::open(path)?, File::open(fresh)?),
+            false => self.holds(path, log, pack),
+        }
     }
 
     /// Whether what is there under that name is this log.
@@ -183,7 +196,7 @@ fn entries(path: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEnt
 }
 
 /// Writes a log under a name that says that it is not whole yet; it is as old as the log.
-fn write(path: &Path, log: &File, pack: bool) -> io::Result<()> {
+fn write(path: &Path, log: &File, press: Option<&Press<'_>>) -> io::Result<()> {
     let mut log = log;
     log.seek(SeekFrom::Start(0))?;
     let modified = log.metadata()?.modified()?;
@@ -192,13 +205,17 @@ fn write(path: &Path, log: &File, pack: bool) -> io::Result<()> {
         _ => {}
     }
     let fresh = OpenOptions::new().write(true).create_new(true).mode(0o666).open(path)?; // less the umask
-    let fresh = match pack {
-        false => {
+    let fresh = match press {
+        None => {
             let mut fresh = fresh;
             io::copy(&mut log, &mut fresh)?;
             fresh
         }
-        true => {
+        Some(Press::Command { .. }) => {
+            press.map_or(Ok(()), |press| press.run(log, path))?;
+            fresh
+        }
+        Some(_) => {
             let mut out = GzEncoder::new(BufWriter::new(fresh), Compression::default());
             io::copy(&mut BufReader::new(log), &mut out)?;
             out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?
@@ -270,10 +287,15 @@ mod tests {
         }
 
         fn put(&self, text: &str, compress: bool) -> PathBuf {
+            let press = if compress { Press::Gzip { extension: "gz" } } else { Press::Nothing };
+            self.put_by(text, &press)
+        }
+
+        fn put_by(&self, text: &str, press: &Press<'_>) -> PathBuf {
             let path = self.home.path().join("log");
             fs::write(&path, text).unwrap();
             let log = File::open(path).unwrap();
-            self.shelf.put(&log, &Rotated::read(CONN).unwrap(), None, compress).unwrap()
+            self.shelf.put(&log, &Rotated::read(CONN).unwrap(), None, press).unwrap()
         }
 
         fn names(&self) -> Vec<String> {
@@ -317,6 +339,27 @@ mod tests {
     }
 
     #[test]
+    fn a_command_compresses_and_what_it_makes_is_there_once() {
+        let stage = Stage::new();
+        let (errands, env) = (stage.home.path().join("errands"), Default::default());
+        let by = |command: &[&str]| command.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let upper = by(&["tr", "a-z", "A-Z"]);
+        let press = |command| Press::Command { extension: "up", command, env: &env, home: &errands };
+        let first = stage.put_by("one\n", &press(&upper));
+        assert_eq!(first, stage.shelf.home().join("2026-01-31/conn.10:00:00-11:00:00.log.up"));
+        assert_eq!(fs::read_to_string(&first).unwrap(), "ONE\n");
+        assert_eq!(stage.put_by("one\n", &press(&upper)), first);
+        let second = stage.put_by("two\n", &press(&upper));
+        assert_eq!(second, stage.shelf.home().join("2026-01-31/conn.10:00:00-11:00:00-2.log.up"));
+        let log = File::open(stage.home.path().join("log")).unwrap();
+        let fails = by(&["sh", "-c", "echo no room >&2; exit 3"]);
+        let name = Rotated::read(CONN).unwrap();
+        let error = stage.shelf.put(&log, &name, None, &press(&fails)).unwrap_err().to_string();
+        assert_eq!(error, "sh exited with status 3 and said: no room");
+        assert_eq!(stage.names().len(), 2, "nothing is left of that");
+    }
+
+    #[test]
     fn what_was_not_finished_is_tidied_up_and_no_other_file_is() {
         let stage = Stage::new();
         stage.put("one\n", true);
@@ -350,7 +393,7 @@ mod tests {
         let stage = Stage::new();
         fs::write(stage.shelf.home(), "in the way").unwrap();
         let log = File::open(stage.shelf.home()).unwrap();
-        stage.shelf.put(&log, &Rotated::read(CONN).unwrap(), None, true).unwrap_err();
+        stage.shelf.put(&log, &Rotated::read(CONN).unwrap(), None, &Press::Gzip { extension: "gz" }).unwrap_err();
         assert!(stage.shelf.list().is_err());
     }
 
@@ -369,7 +412,7 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let log = File::options().read(true).write(true).open(path).unwrap();
         log.set_modified(SystemTime::UNIX_EPOCH - Duration::from_secs(5)).unwrap();
-        stage.shelf.put(&log, &Rotated::read(CONN).unwrap(), None, false).unwrap();
+        stage.shelf.put(&log, &Rotated::read(CONN).unwrap(), None, &Press::Nothing).unwrap();
         assert!(stage.shelf.list().unwrap()[0].modified < SystemTime::UNIX_EPOCH);
     }
 }

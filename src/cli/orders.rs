@@ -108,6 +108,9 @@ pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, scree
         (true, _) => format!("{done}{what}: {all} nodes"),
         (false, 0) => format!("not {done}{what}"),
         (false, _) if is_rolled_back(verdict) => format!("not {done}: see `watchpost history`"),
+        (false, _) if fine == 0 && verdict.configuration.is_none() => {
+            format!("not {done}: none of {all} nodes; see `watchpost status`")
+        }
         (false, _) => format!("{done}{what} in part: {fine} of {all} nodes; see `watchpost status`"),
     });
     lines
@@ -162,6 +165,13 @@ mod tests {
         let error = Some("rolled back: configuration c1 is in force again".into());
         verdict.outcomes.push(Outcome { instance: None, node: None, error, unreachable: false, output: None });
         assert_eq!(last(&verdict), "not deployed: see `watchpost history`");
+    }
+
+    #[test]
+    fn what_no_node_did_is_not_said_to_be_done_in_part() {
+        let none = Verdict { configuration: None, ..verdict(&[Some("no"), Some("no")]) };
+        let last = lines(&none, "deployed", None, Screen::pipe()).pop().unwrap();
+        assert_eq!(last, "not deployed: none of 2 nodes; see `watchpost status`");
     }
 
     #[test]

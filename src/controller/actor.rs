@@ -12,6 +12,7 @@ use actix::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
+use tokio::task::yield_now;
 
 use super::blobs::Blobs;
 use super::lending::Lending;
@@ -30,6 +31,8 @@ use crate::model::{InstanceName, Now, Outcome};
 use crate::rest::Rest;
 use crate::trust::{Certificate, Registrar};
 
+/// In so many turns of the event loop news has reached those who listen; and an agent beside us has its nodes launched.
+const TELLING: u8 = 12;
 /// How long an entry of the log is likely to be asked for.
 const NEW_FOR: Duration = Duration::from_secs(1);
 
@@ -92,6 +95,8 @@ pub struct Controller {
     told: Option<UnboundedReceiver<Report>>,
     /// As the state was told last.
     is_full: bool,
+    /// What came together for the log is handed over soon.
+    hands_over: bool,
     /// The log will be packed soon.
     packing: bool,
     rest: Rest,
@@ -149,6 +154,7 @@ impl Controller {
             told,
             is_full: false,
             packing: false,
+            hands_over: false,
             rest: Rest::default(),
             observers: Observers::default(),
             connected: (watch::Sender::new(Arc::default()), 0),
@@ -232,9 +238,23 @@ impl Controller {
         }
         self.set_alarm(ctx);
         self.pack_later(ctx);
-        if let Some(journal) = &mut self.journal {
-            journal.hand_over();
-            self.mind_how_much_waits(ctx);
+        self.hand_over_soon(ctx);
+    }
+
+    /// Hands what is to be kept to its thread once those who listen had their turn: to wake a thread takes longer than to
+    /// tell them.
+    fn hand_over_soon(&mut self, ctx: &mut Context<Self>) {
+        if self.journal.as_ref().is_some_and(Journal::has_gathered) && !std::mem::replace(&mut self.hands_over, true) {
+            let told = async {
+                for _ in 0..TELLING {
+                    yield_now().await;
+                }
+            };
+            ctx.spawn(wrap_future::<_, Self>(told).map(|(), me, ctx| {
+                me.hands_over = false;
+                me.journal.iter_mut().for_each(Journal::hand_over);
+                me.mind_how_much_waits(ctx);
+            }));
         }
     }
 
@@ -790,6 +810,7 @@ mod tests {
             pace: crate::plan::Pace::default(),
             on_failure: crate::model::OnFailure::default(),
             on_disk,
+            keys: crate::trust::CurveRoot::from([7; 32]),
         };
         let store = StoreThread::start(MemoryStore::default()).unwrap();
         let stored = Stored::default();

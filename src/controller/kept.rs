@@ -15,7 +15,9 @@ use super::store::{Slot, Stored};
 use crate::bundle::BundleId;
 use crate::message::agent::Share;
 use crate::message::frame::{self, FrameError};
-use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, NodeState, Peer, Role};
+use crate::model::{
+    Configuration, ConfigurationId, CurveKeys, Instance, InstanceName, Node, NodeName, NodeState, Peer, Role,
+};
 use crate::plan::{self, Slowest};
 
 /// One configuration, encoded.
@@ -36,6 +38,8 @@ pub struct Kept {
     /// The files of the nodes of each instance that has some.
     bundles: Arc<BTreeMap<InstanceName, BTreeSet<BundleId>>>,
     slowest: Slowest,
+    /// The number of the keys that its Zeek nodes are to have, if they are to have any.
+    pub keys: Option<u32>,
 }
 
 /// Which node, and where: what its encoding begins with, in the order of [`Node`].
@@ -54,7 +58,7 @@ const LENGTH: usize = size_of::<u32>();
 impl Kept {
     /// Encodes `configuration`.
     pub fn new(configuration: &Configuration) -> Self {
-        let Configuration { id, instances, nodes, zeek, peers: _ } = configuration;
+        let Configuration { id, instances, nodes, zeek, peers: _, keys: _ } = configuration;
         let (mut bytes, mut shares) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for node in nodes {
             let start = bytes.len();
@@ -76,8 +80,8 @@ impl Kept {
         }
         let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
         let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
-        let (shares, bundles) = (Arc::new(shares), Arc::new(bundles));
-        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares, bundles, slowest }
+        let (keys, shares, bundles) = (configuration.number_of_keys(), Arc::new(shares), Arc::new(bundles));
+        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares, bundles, slowest, keys }
     }
 
     /// The configuration that was encoded by [`Kept::encode`].
@@ -87,7 +91,7 @@ impl Kept {
 
     /// The whole as a message has it.
     pub fn encode(&self) -> Vec<u8> {
-        self.encode_with(self.count(), self.nodes.len(), self.encoded(), &[])
+        self.encode_with(self.count(), self.nodes.len(), self.encoded(), &[], None)
     }
 
     /// The same with the addresses of instances that have none filled in.
@@ -127,33 +131,50 @@ impl Kept {
     pub fn open(&self) -> Configuration {
         let nodes = self.nodes().collect();
         let zeek = frame::decode_body(&self.zeek, "Zeek").expect("what was encoded here");
-        Configuration { id: self.id.clone(), instances: self.instances.clone(), nodes, zeek, peers: Vec::new() }
+        Configuration {
+            id: self.id.clone(),
+            instances: self.instances.clone(),
+            nodes,
+            zeek,
+            peers: Vec::new(),
+            keys: None,
+        }
     }
 
     /// What the agent of `instance` needs to know of it: see [`Configuration::share_of`].
     pub fn share_of(&self, instance: &InstanceName) -> Share {
+        self.share_with_keys(instance, None)
+    }
+
+    /// The same with keys, if it has nodes that are to have them.
+    pub fn share_with_keys(&self, instance: &InstanceName, keys: Option<&CurveKeys>) -> Share {
         let count = self.shares.get(instance).map_or(0, |places| places.len());
         let size = self.encoded_on(instance).map(<[u8]>::len).sum();
         let (own, others): (Vec<&Peer>, Vec<&Peer>) = self.peers.iter().partition(|peer| peer.instance == *instance);
-        let others = if own.is_empty() { Vec::new() } else { others };
-        Share::encoded(self.encode_with(count, size, self.encoded_on(instance), &others))
+        let has_members = !own.is_empty();
+        let others = if has_members { others } else { Vec::new() };
+        let keys = keys.filter(|_| has_members);
+        Share::encoded(self.encode_with(count, size, self.encoded_on(instance), &others, keys))
     }
 
-    /// With these nodes, `count` of them, which take `size` bytes or less, and with those peers.
+    /// With these nodes, `count` of them, which take `size` bytes or less, and with those peers and keys.
     fn encode_with<'a>(
         &self,
         count: usize,
         size: usize,
         nodes: impl Iterator<Item = &'a [u8]>,
         peers: &[&Peer],
+        keys: Option<&CurveKeys>,
     ) -> Vec<u8> {
-        let peers = encoded(&peers);
-        let mut bytes = Vec::with_capacity(self.front.len() + size + 2 * LENGTH + self.zeek.len() + peers.len());
+        let (peers, keys) = (encoded(&peers), encoded(&keys));
+        let mut bytes =
+            Vec::with_capacity(self.front.len() + size + 2 * LENGTH + self.zeek.len() + peers.len() + keys.len());
         bytes.extend_from_slice(&self.front);
         bytes.extend_from_slice(&encoded(&(count as u64)));
         nodes.for_each(|node| bytes.extend_from_slice(node));
         bytes.extend_from_slice(&self.zeek);
         bytes.extend_from_slice(&peers);
+        bytes.extend_from_slice(&keys);
         bytes
     }
 
@@ -306,7 +327,8 @@ impl From<Stored> for Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Zeek;
+    use crate::model::{Backend, Encrypt, Zeek};
+    use crate::trust::CurveRoot;
 
     #[test]
     fn a_configuration_comes_out_as_it_was_put_in() {
@@ -321,6 +343,29 @@ mod tests {
             let names: Vec<_> = whole.share_of(&instance).nodes.iter().map(|node| node.name.clone()).collect();
             assert_eq!(kept.names_on(&instance).collect::<Vec<_>>(), names);
             assert_eq!(kept.has(&instance), whole.instance(&instance).is_some());
+        }
+    }
+
+    #[test]
+    fn keys_are_in_the_shares_of_those_who_need_them_and_nowhere_else() {
+        let mut whole = configuration("c1", 9000);
+        whole.keys = Some(Box::new(CurveRoot::from([1; 32]).keys(9)));
+        let kept = Kept::new(&whole);
+        assert_eq!(
+            (kept.open().keys, kept.keys),
+            (None, Some(Zeek::KEYS)),
+            "what somebody else brings is none of ours"
+        );
+        let keys = CurveRoot::from([2; 32]).keys(1);
+        let share = |name| kept.share_with_keys(&instance(name), Some(&keys)).open();
+        assert_eq!(share("a").keys.as_deref(), Some(&keys));
+        let shown = format!("{:?}", kept.share_with_keys(&instance("a"), Some(&keys)));
+        assert!(shown.starts_with("a configuration in ") && !shown.contains(','), "{shown}");
+        assert_eq!(share("b").keys, None, "it has no Zeek nodes");
+        assert_eq!(kept.share_of(&instance("a")).open().keys, None);
+        for (backend, encrypt) in [(Backend::Broker, Encrypt::Auto), (Backend::ZeroMq, Encrypt::No)] {
+            whole.zeek = Some(Box::new(Zeek { backend, encrypt, ..Zeek::default() }));
+            assert_eq!(Kept::new(&whole).keys, None);
         }
     }
 
@@ -365,6 +410,7 @@ mod tests {
             nodes: [node("w", "a"), full, node("v", "a")].map(Arc::new).into(),
             zeek: Some(Box::new(Zeek { port: Some(27760), ..Zeek::default() })),
             peers: Vec::new(),
+            keys: None,
         }
     }
 

@@ -35,10 +35,11 @@ use crate::bridge::{LinkId, Peer};
 use crate::message::agent::{self, *};
 use crate::message::client::{self, ClientRequest, ClientResponse, Cursor, News, NotifyAgentsReady, RollbackRequest};
 use crate::model::{
-    Configuration, ConfigurationId, InstanceName, NodeStatus, Now, OnFailure, Outcome, RequestId, Timestamp,
+    Configuration, ConfigurationId, CurveKeys, InstanceName, NodeStatus, Now, OnFailure, Outcome, RequestId, Timestamp,
 };
 use crate::plan::{self, Pace, PortRules, PortsExhausted, Slowest};
 use crate::request::Requests;
+use crate::trust::CurveRoot;
 
 /// The error of everything that was not answered in time.
 pub const TIMED_OUT: &str = "request timed out";
@@ -63,6 +64,8 @@ pub struct Rules {
     pub on_failure: OnFailure,
     /// Whether news is kept on disk, so that agents keep theirs until it is. Else whatever has arrived counts as kept.
     pub on_disk: bool,
+    /// What the keys of Zeek nodes follow from.
+    pub keys: CurveRoot,
 }
 
 /// Ties the answer to a client's request to whoever waits for it.
@@ -90,6 +93,8 @@ pub struct State {
     next_request: u64,
     /// So much news waits for the disk that agents are to send no more.
     is_full: bool,
+    /// The keys that were told last, by their number: all of an instance's neighbours get the same.
+    keys: Option<(u32, CurveKeys)>,
 }
 
 /// What happens to a controller.
@@ -173,6 +178,7 @@ impl State {
             refusals: BTreeMap::new(),
             next_request: 0,
             is_full: false,
+            keys: None,
         };
         let mut fx = Vec::new();
         let undecided = state.take_up_last(&stored, now.wall);
@@ -537,7 +543,16 @@ impl State {
 
     fn send_share(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
         self.gives(to, &reqid);
-        self.send(to, agent::SetConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
+        let configuration = self.share_of(whole, to);
+        self.send(to, agent::SetConfigurationRequest { reqid, configuration }, fx);
+    }
+
+    /// What the agent of an instance needs to know of a configuration, with the keys of its Zeek nodes.
+    fn share_of(&mut self, whole: &Kept, to: &InstanceName) -> Share {
+        let Some(number) = whole.keys else { return whole.share_of(to) };
+        let known = self.keys.take_if(|(known, _)| *known == number);
+        let (_, keys) = self.keys.insert(known.unwrap_or_else(|| (number, self.rules.keys.keys(number))));
+        whole.share_with_keys(to, Some(keys))
     }
 
     /// Forgets nodes that are not deployed, and that nobody will tell of. A controller that means nothing forgets nothing.

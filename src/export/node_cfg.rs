@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{Export, ExportError, ExportFile, checked, host};
 use crate::import::{self, Source, ZeekctlFiles};
 use crate::model::cluster_file::join_words;
-use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Limit, Node, Resource, Role, Zeek};
+use crate::model::{ArchivePlace, Backend, Configuration, Encrypt, InstanceName, Limit, Node, Resource, Role, Zeek};
+use crate::plan::zeek::template::unescape;
 
 const AF_PACKET: &str = "af_packet::";
 const OF_AF_PACKET: &str = "AF_Packet::";
@@ -158,7 +159,7 @@ fn section(text: &mut String, name: &str, node: &Node, family: &[&Node], machine
 /// `A=1,B=2`; what holds a comma cannot be said. `None` for no variables.
 fn variables(env: &BTreeMap<String, String>) -> Option<String> {
     let pairs = env.iter().filter(|(name, value)| !name.contains(',') && !value.contains(','));
-    let list: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+    let list: Vec<String> = pairs.map(|(name, value)| format!("{name}={}", unescape(value))).collect();
     (!list.is_empty()).then(|| list.join(","))
 }
 
@@ -198,6 +199,11 @@ fn options(zeek: &Zeek, nodes: &[&Node], has_traces: bool) -> String {
             key(&mut text, name, number);
         }
     }
+    match zeek.encrypt {
+        Encrypt::Auto => {}
+        Encrypt::Yes => key(&mut text, "cluster_backend_zeromq.use_curve_encryption", 1),
+        Encrypt::No => key(&mut text, "cluster_backend_zeromq.use_curve_encryption", 0),
+    }
     archive(&mut text, zeek);
     of_zeek(&mut text, zeek);
     if let Some(first) = nodes.first() {
@@ -224,6 +230,15 @@ fn archive(text: &mut String, zeek: &Zeek) {
     }
     if !rules.compress {
         key(text, "CompressLogs", 0);
+    }
+    if !rules.compressor.is_empty() {
+        key(text, "CompressCmd", join_words(&rules.compressor));
+    }
+    if rules.extension != default.extension {
+        key(text, "CompressExtension", &rules.extension);
+    }
+    if !rules.keep.is_empty() {
+        key(text, "KeepLogs", rules.keep.join(" "));
     }
     if let Some(age) = rules.keep_age {
         key(text, "LogExpireInterval", expiry(age));
@@ -258,7 +273,8 @@ fn of_zeek(text: &mut String, zeek: &Zeek) {
     if let Some(level) = zeek.options.get("LogAscii::gzip_level") {
         key(text, "CompressLogsInFlight", level);
     }
-    if let Some(extension) = zeek.options.get("LogAscii::gzip_file_extension").filter(|extension| *extension != "gz") {
+    let extension = zeek.options.get("LogAscii::gzip_file_extension");
+    if let Some(extension) = extension.filter(|extension| **extension != zeek.archive.extension) {
         key(text, "CompressExtension", extension);
     }
 }

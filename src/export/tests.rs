@@ -63,14 +63,16 @@ const TWO: &str = "[m]\ntype=manager\nhost=localhost\n[p]\ntype=proxy\nhost=loca
 fn the_files_of_zeekctl_come_back_as_they_were() {
     let nodes = "[manager]\ntype = manager\nhost=10.0.0.1\n[logger-1]\ntype=logger\nhost=10.0.0.1\n[proxy-1]\ntype=proxy\n\
                  host = [fd00::2]\n[worker-1]\ntype=worker\nhost=sensor.example\ninterface=eth0\nlb_method=af_packet\n\
-                 lb_procs=3\npin_cpus=2,4\naf_packet_fanout_id=23\nenv_vars=A=1,B=100%%\naux_scripts=extra.zeek 'a b'\n\
+                 lb_procs=3\npin_cpus=2,4\naf_packet_fanout_id=23\nenv_vars=A=1${x},B=100%%\naux_scripts=extra.zeek 'a b'\n\
                  [worker-2]\ntype=worker\nhost=sensor.example\ninterface=eth1\nlb_method=interfaces\nlb_procs=2\n\
                  lb_interfaces=a,b\n[w-3]\ntype=worker\nhost=10.0.0.1\ninterface=zc:e\nlb_method=pf_ring\nlb_procs=2\n";
     let options = "MailTo = soc@example.com\nzeekport = 47760\nLogRotationInterval=0\nEnv_Vars=TZ=UTC\n\
                    SitePolicyScripts = local.zeek site.zeek\nPrivateAddressSpaceIsLocal = 0\nClusterBackend=broker\n\
                    StopTimeout = 20\nMemLimit = 1024\nZeekArgs = -C X::y=\"a b\"\nSitePolicyPath = /a:/b\nSaveTraces=1\n\
                    MailAlarmsInterval=5\nCompressLogsInFlight=3\nMetricsPort=0\nLogDir=/srv/logs\nCompressLogs=0\n\
-                   LogExpireInterval=90 min\nMinDiskSpace=5\nPrefixes=local:site\nPcapBufsize=64\n";
+                   LogExpireInterval=90 min\nMinDiskSpace=5\nKeepLogs=conn.* a?\n\
+                   CompressCmd=zstd -q -19\nCompressExtension=zst\nPrefixes=local:site\nPcapBufsize=64\n\
+                   cluster_backend_zeromq.use_curve_encryption = True\n";
     check(&zeekctl([nodes, options, "10.0.0.0/8 office\nfd00::/8\n"]), true);
     check(&zeekctl([TWO, "", ""]), true);
     check(&zeekctl(["[zeek]\ntype=standalone\nhost=localhost\ninterface=eth0\n", "", ""]), true);
@@ -81,8 +83,8 @@ fn zeek_confs_come_back_as_they_were() {
     let flat = "manager=1\nloggers=2\nproxies=1\ninterface=af_packet::eth0\nworkers=3\nworkers_cpu_list=3,5-9:2\n\
                 args=local 'my site' Site::x=T\nenv=\n  TZ=UTC\n  A=b=c\nworker_env=\n  ID=${worker_index0}\n  CPU=${worker_cpu}\n\
                 \n  N=w${worker_index}x\nworker_args=-C\nworker_nice=-5\nport=5000\nmetrics_port=0\nrestart_interval_sec=3\n\
-                manager_memory_max=2G\nlogger_env=X=1\nproxy_cpu_set=0,2\nuser=bro\next_path=/a:/b\n\
-                cluster_backend_args=frameworks/cluster/backend/broker\nbase_dir=/opt/zeek\narchiver_args=-c ''\n";
+                manager_memory_max=2G\nlogger_env=X=1${y}\nproxy_cpu_set=0,2\nuser=bro\next_path=/a:/b\n\
+                cluster_backend_args=frameworks/cluster/backend/broker\nbase_dir=/opt/zeek\narchiver_args=-c 'xz,xz -T1'\n";
     let flat = flat.replace("\n\n", "\n");
     check(&zeek_confs(&[("", &flat)]), false);
     check(&zeek_confs(&[("", "manager=1\nargs=\narchiver=0\ncluster_node_prefix=x\nloggers=1\n")]), false);
@@ -173,7 +175,7 @@ proptest! {
         port in 1024..30_000u16,
         options in prop::sample::subsequence(
             vec!["MailTo = a@b", "ClusterBackend = ZeroMQ", "StopTimeout = 7", "LogExpireInterval = 3 day", "CompressLogs = 0",
-                 "SaveTraces = 1", "MemLimit = 5000", "Prefixes = a:b", "LogDir = /x", "PcapSnaplen = 99"], 0..10),
+                 "SaveTraces = 1", "MemLimit = 5000", "cluster_backend_zeromq.use_curve_encryption = 0", "Prefixes = a:b", "LogDir = /x", "PcapSnaplen = 99"], 0..10),
     ) {
         let two = TWO.replace("localhost", "10.0.0.1");
         let workers: String = workers.iter().enumerate().map(|(at, text)| format!("[w{at}]\n{text}")).collect();

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use super::{Export, ExportError, ExportFile, checked, host};
 use crate::import::{self, HostFile, Source};
 use crate::model::cluster_file::join_words;
-use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Node, Role, RunAs, Zeek};
+use crate::model::{ArchivePlace, ArchiveRules, Backend, Configuration, InstanceName, Node, Role, RunAs, Zeek};
+use crate::plan::zeek::template::unescape;
 
 /// What zeek-archiver has its logs in, below the prefix of an installation.
 const LOGS: &str = "/var/logs/zeek";
@@ -126,11 +127,11 @@ impl Machine<'_> {
         if zeek.scripts != default.scripts || !zeek.args.is_empty() {
             key(text, "args", join_words(zeek.scripts.iter().chain(&zeek.args)));
         }
-        variables(text, "env", &zeek.env);
+        variables(text, "env", &plain(&zeek.env));
         for (name, kind) in [("manager", Role::Manager), ("logger", Role::Logger), ("proxy", Role::Proxy)] {
             let Some(first) = self.of(kind).next() else { continue };
             of_a_kind(text, name, first);
-            variables(text, &format!("{name}_env"), &first.env);
+            variables(text, &format!("{name}_env"), &plain(&first.env));
             if let Some(cpus) = &first.cpu_affinity {
                 key(text, &format!("{name}_cpu_set"), cpus);
             }
@@ -186,8 +187,14 @@ impl Machine<'_> {
                 }
             }
         }
-        if !self.zeek.archive.compress {
+        let (rules, default) = (&self.zeek.archive, ArchiveRules::default());
+        let by_gzip = ["gzip".to_owned()];
+        let command = if rules.compressor.is_empty() { &by_gzip[..] } else { &rules.compressor };
+        if !rules.compress {
             key(text, "archiver_args", "--compress=");
+        } else if (&rules.compressor, &rules.extension) != (&default.compressor, &default.extension) {
+            let how = format!("--compress={},{}", rules.extension, join_words(command));
+            key(text, "archiver_args", join_words(&[how]));
         }
     }
 
@@ -280,6 +287,11 @@ fn escaped(text: &str) -> String {
         whole.push_str(part);
     }
     whole
+}
+
+/// Of nodes of which Zeek fills no variables in.
+fn plain(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    env.iter().map(|(name, value)| (name.clone(), unescape(value))).collect()
 }
 
 fn variables(text: &mut String, name: &str, pairs: &BTreeMap<String, String>) {

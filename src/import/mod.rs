@@ -4,6 +4,8 @@
 //! whole: see [`crate::plan::validate()`].
 
 mod findings;
+#[cfg(test)]
+mod traps;
 mod zeek_conf;
 mod zeekctl;
 

@@ -7,6 +7,7 @@
 //! A type in this file is frozen once released: a change is a new kind, never a new field (see [`super::frame`]).
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -124,10 +125,10 @@ pub struct SetConfigurationRequest {
 
 /// A configuration on its way to an agent. On the wire it is a [`Configuration`] behind its length in bytes: who keeps it
 /// encoded sends it as it is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Share(Form);
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Form {
     Open(Configuration),
     /// By this process.
@@ -147,6 +148,16 @@ impl Share {
             Form::Encoded(bytes) => {
                 frame::decode_body(&bytes, "Configuration").expect("a configuration that was encoded in this process")
             }
+        }
+    }
+}
+
+impl fmt::Debug for Share {
+    /// Not the bytes, in which the keys of a cluster would show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Form::Open(configuration) => configuration.fmt(f),
+            Form::Encoded(bytes) => write!(f, "a configuration in {} bytes", bytes.len()),
         }
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConfigurationId, Cpus, InstanceName, NodeFiles, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek, ZeekNode,
+    ConfigurationId, Cpus, CurveKeys, InstanceName, NodeFiles, NodeName, NodeState, OutputWish, Peer, RunAs, Zeek,
+    ZeekNode,
 };
 
 /// The instances and nodes that should exist. Not yet checked: see [`crate::plan::validate()`].
@@ -26,16 +27,18 @@ pub struct Configuration {
     pub zeek: Option<Box<Zeek>>,
     /// Only in a share: the Zeek nodes of other instances, if there are some that are to know them.
     pub peers: Vec<Peer>,
+    /// Only in a share: by what its Zeek nodes encrypt what they say, if they may.
+    pub keys: Option<Box<CurveKeys>>,
 }
 
 impl Configuration {
     /// A configuration in which nothing exists.
     pub fn empty(id: ConfigurationId) -> Self {
-        Self { id, instances: Vec::new(), nodes: Vec::new(), zeek: None, peers: Vec::new() }
+        Self { id, instances: Vec::new(), nodes: Vec::new(), zeek: None, peers: Vec::new(), keys: None }
     }
 
     /// What the agent of `instance` needs to know: every instance, the nodes that are its own, and of the others what its
-    /// Zeek nodes must know.
+    /// Zeek nodes must know: but for their keys, which no configuration has before it is told.
     pub fn share_of(&self, instance: &InstanceName) -> Self {
         let nodes: Vec<_> = self.nodes.iter().filter(|node| node.instance == *instance).cloned().collect();
         let elsewhere = |peer: &Peer| peer.instance != *instance;
@@ -43,7 +46,8 @@ impl Configuration {
             true => self.zeek_cluster().filter(elsewhere).collect(),
             false => Vec::new(),
         };
-        Self { id: self.id.clone(), instances: self.instances.clone(), nodes, zeek: self.zeek.clone(), peers }
+        let (id, instances, zeek) = (self.id.clone(), self.instances.clone(), self.zeek.clone());
+        Self { id, instances, nodes, zeek, peers, keys: None }
     }
 
     /// The declared instance of that name.

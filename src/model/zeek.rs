@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::curve::PublicKey;
 use super::{ArchiveRules, Configuration, InstanceName, Network, Node, NodeName, ReadyBy, Role, ZeekHealth};
 
 /// What all Zeek nodes of a cluster share. A Zeek node is one without a `command`.
@@ -44,6 +45,10 @@ pub struct Zeek {
     pub metrics_port: Option<u16>,
     /// Where the manager binds for ZeroMQ: XPUB, then XSUB. Given out like the ports of nodes.
     pub zeromq_ports: Option<[u16; 2]>,
+    /// Whether ZeroMQ is encrypted.
+    pub encrypt: Encrypt,
+    /// The number of the keys for that: another number is other keys.
+    pub zeromq_keys: u32,
     /// What all hashes begin with, so that nodes agree on them. Made up where it is not given.
     pub hash_seed: Option<u32>,
     /// Where the nodes of an instance are found by others, if not where its agent is.
@@ -59,6 +64,13 @@ pub struct Zeek {
 impl Zeek {
     /// The site script, which is loaded unless others are named.
     pub const SCRIPTS: [&str; 1] = ["local"];
+    /// The number of the keys that nodes have as long as nobody names others.
+    pub const KEYS: u32 = 1;
+
+    /// Whether its nodes may need keys, which is for their versions to say.
+    pub fn wants_keys(&self) -> bool {
+        self.backend != Backend::Broker && self.encrypt != Encrypt::No
+    }
 }
 
 impl Default for Zeek {
@@ -80,6 +92,8 @@ impl Default for Zeek {
             port: None,
             metrics_port: None,
             zeromq_ports: None,
+            encrypt: Encrypt::default(),
+            zeromq_keys: Self::KEYS,
             hash_seed: None,
             addresses: BTreeMap::new(),
             pcap_snaplen: None,
@@ -113,6 +127,31 @@ impl Backend {
     }
 }
 
+/// Whether ZeroMQ encrypts what Zeek nodes say to one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Encrypt {
+    /// Where Zeek can: from 8.2 on.
+    #[default]
+    Auto,
+    /// Nodes that cannot are not started.
+    Yes,
+    No,
+}
+
+impl Encrypt {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Yes, Self::No];
+
+    /// As cluster files write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Yes => "yes",
+            Self::No => "no",
+        }
+    }
+}
+
 /// What only a Zeek node has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZeekNode {
@@ -131,6 +170,8 @@ pub struct Surroundings {
     pub entries: Vec<LayoutEntry>,
     /// The number that keeps the packets of its interface together, where it shares one by AF_PACKET.
     pub fanout: Option<u16>,
+    /// By which keys it talks, if it does by some: the server's, which differs wherever any of them does.
+    pub keys: Option<PublicKey>,
     /// What the variables stand for that its interface and environment name.
     pub variables: BTreeMap<String, String>,
 }
@@ -200,5 +241,13 @@ impl Configuration {
     /// The members of the Zeek cluster: of a share, also those of other instances.
     pub fn zeek_cluster(&self) -> impl Iterator<Item = Peer> {
         self.nodes.iter().filter_map(|node| Peer::of(node)).chain(self.peers.iter().cloned())
+    }
+
+    /// The number of the keys by which its Zeek nodes talk, if they may need any.
+    pub fn number_of_keys(&self) -> Option<u32> {
+        let has_members = self.nodes.iter().any(|node| node.is_in_zeek_cluster());
+        let (wants, number) =
+            self.zeek.as_ref().map_or((true, Zeek::KEYS), |zeek| (zeek.wants_keys(), zeek.zeromq_keys));
+        (has_members && wants).then_some(number)
     }
 }

@@ -43,7 +43,7 @@ use crate::state_dir::StateDir;
 use crate::supervisor::process::groups::{Groups, Place};
 use crate::supervisor::process::identity;
 use crate::supervisor::process::run_dir::RunDir;
-use crate::trust::Registrar;
+use crate::trust::{CurveRoot, Registrar};
 
 pub use bridge::{AgentBridge, ControllerBridge};
 pub use daemon::{Ready, agent, controller};
@@ -54,7 +54,7 @@ pub use lab::lab;
 /// What an embedded controller needs.
 pub struct ControllerOptions {
     pub name: InstanceName,
-    /// Where `controller.redb` is kept; it must exist.
+    /// Where `controller.redb` and `zeromq.key` are kept; it must exist.
     pub directory: PathBuf,
     pub ports: PortRules,
     /// How long a client waits for a plain answer.
@@ -118,8 +118,9 @@ pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, 
     let stored = store.load()?;
     let store = StoreThread::start(store)?;
     let (epoch, on_disk) = (new_epoch()?, matches!(log, LogOptions::Disk { .. }));
+    let keys = CurveRoot::kept_in(&directory)?;
     let dials = dialler.is_some();
-    let rules = Rules { name, ports, dials, request_timeout, epoch, pace, on_failure, on_disk };
+    let rules = Rules { name, ports, dials, request_timeout, epoch, pace, on_failure, on_disk, keys };
     let log = open_log(log, epoch)?;
     let blobs = Some(Blobs::open(&directory.join("blobs"))?);
     Ok(Controller::launch(ControllerSetup { rules, stored, store, log, dialler, host, registrar, blobs }))

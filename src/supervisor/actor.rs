@@ -99,11 +99,13 @@ impl Supervisor {
                 workshop.note_down(ward, false, node.name.clone(), life, Down::Stopped);
             }
         }
-        let report = take_report(&mut first);
-        if let Some((state, reason)) = report.as_ref().and_then(unasked) {
-            workshop.examine(ward, &node, state, reason);
-        }
-        let report = report.map(|report| told_of(&node, report, None));
+        let report = take_report(&mut first).map(|mut report| {
+            if let Some((state, reason)) = unasked(&report) {
+                name_dossier(&mut report, workshop.dossier(ward));
+                workshop.examine(ward, &node, state, reason);
+            }
+            told_of(&node, report, None)
+        });
         if let Some(NodeReport { new: NodeState::Failed, reason, .. }) = &report {
             workshop.note_failed(ward, false, node.name.clone(), state.life(), reason.to_string());
         }
@@ -163,7 +165,7 @@ impl Supervisor {
         }
     }
 
-    fn report(&mut self, report: Report, ctx: &mut Context<Self>) {
+    fn report(&mut self, mut report: Report, ctx: &mut Context<Self>) {
         if report.new != NodeState::Pending
             && let Some(sign) = self.sign.take()
         {
@@ -173,6 +175,9 @@ impl Supervisor {
             self.saying = None; // it was said by a life that is over, or has to be said anew
         }
         let death = unasked(&report);
+        if death.is_some() {
+            name_dossier(&mut report, self.workshop.dossier(self.ward));
+        }
         let (node, life) = (self.node.name.clone(), self.state.life());
         match report.new {
             NodeState::Stopped if self.noted.take() == Some((life, self.down())) && self.unnoted.is_empty() => {
@@ -508,6 +513,13 @@ impl Handler<Word> for Supervisor {
 fn unasked(report: &Report) -> Option<(NodeState, Text)> {
     let is_death = report.exit.is_some() && matches!(report.new, NodeState::Crashed | NodeState::Failed);
     is_death.then(|| (report.new, report.reason.clone()))
+}
+
+/// Says how to see what is found out about a death.
+fn name_dossier(report: &mut Report, name: Option<String>) {
+    if let Some(name) = name {
+        report.reason = format!("{}; its dossier: `watchpost crashes show {name}`", report.reason).into();
+    }
 }
 
 fn terms(node: &Node) -> Terms {

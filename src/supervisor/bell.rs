@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -24,15 +24,23 @@ impl Bell {
     /// Waits until it rings, `files` has something to tell, or it is so late; or for no reason.
     pub fn wait(&self, files: &OwnedFd, until: Option<Instant>) {
         let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
-        // Rounded up, or it would wake a moment too early, again and again.
-        let wait = wait.map(|wait| Timespec {
-            tv_sec: wait.as_secs() as i64,
-            tv_nsec: i64::from((wait.subsec_nanos() + 1).min(999_999_999)),
-        });
-        let mut ready = [PollFd::new(files, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
-        let _ = poll(&mut ready, wait.as_ref()); // interrupted: the caller looks around and waits again
+        doze(&mut [PollFd::new(files, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)], wait);
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
+
+    /// Rests so long, whatever becomes of files, or until it rings. The ring also ends the next wait.
+    pub fn rest(&self, time: Duration) {
+        doze(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(time));
+    }
+}
+
+fn doze(ready: &mut [PollFd<'_>], wait: Option<Duration>) {
+    // Rounded up, or it would wake a moment too early, again and again.
+    let wait = wait.map(|wait| Timespec {
+        tv_sec: wait.as_secs() as i64,
+        tv_nsec: i64::from((wait.subsec_nanos() + 1).min(999_999_999)),
+    });
+    let _ = poll(ready, wait.as_ref()); // interrupted: the caller looks around and waits again
 }
 
 #[cfg(test)]
@@ -48,9 +56,16 @@ mod tests {
         bell.ring();
         bell.ring();
         bell.wait(&files, None);
-        let until = Instant::now() + std::time::Duration::from_millis(5);
+        let until = Instant::now() + Duration::from_millis(5);
         while Instant::now() < until {
             bell.wait(&files, Some(until));
         }
+        bell.ring();
+        let began = Instant::now();
+        bell.rest(Duration::from_secs(60));
+        bell.wait(&files, None);
+        assert!(began.elapsed() < Duration::from_secs(30));
+        bell.rest(Duration::from_millis(5));
+        assert!(began.elapsed() >= Duration::from_millis(5));
     }
 }

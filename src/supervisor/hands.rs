@@ -11,7 +11,7 @@ use std::thread;
 use crate::model::NodeName;
 
 /// Threads at the start. Two launch faster than one when many nodes die at once; more only wait for the kernel.
-const FIRST: usize = 2;
+pub const FIRST: usize = 2;
 /// Threads at the most, however many hang.
 const MOST: usize = 32;
 /// A thread's stack, in bytes: a launch needs a fraction of it.
@@ -33,6 +33,8 @@ pub enum Subject {
     Crashes,
     /// What concerns the agent itself.
     Agent,
+    /// The groups of nodes that are down.
+    Groups,
     /// What is to come into force.
     Preparation,
     /// What somebody asks about that may come into force some day.

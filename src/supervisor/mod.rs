@@ -11,6 +11,7 @@ pub mod channel;
 pub mod crash;
 pub mod hands;
 pub mod history;
+mod idle_groups;
 pub mod liveness;
 pub mod output;
 pub mod process;

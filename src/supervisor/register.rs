@@ -10,6 +10,7 @@
 
 mod lines;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -163,13 +164,13 @@ impl Register {
         };
         let intent = Intent {
             format: FORMAT,
-            boot: self.boot.clone(),
+            boot: Cow::Borrowed(&self.boot),
             pid_namespace: self.pid_namespace,
             life,
             guessed,
             past,
             at: since_boot(),
-            node: node.clone(),
+            node: Cow::Borrowed(node),
         };
         let line = lines::sealed(&serde_json::to_string(&intent).map_err(|error| failed("write")(error.into()))?);
         // A leftover of a crash may be half a line: it is not this intent's.
@@ -304,7 +305,7 @@ impl Register {
         let elapsed = Duration::from_millis(since_boot().saturating_sub(intent.at));
         // Times of another boot say nothing.
         let past = if intent.boot == self.boot { intent.past.aged(elapsed) } else { Past::default() };
-        Record { node: intent.node, life: intent.life, here, found, guessed: intent.guessed, past, reason }
+        Record { node: intent.node.into_owned(), life: intent.life, here, found, guessed: intent.guessed, past, reason }
     }
 }
 

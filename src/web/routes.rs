@@ -169,15 +169,22 @@ async fn restart(desk: Data<Desk>, order: Json<NodesOrder>) -> Answer<Verdict> {
 async fn print(desk: Data<Desk>, order: Json<json::PrintOrder>) -> Answer<json::Values> {
     let Json(json::PrintOrder { id, nodes }) = order;
     let request = GetIdValueRequest { reqid: new_reqid()?, id, nodes: names(&nodes)? };
-    let answer = desk.ask(request).await?;
+    let mut answer = desk.ask(request).await?;
+    let mut values = Vec::new();
+    for IdValue { node, instance, value } in answer.values {
+        match serde_json::from_str(&value) {
+            Ok(value) => values.push(json::IdValue { node: node.to_string(), instance: instance.to_string(), value }),
+            // Nested too deep, or a number too large: one node's matter, and not that of the others.
+            Err(error) => {
+                let error = format!("its value is JSON that cannot be read here: {error}");
+                answer.outcomes.push(Outcome::node_failed(&instance, &node, error, None));
+            }
+        }
+    }
     let reach = Reach::after(&answer.outcomes, &desk).await;
-    let value = |told: IdValue| {
-        let value = serde_json::from_str(&told.value).map_err(|error| Problem::Internal(error.to_string()))?;
-        Ok(json::IdValue { node: told.node.to_string(), instance: told.instance.to_string(), value })
-    };
     Ok(Json(json::Values {
         ok: answer.outcomes.iter().all(Outcome::is_success),
-        values: answer.values.into_iter().map(value).collect::<Result<_, Problem>>()?,
+        values,
         outcomes: json::Outcome::all(answer.outcomes, &reach),
     }))
 }

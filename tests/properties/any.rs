@@ -10,9 +10,9 @@ use proptest::option;
 use proptest::prelude::*;
 use watchpost::bundle::{BundleId, Digest};
 use watchpost::model::{
-    ArchivePlace, ArchiveRules, Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Instance,
-    InstanceName, Limit, Liveness, Loss, Network, Node, NodeFiles, NodeName, NodeState, OutputWish, Probe, ProbeBy,
-    Quotas, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekHealth, ZeekNode,
+    ArchivePlace, ArchiveRules, Backend, Bytes, Capability, Configuration, ConfigurationId, CpuShare, Cpus, Encrypt,
+    Instance, InstanceName, Limit, Liveness, Loss, Network, Node, NodeFiles, NodeName, NodeState, OutputWish, Probe,
+    ProbeBy, Quotas, Ready, ReadyBy, Resource, RestartMode, RestartPolicy, Role, RunAs, Zeek, ZeekHealth, ZeekNode,
 };
 
 pub fn role() -> impl Strategy<Value = Role> {
@@ -153,13 +153,17 @@ prop_compose! {
             plain().prop_map(|text| ArchivePlace::At(format!("/{text}"))),
         ],
         (compress, min_free) in (any::<bool>(), 0..=40u8),
-        command in option::of((word(), word())),
+        (command, compressor) in (option::of((word(), word())), option::of((word(), word()))),
+        (extension, keep) in ("[a-z0-9]{1,5}", vec(word(), 0..3)),
         keep_age in option::of((0..400_000_000u64).prop_map(Duration::from_secs)),
         keep_bytes in any::<Option<u64>>(),
     ) -> ArchiveRules {
-        let command = command.filter(|(program, _)| !program.is_empty());
-        let command = command.map(|(program, word)| vec![program, word]).unwrap_or_default();
-        ArchiveRules { place, compress, command, keep_age, keep_bytes, min_free }
+        let words = |words: Option<(String, String)>| {
+            let words = words.filter(|(program, _)| !program.is_empty());
+            words.map(|(program, word)| vec![program, word]).unwrap_or_default()
+        };
+        let (command, compressor) = (words(command), words(compressor));
+        ArchiveRules { place, compress, compressor, extension, command, keep, keep_age, keep_bytes, min_free }
     }
 }
 
@@ -170,7 +174,11 @@ prop_compose! {
         (options, env) in (assignments(), assignments()),
         networks in vec((address(), 0..=32u8).prop_map(|(address, bits)| Network { address, bits }), 0..3),
         networks_file in option::of(plain().prop_map(|text| format!("/{text}"))),
-        backend in prop::sample::select(Backend::ALL.to_vec()),
+        (backend, encrypt, zeromq_keys) in (
+            prop::sample::select(Backend::ALL.to_vec()),
+            prop::sample::select(vec![Encrypt::Auto, Encrypt::Yes, Encrypt::No]),
+            1..9_u32,
+        ),
         rotation_interval in option::of((0..400_000u64).prop_map(Duration::from_secs)),
         (port, metrics_port) in (option::of(1..=u16::MAX), option::of(port())),
         zeromq_ports in option::of([1..=u16::MAX, 1..=u16::MAX]),
@@ -186,7 +194,7 @@ prop_compose! {
         let addresses =
             addresses.iter().map(|(name, address)| (InstanceName::new(name).unwrap(), *address)).collect();
         Zeek {
-            backend, scripts, args, options, env, prefixes, path, script_path, networks, networks_file,
+            backend, encrypt, zeromq_keys, scripts, args, options, env, prefixes, path, script_path, networks, networks_file,
             rotation_interval, archive, metrics_address, port, metrics_port, zeromq_ports, hash_seed, addresses,
             pcap_snaplen, pcap_bufsize, health,
         }
@@ -250,6 +258,7 @@ pub fn configuration() -> impl Strategy<Value = Configuration> {
         nodes,
         zeek,
         peers: Vec::new(),
+        keys: None,
     })
 }
 
@@ -277,6 +286,7 @@ pub fn named() -> impl Strategy<Value = Configuration> {
             nodes,
             zeek,
             peers: Vec::new(),
+            keys: None,
         })
     })
 }

@@ -66,7 +66,7 @@ fn a_node_that_keeps_dying_is_given_up_at_its_limit() {
     let lab = Lab::start(Some(&(looping + &sleeper("fine", ""))));
     let failed = lab.client.wait_for("looping", "FAILED");
     assert!(failed.reason.starts_with("given up after 3 restarts within 10m"), "{failed:?}");
-    assert!(failed.reason.ends_with("exited with status 1: dying"), "{failed:?}");
+    assert!(failed.reason.contains("; last: exited with status 1: dying; its dossier: "), "{failed:?}");
     assert_eq!(failed.restarts, 3);
     let events = lab.client.events();
     check_log(&events);

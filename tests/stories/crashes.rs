@@ -27,8 +27,10 @@ fn a_node_that_dies_by_a_fault_leaves_a_dossier_that_says_how() {
     let text = "ulimit -c unlimited 2>/dev/null\necho said\necho complained >&2\nsleep 0.2\nkill -SEGV $$";
     let keys = "restart = never\nenv = PASSWORD=s3cret\nlimits = nofile=100";
     let lab = Lab::start(Some(&script("faulty", keys, text)));
-    lab.client.wait_for("faulty", "FAILED");
+    let failed = lab.client.wait_for("faulty", "FAILED");
     let crash = eventually("it is listed", || crashes(&lab.client, &["faulty"]).pop());
+    let named = format!("; its dossier: `watchpost crashes show {}`", crash.id);
+    assert!(failed.reason.ends_with(&named), "{failed:?} names {}", crash.id);
     assert_eq!((crash.node.as_str(), crash.state.as_str(), crash.exit.signal), ("faulty", "FAILED", Some(11)));
     let found = dossier(&lab.client, &crash.id, |dossier| {
         let core = dossier.core.as_ref().is_some_and(|core| core.found.is_some());

@@ -357,7 +357,7 @@ fn who_says_that_it_stops_and_does_not_end_is_ended() {
     lab.scene.write("stop", "");
     let given_up = lab.client.wait_for("lingers", "FAILED");
     let want = "it said STOPPING=1, and did not end within 500ms; killed by signal 15 (SIGTERM)";
-    assert_eq!(given_up.reason, want);
+    assert!(given_up.reason.starts_with(want), "{given_up:?}");
 }
 
 #[test]

@@ -1,11 +1,8 @@
 //! `watchpost import`: files of Zeek's other tools become cluster files that `check` finds nothing wrong with.
 
-use std::process::Command;
-
 use serde_json::Value;
 
-use crate::common::zeek::{Zeek, ports};
-use crate::common::{Answer, Daemon, Scene};
+use crate::common::{Answer, Scene};
 
 const NODE_CFG: &str = "[manager]\ntype=manager\nhost=localhost\n[proxy-1]\ntype=proxy\nhost=localhost\n\
                         [worker-1]\ntype=worker\nhost=localhost\ninterface=eth0\nlb_method=af_packet\nlb_procs=2\n";
@@ -91,72 +88,4 @@ fn a_file_without_nodes_is_refused_and_what_is_exported_is_not_written_over() {
     assert_eq!(scene.read("there/node.cfg"), back);
     let json: Value = serde_json::from_str(&export(&["--format", "cluster.cfg", "--json"]).stdout).unwrap();
     assert!(json["files"]["cluster.cfg"].as_str().unwrap().contains("[worker-1-2]"), "{json}");
-}
-
-/// The shell blocks of docs/zeek.md with that word behind their language, line by line.
-fn commands(of: &str) -> Vec<&'static str> {
-    let document = include_str!("../../docs/zeek.md");
-    let block = document.split(&format!("\n```sh{of}\n")).nth(1).expect("such a block");
-    block.split("\n```").next().unwrap().lines().collect()
-}
-
-#[test]
-fn a_cluster_of_zeekctl_comes_to_watchpost_and_goes_back_by_following_the_document_line_by_line() {
-    let scene = Scene::new();
-    let zeek = Zeek::of(&scene, "8.0.10");
-    if zeek.is_real() {
-        return; // what stands in for a capture is none
-    }
-    let hostname = watchpost::settings::Machine::this().hostname().to_owned();
-    let lab = scene.write("lab.cfg", &format!("[instances]\nagent-{hostname}\n"));
-    let any = scene.any_port();
-    let daemon = Daemon::start_with(&scene, "lab", &["lab", lab.to_str().unwrap(), "--http", &any], &zeek.settings());
-    let client = daemon.client();
-    client.wait("nothing to be deployed", |status| status.deploying.is_none() && status.configuration.is_some());
-    let first = ports();
-    std::fs::create_dir(scene.path("etc")).unwrap();
-    let nodes = "[manager]\ntype=manager\nhost=localhost\n[logger-1]\ntype=logger\nhost=localhost\n[proxy-1]\ntype=proxy\n\
-                 host=localhost\n[worker-1]\ntype=worker\nhost=localhost\ninterface=lo\nenv_vars=A=1\n";
-    scene.write("etc/node.cfg", nodes);
-    let options = format!("ZeekPort = {first}\nMetricsPort = {}\nMailTo = soc@example.com\n", first + 100);
-    scene.write("etc/zeekctl.cfg", &options);
-    scene.write("etc/networks.cfg", "10.0.0.0/8 office\n");
-    scene.write("some.pcap", "not much");
-    std::fs::create_dir(scene.path("bin")).unwrap();
-    let zeekctl = scene.write("bin/zeekctl", &format!("#!/bin/sh\necho \"$1\" >> {}\n", scene.path("asked").display()));
-    std::fs::set_permissions(&zeekctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_watchpost")).parent().unwrap();
-    let path = format!("{}:{}:{}", scene.path("bin").display(), program.display(), std::env::var("PATH").unwrap());
-    let run = |line: &str| {
-        let line = line.replace("/opt/zeek/etc", &scene.path("etc").display().to_string());
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-euc", &line])
-            .current_dir(scene.path(""))
-            .env_clear()
-            .env("PATH", &path)
-            .env("HOME", scene.path(""));
-        shell.env("WATCHPOST_STATE_DIR", scene.path("lab")).env("WATCHPOST_AGENT_ZEEK", zeek.program());
-        shell.env("WATCHPOST_CONTROLLER", format!("http://{}", daemon.addresses()["http"]));
-        let answer = Answer::of(shell.output().unwrap());
-        assert_eq!(answer.code, 0, "{line}: {answer:?}");
-        answer
-    };
-    let (there, back) = (commands(" there"), commands(" back"));
-    assert_eq!(there.len() + back.len(), 10, "in ten commands");
-    let said: Vec<Answer> = there.into_iter().map(run).collect();
-    assert!(said[1].stdout.contains("is fine: 4 nodes on 1 instances"), "{said:?}");
-    assert!(scene.path("some.zeek/conn.log").exists());
-    client.wait_for_all("RUNNING");
-    back.into_iter().for_each(|line| drop(run(line)));
-    client.wait_for_all("STOPPED");
-    assert_eq!(scene.read("asked"), "stop\ndeploy\n");
-    // What zeekctl has now is what it had.
-    let imported = |name: &str| {
-        let file = scene.path(name);
-        Answer::of(scene.watchpost(&["import", file.to_str().unwrap()]).output().unwrap()).stdout
-    };
-    assert_ne!(scene.read("etc/node.cfg"), nodes);
-    assert_eq!(imported("etc/node.cfg"), scene.read("cluster.cfg"));
 }

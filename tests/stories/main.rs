@@ -37,5 +37,7 @@ mod shown;
 mod trees;
 mod trust;
 mod versions;
+mod ways_back;
 mod zeek;
 mod zeek_channel;
+mod zeek_keys;

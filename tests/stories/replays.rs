@@ -198,6 +198,7 @@ fn one_node() -> Configuration {
         nodes: vec![node.into()],
         zeek: None,
         peers: Vec::new(),
+        keys: None,
     }
 }
 

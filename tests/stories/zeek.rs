@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use watchpost::web::json::{Status, Verdict};
@@ -24,6 +24,13 @@ impl Stage {
     pub fn new(version: &str) -> Self {
         let scene = Scene::new();
         let zeek = Zeek::of(&scene, version);
+        Self::with(scene, zeek)
+    }
+
+    /// Of this version, whatever else there is.
+    pub fn with_stand_in(version: &str) -> Self {
+        let scene = Scene::new();
+        let zeek = Zeek::stand_in(&scene, version);
         Self::with(scene, zeek)
     }
 
@@ -207,6 +214,39 @@ fn a_node_that_fails_at_its_start_shows_what_zeek_said() {
     let output = verdict.outcomes.iter().find_map(|outcome| outcome.output.clone()).unwrap();
     assert!(output.stderr.contains("fatal error: asked to fail by a script"), "{verdict:?}");
     eventually("it is tried again", || (node(&stage.client.status(), "manager").restarts > 0).then_some(()));
+}
+
+/// Every file of an installation, and when it and its directory were written to.
+fn contents(prefix: &Path) -> BTreeMap<PathBuf, (i64, i64, u64)> {
+    let (mut found, mut rest) = (BTreeMap::new(), vec![prefix.to_owned()]);
+    while let Some(path) = rest.pop() {
+        let about = std::fs::symlink_metadata(&path).unwrap();
+        if about.is_dir() {
+            rest.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        found.insert(path, (about.mtime(), about.mtime_nsec(), about.len()));
+    }
+    found
+}
+
+#[test]
+fn nothing_of_an_installation_is_written_to_whatever_is_done_with_it() {
+    let stage = Stage::new("8.2.0");
+    let before = contents(&stage.zeek.prefix());
+    let first = ports();
+    for backend in ["broker", "zeromq"] {
+        stage.deployed(&cluster(first, &format!("backend = {backend}\nrotation_interval = 1s"), &THREE));
+    }
+    let next = stage.scene.write("next.cfg", &cluster(first, "heartbeat = 1s", &THREE));
+    assert_eq!(stage.client.run(&["plan", next.to_str().unwrap()]).code, 0);
+    assert_eq!(stage.client.run(&["print", "bits_per_uid"]).code, 0);
+    processes::signal(pids(&stage.client.status())["worker-1"], Signal::KILL);
+    stage.client.wait("it is back", |status| {
+        let worker = node(status, "worker-1");
+        worker.state == "RUNNING" && worker.restarts == 1
+    });
+    assert!(stage.client.order("stop", &[]).ok);
+    assert_eq!(contents(&stage.zeek.prefix()), before);
 }
 
 /// Every path below that others may read, or look into, as far as they can come there.

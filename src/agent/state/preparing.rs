@@ -9,7 +9,9 @@ use crate::agent::jobs::{self, Kind};
 use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
-use crate::model::{Configuration, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp};
+use crate::model::{
+    Configuration, CurveKeys, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp,
+};
 use crate::plan::{self, NodeChange};
 
 /// A configuration that is being looked at.
@@ -32,6 +34,13 @@ enum Purpose {
     Configure(RequestId),
     /// It was in force before, and is again; those nodes are to run.
     Restore(RequestId, BTreeSet<NodeName>),
+}
+
+/// What of a cluster is not in what its nodes know.
+#[derive(Debug)]
+struct Rendering {
+    layout: Vec<LayoutEntry>,
+    keys: Option<Box<CurveKeys>>,
 }
 
 /// A configuration to which nobody objects.
@@ -65,17 +74,17 @@ impl State {
         let purpose = Purpose::Check(reqid);
         match self.understood(configuration.open()) {
             Err(why) => self.refuse(purpose, why),
-            Ok((configuration, layout)) => {
+            Ok((configuration, rendering)) => {
                 self.give_up_preparing("a newer configuration came before it was looked at");
                 self.staged = None;
-                self.prepare(purpose, configuration, layout, fx);
+                self.prepare(purpose, configuration, rendering, fx);
             }
         }
     }
 
     pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let SetConfigurationRequest { reqid, configuration } = request;
-        let (configuration, layout) = match self.understood(configuration.open()) {
+        let (configuration, rendering) = match self.understood(configuration.open()) {
             Ok(understood) => understood,
             Err(why) => return self.refuse(Purpose::Configure(reqid), why),
         };
@@ -87,14 +96,16 @@ impl State {
         configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
         match self.staged.take_if(|staged| staged.configuration.is(&configuration)) {
             Some(staged) => self.adopt(reqid, *staged, wall, fx),
-            None if configuration.is_prepared() => self.prepare(Purpose::Configure(reqid), configuration, layout, fx),
+            None if configuration.is_prepared() => {
+                self.prepare(Purpose::Configure(reqid), configuration, rendering, fx)
+            }
             None => self.adopt(reqid, Staged::new(configuration), wall, fx),
         }
     }
 
     pub(super) fn restore(&mut self, request: RestoreConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let RestoreConfigurationRequest { reqid, configuration, up } = request;
-        let (configuration, layout) = match self.understood(configuration.open()) {
+        let (configuration, rendering) = match self.understood(configuration.open()) {
             Ok(understood) => understood,
             Err(why) => return self.refuse(Purpose::Restore(reqid, up), why),
         };
@@ -102,14 +113,17 @@ impl State {
         self.staged = None;
         let known = self.configuration.as_ref().filter(|present| present.is(&configuration));
         match known.and_then(|known| known.files) {
-            None if configuration.is_prepared() => self.prepare(Purpose::Restore(reqid, up), configuration, layout, fx),
+            None if configuration.is_prepared() => {
+                self.prepare(Purpose::Restore(reqid, up), configuration, rendering, fx)
+            }
             files => self.go_back(reqid, InForce { files, ..configuration }, &up, wall, fx),
         }
     }
 
-    /// A configuration as this agent would have it, and the layout of its cluster; or why it cannot have it.
-    fn understood(&self, mut configuration: Configuration) -> Result<(InForce, Vec<LayoutEntry>), String> {
+    /// A configuration as this agent would have it, and what its cluster is rendered from; or why it cannot have it.
+    fn understood(&self, mut configuration: Configuration) -> Result<(InForce, Rendering), String> {
         let layout = plan::zeek::equip(&mut configuration).map_err(|error| error.to_string())?;
+        let rendering = Rendering { layout, keys: configuration.keys.take() };
         let archive = Wish::of(&configuration, &self.instance).map(Box::new);
         configuration.nodes.retain(|node| node.instance == self.instance);
         let configuration = InForce { archive, ..configuration.into() };
@@ -117,7 +131,7 @@ impl State {
             Some(present) if present.id == configuration.id && !present.is(&configuration) => {
                 Err(format!("configuration {} is in force with other contents: deploy under a new id", present.id))
             }
-            _ => Ok((configuration, layout)),
+            _ => Ok((configuration, rendering)),
         }
     }
 
@@ -143,7 +157,8 @@ impl State {
         self.nodes.values().map(|entry| Arc::clone(entry.definition())).collect()
     }
 
-    fn prepare(&mut self, purpose: Purpose, configuration: InForce, layout: Vec<LayoutEntry>, fx: &mut Vec<Effect>) {
+    fn prepare(&mut self, purpose: Purpose, configuration: InForce, rendering: Rendering, fx: &mut Vec<Effect>) {
+        let Rendering { layout, keys } = rendering;
         let have = self.definitions();
         // Nobody is asked about what ran before: it comes back as it was.
         let changes = match purpose {
@@ -166,7 +181,7 @@ impl State {
         let renders = configuration.has_zeek();
         fx.push(Effect::Prepare(
             number,
-            Box::new(Preparation { number, zeek, layout, nodes, with_files, ours, renders, launches: count }),
+            Box::new(Preparation { number, zeek, layout, keys, nodes, with_files, ours, renders, launches: count }),
         ));
         self.preparing = Some(Box::new(Preparing { number, purpose, configuration, counts }));
     }

@@ -77,6 +77,11 @@ impl Journal {
         self.gathering.arrived(instance, epoch, seq);
     }
 
+    /// Whether anything has come together.
+    pub fn has_gathered(&self) -> bool {
+        !self.gathering.batch.items.is_empty()
+    }
+
     /// Hands over what has come together.
     pub fn hand_over(&mut self) {
         if let Some(batch) = self.gathering.take() {

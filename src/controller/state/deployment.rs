@@ -285,8 +285,9 @@ impl State {
         self.tell_progress(&format!("checking on {} instances", owes.len()), now, fx);
     }
 
-    fn send_check(&self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
-        self.send(to, agent::CheckConfigurationRequest { reqid, configuration: whole.share_of(to) }, fx);
+    fn send_check(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
+        let configuration = self.share_of(whole, to);
+        self.send(to, agent::CheckConfigurationRequest { reqid, configuration }, fx);
     }
 
     pub(super) fn check_answered(

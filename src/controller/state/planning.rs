@@ -80,7 +80,7 @@ impl State {
             return fx.push(Effect::Answer(ticket, planning.answer()));
         }
         let patience = if planning.wanted.has_zeek() { CHECK_PATIENCE } else { Default::default() };
-        let shares: Vec<_> = asked.iter().map(|name| (name.clone(), planning.wanted.share_of(name))).collect();
+        let shares: Vec<_> = asked.iter().map(|name| (name.clone(), self.share_of(&planning.wanted, name))).collect();
         let until = now.mono + self.rules.request_timeout + patience;
         let inner = self.open(Parent::Plan(Box::new(planning)), asked, until);
         for (name, configuration) in shares {

@@ -534,6 +534,7 @@ impl Cluster {
             pace: crate::plan::Pace::default(),
             on_failure: crate::model::OnFailure::default(),
             on_disk,
+            keys: crate::trust::CurveRoot::from([7; 32]),
         };
         let (state, first) = State::new(rules, stored.clone(), recalled, now);
         let mut cluster = Self {

@@ -13,6 +13,7 @@ use crate::model::cluster_file::{Complaint, word_list};
 use crate::model::{
     ArchivePlace, ArchiveRules, Backend, Bytes, Capability, Cpus, InstanceName, Node, NodeName, Role, Zeek,
 };
+use crate::plan::zeek::template::escape;
 
 /// The most nodes of one kind: more are a slip of the finger.
 const MOST: usize = 1024;
@@ -72,6 +73,12 @@ impl Machine {
         }
         let zeek = zeek(global);
         let address = global.first(["address", "cluster_address"], address);
+        // By a slip in its own pattern, Zeek takes a 0 there and no other digit.
+        let begins = |digit: char| ('1'..='9').contains(&digit);
+        global.get("cluster_node_prefix", |text| match text.starts_with(begins) {
+            true => Err(format!("{} begins with a digit, and Zeek refuses it: begin with a small letter", shown(text))),
+            false => Ok(()),
+        });
         let prefix = match global.keys.get("cluster_node_prefix").and_then(|entry| entry.values.first()) {
             Some(given) => given.clone(),
             None if is_one_of_many => name.to_owned(),
@@ -193,8 +200,9 @@ impl Ask<'_, '_> {
 
     fn variables(&mut self, key: &str, filled: impl Fn(&str) -> Result<String, String>) -> BTreeMap<String, String> {
         let Some(Entry { values, .. }) = self.keys.get(key) else { return BTreeMap::new() };
+        // Whatever is left of variables stands for itself.
         let pair = |text: &String| match text.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), filled(value)?)),
+            Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), escape(&filled(value)?))),
             _ => Err(format!("{} is not of the form NAME=VALUE", shown(text))),
         };
         let pairs = values.iter().filter(|value| !value.is_empty()).map(pair).collect::<Result<_, _>>();
@@ -258,17 +266,33 @@ fn archive(ask: &mut Ask) -> ArchiveRules {
             "-c=" | "--compress=" => rules.compress = false,
             "-c" | "--compress" => match rest.next() {
                 Some("") | None => rules.compress = false,
-                Some("gz,gzip") => {}
-                Some(other) => left_out.push(other),
+                Some(how) => left_out.extend((!compressed(how, &mut rules)).then_some(how)),
             },
-            "-c=gz,gzip" | "--compress=gz,gzip" | "-v" | "--verbose" => {}
-            other => left_out.push(other),
+            "-v" | "--verbose" => {}
+            other => {
+                let how = other.strip_prefix("-c=").or(other.strip_prefix("--compress="));
+                if !how.is_some_and(|how| compressed(how, &mut rules)) {
+                    left_out.push(other);
+                }
+            }
         }
     }
     if let Some(first) = left_out.first() {
-        ask.remark("archiver_args", format!("{} is left out: {ARCHIVER}, and compressed by gzip", shown(first)));
+        ask.remark("archiver_args", format!("{} is left out: {ARCHIVER}", shown(first)));
     }
     rules
+}
+
+/// Takes in an extension and a command, with a comma between them; says whether it is that.
+fn compressed(how: &str, rules: &mut ArchiveRules) -> bool {
+    let Some((extension, command)) = how.split_once(',') else { return false };
+    let words = word_list(command).unwrap_or_default();
+    if !ArchiveRules::is_extension(extension) || words.is_empty() {
+        return false;
+    }
+    rules.extension = extension.to_owned();
+    rules.compressor = if words == ["gzip"] { Vec::new() } else { words };
+    true
 }
 
 fn backend(script: &str) -> Option<Backend> {
@@ -376,7 +400,7 @@ impl Maker<'_> {
             values.extend(cpu.map(|cpu| ("worker_cpu", cpu.to_string())));
             node.env = ask.variables("worker_env", |value| fill(value, &values));
             match fill(&device, &values) {
-                Ok(device) => node.interface = Some(device),
+                Ok(device) => node.interface = Some(escape(&device)),
                 Err(what) => return ask.wrong("interface", what),
             }
             node.cpu_affinity = cpu.map(Cpus::one);

@@ -157,12 +157,13 @@ mod tests {
         ] {
             assert_eq!(rules(text), ArchiveRules { place, compress, ..default.clone() }, "{text}");
         }
-        assert_eq!(
-            remarks("archiver_args=-c xz,xz\n"),
-            [
-                "zeek.conf:1: archiver_args: `xz,xz` is left out: logs are archived by each agent itself, and compressed by gzip"
-            ]
-        );
+        let xz = rules("archiver_args=-c 'xz,xz -T1'\n");
+        assert_eq!((xz.compressor, xz.extension), (["xz", "-T1"].map(str::to_owned).into(), "xz".to_owned()));
+        for text in ["archiver_args=-c xz\n", "archiver_args=--compress=a/b,xz\n", "archiver_args=--help\n"] {
+            let got = remarks(text);
+            let want = "is left out: logs are archived by each agent itself";
+            assert!(got.len() == 1 && got[0].ends_with(want), "{text}: {got:?}");
+        }
     }
 
     #[test]

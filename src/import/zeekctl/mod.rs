@@ -124,10 +124,14 @@ mod tests {
     fn what_becomes_of_logs_comes_over() {
         let rules = |options: &str| import(SMALL, options, "").unwrap().configuration.zeek.unwrap().archive;
         let day = std::time::Duration::from_secs(24 * 60 * 60);
-        let text = "LogDir = /srv/logs\nCompressLogs = 0\nLogExpireInterval = 30 days\nMinDiskSpace = 5\n";
+        let text = "LogDir = /srv/logs\nCompressLogs = 0\nLogExpireInterval = 30 days\nMinDiskSpace = 5\n\
+                    KeepLogs = conn.*  *summary*\nCompressCmd = xz -T1\nCompressExtension = xz\n";
         let want = ArchiveRules {
             place: ArchivePlace::At("/srv/logs".into()),
             compress: false,
+            compressor: ["xz", "-T1"].map(str::to_owned).into(),
+            extension: "xz".into(),
+            keep: ["conn.*", "*summary*"].map(str::to_owned).into(),
             keep_age: Some(30 * day),
             min_free: 5,
             ..ArchiveRules::default()
@@ -207,12 +211,12 @@ mod tests {
     #[test]
     fn every_key_that_is_left_out_is_named_with_the_reason() {
         let nodes = format!("{SMALL}[w]\ntype=worker\nhost=localhost\ninterface=e\nether=1\nmy_plugin_key=2\n");
-        let options = "# no\nKeepLogs = *\nMailHostUpDown = 1\nPluginX.key = 1\nMailTu = x\n";
+        let options = "# no\nCronCmd = x\nMailHostUpDown = 1\nPluginX.key = 1\nMailTu = x\n";
         let got = remarks(&nodes, options);
         let want = [
             "node.cfg:11: [w] ether: is left out: zeekctl itself makes nothing of it, or overwrites it",
             "node.cfg:12: [w] my_plugin_key: is no key of zeekctl, or one of a plugin: it is left out (the nearest are",
-            "zeekctl.cfg:2: KeepLogs: is left out: no archived log is kept longer than others",
+            "zeekctl.cfg:2: CronCmd: is left out: there is no cron: nodes are watched all the time",
             "zeekctl.cfg:3: MailHostUpDown: is left out: mail is not sent: follow `watchpost events`",
             "zeekctl.cfg:4: PluginX.key: belongs to a plugin of zeekctl: it is left out",
             "zeekctl.cfg:5: MailTu: is no key of zeekctl, which ignores it, and so it is left out: did you mean `mailto`?",

@@ -12,6 +12,7 @@ use crate::import::{Findings, Source};
 use crate::model::cluster_file::lines::{self, DEFAULT, Dialect, Section};
 use crate::model::cluster_file::{Complaint, Complaints, ZEEK, readable, word_list};
 use crate::model::{Cpus, InstanceName, Node, NodeName, Role};
+use crate::plan::zeek::template::escape;
 
 /// The most processes that one worker may have: more are a slip of the finger.
 const MOST_PROCESSES: usize = 1024;
@@ -384,7 +385,7 @@ fn left_out(key: &str) -> Option<String> {
 /// `A=1,B=2`.
 pub(super) fn variables(text: &str) -> Result<BTreeMap<String, String>, String> {
     let pair = |pair: &str| match pair.trim().split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), escape(value.trim()))),
         _ => Err(format!("{} is not of the form NAME=VALUE", shown(pair))),
     };
     text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect()

@@ -7,7 +7,7 @@ use crate::hint::{instead, shown};
 use crate::import::{Findings, Source};
 use crate::model::archive::MOST_FREE;
 use crate::model::cluster_file::{Complaint, readable, word_list};
-use crate::model::{ArchivePlace, ArchiveRules, Backend, Limit, Node, Resource, Role, RunAs, Zeek};
+use crate::model::{ArchivePlace, ArchiveRules, Backend, Encrypt, Limit, Node, Resource, Role, RunAs, Zeek};
 
 /// How zeekctl reads a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ const REMOTE: &str = "no commands are run on other machines: agents are told wha
 const SOCKET: &str = "the manager is asked through its agent and needs no WebSocket";
 const STATUS: &str = "`status` always knows, and shows times as they are";
 
+const CURVE: &str = "cluster_backend_zeromq.use_curve_encryption";
+
 /// Every key of zeekctl, in small letters.
 const KEYS: &[(&str, Kind, Use)] = &[
     ("debug", Flag, Nothing("how much is logged is a setting of each daemon (`log`)")),
@@ -61,7 +63,7 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("makearchivename", Text, Nothing("archived logs have the names that zeekctl gives by default")),
     ("compresslogs", Flag, Place),
     ("compresslogsinflight", Number, Place),
-    ("compresscmd", Text, Nothing("archived logs are compressed by gzip")),
+    ("compresscmd", Text, Place),
     ("compressextension", Text, Place),
     ("privateaddressspaceislocal", Flag, Place),
     ("sendmail", Text, ZeekOption("Notice::sendmail")),
@@ -80,7 +82,7 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("statslogexpireinterval", Number, Nothing("samples are taken by Prometheus, from /metrics")),
     ("crashexpireinterval", Number, Nothing("how much is kept of crashes is a setting of each agent")),
     ("logexpireinterval", Text, Place),
-    ("keeplogs", Text, Nothing("no archived log is kept longer than others")),
+    ("keeplogs", Text, Place),
     ("zeekargs", Text, Place),
     ("broargs", Text, Renamed("ZeekArgs")),
     ("memlimit", Text, Place),
@@ -148,7 +150,7 @@ const KEYS: &[(&str, Kind, Use)] = &[
     ("clustertopicseparator", Text, Nothing(SOCKET)),
     ("lb_custom.interfaceprefix", Text, Place),
     ("lb_custom.interfacesuffix", Text, Place),
-    ("cluster_backend_zeromq.use_curve_encryption", Text, Nothing("whether nodes encrypt is not a choice here")),
+    (CURVE, Text, Place),
     ("cluster_backend_zeromq.curve_dir", Text, Nothing(FOLDER)),
     ("cluster_backend_zeromq.disable_unencrypted_warning", Flag, Nothing("there is no such warning")),
 ];
@@ -157,6 +159,8 @@ const KEYS: &[(&str, Kind, Use)] = &[
 #[derive(Debug, Default)]
 pub(super) struct Options {
     given: BTreeMap<&'static str, String>,
+    /// Where each of them stands.
+    lines: BTreeMap<&'static str, usize>,
     env: BTreeMap<String, String>,
     args: Vec<String>,
 }
@@ -178,6 +182,7 @@ impl Options {
                 options.line(index + 1, line, findings);
             }
         }
+        options.whole(findings);
         options
     }
 
@@ -214,11 +219,36 @@ impl Options {
             Nothing(why) => findings.remark(complaint(format!("is left out: {why}"))),
             Place | ZeekOption(_) => match self.take(key, value) {
                 Ok(()) => {
-                    let _ = self.given.insert(key, value.to_owned()); // the last one counts
+                    // The last one counts.
+                    self.given.insert(key, value.to_owned());
+                    self.lines.insert(key, number);
                 }
                 Err(what) => findings.wrong(complaint(what)),
             },
         }
+    }
+
+    /// What zeekctl asks of several keys together.
+    fn whole(&self, findings: &mut Findings) {
+        const KEY: &str = "logexpireinterval";
+        let (age, rotation) = (self.keep_age(), Duration::from_secs(self.number("logrotationinterval", 3600).into()));
+        if let Some(line) = self.lines.get(KEY).filter(|_| age.is_some_and(|age| age < rotation)) {
+            let what = "is shorter than LogRotationInterval, with which zeekctl does not start: make it longer";
+            findings.wrong(Complaint { key: Some("LogExpireInterval".into()), ..Complaint::at(*line, what) });
+        }
+    }
+
+    /// What compresses logs; empty for gzip, which needs nobody.
+    fn compressor(&self) -> Vec<String> {
+        let words = self.get("compresscmd").and_then(|text| word_list(text).ok()).unwrap_or_default();
+        match words.as_slice() {
+            [gzip] if gzip == "gzip" || gzip.ends_with("/gzip") => Vec::new(),
+            _ => words,
+        }
+    }
+
+    fn keep_age(&self) -> Option<Duration> {
+        self.get("logexpireinterval").and_then(|text| expiry(text).ok()).flatten()
     }
 
     /// Looks whether a value that has its place can be put there.
@@ -235,6 +265,11 @@ impl Options {
             "memlimit" => mem_limit(value).map(drop),
             "env_vars" => super::nodes::variables(value).map(|env| self.env = env),
             "zeekargs" => word_list(value).map(|args| self.args = args),
+            CURVE => encrypt(value).map(drop),
+            "compresscmd" => word_list(value).map(drop),
+            "compressextension" if !ArchiveRules::is_extension(value) => {
+                Err(format!("{} is no extension: write letters and digits such as gz", shown(value)))
+            }
             "compresslogsinflight" if !matches!(value.parse(), Ok(0..=9u32)) => {
                 Err(format!("{} is no level: write a number from 0 to 9", shown(value)))
             }
@@ -307,6 +342,7 @@ impl Options {
             prefixes: words(self.text("prefixes", "local"), &[':']),
             script_path: words(self.text("sitepolicypath", ""), &[':']),
             archive: self.archive(),
+            encrypt: self.get(CURVE).map_or(default.encrypt, |text| encrypt(text).unwrap_or_default()),
             rotation_interval: Some(Duration::from_secs(self.number("logrotationinterval", 3600).into())),
             metrics_address: self.get("metricsaddress").and_then(|text| text.parse().ok()),
             port: Some(self.get("zeekport").and_then(|text| text.parse().ok()).unwrap_or(27_760)),
@@ -322,7 +358,10 @@ impl Options {
         ArchiveRules {
             place: self.get("logdir").map_or(default.place, |path| ArchivePlace::At(path.to_owned())),
             compress: self.flag("compresslogs", true),
-            keep_age: self.get("logexpireinterval").and_then(|text| expiry(text).ok()).flatten(),
+            compressor: self.compressor(),
+            extension: self.text("compressextension", "gz").to_owned(),
+            keep: self.text("keeplogs", "").split_whitespace().map(str::to_owned).collect(),
+            keep_age: self.keep_age(),
             min_free: self.get("mindiskspace").and_then(|text| text.parse().ok()).unwrap_or(default.min_free),
             ..ArchiveRules::default()
         }
@@ -371,6 +410,15 @@ fn expiry(text: &str) -> Result<Option<Duration>, String> {
     };
     let seconds = seconds.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit)).ok_or_else(wrong)?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+fn encrypt(text: &str) -> Result<Encrypt, String> {
+    match &*text.to_lowercase() {
+        "auto" => Ok(Encrypt::Auto),
+        "1" | "true" => Ok(Encrypt::Yes),
+        "0" | "false" => Ok(Encrypt::No),
+        _ => Err(format!("{} is neither: write auto, 1 or 0", shown(text))),
+    }
 }
 
 fn backend(text: &str) -> Result<Backend, String> {

@@ -1,6 +1,7 @@
 //! Values as Python's `configparser` hands them out: with defaults for all sections, and with the values of other keys in
 //! them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::hint::shown;
@@ -14,21 +15,28 @@ const ASKS: usize = 1000;
 /// The longest value, in bytes, once others are in it.
 const LONGEST: usize = 64 << 10;
 
-/// The keys of a section and, where it does not have them, of `[DEFAULT]`, each with its line and its text.
+/// The keys of a section and, where it does not have them, of `[DEFAULT]`, each with its line and its text. A dot in a key is
+/// an underscore to zeekctl.
 pub(super) struct Values<'a> {
-    raw: BTreeMap<&'a str, (usize, &'a str)>,
+    raw: BTreeMap<Cow<'a, str>, (usize, &'a str)>,
 }
 
 impl<'a> Values<'a> {
     pub(super) fn of(section: &'a Section<'a>, defaults: Option<&'a Section<'a>>) -> Self {
         let pairs = |section: &'a Section<'a>| {
-            section.entries.iter().map(|entry| (&*entry.key, (entry.line, entry.value.as_deref().unwrap_or_default())))
+            section.entries.iter().map(|entry| {
+                let key = match entry.key.contains('.') {
+                    true => Cow::Owned(entry.key.replace('.', "_")),
+                    false => Cow::Borrowed(&*entry.key),
+                };
+                (key, (entry.line, entry.value.as_deref().unwrap_or_default()))
+            })
         };
         Self { raw: defaults.into_iter().flat_map(pairs).chain(pairs(section)).collect() }
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
-        self.raw.keys().copied()
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.raw.keys().map(|key| &**key)
     }
 
     pub(super) fn line(&self, key: &str) -> Option<usize> {

@@ -1,45 +1,66 @@
 //! The command line and the variables of one Zeek node.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use super::Installation;
 use super::rendered::Rendered;
-use super::version::NoZeroMq;
+use super::version::{NoBackend, Version};
 use crate::launch::FILES_HERE;
-use crate::model::{Node, Surroundings, Zeek};
+use crate::model::curve::{CurveKeys, SecretKey};
+use crate::model::{Backend, Encrypt, Node, Role, Surroundings, Zeek};
 use crate::plan::zeek::template::expand;
 
 /// Where Zeek writes how far it has come, in its working directory.
 pub const STATUS_FILE: &str = ".status";
 
 /// What a Zeek node is run as.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Call {
     pub argv: Vec<String>,
     /// What is added to its environment, and wins over what is inherited.
     pub env: BTreeMap<String, String>,
 }
 
+impl fmt::Debug for Call {
+    /// Without what its variables hold, which may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.env.keys().collect();
+        f.debug_struct("Call").field("argv", &self.argv).field("env", &names).finish()
+    }
+}
+
 /// The variables by which Zeek is told only to look whether it could run.
 const CHECK: [&str; 2] = ["ZEEKCTL_CHECK_CONFIG", "ZEEKCTL_DISABLE_LISTEN"];
 
-/// How to run `node`, whose surroundings are known, and whose own files are in `tree`. `inherited` is the PATH that its own
-/// comes before.
+/// What the variables begin with by which Zeek is told its keys for ZeroMQ.
+const CURVE: &str = "ZEEK_CLUSTER_BACKEND_ZEROMQ_CURVE_";
+
+/// How to run `node`, whose surroundings are known, whose own files are in `tree`, and which has these keys if its Zeek can use
+/// any. `inherited` is the PATH that its own comes before.
 pub fn call(
     node: &Node,
     zeek: &Installation,
     files: &Rendered,
     tree: Option<&str>,
+    keys: Option<&CurveKeys>,
     inherited: Option<&str>,
-) -> Result<Call, NoZeroMq> {
+) -> Result<Call, NoBackend> {
     let live = |argv: &mut Vec<String>, interface: Option<String>| {
         if let Some(interface) = interface {
             argv.extend(["-i".into(), interface]);
         }
         argv.extend(["-U".into(), STATUS_FILE.into()]);
     };
-    build(node, zeek, files, tree, inherited, live)
+    let mut call = build(node, zeek, files, tree, inherited, live)?;
+    // Whoever has keys of their own has all of them: half of one and half of another would be none.
+    if let Some(keys) =
+        keys.filter(|_| encrypts(node, zeek.version) && !call.env.keys().any(|name| name.starts_with(CURVE)))
+    {
+        call.env.extend(variables(keys, node.role));
+    }
+    Ok(call)
 }
 
 /// How to have it looked at whether `node` could run: it only parses, listens nowhere and reads no interface.
@@ -49,7 +70,7 @@ pub fn check(
     files: &Rendered,
     tree: Option<&str>,
     inherited: Option<&str>,
-) -> Result<Call, NoZeroMq> {
+) -> Result<Call, NoBackend> {
     let mut call = build(node, zeek, files, tree, inherited, |argv, _| argv.push("-a".into()))?;
     call.env.extend(CHECK.map(|name| (name.to_owned(), "1".to_owned())));
     Ok(call)
@@ -62,7 +83,7 @@ fn build(
     tree: Option<&str>,
     inherited: Option<&str>,
     first: impl FnOnce(&mut Vec<String>, Option<String>),
-) -> Result<Call, NoZeroMq> {
+) -> Result<Call, NoBackend> {
     let unknown = Surroundings::default();
     let knows = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_deref()).unwrap_or(&unknown);
     // What cannot be expanded was refused before it came here.
@@ -75,6 +96,7 @@ fn build(
     }
     if node.is_in_zeek_cluster() {
         let backend = zeek.version.backend(settings.backend)?;
+        zeek.version.encrypts(backend, settings.encrypt)?;
         argv.extend(zeek.version.backend_script(backend).map(str::to_owned));
     }
     argv.push(files.settings());
@@ -98,6 +120,28 @@ fn build(
         argv.iter_mut().chain(env.values_mut()).for_each(|text| *text = text.replace(FILES_HERE, tree));
     }
     Ok(Call { argv, env })
+}
+
+/// Whether a node talks in a way that this version can encrypt.
+fn encrypts(node: &Node, version: Version) -> bool {
+    let settings = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_ref()).map(|knows| &knows.settings);
+    let (backend, encrypt) = settings.map_or(Default::default(), |settings| (settings.backend, settings.encrypt));
+    let backend = version.backend(backend).unwrap_or(Backend::Broker);
+    node.is_in_zeek_cluster() && encrypt != Encrypt::No && version.encrypts(backend, Encrypt::Yes).is_ok()
+}
+
+/// The variables that tell a node its keys. Whoever listens has the server's, too: the hub in the manager, and loggers, or
+/// the manager where there is none.
+fn variables(keys: &CurveKeys, role: Role) -> impl Iterator<Item = (String, String)> {
+    let CurveKeys { server, client } = keys;
+    let listens = matches!(role, Role::Manager | Role::Logger);
+    let all = [
+        ("SERVER_PUBLICKEY", Some(server.public.z85())),
+        ("SERVER_SECRETKEY", Some(&server.secret).filter(|_| listens).map(SecretKey::z85)),
+        ("CLIENT_PUBLICKEY", Some(client.public.z85())),
+        ("CLIENT_SECRETKEY", Some(client.secret.z85())),
+    ];
+    all.into_iter().filter_map(|(name, key)| Some((format!("{CURVE}{name}"), key?)))
 }
 
 /// Where the nodes of its cluster find it, if no other machine could: then it need not listen anywhere else.
@@ -144,8 +188,52 @@ fn join(directories: impl IntoIterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::model::{InstanceName, LayoutEntry, NodeName, Role};
+    use crate::model::{InstanceName, LayoutEntry, NodeName, ZeekNode};
+    use crate::trust::CurveRoot;
+
+    /// What a node of that role is told of its keys, by the last word of each variable.
+    fn told(version: (u32, u32), role: Role, change: impl FnOnce(&mut Zeek)) -> Result<Vec<String>, NoBackend> {
+        let mut settings = Zeek { backend: Backend::ZeroMq, ..Zeek::default() };
+        change(&mut settings);
+        let mut node = Node::new(NodeName::new("m").unwrap(), InstanceName::new("i").unwrap(), role);
+        let knows = Surroundings { settings: Arc::new(settings), ..Surroundings::default() };
+        node.zeek = Some(Box::new(ZeekNode { knows: Some(Arc::new(knows)), args: vec![] }));
+        let version = Version { major: version.0, minor: version.1 };
+        let zeek = Installation { program: "zeek".into(), prefix: "/".into(), version };
+        let (files, keys) = (Rendered::at("/r"), CurveRoot::from([7; 32]).keys(1));
+        let checked = check(&node, &zeek, &files, None, None)?;
+        assert!(checked.env.values().all(|value| *value != keys.client.secret.z85()), "nothing listens");
+        let call = call(&node, &zeek, &files, None, Some(&keys), None)?;
+        let shown = format!("{call:?} {:?}", call.argv);
+        assert!([&keys.server, &keys.client].iter().all(|pair| !shown.contains(&pair.secret.z85())), "{shown}");
+        Ok(call.env.keys().filter_map(|name| name.strip_prefix(CURVE)).map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn who_listens_has_the_servers_key_and_who_cannot_use_keys_has_none() {
+        let client = ["CLIENT_PUBLICKEY", "CLIENT_SECRETKEY", "SERVER_PUBLICKEY"];
+        let all = ["CLIENT_PUBLICKEY", "CLIENT_SECRETKEY", "SERVER_PUBLICKEY", "SERVER_SECRETKEY"];
+        for role in [Role::Manager, Role::Logger] {
+            assert_eq!(told((8, 2), role, |_| {}).unwrap(), all);
+        }
+        for role in [Role::Proxy, Role::Worker] {
+            assert_eq!(told((9, 0), role, |_| {}).unwrap(), client);
+        }
+        assert_eq!(told((9, 0), Role::None, |_| {}).unwrap(), [""; 0]);
+        assert_eq!(told((8, 1), Role::Manager, |_| {}).unwrap(), [""; 0]);
+        assert_eq!(told((9, 0), Role::Manager, |zeek| zeek.encrypt = Encrypt::No).unwrap(), [""; 0]);
+        assert_eq!(told((9, 0), Role::Manager, |zeek| zeek.backend = Backend::Broker).unwrap(), [""; 0]);
+        // Whoever has their own gets nothing of ours beside it.
+        let own = |zeek: &mut Zeek| drop(zeek.env.insert(format!("{CURVE}SERVER_PUBLICKEY"), "x".into()));
+        assert_eq!(told((9, 0), Role::Worker, own).unwrap(), ["SERVER_PUBLICKEY"]);
+        let must = |zeek: &mut Zeek| zeek.encrypt = Encrypt::Yes;
+        assert_eq!(told((8, 2), Role::Worker, must).unwrap(), client);
+        let error = told((8, 1), Role::Worker, must).unwrap_err().to_string();
+        assert!(error.starts_with("Zeek 8.1 cannot encrypt what nodes say by this backend"), "{error}");
+    }
 
     #[test]
     fn a_node_that_only_its_own_machine_finds_listens_nowhere_else() {

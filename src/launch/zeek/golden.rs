@@ -15,6 +15,7 @@ use crate::model::{
     Backend, Configuration, ConfigurationId, Instance, InstanceName, LayoutEntry, Node, NodeName, Role, Zeek,
 };
 use crate::plan::{self, PortRules};
+use crate::trust::CurveRoot;
 
 const VERSIONS: [(u32, u32); 9] = [(5, 0), (6, 0), (7, 0), (7, 1), (7, 2), (8, 0), (8, 1), (8, 2), (9, 0)];
 
@@ -130,8 +131,10 @@ fn calls(configuration: &Configuration, version: Version) -> String {
     let mut text = String::new();
     for name in ["manager", "logger-1", "proxy-1", "worker-2"] {
         let node = configuration.nodes.iter().find(|node| node.name.as_str() == name).unwrap();
-        for call in [command::call, command::check] {
-            let call = call(node, &zeek, &rendered, None, Some("/usr/bin:/bin")).unwrap();
+        let (keys, path) = (CurveRoot::from([7; 32]).keys(1), Some("/usr/bin:/bin"));
+        let launched = command::call(node, &zeek, &rendered, None, Some(&keys), path);
+        for call in [launched, command::check(node, &zeek, &rendered, None, path)] {
+            let call = call.unwrap();
             for (name, value) in call.env {
                 writeln!(text, "{name}={value}").unwrap();
             }

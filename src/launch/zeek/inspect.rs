@@ -45,7 +45,8 @@ impl Launcher {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(format!("cannot remove {}: {error}", self.asked_about.display()))
             }
-            _ => store.begin(cluster).map_err(|error| error.to_string()),
+            // Nothing is launched by it, so it needs no keys.
+            _ => store.begin(cluster, None).map_err(|error| error.to_string()),
         }
     }
 }

@@ -20,7 +20,7 @@ pub use installation::{Finder, Installation};
 pub use prepare::{Objection, Preparation};
 pub use rehearsal::Rehearsal;
 pub use rendered::Store;
-pub use version::{NoZeroMq, Version};
+pub use version::{NoBackend, Version};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -65,6 +65,8 @@ impl Launcher {
         let zeek = self.finder.find().map_err(|error| LaunchError::Zeek(error.to_string()))?;
         let files = self.store.current(zeek.version).map_err(|error| LaunchError::Zeek(error.to_string()))?;
         let path = inherited.get("PATH").map(String::as_str);
-        command::call(node, &zeek, &files, tree, path).map_err(|error| LaunchError::Zeek(error.to_string()))
+        let keys = files.keys().map_err(|error| LaunchError::Zeek(error.to_string()))?;
+        let call = command::call(node, &zeek, &files, tree, keys.as_ref(), path);
+        call.map_err(|error| LaunchError::Zeek(error.to_string()))
     }
 }

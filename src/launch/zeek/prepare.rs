@@ -13,7 +13,7 @@ use super::rendered::{Cluster, Rendered, Store};
 use super::{Call, Installation, Launcher, command};
 use crate::launch::inspect::taken_by_a_stranger;
 use crate::launch::{Site, command as any, room};
-use crate::model::{Exit, LayoutEntry, Network, Node, NodeName, Output, Role, Zeek};
+use crate::model::{CurveKeys, Exit, LayoutEntry, Network, Node, NodeName, Output, Role, Zeek};
 use crate::plan::order::CHECK_PATIENCE;
 use crate::supervisor::process;
 use crate::supervisor::process::errand::{self, Errand};
@@ -36,6 +36,8 @@ pub struct Preparation {
     pub zeek: Zeek,
     /// All members of the cluster, sorted by name.
     pub layout: Vec<LayoutEntry>,
+    /// By what they encrypt what they say to one another, if they may.
+    pub keys: Option<Box<CurveKeys>>,
     /// The Zeek nodes that would be started or changed.
     pub nodes: Vec<Arc<Node>>,
     /// All nodes that are to find files, which are laid out before anything is looked at.
@@ -74,7 +76,8 @@ impl Launcher {
     /// Looks at everything, and renders the files; nodes are not launched by them yet. Blocks for as long as Zeek takes to
     /// parse, which may be seconds.
     pub fn prepare(&self, site: &Site, preparation: Preparation) -> Vec<Objection> {
-        let Preparation { number, zeek: settings, layout, nodes, with_files: _, ours, renders, launches } = preparation;
+        let Preparation { number, zeek: settings, layout, keys, nodes, with_files: _, ours, renders, launches } =
+            preparation;
         if let Err(error) = room::for_nodes(&site.nodes, launches) {
             return vec![Objection::of_all(error)];
         }
@@ -85,7 +88,7 @@ impl Launcher {
             Ok(networks) => networks,
             Err(what) => return vec![Objection::of_all(what)],
         };
-        let generation = match self.store.begin(&Cluster::new(&settings, networks, layout)) {
+        let generation = match self.store.begin(&Cluster::new(&settings, networks, layout), keys.as_deref()) {
             Ok(generation) => generation,
             Err(error) => return vec![Objection::of_all(error)],
         };

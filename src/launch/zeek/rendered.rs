@@ -15,12 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use super::script;
 use super::version::Version;
-use crate::model::{Backend, LayoutEntry, Network, Zeek};
+use crate::model::{Backend, CurveKeys, LayoutEntry, Network, Zeek};
 
 /// The link to the generation in force.
 const CURRENT: &str = "current";
 /// What the files of a generation are made of.
 const CLUSTER: &str = "cluster.json";
+/// The keys of its nodes, for the agent alone: they are handed to each node's process, and lie nowhere else.
+const KEYS: &str = "keys.json";
 /// The longest of those that is read, in bytes.
 const LONGEST: u64 = 64 << 20;
 /// The format of that; another number is of another release.
@@ -45,6 +47,7 @@ impl Cluster {
             rotation_interval: zeek.rotation_interval,
             metrics_address: zeek.metrics_address,
             zeromq_ports: zeek.zeromq_ports,
+            encrypt: zeek.encrypt,
             hash_seed: zeek.hash_seed,
             pcap_snaplen: zeek.pcap_snaplen,
             pcap_bufsize: zeek.pcap_bufsize,
@@ -95,6 +98,19 @@ impl Rendered {
 }
 
 impl Rendered {
+    /// The keys of the cluster's nodes, if they have any.
+    pub fn keys(&self) -> Result<Option<CurveKeys>, StoreError> {
+        let path = self.0.with_file_name(KEYS);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => {
+                let keys = serde_json::from_slice(&read.map_err(failed("read", &path))?);
+                // What the decoder says might quote a key.
+                keys.map(Some).map_err(|_| StoreError::Foreign(path))
+            }
+        }
+    }
+
     /// The script by which a node talks to its agent, behind all others.
     pub fn channel(&self) -> String {
         self.0.join("watchpost-channel.zeek").display().to_string()
@@ -162,7 +178,7 @@ impl Store {
     }
 
     /// Lays down what the next generation is made of. It is not in force yet.
-    pub fn begin(&self, cluster: &Cluster) -> Result<Generation, StoreError> {
+    pub fn begin(&self, cluster: &Cluster, keys: Option<&CurveKeys>) -> Result<Generation, StoreError> {
         if self.home.display().to_string().contains(':') {
             return Err(StoreError::Colon(self.home.clone()));
         }
@@ -171,6 +187,10 @@ impl Store {
         make_directory(&path)?;
         let text = serde_json::to_vec(cluster).map_err(|error| failed("write", &path)(error.into()))?;
         write(&path.join(CLUSTER), &text, OURS)?;
+        if let Some(keys) = keys {
+            let text = serde_json::to_vec(keys).map_err(|error| failed("write", &path)(error.into()))?;
+            write(&path.join(KEYS), &text, OURS)?;
+        }
         Ok(Generation { path, number })
     }
 
@@ -298,6 +318,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trust::CurveRoot;
 
     const EIGHT: Version = Version { major: 8, minor: 0 };
 
@@ -306,7 +327,7 @@ mod tests {
     }
 
     fn use_next(store: &Store, number: u64) {
-        let next = store.begin(&cluster(number as u32)).unwrap();
+        let next = store.begin(&cluster(number as u32), None).unwrap();
         store.keep(number, &next);
         store.choose(number);
         store.put_in_force().unwrap();
@@ -323,7 +344,7 @@ mod tests {
         let store = Store::new(home.path().join("zeek"));
         assert!(matches!(store.current(EIGHT), Err(StoreError::Nothing)));
         use_next(&store, 1);
-        let second = store.begin(&cluster(2)).unwrap();
+        let second = store.begin(&cluster(2), None).unwrap();
         store.keep(2, &second);
         assert_eq!(
             (seed(&store.current(EIGHT).unwrap()), seed(&second.files(EIGHT).unwrap())),
@@ -336,8 +357,8 @@ mod tests {
         assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005");
         assert_eq!(store.numbers().unwrap().len(), 2, "the one in force, and the one before");
         // The one before is not the one with the number before where others came to nothing.
-        (6..9).for_each(|number| store.begin(&cluster(number)).unwrap().discard());
-        drop(store.begin(&cluster(9)).unwrap());
+        (6..9).for_each(|number| store.begin(&cluster(number), None).unwrap().discard());
+        drop(store.begin(&cluster(9), None).unwrap());
         use_next(&store, 10);
         store.choose(5);
         assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005", "it can be gone back to");
@@ -352,12 +373,15 @@ mod tests {
         let store = Store::new(home.path().into());
         let secret = || [("A".to_owned(), "s3cret".to_owned())].into();
         let zeek = Zeek { env: secret(), options: secret(), args: vec!["s3cret".into()], ..Zeek::default() };
-        let files = store.begin(&Cluster::new(&zeek, vec![], vec![])).unwrap().files(EIGHT).unwrap();
+        let keys = CurveRoot::from([7; 32]).keys(1);
+        let files = store.begin(&Cluster::new(&zeek, vec![], vec![]), Some(&keys)).unwrap().files(EIGHT).unwrap();
         let kept = home.path().join("1/cluster.json");
         assert!(!fs::read_to_string(&kept).unwrap().contains("s3cret"));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&kept), mode(Path::new(&files.settings()))), (0o600, 0o644));
         assert_eq!(mode(Path::new(&files.directory())), 0o755);
+        // Keys are kept, since nodes are to be launched while nobody tells them anew; and for nobody else.
+        assert_eq!((files.keys().unwrap(), mode(&home.path().join("1/keys.json"))), (Some(keys), 0o600));
     }
 
     #[test]
@@ -371,6 +395,6 @@ mod tests {
         fs::write(home.path().join("1/cluster.json"), "{}").unwrap();
         assert!(matches!(store.current(Version { major: 9, minor: 1 }), Err(StoreError::Foreign(_))));
         let apart = Store::new(home.path().join("a:b"));
-        assert!(matches!(apart.begin(&cluster(1)), Err(StoreError::Colon(_))));
+        assert!(matches!(apart.begin(&cluster(1), None), Err(StoreError::Colon(_))));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::Backend;
+use crate::model::{Backend, Encrypt};
 
 /// A release of Zeek, as far as releases differ here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,18 +35,22 @@ impl Version {
         self.is_at_least(7, 0)
     }
 
-    /// Whether ZeroMQ's keys may be told by the environment.
-    pub fn has_curve(self) -> bool {
-        self.is_at_least(8, 2)
-    }
-
     /// The backend that is meant by `wanted` here.
-    pub fn backend(self, wanted: Backend) -> Result<Backend, NoZeroMq> {
+    pub fn backend(self, wanted: Backend) -> Result<Backend, NoBackend> {
         match wanted {
-            Backend::ZeroMq if !self.is_at_least(7, 1) => Err(NoZeroMq(self)),
+            Backend::ZeroMq if !self.is_at_least(7, 1) => Err(NoBackend::ZeroMq(self)),
             Backend::Auto if self.is_at_least(8, 1) => Ok(Backend::ZeroMq),
             Backend::Auto => Ok(Backend::Broker),
             given => Ok(given),
+        }
+    }
+
+    /// Whether nodes can be told keys for what they say by `backend`; an error only where they have to.
+    pub fn encrypts(self, backend: Backend, wanted: Encrypt) -> Result<(), NoBackend> {
+        match (wanted, backend) {
+            (Encrypt::Auto | Encrypt::No, _) => Ok(()),
+            (Encrypt::Yes, Backend::ZeroMq) if self.is_at_least(8, 2) => Ok(()),
+            (Encrypt::Yes, _) => Err(NoBackend::Encrypted(self)),
         }
     }
 
@@ -69,8 +73,14 @@ impl fmt::Display for Version {
 
 /// Why a cluster cannot have the backend that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Zeek {0} knows no ZeroMQ, which came with 7.1: choose `backend = broker`, or a later Zeek")]
-pub struct NoZeroMq(pub Version);
+pub enum NoBackend {
+    #[error("Zeek {0} knows no ZeroMQ, which came with 7.1: choose `backend = broker`, or a later Zeek")]
+    ZeroMq(Version),
+    #[error(
+        "Zeek {0} cannot encrypt what nodes say by this backend: choose `encrypt = auto`, or ZeroMQ and Zeek 8.2 or later"
+    )]
+    Encrypted(Version),
+}
 
 #[cfg(test)]
 mod tests {
@@ -102,7 +112,7 @@ mod tests {
             ((7, 1), Backend::ZeroMq, Ok((Backend::ZeroMq, Some("frameworks/cluster/backend/zeromq/connect")))),
             ((8, 1), Backend::Auto, Ok((Backend::ZeroMq, Some("frameworks/cluster/backend/zeromq")))),
             ((9, 0), Backend::Broker, Ok((Backend::Broker, Some("frameworks/cluster/backend/broker")))),
-            ((7, 0), Backend::ZeroMq, Err(NoZeroMq(Version { major: 7, minor: 0 }))),
+            ((7, 0), Backend::ZeroMq, Err(NoBackend::ZeroMq(Version { major: 7, minor: 0 }))),
         ] {
             let version = Version { major: version.0, minor: version.1 };
             let got = version.backend(wanted).map(|backend| (backend, version.backend_script(backend)));

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(crate) use read::words as word_list;
 pub use render::render;
 pub(crate) use words::join as join_words;
-pub(crate) use zeek::ZEEK;
+pub(crate) use zeek::{ZEEK, differing_keys};
 
 use super::{Configuration, ConfigurationId};
 use crate::bundle::BundleId;

@@ -116,7 +116,7 @@ pub(super) fn configuration(
             names.map(|name| Instance { name: name.clone(), host: None, port: None }).collect()
         }
     };
-    Configuration { id, instances, nodes, zeek, peers: Vec::new() }
+    Configuration { id, instances, nodes, zeek, peers: Vec::new(), keys: None }
 }
 
 /// The role whose nodes the section is about, once its keys were looked at.

@@ -20,7 +20,7 @@ use crate::model::{
 /// tell: the order, the id, and the address of an instance that is not dialled.
 pub fn render(configuration: &Configuration) -> String {
     let mut text = String::new();
-    let Configuration { id: _, instances, nodes, zeek: shared, peers: _ } = configuration;
+    let Configuration { id: _, instances, nodes, zeek: shared, peers: _, keys: _ } = configuration;
     if !instances.is_empty() {
         let lines: BTreeMap<_, _> = instances
             .iter()

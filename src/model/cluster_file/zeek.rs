@@ -12,13 +12,13 @@ use super::render::{self, list};
 use super::words::join;
 use super::{Complaint, Complaints};
 use crate::hint::{instead, shown};
-use crate::model::{Backend, InstanceName, Loss, Network, Zeek};
+use crate::model::{Backend, Encrypt, InstanceName, Loss, Network, Zeek};
 
 /// The section's name. A section that says which role, instance or command it has is a node of that name.
 pub(crate) const ZEEK: &str = "zeek";
 
 /// Every key of the section.
-pub(super) const KEYS: [&str; 28] = [
+pub(super) const KEYS: [&str; 33] = [
     "backend",
     "scripts",
     "args",
@@ -32,7 +32,10 @@ pub(super) const KEYS: [&str; 28] = [
     "rotation_interval",
     "archive",
     "archive_compress",
+    "archive_compressor",
+    "archive_extension",
     "archive_command",
+    "archive_keep",
     "archive_keep_age",
     "archive_keep_bytes",
     "archive_min_free",
@@ -40,6 +43,8 @@ pub(super) const KEYS: [&str; 28] = [
     "port",
     "metrics_port",
     "zeromq_ports",
+    "encrypt",
+    "zeromq_keys",
     "hash_seed",
     "addresses",
     "pcap_snaplen",
@@ -94,6 +99,8 @@ fn take(zeek: &mut Zeek, key: &str, value: Option<&str>) -> Result<(), String> {
             zeek.metrics_port = Some(value.parse().map_err(|_| wrong())?);
         }
         "zeromq_ports" => zeek.zeromq_ports = Some(two_ports(value)?),
+        "encrypt" => zeek.encrypt = one_of(value, "choice", Encrypt::ALL, Encrypt::as_str)?,
+        "zeromq_keys" => zeek.zeromq_keys = number(value)?,
         "hash_seed" => zeek.hash_seed = Some(seed(value)?),
         "addresses" => zeek.addresses = addresses(value)?,
         "pcap_snaplen" => zeek.pcap_snaplen = Some(number(value)?),
@@ -170,6 +177,8 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
         ("port", number(zeek.port.map(u32::from))),
         ("metrics_port", number(zeek.metrics_port.map(u32::from))),
         ("zeromq_ports", zeromq_ports),
+        ("encrypt", (zeek.encrypt != default.encrypt).then(|| zeek.encrypt.as_str().to_owned())),
+        ("zeromq_keys", (zeek.zeromq_keys != default.zeromq_keys).then(|| zeek.zeromq_keys.to_string())),
         ("hash_seed", zeek.hash_seed.map(|seed| format!("{seed:08x}"))),
         ("addresses", list(join(addresses))),
         ("pcap_snaplen", number(zeek.pcap_snaplen)),
@@ -180,6 +189,12 @@ pub(super) fn entries(zeek: &Zeek) -> Vec<(&'static str, String)> {
     ];
     let all = before.into_iter().chain(archive::entries(&zeek.archive)).chain(behind);
     all.filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// The keys in which two of them differ, in the order of [`KEYS`].
+pub(crate) fn differing_keys(one: &Zeek, other: &Zeek) -> Vec<&'static str> {
+    let [one, other] = [one, other].map(|zeek| entries(zeek).into_iter().collect::<BTreeMap<_, _>>());
+    KEYS.into_iter().filter(|key| one.get(key) != other.get(key)).collect()
 }
 
 #[cfg(test)]
@@ -195,9 +210,10 @@ mod tests {
         let text = "[zeek]\nbackend = ZeroMQ\nscripts = local 'my site'\nargs = -C b=T\noptions = A::x=T\nenv = A=1\n\
                     prefixes = local site\npath = /opt/bin\nzeekpath = /opt/scripts\nnetworks = 10.0.0.0/8 [fd00::]/8\n\
                     networks_file = /etc/networks.cfg\nrotation_interval = 1h\narchive = /srv/logs\n\
-                    archive_compress = no\narchive_command = ship --to 'a b'\narchive_keep_age = 30days\n\
+                    archive_compress = no\narchive_compressor = xz -T1\narchive_extension = .xz\n\
+                    archive_command = ship --to 'a b'\narchive_keep = conn.* '*a b*'\narchive_keep_age = 30days\n\
                     archive_keep_bytes = 2T\narchive_min_free = 5\nmetrics_address = [::1]\nport = 27760\n\
-                    metrics_port = 0\nzeromq_ports = 5555 5556\nhash_seed = 00c0FFEE\naddresses = a=10.0.0.1 b=[fd00::2]\n\
+                    metrics_port = 0\nzeromq_ports = 5555 5556\nencrypt = no\nzeromq_keys = 2\nhash_seed = 00c0FFEE\naddresses = a=10.0.0.1 b=[fd00::2]\n\
                     pcap_snaplen = 9216\npcap_bufsize = 128\nheartbeat = 2s\nloss_above = 0.5%%\nloss_for = 3m\n[w]\nrole = worker\n";
         let got = read(text).unwrap();
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
@@ -217,6 +233,9 @@ mod tests {
             archive: ArchiveRules {
                 place: ArchivePlace::At("/srv/logs".into()),
                 compress: false,
+                compressor: words(&["xz", "-T1"]),
+                extension: "xz".into(),
+                keep: words(&["conn.*", "*a b*"]),
                 command: words(&["ship", "--to", "a b"]),
                 keep_age: Some(Duration::from_secs(30 * 24 * 3600)),
                 keep_bytes: Some(2 << 40),
@@ -226,6 +245,8 @@ mod tests {
             port: Some(27_760),
             metrics_port: Some(0),
             zeromq_ports: Some([5555, 5556]),
+            encrypt: Encrypt::No,
+            zeromq_keys: 2,
             hash_seed: Some(0xc0_ffee),
             addresses: [("a", "10.0.0.1"), ("b", "fd00::2")]
                 .map(|(name, address)| (InstanceName::new(name).unwrap(), address.parse().unwrap()))
@@ -284,6 +305,8 @@ mod tests {
             ("metrics_port = off", "write a number from 0 to 65535, 0 for none"),
             ("zeromq_ports = 5555", "`5555` are not two ports: write such as `5555 5556`"),
             ("zeromq_ports = 5555 0", "`0` is not a port"),
+            ("encrypt = on", "`on` is not a choice: known are auto, yes, no"),
+            ("zeromq_keys = -1", "`-1` is not a number"),
             ("hash_seed = 12", "`12` is no seed: write eight hexadecimal digits"),
             ("addresses = a=b", "`b` is no address"),
             ("addresses = a/b=10.0.0.1", "instance name `a/b` may hold only"),
@@ -291,6 +314,7 @@ mod tests {
             ("rotation_interval = 3600", "write one such as 500ms, 10s or 1m 30s"),
             ("archive = logs", "`logs` is no absolute directory: write such as /srv/logs, or none"),
             ("archive_compress = gzip", "`gzip` is neither: write yes or no"),
+            ("archive_extension = a/b", "`a/b` is no extension: write letters and digits such as zst"),
             ("archive_keep_bytes = 5 GB", "`5 GB` is no amount"),
             ("archive_min_free = 41", "`41` is not a number of percent from 0 to 40"),
             ("archive_min_free = much", "`much` is not a number of percent from 0 to 40"),

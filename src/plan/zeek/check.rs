@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::template::{Indices, variables};
 use crate::model::archive::MOST_FREE;
-use crate::model::{ArchivePlace, Backend, Configuration, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth};
+use crate::model::{
+    ArchivePlace, ArchiveRules, Backend, Configuration, Encrypt, InstanceName, Node, NodeName, Role, Zeek, ZeekHealth,
+};
 use crate::plan::ports::PortRules;
 use crate::plan::validate::{About, LONGEST_WAIT};
 
@@ -134,8 +136,20 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
     if zeek.archive.command.first().is_some_and(String::is_empty) {
         complain("archive_command", "has no program: its first word is empty".into());
     }
+    if zeek.archive.compressor.first().is_some_and(String::is_empty) {
+        complain("archive_compressor", "has no program: its first word is empty".into());
+    }
+    if !ArchiveRules::is_extension(&zeek.archive.extension) {
+        complain("archive_extension", "is not of letters and digits, such as zst".into());
+    }
     if zeek.archive.min_free > MOST_FREE {
         complain("archive_min_free", format!("is more than {MOST_FREE}%"));
+    }
+    if zeek.encrypt == Encrypt::Yes && zeek.backend == Backend::Broker {
+        complain(
+            "encrypt",
+            "is for ZeroMQ, and the backend is Broker: choose `backend = zeromq`, or `encrypt = auto`".into(),
+        );
     }
     for (key, number) in [("pcap_snaplen", zeek.pcap_snaplen), ("pcap_bufsize", zeek.pcap_bufsize)] {
         if number == Some(0) {
@@ -156,7 +170,8 @@ fn settings(zeek: &Zeek) -> Vec<(&'static str, String)> {
     }
     let pairs = zeek.env.iter().chain(&zeek.options).flat_map(|(name, value)| [name, value]);
     let lists = [&zeek.scripts, &zeek.args, &zeek.prefixes, &zeek.path, &zeek.script_path, &zeek.archive.command];
-    let lists = lists.into_iter().flatten();
+    let lists = lists.into_iter().chain([&zeek.archive.compressor, &zeek.archive.keep]);
+    let lists = lists.flatten();
     if pairs.chain(lists).any(|text| text.contains('\0')) {
         complain("args", "or another key has a null character, which no program can be given".into());
     }
@@ -266,6 +281,7 @@ mod tests {
             (complaints(&nodes, |z| z.options = [("-A".into(), "".into())].into()), "options name '-A'"),
             (complaints(&nodes, |z| z.networks_file = Some("n".into())), "networks_file is not absolute"),
             (complaints(&nodes, |z| z.rotation_interval = Some(std::time::Duration::MAX)), "rotation_interval is"),
+            (complaints(&nodes, |z| (z.backend, z.encrypt) = (Backend::Broker, Encrypt::Yes)), "encrypt is for ZeroMQ"),
             (complaints(&nodes, |z| z.pcap_snaplen = Some(0)), "pcap_snaplen is 0"),
             (complaints(&nodes, |z| z.args = vec!["\0".into()]), "args or another key has a null"),
             (complaints(&nodes, |z| z.zeromq_ports = Some([5, 5])), "zeromq_ports are two different"),

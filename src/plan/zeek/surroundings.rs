@@ -8,7 +8,7 @@ use super::numbers;
 use super::template::{Indices, expand, variables};
 use crate::model::{
     ArchiveRules, Backend, Configuration, InstanceName, LayoutEntry, Node, NodeName, Peer, Role, Surroundings, Zeek,
-    ZeekHealth, ZeekNode,
+    ZeekHealth, ZeekNode, cluster_file,
 };
 
 /// Interfaces that begin so are read through AF_PACKET.
@@ -36,6 +36,7 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
     let layout = layout(share)?;
     let zeek = share.zeek.as_deref().cloned().unwrap_or_default();
     let (logging, quiet) = (Arc::new(of_a_node(&zeek, true)), Arc::new(of_a_node(&zeek, false)));
+    let keys = share.keys.as_ref().map(|keys| keys.server.public);
     let indices = Indices::of(share);
     // What is wrong with them was said before they came here.
     let variables = |node: &Arc<Node>| (node.name.clone(), variables(share, &indices, node).unwrap_or_default());
@@ -52,7 +53,8 @@ pub fn equip(share: &mut Configuration) -> Result<Vec<LayoutEntry>, NoPlace> {
         let fanout = fanouts.get(&node.name).copied();
         let variables = variables.remove(&node.name).unwrap_or_default();
         let settings = Arc::clone(settings);
-        let knows = Some(Arc::new(Surroundings { settings, entries, fanout, variables }));
+        let keys = keys.filter(|_| node.is_in_zeek_cluster());
+        let knows = Some(Arc::new(Surroundings { settings, entries, fanout, keys, variables }));
         Arc::make_mut(node).zeek.get_or_insert_with(|| Box::new(ZeekNode::default())).knows = knows;
     }
     Ok(layout)
@@ -101,6 +103,7 @@ fn of_a_node(zeek: &Zeek, writes_logs: bool) -> Zeek {
         archive: ArchiveRules::default(),
         rotation_interval: zeek.rotation_interval.filter(|_| writes_logs),
         zeromq_ports: zeek.zeromq_ports.filter(|_| zeek.backend != Backend::Broker),
+        zeromq_keys: if zeek.wants_keys() { zeek.zeromq_keys } else { Zeek::KEYS },
         // What its losses mean is its agent's to know.
         health: ZeekHealth { heartbeat: zeek.health.heartbeat, ..ZeekHealth::default() },
         ..zeek.clone()
@@ -151,11 +154,25 @@ pub fn why(have: &Node, want: &Node) -> String {
         list(joined, "joined the cluster"),
         list(left, "left the cluster"),
         list(moved.map(|(name, _)| name).collect(), "is found elsewhere in it"),
-        (have.settings != want.settings).then(|| "[zeek] says otherwise".to_owned()),
+        settings(&have.settings, &want.settings),
+        (have.keys != want.keys).then(|| "its keys for ZeroMQ are others".to_owned()),
         (have.variables != want.variables).then(|| "its place among the workers is another".to_owned()),
         (have.fanout != want.fanout).then(|| "its AF_PACKET fanout id is another".to_owned()),
     ];
     reasons.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
+/// What all nodes share that is otherwise, by its keys.
+fn settings(have: &Zeek, want: &Zeek) -> Option<String> {
+    let keys: Vec<String> =
+        cluster_file::differing_keys(have, want).into_iter().map(|key| format!("`{key}`")).collect();
+    match keys.as_slice() {
+        [] if have == want => None,
+        // Of a release that knew others.
+        [] => Some("[zeek] says otherwise".into()),
+        [one] => Some(format!("{one} of [zeek] is another")),
+        several => Some(format!("{} of [zeek] are others", several.join(", "))),
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +180,7 @@ mod tests {
     use super::super::tests::cluster;
     use super::*;
     use crate::plan::{NodeChange, diff};
+    use crate::trust::CurveRoot;
 
     const THREE: [&str; 4] = ["l a logger", "m a manager", "p a proxy", "w1 a worker"];
 
@@ -209,13 +227,26 @@ mod tests {
         let with = |zeek: Zeek| equipped(&THREE, |subject| subject.zeek = Some(Box::new(zeek)));
         assert_eq!(replaced(&have, &with(Zeek { port: Some(1), metrics_port: Some(2), ..Zeek::default() })), [""; 0]);
         let rotation = with(Zeek { rotation_interval: Some(std::time::Duration::from_secs(60)), ..Zeek::default() });
-        assert_eq!(replaced(&have, &rotation), ["l: [zeek] says otherwise", "m: [zeek] says otherwise"]);
+        assert_eq!(
+            replaced(&have, &rotation),
+            ["l", "m"].map(|name| format!("{name}: `rotation_interval` of [zeek] is another"))
+        );
         let second = Some(std::time::Duration::from_secs(1));
         let health = |health| with(Zeek { health, ..Zeek::default() });
         let losses =
             ZeekHealth { loss_above: Some(crate::model::Loss::ALL), loss_for: second, ..ZeekHealth::default() };
         assert_eq!(replaced(&have, &health(losses)), [""; 0], "what counts as too much is for their agent to know");
         assert_eq!(replaced(&have, &health(ZeekHealth { heartbeat: second, ..ZeekHealth::default() })).len(), 4);
+    }
+
+    #[test]
+    fn other_keys_have_all_members_of_the_cluster_started_afresh() {
+        let nodes = &[&THREE[..], &["alone a none"]].concat();
+        let with =
+            |number| equipped(nodes, |subject| subject.keys = Some(Box::new(CurveRoot::from([7; 32]).keys(number))));
+        assert_eq!(replaced(&with(1), &with(1)), [""; 0]);
+        let because = "its keys for ZeroMQ are others";
+        assert_eq!(replaced(&with(1), &with(2)), ["l", "m", "p", "w1"].map(|name| format!("{name}: {because}")));
     }
 
     #[test]

@@ -33,6 +33,16 @@ pub fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> Result<Stri
     Ok(plain)
 }
 
+/// A text that [`expand`] leaves as it is: of a tool that knows no variables, or has filled its own in.
+pub fn escape(text: &str) -> String {
+    text.replace("${", "\\${")
+}
+
+/// The text that was escaped; as it is if it was not.
+pub fn unescape(text: &str) -> String {
+    text.replace("\\${", "${")
+}
+
 fn unknown(name: &str) -> String {
     match VARIABLES.contains(&name) {
         true if name == "files" => "has the variable `files`, which is nothing here: the node has no `files`".into(),

@@ -1,6 +1,7 @@
 //! The thread that reads what Zeek nodes say, and writes down what they are asked. It begins with the first Zeek node.
 //!
-//! The kernel says when there is something to read; what comes within a moment is read in one go. How far a file was read is
+//! The kernel says when there is something to read; what comes within a moment is read in one go, unless somebody is still
+//! to say its first word. How far a file was read is
 //! noted a second later, when whoever was told has it on disk: after a kill what came in that second is told again, and
 //! nothing is lost. What was noted is freed.
 
@@ -23,7 +24,8 @@ use crate::model::{Life, NodeName};
 use crate::supervisor::bell::Bell;
 use crate::supervisor::workshop::WardId;
 
-/// What comes within this time is read in one go.
+/// What comes within this time is read in one go. Orders do not wait for it, nor does the first word of a life, for which
+/// whoever is started next waits.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long after it was read it is noted how far that is.
 const NOTED_AFTER: Duration = Duration::from_secs(1);
@@ -224,8 +226,8 @@ impl Clerk {
                 self.survive("reading what a node says", |clerk| clerk.read(ward));
             }
             self.survive("noting what was read", Self::be_on_time);
-            if is_any {
-                thread::sleep(PAUSE);
+            if is_any && self.channels.values().all(Channel::has_spoken) {
+                self.shared.bell.rest(PAUSE);
             }
         }
     }
@@ -442,6 +444,11 @@ impl Channel {
             self.note_due = Some(Instant::now() + NOTED_AFTER);
         }
         Ok(self.read >= length)
+    }
+
+    /// Whether anything was ever heard of this life.
+    fn has_spoken(&self) -> bool {
+        self.read > 0
     }
 
     /// Notes up to which line it was read, and frees that.

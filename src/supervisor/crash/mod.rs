@@ -19,17 +19,21 @@ use std::time::{Duration, Instant, SystemTime};
 use self::core_file::{CoreReport, Crashed, Places};
 use self::dossier::{Dossier, Given};
 use self::morgue::Morgue;
-use crate::model::{Exit, InstanceName, Life, Node, NodeState, Output, Text, Timestamp};
+use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, Output, Text, Timestamp};
 
 /// Below everything that somebody waits for.
 const NICE: i32 = 19;
 /// A thread's stack, in bytes.
 const STACK: usize = 256 << 10;
-/// How long after a death it is looked into: the next life has begun by then, and so have those of others who died at
-/// once.
+/// Those who died are looked into when nobody has died for this long: the next lives have begun by then. Where ever more
+/// die the first waits no longer than [`LATEST`].
 const PAUSE: Duration = Duration::from_millis(100);
-/// How many dossiers are filed before it is looked whether they are too many.
+const LATEST: Duration = Duration::from_secs(1);
+/// Whether dossiers are too many is looked at after so many were filed at the least, and a quarter of those that are there:
+/// each look is at all of them.
 const AT_ONCE: usize = 64;
+/// And once nobody has died for this long.
+const QUIET: Duration = Duration::from_secs(1);
 /// How many deaths may wait; more at once are told to be left out.
 const MOST: usize = 4096;
 /// How long a debugger may take.
@@ -83,6 +87,11 @@ impl Coroner {
         &self.morgue
     }
 
+    /// What the dossier of this life will be called, if any are kept.
+    pub fn name(&self, node: &NodeName, life: Life) -> Option<String> {
+        (self.morgue.rules().keep > 0).then(|| dossier::id_of(node, life))
+    }
+
     /// Has a dossier made, some time soon.
     pub fn examine<W: Witness>(&self, death: Death, witness: impl FnOnce() -> W) {
         if self.morgue.rules().keep == 0 {
@@ -107,12 +116,20 @@ impl Coroner {
         let work = move || {
             // Where it may not be, it competes with the others.
             let _ = rustix::process::setpriority_process(None, NICE);
+            let (mut filed, mut kept) = (0, 0);
             while let Ok(first) = heard.recv() {
-                thread::sleep(PAUSE.saturating_sub(first.heard.elapsed()));
-                examine_all(&instance, &morgue, &witness, first, &heard);
-                if let Err(error) = morgue.prune() {
-                    tracing::warn!("cannot remove old dossiers: {error}");
+                let mut next = Ok(first);
+                while let Ok(first) = next {
+                    for death in gather(first, &heard) {
+                        look_into(&instance, &morgue, &witness, &death);
+                        filed += 1;
+                        if filed >= AT_ONCE.max(kept / 4) {
+                            (filed, kept) = (0, prune(&morgue));
+                        }
+                    }
+                    next = heard.recv_timeout(QUIET);
                 }
+                (filed, kept) = (0, prune(&morgue));
             }
         };
         let begun = thread::Builder::new().name("coroner".into()).stack_size(STACK).spawn(work);
@@ -121,20 +138,35 @@ impl Coroner {
     }
 }
 
-/// Makes the dossiers of those who died by now, or of the first of them.
-fn examine_all(
-    instance: &InstanceName,
-    morgue: &Morgue,
-    witness: &impl Witness,
-    first: Death,
-    others: &Receiver<Death>,
-) {
-    for death in std::iter::once(first).chain(others.try_iter()).take(AT_ONCE) {
-        let examined = AssertUnwindSafe(|| examine(instance, morgue, witness, &death));
-        if catch_unwind(examined).is_err() {
-            let Death { node, pid, .. } = death;
-            tracing::error!(node = %node.name, "making the dossier of process {pid} panicked");
+/// Removes what is too much; how many dossiers there were.
+fn prune(morgue: &Morgue) -> usize {
+    morgue.prune().unwrap_or_else(|error| {
+        tracing::warn!("cannot remove old dossiers: {error}");
+        0
+    })
+}
+
+/// Waits until it is time to look into the first death; that, and the others of which it was told by then.
+fn gather(first: Death, others: &Receiver<Death>) -> Vec<Death> {
+    let latest = first.heard + LATEST;
+    let mut deaths = vec![first];
+    loop {
+        let quiet = deaths.last().map_or(latest, |last| last.heard + PAUSE);
+        // Asleep: nobody who tells of a death has to wake anybody.
+        thread::sleep(quiet.min(latest).saturating_duration_since(Instant::now()));
+        let before = deaths.len();
+        deaths.extend(others.try_iter().take(MOST - before.min(MOST)));
+        if deaths.len() == before || latest <= Instant::now() {
+            return deaths;
         }
+    }
+}
+
+/// Makes the dossier of one who died; should that panic, the others have theirs all the same.
+fn look_into(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, death: &Death) {
+    let examined = AssertUnwindSafe(|| examine(instance, morgue, witness, death));
+    if catch_unwind(examined).is_err() {
+        tracing::error!(node = %death.node.name, "making the dossier of process {} panicked", death.pid);
     }
 }
 
@@ -226,7 +258,7 @@ fn uptime(start_time: u64, heard: Instant) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CrashRules, NodeName, Role};
+    use crate::model::{CrashRules, Role};
 
     /// Knows nothing, and panics if it is asked about this node.
     struct Shy(&'static str);

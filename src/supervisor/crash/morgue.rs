@@ -60,8 +60,8 @@ impl Morgue {
         fs::rename(&fresh, self.directory.join(format!("{}{ENDING}", dossier.id)))
     }
 
-    /// Removes the oldest dossiers beyond what is kept; the newest of all stays.
-    pub fn prune(&self) -> io::Result<()> {
+    /// Removes the oldest dossiers beyond what is kept; the newest of all stays. How many there were.
+    pub fn prune(&self) -> io::Result<usize> {
         let mut all = self.filed()?;
         all.sort_by(|a, b| (a.modified, &a.id).cmp(&(b.modified, &b.id)));
         let mut of_node: HashMap<&str, usize> = HashMap::new();
@@ -76,7 +76,7 @@ impl Morgue {
                 *left -= 1;
             }
         }
-        Ok(())
+        Ok(all.len())
     }
 
     fn filed(&self) -> io::Result<Vec<Filed>> {

@@ -26,6 +26,8 @@ use crate::supervisor::bell::Bell;
 
 /// Below everything that somebody waits for: launches above all.
 const NICE: i32 = 10;
+/// How long a new life may go without being minded: who begins first comes first, and what it writes by then is seen then.
+const WHILE: Duration = Duration::from_millis(500);
 /// How many pieces are put aside of one file before the next file is looked at.
 const PIECES_A_LOOK: usize = 4;
 /// How many may wait for more of a node's output.
@@ -52,6 +54,12 @@ enum Order {
     Forget(NodeName),
     Await(Waiter),
     End,
+}
+
+impl Order {
+    fn may_wait(&self) -> bool {
+        matches!(self, Self::Mind(..))
+    }
 }
 
 /// Somebody who has read up to a place.
@@ -85,6 +93,7 @@ impl Keeper {
             watches: BTreeMap::new(),
             agenda: BTreeSet::new(),
             waiters: Vec::new(),
+            minds_from: None,
         };
         thread::Builder::new().name("keeper".into()).spawn(move || clerk.work())?;
         Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared })
@@ -128,13 +137,23 @@ impl Shared {
 
     fn order(&self, order: Order) {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_first = orders.is_empty();
+        // Whoever takes the first takes what came after it.
+        let rings = orders.is_empty() || !order.may_wait();
         orders.push(order);
         drop(orders);
-        // Whoever takes the first takes what came after it.
-        if is_first {
+        if rings {
             self.bell.ring();
         }
+    }
+
+    /// What is to be done now. Orders that may wait do so until that time, where nothing came that may not.
+    fn take(&self, until: &mut Option<Instant>, now: Instant) -> Vec<Order> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if !orders.is_empty() && orders.iter().all(Order::may_wait) && *until.get_or_insert(now + WHILE) > now {
+            return Vec::new();
+        }
+        *until = None;
+        std::mem::take(&mut *orders)
     }
 }
 
@@ -147,6 +166,8 @@ struct Clerk {
     watches: BTreeMap<i32, (NodeName, OutputStream)>,
     agenda: BTreeSet<(Instant, NodeName, OutputStream)>,
     waiters: Vec<Waiter>,
+    /// When lives are minded that have begun.
+    minds_from: Option<Instant>,
 }
 
 struct Minded {
@@ -181,8 +202,10 @@ impl Clerk {
         loop {
             self.sleep();
             self.survive("hearing who wrote", Self::hear);
-            let orders = std::mem::take(&mut *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
-            for order in orders {
+            if !self.waiters.is_empty() {
+                self.minds_from = Some(Instant::now()); // somebody may wait for the new life to say something
+            }
+            for order in self.shared.take(&mut self.minds_from, Instant::now()) {
                 match order {
                     Order::Mind(node, rules) => {
                         let named = node.clone();
@@ -226,7 +249,7 @@ impl Clerk {
 
     fn sleep(&self) {
         let looks = self.agenda.first().map(|(at, ..)| *at);
-        let next = looks.into_iter().chain(self.waiters.iter().map(|waiter| waiter.until)).min();
+        let next = looks.into_iter().chain(self.waiters.iter().map(|waiter| waiter.until)).chain(self.minds_from).min();
         self.shared.bell.wait(&self.inotify, next);
     }
 

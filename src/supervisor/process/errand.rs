@@ -23,7 +23,7 @@ const MOST_OUTPUT: u64 = 64 << 10;
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to run, and in what surroundings.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Errand {
     pub argv: Vec<String>,
     /// The complete environment.

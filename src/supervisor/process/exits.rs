@@ -44,24 +44,39 @@ pub struct Ended {
 /// A process that has ended and was not buried: if it is our child it is a zombie, and its group may live.
 ///
 /// Dropping it sends SIGKILL to what is left of the group and reaps it. That takes longer than to learn of the end, so
-/// whoever has news to tell does that first. Nothing may be started in its place before.
+/// whoever has news to tell does that first. Nothing may be started in its place before the group was ended.
 #[derive(Debug)]
-pub struct Remains(Arc<Process>);
+pub struct Remains {
+    process: Arc<Process>,
+    is_group_ended: bool,
+}
 
 impl Remains {
+    fn of(process: Arc<Process>) -> Self {
+        Self { process, is_group_ended: false }
+    }
+
     /// Its number, which is nobody else's yet if it was our child.
     pub fn pid(&self) -> u32 {
-        self.0.pid()
+        self.process.pid()
+    }
+
+    /// Ends what is left of the group, and leaves the zombie for later: to reap it takes longer.
+    pub fn end_group(&mut self) {
+        if std::mem::replace(&mut self.is_group_ended, true) {
+            return;
+        }
+        // The zombie still holds the number of its group, so whoever is left in it can be reached.
+        if let Err(error) = self.process.signal_group(Signal::KILL) {
+            tracing::warn!(pid = self.pid(), %error, "cannot end what is left of the process group");
+        }
     }
 }
 
 impl Drop for Remains {
     fn drop(&mut self) {
-        // The zombie still holds the number of its group, so whoever is left in it can be reached.
-        if let Err(error) = self.0.signal_group(Signal::KILL) {
-            tracing::warn!(pid = self.0.pid(), %error, "cannot end what is left of the process group");
-        }
-        self.0.reap();
+        self.end_group();
+        self.process.reap();
     }
 }
 
@@ -130,7 +145,7 @@ impl Exits {
                 let key = event.data.u64();
                 let process = watched.remove(&key)?;
                 let End { exit, largest_resident } = process.end();
-                Some(Ended { key, exit, largest_resident, remains: Remains(process) })
+                Some(Ended { key, exit, largest_resident, remains: Remains::of(process) })
             }));
             if events.len() < BATCH {
                 return Ok(ended);

@@ -5,7 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::OnceLock;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::stat::{Stat, is_gone};
@@ -49,11 +50,11 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Those that lost their parent and were given to us, and everything below them, except below another node's.
+    /// Those that lost their parent and were `given` to us, and everything below them, except below another node's.
     ///
     /// Where the kernel does not list children (CONFIG_PROC_CHILDREN), it is everybody.
-    pub fn below_us(marker: &str, session: u32) -> io::Result<Self> {
-        let mut waiting = match given_to_us() {
+    pub fn below_us(marker: &str, session: u32, given: impl FnOnce() -> io::Result<Vec<u32>>) -> io::Result<Self> {
+        let mut waiting = match given() {
             Ok(children) => children,
             Err(error) if is_gone(&error) => return Self::everybody(marker, session),
             Err(error) => return Err(error),
@@ -169,8 +170,24 @@ fn our_own_session() -> io::Result<u32> {
 /// The children of our main thread: those that lost their parent come to it, and so do those of our own threads that
 /// ended. `NotFound` where the kernel does not list children.
 pub(super) fn given_to_us() -> io::Result<Vec<u32>> {
+    /// Kept open, since to find it takes ten times as long as to read it; and whose it is, since we may be forked. Two who
+    /// read at a time would have the kernel begin anew with each piece.
+    static LIST: Mutex<Option<(u32, File)>> = Mutex::new(None);
     let us = std::process::id();
-    children_of_thread(us, us)
+    let mut kept = LIST.lock().unwrap_or_else(PoisonError::into_inner);
+    let (_, list) = match kept.take_if(|(whose, _)| *whose == us) {
+        Some(list) => kept.insert(list),
+        None => kept.insert((us, File::open(list_of_children(us, us))?)),
+    };
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        match list.read_at(&mut piece, text.len() as u64) {
+            Ok(0) => return Ok(numbers(&String::from_utf8_lossy(&text))),
+            Ok(length) => text.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The processes whose parent we are.
@@ -191,8 +208,18 @@ fn children_of(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 fn children_of_thread(pid: u32, thread: u32) -> io::Result<Vec<u32>> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"))?;
-    Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    let mut list = String::new();
+    // Not through `read_to_string`, which asks for its length first: it has none.
+    File::open(list_of_children(pid, thread))?.take(u64::MAX).read_to_string(&mut list)?;
+    Ok(numbers(&list))
+}
+
+fn list_of_children(pid: u32, thread: u32) -> String {
+    format!("/proc/{pid}/task/{thread}/children")
+}
+
+fn numbers(list: &str) -> Vec<u32> {
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 pub(super) fn numbers_in(directory: &str) -> io::Result<Vec<u32>> {

@@ -5,7 +5,7 @@
 //! below it, so that a service manager that ends the group of the agent ends no node.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -200,7 +200,7 @@ impl Groups {
 
     /// What was counted in an earlier life says nothing of the next one.
     fn refresh(&self, node: &NodeName, path: &Path) {
-        if self.oom_kills(node).is_some_and(|count| count > 0) {
+        if !self.lacking.contains_key(&Quota::Memory) && self.oom_kills(node).is_some_and(|count| count > 0) {
             let _ = fs::remove_dir(path).and_then(|()| fs::create_dir(path)); // somebody is in it
         }
     }
@@ -211,14 +211,6 @@ impl Groups {
     pub fn end(&self, node: &NodeName) -> Result<usize, SweepError> {
         let path = self.path(node);
         end(&path).map_err(|cause| SweepError::Group { path, cause })
-    }
-
-    /// The same, and forgets the groups of the node: with a single call, where nobody is left.
-    pub fn end_for_good(&self, node: &NodeName) -> Result<usize, SweepError> {
-        let is_gone = fs::remove_dir(self.path(node)).is_ok();
-        let killed = if is_gone { 0 } else { self.end(node)? };
-        self.forget(node);
-        Ok(killed)
     }
 
     /// The same as [`of`](Self::of) for those who ask that node how it is.
@@ -311,18 +303,18 @@ fn make_failed(path: &Path, error: &io::Error) -> NoGroups {
 }
 
 fn end(group: &Path) -> io::Result<usize> {
-    let mut events = match File::open(group.join("cgroup.events")) {
+    let events = match File::open(group.join("cgroup.events")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         events => events?,
     };
-    if !is_populated(&mut events)? {
+    if !is_populated(&events)? {
         return Ok(0);
     }
     // Those in groups below are not counted, and killed as well.
     let killed = fs::read_to_string(group.join("cgroup.procs")).map_or(1, |pids| pids.lines().count().max(1));
     fs::write(group.join("cgroup.kill"), "1")?;
     let deadline = Instant::now() + PATIENCE;
-    while is_populated(&mut events)? {
+    while is_populated(&events)? {
         if !changes_before(deadline, &events)? {
             let why = "processes in it do not go though they were sent SIGKILL: see their state in /proc";
             return Err(io::Error::new(io::ErrorKind::TimedOut, why));
@@ -335,15 +327,13 @@ fn end(group: &Path) -> io::Result<usize> {
 }
 
 /// Whether a living process is in the group or below: one that ended and was not reaped counts no more.
-fn is_populated(events: &mut File) -> io::Result<bool> {
-    let mut text = String::new();
-    events.seek(SeekFrom::Start(0))?;
-    match events.take(4096).read_to_string(&mut text) {
+fn is_populated(events: &File) -> io::Result<bool> {
+    let mut text = [0; 256]; // it has two short lines, and comes in one piece
+    match rustix::io::pread(&*events, &mut text, 0) {
         // Somebody removed the group, so it was empty.
-        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => return Ok(false),
-        read => read?,
-    };
-    Ok(text.lines().any(|line| line == "populated 1"))
+        Err(Errno::NODEV) => Ok(false),
+        read => Ok(text[..read?].split(|byte| *byte == b'\n').any(|line| line == b"populated 1")),
+    }
 }
 
 /// Whether the kernel says before the deadline that the file says something else than when it was read.

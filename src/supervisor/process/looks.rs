@@ -1,14 +1,15 @@
 //! Looks at every process of the machine, of which each serves all who wait for one.
 //!
 //! What may be anywhere has to be looked for everywhere, and a thousand nodes that end together would have everybody looked
-//! at a thousand times. So a look also serves whoever was waiting for one when it began.
+//! at a thousand times. So a look also serves whoever was waiting for one when it began. The same goes for a look at those
+//! who were given to us, as long as that is nobody.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use super::family::{marker, numbers_in};
+use super::family::{given_to_us, marker, numbers_in};
 use super::stat::Stat;
 
 /// More are never asked for: a sweep that finds nothing takes two, one after the other.
@@ -28,9 +29,13 @@ pub struct Waiting {
     shared: Arc<Shared>,
 }
 
-/// The last looks, each begun after the one before was over.
 #[derive(Debug, Default)]
-struct Shared(Mutex<VecDeque<Arc<Look>>>);
+struct Shared {
+    /// The last looks, each begun after the one before was over.
+    looks: Mutex<VecDeque<Arc<Look>>>,
+    /// When it was seen last that nobody was given to us.
+    alone: Mutex<Option<Instant>>,
+}
 
 /// Everybody who lived, but us.
 #[derive(Debug)]
@@ -65,7 +70,7 @@ impl Waiting {
     /// A look that began after `since`: one that another made, or a new one.
     pub(super) fn look(&self, since: Instant) -> io::Result<Arc<Look>> {
         // Nobody begins one before the last is over, and whoever waits for that is served by it or by the next.
-        let mut looks = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(look) = looks.iter().find(|look| look.began >= since) {
             return Ok(Arc::clone(look));
         }
@@ -75,6 +80,21 @@ impl Waiting {
         }
         looks.push_back(Arc::clone(&look));
         Ok(look)
+    }
+
+    /// Who was given to us, dead or alive; nobody also if there was nobody at a moment since this wait began, as somebody
+    /// else has seen who waits. `NotFound` where the kernel does not list children.
+    pub(super) fn given_to_us(&self) -> io::Result<Vec<u32>> {
+        let mut alone = self.shared.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        if alone.is_some_and(|alone| alone >= self.since) {
+            return Ok(Vec::new());
+        }
+        let looks_at = Instant::now();
+        let given = given_to_us()?;
+        if given.is_empty() {
+            *alone = Some(looks_at);
+        }
+        Ok(given)
     }
 }
 
@@ -134,6 +154,19 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_nobody_was_given_to_us_is_seen_once_for_all_who_wait_by_then() {
+        let looks = Looks::default();
+        let [first, second] = [looks.wait(), looks.wait()];
+        *first.shared.alone.lock().unwrap() = Some(first.since.max(second.since));
+        assert!(first.given_to_us().unwrap().is_empty());
+        assert!(second.given_to_us().unwrap().is_empty());
+        let third = looks.wait();
+        let given = third.given_to_us().unwrap();
+        let alone = third.shared.alone.lock().unwrap().unwrap();
+        assert_eq!(alone >= third.since, given.is_empty(), "who began to wait later looks, and says what it saw");
+    }
 
     #[test]
     fn a_look_knows_whose_each_is_by_mark_then_session_then_parent() {

@@ -11,6 +11,7 @@
 //! while something pins it: a child of ours that nobody reaped yet.
 #![deny(unsafe_code)]
 
+mod berth;
 pub mod errand;
 mod error;
 mod exits;
@@ -48,6 +49,7 @@ pub fn tells_how_the_reaped_ended(pidfd: impl std::os::fd::AsFd) -> bool {
     sys::info::wait_status(pidfd).is_some()
 }
 
+pub use berth::reserve as reserve_berths;
 pub use error::SpawnError;
 pub use exits::{Ended, Exits, Remains};
 pub use handle::Process;

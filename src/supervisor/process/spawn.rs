@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError, OsStr};
+use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::berth::{Berth, Place};
 use super::error::SpawnError;
 use super::handle::{self, Process};
 use super::leaders::Cradle;
@@ -23,7 +25,7 @@ use crate::model::{Cpus, Resource, RunAs};
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What to run, and in what surroundings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Program {
     /// The program and its arguments. A program without a `/` is looked up in the `PATH` of `env`, else in
     /// `/usr/local/bin:/usr/bin:/bin`.
@@ -48,6 +50,15 @@ pub struct Program {
     pub group: Option<PathBuf>,
 }
 
+impl fmt::Debug for Program {
+    /// Without what its variables hold, which may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.env.keys().collect();
+        let mut shown = f.debug_struct("Program");
+        shown.field("argv", &self.argv).field("env", &names).field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
 ///
 /// All its signals have their default action and none is blocked; it reads from `/dev/null` and inherits no other
@@ -65,21 +76,20 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
     let capabilities = rights::capabilities(&program.run_as)?;
     make_directory(&program.directory, user.as_ref())?;
     let cpus = program.cpus.as_ref().map(rights::cpu_mask).transpose()?;
-    let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(moved)
-        .map_err(|errno| SpawnError::Step { step: "open /dev/null", cause: errno.into() })?;
-    let stdout = open_output(&program.stdout)?;
-    let stderr = open_output(&program.stderr)?;
+    let mut berth = Berth::take().map_err(|errno| SpawnError::Step { step: "open /dev/null", cause: errno.into() })?;
+    put_output(&mut berth, Place::Stdout, &program.stdout)?;
+    put_output(&mut berth, Place::Stderr, &program.stderr)?;
     let group = program.group.as_deref().map(open_group).transpose()?;
-    let record = record.map(above_standard).transpose();
-    let record = record.map_err(|errno| SpawnError::Step { step: "keep the record open", cause: errno.into() })?;
+    let put = record.map(|record| berth.put(Place::Record, record)).transpose();
+    put.map_err(|errno| SpawnError::Step { step: "keep the record open", cause: errno.into() })?;
 
     let plan = Plan {
         candidates: &candidates,
         argv: &argv,
         env: &env,
-        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-        record: record.as_ref().map(OwnedFd::as_fd),
+        stdio: [berth.null(), berth.at(Place::Stdout), berth.at(Place::Stderr)],
+        record: record.map(|_| berth.at(Place::Record)),
+        beyond: berth.beyond(),
         directory: &directory,
         limits: &limits,
         nice: program.run_as.nice,
@@ -220,35 +230,24 @@ fn make_directory(path: &Path, user: Option<&Chosen>) -> Result<(), SpawnError> 
 
 /// Opens a file for appending, and refuses what its node's user may have put in its place: a symbolic link would make us
 /// write to any file, and a pipe would make us wait.
-fn open_output(path: &Path) -> Result<OwnedFd, SpawnError> {
+fn put_output(berth: &mut Berth, place: Place, path: &Path) -> Result<(), SpawnError> {
     let failed = |errno: Errno| SpawnError::Output { path: path.to_owned(), cause: errno.into() };
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
     let mode = Mode::from_raw_mode(0o640);
-    let file = rustix::fs::open(path, flags | OFlags::NONBLOCK, mode).and_then(moved).map_err(failed)?;
+    let file = rustix::fs::open(path, flags | OFlags::NONBLOCK, mode).map_err(failed)?;
     let stat = rustix::fs::fstat(&file).map_err(failed)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile | FileType::CharacterDevice => {}
         _ => return Err(SpawnError::OutputKind { path: path.to_owned() }),
     }
     rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map_err(failed)?; // no longer NONBLOCK: the node shares the flags
-    Ok(file)
+    berth.put(place, file).map_err(failed)
 }
 
 fn open_group(path: &Path) -> Result<OwnedFd, SpawnError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
-        .and_then(moved)
         .map_err(|errno| SpawnError::Group { path: path.to_owned(), cause: errno.into() })
-}
-
-/// The same file under a number that the child's own stdin, stdout and stderr will not overwrite.
-fn above_standard(file: impl AsFd) -> Result<OwnedFd, Errno> {
-    rustix::io::fcntl_dupfd_cloexec(file, 3)
-}
-
-/// Moves a new descriptor out of the way of the first three, which are taken unless an embedding program closed them.
-fn moved(file: OwnedFd) -> Result<OwnedFd, Errno> {
-    if file.as_raw_fd() < 3 { above_standard(&file) } else { Ok(file) }
 }
 
 #[cfg(test)]

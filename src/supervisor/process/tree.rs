@@ -55,17 +55,21 @@ pub fn is_subreaper() -> io::Result<bool> {
 
 /// Kills what a node whose leader has ended left behind among those that were given to us and below; returns how many.
 ///
-/// `marker` is the value of its `WATCHPOST_NODE`, `session` the pid of its leader. Blocks until they are gone, so it wants
-/// a thread where that does no harm.
-pub fn sweep(marker: &str, session: u32) -> Result<usize, SweepError> {
+/// `marker` is the value of its `WATCHPOST_NODE`, `session` the pid of its leader, which had ended before it began to be
+/// `waiting`. Blocks until they are gone, so it wants a thread where that does no harm.
+pub fn sweep(marker: &str, session: u32, waiting: &Waiting) -> Result<usize, SweepError> {
+    let mut is_first = true;
     sweep_until_clean(marker, || {
-        let family = Family::below_us(marker, session)?;
+        // Later ones are to be looks of our own: somebody was killed meanwhile.
+        let is_first = std::mem::replace(&mut is_first, false);
+        let given = || if is_first { waiting.given_to_us() } else { given_to_us() };
+        let family = Family::below_us(marker, session, given)?;
         Ok((!family.is_nobody()).then(|| family.of_the_node().collect()))
     })
 }
 
 /// Does the same, and looks at every process of the machine: for a node that was adopted, whose strays were given to
-/// another process. Its leader had ended before it began to be `waiting`: it makes do with looks that others made since.
+/// another process. It makes do with looks that others made since it began to be `waiting`.
 pub fn sweep_all(marker: &str, session: u32, waiting: &Waiting) -> Result<usize, SweepError> {
     let mut since = Some(waiting.since());
     sweep_until_clean(marker, || {
@@ -191,6 +195,10 @@ mod tests {
     use super::super::{Program, spawn};
     use super::*;
     use crate::model::Exit;
+
+    fn sweep(marker: &str, session: u32) -> Result<usize, SweepError> {
+        super::sweep(marker, session, &Looks::default().wait())
+    }
 
     #[test]
     fn a_stray_that_left_its_session_and_ignores_sigterm_is_gone_after_a_sweep() {

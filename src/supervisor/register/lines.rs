@@ -3,6 +3,7 @@
 //! Each ends in ` #` and the CRC-32 of what stands before. A line without its newline was cut off and does not count; one
 //! whose checksum is wrong means that the file is damaged, and nothing in it is believed.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,9 @@ const LONGEST_REASON: usize = 500;
 
 /// The first line of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Intent {
+pub(super) struct Intent<'a> {
     pub format: u32,
-    pub boot: String,
+    pub boot: Cow<'a, str>,
     pub pid_namespace: u64,
     pub life: Life,
     /// The definition is not known: it stands for a process that was found by its marker.
@@ -28,13 +29,13 @@ pub(super) struct Intent {
     pub past: Past,
     /// The time of what is past, in milliseconds since boot.
     pub at: u64,
-    pub node: Node,
+    pub node: Cow<'a, Node>,
 }
 
 /// What the lines of a record say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Said {
-    pub intent: Intent,
+    pub intent: Intent<'static>,
     pub found: Found,
     /// Why it was given up, if it was.
     pub reason: Option<String>,
@@ -94,7 +95,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
         Ok(format) => return Err(Flaw::Foreign(format!("its format is {format}"))),
         Err(error) => return Err(Flaw::Foreign(error.to_string())),
     }
-    let intent: Intent = serde_json::from_str(first).map_err(|error| Flaw::Foreign(error.to_string()))?;
+    let intent: Intent<'static> = serde_json::from_str(first).map_err(|error| Flaw::Foreign(error.to_string()))?;
     let (mut found, mut reason) = (Found::Intended, None);
     for line in lines {
         let line = unsealed(line).ok_or(Flaw::Damaged("the checksum of one of its lines is wrong"))?;
@@ -137,7 +138,7 @@ mod tests {
 
     fn record() -> Vec<u8> {
         let node = Node::new(NodeName::new("a").unwrap(), InstanceName::new("i").unwrap(), Role::Worker);
-        let (boot, past) = ("b".to_owned(), Past { attempt: 3, ago: vec![5] });
+        let (boot, node, past) = ("b".into(), Cow::Owned(node), Past { attempt: 3, ago: vec![5] });
         let intent =
             Intent { format: FORMAT, boot, pid_namespace: 1, life: Life(7), guessed: false, past, at: 9, node };
         let mut bytes = sealed(&serde_json::to_string(&intent).unwrap());

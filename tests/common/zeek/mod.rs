@@ -57,6 +57,11 @@ impl Zeek {
         self.prefix.join("bin/zeek")
     }
 
+    /// What it was installed below.
+    pub fn prefix(&self) -> PathBuf {
+        self.prefix.clone()
+    }
+
     /// The settings of an agent that runs it.
     pub fn settings(&self) -> String {
         format!("[agent]\nzeek = '{}'\n", self.prefix.display())

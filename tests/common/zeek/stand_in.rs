@@ -88,6 +88,9 @@ impl Zeek {
         }
         let backend = self.backend(node.as_deref())?;
         let own = node.map(|node| self.own(&node)).transpose()?;
+        if backend && !self.arguments.parse_only {
+            self.keys(own.as_ref())?;
+        }
         let scripts = self.scripts()?;
         if self.arguments.parse_only {
             return Ok(());
@@ -141,6 +144,22 @@ impl Zeek {
                  select a cluster backend to use."
             )),
             (chosen, _) => Ok(chosen.is_some_and(|chosen| chosen.starts_with("zeromq"))),
+        }
+    }
+
+    /// Half of the keys for ZeroMQ are none, and what no key can be is none either.
+    fn keys(&self, own: Option<&Own>) -> Result<(), Fatal> {
+        let is_server = own.is_some_and(|own| ["MANAGER", "LOGGER"].contains(&&*own.kind));
+        let names = ["SERVER_PUBLICKEY", "CLIENT_PUBLICKEY", "CLIENT_SECRETKEY", "SERVER_SECRETKEY"];
+        let key = |name| std::env::var(format!("ZEEK_CLUSTER_BACKEND_ZEROMQ_CURVE_{name}")).ok();
+        let keys = names[..if is_server { 4 } else { 3 }].iter().map(key).collect::<Vec<_>>();
+        if self.version < (8, 2) || keys.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let is_key = |key: &String| key.len() == 40 && key.bytes().all(|byte| byte.is_ascii_graphic());
+        match keys.iter().all(|key| key.as_ref().is_some_and(is_key)) {
+            true => Ok(()),
+            false => Err("fatal error: the keys for CURVE are incomplete".into()),
         }
     }
 
@@ -414,6 +433,10 @@ impl Channel {
                 ("get_id_value", "Cluster::node") => {
                     let node = std::env::var("CLUSTER_NODE").unwrap_or_default();
                     self.answer(number, &format!("\"{node}\""));
+                }
+                ("get_id_value", "too_large") => {
+                    let is_manager = std::env::var("CLUSTER_NODE").is_ok_and(|node| node == "manager");
+                    self.answer(number, if is_manager { "4E999" } else { "4" });
                 }
                 ("get_id_value", "a_long_one") => self.answer(number, &format!("\"{}\"", "ü".repeat(100_000))),
                 ("get_id_value", "unset") => self.say("failure", &format!("{number} \"no ID value\"")),

@@ -248,7 +248,7 @@ impl State {
         let is_up = |name: &NodeName| touched.is_some_and(|touched| touched.contains(name)) && !waits(name);
         let up = former.names_on(to).filter(is_up).collect();
         self.gives(to, &reqid);
-        let configuration = former.share_of(to);
+        let configuration = self.share_of(former, to);
         self.send(to, agent::RestoreConfigurationRequest { reqid, configuration, up }, fx);
     }
 

@@ -35,7 +35,7 @@ pub struct Room {
     pub size: usize,
 }
 
-/// Has a child born into `group` that runs `run(data)` in `room`, on our memory; comes back when it has execed or ended.
+/// Has a child born into `group` that runs `run(data)` in `room`, on our memory and with our descriptors; comes back when it has execed or ended.
 /// The child's pid; its pidfd is in `pidfd`.
 ///
 /// # Safety
@@ -47,7 +47,7 @@ pub unsafe fn born_into(
     run: extern "C" fn(*mut c_void) -> c_int,
     data: *mut c_void,
 ) -> Result<i32, Errno> {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_PIDFD;
     let args = CloneArgs {
         flags: flags as u64 | CLONE_INTO_CGROUP,
         pidfd: std::ptr::from_mut(pidfd) as u64,

@@ -1,7 +1,8 @@
 //! What runs between clone and exec.
 //!
 //! The child shares our memory and our thread's stack pointer stands still until it execs (`CLONE_VM | CLONE_VFORK`), so
-//! nothing is copied, however large this process is. In return the child may do nothing but bare system calls on what
+//! nothing is copied, however large this process is; our descriptors it shares for a moment (`CLONE_FILES`), and leaves
+//! with a copy of the lowest. In return the child may do nothing but bare system calls on what
 //! was prepared for it: no allocation, no lock, no panic, and none of the C library's wrappers that tell its threads of a
 //! change (`setuid`). `syscall` itself only sets `errno`, which is our thread's own and waits with it.
 
@@ -78,6 +79,8 @@ pub struct Plan<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Where the child writes its `pid` line before it execs; closes at exec.
     pub record: Option<BorrowedFd<'a>>,
+    /// A number above all of these descriptors: the child is to have no copy of what is there.
+    pub beyond: u32,
     pub directory: &'a CStr,
     /// Of each resource, by its number: soft and hard.
     pub limits: &'a [(u32, [u64; 2])],
@@ -175,7 +178,7 @@ pub fn last_error() -> Errno {
 
 /// Has a child born into whatever control group we are in; else as [`born_into`].
 unsafe fn born_beside(room: Room, pidfd: &mut RawFd, data: *mut c_void) -> Result<i32, Errno> {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: the caller answers for the room and the data; its upper end is where a stack that grows down begins.
     let pid = unsafe { libc::clone(run, room.base.byte_add(room.size), flags, data, ptr::from_mut(pidfd)) };
     if pid > 0 { Ok(pid) } else { Err(last_error()) }
@@ -215,6 +218,7 @@ extern "C" fn run(shared: *mut c_void) -> c_int {
 
 /// Becomes the program; comes back only if that failed.
 fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<Infallible, Failure> {
+    leave_our_descriptors(plan.beyond as usize)?;
     call(Step::Session, libc::SYS_setsid, [0; 5])?;
     reset_signal_actions();
     for (target, source) in plan.stdio.iter().enumerate() {
@@ -320,10 +324,21 @@ fn start_time_in_proc() -> Result<u64, Failure> {
     Ok(stat.start_time)
 }
 
+/// Leaves the descriptors that it has shared with us so far, with a copy of those below that number.
+///
+/// It comes before anything that opens or closes one, which would open or close it for us.
+fn leave_our_descriptors(beyond: usize) -> Result<(), Failure> {
+    let (step, last) = (Step::Descriptors, u32::MAX as usize);
+    match call(step, libc::SYS_close_range, [beyond, last, libc::CLOSE_RANGE_UNSHARE as usize, 0, 0]) {
+        Ok(_) => Ok(()),
+        // Linux before 5.9, or a filter that does not know the call: all of them are copied.
+        Err(_) => call(step, libc::SYS_unshare, [libc::CLONE_FILES as usize, 0, 0, 0, 0]).map(drop),
+    }
+}
+
 /// Sees to it that no descriptor from 3 on reaches the program.
 ///
-/// Marking is better than closing: the kernel then closes them while our thread already goes on, which matters to a
-/// process that holds a descriptor for each of a thousand nodes.
+/// Marking is better than closing: the kernel then closes them while our thread already goes on.
 fn drop_descriptors(record: Option<usize>) -> Result<(), Failure> {
     let last = u32::MAX as usize;
     match call(Step::Descriptors, libc::SYS_close_range, [3, last, libc::CLOSE_RANGE_CLOEXEC as usize, 0, 0]) {

@@ -29,8 +29,9 @@ fn whoever_is_lost_at_whichever_step_of_a_deployment_all_end_in_one_configuratio
                 let mut lossy = Deploying::begin(seed);
                 lossy.cluster.steps = 0;
                 lossy.cluster.loss = Some((step, party));
+                lossy.what = format!("{party:?} lost at step {step} of {steps}");
                 lossy.finish();
-                lossy.check(&format!("{party:?} lost at step {step} of {steps}"));
+                lossy.check();
             }
         }
     });
@@ -43,6 +44,16 @@ struct Deploying {
     former: Configuration,
     next: Configuration,
     steps_until_over: u64,
+    /// What befalls it.
+    what: String,
+}
+
+impl Drop for Deploying {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was with {}", self.what);
+        }
+    }
 }
 
 impl Deploying {
@@ -60,7 +71,7 @@ impl Deploying {
                 Arc::make_mut(node).env.insert(FAILS.into(), "1".into());
             }
         }
-        Self { cluster, before, former, next, steps_until_over: 0 }
+        Self { cluster, before, former, next, steps_until_over: 0, what: "nothing lost".into() }
     }
 
     /// Deploys, whatever befalls it, and waits until all is quiet.
@@ -70,7 +81,8 @@ impl Deploying {
         self.cluster.pass(LONG);
     }
 
-    fn check(&self, what: &str) {
+    fn check(&self) {
+        let what = &self.what;
         let deployed = self.cluster.stored.deployed.as_ref().expect("something is deployed").open();
         let last = self.cluster.stored.last.as_ref().expect("the journal knows of a deployment");
         // One that was lost before it touched anything may never have been written down.

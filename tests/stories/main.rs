@@ -12,6 +12,7 @@ mod crowds;
 mod deploy;
 mod doctor;
 mod document;
+mod files;
 mod fleet;
 mod given_up;
 mod health;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use watchpost::trust::CurveRoot;
 
 use crate::common::zeek::{Zeek, ports};
-use crate::common::{Client, Daemon, Scene, pids};
+use crate::common::{Client, Daemon, Scene, eventually, pids};
 use crate::zeek::{Stage, cluster};
 
 const NODES: [&str; 5] = ["manager a", "logger-1 b", "proxy-1 b", "worker-1 a", "worker-2 b"];
@@ -140,6 +140,31 @@ fn keys_are_the_same_after_every_restart_until_others_are_asked_for_and_come_bac
     let back = fleet.client.run(&["rollback"]);
     assert_eq!(back.code, 0, "{back:?}");
     assert_eq!(keys(pids(&fleet.client.wait_for_all("RUNNING"))["manager"]), all);
+}
+
+#[test]
+fn a_controller_that_has_lost_its_secret_says_so_and_the_next_deployment_has_new_keys() {
+    let mut fleet = Fleet::start();
+    let text = cluster(ports(), "backend = zeromq", &NODES);
+    let before = fleet.deploy(&text);
+    let all = keys(before["manager"]);
+    fleet.controller.kill();
+    std::fs::remove_file(fleet.controller.state_dir().join("zeromq.key")).unwrap();
+    fleet.controller.start_again();
+    eventually("both agents say so", || {
+        let events = fleet.client.events();
+        let errors = events.iter().filter(|event| event.kind == "error");
+        let told =
+            errors.filter(|event| event.msg.as_ref().is_some_and(|msg| msg.contains("in force with other contents")));
+        let who: BTreeSet<_> = told.map(|event| event.instance.clone()).collect();
+        (who.len() == 2).then_some(())
+    });
+    assert_eq!(pids(&fleet.client.wait_for_all("RUNNING")), before, "nodes go on with the keys that they have");
+    let after = fleet.deploy(&text);
+    assert!(after.iter().all(|(name, pid)| before[name] != *pid), "{before:?} {after:?}");
+    let others = keys(after["manager"]);
+    assert!(all.iter().all(|(name, key)| others[name] != *key));
+    assert_eq!(keys(after["worker-2"])["CLIENT_SECRETKEY"], others["CLIENT_SECRETKEY"]);
 }
 
 #[test]

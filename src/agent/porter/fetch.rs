@@ -120,15 +120,15 @@ impl Fetcher {
         let Some(coming) = self.coming.get_mut(&digest) else { return Ok(()) };
         match coming.size {
             Some(size) if size != total => {
-                return Err(format!("the controller has {total} bytes of it, and it has {size}"));
+                return Err(format!("the controller has {total} bytes of {digest}, and it has {size}"));
             }
             None if total > LONGEST_MANIFEST as u64 => {
-                return Err(format!("it has {total} bytes, and no manifest has"));
+                return Err(format!("{digest} has {total} bytes, and no list of files has as many"));
             }
             _ => coming.size = Some(total),
         }
         if bytes.len() as u64 != total.saturating_sub(at).min(PIECE.into()) {
-            return Err(format!("the controller sent {} bytes of its {total} from {at} on", bytes.len()));
+            return Err(format!("of the {total} bytes of {digest} the controller sent {} from {at} on", bytes.len()));
         }
         let incoming = match &mut coming.incoming {
             Some(incoming) => incoming,

@@ -288,11 +288,22 @@ fn why(node: &Node) -> String {
         ("move", _, Some(from)) => format!("from {from}"),
         ("stop", ..) => "not wanted any more".into(),
         ("restart", ..) => {
-            let own = (!node.keys.is_empty()).then(|| node.keys.join(", "));
+            let own = (!node.keys.is_empty()).then(|| keys(node).join(", "));
             own.into_iter().chain(node.cluster.clone()).collect::<Vec<_>>().join("; ")
         }
         _ => String::new(),
     }
+}
+
+/// The keys in which it differs; behind `files` which of these are others.
+fn keys(node: &Node) -> Vec<String> {
+    let more = (node.more_files > 0).then(|| format!("{} more", node.more_files));
+    let files: Vec<String> = node.files.iter().cloned().chain(more).collect();
+    let shown = |key: &String| match key == "files" && !files.is_empty() {
+        true => format!("{key} ({})", files.join(", ")),
+        false => key.clone(),
+    };
+    node.keys.iter().map(shown).collect()
 }
 
 /// What is to be said of an instance, if anything is.
@@ -402,7 +413,17 @@ mod tests {
             from: None,
             keys: Vec::new(),
             cluster: None,
+            files: Vec::new(),
+            more_files: 0,
         }
+    }
+
+    #[test]
+    fn a_node_that_is_restarted_for_its_files_names_some_of_them() {
+        let files = vec!["~ intel.dat".into(), "+ site/more.zeek".into()];
+        let keys = vec!["files".into(), "env".into()];
+        let restarted = Node { keys, files, more_files: 12, ..node("w", "restart") };
+        assert_eq!(why(&restarted), "files (~ intel.dat, + site/more.zeek, 12 more), env");
     }
 
     fn plan() -> Plan {

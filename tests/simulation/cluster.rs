@@ -16,6 +16,7 @@ use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailu
 use watchpost::plan::{Pace, PortRules};
 
 use crate::chance::{Chance, Clock, with_seeds};
+use crate::files;
 use crate::machine::Machine;
 use crate::world::{configuration, node_names};
 
@@ -418,7 +419,7 @@ impl Cluster {
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
                 Effect::Publish { news, origin, .. } => self.published(news, origin),
-                Effect::ReadBlob(..) => panic!("no node here has files"),
+                Effect::ReadBlob(link, request) => mail.entry(link).or_default().push(files::lent(request).into()),
                 Effect::Keep { .. } => panic!("this log is in memory alone"),
             }
         }

@@ -1,6 +1,7 @@
 //! A plan asks everybody and changes nothing; one that is carried out finds the cluster as it was, or is refused.
 
 use super::*;
+use crate::bundle::Digest;
 use crate::message::client::{ClusterPlan, Deployed, PlanRequest, PlannedLink};
 use crate::message::frame::Body;
 use crate::model::{Action, Inspection, Planned, Step};
@@ -41,6 +42,23 @@ fn every_agent_is_asked_and_what_it_says_is_put_together() {
     assert!(plan.instances.iter().all(|instance| instance.change == PlannedLink::Kept && instance.unchecked.is_none()));
     assert_eq!((cluster.known(), cluster.needed()), (vec!["n1", "n2", "n3"], vec!["a", "b"]), "nothing has changed");
     assert_eq!(cluster.take_all_sent(), [""; 0], "nobody was told anything");
+}
+
+#[test]
+fn a_plan_waits_for_who_fetches_files_to_look_at_and_not_for_who_does_nothing() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.plan("plan", configuration("c2", &[("a", "n1"), ("b", "n2")]));
+    cluster.inspected("b", Ok(Inspection { steps: vec![], complaints: vec![] }));
+    for number in 0..20 {
+        let reqid = RequestId::new(&format!("blob-{number}")).unwrap();
+        cluster.say("a", ReadBlobRequest { reqid, digest: Digest::of(b"content"), at: 0, most: 9 });
+        cluster.pass(Duration::from_secs(25));
+    }
+    assert!(!cluster.answers.contains_key("plan"), "a is at work");
+    cluster.pass(Duration::from_secs(31));
+    let plan = cluster.planned("plan");
+    let lost = plan.instances.iter().filter(|instance| instance.unchecked.is_some()).map(|instance| &instance.name);
+    assert_eq!(lost.collect::<Vec<_>>(), [&instance("a")]);
 }
 
 #[test]

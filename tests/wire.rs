@@ -414,6 +414,12 @@ fn to_agent() -> Vec<ToAgent> {
             up: [node("worker-1")].into(),
         }
         .into(),
+        CommitConfigurationRequest {
+            reqid: reqid(),
+            configuration: ConfigurationId::new("c7").unwrap(),
+            checked: RequestId::new("c1-7").unwrap(),
+        }
+        .into(),
         StageBundlesRequest { reqid: reqid(), bundles: [BundleId::new(Digest::of(b"a manifest"))].into() }.into(),
         ReadBlobResponse { reqid: reqid(), piece: Ok(BlobPiece { total: 9, bytes: b"content".to_vec() }) }.into(),
     ]
@@ -437,6 +443,7 @@ fn to_controller() -> Vec<ToController> {
         .into(),
         SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
+        NotAtHand { reqid: reqid() }.into(),
         StageBundlesResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
         ReadBlobRequest { reqid: reqid(), digest: Digest::of(b"content"), at: 2, most: 256 << 10 }.into(),
         GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),

@@ -13,7 +13,9 @@ use watchpost::bridge::greeting::{Control, FIRST_MAIL_KIND, Greeting, Heartbeat,
 use watchpost::bridge::{LinkRole, LinkSettings};
 use watchpost::message::agent::*;
 use watchpost::message::frame::{self, MAX_FRAME, Wire};
-use watchpost::model::{InstanceName, NodeName, NodeState, NodeStatus, Outcome, Role, Timestamp};
+use watchpost::model::{
+    Configuration, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role, Timestamp,
+};
 use watchpost::trust::Trust;
 
 use super::cluster::name;
@@ -137,7 +139,8 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         let _ = stages.wait_for(|stage| *stage == Stage::Leave).await;
         return;
     }
-    let mut agent = Agent { number, running: manners.running, seq: 0, out: MAGIC.to_vec(), said: 0, did };
+    let mut agent =
+        Agent { number, running: manners.running, seq: 0, out: MAGIC.to_vec(), said: 0, checked: None, did };
     agent.greet();
     let (mut unread, mut chunk) = (Vec::new(), vec![0; 64 << 10]);
     let (mut magic, mut is_here) = (MAGIC.len(), false);
@@ -190,6 +193,8 @@ struct Agent {
     seq: u64,
     out: Vec<u8>,
     said: usize,
+    /// What it looked at last, and by which request.
+    checked: Option<(RequestId, Configuration)>,
     did: mpsc::UnboundedSender<Done>,
 }
 
@@ -225,23 +230,36 @@ impl Agent {
                 let outcome = Outcome::instance_done(&instance(self.number));
                 self.say(AgentWelcomeResponse { reqid, outcome });
             }
-            ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+            ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, configuration }) => {
+                self.checked = Some((reqid.clone(), configuration.open()));
                 // Whatever it changes it changes when all of it comes into force.
                 self.say(CheckConfigurationResponse { reqid, outcomes: Vec::new(), changes: Vec::new() });
             }
-            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
-                let (configuration, mut outcomes) = (configuration.open(), Vec::new());
-                if self.running == 0 {
-                    for (turn, node) in configuration.nodes.iter().enumerate() {
-                        self.change(turn);
-                        outcomes.push(Outcome::node_done(&node.instance, &node.name));
-                    }
+            ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, configuration, checked }) => {
+                let is_meant =
+                    |(by, staged): &mut (RequestId, Configuration)| *by == checked && staged.id == configuration;
+                match self.checked.take_if(is_meant) {
+                    Some((_, staged)) => self.adopt(reqid, &staged),
+                    None => self.say(NotAtHand { reqid }),
                 }
-                self.say(SetConfigurationResponse { reqid, outcomes });
-                let _ = self.did.send(Done::Share(self.said + self.out.len())); // nobody counts any more
+            }
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
+                self.adopt(reqid, &configuration.open());
             }
             _ => {}
         }
+    }
+
+    fn adopt(&mut self, reqid: RequestId, configuration: &Configuration) {
+        let mut outcomes = Vec::new();
+        if self.running == 0 {
+            for (turn, node) in configuration.nodes.iter().enumerate() {
+                self.change(turn);
+                outcomes.push(Outcome::node_done(&node.instance, &node.name));
+            }
+        }
+        self.say(SetConfigurationResponse { reqid, outcomes });
+        let _ = self.did.send(Done::Share(self.said + self.out.len())); // nobody counts any more
     }
 
     fn change(&mut self, turn: usize) {

@@ -73,6 +73,8 @@ fn answered_by(order: &ToAgent) -> Option<(u16, &RequestId)> {
     match order {
         Q::AgentStandbyRequest(asked) => Some((AgentStandbyResponse::KIND, &asked.reqid)),
         Q::SetConfigurationRequest(asked) => Some((SetConfigurationResponse::KIND, &asked.reqid)),
+        // One that is not at hand comes whole under the same id.
+        Q::CommitConfigurationRequest(asked) => Some((SetConfigurationResponse::KIND, &asked.reqid)),
         Q::CheckConfigurationRequest(asked) => Some((CheckConfigurationResponse::KIND, &asked.reqid)),
         Q::SwitchNodesRequest(asked) => Some((SwitchNodesResponse::KIND, &asked.reqid)),
         Q::RestoreConfigurationRequest(asked) => Some((RestoreConfigurationResponse::KIND, &asked.reqid)),

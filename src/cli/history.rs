@@ -118,7 +118,8 @@ pub fn lines(past: &Past, screen: Screen) -> Vec<String> {
     say("began", &past.began, none);
     say("took", &took(past).unwrap_or_default(), none);
     say("yet to follow", &past.owing.join(", "), none);
-    say("results", &format!("{} of {} failed", past.failed, past.results_in_all), none);
+    let results = format!("{} of {} failed", past.failed, past.results_in_all);
+    say("results", if past.results_in_all > 0 { &results } else { "" }, none);
     lines.extend(past.results.iter().map(|told| result(told, whole)));
     lines
 }
@@ -127,7 +128,8 @@ fn result(told: &Told, screen: Screen) -> String {
     let who = match (&told.node, &told.instance) {
         (Some(node), Some(instance)) => format!("{node} on {instance}"),
         (Some(name), None) | (None, Some(name)) => name.clone(),
-        (None, None) => "controller".into(),
+        // It says what came of the whole.
+        (None, None) => return format!("  controller: {}", tame(told.error.as_deref().unwrap_or("done"))),
     };
     match &told.error {
         Some(error) => {
@@ -178,8 +180,8 @@ mod tests {
             configuration: "c2".into(),
             former: Some("c1".into()),
             verdict: "rolled-back".into(),
-            failed: 2,
-            results_in_all: 3,
+            failed: 1,
+            results_in_all: 2,
             results: vec![failed, rolled_back, Told { node: Some("v".into()), ..Told::default() }],
             ..Past::default()
         }
@@ -189,7 +191,7 @@ mod tests {
     fn a_line_of_the_list_says_who_when_and_what_came_of_it() {
         let lines = table::lines(&COLUMNS, &[row(&past())], Screen::pipe());
         let fields: Vec<_> = lines[1].split_whitespace().collect();
-        let want = "7 2026-01-02T03:04:05Z 1.3 s rolled-back c2 2 token `ops` from 10.0.0.9";
+        let want = "7 2026-01-02T03:04:05Z 1.3 s rolled-back c2 1 token `ops` from 10.0.0.9";
         assert_eq!(fields.join(" "), want);
     }
 
@@ -197,10 +199,10 @@ mod tests {
     fn one_in_full_names_what_failed_first() {
         let lines = lines(&past(), Screen::pipe());
         assert_eq!(lines[0], "deployment    7");
-        assert!(lines.contains(&"results       2 of 3 failed".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"results       1 of 2 failed".to_owned()), "{lines:?}");
         let last = [
             "  failed w on a: not ready ",
-            "  failed controller: rolled back: configuration c1 is in force again",
+            "  controller: rolled back: configuration c1 is in force again",
             "  done v",
         ];
         let end: Vec<_> = lines[lines.len() - 3..].iter().map(|line| line.trim_end().to_owned()).collect();

@@ -46,6 +46,7 @@ wire_enum! {
         0x0130 => CheckConfigurationRequest,
         0x0131 => SwitchNodesRequest,
         0x0132 => RestoreConfigurationRequest,
+        0x0133 => CommitConfigurationRequest,
         0x0140 => StageBundlesRequest,
         0x0141 => ReadBlobResponse,
     }
@@ -77,6 +78,7 @@ wire_enum! {
         0x0230 => CheckConfigurationResponse,
         0x0231 => SwitchNodesResponse,
         0x0232 => RestoreConfigurationResponse,
+        0x0233 => NotAtHand,
         0x0240 => StageBundlesResponse,
         0x0241 => ReadBlobRequest,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.

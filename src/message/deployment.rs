@@ -1,6 +1,7 @@
 //! Controller ⇄ agent: the steps of a deployment. First every agent looks at what is to come, and touches nothing; then nodes
-//! are switched, some at a time; in the end the configuration comes into force by a
-//! [`SetConfigurationRequest`](super::agent::SetConfigurationRequest), or what was in force before comes back.
+//! are switched, some at a time; in the end the configuration comes into force by a [`CommitConfigurationRequest`], or, where
+//! it is not at hand, by a [`SetConfigurationRequest`](super::agent::SetConfigurationRequest); or what was in force before
+//! comes back.
 
 use std::collections::BTreeSet;
 
@@ -52,6 +53,27 @@ pub struct SwitchNodesRequest {
 pub struct SwitchNodesResponse {
     pub reqid: RequestId,
     pub outcomes: Vec<Outcome>,
+}
+
+/// Controller → agent: what you looked at comes into force, as by a
+/// [`SetConfigurationRequest`](super::agent::SetConfigurationRequest) that brings it.
+///
+/// An id may be looked at twice with different contents: so it names the request that brought them, too, and each request
+/// brings one agent the same ones whenever it comes. Answered by
+/// [`SetConfigurationResponse`](super::agent::SetConfigurationResponse), or by [`NotAtHand`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitConfigurationRequest {
+    pub reqid: RequestId,
+    pub configuration: ConfigurationId,
+    /// Of the [`CheckConfigurationRequest`].
+    pub checked: RequestId,
+}
+
+/// Agent → controller: what is to come into force by that request is not at hand, or not any more, and nothing was done. Send
+/// it whole, under the same `reqid`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotAtHand {
+    pub reqid: RequestId,
 }
 
 /// Controller → agent: the deployment came to nothing, and this is in force as it was before. What did not change goes on.

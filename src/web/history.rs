@@ -83,10 +83,11 @@ pub struct Past {
     /// Instances that had yet to follow when it was over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owing: Vec<String>,
-    /// How many of its results are failures, of how many.
+    /// How many results of nodes and instances are failures, of how many.
     pub failed: u64,
     pub results_in_all: u64,
-    /// What became of its nodes, and what was objected; at most 1000, failures first. Only of one that was asked for alone.
+    /// What became of its nodes, and what was objected; at most 1000, failures first. What names neither node nor instance
+    /// is the controller's own line. Only of one that was asked for alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<Told>,
 }
@@ -106,7 +107,11 @@ pub struct Told {
 impl From<Record> for Past {
     fn from(record: Record) -> Self {
         let micros = record.ended.map(|ended| ended.0.saturating_sub(record.began.0));
-        let failed = record.results.iter().filter(|outcome| !outcome.is_success()).count() as u64;
+        // The controller's own line is no result of anybody.
+        let is_of_somebody = |outcome: &&model::Outcome| outcome.node.is_some() || outcome.instance.is_some();
+        let results = record.results.iter().filter(is_of_somebody);
+        let failed = results.clone().filter(|outcome| !outcome.is_success()).count() as u64;
+        let results_in_all = results.count() as u64 + record.left_out;
         let told = |outcome: model::Outcome| Told {
             instance: outcome.instance.map(|name| name.to_string()),
             node: outcome.node.map(|name| name.to_string()),
@@ -125,7 +130,7 @@ impl From<Record> for Past {
             verdict: record.verdict.to_string(),
             owing: record.owing.iter().map(InstanceName::to_string).collect(),
             failed,
-            results_in_all: record.results.len() as u64 + record.left_out,
+            results_in_all,
             results: record.results.into_iter().map(told).collect(),
         }
     }

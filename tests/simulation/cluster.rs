@@ -16,7 +16,6 @@ use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailu
 use watchpost::plan::{Pace, PortRules};
 
 use crate::chance::{Chance, Clock, with_seeds};
-use crate::files;
 use crate::machine::Machine;
 use crate::world::{configuration, node_names};
 
@@ -344,8 +343,9 @@ impl Cluster {
     }
 
     /// Deploys, and does not wait.
-    pub fn begin_to_deploy(&mut self, configuration: Configuration) {
-        self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }.into());
+    pub fn begin_to_deploy(&mut self, configuration: Configuration, on_failure: OnFailure) {
+        let terms = Terms { on_failure: Some(on_failure), ..Terms::default() };
+        self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms }.into());
     }
 
     /// Waits until no deployment is under way. How much has happened by then.
@@ -418,7 +418,7 @@ impl Cluster {
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
                 Effect::Publish { news, origin, .. } => self.published(news, origin),
-                Effect::ReadBlob(link, request) => mail.entry(link).or_default().push(files::lent(request).into()),
+                Effect::ReadBlob(..) => panic!("no node here has files"),
                 Effect::Keep { .. } => panic!("this log is in memory alone"),
             }
         }

@@ -6,7 +6,6 @@ mod agent;
 mod chance;
 mod cluster;
 mod deployments;
-mod files;
 mod log;
 mod machine;
 mod world;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::common::{Answer, Fleet, eventually, node, pids, script};
+use crate::zeek::Stage;
 
 /// A node that says what is in its list, and again whenever it is told to.
 const READER: &str = "cat \"$WATCHPOST_FILES/site/list\"; cat ${files}/site/list; while :; do sleep 60; done";
@@ -160,4 +161,30 @@ fn one_agent_without_room_for_the_files_ends_the_deployment_everywhere() {
     fs::remove_file(&blobs).unwrap();
     fs::create_dir(&blobs).unwrap();
     assert_eq!(place.deploy().code, 0);
+}
+
+#[test]
+fn a_zeek_node_is_looked_at_and_launched_with_the_scripts_that_travel_with_it() {
+    let stage = Stage::with_stand_in("7.0.0");
+    let text = "[instances]\na\nb\n[z]\ninstance = a\nrole = none\nfiles = site\nscripts = site/mine.zeek\n\
+                env = WHERE=${files}/site\n";
+    stage.scene.write("site/mine.zeek", "event zeek_init() { }\nSYNTAX ERROR\n");
+    let file = stage.scene.write("next.cfg", text);
+    let deploy = || stage.client.run(&["deploy", file.to_str().unwrap()]);
+    let refused = deploy();
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stdout.contains("site/mine.zeek, line 2: syntax error"), "{refused:?}");
+    stage.scene.write("site/mine.zeek", "event zeek_init() { }\n");
+    let deployed = deploy();
+    assert_eq!(deployed.code, 0, "{deployed:?}");
+    stage.client.wait_for_all("RUNNING");
+    let pid = pids(&stage.client.status())["z"];
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let variable = |name: &str| {
+        let found = environment.split('\0').find_map(|variable| variable.strip_prefix(&format!("{name}=")));
+        found.unwrap_or_else(|| panic!("{name} in {environment:?}")).to_owned()
+    };
+    let tree = variable("WATCHPOST_FILES");
+    assert_eq!(variable("WHERE"), format!("{tree}/site"));
+    assert_eq!(variable("ZEEKPATH").split(':').nth(1), Some(&*tree), "behind what is rendered, before all else");
 }

@@ -251,7 +251,7 @@ fn an_agent_of_a_release_that_knows_no_plans_is_answered_for() {
                 Said::ToAgent(ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. })) => {
                     agent.say(CheckConfigurationResponse { reqid, outcomes: Vec::new(), changes: Vec::new() });
                 }
-                Said::ToAgent(ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. })) => {
+                Said::ToAgent(ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. })) => {
                     agent.say(SetConfigurationResponse { reqid, outcomes: Vec::new() });
                 }
                 Said::ToAgent(ToAgent::InspectConfigurationRequest(_)) => {

@@ -227,7 +227,7 @@ fn obey(agent: &mut Peer) {
             Said::ToAgent(ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. })) => {
                 agent.say(CheckConfigurationResponse { reqid, outcomes: Vec::new(), changes: Vec::new() });
             }
-            Said::ToAgent(ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. })) => {
+            Said::ToAgent(ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. })) => {
                 return agent.say(SetConfigurationResponse { reqid, outcomes: Vec::new() });
             }
             _ => {}

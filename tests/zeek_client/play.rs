@@ -145,6 +145,7 @@ struct Agent {
     controller: Addr<Controller>,
     link: LinkId,
     nodes: BTreeMap<NodeName, NodeStatus>,
+    checked: Option<Share>,
 }
 
 #[derive(actix::Message)]
@@ -168,7 +169,8 @@ impl Agent {
             place: 0,
             abilities: watchpost::model::Abilities::untried(),
         };
-        let agent = Self { name, manners, controller: controller.clone(), link, nodes: BTreeMap::new() }.start();
+        let (nodes, checked) = (BTreeMap::new(), None);
+        let agent = Self { name, manners, controller: controller.clone(), link, nodes, checked }.start();
         let (out, end) = (agent.clone().recipient(), agent.clone().recipient());
         controller.do_send(LinkUp { link, peer, out, end });
         controller.do_send(Mail { link, messages: vec![hello.into()] });
@@ -248,12 +250,20 @@ impl Handler<Mail<ToAgent>> for Agent {
                     self.nodes.clear();
                     self.say(AgentStandbyResponse { reqid, outcome: done });
                 }
-                ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
+                ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, configuration }) => {
+                    self.checked = Some(configuration);
                     // Whatever it changes it changes when all of it comes into force.
                     self.say(CheckConfigurationResponse { reqid, outcomes: vec![done], changes: Vec::new() });
                 }
                 ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
                     self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done] });
+                }
+                ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. })
+                    if !self.is_deaf_to("deploy") =>
+                {
+                    if let Some(configuration) = self.checked.take() {
+                        self.configure(SetConfigurationRequest { reqid, configuration });
+                    }
                 }
                 ToAgent::SetConfigurationRequest(request) if !self.is_deaf_to("deploy") => self.configure(request),
                 ToAgent::GetNodesRequest(GetNodesRequest { reqid }) if !self.is_deaf_to("get_nodes") => {

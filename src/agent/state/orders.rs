@@ -30,6 +30,7 @@ impl State {
             ToAgent::SetConfigurationRequest(request) => self.configure(request, now.wall, fx),
             ToAgent::CheckConfigurationRequest(request) => self.check(request, fx),
             ToAgent::SwitchNodesRequest(request) => self.switch(request, now.wall, fx),
+            ToAgent::CommitConfigurationRequest(request) => self.commit(request, now.wall, fx),
             ToAgent::RestoreConfigurationRequest(request) => self.restore(request, now.wall, fx),
             ToAgent::InspectConfigurationRequest(request) => self.inspect(request, fx),
             ToAgent::GetNodesRequest(GetNodesRequest { reqid }) => {
@@ -85,7 +86,8 @@ impl State {
         }
         match order {
             ToAgent::AgentStandbyRequest(AgentStandbyRequest { reqid }) => self.jobs.is_open(Kind::Standby, reqid),
-            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. })
+            | ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. }) => {
                 self.jobs.is_open(Kind::Configure, reqid) || self.is_preparing(reqid)
             }
             ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => self.is_preparing(reqid),
@@ -107,7 +109,8 @@ impl State {
         }
         let outcomes = vec![Outcome::instance_failed(&self.instance, "its agent is stopping all nodes")];
         match order {
-            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. }) => {
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, .. })
+            | ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. }) => {
                 Some(SetConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
             }
             ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {

@@ -14,6 +14,9 @@ use crate::model::{
 };
 use crate::plan::{self, NodeChange};
 
+/// Why nothing comes of what is being looked at when there is something else to look at.
+pub(super) const OVERTAKEN: &str = "a newer configuration came before it was looked at";
+
 /// A configuration that is being looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Preparing {
@@ -47,6 +50,8 @@ struct Rendering {
 #[derive(Debug, Clone)]
 pub(super) struct Staged {
     pub configuration: InForce,
+    /// The request by which it was looked at, if it was before it is to come into force.
+    pub checked: Option<RequestId>,
     /// Nodes that are as they are in it, or were to be.
     pub switched: BTreeSet<NodeName>,
 }
@@ -75,7 +80,7 @@ impl State {
         match self.understood(configuration.open()) {
             Err(why) => self.refuse(purpose, why),
             Ok((configuration, rendering)) => {
-                self.give_up_preparing("a newer configuration came before it was looked at");
+                self.give_up_preparing(OVERTAKEN);
                 self.staged = None;
                 self.prepare(purpose, configuration, rendering, fx);
             }
@@ -92,7 +97,7 @@ impl State {
             let outcomes = vec![Outcome::instance_done(&self.instance)];
             return self.answer(SetConfigurationResponse { reqid, outcomes });
         }
-        self.give_up_preparing("a newer configuration came before it was looked at");
+        self.give_up_preparing(OVERTAKEN);
         configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
         match self.staged.take_if(|staged| staged.configuration.is(&configuration)) {
             Some(staged) => self.adopt(reqid, *staged, wall, fx),
@@ -135,7 +140,7 @@ impl State {
         }
     }
 
-    fn is_in_force(&self, configuration: &InForce) -> bool {
+    pub(super) fn is_in_force(&self, configuration: &InForce) -> bool {
         !self.strays && self.configuration.as_ref().is_some_and(|present| present.id == configuration.id)
     }
 
@@ -210,15 +215,16 @@ impl State {
                 let changes = self.changes_to(&have, &configuration);
                 let changes = changes.into_iter().filter_map(checked_change).collect();
                 let outcomes = vec![Outcome::instance_done(&self.instance)];
-                self.staged = Some(Box::new(Staged::new(configuration)));
+                let checked = Some(reqid.clone());
+                self.staged = Some(Box::new(Staged { checked, ..Staged::new(configuration) }));
                 self.answer(CheckConfigurationResponse { reqid, outcomes, changes });
             }
         }
     }
 
     /// Makes a configuration the one in force.
-    fn adopt(&mut self, reqid: RequestId, staged: Staged, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let Staged { configuration: wished, switched } = staged;
+    pub(super) fn adopt(&mut self, reqid: RequestId, staged: Staged, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let Staged { configuration: wished, switched, .. } = staged;
         let have = self.definitions();
         let mut changes = self.changes_to(&have, &wished);
         // The same configuration told again, to the next run of the agent, starts nothing that was stopped since, nor
@@ -316,7 +322,7 @@ impl State {
 
 impl Staged {
     fn new(configuration: InForce) -> Self {
-        Self { configuration, switched: BTreeSet::new() }
+        Self { configuration, checked: None, switched: BTreeSet::new() }
     }
 }
 

@@ -1,10 +1,10 @@
-//! One node after another becomes what it is in the configuration that was looked at last; or, if a deployment comes to
-//! nothing, what it was before.
+//! One node after another becomes what it is in the configuration that was looked at last, and then that is in force; or, if
+//! a deployment comes to nothing, what was before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::preparing::ports;
+use super::preparing::{OVERTAKEN, Staged, ports};
 use super::{Effect, Goal, InForce, State};
 use crate::agent::jobs::{Kind, Wish};
 use crate::message::agent::*;
@@ -43,6 +43,22 @@ impl State {
             self.begin(change, wall, fx);
         }
         self.staged = Some(staged);
+    }
+
+    /// What was looked at by that request comes into force: nothing else may under its id.
+    pub(super) fn commit(&mut self, request: CommitConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
+        let CommitConfigurationRequest { reqid, configuration: id, checked } = request;
+        let is_meant =
+            |staged: &mut Box<Staged>| staged.checked.as_ref() == Some(&checked) && staged.configuration.id == id;
+        let Some(staged) = self.staged.take_if(is_meant) else { return self.answer(NotAtHand { reqid }) };
+        // While something is at hand nothing else came into force: under this id it is this, if it is in force already.
+        if self.is_in_force(&staged.configuration) {
+            let outcomes = vec![Outcome::instance_done(&self.instance)];
+            return self.answer(SetConfigurationResponse { reqid, outcomes });
+        }
+        self.give_up_preparing(OVERTAKEN);
+        staged.configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
+        self.adopt(reqid, *staged, wall, fx);
     }
 
     /// What was in force before is in force again. What did not change is left alone, also where it rests.

@@ -48,6 +48,8 @@ pub(super) struct Deployment {
     /// The request to agents that is under way, or what is to be written.
     inner: RequestId,
     phase: Phase,
+    /// The request by which agents have it at hand.
+    checked: Option<RequestId>,
     /// What agents said would be started; empty once it is planned when.
     turns: Vec<Turn>,
     /// What is ended where it was, to be started elsewhere.
@@ -173,6 +175,7 @@ impl State {
             configuration,
             inner,
             phase: Phase::Gathering,
+            checked: None,
             turns,
             moving,
             rollout,
@@ -280,7 +283,10 @@ impl State {
         for name in &owes {
             self.send_check(name, &configuration, inner.clone(), fx);
         }
-        self.change(|deployment| deployment.configuration = configuration);
+        self.change(|deployment| {
+            deployment.configuration = configuration;
+            deployment.checked = Some(inner.clone());
+        });
         self.enter(Phase::Checking, inner);
         self.tell_progress(&format!("checking on {} instances", owes.len()), now, fx);
     }

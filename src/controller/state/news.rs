@@ -232,6 +232,7 @@ impl State {
             M::SetConfigurationResponse(SetConfigurationResponse { reqid, outcomes }) => {
                 self.shares_answered(from, &reqid, outcomes, now, fx);
             }
+            M::NotAtHand(NotAtHand { reqid }) => self.not_at_hand(from, reqid, now, fx),
             M::GetNodesResponse(GetNodesResponse { reqid, pid, nodes }) => {
                 let agent = self.roster.agent(from, pid);
                 let note = |parent: &mut Parent| {

@@ -59,7 +59,7 @@ fn an_agent_is_told_what_to_run_after_hello_welcome_and_ready_and_not_before() {
     assert_eq!(cluster.ready(), None);
     cluster.reply("b");
     assert_eq!(cluster.ready(), Some(vec!["a".to_owned(), "b".to_owned()]));
-    assert_eq!(cluster.take_all_sent(), ["a: configuration c1", "b: configuration c1"]);
+    assert_eq!(cluster.take_all_sent(), ["a: commit c1", "b: commit c1"]);
     cluster.reply("a");
     assert!(cluster.answers.is_empty(), "it is complete with the last answer");
     cluster.reply("b");
@@ -218,7 +218,7 @@ fn an_instance_that_is_dialled_stands_by_before_its_link_is_ended() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.answers_itself = false;
     cluster.deploy("deploy", configuration("c2", &[("a", "n1")]));
-    assert_eq!(cluster.take_all_sent(), ["b: standby", "a: configuration c2"]);
+    assert_eq!(cluster.take_all_sent(), ["b: standby", "a: commit c2"]);
     assert_eq!(cluster.dials, [] as [&str; 0]);
     cluster.reply("b");
     assert_eq!(cluster.dials, ["hang up b"]);
@@ -240,7 +240,7 @@ fn an_instance_that_was_to_stand_by_is_told_again_on_a_newer_link() {
 fn what_is_deployed_can_be_deployed_again_wherever_its_agents_are_by_then() {
     let mut cluster = Cluster::new(Stored::default());
     cluster.connect_at("a", [10, 0, 0, 1]);
-    cluster.answers_itself = false;
+    (cluster.answers_itself, cluster.checks) = (false, true);
     cluster.deploy("first", configuration("c1", &[("a", "n1"), ("b", "n2")]));
     // It is seen only after its configuration was staged.
     cluster.connect_at("b", [10, 0, 0, 2]);
@@ -248,6 +248,8 @@ fn what_is_deployed_can_be_deployed_again_wherever_its_agents_are_by_then() {
     let first = cluster.take_shares();
     let hosts: Vec<_> = first[0].instances.iter().map(|instance| instance.host.unwrap().to_string()).collect();
     assert_eq!((hosts, first.len()), (vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()], 2));
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    assert_eq!(cluster.take_shares(), [] as [Configuration; 0], "they have it from the check");
     ["a", "b"].iter().for_each(|name| cluster.reply(name));
     assert_eq!(cluster.answer("first"), ["a: done", "b: done"]);
     let saved = cluster.saved.deployed.as_ref().map(|saved| &saved.instances);
@@ -281,7 +283,7 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     assert_eq!(cluster.take_all_sent(), ["b: received", "b: welcome", "b: stop n2"]);
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
     cluster.reply("b");
-    assert_eq!(cluster.take_all_sent(), ["a: configuration c2", "b: configuration c2"]);
+    assert_eq!(cluster.take_all_sent(), ["a: commit c2", "b: commit c2"]);
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c2", "it is decided before anybody is told");
 }
 
@@ -332,7 +334,7 @@ fn an_instance_that_comes_back_while_others_end_their_nodes_ends_its_own_first()
     cluster.say("c", snapshot_of(&[("c", "n3")]));
     assert_eq!(cluster.take_all_sent(), ["c: received", "c: welcome", "c: stop n3"]);
     cluster.reply("c");
-    assert_eq!(cluster.take_all_sent(), ["c: standby", "a: configuration c2", "b: configuration c2"]);
+    assert_eq!(cluster.take_all_sent(), ["c: standby", "a: commit c2", "b: commit c2"]);
     assert!(cluster.errors().iter().all(|error| !error.contains("given up")), "{:?}", cluster.errors());
 }
 
@@ -626,8 +628,8 @@ impl Cluster {
     /// That agent does everything it was told so far.
     fn reply(&mut self, name: &str) {
         let link = self.links[name];
-        let replies: Vec<_> =
-            self.told.iter().filter(|(of, _)| *of == link).filter_map(|(_, told)| reply(told)).collect();
+        let told = self.told.iter().filter(|(of, _)| *of == link);
+        let replies: Vec<_> = told.filter_map(|(_, told)| reply(name, told)).collect();
         self.told.retain(|(of, _)| *of != link);
         self.step(Event::Mail(link, replies));
     }
@@ -656,7 +658,7 @@ impl Cluster {
                     at_once.push(Event::Mail(link, vec![reply.into()]));
                 }
                 Effect::Send(link, message) => {
-                    replies.extend(reply(&message).map(|reply| (link, reply)));
+                    replies.extend(reply(&self.names[&link], &message).map(|reply| (link, reply)));
                     self.told.push((link, message.clone()));
                     self.sent.push((link, message));
                 }
@@ -741,6 +743,7 @@ impl Cluster {
                 ToAgent::CheckConfigurationRequest(request) => {
                     format!("check {}", request.configuration.open().id)
                 }
+                ToAgent::CommitConfigurationRequest(request) => format!("commit {}", request.configuration),
                 ToAgent::SwitchNodesRequest(request) => format!("switch {}", nodes(&request.nodes)),
                 ToAgent::RestoreConfigurationRequest(request) => {
                     format!("back to {} with {}", request.configuration.open().id, nodes(&request.up))
@@ -760,6 +763,7 @@ impl Cluster {
     fn take_shares(&mut self) -> Vec<Configuration> {
         let share = |(_, message)| match message {
             ToAgent::SetConfigurationRequest(request) => Some(request.configuration.open()),
+            ToAgent::CheckConfigurationRequest(request) => Some(request.configuration.open()),
             _ => None,
         };
         std::mem::take(&mut self.sent).into_iter().filter_map(share).collect()
@@ -814,7 +818,7 @@ impl Cluster {
 }
 
 /// What an agent says at once that does as it is told.
-fn reply(message: &ToAgent) -> Option<ToController> {
+fn reply(name: &str, message: &ToAgent) -> Option<ToController> {
     let done = |reqid: &RequestId| (reqid.clone(), Outcome::instance_done(&instance("i")));
     Some(match message {
         ToAgent::AgentWelcomeRequest(AgentWelcomeRequest { reqid }) => {
@@ -839,6 +843,10 @@ fn reply(message: &ToAgent) -> Option<ToController> {
         ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, .. }) => {
             let (reqid, outcome) = done(reqid);
             CheckConfigurationResponse { reqid, outcomes: vec![outcome], changes: Vec::new() }.into()
+        }
+        ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. }) => {
+            SetConfigurationResponse { reqid: reqid.clone(), outcomes: vec![Outcome::instance_done(&instance(name))] }
+                .into()
         }
         ToAgent::SwitchNodesRequest(SwitchNodesRequest { reqid, nodes, .. }) => {
             let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();

@@ -58,7 +58,7 @@ impl Parent {
             Self::Welcome => &[agent::AgentWelcomeRequest::KIND],
             Self::Standby => &[agent::AgentStandbyRequest::KIND],
             Self::Move => &[agent::StopRequest::KIND],
-            Self::Deploy => &[agent::SetConfigurationRequest::KIND],
+            Self::Deploy => &[agent::SetConfigurationRequest::KIND, agent::CommitConfigurationRequest::KIND],
             Self::Stage => &[agent::StageBundlesRequest::KIND],
             Self::Check => &[agent::CheckConfigurationRequest::KIND],
             Self::Switch => &[agent::SwitchNodesRequest::KIND],

@@ -43,6 +43,11 @@ impl Agent {
         objections.chain(answer.changes.into_iter().map(words)).collect()
     }
 
+    fn commit(&mut self, reqid: &str, configuration: &str, checked: &str) {
+        let configuration = ConfigurationId::new(configuration).unwrap();
+        self.order(CommitConfigurationRequest { reqid: id(reqid), configuration, checked: id(checked) });
+    }
+
     fn switch(&mut self, reqid: &str, configuration: &str, nodes: &[&str]) {
         let nodes = nodes.iter().map(|name| node_name(name)).collect();
         let configuration = ConfigurationId::new(configuration).unwrap();
@@ -95,7 +100,7 @@ fn nodes_are_switched_as_they_are_named_and_the_rest_follows_when_it_comes_into_
     assert_eq!(agent.answers(), [("one".into(), vec!["worker: done".into()])]);
     agent.switch("one", "c2", &["worker"]);
     assert_eq!(agent.answers(), [("one".into(), vec!["worker: done".into()])], "asked again it is answered again");
-    agent.order(SetConfigurationRequest { reqid: id("commit"), configuration: next.clone().into() });
+    agent.commit("commit", "c2", "check");
     agent.obey_all();
     assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "stop logger", "start manager"]);
     assert_eq!(agent.answers(), [("commit".into(), vec!["manager: done".into()])], "of the worker it has told");
@@ -104,10 +109,37 @@ fn nodes_are_switched_as_they_are_named_and_the_rest_follows_when_it_comes_into_
 }
 
 #[test]
+fn nothing_comes_into_force_but_what_was_looked_at_by_that_request_under_that_id() {
+    let mut agent = running();
+    agent.check("first", changed("c2", &["manager"]));
+    agent.check("second", changed("c2", &["worker"]));
+    for (configuration, checked) in [("c2", "first"), ("c3", "second"), ("c1", "second")] {
+        agent.commit("wrong", configuration, checked);
+        assert_eq!(agent.mail.pop(), Some(NotAtHand { reqid: id("wrong") }.into()), "{configuration} by {checked}");
+        assert_eq!(agent.take_told(), [] as [&str; 0]);
+    }
+    agent.commit("commit", "c2", "second");
+    agent.obey_all();
+    assert_eq!(agent.take_told(), ["stop worker", "redefine worker", "start worker"]);
+    let done = || [("commit".to_owned(), ["logger: done", "manager: done", "worker: done"].map(String::from).to_vec())];
+    assert_eq!(agent.answers(), done());
+    agent.commit("commit", "c2", "second");
+    assert_eq!(agent.answers(), done(), "asked again it is answered again");
+    agent.commit("late", "c2", "second");
+    assert_eq!(agent.mail.pop(), Some(NotAtHand { reqid: id("late") }.into()));
+    // It is said once that it is not at hand, and then it comes whole.
+    agent.order(SetConfigurationRequest { reqid: id("late"), configuration: changed("c2", &["worker"]).into() });
+    assert_eq!((agent.take_told(), agent.answers()), (vec![], vec![("late".into(), vec!["instance: done".into()])]));
+    // What is in force already is looked at again, and nothing is done.
+    agent.check("same", changed("c2", &["worker"]));
+    agent.commit("nothing", "c2", "same");
+    assert_eq!((agent.take_told(), agent.answers()), (vec![], vec![("nothing".into(), vec!["instance: done".into()])]));
+}
+
+#[test]
 fn a_node_that_was_switched_and_failed_is_not_started_again_when_it_comes_into_force() {
     let mut agent = running();
-    let next = changed("c2", &["worker"]);
-    agent.check("check", next.clone());
+    agent.check("check", changed("c2", &["worker"]));
     let configuration = ConfigurationId::new("c2").unwrap();
     agent.order(SwitchNodesRequest { reqid: id("one"), configuration, nodes: [node_name("worker")].into() });
     let Some((_, NodeOrder::Stop { ticket, .. })) = agent.told.last().cloned() else { panic!() };
@@ -116,7 +148,7 @@ fn a_node_that_was_switched_and_failed_is_not_started_again_when_it_comes_into_f
     agent.report(&node_name("worker"), NodeState::Failed, None);
     agent.take_told();
     assert!(agent.answers()[0].1[0].starts_with("worker: "));
-    agent.order(SetConfigurationRequest { reqid: id("commit"), configuration: next.into() });
+    agent.commit("commit", "c2", "check");
     let others: Vec<String> = ["logger: done", "manager: done"].map(String::from).to_vec();
     assert_eq!((agent.take_told(), agent.answers()), (vec![], vec![("commit".into(), others)]));
 }

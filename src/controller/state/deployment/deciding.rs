@@ -7,9 +7,11 @@ use crate::controller::kept::{Head, Kept};
 use crate::controller::state::open::Parent;
 use crate::controller::state::{Effect, State, TIMED_OUT, Ticket, publish_own, sorted};
 use crate::controller::store::{Save, Slot};
-use crate::message::agent::NotifyError;
+use crate::message::agent::{CommitConfigurationRequest, NotifyError};
 use crate::message::client::News;
-use crate::model::{InstanceName, NodeState, NodeStatus, Now, Outcome, Record, RequestId, Timestamp, Verdict};
+use crate::model::{
+    ConfigurationId, InstanceName, NodeState, NodeStatus, Now, Outcome, Record, RequestId, Timestamp, Verdict,
+};
 use crate::request::Answered;
 
 impl State {
@@ -80,7 +82,7 @@ impl State {
     /// The configuration comes into force everywhere: what was not switched one by one follows.
     pub(super) fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
-        let configuration = deployment.configuration.clone();
+        let (configuration, checked) = (deployment.configuration.clone(), deployment.checked.clone());
         if configuration.instances.is_empty() {
             return self.complete(now, fx);
         }
@@ -91,13 +93,53 @@ impl State {
         let nobody_is_awaited = owes.is_empty();
         let inner = self.open(Parent::Deploy, owes, deadline);
         for instance in &configuration.instances {
-            self.send_share(&instance.name, &configuration, inner.clone(), fx);
+            match &checked {
+                Some(checked) if self.owes(&instance.name, &inner) => {
+                    self.send_commit(&instance.name, &configuration.id, (inner.clone(), checked.clone()), fx);
+                }
+                _ => self.send_share(&instance.name, &configuration, inner.clone(), fx),
+            }
         }
         self.enter(Phase::Telling, inner.clone());
         self.tell_progress("committing", now, fx);
         if nobody_is_awaited {
             self.requests.close(&inner);
             self.complete(now, fx);
+        }
+    }
+
+    /// It comes into force there, and is there since it was looked at.
+    fn send_commit(
+        &mut self,
+        to: &InstanceName,
+        configuration: &ConfigurationId,
+        (reqid, checked): (RequestId, RequestId),
+        fx: &mut Vec<Effect>,
+    ) {
+        self.gives(to, &reqid);
+        let configuration = configuration.clone();
+        self.send(to, CommitConfigurationRequest { reqid, configuration, checked }, fx);
+    }
+
+    /// What is to come into force there is not there any more: it is sent once again.
+    pub(in crate::controller::state) fn not_at_hand(
+        &mut self,
+        from: &InstanceName,
+        reqid: RequestId,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        match &self.deployment {
+            Some(Deployment { phase: Phase::Telling, inner, configuration, .. })
+                if *inner == reqid && self.owes(from, &reqid) =>
+            {
+                self.send_share(from, &configuration.clone(), reqid, fx);
+            }
+            // Nobody waits for it any more, and it has to follow nevertheless.
+            None if self.following.as_ref().is_some_and(|following| following.has_asked(&reqid)) => {
+                self.redeploy(from, now, fx);
+            }
+            _ => {} // it was given something else since
         }
     }
 
@@ -171,7 +213,7 @@ impl State {
         &mut self,
         deployment: Deployment,
         verdict: Verdict,
-        id: Option<crate::model::ConfigurationId>,
+        id: Option<ConfigurationId>,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {

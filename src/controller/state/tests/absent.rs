@@ -24,7 +24,7 @@ fn what_an_agent_was_never_given_is_gone_with_its_configuration() {
     let mut cluster = back_without_n3();
     cluster.deploy("next", configuration("c3", &[("a", "n1"), ("b", "n2")]));
     cluster.reply("b");
-    assert_eq!(cluster.take_all_sent(), ["a: configuration c3", "b: configuration c3"]);
+    assert_eq!(cluster.take_all_sent(), ["a: commit c3", "b: commit c3"]);
     assert_eq!(cluster.known(), ["n1", "n2"], "nobody will tell of n3");
 }
 
@@ -33,7 +33,7 @@ fn what_an_agent_was_never_given_moves_without_being_ended_there() {
     let mut cluster = back_without_n3();
     cluster.deploy("next", configuration("c3", &[("a", "n1"), ("b", "n2"), ("a", "n3")]));
     cluster.reply("b");
-    assert_eq!(cluster.take_all_sent(), ["a: configuration c3", "b: configuration c3"]);
+    assert_eq!(cluster.take_all_sent(), ["a: commit c3", "b: commit c3"]);
 }
 
 #[test]

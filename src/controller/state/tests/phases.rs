@@ -140,7 +140,7 @@ fn it_is_written_that_it_begins_and_how_it_is_decided_before_anybody_is_told() {
     assert_eq!(cluster.take_all_sent(), ["b: switch n2"]);
     cluster.reply("b");
     assert_eq!(cluster.verdict(), (Verdict::New, "c2".into()));
-    assert_eq!(cluster.take_all_sent(), ["a: configuration c2", "b: configuration c2", "c: configuration c2"]);
+    assert_eq!(cluster.take_all_sent(), ["a: commit c2", "b: commit c2", "c: commit c2"]);
     ["a", "b", "c"].iter().for_each(|name| cluster.reply(name));
     assert_eq!(cluster.answer("deploy")[..2], ["n1: done", "n2: done"]);
     assert_eq!(cluster.phase(), None);
@@ -329,4 +329,30 @@ fn the_second_of_two_is_told_who_deploys_since_when() {
     assert_eq!(pending, "all: earlier deployment first still pending");
     let want = "all: deployment 2 is under way, by token `ops` from 10.0.0.9 since 1970-01-01T";
     assert!(who.starts_with(want), "{who}");
+}
+
+#[test]
+fn what_is_not_at_hand_any_more_comes_whole_under_the_same_request() {
+    let mut cluster = deployed(&[("a", "n1")]);
+    cluster.deploy("deploy", next());
+    cluster.reply("a");
+    let commit = |message| match message {
+        ToAgent::CommitConfigurationRequest(request) => Some(request),
+        _ => None,
+    };
+    let [a, b] = ["a", "b"].map(|name| cluster.take_sent(name, commit).reqid);
+    cluster.take_all_sent();
+    cluster.say("a", NotAtHand { reqid: a.clone() });
+    assert_eq!(cluster.take_all_sent(), ["a: configuration c2"]);
+    cluster.say("a", NotAtHand { reqid: RequestId::new("other").unwrap() });
+    assert_eq!(cluster.take_all_sent(), [] as [&str; 0], "of that it asked nothing");
+    ["a", "c"].iter().for_each(|name| cluster.reply(name));
+    cluster.say("a", NotAtHand { reqid: a });
+    assert_eq!(cluster.take_all_sent(), [] as [&str; 0], "it has answered");
+    cluster.pass(Duration::from_secs(600));
+    assert!(cluster.answer("deploy").contains(&"b: did not answer in time".to_owned()));
+    cluster.say("b", NotAtHand { reqid: b });
+    assert_eq!(cluster.take_all_sent(), ["b: configuration c2"], "nobody waits for it, and it follows all the same");
+    cluster.reply("b");
+    assert_eq!(cluster.phase(), None);
 }

@@ -42,10 +42,10 @@ fn a_deployment_to_an_agent_that_does_not_know_what_it_takes_is_over_at_once() {
     cluster.answers_itself = false;
     cluster.deploy("share", configuration("c2", &[("a", "n1"), ("b", "n3")]));
     cluster.reply("a");
-    cluster.not_known("b", agent::SetConfigurationRequest::KIND);
+    cluster.not_known("b", agent::CommitConfigurationRequest::KIND);
     let [done, unknown] = &cluster.answer("share")[..] else { panic!() };
     assert_eq!(done, "a: done");
-    assert!(unknown.starts_with("b: its agent does not know `set_configuration_request`"), "{unknown}");
+    assert!(unknown.starts_with("b: its agent does not know `commit_configuration_request`"), "{unknown}");
 
     cluster.connect("c");
     cluster.deploy("welcome", configuration("c3", &[("a", "n1"), ("c", "n3")]));

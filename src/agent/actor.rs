@@ -281,7 +281,7 @@ impl Agent {
             Effect::ReadCrashes(request) => self.read_crashes(request, ctx),
             Effect::Inquire(inquiry) => self.inquire(inquiry, ctx),
             Effect::Stage(request) => self.stage(request, ctx),
-            Effect::KeepFiles(nodes) => self.keep_files(&nodes),
+            Effect::KeepFiles { nodes, gone } => self.keep_files(&nodes, &gone),
             Effect::Refused(reason) => {
                 if self.refused.as_ref() != Some(&reason) {
                     tracing::error!("the controller refused this agent: {reason}");
@@ -443,11 +443,9 @@ impl Agent {
         nodes.iter().filter_map(|node| self.site.files_of(node)).collect()
     }
 
-    fn keep_files(&self, nodes: &[Arc<Node>]) {
-        let mut trees: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
-        for node in nodes {
-            trees.entry(self.site.directory(node)).or_default();
-        }
+    fn keep_files(&self, nodes: &[Arc<Node>], gone: &BTreeSet<NodeName>) {
+        let gone = gone.iter().map(|name| (self.site.nodes.join(name.as_str()), Vec::new()));
+        let mut trees: BTreeMap<PathBuf, Vec<String>> = gone.collect();
         let mut bundles = BTreeSet::new();
         for place in self.places_of(nodes) {
             bundles.insert(place.bundle);

@@ -47,6 +47,8 @@ pub struct State {
     configuration: Option<InForce>,
     /// Looked at, and not in force yet.
     staged: Option<Box<Staged>>,
+    /// Of whom there may be files on disk.
+    with_files: BTreeSet<NodeName>,
     /// Nodes are not as they are in `configuration` any more: some are as in what was staged.
     strays: bool,
     /// In force when an earlier run of the agent ended.
@@ -220,7 +222,11 @@ pub enum Effect {
     /// Have these bundles at hand, and answer by [`State::answer_staged`].
     Stage(StageBundlesRequest),
     /// Of the files of nodes those of these definitions are needed from here on, and no others of these nodes.
-    KeepFiles(Vec<Arc<Node>>),
+    KeepFiles {
+        nodes: Vec<Arc<Node>>,
+        /// Of these nodes none is needed.
+        gone: BTreeSet<NodeName>,
+    },
     /// Ask these Zeek nodes, and answer by [`State::answer_inquiry`], together with what is known already.
     Inquire(Inquiry),
     /// Read what is filed of nodes that died, and answer by [`State::answer_crashes`].
@@ -256,6 +262,7 @@ impl State {
             abilities: Abilities::untried(),
             configuration: None,
             staged: None,
+            with_files: BTreeSet::new(),
             strays: false,
             was_in_force: None,
             nodes: BTreeMap::new(),

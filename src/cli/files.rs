@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Method};
@@ -30,9 +30,7 @@ impl Files {
     pub fn of(file: &Path, text: &[u8]) -> Result<Self, CliError> {
         let name = file.display().to_string();
         let reading = cluster_file::read(&name, text, ConfigurationId::new("files")?, Machine::this().hostname());
-        let base = file.parent().unwrap_or(Path::new(""));
-        let base = std::path::absolute(if base.as_os_str().is_empty() { Path::new(".") } else { base });
-        let base = base.map_err(|source| CliError::File { path: file.into(), source })?;
+        let base = base_of(file)?;
         let understood = reading.understood();
         let files = understood.nodes.iter().filter_map(|node| node.files.as_ref());
         let open: BTreeSet<Vec<String>> =
@@ -107,6 +105,12 @@ impl Files {
         }
         Ok(progress.end()?)
     }
+}
+
+/// The directory from which a cluster file's relative paths are taken.
+pub fn base_of(file: &Path) -> Result<PathBuf, CliError> {
+    let base = file.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::path::absolute(base).map_err(|source| CliError::File { path: file.into(), source })
 }
 
 /// Whether the same may go well if it is tried again.

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,9 @@ use std::process::Command;
 use clap::Args;
 
 use super::error::{CliError, Exit};
+use super::files;
 use super::import::cluster_text;
+use crate::bundle::scan;
 use crate::launch::zeek::{Finder, Rehearsal};
 use crate::model::{Configuration, ConfigurationId, Node};
 use crate::plan::PortRules;
@@ -59,8 +62,10 @@ pub fn run(args: &ProcessArgs) -> Result<Exit, CliError> {
     let found = finder.find();
     let _ = fs::remove_dir_all(&scratch); // nothing of it is needed any more
     let found = found.map_err(|error| CliError::NoZeek(error.to_string()))?;
+    let paths = paths(node.as_ref(), args)?;
     let home = home(args)?;
-    let rehearsal = Rehearsal { zeek: &zeek, node: node.as_ref(), capture: &capture };
+    let files = (!paths.is_empty()).then(|| lay_out(&paths, &home)).transpose()?;
+    let rehearsal = Rehearsal { zeek: &zeek, node: node.as_ref(), files: files.as_deref(), capture: &capture };
     let path = environment.get("PATH").map(String::as_str);
     let call = rehearsal.prepare(&found, &home, path).map_err(CliError::NoZeek)?;
     let mut argv = call.argv.into_iter();
@@ -106,6 +111,36 @@ fn node(configuration: Option<&Configuration>, args: &ProcessArgs) -> Result<Opt
         Some(node) if !node.is_zeek() => Err(wrong("is no node of Zeek: it has a `command`")),
         Some(node) => Ok(Some((**node).clone())),
     }
+}
+
+/// The files of a node, once it is known that they could travel. They are used where they are.
+fn paths(node: Option<&Node>, args: &ProcessArgs) -> Result<Vec<PathBuf>, CliError> {
+    let Some((node, config)) = node.zip(args.config.as_deref()) else { return Ok(Vec::new()) };
+    let Some(own) = &node.files else { return Ok(Vec::new()) };
+    let refused = |details| {
+        let error = format!("the files of node `{}` cannot be used", node.name);
+        CliError::Wrong(Problem { error, details })
+    };
+    if own.bundle.is_some() {
+        let what = "they are named by `bundle`, and the controller has those: remove that line for what is here now";
+        return Err(refused(vec![what.to_owned()]));
+    }
+    let base = files::base_of(config)?;
+    scan(&base, &own.paths).map_err(refused)?;
+    Ok(own.paths.iter().map(|path| base.join(path)).collect())
+}
+
+/// A directory in which each of these is found under its last name.
+fn lay_out(paths: &[PathBuf], home: &Path) -> Result<String, CliError> {
+    let tree = home.join(".watchpost/files");
+    let failed = |source| CliError::Make { path: tree.clone(), source };
+    fs::create_dir_all(&tree).map_err(failed)?;
+    for path in paths {
+        // What has none was refused before.
+        let Some(name) = path.file_name() else { continue };
+        symlink(path, tree.join(name)).map_err(failed)?;
+    }
+    Ok(tree.display().to_string())
 }
 
 /// A directory for what Zeek finds to say, made for it.

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::yield_now;
 
 use super::blobs::Blobs;
+use super::lending::Lending;
 use super::log::recent::{Resumed, Room};
 use super::log::thread::Report;
 use super::log::{Journal, Log, LogThread, Recalled};
@@ -116,8 +117,7 @@ pub struct Controller {
     host: Option<Recipient<ControllerGone>>,
     registrar: Option<Arc<Registrar>>,
     pub(super) blobs: Option<Blobs>,
-    /// How many pieces of files are being read for whom.
-    pub(super) reading: BTreeMap<LinkId, usize>,
+    pub(super) lending: Lending,
     /// When blobs that nobody names were looked for last.
     pub(super) collected: Option<Instant>,
 }
@@ -169,7 +169,7 @@ impl Controller {
             host,
             registrar,
             blobs,
-            reading: BTreeMap::new(),
+            lending: Lending::default(),
             collected: None,
         })
     }
@@ -210,7 +210,7 @@ impl Controller {
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
                 Effect::Journal(number, changes) => self.journal(number, changes, ctx),
                 Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
-                Effect::ReadBlob(link, request) => self.read_blob(link, request, ctx),
+                Effect::ReadBlob(link, request) => self.lend(link, request, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
                 Effect::Publish { news, time, origin } => {
                     let entry = self.log.append(news, time, origin);
@@ -648,6 +648,7 @@ impl Handler<LinkDown> for Controller {
         if let Some(renewal) = self.links.remove(&link).and_then(|gone| gone.renewal) {
             ctx.cancel_future(renewal);
         }
+        self.lending.forget(link);
         self.drive(Event::LinkDown(link, reason), ctx);
         if self.links.is_empty() {
             self.parting.clear(); // the wait of each ends with its sender

@@ -13,16 +13,12 @@ use super::blobs::{BlobError, Blobs};
 use super::kept::Kept;
 use super::state::Ticket;
 use super::store::{Slot, Store, StoreError};
-use crate::bridge::LinkId;
 use crate::bundle::BundleId;
-use crate::message::agent::{BlobPiece, ReadBlobRequest, ReadBlobResponse};
 use crate::message::client::*;
 use crate::model::{Configuration, Node, Outcome};
 
 /// How often blobs that nobody names are looked for at most: whoever sends more has it done.
 const AT_MOST_EVERY: Duration = Duration::from_secs(60 * 60);
-/// How many pieces are read for an agent at a time: it asks for fewer.
-const MOST_READ: usize = 16;
 /// How many nodes a complaint names.
 const NAMED: usize = 3;
 
@@ -126,34 +122,6 @@ fn in_words(error: BlobError) -> String {
 }
 
 impl Controller {
-    /// Answers an agent that lacks a piece of a file. So many are read for a link at a time, and no more.
-    pub(super) fn read_blob(&mut self, link: LinkId, request: ReadBlobRequest, ctx: &mut Context<Self>) {
-        let ReadBlobRequest { reqid, digest, at, most } = request;
-        let count = self.reading.entry(link).or_default();
-        if *count >= MOST_READ {
-            let why = format!("{MOST_READ} pieces are read for this agent already: ask again when they have come");
-            return self.say(link, ReadBlobResponse { reqid, piece: Err(why) });
-        }
-        *count += 1;
-        let blobs = self.blobs.clone();
-        let read = async move {
-            match blobs {
-                Some(blobs) => blobs.read(digest, at, most as usize).await,
-                None => Err("this controller keeps no files".into()),
-            }
-        };
-        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, _| {
-            if let Some(count) = me.reading.get_mut(&link) {
-                *count -= 1;
-                if *count == 0 {
-                    me.reading.remove(&link);
-                }
-            }
-            let piece = read.map(|(total, bytes)| BlobPiece { total, bytes });
-            me.say(link, ReadBlobResponse { reqid, piece });
-        }));
-    }
-
     /// Puts a request to the state, once the files that it names are known to be here.
     pub(super) fn put(
         &mut self,

@@ -1,12 +1,12 @@
 //! Handlers for deployments: how they are ordered, and their history.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use actix_web::web::{Data, Json, Path, Query, ReqData};
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use serde::Deserialize;
 
+use super::changed::{Bundles, ChangedFiles};
 use super::desk::{Desk, new_reqid};
 use super::history::{Deployed, Difference, History, Past};
 use super::json::{ConfigurationText, Upon, Verdict};
@@ -15,8 +15,7 @@ use super::problem::Problem;
 use super::reach::Reach;
 use super::routes::Answer;
 use super::visitor::Visitor;
-use super::{Reader, blobs, configuration};
-use crate::bundle::{BundleId, Manifest};
+use super::{Reader, configuration};
 use crate::message::client::*;
 use crate::model::{Author, Configuration, InstanceName, OnFailure};
 
@@ -121,34 +120,11 @@ pub async fn diff(desk: Data<Desk>, numbers: Path<(u64, u64)>) -> Answer<Differe
     let (from, to) = numbers.into_inner();
     let (have, want) = (tried(&desk, from).await?, tried(&desk, to).await?);
     let mut difference = Difference::between((from, &have), (to, &want));
-    // Many nodes have the same files.
-    let mut known: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    let mut files = ChangedFiles::between(&desk, Bundles::of(&have), Bundles::of(&want));
     for node in difference.nodes.iter_mut().filter(|node| node.keys.iter().any(|key| key == "files")) {
-        let both = [&have, &want].map(|configuration| bundle_of(configuration, &node.node));
-        if let Entry::Vacant(unknown) = known.entry(both) {
-            unknown.insert(differing(&desk, both).await?);
-        }
-        node.files = known.get(&both).cloned().unwrap_or_default();
+        node.files = files.of(&node.node).await?.to_vec();
     }
     Ok(Json(difference))
-}
-
-fn bundle_of(configuration: &Configuration, node: &str) -> Option<BundleId> {
-    let node = configuration.nodes.iter().find(|known| known.name.as_str() == node)?;
-    node.files.as_ref()?.bundle
-}
-
-/// Which files are not the same in two bundles. One that is not here any more is no reason to tell nothing else.
-async fn differing(desk: &Desk, [have, want]: [Option<BundleId>; 2]) -> Result<Vec<String>, Problem> {
-    let blobs = blobs::open(desk).await?;
-    let list = async |bundle: Option<BundleId>| match bundle {
-        Some(bundle) => blobs.manifest(bundle).await,
-        None => Ok(Manifest::default()),
-    };
-    Ok(match (list(have).await, list(want).await) {
-        (Ok(have), Ok(want)) => want.changed_since(&have).iter().map(ToString::to_string).collect(),
-        (Err(error), _) | (_, Err(error)) => vec![format!("? {error}")],
-    })
 }
 
 async fn tried(desk: &Desk, number: u64) -> Result<Configuration, Problem> {

@@ -7,6 +7,7 @@
 
 pub mod blobs;
 pub mod broker;
+mod changed;
 pub mod configuration;
 mod deployments;
 pub mod desk;

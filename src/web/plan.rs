@@ -6,12 +6,18 @@ use actix_web::web::{Data, Json};
 use serde::{Deserialize, Serialize};
 
 use super::Reader;
+use super::changed::{Bundles, ChangedFiles};
 use super::configuration::{self, Checked};
 use super::desk::{Desk, new_reqid, random_hex};
 use super::json::{ConfigurationText, Outcome};
 use super::problem::Problem;
-use crate::message::client::{ClusterPlan, Deployed, PlanRequest, PlannedInstance, PlannedLink};
-use crate::model::{self, Action, Because, ConfigurationId, InstanceName, Planned};
+use crate::message::client::{
+    ClusterPlan, Deployed, GetConfigurationRequest, PlanRequest, PlannedInstance, PlannedLink,
+};
+use crate::model::{self, Action, Because, ConfigurationId, InstanceName, Planned, PlannedStep};
+
+/// How many files of a node are named: all of ten thousand nodes would be too many.
+const MOST_FILES: usize = 5;
 
 /// What a deployment would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -24,12 +30,24 @@ pub struct Plan {
     pub instances: Vec<Instance>,
     /// Sorted by instance and name.
     pub nodes: Vec<Node>,
+    /// In which order they would be touched, one step behind the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// What is wrong with the file itself, each with its line; no deployment of it is begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub complaints: Vec<String>,
     /// What would not work on the machines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcomes: Vec<Outcome>,
+}
+
+/// Nodes that would be touched side by side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `moving`, `switching` or `committing`.
+    pub phase: String,
+    /// Sorted.
+    pub nodes: Vec<String>,
 }
 
 /// One machine.
@@ -62,6 +80,16 @@ pub struct Node {
     /// What in its Zeek cluster it is restarted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
+    /// The first of its files that are others, each behind `+`, `-` or `~`; or why that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_files: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a client takes to be deployed: beside a configuration that is to be deployed upon nothing else.
@@ -93,13 +121,37 @@ pub(super) async fn plan(
     let id = ConfigurationId::new(&random_hex()?)?;
     let Checked { configuration, complaints } =
         configuration::check_with(&text, &file, &reader.hostname, id, &reader.ports, found);
+    let wanted = Bundles::of(&configuration);
     let answer = desk.ask(PlanRequest { reqid: new_reqid()?, configuration, complaints }).await?;
-    Ok(Json(Plan::from(*answer.plan)))
+    let mut plan = Plan::from(*answer.plan);
+    name_files(&desk, wanted, &mut plan).await?;
+    Ok(Json(plan))
+}
+
+/// Says of nodes that are restarted for their files which of these are others.
+async fn name_files(desk: &Desk, wanted: Bundles, plan: &mut Plan) -> Result<(), Problem> {
+    let is_meant = |node: &Node| node.keys.iter().any(|key| key == "files");
+    if !plan.nodes.iter().any(is_meant) {
+        return Ok(()); // mostly, and then nobody is asked
+    }
+    let request = GetConfigurationRequest { reqid: new_reqid()?, deployed: true };
+    // Where something else was deployed meanwhile, what it was compared with is not known any more.
+    let Ok(have) = desk.ask(request).await?.configuration else { return Ok(()) };
+    if plan.deployed.as_deref() != Some(have.id.as_str()) {
+        return Ok(());
+    }
+    let mut files = ChangedFiles::between(desk, Bundles::of(&have), wanted);
+    for node in plan.nodes.iter_mut().filter(|node| is_meant(node)) {
+        let all = files.of(&node.name).await?;
+        node.files = all.iter().take(MOST_FILES).cloned().collect();
+        node.more_files = all.len().saturating_sub(MOST_FILES) as u64;
+    }
+    Ok(())
 }
 
 impl From<ClusterPlan> for Plan {
     fn from(plan: ClusterPlan) -> Self {
-        let ClusterPlan { deployed: Deployed(deployed), instances, nodes, complaints, outcomes } = plan;
+        let ClusterPlan { deployed: Deployed(deployed), instances, nodes, steps, complaints, outcomes } = plan;
         let silent = instances.iter().filter(|instance| instance.unchecked.is_some());
         let silent: BTreeSet<InstanceName> = silent.map(|instance| instance.name.clone()).collect();
         let outcome = |outcome: model::Outcome| {
@@ -112,6 +164,7 @@ impl From<ClusterPlan> for Plan {
             deployed: deployed.map(|id| id.to_string()),
             instances: instances.into_iter().map(Instance::from).collect(),
             nodes: nodes.into_iter().map(Node::from).collect(),
+            steps: steps.into_iter().map(Step::from).collect(),
             complaints,
             outcomes: outcomes.into_iter().map(outcome).collect(),
         }
@@ -138,6 +191,12 @@ impl From<PlannedInstance> for Instance {
     }
 }
 
+impl From<PlannedStep> for Step {
+    fn from(PlannedStep { phase, nodes }: PlannedStep) -> Self {
+        Self { phase: phase.to_string(), nodes: nodes.iter().map(model::NodeName::to_string).collect() }
+    }
+}
+
 impl From<Planned> for Node {
     fn from(Planned { instance, node, action }: Planned) -> Self {
         let (word, was, from, because) = match action {
@@ -149,6 +208,7 @@ impl From<Planned> for Node {
         };
         let Because { keys, cluster } = because;
         let (name, instance) = (node.to_string(), instance.to_string());
-        Self { name, instance, action: word.into(), was, from, keys, cluster }
+        let (files, more_files) = (Vec::new(), 0);
+        Self { name, instance, action: word.into(), was, from, keys, cluster, files, more_files }
     }
 }

@@ -16,6 +16,7 @@ use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailu
 use watchpost::plan::{Pace, PortRules};
 
 use crate::chance::{Chance, Clock, with_seeds};
+use crate::files;
 use crate::machine::Machine;
 use crate::world::{configuration, node_names};
 
@@ -418,7 +419,7 @@ impl Cluster {
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
                 Effect::Publish { news, origin, .. } => self.published(news, origin),
-                Effect::ReadBlob(..) => panic!("no node here has files"),
+                Effect::ReadBlob(link, request) => mail.entry(link).or_default().push(files::lent(request).into()),
                 Effect::Keep { .. } => panic!("this log is in memory alone"),
             }
         }
@@ -657,10 +658,17 @@ impl Cluster {
     }
 
     pub fn assert_in_force(&self, configuration: &Configuration) {
+        self.assert_in_force_beside(configuration, &BTreeSet::new());
+    }
+
+    /// The same where these may run or not.
+    pub fn assert_in_force_beside(&self, configuration: &Configuration, failing: &BTreeSet<NodeName>) {
         let wanted: BTreeMap<_, _> =
             configuration.nodes.iter().map(|node| (node.name.clone(), node.instance.as_str())).collect();
+        let wanted: BTreeMap<_, _> = wanted.into_iter().filter(|(name, _)| !failing.contains(name)).collect();
         let running: BTreeMap<_, _> =
             self.running().into_iter().map(|(name, (machine, _))| (name, INSTANCES[machine])).collect();
+        let running: BTreeMap<_, _> = running.into_iter().filter(|(name, _)| !failing.contains(name)).collect();
         assert_eq!(running, wanted, "what is deployed runs, and nothing else");
     }
 }

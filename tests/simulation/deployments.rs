@@ -1,13 +1,15 @@
-//! Deployments of which any party is lost, at every single step: whatever it is and whenever, in the end all instances are in
-//! one configuration, the journal says which, and what did not change was not touched.
+//! Deployments, of which some nodes have files, and of which any party is lost, at every single step: whatever it is and
+//! whenever, in the end all instances are in one configuration, the journal says which, and what did not change was not
+//! touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use watchpost::model::{Configuration, NodeName, OnFailure, Verdict};
 
 use crate::chance::with_seeds;
 use crate::cluster::{Cluster, INSTANCES, LONG, Party};
+use crate::files::with_files;
 use crate::machine::FAILS;
 
 /// What runs where, and as which process.
@@ -38,8 +40,10 @@ fn lose_everybody_at_every_step(seed: u64, on_failure: OnFailure) {
             let mut lossy = Deploying::begin(seed, on_failure);
             lossy.cluster.steps = 0;
             lossy.cluster.loss = Some((step, party));
+            let what = format!("{party:?} lost at step {step} of {steps}");
+            lossy.what.clone_from(&what);
             lossy.finish();
-            lossy.check(&format!("{party:?} lost at step {step} of {steps}"));
+            lossy.check(&what);
         }
     }
 }
@@ -52,6 +56,16 @@ struct Deploying {
     next: Configuration,
     on_failure: OnFailure,
     steps_until_over: u64,
+    /// What befalls it.
+    what: String,
+}
+
+impl Drop for Deploying {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was with {}", self.what);
+        }
+    }
 }
 
 impl Deploying {
@@ -59,17 +73,18 @@ impl Deploying {
     fn begin(seed: u64, on_failure: OnFailure) -> Self {
         let mut cluster = Cluster::new(seed);
         cluster.calm_down();
-        let former = cluster.new_configuration();
+        let former = with_files(cluster.new_configuration());
         assert!(cluster.deploy(former.clone()).configuration.is_some());
         let before = cluster.running();
-        let mut next = cluster.new_configuration();
+        let mut next = with_files(cluster.new_configuration());
         if seed.is_multiple_of(2) {
             let changed = next.nodes.iter_mut().find(|node| !former.nodes.contains(node));
             if let Some(node) = changed {
                 Arc::make_mut(node).env.insert(FAILS.into(), "1".into());
             }
         }
-        Self { cluster, before, former, next, on_failure, steps_until_over: 0 }
+        let what = "nothing lost".into();
+        Self { cluster, before, former, next, on_failure, steps_until_over: 0, what }
     }
 
     /// Deploys, whatever befalls it, and waits until all is quiet.
@@ -81,7 +96,7 @@ impl Deploying {
 
     /// What it was decided for, if all is well.
     fn check(&self, what: &str) -> Verdict {
-        let mut deployed = self.cluster.stored.deployed.as_ref().expect("something is deployed").open();
+        let deployed = self.cluster.stored.deployed.as_ref().expect("something is deployed").open();
         let last = self.cluster.stored.last.as_ref().expect("the journal knows of a deployment");
         // One that was lost before it touched anything may never have been written down.
         let is_new = last.configuration == self.next.id && last.verdict == Verdict::New;
@@ -91,9 +106,10 @@ impl Deploying {
         for machine in &self.cluster.machines {
             assert_eq!(machine.in_force(), Some(&deployed.id), "{what}: on {}", machine.name);
         }
-        // Where it is to stand, what fails has failed.
-        deployed.nodes.retain(|node| !node.env.contains_key(FAILS));
-        self.cluster.assert_in_force(&deployed);
+        // Where it is to stand, what does not get ready is tried again and again.
+        let failing = deployed.nodes.iter().filter(|node| node.env.contains_key(FAILS));
+        let failing: BTreeSet<_> = failing.map(|node| node.name.clone()).collect();
+        self.cluster.assert_in_force_beside(&deployed, &failing);
         self.cluster.assert_known();
         let after = self.cluster.running();
         for node in self.next.nodes.iter().filter(|node| self.former.nodes.contains(node)) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use watchpost::agent::outbox::{Bounds, Outbox};
 use watchpost::agent::state::{Effect, Event, FoundNode, State};
 use watchpost::launch::zeek::Objection;
-use watchpost::message::agent::{ToAgent, ToController};
+use watchpost::message::agent::{ReadBlobRequest, StageBundlesRequest, ToAgent, ToController};
 use watchpost::message::node::{NodeOrder, NodeReport};
 use watchpost::model::{ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now, Text};
 use watchpost::plan::order::{STOP_PATIENCE, rank};
@@ -18,6 +18,7 @@ use watchpost::supervisor::state as supervisor;
 use watchpost::supervisor::workshop::WardId;
 
 use crate::chance::Chance;
+use crate::files::{Files, For};
 
 pub struct Machine {
     pub name: InstanceName,
@@ -34,6 +35,7 @@ pub struct Machine {
     agent: Option<State>,
     wards: BTreeMap<WardId, Ward>,
     records: BTreeMap<NodeName, Record>,
+    files: Files,
     /// The configuration that the agent wrote down last.
     in_force: Option<ConfigurationId>,
     processes: BTreeMap<NodeName, Process>,
@@ -108,6 +110,7 @@ impl Machine {
             agent,
             wards: BTreeMap::new(),
             records: BTreeMap::new(),
+            files: Files::default(),
             in_force: None,
             processes: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -121,6 +124,11 @@ impl Machine {
     // --- what others do to it ---
 
     pub fn obey(&mut self, order: ToAgent, now: Now) {
+        if let ToAgent::ReadBlobResponse(response) = order {
+            let asks = self.files.piece(response);
+            self.ask_for_files(asks, now);
+            return self.speak();
+        }
         if !matches!(order, ToAgent::NewsReceived(_)) {
             // Whom it sends down again nobody has to wait for.
             self.wards.values_mut().for_each(|ward| ward.rises_until = None);
@@ -130,8 +138,36 @@ impl Machine {
 
     pub fn agent_step(&mut self, event: Event, now: Now) {
         let Some(agent) = &mut self.agent else { return };
+        let is_up = event == Event::LinkUp;
+        if event == Event::LinkDown {
+            self.files.link_down();
+        }
         let effects = agent.step(event, now);
         effects.into_iter().for_each(|effect| self.perform(effect, now));
+        if is_up {
+            let asks = self.files.link_up();
+            self.ask_for_files(asks, now);
+        }
+        self.speak();
+    }
+
+    /// Asks for files, and goes on with whoever waits for none any more.
+    fn ask_for_files(&mut self, asks: Vec<ReadBlobRequest>, now: Now) {
+        let Some(agent) = &mut self.agent else { return };
+        asks.into_iter().for_each(|request| agent.ask(request));
+        for who in self.files.take_done() {
+            match who {
+                For::Staging(reqid) => agent.answer_staged(reqid, Ok(())),
+                For::Preparation(number) => {
+                    let after = self.chance.millis(0..200);
+                    self.count += 1;
+                    self.due.insert((now.mono + after, self.count), Due::Prepared(number));
+                }
+            }
+        }
+    }
+
+    fn speak(&mut self) {
         let Some(agent) = &mut self.agent else { return };
         // A disk that is full now and then: what is said is then known to the controller alone.
         if !self.chance.percent(10) {
@@ -150,6 +186,7 @@ impl Machine {
     /// The agent's process ends at once, with everything it had in memory.
     pub fn kill_agent(&mut self) {
         self.agent = None;
+        self.files.killed();
         self.wards.clear();
         self.out.clear();
         self.due.retain(|_, due| matches!(due, Due::Exit(..)));
@@ -335,14 +372,22 @@ impl Machine {
             Effect::Enter(..) => {}
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
-            Effect::Prepare(number, _) => {
-                let after = self.chance.millis(0..200);
-                self.at(now.mono + after, Due::Prepared(number));
+            Effect::Prepare(number, preparation) => {
+                let asks = self.files.have(For::Preparation(number), BTreeSet::new(), &preparation.with_files);
+                self.ask_for_files(asks, now);
             }
             Effect::UseFiles(_) | Effect::Archive(_) | Effect::MindLogs { .. } => {
                 unreachable!("every node here has a command")
             }
-            Effect::Stage(_) | Effect::KeepFiles(_) => unreachable!("no node here has files"),
+            Effect::Stage(StageBundlesRequest { reqid, bundles }) => {
+                let asks = self.files.have(For::Staging(reqid), bundles, &[]);
+                self.ask_for_files(asks, now);
+            }
+            Effect::KeepFiles { nodes, gone } => {
+                self.files.keep(&nodes, &gone);
+                let runs = self.records.iter().filter(|(name, _)| self.processes.contains_key(*name));
+                runs.for_each(|(_, record)| self.files.assert_there(&record.node, "as long as it runs"));
+            }
             Effect::Inspect(..) => unreachable!("nobody asks for a plan here"),
             Effect::EndLink(why) => panic!("{why}"),
             Effect::AllStopped => {
@@ -467,6 +512,7 @@ impl Machine {
                 assert!(!self.processes.contains_key(&name), "{name} never has two processes");
                 assert_eq!(ward.launching.replace(life), None, "{name} never has two launches");
                 let node = Arc::clone(&ward.node);
+                self.files.assert_there(&node, "when it is launched");
                 let record = Record { node, life, pid: None, stopped: false, given_up: None };
                 self.records.insert(name, record);
                 let hangs = self.rough && self.chance.percent(3);

@@ -6,6 +6,7 @@ mod agent;
 mod chance;
 mod cluster;
 mod deployments;
+mod files;
 mod log;
 mod machine;
 mod world;

@@ -13,7 +13,7 @@ use watchpost::web::blobs::{Came, Lack};
 use watchpost::web::history::Difference;
 use watchpost::web::json::{self, ConfigurationText, Verdict};
 
-use crate::common::{Answer, Client, Daemon, Fleet, Lab, Scene, pids, sleeper};
+use crate::common::{Answer, Client, Daemon, Fleet, Lab, Scene, eventually, pids, sleeper};
 
 /// A fleet whose file of three nodes names files beside it.
 struct Place {
@@ -256,7 +256,11 @@ fn without_room_on_the_controllers_disk_nothing_is_sent_and_nothing_is_touched()
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
     }
     let mount = format!("mount -t tmpfs -o size=20m none {} && exec \"$0\" \"$@\"", blobs.display());
-    let (any, through) = (scene.any_port(), ["unshare", "--mount", "sh", "-c", &mount]);
+    let (any, mut through) = (scene.any_port(), vec!["unshare"]);
+    if !rustix::process::geteuid().is_root() {
+        through.extend(["--user", "--map-root-user"]);
+    }
+    through.extend(["--mount", "sh", "-c", &mount]);
     let controller = Daemon::start_through(&through, &scene, "controller", &["controller", "--http", &any]);
     let file = scene.write("c.cfg", "[instances]\na\n[a-1]\ninstance = a\ncommand = sleep 9\nfiles = list\n");
     for (size, has_room) in [(5 << 20, false), (1 << 20, true)] {
@@ -331,6 +335,14 @@ fn bytes_are_taken_from_operators_alone_and_no_more_than_were_announced() {
     assert_eq!(put("../../etc/passwd", "size=1", "x").0, 404);
     assert_eq!(put(&"0".repeat(63), "size=1", "x").0, 400);
     assert_eq!(fleet.client.http("PUT", &format!("/api/v1/blobs/{other}?size=5"), "other").0, 415);
+    let (home, token) = (fleet.controller.state_dir(), fleet.scene.write("eve/here", "").with_file_name("token"));
+    let make = ["token", "create", "eve", "--state-dir", home.to_str().unwrap(), "--out", token.to_str().unwrap()];
+    assert!(fleet.scene.watchpost(&make).status().unwrap().success());
+    let eve = Client::new(&fleet.scene.path(""), fleet.controller.addresses()["http"], token.parent().unwrap());
+    eventually("eve may look on", || (eve.http("GET", "/api/v1/status", "").0 == 200).then_some(()));
+    let bytes = "application/octet-stream";
+    assert_eq!(eve.http_with("PUT", &format!("/api/v1/blobs/{other}?size=5"), "other", bytes).0, 403);
+    assert_eq!(eve.http("POST", "/api/v1/blobs/missing", &have).0, 403);
     let much = format!(r#"{{"blobs":[{{"digest":"{other}","size":268435456}}]}}"#);
     assert_eq!(fleet.client.http("POST", "/api/v1/blobs/missing", &much).0, 200);
 }

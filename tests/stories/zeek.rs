@@ -332,8 +332,16 @@ fn a_capture_is_read_with_the_scripts_of_a_cluster_in_a_directory_of_its_own() {
     let of_node = process(&["--config", file.to_str().unwrap(), "--node", "worker-1", "--into", "there"]);
     assert_eq!(of_node.code, 3, "{of_node:?}");
     assert!(scene.path("there/conn.log").exists());
+    // The files that would travel with it are used where they are.
+    scene.write("site/ends.zeek", "# FAIL AT END\n");
+    let node = "[w]\nrole = worker\ninterface = lo\nscripts = site/ends.zeek\nfiles = ";
+    let site = scene.write("site.cfg", &format!("{node}site\n"));
+    let with_files = process(&["--config", site.to_str().unwrap(), "--node", "w"]);
+    assert_eq!(with_files.code, 3, "{with_files:?}");
+    let gone = scene.write("gone.cfg", &format!("{node}gone\n"));
     for (args, code, want) in [
-        (&["--into", "there"][..], 2, "there is something in it"),
+        (&["--config", gone.to_str().unwrap(), "--node", "w"][..], 2, "gone: it cannot be read: No such file"),
+        (&["--into", "there"], 2, "there is something in it"),
         (&["--config", file.to_str().unwrap(), "--node", "w"], 2, "node `w` is not in the cluster file"),
         (&["--zeek", "/nowhere"], 1, "there is no Zeek in /nowhere"),
         (&["--config", "nowhere.cfg"], 2, "cannot read nowhere.cfg"),

@@ -52,6 +52,7 @@ impl State {
         self.next_preparation += 1;
         let number = self.next_preparation;
         let host = share.instance(&self.instance).and_then(|instance| instance.host);
+        self.note_files(&nodes);
         let runs = self.nodes.values().filter(|entry| entry.status.pid.is_some());
         let ours = runs.flat_map(|entry| ports(&entry.node)).collect();
         let zeek = share.zeek.as_deref().cloned().unwrap_or_default();

@@ -59,6 +59,7 @@ impl State {
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
         let FoundNode { node, pid, died, wanted, guessed, given_up } = found;
         let (name, pid) = (node.name.clone(), pid.or(died));
+        self.note_files([&node]);
         let state = match (pid, &given_up) {
             (Some(_), _) => NodeState::Running,
             (None, Some(_)) => NodeState::Failed,

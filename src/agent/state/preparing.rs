@@ -177,7 +177,8 @@ impl State {
             Purpose::Check(_) => count > 0,
             Purpose::Configure(_) | Purpose::Restore(..) => !nodes.is_empty(),
         };
-        let with_files = configuration.nodes.iter().filter(|node| node.files.is_some()).cloned().collect();
+        let with_files: Vec<_> = configuration.nodes.iter().filter(|node| node.files.is_some()).cloned().collect();
+        self.note_files(&with_files);
         let zeek = configuration.zeek.as_deref().cloned().unwrap_or_default();
         self.next_preparation += 1;
         let number = self.next_preparation;
@@ -277,13 +278,24 @@ impl State {
 
     /// What was in force before can be gone back to without fetching anything; and who has not ended yet still reads its
     /// files. Of what was before that nothing is needed.
-    fn keep_files(&self, former: &InForce, fx: &mut Vec<Effect>) {
+    fn keep_files(&mut self, former: &InForce, fx: &mut Vec<Effect>) {
         let present = self.configuration.iter().flat_map(|present| present.nodes.iter());
         let running = self.nodes.values().map(|entry| &entry.node);
-        let all: Vec<Arc<Node>> = former.nodes.iter().chain(present).chain(running).cloned().collect();
-        if all.iter().any(|node| node.files.is_some()) {
-            fx.push(Effect::KeepFiles(all));
+        let with_files = former.nodes.iter().chain(present).chain(running).filter(|node| node.files.is_some());
+        let nodes: Vec<Arc<Node>> = with_files.cloned().collect();
+        let names: BTreeSet<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
+        // Also of nodes that were only looked at, and of those that left.
+        let gone: BTreeSet<NodeName> = self.with_files.difference(&names).cloned().collect();
+        if !names.is_empty() || !gone.is_empty() {
+            fx.push(Effect::KeepFiles { nodes, gone });
         }
+        self.with_files = names;
+    }
+
+    /// Files of these nodes will be on disk, for those that are to have some.
+    pub(super) fn note_files<'a>(&mut self, nodes: impl IntoIterator<Item = &'a Arc<Node>>) {
+        let with_files = nodes.into_iter().filter(|node| node.files.is_some());
+        self.with_files.extend(with_files.map(|node| node.name.clone()));
     }
 
     pub(super) fn use_files(&self, configuration: &InForce, fx: &mut Vec<Effect>) {

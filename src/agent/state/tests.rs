@@ -474,7 +474,7 @@ impl Agent {
                 | Effect::Refused(_)
                 | Effect::MindLogs { .. }
                 | Effect::Stage(_)
-                | Effect::KeepFiles(_)
+                | Effect::KeepFiles { .. }
                 | Effect::Archive(_)
                 | Effect::Remember(_) => {}
                 Effect::UseFiles(number) => self.files.push(number),

@@ -38,7 +38,12 @@ impl State {
                     self.check_answered(&from, &reqid, (vec![outcome.clone()], Vec::new()), now, fx);
                 }
                 Some(Parent::Switch) => self.step_answered(&from, &reqid, vec![outcome.clone()], now, fx),
-                Some(Parent::Restore) => self.back_answered(&from, &reqid, vec![outcome.clone()], now, fx),
+                Some(Parent::Restore) => {
+                    self.back_answered(&from, &reqid, vec![outcome.clone()], now, fx);
+                    // It could not be told to leave what it runs.
+                    self.went_back(&from, None, now, fx);
+                    self.are_all_back(now, fx);
+                }
                 Some(Parent::Plan(_)) => self.cannot_inspect(&from, &reqid, error.clone(), fx),
                 Some(_) => self.give_up(&from, &reqid, &outcome, fx),
             }

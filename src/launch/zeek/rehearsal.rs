@@ -7,6 +7,7 @@ use std::path::Path;
 use super::command::{self, Call};
 use super::prepare::networks;
 use super::{Installation, script};
+use crate::launch::{FILES, FILES_HERE};
 use crate::model::{Backend, Node, Zeek};
 
 /// Where what is rendered lies, in the directory of a rehearsal.
@@ -19,6 +20,8 @@ pub struct Rehearsal<'a> {
     pub zeek: &'a Zeek,
     /// Whose own scripts and options come to it, too.
     pub node: Option<&'a Node>,
+    /// Where that finds its files.
+    pub files: Option<&'a str>,
     /// A path that Zeek finds from anywhere.
     pub capture: &'a str,
 }
@@ -49,8 +52,13 @@ impl Rehearsal<'_> {
         let is_for_captures = |option: &String| !option.starts_with("AF_Packet::");
         argv.extend(command::options(options, self.zeek, None).into_iter().filter(is_for_captures));
         let env = self.node.map_or(&nothing, |node| &node.env);
-        let mut env = command::environment(env, self.zeek, zeek, &[Some(&rendered.display().to_string())], inherited);
+        let rendered = rendered.display().to_string();
+        let mut env = command::environment(env, self.zeek, zeek, &[Some(&*rendered), self.files], inherited);
         env.insert("ZEEKCTL_DISABLE_LISTEN".into(), "1".into());
+        if let Some(files) = self.files {
+            argv.iter_mut().chain(env.values_mut()).for_each(|text| *text = text.replace(FILES_HERE, files));
+            env.insert(FILES.into(), files.into());
+        }
         Ok(Call { argv, env })
     }
 }
@@ -92,18 +100,19 @@ mod tests {
         };
         let name = NodeName::new("w").unwrap();
         let mut node = Node::new(name, InstanceName::new("i").unwrap(), Role::Worker);
-        node.scripts = vec!["extra".into()];
+        node.scripts = vec!["extra".into(), "${files}/own".into()];
         node.options = [("A::x".into(), "2".into()), ("AF_Packet::fanout_id".into(), "3".into())].into();
-        let rehearsal = Rehearsal { zeek: &shared, node: Some(&node), capture: "/c.pcap" };
+        let rehearsal = Rehearsal { zeek: &shared, node: Some(&node), files: Some("/files"), capture: "/c.pcap" };
         let call = rehearsal.prepare(&zeek, home.path(), Some("/bin")).unwrap();
         let settings = home.path().join(".watchpost/watchpost-settings.zeek");
         let settings = settings.to_str().unwrap();
         assert_eq!(
             call.argv,
-            ["/opt/zeek/bin/zeek", "-r", "/c.pcap", settings, "local", "extra", "-C", "b=T", "A::x=2"]
+            ["/opt/zeek/bin/zeek", "-r", "/c.pcap", settings, "local", "extra", "/files/own", "-C", "b=T", "A::x=2"]
         );
         assert!(fs::read_to_string(settings).unwrap().contains("10.0.0.0/8"));
         assert_eq!((call.env["TZ"].as_str(), call.env["PATH"].as_str()), ("UTC", "/opt/zeek/bin:/bin"));
+        assert!(call.env["ZEEKPATH"].contains(":/files:") && call.env["WATCHPOST_FILES"] == "/files");
         assert!(!call.env.contains_key("CLUSTER_NODE") && call.env["ZEEKPATH"].contains("/opt/zeek/share/zeek/site"));
     }
 }

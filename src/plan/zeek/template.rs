@@ -10,7 +10,7 @@ use crate::model::{Configuration, Node, NodeName, Role};
 
 /// Every variable there is. An index with a 0 at its end counts from 0, the others from 1.
 const VARIABLES: [&str; 6] =
-    ["worker_index", "worker_index0", "host_worker_index", "host_worker_index0", "worker_cpu", "files"];
+    ["files", "worker_index", "worker_index0", "host_worker_index", "host_worker_index0", "worker_cpu"];
 
 /// A text with each variable replaced by its value; the error names what is no variable, or has no value here.
 pub fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
@@ -46,9 +46,9 @@ pub fn unescape(text: &str) -> String {
 
 fn unknown(name: &str) -> String {
     match VARIABLES.contains(&name) {
+        true if name == "files" => "has the variable `files`, which is nothing here: the node has no `files`".into(),
         true => format!(
-            "has the variable {}, which is nothing here: they are for workers, `worker_cpu` where one is given, and `files` \
-             where a node has some",
+            "has the variable {}, which is nothing here: it is for workers, and a CPU if one is given",
             shown(name)
         ),
         false => format!("has {}, which is no variable: {}", shown(name), instead(name, VARIABLES)),
@@ -67,7 +67,11 @@ pub fn variables(
     let used = std::cell::RefCell::new(BTreeMap::new());
     for (key, text) in texts {
         let value = |name: &str| {
-            let value = places.value(node, name)?;
+            let value = match name {
+                // Where that is only its agent knows.
+                "files" => node.files.as_ref().map(|_| FILES_HERE.to_owned())?,
+                _ => places.value(node, name)?,
+            };
             used.borrow_mut().insert(name.to_owned(), value.clone());
             Some(value)
         };
@@ -97,10 +101,6 @@ impl Indices {
     }
 
     fn value(&self, node: &Node, name: &str) -> Option<String> {
-        if name == "files" {
-            // Where they are is known where it runs.
-            return node.files.as_ref().map(|_| FILES_HERE.to_owned());
-        }
         if name == "worker_cpu" {
             return node.cpu_affinity.as_ref().map(|cpus| cpus.to_string());
         }
@@ -172,7 +172,21 @@ mod tests {
         assert_eq!(values(2).unwrap(), "1 0 1 0");
         assert_eq!(values(3).unwrap(), "1 0 1 0");
         let (key, what) = values(4).unwrap_err();
-        assert!(key == "env" && what.contains("they are for workers"), "{what}");
+        assert!(key == "env" && what.contains("it is for workers"), "{what}");
+    }
+
+    #[test]
+    fn the_place_of_its_files_is_left_to_the_agent_of_a_node_that_has_some() {
+        let mut subject = cluster("1", &["w a worker", "v a worker"]);
+        for node in &mut subject.nodes {
+            Arc::make_mut(node).env = [("SITE".into(), "${files}/site".into())].into();
+        }
+        Arc::make_mut(&mut subject.nodes[0]).files = Some(Box::default());
+        let places = Indices::of(&subject);
+        let values = variables(&subject, &places, &subject.nodes[0]).unwrap();
+        assert_eq!(expand("${files}/site", |name| values.get(name).cloned()).unwrap(), "${files}/site");
+        let (key, what) = variables(&subject, &places, &subject.nodes[1]).unwrap_err();
+        assert_eq!((key, &*what), ("env", "has the variable `files`, which is nothing here: the node has no `files`"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A child shares our descriptors until it cuts itself loose with those below a number that we tell it. What it is given
 //! lies below that, and of the descriptors that we hold for each of a thousand nodes none is copied for it and none
-//! closed again, which would take a third of a start.
+//! closed again, which would be a part of each start.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

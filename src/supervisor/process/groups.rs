@@ -154,10 +154,22 @@ impl Groups {
 
     /// The group of that node, made if it is not there, with these limits.
     pub fn of(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
+        self.make(node, quotas, |path| self.refresh(node, path))
+    }
+
+    /// The same for a node of which nothing runs: no limit of an earlier definition is left.
+    pub fn anew(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
+        self.make(node, quotas, |path| {
+            remove(path);
+            let _ = fs::create_dir(path); // somebody is in it after all
+        })
+    }
+
+    fn make(&self, node: &NodeName, quotas: &Quotas, found: impl FnOnce(&Path)) -> Result<PathBuf, GroupError> {
         let path = self.path(node);
         match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(&path).map_err(GroupError::Make)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.refresh(node, &path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => found(&path),
             made => made.map_err(GroupError::Make)?,
         }
         quotas::apply(quotas, &self.lacking, &path)?;
@@ -329,7 +341,7 @@ fn end(group: &Path) -> io::Result<usize> {
 /// Whether a living process is in the group or below: one that ended and was not reaped counts no more.
 fn is_populated(events: &File) -> io::Result<bool> {
     let mut text = [0; 256]; // it has two short lines, and comes in one piece
-    match rustix::io::pread(events, &mut text, 0) {
+    match rustix::io::retry_on_intr(|| rustix::io::pread(events, &mut text, 0)) {
         // Somebody removed the group, so it was empty.
         Err(Errno::NODEV) => Ok(false),
         read => Ok(text[..read?].split(|byte| *byte == b'\n').any(|line| line == b"populated 1")),
@@ -494,6 +506,19 @@ mod tests {
             groups.forget(&busy);
             !groups.path(&busy).exists()
         });
+        groups.clear();
+    }
+
+    #[test]
+    fn a_group_that_an_earlier_run_left_behind_is_made_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        let node = node("left");
+        let below = groups.of(&node, &Quotas::default()).unwrap().join("below");
+        fs::create_dir(&below).unwrap();
+        groups.of(&node, &Quotas::default()).unwrap();
+        assert!(below.exists(), "what a node has made in it stays as long as it comes back");
+        assert!(groups.anew(&node, &Quotas::default()).unwrap().exists() && !below.exists());
         groups.clear();
     }
 

@@ -109,6 +109,7 @@ impl Tools {
     ) -> Result<Born, LaunchFailure> {
         let permanent = |reason: String| LaunchFailure { reason, permanent: true };
         let passing = |reason: String| LaunchFailure { reason, permanent: false };
+        let was_down = before.is_none();
         if let Some((leader, waiting)) = before {
             self.sweep(node, leader, &waiting)
                 .map_err(|error| passing(format!("cannot end the life before: {error}")))?;
@@ -129,7 +130,7 @@ impl Tools {
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         program.group = self
-            .group(node)
+            .group(node, was_down)
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         let socket = self.socket(node, life, socket).map_err(passing)?;
         if let Some(socket) = &socket {
@@ -157,12 +158,13 @@ impl Tools {
     }
 
     /// The group that the node is born into, with its limits; `None` where it needs none and can have none.
-    pub(super) fn group(&self, node: &Node) -> Result<Option<PathBuf>, GroupError> {
+    pub(super) fn group(&self, node: &Node, was_down: bool) -> Result<Option<PathBuf>, GroupError> {
         let quotas = node.run_as.as_ref().map(|run_as| run_as.quotas).unwrap_or_default();
         match &*self.groups {
             Ok(groups) => {
                 self.idle_groups.remove(groups, &node.name);
-                groups.of(&node.name, &quotas).map(Some)
+                let group = if was_down { groups.anew(&node.name, &quotas) } else { groups.of(&node.name, &quotas) };
+                group.map(Some)
             }
             Err(why) => refuse(&quotas, why).map_or(Ok(None), Err),
         }

@@ -224,7 +224,7 @@ impl Run {
             | Effect::Archive(_)
             | Effect::MindLogs { .. }
             | Effect::Stage(_)
-            | Effect::KeepFiles(_) => {
+            | Effect::KeepFiles { .. } => {
                 unreachable!("the node has a command")
             }
             Effect::Inspect(..) => unreachable!("nobody asks for a plan"),

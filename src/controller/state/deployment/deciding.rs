@@ -370,7 +370,9 @@ impl State {
         if self.requests.get(reqid).is_some_and(|open| open.parent == Parent::Redeploy) {
             self.requests.answer(reqid, from, |_| {});
         }
-        if self.following.as_ref().is_some_and(|following| following.has_asked(reqid)) {
+        // Who does not do it at all, since it was asked again meanwhile, has not gone back: what was to move there may run.
+        let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
+        if !has_refused && self.following.as_ref().is_some_and(|following| following.has_asked(reqid)) {
             let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
             let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();
             self.went_back(from, Some(&failed), now, fx);

@@ -41,13 +41,15 @@ impl State {
         self.send(to, agent::StageBundlesRequest { reqid, bundles }, fx);
     }
 
-    /// An agent asks for more: it has not come to a standstill.
+    /// An agent asks for more: it has not come to a standstill. Also whoever plans waits for that, and whoever is told what is
+    /// deployed may have lost what it had.
     pub(in crate::controller::state) fn is_fetching(&mut self, from: &InstanceName, now: Now) {
-        let Some(deployment) = self.deployment.as_ref().filter(|deployment| deployment.phase == Phase::Staging) else {
-            return;
-        };
-        if self.owes(from, &deployment.inner) {
-            self.requests.set_deadline(&deployment.inner.clone(), now.mono + STANDSTILL);
+        let until = now.mono + STANDSTILL;
+        for reqid in self.requests.owed_by(from) {
+            let open = self.requests.get(&reqid).filter(|open| open.parent.may_need_files() && open.deadline < until);
+            if open.is_some() {
+                self.requests.set_deadline(&reqid, until);
+            }
         }
     }
 
@@ -73,5 +75,12 @@ impl State {
             true => self.have_it_checked(now, fx),
             false => {}
         }
+    }
+}
+
+impl Parent {
+    /// Whether an agent may have to fetch files before it can answer.
+    fn may_need_files(&self) -> bool {
+        matches!(self, Self::Stage | Self::Check | Self::Plan(_) | Self::Deploy | Self::Redeploy | Self::Restore)
     }
 }

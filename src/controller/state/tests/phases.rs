@@ -165,6 +165,29 @@ fn where_a_node_does_not_become_ready_every_instance_goes_back() {
 }
 
 #[test]
+fn who_refuses_to_go_back_since_it_was_asked_again_has_not_gone_back() {
+    let mut cluster = deployed(&ALL);
+    cluster.ask("deploy", with(Terms { all_at_once: true, ..Terms::default() }));
+    cluster.reply("a");
+    cluster.reply("c");
+    cluster.fail("b", "n2");
+    ["b", "c"].iter().for_each(|name| cluster.reply(name));
+    let first = cluster.take_sent("a", |message| match message {
+        ToAgent::RestoreConfigurationRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    cluster.lose("a");
+    cluster.connect("a");
+    cluster.reply("a");
+    assert!(cluster.take_all_sent().contains(&"a: back to c1 with n1".to_owned()), "it may not have heard of it");
+    let outcomes = vec![Outcome::instance_failed(&instance("a"), "what was in force before is in force again")];
+    cluster.say("a", RestoreConfigurationResponse { reqid: first, outcomes });
+    assert!(cluster.state.has_yet_to_follow(&instance("a")), "what it runs of the new one it still runs");
+    cluster.reply("a");
+    assert!(!cluster.state.has_yet_to_follow(&instance("a")));
+}
+
+#[test]
 fn what_rested_before_rests_when_all_goes_back() {
     let mut cluster = deployed(&ALL);
     cluster.say("b", change("b", "n2", NodeState::Stopped));

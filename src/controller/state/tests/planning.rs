@@ -1,6 +1,7 @@
 //! A plan asks everybody and changes nothing; one that is carried out finds the cluster as it was, or is refused.
 
 use super::*;
+use crate::bundle::Digest;
 use crate::message::client::{ClusterPlan, Deployed, PlanRequest, PlannedLink};
 use crate::message::frame::Body;
 use crate::model::{Action, Inspection, Planned, Step};
@@ -31,12 +32,33 @@ fn every_agent_is_asked_and_what_it_says_is_put_together() {
             "n4 on b: Start { was: None }"
         ]
     );
+    let order: Vec<_> = plan.steps.iter().map(|step| (step.phase.to_string(), step.nodes.clone())).collect();
+    let step =
+        |phase: &str, nodes: &[&str]| (phase.to_owned(), nodes.iter().map(|name| node(name)).collect::<Vec<_>>());
+    assert_eq!(order, [step("moving", &["n2"]), step("switching", &["n2", "n4"]), step("committing", &["n3"])]);
     assert_eq!(plan.deployed, Deployed(Some(ConfigurationId::new("c1").unwrap())));
     let own = Outcome::node_failed(&instance("b"), &node("n4"), "user `x` does not exist".into(), None);
     assert_eq!((plan.outcomes, plan.complaints), (vec![own], vec![]), "an agent speaks for itself alone");
     assert!(plan.instances.iter().all(|instance| instance.change == PlannedLink::Kept && instance.unchecked.is_none()));
     assert_eq!((cluster.known(), cluster.needed()), (vec!["n1", "n2", "n3"], vec!["a", "b"]), "nothing has changed");
     assert_eq!(cluster.take_all_sent(), [""; 0], "nobody was told anything");
+}
+
+#[test]
+fn a_plan_waits_for_who_fetches_files_to_look_at_and_not_for_who_does_nothing() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.plan("plan", configuration("c2", &[("a", "n1"), ("b", "n2")]));
+    cluster.inspected("b", Ok(Inspection { steps: vec![], complaints: vec![] }));
+    for number in 0..20 {
+        let reqid = RequestId::new(&format!("blob-{number}")).unwrap();
+        cluster.say("a", ReadBlobRequest { reqid, digest: Digest::of(b"content"), at: 0, most: 9 });
+        cluster.pass(Duration::from_secs(25));
+    }
+    assert!(!cluster.answers.contains_key("plan"), "a is at work");
+    cluster.pass(Duration::from_secs(31));
+    let plan = cluster.planned("plan");
+    let lost = plan.instances.iter().filter(|instance| instance.unchecked.is_some()).map(|instance| &instance.name);
+    assert_eq!(lost.collect::<Vec<_>>(), [&instance("a")]);
 }
 
 #[test]

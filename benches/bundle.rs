@@ -166,12 +166,9 @@ fn with(found: &Scan) -> Configuration {
     node.restart.mode = RestartMode::Never;
     node.files = Some(Box::new(NodeFiles { paths: vec!["files".into()], bundle: Some(found.manifest.id()) }));
     Configuration {
-        id: name("files", ConfigurationId::new),
         instances: vec![Instance { name: instance(), host: None, port: None }],
         nodes: vec![node.into()],
-        zeek: None,
-        peers: Vec::new(),
-        keys: None,
+        ..Configuration::empty(name("files", ConfigurationId::new))
     }
 }
 

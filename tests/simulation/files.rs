@@ -66,8 +66,7 @@ impl Files {
     pub fn take_done(&mut self) -> Vec<For> {
         let come = &self.come;
         let is_there = |bundle: &BundleId| come.get(bundle) == Some(&PIECES);
-        let done: Vec<_> =
-            self.waiting.extract_if(.., |(_, bundles, _)| bundles.iter().all(&is_there)).collect();
+        let done: Vec<_> = self.waiting.extract_if(.., |(_, bundles, _)| bundles.iter().all(&is_there)).collect();
         done.into_iter()
             .map(|(who, _, trees)| {
                 self.trees.extend(trees);

@@ -52,7 +52,7 @@ fn main() {
     let home = scratch();
     let bytes = deploy_for_returns(home.path(), &keys);
     let [mut cpu, mut wall, mut floor_cpu, mut floor_wall] = [(); 4].map(|()| Sample::default());
-    let [mut dealt, mut deployed, mut received, mut told] = [(); 4].map(|()| Sample::default());
+    let [mut dealt, mut deployed, mut again, mut received, mut told] = [(); 5].map(|()| Sample::default());
     for _ in 0..ROUNDS * options.factor {
         let (processor, elapsed) = accept_and_read(&keys, bytes);
         floor_cpu.add(processor);
@@ -63,8 +63,9 @@ fn main() {
         let (deal, receive) = bare_receiver();
         dealt.add(deal);
         received.add(receive);
-        let (deploy, tell) = controller_hears();
+        let (deploy, repeat, tell) = controller_hears();
         deployed.add(deploy);
+        again.add(repeat);
         told.add(tell);
     }
     println!(
@@ -77,6 +78,7 @@ fn main() {
     println!("{} nodes dealt to {AGENTS} agents, milliseconds", AGENTS * DEALT);
     line("dealt and acknowledged, no more", &dealt, None);
     line("deployed", &deployed, Some((&deployed.over(&dealt), Some(DEPLOY_GOAL))));
+    line("deployed again, and nothing changes", &again, Some((&again.over(&dealt), None)));
     println!("{CHANGES} changes over {AGENTS} links, milliseconds");
     line("decoded, and the latest of each kept", &received, None);
     line("deduplicated, applied, logged, at an observer", &told, Some((&told.over(&received), Some(STORM_GOAL))));
@@ -232,8 +234,8 @@ fn accept_and_read(keys: &Keys, bytes: usize) -> (f64, f64) {
 
 // --- a deployment, and much to tell ---
 
-/// How long a deployment and the changes take, in milliseconds.
-fn controller_hears() -> (f64, f64) {
+/// How long a deployment, another one that changes nothing, and the changes take, in milliseconds.
+fn controller_hears() -> (f64, f64, f64) {
     let home = scratch();
     actix::System::new().block_on(async {
         let (controller, _listener, address) = controller(home.path(), None);
@@ -242,10 +244,14 @@ fn controller_hears() -> (f64, f64) {
         while controller.send(GetStatusRequest).await.expect("it lives").expect("an answer").instances.len() < AGENTS {
             tokio::task::yield_now().await;
         }
-        let configuration = configuration(DEALT);
+        let first = configuration(DEALT);
         let clock = Clock::start();
-        deploy(&controller, configuration).await;
+        deploy(&controller, first).await;
         let deployed = clock.wall();
+        let same = Configuration { id: name("same", ConfigurationId::new), ..configuration(DEALT) };
+        let clock = Clock::start();
+        deploy(&controller, same).await;
+        let again = clock.wall();
         let (done, is_done) = oneshot::channel();
         let sink = Sink { left: CHANGES, done: Some(done) }.start().recipient();
         controller.send(Subscribe { since: None, to: sink }).await.expect("a live controller").expect("an answer");
@@ -254,7 +260,7 @@ fn controller_hears() -> (f64, f64) {
         is_done.await.expect("all arrive");
         let told = clock.wall();
         load.end();
-        (deployed, told)
+        (deployed, again, told)
     })
 }
 

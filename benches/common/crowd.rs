@@ -14,7 +14,7 @@ use watchpost::bridge::{LinkRole, LinkSettings};
 use watchpost::message::agent::*;
 use watchpost::message::frame::{self, MAX_FRAME, Wire};
 use watchpost::model::{
-    Configuration, InstanceName, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role, Timestamp,
+    Configuration, InstanceName, Node, NodeName, NodeState, NodeStatus, Outcome, RequestId, Role, Timestamp,
 };
 use watchpost::trust::Trust;
 
@@ -139,8 +139,16 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         let _ = stages.wait_for(|stage| *stage == Stage::Leave).await;
         return;
     }
-    let mut agent =
-        Agent { number, running: manners.running, seq: 0, out: MAGIC.to_vec(), said: 0, checked: None, did };
+    let mut agent = Agent {
+        number,
+        running: manners.running,
+        seq: 0,
+        out: MAGIC.to_vec(),
+        said: 0,
+        checked: None,
+        has: Vec::new(),
+        did,
+    };
     agent.greet();
     let (mut unread, mut chunk) = (Vec::new(), vec![0; 64 << 10]);
     let (mut magic, mut is_here) = (MAGIC.len(), false);
@@ -195,6 +203,8 @@ struct Agent {
     said: usize,
     /// What it looked at last, and by which request.
     checked: Option<(RequestId, Configuration)>,
+    /// What it was given last.
+    has: Vec<Arc<Node>>,
     did: mpsc::UnboundedSender<Done>,
 }
 
@@ -252,12 +262,15 @@ impl Agent {
 
     fn adopt(&mut self, reqid: RequestId, configuration: &Configuration) {
         let mut outcomes = Vec::new();
-        if self.running == 0 {
+        if self.has == configuration.nodes {
+            outcomes.push(Outcome::instance_done(&instance(self.number)));
+        } else if self.running == 0 {
             for (turn, node) in configuration.nodes.iter().enumerate() {
                 self.change(turn);
                 outcomes.push(Outcome::node_done(&node.instance, &node.name));
             }
         }
+        self.has.clone_from(&configuration.nodes);
         self.say(SetConfigurationResponse { reqid, outcomes });
         let _ = self.did.send(Done::Share(self.said + self.out.len())); // nobody counts any more
     }

@@ -21,13 +21,18 @@ use super::orders::{self, body, failure};
 use super::screen::{Screen, plain, state_style, tame};
 use super::table::{self, Cell, Column, words};
 use crate::web::json::{ConfigurationText, FoundFiles, Plan, Status, Upon};
-use crate::web::plan::{Instance, Node};
+use crate::web::plan::{Instance, Node, Step};
 
 /// The format of a saved plan; another number is of another release.
 const FORMAT: u32 = 1;
 /// The longest saved plan that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
 
+/// The most steps that are shown, and the most nodes of one: JSON has them all.
+const MOST_STEPS: usize = 20;
+const MOST_OF_STEP: usize = 8;
+
+const STEPS: [Column; 3] = [words("STEP"), words("PHASE"), words("NODES")];
 const COLUMNS: [Column; 4] = [words("ACTION"), words("NODE"), words("INSTANCE"), words("WHY")];
 
 /// The arguments of `watchpost plan`.
@@ -182,6 +187,7 @@ fn lines(plan: &Plan, screen: Screen) -> Vec<String> {
         lines.extend(table::lines(&COLUMNS, &rows, screen));
         lines.push(String::new());
     }
+    lines.extend(in_steps(plan, screen));
     let whole = Screen { width: None, ..screen };
     // A reason that is a complaint as well is said there.
     let is_complaint = |instance: &Instance| {
@@ -196,6 +202,29 @@ fn lines(plan: &Plan, screen: Screen) -> Vec<String> {
     lines.extend(plan.complaints.iter().map(wrong));
     lines.extend(plan.outcomes.iter().flat_map(|outcome| failure("cannot", outcome, screen)));
     lines.push(sum(plan));
+    lines
+}
+
+/// Which nodes would be touched together, and in which order.
+fn in_steps(plan: &Plan, screen: Screen) -> Vec<String> {
+    if plan.steps.is_empty() {
+        return Vec::new();
+    }
+    let row = |(at, step): (usize, &Step)| {
+        let named: Vec<String> = step.nodes.iter().take(MOST_OF_STEP).map(|name| tame(name)).collect();
+        let more = step.nodes.len() - named.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        vec![
+            Cell::from(&*(at + 1).to_string()),
+            Cell::from(&*step.phase),
+            Cell::remark(&format!("{}{more}", named.join(", "))),
+        ]
+    };
+    let rows: Vec<Vec<Cell>> = plan.steps.iter().enumerate().take(MOST_STEPS).map(row).collect();
+    let mut lines = table::lines(&STEPS, &rows, screen);
+    let more = plan.steps.len() - rows.len();
+    lines.extend((more > 0).then(|| format!("and {more} more steps")));
+    lines.push(String::new());
     lines
 }
 
@@ -440,6 +469,26 @@ mod tests {
         assert_eq!(lines(&plan(), Screen::pipe()), want);
         let narrow = Screen { width: Some(80), height: None, colour: false };
         assert!(lines(&plan(), narrow)[..7].iter().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn the_order_is_a_table_of_its_own_and_long_ones_are_cut() {
+        let step = |phase: &str, nodes: usize| Step {
+            phase: phase.into(),
+            nodes: (0..nodes).map(|at| format!("w{at}")).collect(),
+        };
+        let mut plan = Plan { steps: vec![step("moving", 1), step("switching", 10)], ..plan() };
+        let want = [
+            "STEP  PHASE      NODES",
+            "1     moving     w0",
+            "2     switching  w0, w1, w2, w3, w4, w5, w6, w7 and 2 more",
+            "",
+        ];
+        assert_eq!(in_steps(&plan, Screen::pipe()), want);
+        assert!(lines(&plan, Screen::pipe()).join("\n").contains(&want.join("\n")));
+        plan.steps.resize(23, step("committing", 2));
+        let long = in_steps(&plan, Screen::pipe());
+        assert_eq!((long.len(), &*long[21]), (23, "and 3 more steps"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Client ⇄ controller: what a deployment would do. Part of [`super::client`].
 
-use crate::model::{Configuration, ConfigurationId, InstanceName, Outcome, Planned, RequestId};
+use crate::model::{Configuration, ConfigurationId, InstanceName, Outcome, Planned, PlannedStep, RequestId};
 
 /// What would a deployment of this configuration do, and what stands in its way? Changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct ClusterPlan {
     pub instances: Vec<PlannedInstance>,
     /// Every node that there is or would be, sorted by instance and name; none where there are complaints.
     pub nodes: Vec<Planned>,
+    /// In which order their processes would be touched, at the pace of the controller's settings.
+    pub steps: Vec<PlannedStep>,
     /// What is wrong with the configuration itself: no deployment of it is begun.
     pub complaints: Vec<String>,
     /// What would not work, sorted as all outcomes are; empty if nothing is known to.

@@ -37,7 +37,7 @@ pub use name::{ConfigurationId, InstanceName, NameError, NodeName, RequestId};
 pub use netstats::{Loss, NetStats, NoLoss, Packets, ZeekHealth};
 pub use network::{Network, NoNetwork};
 pub use output::{NoPlace, NoStream, OutputFrom, OutputPiece, OutputPlace, OutputRules, OutputStream, OutputWish};
-pub use planned::{Action, Because, Inspection, Planned, Step};
+pub use planned::{Action, Because, Inspection, Planned, PlannedPhase, PlannedStep, Step};
 pub use quotas::{Bytes, CpuShare, Quota, Quotas};
 pub use run_as::{Capability, Limit, Resource, RunAs};
 pub use status::{Exit, Life, NodeState, NodeStatus, Outcome, Output};

@@ -6,6 +6,35 @@ use serde::{Deserialize, Serialize};
 
 use super::{InstanceName, NodeName, NodeState, Outcome};
 
+/// What a deployment would do side by side, behind all that is named before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedStep {
+    pub phase: PlannedPhase,
+    /// Sorted by name.
+    pub nodes: Vec<NodeName>,
+}
+
+/// The part of a deployment in which nodes are touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlannedPhase {
+    /// They end where they are, to be started elsewhere.
+    Moving,
+    /// They become what they are to be.
+    Switching,
+    /// It has come into force: what is not wanted any more ends, and what rested is started.
+    Committing,
+}
+
+impl fmt::Display for PlannedPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Moving => "moving",
+            Self::Switching => "switching",
+            Self::Committing => "committing",
+        })
+    }
+}
+
 /// What would become of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {

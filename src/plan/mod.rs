@@ -3,6 +3,7 @@
 pub mod diff;
 pub mod order;
 pub mod ports;
+pub mod preview;
 pub mod rollout;
 pub mod steps;
 pub mod validate;

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use crate::message::client::{
     ClusterPlan, Deployed, GetConfigurationRequest, PlanRequest, PlannedInstance, PlannedLink,
 };
-use crate::model::{self, Action, Because, ConfigurationId, InstanceName, Planned};
+use crate::model::{self, Action, Because, ConfigurationId, InstanceName, Planned, PlannedStep};
 
 /// How many files of a node are named: all of ten thousand nodes would be too many.
 const MOST_FILES: usize = 5;
@@ -30,12 +30,24 @@ pub struct Plan {
     pub instances: Vec<Instance>,
     /// Sorted by instance and name.
     pub nodes: Vec<Node>,
+    /// In which order they would be touched, one step behind the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// What is wrong with the file itself, each with its line; no deployment of it is begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub complaints: Vec<String>,
     /// What would not work on the machines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcomes: Vec<Outcome>,
+}
+
+/// Nodes that would be touched side by side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `moving`, `switching` or `committing`.
+    pub phase: String,
+    /// Sorted.
+    pub nodes: Vec<String>,
 }
 
 /// One machine.
@@ -139,7 +151,7 @@ async fn name_files(desk: &Desk, wanted: Bundles, plan: &mut Plan) -> Result<(),
 
 impl From<ClusterPlan> for Plan {
     fn from(plan: ClusterPlan) -> Self {
-        let ClusterPlan { deployed: Deployed(deployed), instances, nodes, complaints, outcomes } = plan;
+        let ClusterPlan { deployed: Deployed(deployed), instances, nodes, steps, complaints, outcomes } = plan;
         let silent = instances.iter().filter(|instance| instance.unchecked.is_some());
         let silent: BTreeSet<InstanceName> = silent.map(|instance| instance.name.clone()).collect();
         let outcome = |outcome: model::Outcome| {
@@ -152,6 +164,7 @@ impl From<ClusterPlan> for Plan {
             deployed: deployed.map(|id| id.to_string()),
             instances: instances.into_iter().map(Instance::from).collect(),
             nodes: nodes.into_iter().map(Node::from).collect(),
+            steps: steps.into_iter().map(Step::from).collect(),
             complaints,
             outcomes: outcomes.into_iter().map(outcome).collect(),
         }
@@ -175,6 +188,12 @@ impl From<PlannedInstance> for Instance {
             PlannedLink::Removed => "removed",
         };
         Self { name: name.to_string(), change: change.into(), unchecked }
+    }
+}
+
+impl From<PlannedStep> for Step {
+    fn from(PlannedStep { phase, nodes }: PlannedStep) -> Self {
+        Self { phase: phase.to_string(), nodes: nodes.iter().map(model::NodeName::to_string).collect() }
     }
 }
 

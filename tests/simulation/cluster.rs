@@ -658,10 +658,17 @@ impl Cluster {
     }
 
     pub fn assert_in_force(&self, configuration: &Configuration) {
+        self.assert_in_force_beside(configuration, &BTreeSet::new());
+    }
+
+    /// The same where these may run or not.
+    pub fn assert_in_force_beside(&self, configuration: &Configuration, failing: &BTreeSet<NodeName>) {
         let wanted: BTreeMap<_, _> =
             configuration.nodes.iter().map(|node| (node.name.clone(), node.instance.as_str())).collect();
+        let wanted: BTreeMap<_, _> = wanted.into_iter().filter(|(name, _)| !failing.contains(name)).collect();
         let running: BTreeMap<_, _> =
             self.running().into_iter().map(|(name, (machine, _))| (name, INSTANCES[machine])).collect();
+        let running: BTreeMap<_, _> = running.into_iter().filter(|(name, _)| !failing.contains(name)).collect();
         assert_eq!(running, wanted, "what is deployed runs, and nothing else");
     }
 }

@@ -2,7 +2,7 @@
 //! whenever, in the end all instances are in one configuration, the journal says which, and what did not change was not
 //! touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use watchpost::model::{Configuration, NodeName, OnFailure, Verdict};
@@ -110,7 +110,7 @@ impl Deploying {
 
     /// What it was decided for, if all is well.
     fn check(&self, what: &str) -> Verdict {
-        let mut deployed = self.cluster.stored.deployed.as_ref().expect("something is deployed").open();
+        let deployed = self.cluster.stored.deployed.as_ref().expect("something is deployed").open();
         let last = self.cluster.stored.last.as_ref().expect("the journal knows of a deployment");
         // One that was lost before it touched anything may never have been written down.
         let is_new = last.configuration == self.next.id && last.verdict == Verdict::New;
@@ -120,9 +120,10 @@ impl Deploying {
         for machine in &self.cluster.machines {
             assert_eq!(machine.in_force(), Some(&deployed.id), "{what}: on {}", machine.name);
         }
-        // Where it is to stand, what fails has failed.
-        deployed.nodes.retain(|node| !node.env.contains_key(FAILS));
-        self.cluster.assert_in_force(&deployed);
+        // Where it is to stand, what does not get ready is tried again and again.
+        let failing = deployed.nodes.iter().filter(|node| node.env.contains_key(FAILS));
+        let failing: BTreeSet<_> = failing.map(|node| node.name.clone()).collect();
+        self.cluster.assert_in_force_beside(&deployed, &failing);
         self.cluster.assert_known();
         let after = self.cluster.running();
         for node in self.next.nodes.iter().filter(|node| self.former.nodes.contains(node)) {

@@ -56,6 +56,7 @@ fn a_plan_says_what_the_deployment_then_does_and_touches_nothing() {
         actions(&plan),
         ["on-a a restart env stop_grace", "on-c a move c", "also-b b start STOPPED", "new b start", "on-b b keep",]
     );
+    assert_eq!((&*plan.steps[0].phase, &*plan.steps[0].nodes), ("moving", &["on-c".to_owned()][..]));
     assert_eq!(plan.deployed, before.0.configuration);
     let changes: Vec<_> =
         plan.instances.iter().map(|instance| format!("{} {}", instance.name, instance.change)).collect();
@@ -64,6 +65,7 @@ fn a_plan_says_what_the_deployment_then_does_and_touches_nothing() {
     let lines: Vec<&str> = shown.stdout.lines().collect();
     assert_eq!((shown.code, lines[0]), (0, "ACTION   NODE    INSTANCE  WHY"), "{shown:?}");
     assert!(lines.contains(&"restart  on-a    a         env, stop_grace"), "{shown:?}");
+    assert!(lines.iter().any(|line| line.split_whitespace().eq(["1", "moving", "on-c"])), "{shown:?}");
     assert_eq!(lines.last(), Some(&"plan: 1 kept, 2 to start, 1 to restart, 1 to move"));
     assert_eq!(as_it_is(&fleet.client), before, "neither has touched anything");
 

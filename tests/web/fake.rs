@@ -265,6 +265,7 @@ answers! {
             deployed: Deployed(None),
             instances: Vec::new(),
             nodes: Vec::new(),
+            steps: Vec::new(),
             complaints: r.complaints,
             outcomes: me.order("plan".into()),
         }),

@@ -12,9 +12,11 @@ use crate::message::client::{
     ClientResponse, ClusterPlan, Deployed, PlanRequest, PlanResponse, PlannedInstance, PlannedLink,
     SetConfigurationRequest,
 };
-use crate::model::{Action, ConfigurationId, Inspection, InstanceName, Now, Outcome, RequestId, Step};
+use crate::model::{
+    Action, ConfigurationId, Inspection, InstanceName, Now, Outcome, Planned, PlannedStep, RequestId, Step,
+};
 use crate::plan::order::CHECK_PATIENCE;
-use crate::plan::{self, InstanceChange};
+use crate::plan::{self, InstanceChange, Pace};
 
 /// How many may be made side by side: each is held whole until its agents have answered.
 const MOST: usize = 8;
@@ -27,6 +29,7 @@ pub(super) struct Planning {
     deployed: Option<Kept>,
     /// As it would be deployed.
     wanted: Kept,
+    pace: Pace,
     instances: BTreeMap<InstanceName, PlannedLink>,
     told: BTreeMap<InstanceName, Vec<Step>>,
     /// Why the agents of some did not look.
@@ -66,8 +69,18 @@ impl State {
         // No other deployment is begun before that one is over, and what it leaves behind nobody knows.
         // One sentence is enough: the last one says who it is.
         let outcomes = self.refusal().and_then(|mut refusal| refusal.pop()).into_iter().collect();
-        let mut planning =
-            Planning { ticket, reqid, deployed, wanted, instances, told, unchecked, complaints, outcomes };
+        let mut planning = Planning {
+            ticket,
+            reqid,
+            deployed,
+            wanted,
+            pace: self.rules.pace,
+            instances,
+            told,
+            unchecked,
+            complaints,
+            outcomes,
+        };
         let asked = self.whom_to_ask_for_a_plan(&mut planning);
         if self.requests.count(|parent| matches!(parent, Parent::Plan(_))) >= MOST {
             for name in asked {
@@ -201,10 +214,24 @@ impl Planning {
         };
         let instances = std::mem::take(&mut self.instances).into_iter().map(instance).collect();
         // What was not understood would seem to be stopped.
-        let nodes = if self.complaints.is_empty() { plan::steps::of_cluster(self.told) } else { Vec::new() };
+        let nodes = if self.complaints.is_empty() {
+            plan::steps::of_cluster(std::mem::take(&mut self.told))
+        } else {
+            Vec::new()
+        };
+        let steps = self.steps_of(&nodes);
         let deployed = Deployed(self.deployed.map(|deployed| deployed.id));
         let (reqid, complaints, outcomes) = (self.reqid, self.complaints, sorted(self.outcomes));
-        let plan = Box::new(ClusterPlan { deployed, instances, nodes, complaints, outcomes });
+        let plan = Box::new(ClusterPlan { deployed, instances, nodes, steps, complaints, outcomes });
         PlanResponse { reqid, plan }.into()
+    }
+
+    /// In which order that would be done.
+    fn steps_of(&self, nodes: &[Planned]) -> Vec<PlannedStep> {
+        let mut counts = [0; plan::order::RANKS];
+        self.wanted.heads().for_each(|head| counts[plan::order::rank(head.role)] += 1);
+        let changed = self.deployed.iter().flat_map(|deployed| self.wanted.changed_since(deployed));
+        let changed: BTreeSet<&str> = changed.map(|head| head.name).collect();
+        plan::preview::steps(nodes, self.wanted.nodes(), &changed, counts, &self.pace)
     }
 }

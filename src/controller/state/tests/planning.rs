@@ -32,6 +32,10 @@ fn every_agent_is_asked_and_what_it_says_is_put_together() {
             "n4 on b: Start { was: None }"
         ]
     );
+    let order: Vec<_> = plan.steps.iter().map(|step| (step.phase.to_string(), step.nodes.clone())).collect();
+    let step =
+        |phase: &str, nodes: &[&str]| (phase.to_owned(), nodes.iter().map(|name| node(name)).collect::<Vec<_>>());
+    assert_eq!(order, [step("moving", &["n2"]), step("switching", &["n2", "n4"]), step("committing", &["n3"])]);
     assert_eq!(plan.deployed, Deployed(Some(ConfigurationId::new("c1").unwrap())));
     let own = Outcome::node_failed(&instance("b"), &node("n4"), "user `x` does not exist".into(), None);
     assert_eq!((plan.outcomes, plan.complaints), (vec![own], vec![]), "an agent speaks for itself alone");

@@ -1,0 +1,122 @@
+//! In which order a deployment would change nodes, as far as that is known before it begins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::order::RANKS;
+use super::rollout::{Pace, Rollout, Turn};
+use crate::model::{Action, Node, NodeName, Planned, PlannedPhase, PlannedStep};
+
+/// The steps of a deployment that does this, one behind the other. `wanted` are the nodes as they would be, `counts` how many
+/// there would be of each rank; `changed` says which are defined otherwise than they are deployed.
+///
+/// As if all nodes of a step got ready at once: where one is ready earlier the next one does not wait for the others.
+pub fn steps(
+    nodes: &[Planned],
+    wanted: impl IntoIterator<Item = Arc<Node>>,
+    changed: &BTreeSet<&str>,
+    counts: [usize; RANKS],
+    pace: &Pace,
+) -> Vec<PlannedStep> {
+    let (mut moving, mut committing, mut turning) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for Planned { node, action, .. } in nodes {
+        match action {
+            Action::Keep => {}
+            Action::Move { .. } => {
+                moving.push(node.clone());
+                turning.insert(node, false);
+            }
+            Action::Start { was: None } => drop(turning.insert(node, false)),
+            // One that rests as it is defined is wanted up by what comes into force, and by nothing before.
+            Action::Start { was: Some(_) } if !changed.contains(node.as_str()) => committing.push(node.clone()),
+            Action::Start { was: Some(_) } | Action::Restart(_) => drop(turning.insert(node, true)),
+            Action::Stop => committing.push(node.clone()),
+        }
+    }
+    let turn = |node: Arc<Node>| {
+        let runs = *turning.get(&node.name)?;
+        let (name, instance, shares) = (node.name.clone(), node.instance.clone(), node.interface.clone());
+        Some(Turn { node: name, instance, role: node.role, runs, shares })
+    };
+    // Most plans change little, and then nobody looks at what is kept.
+    let wanted = wanted.into_iter().take(if turning.is_empty() { 0 } else { usize::MAX });
+    let mut rollout = Rollout::new(wanted.filter_map(turn), counts, pace);
+    let mut all = Vec::from_iter(step(PlannedPhase::Moving, moving));
+    while !rollout.is_done() {
+        let begun: Vec<NodeName> = rollout.begin_more().into_values().flatten().collect();
+        rollout.settled(&begun);
+        all.extend(step(PlannedPhase::Switching, begun));
+    }
+    all.extend(step(PlannedPhase::Committing, committing));
+    all
+}
+
+fn step(phase: PlannedPhase, mut nodes: Vec<NodeName>) -> Option<PlannedStep> {
+    nodes.sort();
+    (!nodes.is_empty()).then_some(PlannedStep { phase, nodes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Because, InstanceName, NodeState, Role};
+
+    #[test]
+    fn what_moves_ends_first_roles_follow_one_another_and_what_is_not_wanted_ends_last() {
+        let instance = || InstanceName::new("a").unwrap();
+        let planned =
+            |name: &str, action: Action| Planned { instance: instance(), node: NodeName::new(name).unwrap(), action };
+        let restart = || Action::Restart(Because::default());
+        let mut all: Vec<Planned> = (1..=4).map(|at| planned(&format!("w{at}"), restart())).collect();
+        all.extend([
+            planned("kept", Action::Keep),
+            planned("m", restart()),
+            planned("mover", Action::Move { from: InstanceName::new("b").unwrap() }),
+            planned("new", Action::Start { was: None }),
+            planned("old", Action::Stop),
+            planned("other", Action::Start { was: Some(NodeState::Failed) }),
+            planned("rests", Action::Start { was: Some(NodeState::Stopped) }),
+        ]);
+        let node = |planned: &Planned| {
+            let role = match planned.node.as_str() {
+                "m" => Role::Manager,
+                "new" | "w1" | "w2" | "w3" | "w4" => Role::Worker,
+                _ => Role::None,
+            };
+            Arc::new(Node::new(planned.node.clone(), instance(), role))
+        };
+        let wanted: Vec<_> = all.iter().filter(|planned| planned.action != Action::Stop).map(node).collect();
+        let words = |step: PlannedStep| {
+            let names: Vec<_> = step.nodes.iter().map(NodeName::as_str).collect();
+            format!("{}: {}", step.phase, names.join(" "))
+        };
+        let steps = |nodes: &[Planned], all_of_role: usize| -> Vec<String> {
+            let changed = BTreeSet::from(["other"]);
+            let steps = steps(nodes, wanted.clone(), &changed, [all_of_role; RANKS], &Pace::default());
+            steps.into_iter().map(words).collect()
+        };
+        let want = [
+            "moving: mover",
+            "switching: m",
+            "switching: new w1 w2",
+            "switching: w3 w4",
+            "switching: mover other",
+            "committing: old rests",
+        ];
+        assert_eq!(steps(&all, 8), want);
+        assert_eq!(steps(&[planned("kept", Action::Keep)], 8), [""; 0]);
+    }
+
+    #[test]
+    fn nodes_of_one_interface_follow_one_another() {
+        let names = ["w1", "w2", "w3"].map(|name| NodeName::new(name).unwrap());
+        let instance = InstanceName::new("a").unwrap();
+        let wanted = names.clone().map(|name| {
+            let node = Node::new(name, instance.clone(), Role::Worker);
+            Arc::new(Node { interface: Some("eth0".into()), ..node })
+        });
+        let restart = |node| Planned { instance: instance.clone(), node, action: Action::Restart(Because::default()) };
+        let steps = steps(&names.map(restart), wanted, &BTreeSet::new(), [100; RANKS], &Pace::default());
+        assert_eq!(steps.iter().map(|step| step.nodes.len()).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+}

@@ -1,4 +1,4 @@
-//! Deployments, of which some nodes have files, and of which any party is lost, at every single step: whatever it is and
+//! Deployments of which any party is lost, at every single step: whatever it is and
 //! whenever, in the end all instances are in one configuration, the journal says which, and what did not change was not
 //! touched.
 
@@ -23,6 +23,15 @@ fn whoever_is_lost_at_whichever_step_of_a_deployment_all_end_in_one_configuratio
 #[test]
 fn whoever_is_lost_while_a_deployment_is_to_stand_all_end_in_one_configuration() {
     with_seeds(12_000, 2, |seed| lose_everybody_at_every_step(seed, OnFailure::Keep));
+}
+
+#[test]
+fn nodes_with_files_find_them_whenever_they_are_launched_and_as_long_as_they_run() {
+    with_seeds(13_000, 6, |seed| {
+        let mut whole = Deploying::begin_with(seed, OnFailure::Back, with_files);
+        whole.finish();
+        whole.check("nobody lost");
+    });
 }
 
 fn lose_everybody_at_every_step(seed: u64, on_failure: OnFailure) {
@@ -71,12 +80,17 @@ impl Drop for Deploying {
 impl Deploying {
     /// Every other one brings a node that does not become ready.
     fn begin(seed: u64, on_failure: OnFailure) -> Self {
+        Self::begin_with(seed, on_failure, |configuration| configuration)
+    }
+
+    /// The same with configurations that were dressed up.
+    fn begin_with(seed: u64, on_failure: OnFailure, dressed: fn(Configuration) -> Configuration) -> Self {
         let mut cluster = Cluster::new(seed);
         cluster.calm_down();
-        let former = with_files(cluster.new_configuration());
+        let former = dressed(cluster.new_configuration());
         assert!(cluster.deploy(former.clone()).configuration.is_some());
         let before = cluster.running();
-        let mut next = with_files(cluster.new_configuration());
+        let mut next = dressed(cluster.new_configuration());
         if seed.is_multiple_of(2) {
             let changed = next.nodes.iter_mut().find(|node| !former.nodes.contains(node));
             if let Some(node) = changed {

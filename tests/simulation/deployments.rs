@@ -1,4 +1,4 @@
-//! Deployments of which any party is lost, at every single step: whatever it is and
+//! Deployments, with files, of which any party is lost at every single step: whatever it is and
 //! whenever, in the end all instances are in one configuration, the journal says which, and what did not change was not
 //! touched.
 
@@ -80,7 +80,7 @@ impl Drop for Deploying {
 impl Deploying {
     /// Every other one brings a node that does not become ready.
     fn begin(seed: u64, on_failure: OnFailure) -> Self {
-        Self::begin_with(seed, on_failure, |configuration| configuration)
+        Self::begin_with(seed, on_failure, with_files)
     }
 
     /// The same with configurations that were dressed up.

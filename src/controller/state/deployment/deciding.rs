@@ -136,7 +136,7 @@ impl State {
                 self.send_share(from, &configuration.clone(), reqid, fx);
             }
             // Nobody waits for it any more, and it has to follow nevertheless.
-            None if self.following.as_ref().is_some_and(|following| following.has_asked(&reqid)) => {
+            None if self.following.as_ref().is_some_and(|following| following.has_asked(from, &reqid)) => {
                 self.redeploy(from, now, fx);
             }
             _ => {} // it was given something else since
@@ -372,7 +372,7 @@ impl State {
         }
         // Who does not do it at all, since it was asked again meanwhile, has not gone back: what was to move there may run.
         let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
-        if !has_refused && self.following.as_ref().is_some_and(|following| following.has_asked(reqid)) {
+        if !has_refused && self.following.as_ref().is_some_and(|following| following.has_asked(from, reqid)) {
             let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
             let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();
             self.went_back(from, Some(&failed), now, fx);

@@ -22,8 +22,9 @@ pub(in crate::controller::state) struct Following {
     cleared: BTreeSet<InstanceName>,
     /// Nodes that have to go back from an instance, and do not end there.
     stuck: BTreeMap<InstanceName, BTreeSet<NodeName>>,
-    /// What instances were asked for it. An answer to anything else says nothing about it.
-    asked: BTreeSet<RequestId>,
+    /// What each instance was asked for it last. An answer to anything else, also to what it was asked before, says nothing
+    /// about it: since then more may have to come back.
+    asked: BTreeMap<InstanceName, RequestId>,
 }
 
 impl Following {
@@ -48,8 +49,8 @@ impl Following {
         self.record.moves.iter().filter(move |(_, there)| *there == place).map(|(node, _)| node)
     }
 
-    pub fn has_asked(&self, reqid: &RequestId) -> bool {
-        self.asked.contains(reqid)
+    pub fn has_asked(&self, of: &InstanceName, reqid: &RequestId) -> bool {
+        self.asked.get(of) == Some(reqid)
     }
 
     /// Whether that node may still run where it was to be from now on, so that it must not be started where it was.
@@ -114,7 +115,7 @@ impl State {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        if self.following.as_ref().is_some_and(|following| following.has_asked(reqid)) {
+        if self.following.as_ref().is_some_and(|following| following.has_asked(from, reqid)) {
             self.has_followed(from, now, fx);
         }
     }
@@ -258,7 +259,7 @@ impl State {
             seat.given = true;
         }
         if let Some(following) = self.following.as_mut().filter(|following| following.owing.contains(to)) {
-            following.asked.insert(reqid.clone());
+            following.asked.insert(to.clone(), reqid.clone());
         }
         self.nodes.may_have(to);
     }

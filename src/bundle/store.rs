@@ -168,12 +168,6 @@ impl Store {
         Ok(gone)
     }
 
-    /// Says that somebody counts on it from now on: it is as if it had just come.
-    pub fn touch(&self, digest: Digest) {
-        // Where that fails it is only let go of earlier.
-        let _ = File::open(self.path(digest)).and_then(|file| file.set_modified(SystemTime::now()));
-    }
-
     fn check(&self, digest: Digest, found: Digest) -> Result<(), StoreError> {
         if digest == found {
             return Ok(());

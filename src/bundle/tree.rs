@@ -7,14 +7,21 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fd::AsFd;
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fchmod, openat, syncfs};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
 use super::{BundleId, Entry, Kind, Manifest, Store, StoreError};
 
 /// What the names of all trees begin with.
 const PREFIX: &str = "files-";
 /// What the name of one ends with that is being made.
 const NEW: &str = ".new";
-/// How many digits of a bundle are in the name of its tree.
-const DIGITS: usize = 16;
+/// How many digits a bundle has.
+const DIGITS: usize = 64;
+/// What nobody but the agent and root may do, whatever whoever packed it allowed.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Why the files of a bundle cannot be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +45,7 @@ pub struct Place {
 impl Place {
     /// What the tree is called.
     pub fn name(&self) -> String {
-        let digits = &self.bundle.digest().to_string()[..DIGITS];
+        let digits = self.bundle.digest();
         self.reader.map_or_else(|| format!("{PREFIX}{digits}"), |group| format!("{PREFIX}{digits}-{group}"))
     }
 
@@ -50,8 +57,8 @@ impl Place {
 
 /// Lays out the files of a bundle in their place, unless they are there: all of them, or none.
 ///
-/// Nobody but the agent and root may change them. They have the modes and times that they were given; and what their owner
-/// may read or run, the group of their `reader` may, too.
+/// They have the modes and times that they were given, but nobody except the agent and root may change them; and what their
+/// owner may read or run, the group of their `reader` may, too.
 pub fn make(store: &Store, place: &Place) -> Result<(), TreeError> {
     let Place { home, bundle, reader } = place;
     let tree = place.tree();
@@ -62,9 +69,15 @@ pub fn make(store: &Store, place: &Place) -> Result<(), TreeError> {
     let new = home.join(format!("{}{NEW}", place.name()));
     let failed = |path: &Path, source| TreeError::Disk { path: path.into(), source };
     fs::create_dir_all(home).map_err(|source| failed(home, source))?;
+    if reader.is_some() {
+        // Whoever is to read it passes through, and no more.
+        fs::set_permissions(home, Permissions::from_mode(0o711)).map_err(|source| failed(home, source))?;
+    }
     remove(&new).map_err(|source| failed(&new, source))?;
     DirBuilder::new().mode(0o700).create(&new).map_err(|source| failed(&new, source))?;
-    let made = fill(store, &manifest, &new, *reader);
+    // What is there once it has its name is on the disk itself: nobody looks through it again.
+    let sure = || File::open(&new).and_then(|new| Ok(syncfs(new)?)).map_err(|source| failed(&new, source));
+    let made = fill(store, &manifest, &new, *reader).and_then(|()| sure());
     let made = made.and_then(|()| fs::rename(&new, &tree).map_err(|source| failed(&tree, source)));
     if made.is_err() {
         let _ = remove(&new); // the next one to make it does so, too
@@ -108,7 +121,7 @@ fn finish(file: &File, entry: &Entry, reader: Option<u32>) -> io::Result<()> {
         // A time that no file system has is no reason not to run.
         let _ = file.set_times(FileTimes::new().set_modified(modified));
     }
-    let mut mode = u32::from(entry.mode);
+    let mut mode = u32::from(entry.mode) & !OTHERS_WRITE;
     if reader.is_some() {
         fchown(file, None, reader)?;
         mode |= (mode & 0o500) >> 3;
@@ -126,13 +139,20 @@ pub fn retain(home: &Path, keep: &[String]) -> io::Result<usize> {
     for entry in all {
         let entry = entry?;
         let name = entry.file_name();
-        let is_tree = name.to_str().is_some_and(|name| is_ours(name) && !keep.iter().any(|kept| kept == name));
+        // For whom it was laid out does not matter: accounts may have changed since.
+        let is_kept = |name: &str| keep.iter().any(|kept| bundle_of(kept) == bundle_of(name));
+        let is_tree = name.to_str().is_some_and(|name| is_ours(name) && !is_kept(name));
         if is_tree && entry.file_type()?.is_dir() {
             remove(&entry.path())?;
             gone += 1;
         }
     }
     Ok(gone)
+}
+
+/// Which bundle a tree is of, by its name.
+fn bundle_of(name: &str) -> Option<&str> {
+    name.strip_prefix(PREFIX)?.get(..DIGITS)
 }
 
 /// Whether something is called as trees are: a node that works where its trees are may have files of its own there.
@@ -143,23 +163,29 @@ fn is_ours(name: &str) -> bool {
     digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) && is_number
 }
 
-/// Removes a tree, also one whose directories nobody may write to. No link in it is followed.
+/// Removes a tree, also one whose directories nobody may write to. No link in it is followed, nor one that comes meanwhile.
 fn remove(tree: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(tree) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?,
-    };
-    open_up(tree)?;
+    match open_up(CWD, tree) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    }
     fs::remove_dir_all(tree)
 }
 
-fn open_up(directory: &Path) -> io::Result<()> {
-    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(directory)? {
+fn open_up(above: impl AsFd, name: impl Arg) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match openat(above, name, flags, Mode::empty()) {
+        // A file, or a link.
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        // Its owner may not read it, and is not root: what is in it cannot be removed before that is told.
+        opened => opened?,
+    };
+    fchmod(&directory, Mode::RWXU)?;
+    for entry in Dir::read_from(&directory)? {
         let entry = entry?;
-        // Of a link this is the link's own type.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
+        let is_other = !matches!(entry.file_name().to_bytes(), b"." | b"..");
+        if is_other && matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+            open_up(&directory, entry.file_name())?;
         }
     }
     Ok(())
@@ -232,12 +258,17 @@ mod tests {
     #[test]
     fn who_is_to_read_it_may_whatever_whoever_packed_it_allowed_and_nobody_else() {
         let scene = Scene::new();
-        let id = scene.bundle(&[("d", 0o700, None), ("d/list", 0o600, Some("x")), ("d/run", 0o740, Some("x"))]);
+        let id = scene.bundle(&[
+            ("d", 0o770, None),
+            ("d/list", 0o600, Some("x")),
+            ("d/run", 0o740, Some("x")),
+            ("open", 0o666, Some("x")),
+        ]);
         let own = rustix::process::getgid().as_raw();
         let place = Place { reader: Some(own), ..scene.place(id) };
         make(&scene.store, &place).unwrap();
         let tree = place.tree();
-        for (path, mode) in [("d", 0o750), ("d/list", 0o640), ("d/run", 0o750)] {
+        for (path, mode) in [("d", 0o750), ("d/list", 0o640), ("d/run", 0o750), ("open", 0o644)] {
             let found = fs::metadata(tree.join(path)).unwrap();
             assert_eq!((found.mode() & 0o7777, found.gid()), (mode, own), "{path}");
         }
@@ -273,12 +304,12 @@ mod tests {
         fs::write(&precious, "").unwrap();
         let tree = scene.place(old).tree();
         std::os::unix::fs::symlink(scene.home.path(), tree.join("elsewhere")).unwrap();
-        for name in ["files-of-mine", "files-0123456789abcdefx"] {
+        for name in ["files-of-mine", "files-0123456789abcdef"] {
             fs::create_dir(scene.node().join(name)).unwrap();
         }
         assert_eq!(retain(&scene.node(), &[scene.place(new).name()]).unwrap(), 1);
         assert!(!tree.exists() && precious.exists() && scene.place(new).tree().exists());
-        assert!(scene.node().join("files-of-mine").exists() && scene.node().join("files-0123456789abcdefx").exists());
+        assert!(scene.node().join("files-of-mine").exists() && scene.node().join("files-0123456789abcdef").exists());
         assert_eq!(retain(&scene.home.path().join("nowhere"), &[]).unwrap(), 0);
     }
 }

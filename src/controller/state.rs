@@ -80,6 +80,8 @@ pub struct State {
     roster: Roster,
     nodes: Nodes,
     requests: Requests<Parent>,
+    /// Requests whose deadlines moved on while files were fetched for them, and since when.
+    fetching: BTreeMap<RequestId, Instant>,
     deployment: Option<Deployment>,
     /// What was decided last, until every instance has followed.
     following: Option<Following>,
@@ -170,6 +172,7 @@ impl State {
             roster: Roster::default(),
             nodes: Nodes::default(),
             requests: Requests::default(),
+            fetching: BTreeMap::new(),
             deployment: None,
             following: None,
             last_number: 0,

@@ -13,7 +13,7 @@ use crate::model::RequestId;
 pub const WINDOW: usize = 8;
 /// How long a piece is, in bytes.
 pub const PIECE: u32 = 256 << 10;
-/// How many may wait for files at a time; the one that has waited longest is given up for the next.
+/// How many different things may be waited for at a time.
 const MOST_ORDERS: usize = 16;
 /// How often a tree is begun anew because what it is made of was damaged.
 const MOST_DAMAGE: u8 = 3;
@@ -31,7 +31,8 @@ struct Order {
     /// Contents that have yet to come.
     lacking: BTreeSet<Digest>,
     damage: u8,
-    then: Then,
+    /// All who wait for just that.
+    then: Vec<Then>,
 }
 
 /// A blob of which something was asked for.
@@ -42,6 +43,8 @@ struct Coming {
     size: Option<u64>,
     /// Where the next piece begins that was not asked for.
     next: u64,
+    /// Whether something of it was here.
+    resumed: bool,
     /// Pieces that came before others that belong before them.
     early: BTreeMap<u64, Vec<u8>>,
 }
@@ -57,24 +60,32 @@ pub struct Fetcher {
     asked: BTreeMap<RequestId, (Digest, u64)>,
     next_request: u64,
     linked: bool,
+    /// What is needed from here on; all else goes once nobody waits any more.
+    needed: Option<BTreeSet<BundleId>>,
 }
 
 impl Fetcher {
     pub fn new(store: Store) -> Self {
         let (orders, waiting, coming, asked) = Default::default();
-        Self { store, orders, waiting, coming, asked, next_request: 0, linked: false }
+        Self { store, orders, waiting, coming, asked, next_request: 0, linked: false, needed: None }
     }
 
     /// Gets these bundles, has them laid out where they are wanted, and tells `then`. What is laid out is not fetched again.
     pub fn have(&mut self, bundles: BTreeSet<BundleId>, places: Vec<Place>, then: Then) -> Vec<ReadBlobRequest> {
-        if self.orders.len() >= MOST_ORDERS {
-            let oldest = self.orders.remove(0);
-            (oldest.then)(Err("too many others came to wait for files after it".into()));
-        }
         let places: Vec<Place> = places.into_iter().filter(|place| !place.tree().is_dir()).collect();
         let bundles: BTreeSet<BundleId> = places.iter().map(|place| place.bundle).chain(bundles).collect();
+        let is_same = |order: &&mut Order| (&order.places, &order.bundles) == (&places, &bundles);
+        // Whoever asks again over a new link waits with the first.
+        if let Some(same) = self.orders.iter_mut().find(is_same) {
+            same.then.push(then);
+            return Vec::new();
+        }
+        if self.orders.len() >= MOST_ORDERS {
+            then(Err(format!("{MOST_ORDERS} others wait for files already: try again in a while")));
+            return Vec::new();
+        }
         let unread = bundles.clone();
-        self.orders.push(Order { places, bundles, unread, lacking: BTreeSet::new(), damage: 0, then });
+        self.orders.push(Order { places, bundles, unread, lacking: BTreeSet::new(), damage: 0, then: vec![then] });
         self.go_on()
     }
 
@@ -101,19 +112,24 @@ impl Fetcher {
         self.go_on()
     }
 
-    /// Lets go of what is in none of these bundles, unless somebody waits for files.
-    pub fn retain(&mut self, bundles: &BTreeSet<BundleId>) -> Result<usize, StoreError> {
-        if !self.orders.is_empty() {
-            return Ok(0);
-        }
+    /// Lets go of what is in none of these bundles, as soon as nobody waits for files.
+    pub fn retain(&mut self, bundles: BTreeSet<BundleId>) {
+        self.needed = Some(bundles);
+        self.let_go();
+    }
+
+    fn let_go(&mut self) {
+        let Some(bundles) = self.needed.take_if(|_| self.orders.is_empty()) else { return };
         let mut keep: BTreeSet<Digest> = bundles.iter().map(|id| id.digest()).collect();
         for id in bundles {
             // One that is not here has nothing here to keep.
-            if let Ok(manifest) = self.store.manifest(*id) {
+            if let Ok(manifest) = self.store.manifest(id) {
                 keep.extend(manifest.files().map(|(_, _, digest)| digest));
             }
         }
-        self.store.retain(&keep, std::time::Duration::ZERO)
+        if let Err(error) = self.store.retain(&keep, std::time::Duration::ZERO) {
+            tracing::warn!("{error}");
+        }
     }
 
     fn take(&mut self, digest: Digest, at: u64, BlobPiece { total, bytes }: BlobPiece) -> Result<(), String> {
@@ -130,10 +146,14 @@ impl Fetcher {
         if bytes.len() as u64 != total.saturating_sub(at).min(PIECE.into()) {
             return Err(format!("of the {total} bytes of {digest} the controller sent {} from {at} on", bytes.len()));
         }
-        let incoming = match &mut coming.incoming {
-            Some(incoming) => incoming,
-            none => none.insert(self.store.begin(digest, total).map_err(|error| error.to_string())?),
-        };
+        if coming.incoming.is_none() {
+            let begun = self.store.begin(digest, total).map_err(|error| error.to_string())?;
+            if begun.at() < at {
+                coming.next = begun.at(); // what was here is no beginning of it, and is gone
+            }
+            coming.incoming = Some(begun);
+        }
+        let Some(incoming) = &mut coming.incoming else { return Ok(()) };
         coming.early.insert(at, bytes);
         while let Some(bytes) = coming.early.remove(&incoming.at()) {
             incoming.write(&bytes).map_err(|error| error.to_string())?;
@@ -142,10 +162,14 @@ impl Fetcher {
             }
         }
         if incoming.is_whole()
-            && let Some(Coming { incoming: Some(incoming), .. }) = self.coming.remove(&digest)
+            && let Some(Coming { incoming: Some(incoming), size, resumed, .. }) = self.coming.remove(&digest)
         {
-            incoming.finish().map_err(|error| error.to_string())?;
-            self.has_come(digest);
+            match incoming.finish() {
+                Ok(()) => self.has_come(digest),
+                // What was here of it was damaged, and is gone.
+                Err(StoreError::Wrong { .. }) if resumed => self.waiting.push_front((digest, size)),
+                Err(error) => return Err(error.to_string()),
+            }
         }
         Ok(())
     }
@@ -165,7 +189,8 @@ impl Fetcher {
         };
         for Order { then, bundles, .. } in self.orders.extract_if(.., needs) {
             let bundles: Vec<String> = bundles.iter().map(BundleId::to_string).collect();
-            then(Err(format!("cannot get the files of {}: {digest}: {why}", bundles.join(", "))));
+            let why = format!("cannot get the files of {}: {why}", bundles.join(", "));
+            then.into_iter().for_each(|then| then(Err(why.clone())));
         }
     }
 
@@ -177,6 +202,7 @@ impl Fetcher {
                 break;
             }
         }
+        self.let_go();
         self.ask()
     }
 
@@ -227,7 +253,7 @@ impl Fetcher {
                 .iter()
                 .try_for_each(|place| tree::make(&self.store, place).map_err(|error| (place.bundle, error)));
             match made {
-                Ok(()) => (order.then)(Ok(())),
+                Ok(()) => order.then.into_iter().for_each(|then| then(Ok(()))),
                 Err((_, TreeError::Store(StoreError::Wrong { .. } | StoreError::Absent(_))))
                     if order.damage < MOST_DAMAGE =>
                 {
@@ -236,7 +262,10 @@ impl Fetcher {
                     self.orders.push(order);
                     lacks_again = true;
                 }
-                Err((bundle, error)) => (order.then)(Err(format!("cannot lay out the files of {bundle}: {error}"))),
+                Err((bundle, error)) => {
+                    let why = format!("cannot lay out the files of {bundle}: {error}");
+                    order.then.into_iter().for_each(|then| then(Err(why.clone())));
+                }
             }
         }
         lacks_again
@@ -272,7 +301,8 @@ impl Fetcher {
                 let at = self.store.come(digest);
                 // More than it can be is not the beginning of it.
                 let at = if size.is_some_and(|size| at > size) { 0 } else { at };
-                let coming = Coming { incoming: None, size, next: at + u64::from(PIECE), early: BTreeMap::new() };
+                let next = at + u64::from(PIECE);
+                let coming = Coming { incoming: None, size, next, resumed: at > 0, early: BTreeMap::new() };
                 self.coming.insert(digest, coming);
                 return Some((digest, at));
             }
@@ -440,6 +470,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_of_a_transfer_and_is_no_beginning_of_it_is_begun_anew() {
+        let mut scene = Scene::new();
+        let id = scene.bundle(&[("f", b"content")]);
+        let ours = |digest: Digest| scene.home.path().join("ours").join(format!("{digest}.part"));
+        fs::write(ours(id.digest()), vec![0; 9_000]).unwrap();
+        fs::write(ours(Digest::of(b"content")), b"cont!").unwrap();
+        let place = scene.place("a", id);
+        let had = scene.have(&[place]);
+        scene.answer_all();
+        assert_eq!(had.try_recv().unwrap(), Ok(()));
+    }
+
+    #[test]
     fn a_controller_that_sends_what_it_was_not_asked_for_is_not_believed() {
         let content = vec![7; PIECE as usize + 9];
         let digest = Digest::of(&content);
@@ -459,14 +502,16 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_too_long_behind_others_is_told() {
+    fn who_comes_behind_too_many_is_told_and_who_asks_for_the_same_waits_with_the_first() {
         let mut scene = Scene::new();
         let ids: Vec<_> = (0..=MOST_ORDERS).map(|number| scene.bundle(&[("f", &[number as u8])])).collect();
         let places: Vec<_> = ids.into_iter().map(|id| scene.place("a", id)).collect();
+        let first = [places[0].clone()];
         let waits: Vec<_> = places.into_iter().map(|place| scene.have(&[place])).collect();
-        assert!(waits[0].try_recv().unwrap().is_err());
+        assert!(waits[MOST_ORDERS].try_recv().unwrap().is_err());
+        let again = scene.have(&first);
         scene.answer_all();
-        assert!(waits[1..].iter().all(|wait| wait.try_recv() == Ok(Ok(()))));
+        assert!(waits[..MOST_ORDERS].iter().chain([&again]).all(|wait| wait.try_recv() == Ok(Ok(()))));
     }
 
     #[test]
@@ -481,11 +526,11 @@ mod tests {
         let waits = scene.bundle(&[("f", b"more")]);
         let place = scene.place("a", waits);
         let _had = scene.have(&[place]);
-        assert_eq!(scene.fetcher.retain(&[new].into()).unwrap(), 0);
+        scene.fetcher.retain([new, waits].into());
+        let has = |scene: &Scene, content: &[u8]| scene.fetcher.store.has(Digest::of(content));
+        assert!(has(&scene, b"old"), "somebody waits");
         scene.answer_all();
-        assert_eq!(scene.fetcher.retain(&[new, waits].into()).unwrap(), 2);
-        let has = |content: &[u8]| scene.fetcher.store.has(Digest::of(content));
-        assert_eq!([has(b"old"), has(b"new"), has(b"more")], [false, true, true]);
+        assert_eq!([b"old".as_slice(), b"new", b"more"].map(|content| has(&scene, content)), [false, true, true]);
     }
 
     proptest! {

@@ -106,7 +106,14 @@ fn work(directory: PathBuf, told: &Receiver<Want>) {
                 }
             },
             Want::Keep { trees, bundles } => {
-                keep(trees, &bundles, fetcher.as_mut());
+                keep_trees(trees);
+                // What an earlier run has fetched goes, too.
+                if fetcher.is_some() || directory.is_dir() {
+                    match at_hand(&mut fetcher, &directory, linked) {
+                        Ok(fetcher) => fetcher.retain(bundles),
+                        Err(error) => tracing::warn!("{error}"),
+                    }
+                }
                 continue;
             }
         };
@@ -132,13 +139,10 @@ fn at_hand<'a>(
     fetcher.as_mut().ok_or_else(|| "there is no place for files".into())
 }
 
-fn keep(trees: BTreeMap<PathBuf, Vec<String>>, bundles: &BTreeSet<BundleId>, fetcher: Option<&mut Fetcher>) {
+fn keep_trees(trees: BTreeMap<PathBuf, Vec<String>>) {
     for (home, names) in trees {
         if let Err(error) = tree::retain(&home, &names) {
             tracing::warn!("cannot remove what was left of files in {}: {error}", home.display());
         }
-    }
-    if let Some(Err(error)) = fetcher.map(|fetcher| fetcher.retain(bundles)) {
-        tracing::warn!("{error}");
     }
 }

@@ -37,10 +37,10 @@ impl Blobs {
             _ => BlobError::Disk { path: path.clone(), source },
         };
         self.spare(size - offset.min(size))?;
-        let file = disk::open_part(&path, size).map_err(failed)?;
-        let sender = {
-            // Nobody writes meanwhile.
+        let (file, sender) = {
+            // Nobody writes meanwhile, nor gives what came its name.
             let mut known = self.known();
+            let file = disk::open_part(&path, size).map_err(failed)?;
             let at = disk::size(&path).map_err(failed)?.unwrap_or_default();
             if at != offset {
                 return Err(BlobError::Elsewhere { at, offset });
@@ -48,7 +48,7 @@ impl Blobs {
             known.senders_so_far += 1;
             let sender = known.senders_so_far;
             known.senders.insert(digest, sender);
-            sender
+            (file, sender)
         };
         let digester = Digester::new();
         let mut incoming = Incoming { blobs: self.clone(), digest, size, file, at: offset, digester, sender };

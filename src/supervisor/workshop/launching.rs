@@ -200,7 +200,8 @@ impl Tools {
 /// Makes a node's directory; whether there was none. A node that works below it as another user passes through; nobody
 /// else has to. Where it should be there already it is looked at first, since that holds up nobody else.
 pub(super) fn make_home(directory: &Path, node: &Node, should_be_there: bool) -> io::Result<bool> {
-    let mode = if node.user.is_some() && node.directory.is_none() { 0o711 } else { 0o700 };
+    let passes = node.directory.is_none() || node.files.is_some();
+    let mode = if node.user.is_some() && passes { 0o711 } else { 0o700 };
     let found = match should_be_there.then(|| std::fs::metadata(directory)) {
         Some(Ok(found)) => found,
         _ => {

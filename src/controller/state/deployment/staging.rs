@@ -13,6 +13,8 @@ use crate::request::Answered;
 
 /// How long an agent may ask for nothing and say nothing: a transfer takes as long as it takes, unless it stands still.
 const STANDSTILL: Duration = Duration::from_secs(30);
+/// How long all that may take together: whoever asks for a piece now and then holds up no other deployment for ever.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 impl State {
     /// Has every agent fetch what its nodes are to have, and goes on when all have it: at once, if there is nothing.
@@ -47,7 +49,15 @@ impl State {
         let until = now.mono + STANDSTILL;
         for reqid in self.requests.owed_by(from) {
             let open = self.requests.get(&reqid).filter(|open| open.parent.may_need_files() && open.deadline < until);
-            if open.is_some() {
+            if open.is_none() {
+                continue;
+            }
+            if !self.fetching.contains_key(&reqid) {
+                let requests = &self.requests;
+                self.fetching.retain(|reqid, _| requests.get(reqid).is_some());
+                self.fetching.insert(reqid.clone(), now.mono);
+            }
+            if self.fetching.get(&reqid).is_some_and(|since| now.mono < *since + LONGEST) {
                 self.requests.set_deadline(&reqid, until);
             }
         }

@@ -130,6 +130,18 @@ fn files_may_take_as_long_as_they_take_unless_they_come_to_a_standstill() {
 }
 
 #[test]
+fn who_asks_for_a_file_now_and_then_does_not_hold_a_deployment_up_for_ever() {
+    let mut cluster = deployed(&ALL);
+    cluster.checks = true;
+    cluster.deploy("deploy", with_files(&["a"]));
+    for number in 0..160 {
+        cluster.pass(Duration::from_secs(25));
+        cluster.say("a", lacks(&format!("blob-{number}")));
+    }
+    assert_eq!(cluster.answer("deploy"), ["a: did not answer in time", "all: request timed out"]);
+}
+
+#[test]
 fn it_is_written_that_it_begins_and_how_it_is_decided_before_anybody_is_told() {
     let mut cluster = deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.deploy("deploy", next());

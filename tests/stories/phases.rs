@@ -157,7 +157,9 @@ fn an_agent_that_is_killed_in_the_middle_keeps_what_it_runs_and_goes_back_with_t
     let file = cluster(&fleet, "blue", &slow(&reserved));
     let client = fleet.client.clone();
     let deploying = thread::spawn(move || client.deploy(&file));
-    let is_blue = |status: &Status| colours(status)["moves-on-a"] == "blue" && states(status).contains_key("slow");
+    let is_blue = |status: &Status| {
+        colours(status).get("moves-on-a").is_some_and(|colour| colour == "blue") && states(status).contains_key("slow")
+    };
     let middle = fleet.client.wait("a is blue, and c is at it", is_blue);
     fleet.agent_mut("c").kill();
     assert!(processes::is_alive(pids(&middle)["stays-c"]));

@@ -378,6 +378,9 @@ impl Agent {
     fn prepare(&mut self, number: u64, preparation: Preparation, ctx: &mut Context<Self>) {
         let places = self.places_of(&preparation.with_files);
         self.having(BTreeSet::new(), places, ctx, move |had, me, ctx| {
+            if !me.state.looks_at(number) {
+                return; // something newer came meanwhile
+            }
             if let Err(why) = had {
                 return me.drive(Event::Prepared(number, vec![Objection::of_all(why)]), ctx);
             }

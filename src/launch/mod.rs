@@ -125,7 +125,7 @@ impl Site {
         let home = self.directory(node);
         // What the agent writes about a node stays the agent's.
         let own = if node.user.is_some() { home.join("home") } else { home };
-        node.directory.as_ref().map_or(own, |directory| self.here(node, directory).into())
+        node.directory.as_ref().map_or(own, Into::into)
     }
 
     /// Where the node finds its files, if it has some.

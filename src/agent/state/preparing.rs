@@ -302,6 +302,11 @@ impl State {
         fx.extend(configuration.files.map(Effect::UseFiles));
     }
 
+    /// Whether what came under that number is still to be looked at.
+    pub fn looks_at(&self, number: u64) -> bool {
+        self.preparing.as_ref().is_some_and(|preparing| preparing.number == number)
+    }
+
     /// Whether that request waits for what is being looked at.
     pub(super) fn is_preparing(&self, reqid: &RequestId) -> bool {
         self.preparing.as_ref().is_some_and(|preparing| preparing.purpose.reqid() == reqid)

@@ -218,10 +218,11 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
 }
 
 fn detach(doing: &str) -> Result<Exit, CliError> {
-    writeln!(
-        io::stderr(),
+    let told = format!(
         "detached: {doing} goes on without you; `watchpost deploy --attach` shows it, `watchpost history` what came of it"
-    )?;
+    );
+    let lines = Screen::of_stderr().sentence(&told, Default::default());
+    lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;
     Ok(Exit::Interrupted)
 }
 

@@ -288,7 +288,7 @@ impl State {
             deployment.checked = Some(inner.clone());
         });
         self.enter(Phase::Checking, inner);
-        self.tell_progress(&format!("checking on {} instances", owes.len()), now, fx);
+        self.tell_progress(&format!("checking on {}", instances(owes.len())), now, fx);
     }
 
     fn send_check(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
@@ -526,6 +526,11 @@ fn deployed(
         true => client::SetConfigurationResponse { reqid, configuration, outcomes, deployment: None }.into(),
         false => client::DeployResponse { reqid, configuration, outcomes, deployment: None }.into(),
     }
+}
+
+/// So many instances, in words.
+fn instances(count: usize) -> String {
+    if count == 1 { "1 instance".into() } else { format!("{count} instances") }
 }
 
 /// The order to dial an instance, if it is the controller that dials it.

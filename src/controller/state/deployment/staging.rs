@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Phase;
+use super::{Phase, instances};
 use crate::bundle::BundleId;
 use crate::controller::state::open::Parent;
 use crate::controller::state::{Effect, State};
@@ -33,7 +33,7 @@ impl State {
             self.send(&name, agent::StageBundlesRequest { reqid: inner.clone(), bundles }, fx);
         }
         self.enter(Phase::Staging, inner);
-        self.tell_progress(&format!("getting files to {count} instances"), now, fx);
+        self.tell_progress(&format!("getting files to {}", instances(count)), now, fx);
     }
 
     /// It came back in the middle: what it was asked may have been lost with the link.

@@ -68,7 +68,9 @@ pub fn make(store: &Store, place: &Place) -> Result<(), TreeError> {
     let manifest = store.manifest(*bundle)?;
     let new = home.join(format!("{}{NEW}", place.name()));
     let failed = |path: &Path, source| TreeError::Disk { path: path.into(), source };
-    fs::create_dir_all(home).map_err(|source| failed(home, source))?;
+    // As whoever launches the node makes it.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(home);
+    made.map_err(|source| failed(home, source))?;
     if reader.is_some() {
         // Whoever is to read it passes through, and no more.
         fs::set_permissions(home, Permissions::from_mode(0o711)).map_err(|source| failed(home, source))?;
@@ -253,6 +255,7 @@ mod tests {
         }
         make(&scene.store, &scene.place(id)).unwrap();
         assert_eq!(fs::read_dir(scene.node()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(scene.node()).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

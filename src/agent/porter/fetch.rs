@@ -258,6 +258,7 @@ impl Fetcher {
                     if order.damage < MOST_DAMAGE =>
                 {
                     order.damage += 1;
+                    self.throw_away_what_is_damaged(&order.bundles);
                     order.unread.clone_from(&order.bundles);
                     self.orders.push(order);
                     lacks_again = true;
@@ -269,6 +270,15 @@ impl Fetcher {
             }
         }
         lacks_again
+    }
+
+    /// Where one content was damaged others may be, as after a power cut: all of them come again at once.
+    fn throw_away_what_is_damaged(&self, bundles: &BTreeSet<BundleId>) {
+        let manifests = bundles.iter().filter_map(|bundle| self.store.manifest(*bundle).ok());
+        for manifest in manifests {
+            // Looking through it is what throws it away.
+            manifest.files().for_each(|(_, _, digest)| drop(self.store.copy(digest, std::io::sink())));
+        }
     }
 
     fn ask(&mut self) -> Vec<ReadBlobRequest> {
@@ -467,6 +477,27 @@ mod tests {
         scene.answer_all();
         let error = had.try_recv().unwrap().unwrap_err();
         assert!(error.ends_with("is not here") && error.contains(&id.to_string()), "{error}");
+    }
+
+    #[test]
+    fn however_much_is_damaged_all_of_it_is_fetched_again() {
+        let mut scene = Scene::new();
+        let contents: Vec<[u8; 1]> = (0..20).map(|number| [number]).collect();
+        let names: Vec<String> = (0..20).map(|number| format!("f{number}")).collect();
+        let files: Vec<(&str, &[u8])> =
+            names.iter().map(String::as_str).zip(contents.iter().map(|it| &it[..])).collect();
+        let id = scene.bundle(&files);
+        let place = scene.place("a", id);
+        let _had = scene.have(&[place]);
+        scene.answer_all();
+        for content in &contents {
+            let path = scene.home.path().join("ours").join(Digest::of(content).to_string());
+            fs::remove_file(&path).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let place = scene.place("b", id);
+        let had = scene.have(&[place]);
+        assert_eq!((scene.answer_all(), had.try_recv().unwrap()), (20, Ok(())));
     }
 
     #[test]

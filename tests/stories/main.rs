@@ -34,6 +34,7 @@ mod register;
 mod replays;
 mod returns;
 mod shown;
+mod steps;
 mod trees;
 mod trust;
 mod versions;

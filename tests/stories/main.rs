@@ -13,6 +13,7 @@ mod deploy;
 mod doctor;
 mod document;
 mod fleet;
+mod full_disk;
 mod given_up;
 mod health;
 mod hostile;

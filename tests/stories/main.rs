@@ -12,6 +12,7 @@ mod crowds;
 mod deploy;
 mod doctor;
 mod document;
+mod failures;
 mod fleet;
 mod full_disk;
 mod given_up;

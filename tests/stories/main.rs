@@ -39,6 +39,7 @@ mod shown;
 mod steps;
 mod trees;
 mod trust;
+mod under_systemd;
 mod versions;
 mod ways_back;
 mod zeek;

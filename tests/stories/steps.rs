@@ -33,6 +33,35 @@ fn an_agent_that_is_killed_at_any_step_of_a_restart_finds_one_process_or_starts_
     all.is_told_of();
 }
 
+#[test]
+fn an_agent_that_is_killed_at_any_step_of_a_stop_has_its_node_run_or_rest_afterwards_and_says_which() {
+    let mut all = Steps::new();
+    let (every, first) = which();
+    let mut step = first;
+    while let Some((what, order)) = all.kill_at(step, "stop") {
+        all.fleet.agent_mut("a").start_again();
+        let when = format!("killed at step {step}, {what}");
+        // A stop that was cut off may be answered as one that failed, but not as one that was done if it was not.
+        let answer = order.join().expect("an answer");
+        let is_as_said = |state: &str, living: &[u32]| match state {
+            "STOPPED" => living.is_empty(),
+            "RUNNING" => !answer.ok && living.len() == 1,
+            _ => false,
+        };
+        eventually(&format!("it runs or rests, and status says which: {when}"), || {
+            let (living, status) = (all.living(), all.fleet.client.status());
+            assert!(living.len() <= 1, "{when}: {living:?}");
+            let is_up = status.instances.iter().any(|it| it.name == "a" && it.link == "UP");
+            (is_up && is_as_said(&node(&status, "one").state, &living)).then_some(())
+        });
+        assert!(all.fleet.client.order("start", &["one"]).ok, "{when}");
+        step += every;
+    }
+    all.fleet.scene.check_that_nothing_runs();
+    assert!(step > 10, "a stop has more steps than {step}");
+    all.is_told_of();
+}
+
 /// How far it is from one step to the next, and which one is the first.
 fn which() -> (u64, u64) {
     let moment = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::from(time.subsec_nanos()));

@@ -178,7 +178,8 @@ impl Agent {
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);
-        let mut register = Register::new(site.nodes.clone())?;
+        let places = groups.as_ref().ok().map(|groups| groups.home().to_owned());
+        let mut register = Register::new(site.nodes.clone(), places)?;
         let mut entries = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
         found.extend(retrieve(&mut entries, &instance, &site, &register)?);
@@ -318,14 +319,14 @@ impl Agent {
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
             None => self.workshop.admit(ward, node.name.clone(), first_life()),
-            Some(Adoptable { life, leader, process, died, past, given_up }) => {
+            Some(Adoptable { life, leader, origin, process, died, past, given_up }) => {
                 let taken = match died {
-                    Some((pid, exit)) => {
-                        self.workshop.note_death(ward, node.name.clone(), life, pid, exit);
+                    Some(death) => {
+                        self.workshop.note_death(ward, node.name.clone(), life, death, origin);
                         self.workshop.hear_channel(ward, &node, life);
                         Ok(())
                     }
-                    None => self.workshop.adopt(ward, &node, life, leader, process),
+                    None => self.workshop.adopt(ward, &node, life, (leader, origin), process),
                 };
                 self.workshop.recall(ward, past);
                 if given_up {

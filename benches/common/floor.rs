@@ -1,5 +1,6 @@
 //! The floor: the least that a supervisor has the kernel do, in one thread and without anything around it.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -33,7 +34,11 @@ pub struct Floor {
     groups: Option<Groups>,
     commands: Vec<[CString; 3]>,
     running: Vec<Option<(Pid, OwnedFd)>>,
+    is_over: Cell<bool>,
 }
+
+/// What the event is called that is no child's.
+const OVER: u64 = u64::MAX;
 
 impl Floor {
     /// Children of the nursery at `nursery`, numbered from `first`; none is started yet.
@@ -47,6 +52,7 @@ impl Floor {
             groups: if care == Care::Grouped { Groups::make() } else { None },
             commands: (0..count).map(command).collect(),
             running: (0..count).map(|_| None).collect(),
+            is_over: Cell::new(false),
         }
     }
 
@@ -82,6 +88,16 @@ impl Floor {
         self.running[number].as_ref().map(|(pid, _)| *pid)
     }
 
+    /// It is [over](Self::is_over) once nobody holds the other end of this pipe any more.
+    pub fn lasts_as_long_as(&self, pipe: &impl AsFd) {
+        let once = EventFlags::HUP | EventFlags::ONESHOT;
+        epoll::add(&self.epoll, pipe, EventData::new_u64(OVER), once).expect("a watched pipe");
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
     /// Asks the kernel how a child ended, which stays to be [buried](Self::bury).
     pub fn ask_how_it_ended(&self, number: usize) {
         let Some((_, pidfd)) = &self.running[number] else { return };
@@ -90,7 +106,7 @@ impl Floor {
         assert!(status.is_some_and(|status| status.terminating_signal().is_some()), "it was killed");
     }
 
-    /// Waits until somebody has ended, and says who has; each is to be [buried](Self::bury).
+    /// Waits until somebody has ended or all is over, and says who has; each is to be [buried](Self::bury).
     pub fn ended(&self) -> Vec<usize> {
         let mut events = [const { MaybeUninit::uninit() }; 256];
         let (events, _) = loop {
@@ -99,7 +115,11 @@ impl Floor {
                 events => break events.expect("an epoll set can be waited for"),
             }
         };
-        events.iter().map(|event| event.data.u64() as usize).collect()
+        let numbers: Vec<u64> = events.iter().map(|event| event.data.u64()).collect();
+        if numbers.contains(&OVER) {
+            self.is_over.set(true);
+        }
+        numbers.into_iter().filter(|number| *number != OVER).map(|number| number as usize).collect()
     }
 
     /// SIGTERM to all, and waits until the last is gone.

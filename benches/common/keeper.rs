@@ -1,15 +1,12 @@
 //! The floor of keeping processes alive: a thread that learns of an exit from a pidfd, tells, and starts the next.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -58,12 +55,10 @@ pub struct Keeper {
     worker: Worker,
 }
 
+/// Ends, and its children with it, when its pipe is closed.
 enum Worker {
-    Thread {
-        ending: Arc<AtomicBool>,
-        thread: JoinHandle<()>,
-    },
-    /// This program, started again; its children end with their nursery.
+    Thread(Option<PipeWriter>, Option<JoinHandle<()>>),
+    /// This program, started again; the pipe is what it reads.
     Process(Child),
 }
 
@@ -128,32 +123,25 @@ impl Keeper {
 impl Worker {
     fn begin(nursery: &Nursery, first: usize, count: usize, told: Told, tell: Teller) -> Self {
         let floor = Floor::new(nursery.directory(), first, count, Care::Full);
-        let ending = Arc::new(AtomicBool::new(false));
-        let is_ending = Arc::clone(&ending);
-        let thread = std::thread::spawn(move || keep(floor, count, told, tell, &is_ending));
-        Self::Thread { ending, thread }
+        let (pipe, end) = std::io::pipe().expect("a pipe");
+        let work = move || {
+            floor.lasts_as_long_as(&pipe);
+            keep(floor, count, told, tell);
+        };
+        Self::Thread(Some(end), Some(std::thread::spawn(work)))
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         match &mut self.worker {
-            Worker::Process(process) => {
-                drop(process.stdin.take()); // which it takes for the order to end
-                let _ = process.wait();
+            Worker::Thread(end, thread) => {
+                drop(end.take());
+                thread.take().map(JoinHandle::join); // if it panicked, it said so
             }
-            Worker::Thread { ending, thread } => {
-                ending.store(true, Ordering::Relaxed);
-                // It looks up when somebody ends, and may just have been about to start that one anew.
-                while !thread.is_finished() {
-                    while let Ok((_, word)) = self.words.try_recv() {
-                        if let Word::Started { number, pid } = word {
-                            self.pids.insert(number as usize, pid);
-                        }
-                    }
-                    let _ = self.pids.values().next().map(|pid| kill_process(*pid, Signal::KILL));
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+            Worker::Process(process) => {
+                drop(process.stdin.take());
+                let _ = process.wait();
             }
         }
     }
@@ -169,9 +157,8 @@ pub fn be_a_keeper_if_asked() {
     let number = |text: &String| text.parse().expect("a number");
     let (first, count) = (number(first), number(count));
     let floor = Floor::new(Path::new(nursery), first, count, Care::Full);
-    let tell = teller_over_tcp(address.parse().expect("an address"));
-    std::thread::spawn(move || keep(floor, count, Told::Process, tell, &AtomicBool::new(false)));
-    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    floor.lasts_as_long_as(&std::io::stdin());
+    keep(floor, count, Told::Process, teller_over_tcp(address.parse().expect("an address")));
     std::process::exit(0);
 }
 
@@ -182,15 +169,18 @@ fn start_process(nursery: &Nursery, first: usize, count: usize, address: SocketA
     command.stdin(Stdio::piped()).spawn().expect("this program again")
 }
 
-fn keep(mut floor: Floor, count: usize, told: Told, mut tell: Teller, is_ending: &AtomicBool) {
-    let mut start = |floor: &mut Floor, tell: &mut Teller, number: usize| {
+fn keep(mut floor: Floor, count: usize, told: Told, mut tell: Teller) {
+    let start = |floor: &mut Floor, tell: &mut Teller, number: usize| {
         floor.start(number);
         let pid = floor.pid(number).expect("just started");
         tell(&[Word::Started { number: number as u32, pid }]);
     };
     (0..count).for_each(|number| start(&mut floor, &mut tell, number));
-    while !is_ending.load(Ordering::Relaxed) {
+    loop {
         let ended = floor.ended();
+        if floor.is_over() {
+            return;
+        }
         if told.asks_how_it_ended() {
             ended.iter().for_each(|number| floor.ask_how_it_ended(*number));
         }

@@ -5,10 +5,12 @@
 //! by then, that is told first, too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use actix::fut::wrap_future;
@@ -56,7 +58,7 @@ use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
 /// How long nodes have to answer: less than the controller waits for their agent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// In so many turns a link writes what was mailed to it.
+/// So often the turn is passed on until a link has written what was mailed to it, and until an observer beside it has heard.
 const WRITING: u8 = 2;
 /// For how many turns launches are held at most because ever more is to be told: some milliseconds.
 const HOLD: u8 = 50;
@@ -144,7 +146,7 @@ pub struct Agent {
     /// Launches whose news was mailed, and for how many turns the first of them has been held.
     held: Vec<LaunchOrder>,
     turns: u8,
-    /// How many turns the link still needs to write what was mailed.
+    /// How often the turn is still to be passed on until the link has written what was mailed.
     unwritten: u8,
     /// Set once the actor runs.
     port: Option<Rc<Recipient<FromSupervisor>>>,
@@ -582,14 +584,17 @@ impl Agent {
     }
 
     /// Lets the hands launch once everything is told and written that there is to tell. The link writes when it is
-    /// polled next: it may, before threads start to compete for the processor.
+    /// polled next: it may, before threads start to compete for the processor. Who waits for that alone passes the turn on
+    /// to those that are in line; whether somebody else has died is seen only when the event loop comes round.
     fn hand_out(&mut self, ctx: &mut Context<Self>) {
         let is_told = self.unwritten == 0 && !self.flushing && !self.workshop.has_untold_ends();
         if is_told || self.turns == HOLD {
             return std::mem::take(&mut self.held).into_iter().for_each(|launch| self.workshop.launch(launch));
         }
+        let is_written = self.unwritten == 0;
         (self.turns, self.unwritten) = (self.turns + 1, self.unwritten.saturating_sub(1));
-        ctx.spawn(wrap_future::<_, Self>(yield_now()).map(|(), me, ctx| me.hand_out(ctx)));
+        let turn = async move { if is_written { yield_now().await } else { pass_on().await } };
+        ctx.spawn(wrap_future::<_, Self>(turn).map(|(), me, ctx| me.hand_out(ctx)));
     }
 
     fn tell_host(&self, event: AgentEvent) {
@@ -597,6 +602,19 @@ impl Agent {
             host.do_send(event);
         }
     }
+}
+
+/// Lets all go first that are in line by now. Much cheaper than a turn of the event loop, which asks the kernel for news.
+async fn pass_on() {
+    let mut has_passed = false;
+    poll_fn(|task| match std::mem::replace(&mut has_passed, true) {
+        true => Poll::Ready(()),
+        false => {
+            task.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// The first life of a node here. Processes are known by cluster, node and life, also to the agents of other state

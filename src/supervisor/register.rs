@@ -518,7 +518,8 @@ mod tests {
             reader.read().unwrap().records[0].grouped
         };
         assert!(grouped(Some("/c/a"), Some("/c/a")));
-        for (written, read) in [(Some("/c/a"), Some("/c/b")), (Some("/c/a"), None), (None, Some("/c/a")), (None, None)] {
+        for (written, read) in [(Some("/c/a"), Some("/c/b")), (Some("/c/a"), None), (None, Some("/c/a")), (None, None)]
+        {
             assert!(!grouped(written, read), "{written:?}, then {read:?}");
         }
     }

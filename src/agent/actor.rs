@@ -5,12 +5,10 @@
 //! by then, that is told first, too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use actix::fut::wrap_future;
@@ -26,6 +24,7 @@ use super::porter::Porter;
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
 use super::state::{Effect, Event, Inquiry, State};
+use super::turn::pass_on;
 use crate::alarm::Alarm;
 use crate::archive::{Archive, News, Opening};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
@@ -602,19 +601,6 @@ impl Agent {
             host.do_send(event);
         }
     }
-}
-
-/// Lets all go first that are in line by now. Much cheaper than a turn of the event loop, which asks the kernel for news.
-async fn pass_on() {
-    let mut has_passed = false;
-    poll_fn(|task| match std::mem::replace(&mut has_passed, true) {
-        true => Poll::Ready(()),
-        false => {
-            task.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// The first life of a node here. Processes are known by cluster, node and life, also to the agents of other state

@@ -298,8 +298,10 @@ impl State {
         self.with_files.extend(with_files.map(|node| node.name.clone()));
     }
 
-    pub(super) fn use_files(&self, configuration: &InForce, fx: &mut Vec<Effect>) {
-        fx.extend(configuration.files.map(Effect::UseFiles));
+    pub(super) fn use_files(&mut self, configuration: &InForce, fx: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.tries_files) || configuration.files.is_some() {
+            fx.push(Effect::UseFiles(configuration.files));
+        }
     }
 
     /// Whether what came under that number is still to be looked at.

@@ -3,9 +3,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../chaos/checker.rs"]
+#[allow(dead_code, reason = "only a part of it is needed here")]
+mod checker;
+
 mod archive;
 mod bad_nodes;
 mod bundles;
+mod cable;
 mod container;
 mod crashes;
 mod crowds;
@@ -13,6 +18,7 @@ mod deploy;
 mod doctor;
 mod document;
 mod fleet;
+mod full_disks;
 mod given_up;
 mod health;
 mod hostile;
@@ -23,17 +29,20 @@ mod lab;
 mod limits;
 mod links;
 mod log;
+mod lost_in_the_middle;
 mod network;
 mod orders;
 mod output;
 mod peer;
 mod phases;
 mod plan;
+mod progress;
 mod refusals;
 mod register;
 mod replays;
 mod returns;
 mod shown;
+mod terminal;
 mod trees;
 mod trust;
 mod versions;

@@ -188,6 +188,35 @@ fn who_dies_while_others_are_switched_comes_back_as_it_was_until_it_is_decided()
 }
 
 #[test]
+fn of_workers_that_read_one_interface_one_is_missed_at_a_time() {
+    let stage = Stage::new("8.0.10");
+    let workers: Vec<String> =
+        (1..=8).map(|at| format!("worker-{at} {}", if at % 2 == 0 { "a" } else { "b" })).collect();
+    let nodes: Vec<&str> = THREE[..2].iter().copied().chain(workers.iter().map(String::as_str)).collect();
+    let first = ports();
+    stage.deployed(&cluster(first, "", &nodes));
+    let before = stage.client.events().len();
+    let next = cluster(first, "", &nodes).replace("interface = lo", "interface = lo\nenv = COLOUR=blue");
+    stage.deployed(&next);
+    let mut missed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut most, mut most_in_all) = (0, 0);
+    let events = stage.client.events().split_off(before);
+    for event in events.iter().filter(|event| event.kind == "change") {
+        let (instance, name) = (event.instance.clone().unwrap(), event.node.clone().unwrap());
+        let of_it = missed.entry(instance).or_default();
+        of_it.retain(|other| *other != name);
+        if event.new.as_deref() != Some("RUNNING") && name.starts_with("worker") {
+            of_it.push(name);
+        }
+        most = most.max(of_it.len());
+        most_in_all = most_in_all.max(missed.values().map(Vec::len).sum());
+    }
+    let told: Vec<_> = events.iter().map(|event| (&event.node, &event.new, &event.msg)).collect();
+    assert_eq!(most, 1, "of those that read one interface of a machine: {told:#?}");
+    assert!(most_in_all <= 2, "a quarter of the workers: {most_in_all}");
+}
+
+#[test]
 fn a_script_with_an_error_stops_nothing_and_is_told_by_file_and_line() {
     let stage = Stage::new("8.0.10");
     let first = ports();

@@ -10,7 +10,7 @@ use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::model::{
-    Configuration, CurveKeys, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp,
+    Configuration, CurveKeys, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Role, Timestamp,
 };
 use crate::plan::{self, NodeChange};
 
@@ -361,6 +361,8 @@ fn checked_change(change: NodeChange) -> Option<CheckedChange> {
 
 /// Every port that a node listens on while it runs.
 pub(super) fn ports(node: &Node) -> BTreeSet<u16> {
-    let hub = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_ref()?.settings.zeromq_ports);
+    // All know them, and the manager listens there.
+    let hub = node.zeek.as_ref().filter(|_| node.role == Role::Manager);
+    let hub = hub.and_then(|zeek| zeek.knows.as_ref()?.settings.zeromq_ports);
     [node.port, node.metrics_port].into_iter().flatten().chain(hub.into_iter().flatten()).collect()
 }

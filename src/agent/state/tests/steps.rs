@@ -1,6 +1,7 @@
 //! A deployment as an agent sees it: looked at, switched node by node, and in force or gone back from.
 
 use super::*;
+use crate::model::Zeek;
 
 const NODES: [(&str, Role); 3] = [("logger", Role::Logger), ("manager", Role::Manager), ("worker", Role::Worker)];
 
@@ -201,6 +202,31 @@ fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
     assert_eq!(agent.answers(), [("one".into(), vec!["logger: done".into()])]);
     agent.switch("two", "c2", &["manager"]);
     assert_eq!((agent.take_told(), agent.answers().len()), (vec![], 1), "it has been switched by then");
+}
+
+#[test]
+fn nodes_of_zeek_are_switched_one_by_one_whatever_ports_their_hub_has() {
+    let cluster = |configuration_id: &str, stop_grace| {
+        let mut configuration = configuration(configuration_id, &NODES);
+        configuration.zeek = Some(Box::new(Zeek { zeromq_ports: Some([70, 71]), ..Zeek::default() }));
+        configuration.nodes.iter_mut().for_each(|node| Arc::make_mut(node).stop_grace = stop_grace);
+        configuration
+    };
+    let mut agent = Agent::new();
+    let first = cluster("c1", Duration::from_secs(7));
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
+    agent.obey_all();
+    agent.take_told();
+    agent.mail.clear();
+    let next = cluster("c2", Duration::from_secs(8));
+    agent.order(CheckConfigurationRequest { reqid: id("check"), configuration: next.into() });
+    assert_eq!(agent.checked(), ["logger", "manager", "worker"]);
+    for (step, name) in [("one", "logger"), ("two", "manager"), ("three", "worker")] {
+        agent.switch(step, "c2", &[name]);
+        let told = agent.take_told();
+        assert!(told.iter().all(|told| told.ends_with(name)), "all know the ports, and one listens there: {told:?}");
+        assert_eq!(agent.answers(), [(step.to_owned(), vec![format!("{name}: done")])]);
+    }
 }
 
 #[test]

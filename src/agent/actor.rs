@@ -41,7 +41,7 @@ use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
 use crate::rest::Rest;
-use crate::supervisor::channel::listener::Question;
+use crate::supervisor::channel::Question;
 use crate::supervisor::crash::Coroner;
 use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::{FIRST as LAUNCHING, Subject};

@@ -276,6 +276,7 @@ impl Agent {
             Effect::MindLogs { node, is_up: true } => self.archive.is_up(&node),
             Effect::MindLogs { node, is_up: false } => self.archive.is_down(&node),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::TryFiles(number, nodes) => self.workshop.try_files(number, nodes),
             Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),

@@ -11,7 +11,7 @@ mod reading;
 mod speech;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -466,11 +466,19 @@ impl Workshop {
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
     }
 
+    /// Has these Zeek nodes alone launched by the files that were rendered under this number, and only by this run.
+    pub fn try_files(&self, number: u64, nodes: BTreeSet<NodeName>) {
+        self.tools.site.zeek.try_files(number, nodes);
+    }
+
     /// Has Zeek nodes launched by the files that were rendered under this number, from now on and by the next run of the
-    /// agent, too.
-    pub fn use_files(&self, number: u64) {
+    /// agent, too. Without one nothing comes of what was tried.
+    pub fn use_files(&self, number: Option<u64>) {
         let tools = Arc::clone(&self.tools);
         tools.site.zeek.use_files(number);
+        if number.is_none() {
+            return; // what the next run would launch by is as it was
+        }
         self.give(Subject::Preparation, move || {
             if let Err(error) = tools.site.zeek.keep_files() {
                 tracing::warn!("the next run of this agent may launch Zeek by older files: {error}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::timeout;
 
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
@@ -94,6 +94,18 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let listener = socket.map(|socket| ControllerBridge::accept(socket, link, &controller)).transpose()?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token });
+    let end = serve_until_asked_to_end(&mut signals, &mut ends).await;
+    drop(listener);
+    part(controller.recipient()).await;
+    finish(web, clients)?;
+    end
+}
+
+/// Tells the service manager that this daemon is ready, and, once somebody asks it to end or an actor has, that it stops.
+async fn serve_until_asked_to_end(
+    signals: &mut Signals,
+    ends: &mut UnboundedReceiver<&'static str>,
+) -> Result<(), RunError> {
     let service = Service::find();
     service.is_ready();
     let end = tokio::select! {
@@ -101,9 +113,6 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
     service.is_stopping();
-    drop(listener);
-    part(controller.recipient()).await;
-    finish(web, clients)?;
     end
 }
 
@@ -150,13 +159,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         written => written?,
     }
     ready(&Ready { addresses, token: None });
-    let service = Service::find();
-    service.is_ready();
-    let end = tokio::select! {
-        () = signals.asked_to_end() => Ok(()),
-        Some(what) = ends.recv() => Err(RunError::Failed(what)),
-    };
-    service.is_stopping();
+    let end = serve_until_asked_to_end(&mut signals, &mut ends).await;
     if (settings.agent.on_exit == OnExit::Stop || init::is_init()) && end.is_ok() {
         let (stop, agents) = (vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent));
         stop_nodes(stop, agents, &mut signals, settings.agent.init_grace).await;
@@ -337,7 +340,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn start() -> (Addr<Self>, mpsc::UnboundedReceiver<&'static str>) {
+    pub(super) fn start() -> (Addr<Self>, UnboundedReceiver<&'static str>) {
         let (ends, ended) = mpsc::unbounded_channel();
         (Actor::start(Self { ends }), ended)
     }

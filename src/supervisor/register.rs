@@ -202,9 +202,9 @@ impl Register {
     pub fn revoke(&self, node: &NodeName) -> Result<Found, RegisterError> {
         let path = self.directory(node).join(NAME);
         let revoke = || -> io::Result<Vec<u8>> {
-            let mut former = File::open(&path)?;
+            let former = File::open(&path)?;
             let mut bytes = Vec::new();
-            former.by_ref().take(MAX_RECORD).read_to_end(&mut bytes)?;
+            (&former).take(MAX_RECORD).read_to_end(&mut bytes)?;
             let mut file = make_anew(&path, &bytes)?;
             let known = bytes.len();
             former.take(MAX_RECORD).read_to_end(&mut bytes)?;

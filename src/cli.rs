@@ -31,6 +31,7 @@ mod status;
 mod table;
 mod token;
 pub mod watch;
+mod width;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -58,6 +59,7 @@ use secure::Papers;
 use token::TokenVerb;
 
 use crate::model::Endpoint;
+use crate::settings::ControllerSettings;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments or file, 3 `status --check`: not as it \
 should be, 4 part of the cluster is unreachable, 5 not permitted, 124 timed out, 130 Ctrl-C.";
@@ -270,17 +272,31 @@ pub struct DaemonArgs {
     pub state_dir: Option<PathBuf>,
 }
 
-/// The arguments of `watchpost lab`.
+/// Where clients are served, for the daemons that serve any.
 #[derive(Debug, Args)]
-pub struct LabArgs {
-    /// The cluster file to begin with, or a zeek.conf or node.cfg as `import` reads it [default: a small example]
-    pub file: Option<PathBuf>,
+pub struct ClientPorts {
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
     /// Where zeek-client is served
     #[arg(long, value_name = "ADDR:PORT")]
     pub websocket: Option<SocketAddr>,
+}
+
+impl ClientPorts {
+    fn overrule(&self, settings: &mut ControllerSettings) {
+        settings.http = self.http.or(settings.http);
+        settings.websocket = self.websocket.or(settings.websocket);
+    }
+}
+
+/// The arguments of `watchpost lab`.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// The cluster file to begin with, or a zeek.conf or node.cfg as `import` reads it [default: a small example]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub clients: ClientPorts,
     #[command(flatten)]
     pub daemon: DaemonArgs,
 }
@@ -294,12 +310,8 @@ pub struct ControllerArgs {
     /// Where it listens for agents
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Where the HTTP API listens
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub http: Option<SocketAddr>,
-    /// Where zeek-client is served
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub websocket: Option<SocketAddr>,
+    #[command(flatten)]
+    pub clients: ClientPorts,
     #[command(flatten)]
     pub daemon: DaemonArgs,
 }

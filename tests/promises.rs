@@ -1,43 +1,81 @@
-//! The README names a test for every promise, docs/zeek-client.md one for everything that it compares, and docs/survival.md
-//! one for every failure of others. This holds them to their word: each of them exists.
+//! The documents name tests: docs/promises.md for every promise, the README for the chief ones, docs/zeek-client.md for
+//! everything that it compares, and docs/survival.md for every failure of others. This holds them to their word.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 #[test]
-fn every_test_that_the_readme_names_exists() {
-    check("README.md", "## Promises", 10);
+fn every_promise_names_tests_and_each_of_them_exists() {
+    let text = document("docs/promises.md");
+    let promises: Vec<_> = text.split("\n**").skip(1).collect();
+    assert!(promises.len() > 40, "{promises:?}");
+    for promise in promises {
+        let tests = promise.lines().filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`'));
+        all_exist(&tests.collect::<Vec<_>>(), promise);
+    }
+}
+
+#[test]
+fn every_test_that_the_readme_names_stands_with_its_promise() {
+    let promised = document("docs/promises.md");
+    for (row, tests) in table("README.md", "## Promises", 10) {
+        all_exist(&tests.iter().map(String::as_str).collect::<Vec<_>>(), &row);
+        assert!(tests.iter().all(|test| promised.contains(&format!("- `{test}`\n"))), "not in docs/promises.md: {row}");
+    }
 }
 
 #[test]
 fn every_test_that_the_comparison_with_zeek_names_exists() {
-    check("docs/zeek-client.md", "## Event by event", 30);
+    check_table("docs/zeek-client.md", "## Event by event", 30);
 }
 
 #[test]
 fn every_test_that_is_named_for_a_failure_of_others_exists() {
-    check("docs/survival.md", "## What others failed at", 20);
+    check_table("docs/survival.md", "## What others failed at", 20);
 }
 
-/// Looks at the last column of the table in that section, which has more than so many rows.
-fn check(document: &str, heading: &str, least: usize) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join(document)).unwrap();
-    let section = text.split(heading).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    assert!(rows.len() > least, "{rows:?}");
-
-    let mut code = String::new();
-    ["src", "tests"].iter().for_each(|folder| read(&root.join(folder), &mut code));
-    let functions: BTreeSet<&str> = code.split("fn ").filter_map(|rest| rest.split(['(', '<']).next()).collect();
-    for row in rows {
-        let tests: Vec<_> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
-        assert!(!tests.is_empty(), "no test is named for: {row}");
-        for test in tests {
-            assert!(functions.contains(test), "there is no test `{test}`, named for: {row}");
-        }
+fn check_table(name: &str, heading: &str, least: usize) {
+    for (row, tests) in table(name, heading, least) {
+        all_exist(&tests.iter().map(String::as_str).collect::<Vec<_>>(), &row);
     }
+}
+
+/// The rows of the table in that section, which has more than so many, each with the tests that its last column names.
+fn table(name: &str, heading: &str, least: usize) -> Vec<(String, Vec<String>)> {
+    let text = document(name);
+    let section = text.split(heading).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let tests = |row: &str| row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).map(String::from).collect();
+    let rows: Vec<_> = rows.map(|row| (row.to_owned(), tests(row))).collect();
+    assert!(rows.len() > least, "{rows:?}");
+    rows
+}
+
+fn all_exist(tests: &[&str], named_for: &str) {
+    assert!(!tests.is_empty(), "no test is named for: {named_for}");
+    for test in tests {
+        assert!(functions().contains(*test), "there is no test `{test}`, named for: {named_for}");
+    }
+}
+
+/// The names of all functions, tests among them.
+fn functions() -> &'static BTreeSet<String> {
+    static FUNCTIONS: OnceLock<BTreeSet<String>> = OnceLock::new();
+    FUNCTIONS.get_or_init(|| {
+        let mut code = String::new();
+        ["src", "tests"].iter().for_each(|folder| read(&root().join(folder), &mut code));
+        code.split("fn ").filter_map(|rest| rest.split(['(', '<']).next()).map(String::from).collect()
+    })
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn read(folder: &Path, code: &mut String) {

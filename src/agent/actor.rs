@@ -24,6 +24,7 @@ use super::porter::Porter;
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
 use super::state::{Effect, Event, Inquiry, State};
+use super::turn::pass_on;
 use crate::alarm::Alarm;
 use crate::archive::{Archive, News, Opening};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
@@ -40,7 +41,7 @@ use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
 use crate::rest::Rest;
-use crate::supervisor::channel::listener::Question;
+use crate::supervisor::channel::Question;
 use crate::supervisor::crash::Coroner;
 use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::{FIRST as LAUNCHING, Subject};
@@ -55,7 +56,7 @@ use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
 /// How long nodes have to answer: less than the controller waits for their agent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// In so many turns a link writes what was mailed to it.
+/// So often the turn is passed on until a link has written what was mailed to it, and until an observer beside it has heard.
 const WRITING: u8 = 2;
 /// For how many turns launches are held at most because ever more is to be told: some milliseconds.
 const HOLD: u8 = 50;
@@ -142,7 +143,7 @@ pub struct Agent {
     /// Launches whose news was mailed, and for how many turns the first of them has been held.
     held: Vec<LaunchOrder>,
     turns: u8,
-    /// How many turns the link still needs to write what was mailed.
+    /// How often the turn is still to be passed on until the link has written what was mailed.
     unwritten: u8,
     /// Set once the actor runs.
     port: Option<Rc<Recipient<FromSupervisor>>>,
@@ -176,7 +177,8 @@ impl Agent {
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);
-        let mut register = Register::new(site.nodes.clone())?;
+        let places = groups.as_ref().ok().map(|groups| groups.home().to_owned());
+        let mut register = Register::new(site.nodes.clone(), places)?;
         let mut entries = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
         found.extend(retrieve(&mut entries, &instance, &site, &register)?);
@@ -268,6 +270,7 @@ impl Agent {
             Effect::MindLogs { node, is_up: true } => self.archive.is_up(&node),
             Effect::MindLogs { node, is_up: false } => self.archive.is_down(&node),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::TryFiles(number, nodes) => self.workshop.try_files(number, nodes),
             Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
@@ -312,14 +315,14 @@ impl Agent {
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
             None => self.workshop.admit(ward, node.name.clone(), first_life()),
-            Some(Adoptable { life, leader, process, died, past, given_up }) => {
+            Some(Adoptable { life, leader, origin, process, died, past, given_up }) => {
                 let taken = match died {
-                    Some((pid, exit)) => {
-                        self.workshop.note_death(ward, node.name.clone(), life, pid, exit);
+                    Some(death) => {
+                        self.workshop.note_death(ward, node.name.clone(), life, death, origin);
                         self.workshop.hear_channel(ward, &node, life);
                         Ok(())
                     }
-                    None => self.workshop.adopt(ward, &node, life, leader, process),
+                    None => self.workshop.adopt(ward, &node, life, (leader, origin), process),
                 };
                 self.workshop.recall(ward, past);
                 if given_up {
@@ -567,14 +570,17 @@ impl Agent {
     }
 
     /// Lets the hands launch once everything is told and written that there is to tell. The link writes when it is
-    /// polled next: it may, before threads start to compete for the processor.
+    /// polled next: it may, before threads start to compete for the processor. Who waits for that alone passes the turn on
+    /// to those that are in line; whether somebody else has died is seen only when the event loop comes round.
     fn hand_out(&mut self, ctx: &mut Context<Self>) {
         let is_told = self.unwritten == 0 && !self.flushing && !self.workshop.has_untold_ends();
         if is_told || self.turns == HOLD {
             return std::mem::take(&mut self.held).into_iter().for_each(|launch| self.workshop.launch(launch));
         }
+        let is_written = self.unwritten == 0;
         (self.turns, self.unwritten) = (self.turns + 1, self.unwritten.saturating_sub(1));
-        ctx.spawn(wrap_future::<_, Self>(yield_now()).map(|(), me, ctx| me.hand_out(ctx)));
+        let turn = async move { if is_written { yield_now().await } else { pass_on().await } };
+        ctx.spawn(wrap_future::<_, Self>(turn).map(|(), me, ctx| me.hand_out(ctx)));
     }
 
     fn tell_host(&self, event: AgentEvent) {

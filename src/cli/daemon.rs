@@ -23,8 +23,7 @@ use crate::supervisor::process::memory;
 /// Everything in one process, for one machine.
 pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
     let mut settings = settings(&args.daemon)?;
-    settings.controller.http = args.http.or(settings.controller.http);
-    settings.controller.websocket = args.websocket.or(settings.controller.websocket);
+    args.clients.overrule(&mut settings.controller);
     let (configuration, files) = first_configuration(args.file.as_deref(), &settings.controller.port_rules())?;
     // On a terminal the live view shows what happens; elsewhere, and for what it cannot show, there is the log.
     let live = io::stdout().is_terminal() && settings.controller.http.is_some();
@@ -53,8 +52,7 @@ pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
     let mut settings = settings(&args.daemon)?;
     settings.controller.name = args.name.unwrap_or(settings.controller.name);
     settings.controller.listen = args.listen.or(settings.controller.listen);
-    settings.controller.http = args.http.or(settings.controller.http);
-    settings.controller.websocket = args.websocket.or(settings.controller.websocket);
+    args.clients.overrule(&mut settings.controller);
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
     block_on(run::controller(settings, |ready| announce("controller", ready, &state_dir)))

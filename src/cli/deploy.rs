@@ -112,10 +112,11 @@ pub fn deploy(args: DeployArgs, json: bool, screen: Screen) -> Result<Exit, CliE
     let DeployArgs { file, plan, dry_run, detailed_exitcode, empty, attach: _, how, connection } = args;
     match (file, plan) {
         (Some(file), _) if dry_run => {
-            plan::run(PlanArgs { file, out: None, detailed_exitcode, connection }, json, screen)
+            let all_at_once = how.all_at_once;
+            plan::run(PlanArgs { file, out: None, detailed_exitcode, all_at_once, connection }, json, screen)
         }
         (Some(file), _) => deploy_file(&connection.open()?, &file, empty, &how, json, screen),
-        (None, Some(plan)) => plan::deploy(&connection.open()?, &plan, empty, &how, json, screen),
+        (None, Some(plan)) => plan::deploy(&connection.open()?, &plan, empty, how, json, screen),
         (None, None) => attach(&connection.open()?, json, screen),
     }
 }
@@ -235,15 +236,17 @@ fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliError>
         writeln!(io::stderr(), "no deployment is under way: `watchpost history` shows those before")?;
         return Ok(Exit::Done);
     };
-    if !json {
-        let who = history::who(&present.who, present.from.as_deref());
-        let what =
-            format!("deployment {} of {}, by {who} since {}", present.number, present.configuration, present.since);
-        writeln!(io::stderr(), "{}: {}", tame(&what), tame(&present.phase))?;
-    }
+    let who = history::who(&present.who, present.from.as_deref());
+    let what = format!("deployment {} of {}, by {who} since {}", present.number, present.configuration, present.since);
     let number = present.number;
     let shows = screen.is_terminal() && !json;
-    let looked = interrupt::unless(interrupt::interrupted(), move || look_on(events, number, shows))?;
+    let looked = interrupt::unless(interrupt::interrupted(), move || {
+        // Whoever has read this can detach.
+        if !json {
+            writeln!(io::stderr(), "{}: {}", tame(&what), tame(&present.phase))?;
+        }
+        look_on(events, number, shows)
+    })?;
     let Some(looked) = looked else { return detach(&format!("deployment {number}")) };
     looked?;
     let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;

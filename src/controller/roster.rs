@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::bridge::{Features, LinkId, Peer};
 use crate::message::agent::{NewsReceived, NotifyAgentHello};
 use crate::message::client::{AgentStatus, CertificateTerm, InstanceStatus, LinkState};
+use crate::message::silence;
 use crate::model::{Abilities, Instance, InstanceName, Timestamp};
 
 /// Of how many instances without a seat it is remembered how far their news has come: strangers go by any name.
@@ -257,12 +258,12 @@ impl Roster {
     /// Why that instance is not ready, as far as it is known.
     pub fn why_away(&self, name: &InstanceName) -> String {
         match self.seats.get(name) {
-            Some(Seat { link: Some(_), .. }) => "did not answer the welcome".to_owned(),
+            Some(Seat { link: Some(_), .. }) => silence::UNWELCOMED.to_owned(),
             Some(Seat { since: Some(since), reason, .. }) if reason.is_empty() => {
-                format!("not connected since {since}")
+                format!("{} {since}", silence::AWAY)
             }
-            Some(Seat { since: Some(since), reason, .. }) => format!("not connected since {since}: {reason}"),
-            _ => "never connected".to_owned(),
+            Some(Seat { since: Some(since), reason, .. }) => format!("{} {since}: {reason}", silence::AWAY),
+            _ => silence::NEVER.to_owned(),
         }
     }
 

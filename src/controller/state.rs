@@ -42,7 +42,7 @@ use crate::request::Requests;
 use crate::trust::CurveRoot;
 
 /// The error of everything that was not answered in time.
-pub const TIMED_OUT: &str = "request timed out";
+pub use crate::message::silence::TIMED_OUT;
 
 /// How many refusals are remembered, so that they are told once: those who are refused may go by any name.
 const REFUSALS: usize = 256;
@@ -434,6 +434,10 @@ impl State {
             self.give_up_on(&hello.instance, now, fx);
         }
         self.credit(&hello.instance, fx);
+        self.is_missed_no_more(&hello.instance);
+        if !same_run {
+            self.has_to_look_again(&hello.instance);
+        }
         self.ask_again(&hello.instance, same_run, fx);
         if was_to_stand_by {
             self.stand_by(&hello.instance, now, fx);
@@ -524,6 +528,7 @@ impl State {
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
         self.give_up_on(&name, now, fx);
+        self.miss(&name, now, fx);
         self.are_all_back(now, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);

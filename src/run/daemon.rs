@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::timeout;
 
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
@@ -94,6 +94,18 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let listener = socket.map(|socket| ControllerBridge::accept(socket, link, &controller)).transpose()?;
     home.write_addresses(&addresses)?;
     ready(&Ready { addresses, token });
+    let end = serve_until_asked_to_end(&mut signals, &mut ends).await;
+    drop(listener);
+    part(controller.recipient()).await;
+    finish(web, clients)?;
+    end
+}
+
+/// Tells the service manager that this daemon is ready, and, once somebody asks it to end or an actor has, that it stops.
+async fn serve_until_asked_to_end(
+    signals: &mut Signals,
+    ends: &mut UnboundedReceiver<&'static str>,
+) -> Result<(), RunError> {
     let service = Service::find();
     service.is_ready();
     let end = tokio::select! {
@@ -101,9 +113,6 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
     service.is_stopping();
-    drop(listener);
-    part(controller.recipient()).await;
-    finish(web, clients)?;
     end
 }
 
@@ -117,7 +126,11 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
     let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
-    let home = StateDir::take(&settings.state_dir)?;
+    let (home, full) = StateDir::take_though_full(&settings.state_dir)?;
+    if let Some(full) = &full {
+        let cause = std::error::Error::source(full).map(ToString::to_string).unwrap_or_default();
+        tracing::error!("{full}: {cause}. What runs is minded all the same; nothing is started until there is room");
+    }
     home.let_nodes_through()?;
     home.watch();
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
@@ -141,15 +154,12 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         actix_rt::spawn(keep_renewed(Arc::clone(trust), ask));
     }
     let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
-    home.write_addresses(&addresses)?;
+    match home.write_addresses(&addresses) {
+        Err(error) if full.is_some() && error.is_full() => tracing::warn!("{error}"),
+        written => written?,
+    }
     ready(&Ready { addresses, token: None });
-    let service = Service::find();
-    service.is_ready();
-    let end = tokio::select! {
-        () = signals.asked_to_end() => Ok(()),
-        Some(what) = ends.recv() => Err(RunError::Failed(what)),
-    };
-    service.is_stopping();
+    let end = serve_until_asked_to_end(&mut signals, &mut ends).await;
     if (settings.agent.on_exit == OnExit::Stop || init::is_init()) && end.is_ok() {
         let (stop, agents) = (vec![agent.send(StopAllNodesForNow)], std::slice::from_ref(&agent));
         stop_nodes(stop, agents, &mut signals, settings.agent.init_grace).await;
@@ -330,7 +340,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn start() -> (Addr<Self>, mpsc::UnboundedReceiver<&'static str>) {
+    pub(super) fn start() -> (Addr<Self>, UnboundedReceiver<&'static str>) {
         let (ends, ended) = mpsc::unbounded_channel();
         (Actor::start(Self { ends }), ended)
     }

@@ -11,7 +11,7 @@ mod reading;
 mod speech;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use actix::{Addr, Message};
 use tokio::sync::{mpsc as channel, oneshot};
 
+pub use self::launching::Origin;
 use self::launching::{Born, Leader, Lives};
 use self::questions::{Question, has_askers};
 pub use self::reading::Filed;
@@ -304,18 +305,18 @@ impl Workshop {
         ward: WardId,
         node: &Arc<Node>,
         life: Life,
-        pid: Option<u32>,
+        (pid, origin): (Option<u32>, Origin),
         process: Option<Process>,
     ) -> io::Result<()> {
         self.admit(ward, node.name.clone(), life);
         self.tools.keeper.mind(node);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
-            ward.leader = Some(Leader { life, pid, ours: false });
+            ward.leader = Some(Leader { life, pid, origin });
         }
         self.hear_channel(ward, node, life);
         let Some(process) = process else { return Ok(()) };
         let leader = process.pid();
-        self.benches.alive(ward, life, process, None, false)?;
+        self.benches.alive(ward, life, process, None, origin)?;
         if speaks(node) || has_askers(node) {
             self.hear_again(ward, Arc::clone(node), life, leader);
         }
@@ -337,10 +338,10 @@ impl Workshop {
     }
 
     /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
-    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, pid: u32, exit: Exit) {
+    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, (pid, exit): (u32, Exit), origin: Origin) {
         self.admit(ward, name, life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
-            ward.leader = Some(Leader { life, pid: Some(pid), ours: false });
+            ward.leader = Some(Leader { life, pid: Some(pid), origin });
             ward.fact = Fact::Died(life, pid, exit);
             let (time, heard) = (Timestamp::now(), Instant::now());
             let end = End { life, pid, start_time: None, exit, time, heard, largest_resident: None, kernel: None };
@@ -492,11 +493,19 @@ impl Workshop {
         self.give(Subject::Preparation, move || then(tools.site.zeek.prepare(&tools.site, preparation)));
     }
 
+    /// Has these Zeek nodes alone launched by the files that were rendered under this number, and only by this run.
+    pub fn try_files(&self, number: u64, nodes: BTreeSet<NodeName>) {
+        self.tools.site.zeek.try_files(number, nodes);
+    }
+
     /// Has Zeek nodes launched by the files that were rendered under this number, from now on and by the next run of the
-    /// agent, too.
-    pub fn use_files(&self, number: u64) {
+    /// agent, too. Without one nothing comes of what was tried.
+    pub fn use_files(&self, number: Option<u64>) {
         let tools = Arc::clone(&self.tools);
         tools.site.zeek.use_files(number);
+        if number.is_none() {
+            return; // what the next run would launch by is as it was
+        }
         self.give(Subject::Preparation, move || {
             if let Err(error) = tools.site.zeek.keep_files() {
                 tracing::warn!("the next run of this agent may launch Zeek by older files: {error}");

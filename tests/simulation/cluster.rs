@@ -26,36 +26,25 @@ pub const LONG: Duration = Duration::from_secs(600);
 
 #[test]
 fn once_faults_stop_the_cluster_is_what_was_deployed_and_everybody_knows_it() {
-    with_seeds(1, 300, |seed| {
-        let mut cluster = Cluster::new(seed);
-        for _ in 0..cluster.chance.below(30) {
-            cluster.suffer();
-            let passes = cluster.chance.millis(0..4000);
-            cluster.pass(passes);
-        }
-        cluster.calm_down();
-        cluster.pass(LONG);
-        assert_eq!(cluster.open, BTreeMap::new(), "nothing waits for ever");
-        cluster.assert_known();
-        cluster.assert_the_next_deployment_works();
-    });
+    with_seeds(1, 300, |seed| faults_then_calm(Cluster::new(seed)));
 }
 
 #[test]
 fn instances_come_and_go_and_leave_nothing_behind() {
-    with_seeds(8000, 300, |seed| {
-        let mut cluster = Cluster { all_stay: false, ..Cluster::new(seed) };
-        for _ in 0..cluster.chance.below(30) {
-            cluster.suffer();
-            let passes = cluster.chance.millis(0..4000);
-            cluster.pass(passes);
-        }
-        cluster.calm_down();
-        cluster.pass(LONG);
-        assert_eq!(cluster.open, BTreeMap::new(), "nothing waits for ever");
-        cluster.assert_known();
-        cluster.assert_the_next_deployment_works();
-    });
+    with_seeds(8000, 300, |seed| faults_then_calm(Cluster { all_stay: false, ..Cluster::new(seed) }));
+}
+
+fn faults_then_calm(mut cluster: Cluster) {
+    for _ in 0..cluster.chance.below(30) {
+        cluster.suffer();
+        let passes = cluster.chance.millis(0..4000);
+        cluster.pass(passes);
+    }
+    cluster.calm_down();
+    cluster.pass(LONG);
+    assert_eq!(cluster.open, BTreeMap::new(), "nothing waits for ever");
+    cluster.assert_known();
+    cluster.assert_the_next_deployment_works();
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! once, in the journal: for the new configuration when that is written, and else for the former. So whoever finds it
 //! undecided after a crash goes back. Where it stands whatever fails, it is decided before anything is switched.
 //!
-//! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, and `following` is about instances that were not there.
+//! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, `following` is about
+//! instances that were not there, and `absence` about those that are lost in the middle.
 
+mod absence;
 mod deciding;
 mod following;
 mod staging;
@@ -60,6 +62,8 @@ pub(super) struct Deployment {
     /// Since when nodes that have to change were in the state that they had before.
     before: BTreeMap<NodeName, Timestamp>,
     outcomes: Vec<Outcome>,
+    /// Instances that were lost in the middle, and not waited for any longer.
+    lost: BTreeSet<InstanceName>,
     /// The journal has it.
     is_written: bool,
 }
@@ -164,7 +168,7 @@ impl State {
         self.admit(&configuration.instances, now, fx);
         let inner = self.open(Parent::Gather, BTreeSet::new(), now.mono + self.rules.request_timeout);
         let rollout = Rollout::new([], Default::default(), &self.rules.pace);
-        let (turns, moving, steps, before, outcomes) = Default::default();
+        let (turns, moving, steps, before, outcomes, lost) = Default::default();
         self.deployment = Some(Deployment {
             ticket: Some(ticket).filter(|_| !detach),
             record,
@@ -182,6 +186,7 @@ impl State {
             steps,
             before,
             outcomes,
+            lost,
             is_written: false,
         });
         if detach {
@@ -289,6 +294,7 @@ impl State {
         });
         self.enter(Phase::Checking, inner);
         self.tell_progress(&format!("checking on {}", instances(owes.len())), now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
     }
 
     fn send_check(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
@@ -431,6 +437,7 @@ impl State {
             }
         });
         self.tell_progress("ending what moves to another instance", now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
     }
 
     /// It came back in the middle: what it was asked may have been lost with the link.

@@ -29,7 +29,8 @@ pub(super) struct Planning {
     deployed: Option<Kept>,
     /// As it would be deployed.
     wanted: Kept,
-    pace: Pace,
+    /// `None`: all would be told at once.
+    pace: Option<Pace>,
     instances: BTreeMap<InstanceName, PlannedLink>,
     told: BTreeMap<InstanceName, Vec<Step>>,
     /// Why the agents of some did not look.
@@ -40,7 +41,7 @@ pub(super) struct Planning {
 
 impl State {
     pub(super) fn plan(&mut self, ticket: Ticket, request: PlanRequest, now: Now, fx: &mut Vec<Effect>) {
-        let PlanRequest { reqid, configuration, mut complaints } = request;
+        let PlanRequest { reqid, configuration, mut complaints, all_at_once } = request;
         if complaints.is_empty() {
             complaints = plan::validate(&configuration, &self.rules.ports);
         }
@@ -74,7 +75,7 @@ impl State {
             reqid,
             deployed,
             wanted,
-            pace: self.rules.pace,
+            pace: (!all_at_once).then_some(self.rules.pace),
             instances,
             told,
             unchecked,
@@ -230,8 +231,6 @@ impl Planning {
     fn steps_of(&self, nodes: &[Planned]) -> Vec<PlannedStep> {
         let mut counts = [0; plan::order::RANKS];
         self.wanted.heads().for_each(|head| counts[plan::order::rank(head.role)] += 1);
-        let changed = self.deployed.iter().flat_map(|deployed| self.wanted.changed_since(deployed));
-        let changed: BTreeSet<&str> = changed.map(|head| head.name).collect();
-        plan::preview::steps(nodes, self.wanted.nodes(), &changed, counts, &self.pace)
+        plan::preview::steps(nodes, self.wanted.nodes(), counts, self.pace.as_ref())
     }
 }

@@ -2,8 +2,8 @@
 
 use humantime::format_duration;
 
-use super::read::{parsed, time, words, yes_or_no};
 use super::render::list;
+use super::values::{parsed, time, words, yes_or_no};
 use super::words::join;
 use crate::hint::shown;
 use crate::model::archive::MOST_FREE;

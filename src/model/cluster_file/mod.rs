@@ -5,8 +5,10 @@
 
 mod archive;
 pub(crate) mod lines;
+mod node;
 mod read;
 mod render;
+mod values;
 mod words;
 mod zeek;
 
@@ -15,8 +17,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use read::words as word_list;
 pub use render::render;
+pub(crate) use values::words as word_list;
 pub(crate) use words::join as join_words;
 pub(crate) use zeek::{ZEEK, differing_keys};
 
@@ -281,7 +283,7 @@ mod tests {
         let text = include_str!("../../../config/cluster-example.cfg");
         let example = read(text).unwrap();
         assert_eq!(validate(&example, &PortRules::default()), Vec::<String>::new());
-        for key in read::KEYS.into_iter().chain(zeek::KEYS) {
+        for key in node::KEYS.into_iter().chain(zeek::KEYS) {
             let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")));
             assert!(shown, "the example does not show `{key}`");
         }

@@ -7,8 +7,9 @@ use humantime::format_duration;
 
 use super::archive;
 use super::lines::Section;
-use super::read::{self, assignments, number, one_of, port, time, words};
+use super::node;
 use super::render::{self, list};
+use super::values::{assignments, number, one_of, port, time, words};
 use super::words::join;
 use super::{Complaint, Complaints};
 use crate::hint::{instead, shown};
@@ -109,7 +110,7 @@ fn take(zeek: &mut Zeek, key: &str, value: Option<&str>) -> Result<(), String> {
         "heartbeat" => zeek.health.heartbeat = Some(time(value)?),
         "loss_above" => zeek.health.loss_above = Some(loss(value)?),
         "loss_for" => zeek.health.loss_for = Some(time(value)?),
-        _ if read::KEYS.contains(&key) => {
+        _ if node::KEYS.contains(&key) => {
             let way_out = "write it into each of them, or add a `role` if this is to be a node";
             return Err(format!("is a key of a node, and [zeek] is what all Zeek nodes share: {way_out}"));
         }

@@ -194,6 +194,11 @@ impl Groups {
         &self.lacking
     }
 
+    /// Where the groups of nodes are.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The groups above those of nodes, from the top down.
     fn chain(&self) -> Vec<PathBuf> {
         vec![self.above.clone(), self.above.join(OURS), self.home.clone()]

@@ -9,6 +9,7 @@ use crate::controller::state::{Effect, State, TIMED_OUT, Ticket, publish_own, so
 use crate::controller::store::{Save, Slot};
 use crate::message::agent::{CommitConfigurationRequest, NotifyError};
 use crate::message::client::News;
+use crate::message::silence;
 use crate::model::{
     ConfigurationId, InstanceName, NodeState, NodeStatus, Now, Outcome, Record, RequestId, Timestamp, Verdict,
 };
@@ -87,7 +88,8 @@ impl State {
             return self.complete(now, fx);
         }
         let deadline = now.mono + self.patience_of_deployment();
-        let is_awaited = |name: &&InstanceName| !deployment.without.contains(*name);
+        let is_lost = |name: &InstanceName| deployment.lost.contains(name) && self.roster.link(name).is_none();
+        let is_awaited = |name: &&InstanceName| !deployment.without.contains(*name) && !is_lost(name);
         let owes: BTreeSet<_> =
             configuration.instances.iter().map(|instance| &instance.name).filter(is_awaited).cloned().collect();
         let nobody_is_awaited = owes.is_empty();
@@ -102,6 +104,7 @@ impl State {
         }
         self.enter(Phase::Telling, inner.clone());
         self.tell_progress("committing", now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
         if nobody_is_awaited {
             self.requests.close(&inner);
             self.complete(now, fx);
@@ -196,7 +199,7 @@ impl State {
     }
 
     /// Every instance has answered.
-    fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
+    pub(super) fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(mut deployment) = self.deployment.take() else { return };
         // An instance that has nothing else to say says so; where it has, that is enough.
         let named: BTreeSet<_> =
@@ -205,7 +208,8 @@ impl State {
         deployment.outcomes.retain(|it| !is_idle(it) || it.instance.as_ref().is_none_or(|name| !named.contains(name)));
         let id = deployment.configuration.id.clone();
         self.forget_lost(now.wall, fx);
-        self.end(deployment, Verdict::New, Some(id), now, fx);
+        let id = Some(id).filter(|_| deployment.lost.is_empty());
+        self.end(deployment, Verdict::New, id, now, fx);
     }
 
     /// It is over: that is written, and whoever deploys is told when it is.
@@ -289,7 +293,7 @@ impl State {
         let missing = self.roster.missing(deployment.awaited().cloned().collect::<Vec<_>>().iter());
         let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
         let silent = owing.iter().filter(|name| !missing.contains_key(*name));
-        let silent = silent.map(|name| Outcome::instance_failed(name, "did not answer in time"));
+        let silent = silent.map(|name| Outcome::instance_failed(name, silence::SILENT));
         deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
         match phase {
             Phase::Gathering | Phase::Staging | Phase::Checking => self.abandon(now, fx),

@@ -34,6 +34,7 @@ impl State {
         }
         self.enter(Phase::Staging, inner);
         self.tell_progress(&format!("getting files to {}", instances(count)), now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
     }
 
     /// It came back in the middle: what it was asked may have been lost with the link.

@@ -88,7 +88,7 @@ fn main() {
     line("in place over TLS 1.3", &sealed_limit, Some((&sealed_limit.over(&limit), None)));
     line("bridge over TLS 1.3, of the bridge without", &sealed, Some((&sealed.over(&bridge), Some(GOAL))));
     line("the same, of TLS in place", &sealed, Some((&sealed.over(&sealed_limit), None)));
-    line("agent to observer", &bounded, Some((&bounded.over(&limit), None)));
+    line("agent to observer", &bounded, Some((&bounded.over(&limit), Some(GOAL))));
     line("the same, of plain texts in place", "", Some((&bounded.over(&plain), Some(GOAL))));
     line("the same, of in place with books", "", Some((&bounded.over(&books), None)));
     line("agent to observer, window never closed", &unbounded, Some((&unbounded.over(&limit), None)));
@@ -512,7 +512,9 @@ async fn report_all(agent: Addr<Agent>) {
     // As a supervisor holds its node's name, and the limit its samples.
     let samples: Vec<_> = (0..NODES as u64).map(change).collect();
     for seq in 0..MESSAGES {
-        let NotifyChange { node, new, pid, exit, attempt, restarts, reason, .. } = samples[seq % NODES].clone();
+        let NotifyChange { node, reason, new, pid, exit, attempt, restarts, .. } = &samples[seq % NODES];
+        let (node, reason, new, pid, exit) = (node.clone(), reason.clone(), *new, *pid, *exit);
+        let (attempt, restarts) = (*attempt, *restarts);
         let report = NodeReport { node, new, pid, exit, attempt, restarts, reason, output: None, ticket: None };
         agent.do_send(FromSupervisor::Report(report));
         if seq % BATCH == 0 {

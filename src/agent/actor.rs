@@ -37,7 +37,6 @@ use crate::message::agent::{
     RenewCertificateResponse, StageBundlesRequest, ToAgent, ToController,
 };
 use crate::message::frame::Body;
-use crate::message::node::NodeOrder;
 use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
@@ -125,11 +124,10 @@ pub struct RenewCertificate {
 pub struct Agent {
     state: State,
     spool: Spool,
-    workshop: Workshop,
+    workshop: Rc<Workshop>,
     site: Arc<Site>,
     archive: Archive,
     porter: Porter,
-    supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
     adoptable: BTreeMap<NodeName, Adoptable>,
     found: Vec<Event>,
@@ -210,18 +208,17 @@ impl Agent {
                 .run_by(std::process::id(), run, place)
                 .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(
+            workshop: Rc::new(Workshop::open(
                 Arc::clone(&site),
                 register,
                 groups,
                 run_dir,
                 kernel_log,
                 Clerks { keeper, coroner, archive: archive.clone() },
-            )?,
+            )?),
             site,
             archive,
             porter,
-            supervisors: BTreeMap::new(),
             adoptable,
             found,
             link: None,
@@ -258,11 +255,8 @@ impl Agent {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Supervise(ward, node) => self.supervise(ward, node, ctx),
-            Effect::Tell(ward, order) => self.tell(ward, order),
-            Effect::Dismiss(ward, name) => {
-                self.supervisors.remove(&ward);
-                self.workshop.dismiss(ward, name);
-            }
+            Effect::Tell(ward, order) => self.workshop.order(ward, order),
+            Effect::Dismiss(ward, name) => self.workshop.dismiss(ward, name),
             Effect::Enter(ward, node) => self.workshop.enter(ward, node),
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
@@ -346,23 +340,15 @@ impl Agent {
 
     fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
-        self.supervisors.insert(ward, supervisor);
-        if let Some(report) = report {
+        if let Some(report) = Supervisor::start(ward, node, Rc::clone(&self.workshop), Rc::clone(port)) {
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
-        }
-    }
-
-    fn tell(&self, ward: WardId, order: NodeOrder) {
-        if let Some(supervisor) = self.supervisors.get(&ward) {
-            supervisor.do_send(order);
         }
     }
 
     /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
     fn replace(&mut self, ward: WardId, name: &NodeName, ctx: &mut Context<Self>) {
         let Some(node) = self.state.node_in(ward, name).cloned() else { return };
-        if self.supervisors.get(&ward).is_some_and(Addr::connected) {
+        if self.workshop.is_minded(ward) {
             return;
         }
         let (state, pid) = match self.workshop.fact(ward) {
@@ -622,6 +608,7 @@ impl Actor for Agent {
         for event in std::mem::take(&mut self.found) {
             self.drive(event, ctx);
         }
+        self.rest.after_start(ctx, |me| &mut me.rest);
     }
 }
 
@@ -815,8 +802,7 @@ impl Handler<crate::run::testing::PanicOf> for Agent {
     type Result = ();
 
     fn handle(&mut self, crate::run::testing::PanicOf(node): crate::run::testing::PanicOf, _: &mut Context<Self>) {
-        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward, &node).is_some());
-        self.supervisors[ward.expect("a node of that name")].do_send(crate::run::testing::Panic);
+        self.workshop.have_panic(&node);
     }
 }
 

@@ -265,7 +265,7 @@ impl State {
             nodes: self.nodes.iter().cloned().collect(),
             configuration: self.shelf.deployed().map(|deployed| deployed.id.clone()),
             deploying: self.deployment.as_ref().map(|deployment| deployment.record.reqid.clone()),
-            deployment: self.deployment_status(),
+            deployment: self.deployment_status().map(Box::new),
         }
     }
 

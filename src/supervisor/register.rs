@@ -197,6 +197,26 @@ impl Register {
         written.map_err(|source| RegisterError::Io { what: "write", path, source })
     }
 
+    /// Takes back an intent of which no process is known. Whoever is still to be born of it finds its record replaced, and
+    /// ends; whoever was quicker has entered itself into the former one, and is told of.
+    pub fn revoke(&self, node: &NodeName) -> Result<Found, RegisterError> {
+        let (path, fresh) = (self.directory(node).join(NAME), self.directory(node).join("record.new"));
+        let revoke = || -> io::Result<Vec<u8>> {
+            let mut former = File::open(&path)?;
+            let mut bytes = Vec::new();
+            former.by_ref().take(MAX_RECORD).read_to_end(&mut bytes)?;
+            let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+            file.write_all(&bytes)?;
+            fs::rename(&fresh, &path)?;
+            let known = bytes.len();
+            former.take(MAX_RECORD).read_to_end(&mut bytes)?;
+            file.write_all(&bytes[known..])?;
+            Ok(bytes)
+        };
+        let bytes = revoke().map_err(|source| RegisterError::Io { what: "replace", path, source })?;
+        Ok(lines::read(&bytes).map_or(Found::Intended, |said| said.found))
+    }
+
     /// Notes that this life is over and the node is to stay down until somebody asks.
     pub fn stopped(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
         self.note(node, &format!("stopped {life}"))
@@ -417,6 +437,21 @@ mod tests {
         let entries = register.read().unwrap();
         assert!(entries.refused.is_empty() && entries.lost.is_empty(), "{entries:?}");
         entries.records[0].found
+    }
+
+    #[test]
+    fn an_intent_that_is_taken_back_is_nobodys_record_and_whoever_was_quicker_is_found() {
+        let (_directory, mut register, node) = register();
+        let late = register.intend(&node, Life(1), Past::default()).unwrap();
+        assert_eq!(register.revoke(&node.name).unwrap(), Found::Intended);
+        let links = std::os::unix::fs::MetadataExt::nlink(&late.metadata().unwrap());
+        assert_eq!(links, 0, "by that a newborn knows");
+
+        let mut quick = register.intend(&node, Life(2), Past::default()).unwrap();
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
+        let launched = Found::Launched { pid: 70, start_time: 7000 };
+        assert_eq!(register.revoke(&node.name).unwrap(), launched);
+        assert_eq!(found(&mut register), launched, "and stays in the record");
     }
 
     #[test]

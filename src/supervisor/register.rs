@@ -200,14 +200,12 @@ impl Register {
     /// Takes back an intent of which no process is known. Whoever is still to be born of it finds its record replaced, and
     /// ends; whoever was quicker has entered itself into the former one, and is told of.
     pub fn revoke(&self, node: &NodeName) -> Result<Found, RegisterError> {
-        let (path, fresh) = (self.directory(node).join(NAME), self.directory(node).join("record.new"));
+        let path = self.directory(node).join(NAME);
         let revoke = || -> io::Result<Vec<u8>> {
-            let mut former = File::open(&path)?;
+            let former = File::open(&path)?;
             let mut bytes = Vec::new();
-            former.by_ref().take(MAX_RECORD).read_to_end(&mut bytes)?;
-            let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-            file.write_all(&bytes)?;
-            fs::rename(&fresh, &path)?;
+            (&former).take(MAX_RECORD).read_to_end(&mut bytes)?;
+            let mut file = make_anew(&path, &bytes)?;
             let known = bytes.len();
             former.take(MAX_RECORD).read_to_end(&mut bytes)?;
             file.write_all(&bytes[known..])?;
@@ -363,13 +361,13 @@ fn open_to_add(path: &Path) -> io::Result<Option<(File, u64)>> {
     Ok(Some((file, whole)))
 }
 
-/// Makes a record of this line alone, which takes the place of the one that is there at once or not at all.
-fn make_anew(path: &Path, line: &[u8]) -> io::Result<File> {
+/// Makes a record of these lines alone, which takes the place of the one that is there at once or not at all.
+fn make_anew(path: &Path, lines: &[u8]) -> io::Result<File> {
     let fresh = path.with_file_name("record.new");
     // A leftover of a crash may be half a line: it is not this intent's.
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::open(&fresh, flags, Mode::RUSR | Mode::WUSR)?);
-    file.write_all(line)?;
+    file.write_all(lines)?;
     fs::rename(&fresh, path)?;
     Ok(file)
 }

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
+use super::width;
+
 /// The width of a terminal that does not tell its own, in columns.
 const USUAL_WIDTH: u16 = 80;
 
@@ -66,16 +68,17 @@ impl Screen {
             }
             pieces.pop();
         }
-        let length: usize = pieces.iter().map(|(text, _)| text.chars().count()).sum();
+        let length: usize = pieces.iter().map(|(text, _)| width::of(text)).sum();
         let cut = self.width.filter(|width| length > *width);
         let mut room = cut.map_or(usize::MAX, |width| width.saturating_sub(1));
         let mut line = String::new();
         for (text, style) in pieces {
-            let shown: String = text.chars().take(room).collect();
-            room -= shown.chars().count();
+            let shown = width::cut(&text, room);
+            // What stands behind something that had no room is not shown either.
+            room = if shown.len() < text.len() { 0 } else { room - width::of(shown) };
             match self.colour && style != Style::new() && !shown.is_empty() {
                 true => line += &format!("{style}{shown}{style:#}"),
-                false => line += &shown,
+                false => line += shown,
             }
         }
         if cut.is_some() { line + "…" } else { line }
@@ -100,11 +103,11 @@ impl Screen {
 
     /// A sentence that nothing is to be cut off from, on as many lines as it takes.
     pub fn sentence(self, text: &str, style: Style) -> Vec<String> {
-        let width = self.width.unwrap_or(usize::MAX);
+        let columns = self.width.unwrap_or(usize::MAX);
         let mut lines = Vec::new();
         let mut line = String::new();
         for word in text.split(' ') {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            if !line.is_empty() && width::of(&line) + 1 + width::of(word) > columns {
                 lines.push(std::mem::take(&mut line));
             }
             if !line.is_empty() {

@@ -29,6 +29,7 @@ impl State {
         }
         let count = needs.len();
         let inner = self.open(Parent::Stage, needs.keys().cloned().collect(), now.mono + STANDSTILL);
+        self.ask_early();
         for (name, bundles) in needs {
             self.send(&name, agent::StageBundlesRequest { reqid: inner.clone(), bundles }, fx);
         }

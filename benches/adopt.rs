@@ -56,7 +56,7 @@ fn main() {
 
 fn stop_floor(count: usize) -> u64 {
     let mut nursery = Nursery::new();
-    let mut floor = Floor::new(&nursery, 0, count, Care::Full);
+    let mut floor = Floor::new(nursery.directory(), 0, count, Care::Full);
     floor.start_all();
     nursery.births(count);
     let began = now();

@@ -1,16 +1,17 @@
 //! From SIGKILL of a node to its `notify_change` at an observer of the controller, and to the next process.
 //!
 //! One at a time, of a hundred and of a thousand: beside the controller against a bare wait on a pidfd, and behind a
-//! bridge, with the agent in another process, against the same wait and one frame over TCP. Then a thousand at once: until
-//! all are told, against the time in which the floor stops as many, and until all are back, against two threads that do
-//! nothing else.
+//! bridge, with the agent in another process, against the same wait in another process and one frame over TCP. A change
+//! says how its process ended, so the floor asks the kernel for that, too; beside it stands a floor that knows only that
+//! it ended. Then a thousand at once: until all are told, against the time in which the floor stops as many, and until
+//! all are back, against two threads that do nothing else.
 
 mod common;
 
 use common::cluster::{Cluster, Place, be_an_agent_if_asked};
 use common::figures::{Sample, line, now, options};
 use common::floor::{Care, Floor};
-use common::keeper::{Keeper, Told};
+use common::keeper::{Keeper, Told, be_a_keeper_if_asked};
 use common::nursery::Nursery;
 use rustix::process::{Pid, Signal, kill_process};
 use watchpost::model::NodeState;
@@ -30,63 +31,78 @@ const STORMS: usize = 5;
 
 fn main() {
     be_an_agent_if_asked();
+    be_a_keeper_if_asked();
     let Some(options) = options() else { return };
     for (nodes, rounds) in ALONE {
-        one_at_a_time("in one process", nodes, Place::Beside, Told::Itself, rounds * options.factor);
-        one_at_a_time("over the bridge", nodes, Place::Remote, Told::OverTcp, rounds * options.factor);
+        let rounds = rounds * options.factor;
+        one_at_a_time("in one process", nodes, Place::Beside, [Told::Itself, Told::ItselfBarely], rounds);
+        one_at_a_time("over the bridge", nodes, Place::Remote, [Told::Process, Told::ThreadBarely], rounds);
     }
     for place in [Place::Beside, Place::Remote] {
         all_at_once(place, STORMS * options.factor);
     }
 }
 
-/// Microseconds from the kill, of all rounds.
+/// Microseconds from the kill, of one round.
 #[derive(Default)]
 struct Latencies {
-    told: Vec<Sample>,
-    back: Vec<Sample>,
+    told: Sample,
+    back: Sample,
 }
 
-fn one_at_a_time(what: &str, nodes: usize, place: Place, told: Told, rounds: usize) {
+impl Latencies {
+    fn add(&mut self, began: u64, told: u64, back: u64) {
+        self.told.add(microseconds(told - began));
+        self.back.add(microseconds(back - began));
+    }
+}
+
+/// The first of the two floors is the one that counts.
+fn one_at_a_time(what: &str, nodes: usize, place: Place, told: [Told; 2], rounds: usize) {
     let mut nursery = Nursery::new();
-    let mut keeper = Keeper::start(&nursery, nodes, nodes, told);
-    nursery.births(nodes);
+    let mut keepers = told.map(|told| {
+        let keeper = Keeper::start(&nursery, nodes, nodes, told);
+        nursery.births(nodes);
+        keeper
+    });
     let mut cluster = Cluster::start(&nursery, place);
     cluster.deploy(&nursery, 0, nodes);
     nursery.births(nodes);
     let running = cluster.changes_to(NodeState::Running, nodes);
     let mut pids: Vec<_> = running.iter().map(|seen| (seen.change.node.clone(), pid_of(seen.change.pid))).collect();
 
-    let [mut floor, mut watchpost] = [(); 2].map(|()| Latencies::default());
-    for _ in 0..rounds {
-        let [mut floor_told, mut floor_back, mut told, mut back] = [(); 4].map(|()| Sample::default());
+    let mut round = || {
+        let mut round = <[Latencies; 3]>::default();
         for kill in 0..KILLS {
-            pause();
-            let (began, at) = keeper.crash(kill % nodes);
-            floor_told.add(microseconds(at - began));
-            floor_back.add(microseconds(nursery.births(1)[0].at - began));
+            for (keeper, floor) in keepers.iter_mut().zip(&mut round) {
+                pause();
+                let (began, told) = keeper.crash(kill % nodes);
+                floor.add(began, told, nursery.births(1)[0].at);
+            }
             pause();
             let (node, pid) = &mut pids[kill % nodes];
             let began = now();
             kill_process(*pid, Signal::KILL).expect("our node lives");
             let crash = cluster.changes_to(NodeState::Crashed, 1).remove(0);
             assert_eq!(crash.change.node, *node);
-            told.add(microseconds(crash.at - began));
-            back.add(microseconds(nursery.births(1)[0].at - began));
+            round[2].add(began, crash.at, nursery.births(1)[0].at);
             *pid = pid_of(cluster.changes_to(NodeState::Running, 1)[0].change.pid);
         }
-        floor.told.push(floor_told);
-        floor.back.push(floor_back);
-        watchpost.told.push(told);
-        watchpost.back.push(back);
-    }
+        round
+    };
+    let all: Vec<_> = (0..rounds).map(|_| round()).collect();
     println!("one of {nodes} nodes killed, {what}, {} times, us: median round (least to most)", rounds * KILLS);
+    let events: [(_, fn(&Latencies) -> &Sample); 2] =
+        [("told", |round| &round.told), ("the next process runs", |round| &round.back)];
     for (quantile, label, goal) in [(0.5, "p50", P50_GOAL), (0.99, "p99", P99_GOAL)] {
-        let of = |rounds: &[Sample]| rounds.iter().map(|round| round.quantile(quantile)).collect::<Sample>();
-        for (event, floor, watchpost) in
-            [("told", &floor.told, &watchpost.told), ("the next process runs", &floor.back, &watchpost.back)]
-        {
-            let (floor, watchpost) = (of(floor), of(watchpost));
+        for (event, of) in events {
+            let [floor, barely, watchpost] =
+                [0, 1, 2].map(|who| all.iter().map(|round| of(&round[who]).quantile(quantile)).collect::<Sample>());
+            line(
+                &format!("{event}, {label}: floor that knows only of the end"),
+                &barely,
+                Some((&barely.over(&floor), None)),
+            );
             line(&format!("{event}, {label}: floor"), &floor, None);
             line(&format!("{event}, {label}: watchpost"), &watchpost, Some((&watchpost.over(&floor), Some(goal))));
         }
@@ -105,7 +121,7 @@ fn all_at_once(place: Place, storms: usize) {
     let [mut floor, mut watchpost] = [(); 2].map(|()| Storms::default());
     let [mut stopped, mut early, mut killed] = [(); 3].map(|()| Sample::default());
     for _ in 0..storms {
-        let mut plain = Floor::new(&nursery, 0, MANY, Care::Full);
+        let mut plain = Floor::new(nursery.directory(), 0, MANY, Care::Full);
         plain.start_all();
         nursery.births(MANY);
         let began = now();
@@ -113,7 +129,7 @@ fn all_at_once(place: Place, storms: usize) {
         stopped.add(milliseconds(now() - began));
         drop(plain);
 
-        let halves = [0, MANY / 2].map(|first| Keeper::start(&nursery, first, MANY / 2, Told::OverTcp));
+        let halves = [0, MANY / 2].map(|first| Keeper::start(&nursery, first, MANY / 2, Told::ThreadBarely));
         nursery.births(MANY);
         let began = now();
         for number in 0..MANY / 2 {

@@ -2,7 +2,8 @@
 //!
 //! Started: from the request at the controller to the last child's own stamp, taken first thing after exec. Stopped:
 //! from the request to the answer, which comes when all are gone. The floor has the kernel do the same: a directory,
-//! two output files, a record and a session per child; and beside it there is `posix_spawn` alone.
+//! two output files, a record, a control group and a session per child. Beside it there are the same without groups, and
+//! `posix_spawn` alone.
 
 mod common;
 
@@ -26,14 +27,16 @@ fn main() {
     let mut nursery = Nursery::new();
     println!("a child alone: {:.2} ms from before posix_spawn to its stamp", alone(&mut nursery));
     for (count, times) in [(10, 15), (100, 9), (1000, 5)] {
-        let [mut bare, mut floor, mut watchpost] = [(); 3].map(|()| Figures::default());
+        let [mut bare, mut full, mut floor, mut watchpost] = [(); 4].map(|()| Figures::default());
         for _ in 0..times * options.factor {
             measure_floor(&mut nursery, count, Care::Bare, &mut bare);
-            measure_floor(&mut nursery, count, Care::Full, &mut floor);
+            measure_floor(&mut nursery, count, Care::Full, &mut full);
+            measure_floor(&mut nursery, count, Care::Grouped, &mut floor);
             measure_watchpost(&mut nursery, count, &mut watchpost);
         }
         println!("{count} nodes, ms: median (least to most)");
         line("start: posix_spawn alone", &bare.started, Some((&bare.started.over(&floor.started), None)));
+        line("start: floor without groups", &full.started, Some((&full.started.over(&floor.started), None)));
         line("start: floor", &floor.started, None);
         let ratio = watchpost.started.over(&floor.started);
         line("start: watchpost", &watchpost.started, Some((&ratio, Some(START_GOAL))));
@@ -46,7 +49,7 @@ fn main() {
 /// The median of many, in milliseconds.
 fn alone(nursery: &mut Nursery) -> f64 {
     let one = |nursery: &mut Nursery| {
-        let mut floor = Floor::new(nursery, 0, 1, Care::Bare);
+        let mut floor = Floor::new(nursery.directory(), 0, 1, Care::Bare);
         let began = now();
         floor.start(0);
         milliseconds(nursery.births(1)[0].at - began)
@@ -55,7 +58,7 @@ fn alone(nursery: &mut Nursery) -> f64 {
 }
 
 fn measure_floor(nursery: &mut Nursery, count: usize, care: Care, figures: &mut Figures) {
-    let mut floor = Floor::new(nursery, 0, count, care);
+    let mut floor = Floor::new(nursery.directory(), 0, count, care);
     let began = now();
     floor.start_all();
     figures.started.add(milliseconds(last_birth(nursery, count) - began));

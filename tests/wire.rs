@@ -596,6 +596,7 @@ fn inspection() -> Inspection {
         Action::Restart(because),
         Action::Move { from: instance() },
         Action::Stop,
+        Action::Revive { was: NodeState::Stopped },
     ];
     let step = |(number, action)| Step { node: node(&format!("worker-{number}")), action };
     Inspection { steps: actions.into_iter().enumerate().map(step).collect(), complaints: outcomes() }

@@ -36,7 +36,7 @@ impl Nursery {
     pub fn new() -> Self {
         let home = scratch();
         compile(home.path());
-        let path = home.path().join("pipe");
+        let path = pipe_of(home.path());
         rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
         // Without waiting for a writer; and one that reads and writes would never let children see the end.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -50,13 +50,12 @@ impl Nursery {
 
     /// The command line of the child of that number.
     pub fn command(&self, number: usize) -> Vec<String> {
-        let text = |path: PathBuf| path.to_str().expect("temporary directories are text").to_owned();
-        vec![text(self.home.path().join("child")), text(self.pipe()), number.to_string()]
+        command_of(self.home.path(), number)
     }
 
     /// Where children say that they run.
     pub fn pipe(&self) -> PathBuf {
-        self.home.path().join("pipe")
+        pipe_of(self.home.path())
     }
 
     /// Waits until `count` children have begun to run; in the order in which they said so.
@@ -83,6 +82,16 @@ impl Nursery {
             }));
         }
     }
+}
+
+/// The command line of the child of that number in the nursery at `home`.
+pub fn command_of(home: &Path, number: usize) -> Vec<String> {
+    let text = |path: PathBuf| path.to_str().expect("temporary directories are text").to_owned();
+    vec![text(home.join("child")), text(pipe_of(home)), number.to_string()]
+}
+
+fn pipe_of(home: &Path) -> PathBuf {
+    home.join("pipe")
 }
 
 /// In memory, where there is such a place and the environment does not name another: what a disk takes to make a file

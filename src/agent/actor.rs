@@ -24,6 +24,7 @@ use super::porter::{Porter, Said};
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
 use super::state::{Effect, Event, Inquiry, State};
+use super::turn::pass_on;
 use crate::alarm::Alarm;
 use crate::archive::{Archive, News, Opening};
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
@@ -36,12 +37,11 @@ use crate::message::agent::{
     RenewCertificateResponse, StageBundlesRequest, ToAgent, ToController,
 };
 use crate::message::frame::Body;
-use crate::message::node::NodeOrder;
 use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
 use crate::rest::Rest;
-use crate::supervisor::channel::listener::Question;
+use crate::supervisor::channel::Question;
 use crate::supervisor::crash::Coroner;
 use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::{FIRST as LAUNCHING, Subject};
@@ -56,7 +56,7 @@ use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
 
 /// How long nodes have to answer: less than the controller waits for their agent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// In so many turns a link writes what was mailed to it.
+/// So often the turn is passed on until a link has written what was mailed to it, and until an observer beside it has heard.
 const WRITING: u8 = 2;
 /// For how many turns launches are held at most because ever more is to be told: some milliseconds.
 const HOLD: u8 = 50;
@@ -124,11 +124,10 @@ pub struct RenewCertificate {
 pub struct Agent {
     state: State,
     spool: Spool,
-    workshop: Workshop,
+    workshop: Rc<Workshop>,
     site: Arc<Site>,
     archive: Archive,
     porter: Porter,
-    supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
     adoptable: BTreeMap<NodeName, Adoptable>,
     found: Vec<Event>,
@@ -144,7 +143,7 @@ pub struct Agent {
     /// Launches whose news was mailed, and for how many turns the first of them has been held.
     held: Vec<LaunchOrder>,
     turns: u8,
-    /// How many turns the link still needs to write what was mailed.
+    /// How often the turn is still to be passed on until the link has written what was mailed.
     unwritten: u8,
     /// Set once the actor runs.
     port: Option<Rc<Recipient<FromSupervisor>>>,
@@ -178,7 +177,8 @@ impl Agent {
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);
-        let mut register = Register::new(site.nodes.clone())?;
+        let places = groups.as_ref().ok().map(|groups| groups.home().to_owned());
+        let mut register = Register::new(site.nodes.clone(), places)?;
         let mut entries = register.read().map_err(io::Error::other)?;
         let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
         found.extend(retrieve(&mut entries, &instance, &site, &register)?);
@@ -208,18 +208,17 @@ impl Agent {
                 .run_by(std::process::id(), run, place)
                 .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(
+            workshop: Rc::new(Workshop::open(
                 Arc::clone(&site),
                 register,
                 groups,
                 run_dir,
                 kernel_log,
                 Clerks { keeper, coroner, archive: archive.clone() },
-            )?,
+            )?),
             site,
             archive,
             porter,
-            supervisors: BTreeMap::new(),
             adoptable,
             found,
             link: None,
@@ -256,11 +255,8 @@ impl Agent {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Supervise(ward, node) => self.supervise(ward, node, ctx),
-            Effect::Tell(ward, order) => self.tell(ward, order),
-            Effect::Dismiss(ward, name) => {
-                self.supervisors.remove(&ward);
-                self.workshop.dismiss(ward, name);
-            }
+            Effect::Tell(ward, order) => self.workshop.order(ward, order),
+            Effect::Dismiss(ward, name) => self.workshop.dismiss(ward, name),
             Effect::Enter(ward, node) => self.workshop.enter(ward, node),
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
@@ -274,6 +270,7 @@ impl Agent {
             Effect::MindLogs { node, is_up: true } => self.archive.is_up(&node),
             Effect::MindLogs { node, is_up: false } => self.archive.is_down(&node),
             Effect::Prepare(number, preparation) => self.prepare(number, *preparation, ctx),
+            Effect::TryFiles(number, nodes) => self.workshop.try_files(number, nodes),
             Effect::UseFiles(number) => self.workshop.use_files(number),
             Effect::Inspect(number, survey) => self.inspect(number, *survey, ctx),
             Effect::ReadOutput(request) => self.read_output(request, ctx),
@@ -318,14 +315,14 @@ impl Agent {
     fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
             None => self.workshop.admit(ward, node.name.clone(), first_life()),
-            Some(Adoptable { life, leader, process, died, past, given_up }) => {
+            Some(Adoptable { life, leader, origin, process, died, past, given_up }) => {
                 let taken = match died {
-                    Some((pid, exit)) => {
-                        self.workshop.note_death(ward, node.name.clone(), life, pid, exit);
+                    Some(death) => {
+                        self.workshop.note_death(ward, node.name.clone(), life, death, origin);
                         self.workshop.hear_channel(ward, &node, life);
                         Ok(())
                     }
-                    None => self.workshop.adopt(ward, &node, life, leader, process),
+                    None => self.workshop.adopt(ward, &node, life, (leader, origin), process),
                 };
                 self.workshop.recall(ward, past);
                 if given_up {
@@ -343,23 +340,15 @@ impl Agent {
 
     fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
-        self.supervisors.insert(ward, supervisor);
-        if let Some(report) = report {
+        if let Some(report) = Supervisor::start(ward, node, Rc::clone(&self.workshop), Rc::clone(port)) {
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
-        }
-    }
-
-    fn tell(&self, ward: WardId, order: NodeOrder) {
-        if let Some(supervisor) = self.supervisors.get(&ward) {
-            supervisor.do_send(order);
         }
     }
 
     /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
     fn replace(&mut self, ward: WardId, name: &NodeName, ctx: &mut Context<Self>) {
         let Some(node) = self.state.node_in(ward, name).cloned() else { return };
-        if self.supervisors.get(&ward).is_some_and(Addr::connected) {
+        if self.workshop.is_minded(ward) {
             return;
         }
         let (state, pid) = match self.workshop.fact(ward) {
@@ -581,14 +570,17 @@ impl Agent {
     }
 
     /// Lets the hands launch once everything is told and written that there is to tell. The link writes when it is
-    /// polled next: it may, before threads start to compete for the processor.
+    /// polled next: it may, before threads start to compete for the processor. Who waits for that alone passes the turn on
+    /// to those that are in line; whether somebody else has died is seen only when the event loop comes round.
     fn hand_out(&mut self, ctx: &mut Context<Self>) {
         let is_told = self.unwritten == 0 && !self.flushing && !self.workshop.has_untold_ends();
         if is_told || self.turns == HOLD {
             return std::mem::take(&mut self.held).into_iter().for_each(|launch| self.workshop.launch(launch));
         }
+        let is_written = self.unwritten == 0;
         (self.turns, self.unwritten) = (self.turns + 1, self.unwritten.saturating_sub(1));
-        ctx.spawn(wrap_future::<_, Self>(yield_now()).map(|(), me, ctx| me.hand_out(ctx)));
+        let turn = async move { if is_written { yield_now().await } else { pass_on().await } };
+        ctx.spawn(wrap_future::<_, Self>(turn).map(|(), me, ctx| me.hand_out(ctx)));
     }
 
     fn tell_host(&self, event: AgentEvent) {
@@ -616,6 +608,7 @@ impl Actor for Agent {
         for event in std::mem::take(&mut self.found) {
             self.drive(event, ctx);
         }
+        self.rest.after_start(ctx, |me| &mut me.rest);
     }
 }
 
@@ -812,8 +805,7 @@ impl Handler<crate::run::testing::PanicOf> for Agent {
     type Result = ();
 
     fn handle(&mut self, crate::run::testing::PanicOf(node): crate::run::testing::PanicOf, _: &mut Context<Self>) {
-        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward, &node).is_some());
-        self.supervisors[ward.expect("a node of that name")].do_send(crate::run::testing::Panic);
+        self.workshop.have_panic(&node);
     }
 }
 

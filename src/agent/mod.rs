@@ -14,5 +14,6 @@ pub mod repeats;
 mod returns;
 pub mod spool;
 pub mod state;
+mod turn;
 
 pub use actor::{Agent, AgentEvent, AgentSetup, HurryUp, RenewCertificate, StopAllNodes, StopAllNodesForNow};

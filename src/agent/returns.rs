@@ -13,11 +13,13 @@ use crate::supervisor::process::groups::{Groups, NoGroups};
 use crate::supervisor::process::marked::{self, Marked};
 use crate::supervisor::process::oom::{self, KernelLog};
 use crate::supervisor::register::{Entries, Found, Record, Register};
+use crate::supervisor::workshop::Origin;
 
 /// What an earlier agent left of a node.
 pub(super) struct Adoptable {
     pub life: Life,
     pub leader: Option<u32>,
+    pub origin: Origin,
     pub process: Option<Process>,
     /// The process that ended meanwhile, and how.
     pub died: Option<(u32, Exit)>,
@@ -38,9 +40,10 @@ pub(super) fn take_up(
         let pid = process.as_ref().map(Process::pid);
         let count = || groups.as_ref().ok()?.oom_kills(&record.node.name);
         let (leader, died) = (record.leader(), death(&record, process.as_ref(), kernel_log, count));
-        let Record { node, life, found, guessed, past, reason, .. } = record;
-        adoptable
-            .insert(node.name.clone(), Adoptable { life, leader, process, died, past, given_up: reason.is_some() });
+        let Record { node, life, found, guessed, grouped, past, reason, .. } = record;
+        let origin = if grouped { Origin::Grouped } else { Origin::Adrift };
+        let given_up = reason.is_some();
+        adoptable.insert(node.name.clone(), Adoptable { life, leader, origin, process, died, past, given_up });
         let (died, wanted) = (died.map(|(pid, _)| pid), found != Found::Stopped);
         let given_up = reason.map(Text::from);
         nodes.push(FoundNode { node: Arc::new(node), pid, died, wanted, guessed, given_up });
@@ -65,15 +68,21 @@ pub(super) fn retrieve(
     let enter = |node: &Node, life, process: (u32, u64), past: &Past, guessed| {
         register.enter(node, life, process, past.clone(), guessed).map_err(io::Error::other)
     };
+    let mut told = Vec::new();
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
-        if let Some(Marked { life, pid, start_time }) = marked.remove(&record.node.name)
-            && life == record.life
-        {
-            record.found = Found::Launched { pid, start_time };
-            enter(&record.node, life, (pid, start_time), &record.past, record.guessed)?;
+        match marked.remove(&record.node.name) {
+            Some(Marked { life, pid, start_time }) if life == record.life => {
+                record.found = Found::Launched { pid, start_time };
+                enter(&record.node, life, (pid, start_time), &record.past, record.guessed)?;
+            }
+            // It may be about to be born.
+            _ => match register.revoke(&record.node.name) {
+                Ok(found) => record.found = found,
+                // Nothing is launched either, as long as nothing can be written.
+                Err(error) => told.push(Event::Trouble(Some(record.node.name.clone()), error.to_string())),
+            },
         }
     }
-    let mut told = Vec::new();
     for (name, why) in std::mem::take(&mut entries.lost) {
         let found = marked.remove(&name);
         let record = register.directory(&name).join("record");
@@ -87,7 +96,16 @@ pub(super) fn retrieve(
             let node = Node::new(name, instance.clone(), Role::None);
             let (found, past) = (Found::Launched { pid, start_time }, Past::default());
             enter(&node, life, (pid, start_time), &past, true)?;
-            entries.records.push(Record { node, life, here: true, found, guessed: true, past, reason: None });
+            entries.records.push(Record {
+                node,
+                life,
+                here: true,
+                found,
+                guessed: true,
+                grouped: false,
+                past,
+                reason: None,
+            });
         } else if why.is_some() {
             told.push(Event::Trouble(Some(name), format!("{what}; no process of the node was found")));
         }
@@ -124,7 +142,11 @@ fn death(
 
 /// A node whose process ended while nobody minded it.
 fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
-    let Found::Launched { pid, .. } = record.found else { return None };
-    let msg = format!("process {pid} ended while its agent was away");
+    let Found::Launched { pid, start_time } = record.found else { return None };
+    let more = match record.here && Process::is_given_away(pid, start_time) {
+        true => "; another process has its number now, and is left alone",
+        false => "",
+    };
+    let msg = format!("process {pid} ended while its agent was away{more}");
     process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
 }

@@ -1,12 +1,15 @@
 //! What runs, on disk: one record per node, which is what adoption reads.
 //!
-//! A record is a file of lines. The first is written before the launch and says what is intended: the node's
-//! definition, its life and its crashes so far. The second is written by the new process itself, before it becomes the
-//! node's program: `pid <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody asked,
-//! `rested <life>` that its agent stopped it at its own end, and `failed <life> <reason>` that it was given up. Each ends
-//! in a checksum. Nothing is synced: records must survive the agent, not the machine, whose reboot ends what they speak of.
+//! A record is a file of lines to which more are added. One is written before a launch and says what is intended: the
+//! node's definition, its life and its crashes so far. The next is written by the new process itself, before it becomes
+//! the node's program: `pid <life> <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody
+//! asked, `rested <life>` that its agent stopped it at its own end, and `failed <life> <reason>` that it was given up. Each
+//! ends in a checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
+//! that became long is made anew. Nothing is synced: records must survive the agent, not the machine, whose reboot ends
+//! what they speak of.
 //!
-//! A record that is damaged is set aside, and the process that it spoke of is known by its marker.
+//! A line that a crash left half written does not count, and is cut off before anything is added. A record that is damaged
+//! is set aside, and the process that it spoke of is known by its marker.
 
 mod lines;
 
@@ -14,10 +17,12 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Mode, OFlags};
 
 use self::lines::{FORMAT, Flaw, Intent, Said};
 use super::history::Past;
@@ -30,6 +35,8 @@ const NAME: &str = "record";
 const DAMAGED: &str = "record.damaged";
 /// The largest record that is read, in bytes: a definition is far below.
 const MAX_RECORD: u64 = 4 << 20;
+/// A record that is this long is made anew for the next life, in bytes: by then it holds a dozen.
+const LONG: u64 = 16 << 10;
 
 /// What a record says of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub struct Record {
     pub found: Found,
     /// The definition is not known: the process was found by its marker.
     pub guessed: bool,
+    /// Its process was born into its node's control group, which is where this agent has it.
+    pub grouped: bool,
     /// Its crashes so far.
     pub past: Past,
     /// Why it was given up, if it was.
@@ -108,13 +117,16 @@ pub struct Register {
     nodes: PathBuf,
     boot: String,
     pid_namespace: u64,
+    /// Where nodes have their control groups, if they have any.
+    groups: Option<PathBuf>,
 }
 
 impl Register {
-    /// Keeps its records in `nodes/<node>/record`.
-    pub fn new(nodes: PathBuf) -> io::Result<Self> {
+    /// Keeps its records in `nodes/<node>/record`, of nodes whose control groups are in `groups`.
+    pub fn new(nodes: PathBuf, groups: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self {
             foreign: Arc::default(),
+            groups,
             nodes,
             boot: identity::boot_id()?,
             pid_namespace: identity::pid_namespace()?,
@@ -131,12 +143,12 @@ impl Register {
         self.nodes.join(node.as_str())
     }
 
-    /// Replaces the node's record by an intent. The file is for the process that is launched next, which appends to it.
+    /// Adds an intent to the node's record. The file is for the process that is launched next, which appends to it.
     pub fn intend(&self, node: &Node, life: Life, past: Past) -> Result<File, RegisterError> {
-        self.begin(node, life, past, false)
+        self.begin(node, life, past, false, self.groups.as_deref())
     }
 
-    /// Replaces the node's record by one of a process that runs. Where the definition is `guessed` it is nobody's.
+    /// Adds a process that was found running to its node's record. Where the definition is `guessed` it is nobody's.
     pub fn enter(
         &self,
         node: &Node,
@@ -145,23 +157,25 @@ impl Register {
         past: Past,
         guessed: bool,
     ) -> Result<(), RegisterError> {
-        let mut file = self.begin(node, life, past, guessed)?;
+        let mut file = self.begin(node, life, past, guessed, None)?;
         let path = self.directory(&node.name).join(NAME);
-        let line = lines::sealed(&format!("pid {pid} {start_time}"));
+        let line = lines::sealed(&lines::launched(life, pid, start_time));
         file.write_all(&line).map_err(|source| RegisterError::Io { what: "write", path, source })
     }
 
-    fn begin(&self, node: &Node, life: Life, past: Past, guessed: bool) -> Result<File, RegisterError> {
-        let directory = self.directory(&node.name);
-        if self.foreign.contains(&directory.join(NAME)) {
+    fn begin(
+        &self,
+        node: &Node,
+        life: Life,
+        past: Past,
+        guessed: bool,
+        groups: Option<&Path>,
+    ) -> Result<File, RegisterError> {
+        let path = self.directory(&node.name).join(NAME);
+        if self.foreign.contains(&path) {
             let why = "a later release of watchpost may run this node".into();
-            return Err(RegisterError::Foreign { path: directory.join(NAME), why });
+            return Err(RegisterError::Foreign { path, why });
         }
-        let (path, fresh) = (directory.join(NAME), directory.join("record.new"));
-        let failed = |what| {
-            let path = path.clone();
-            move |source| RegisterError::Io { what, path, source }
-        };
         let intent = Intent {
             format: FORMAT,
             boot: Cow::Borrowed(&self.boot),
@@ -170,20 +184,35 @@ impl Register {
             guessed,
             past,
             at: since_boot(),
+            groups: groups.map(Cow::Borrowed),
             node: Cow::Borrowed(node),
         };
-        let line = lines::sealed(&serde_json::to_string(&intent).map_err(|error| failed("write")(error.into()))?);
-        // A leftover of a crash may be half a line: it is not this intent's.
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)
-            .map_err(failed("write"))?;
-        file.write_all(&line).map_err(failed("write"))?;
-        fs::rename(&fresh, &path).map_err(failed("write"))?;
-        Ok(file)
+        let written = serde_json::to_string(&intent).map_err(io::Error::from).and_then(|intent| {
+            let line = lines::sealed(&intent);
+            match open_to_add(&path)? {
+                Some((mut file, length)) if length < LONG => file.write_all(&line).map(|()| file),
+                _ => make_anew(&path, &line),
+            }
+        });
+        written.map_err(|source| RegisterError::Io { what: "write", path, source })
+    }
+
+    /// Takes back an intent of which no process is known. Whoever is still to be born of it finds its record replaced, and
+    /// ends; whoever was quicker has entered itself into the former one, and is told of.
+    pub fn revoke(&self, node: &NodeName) -> Result<Found, RegisterError> {
+        let path = self.directory(node).join(NAME);
+        let revoke = || -> io::Result<Vec<u8>> {
+            let former = File::open(&path)?;
+            let mut bytes = Vec::new();
+            (&former).take(MAX_RECORD).read_to_end(&mut bytes)?;
+            let mut file = make_anew(&path, &bytes)?;
+            let known = bytes.len();
+            former.take(MAX_RECORD).read_to_end(&mut bytes)?;
+            file.write_all(&bytes[known..])?;
+            Ok(bytes)
+        };
+        let bytes = revoke().map_err(|source| RegisterError::Io { what: "replace", path, source })?;
+        Ok(lines::read(&bytes).map_or(Found::Intended, |said| said.found))
     }
 
     /// Notes that this life is over and the node is to stay down until somebody asks.
@@ -204,12 +233,11 @@ impl Register {
 
     fn note(&self, node: &NodeName, line: &str) -> Result<(), RegisterError> {
         let path = self.directory(node).join(NAME);
-        let written =
-            OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(&lines::sealed(line)));
-        match written {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // it never came to a launch
-            written => written.map_err(|source| RegisterError::Io { what: "write", path, source }),
-        }
+        let written = open_to_add(&path).and_then(|found| match found {
+            Some((mut file, _)) => file.write_all(&lines::sealed(line)),
+            None => Ok(()), // it never came to a launch
+        });
+        written.map_err(|source| RegisterError::Io { what: "write", path, source })
     }
 
     /// Forgets a node that left the configuration. Its output stays.
@@ -305,8 +333,43 @@ impl Register {
         let elapsed = Duration::from_millis(since_boot().saturating_sub(intent.at));
         // Times of another boot say nothing.
         let past = if intent.boot == self.boot { intent.past.aged(elapsed) } else { Past::default() };
-        Record { node: intent.node.into_owned(), life: intent.life, here, found, guessed: intent.guessed, past, reason }
+        let grouped =
+            here && intent.groups.is_some_and(|groups| self.groups.as_ref().is_some_and(|ours| *groups == **ours));
+        let (node, life, guessed) = (intent.node.into_owned(), intent.life, intent.guessed);
+        Record { node, life, here, found, guessed, grouped, past, reason }
     }
+}
+
+/// Opens a record to which lines are to be added, and how long it is; `None` if there is none.
+fn open_to_add(path: &Path) -> io::Result<Option<(File, u64)>> {
+    let file = match OpenOptions::new().read(true).append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    if last == *b"\n" {
+        return Ok(Some((file, length)));
+    }
+    let mut bytes = Vec::new();
+    (&file).take(MAX_RECORD).read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
+    file.set_len(whole)?;
+    Ok(Some((file, whole)))
+}
+
+/// Makes a record of these lines alone, which takes the place of the one that is there at once or not at all.
+fn make_anew(path: &Path, lines: &[u8]) -> io::Result<File> {
+    let fresh = path.with_file_name("record.new");
+    // A leftover of a crash may be half a line: it is not this intent's.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(&fresh, flags, Mode::RUSR | Mode::WUSR)?);
+    file.write_all(lines)?;
+    fs::rename(&fresh, path)?;
+    Ok(file)
 }
 
 /// What stands in the place of a record.
@@ -341,7 +404,7 @@ mod tests {
 
     fn register() -> (tempfile::TempDir, Register, Node) {
         let directory = tempfile::tempdir().unwrap();
-        let register = Register::new(directory.path().into()).unwrap();
+        let register = Register::new(directory.path().into(), None).unwrap();
         let node = Node::new(NodeName::new("a").unwrap(), InstanceName::new("i").unwrap(), Role::Worker);
         fs::create_dir(register.directory(&node.name)).unwrap();
         (directory, register, node)
@@ -375,11 +438,26 @@ mod tests {
     }
 
     #[test]
+    fn an_intent_that_is_taken_back_is_nobodys_record_and_whoever_was_quicker_is_found() {
+        let (_directory, mut register, node) = register();
+        let late = register.intend(&node, Life(1), Past::default()).unwrap();
+        assert_eq!(register.revoke(&node.name).unwrap(), Found::Intended);
+        let links = std::os::unix::fs::MetadataExt::nlink(&late.metadata().unwrap());
+        assert_eq!(links, 0, "by that a newborn knows");
+
+        let mut quick = register.intend(&node, Life(2), Past::default()).unwrap();
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
+        let launched = Found::Launched { pid: 70, start_time: 7000 };
+        assert_eq!(register.revoke(&node.name).unwrap(), launched);
+        assert_eq!(found(&mut register), launched, "and stays in the record");
+    }
+
+    #[test]
     fn a_record_tells_how_far_the_life_came() {
         let (_directory, mut register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
         assert_eq!(found(&mut register), Found::Intended);
-        file.write_all(&lines::sealed("pid 42 1000")).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
         assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
         register.stopped(&node.name, Life(6)).unwrap();
         assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
@@ -394,7 +472,11 @@ mod tests {
     #[test]
     fn what_its_agent_stopped_for_now_is_no_stop_that_somebody_asked_for() {
         let (_directory, mut register, node) = register();
-        register.intend(&node, Life(7), Past::default()).unwrap().write_all(&lines::sealed("pid 42 1000")).unwrap();
+        register
+            .intend(&node, Life(7), Past::default())
+            .unwrap()
+            .write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000)))
+            .unwrap();
         register.rested(&node.name, Life(6)).unwrap();
         assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
         register.rested(&node.name, Life(7)).unwrap();
@@ -408,7 +490,7 @@ mod tests {
     fn a_record_cut_off_at_any_byte_is_readable_or_set_aside_and_never_believed() {
         let (_directory, mut register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
-        file.write_all(&lines::sealed("pid 42 1000")).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
         register.stopped(&node.name, Life(7)).unwrap();
         let path = register.directory(&node.name).join(NAME);
         let whole = fs::read(&path).unwrap();
@@ -425,6 +507,71 @@ mod tests {
             assert_eq!(fs::read(&aside).ok(), (!is_read).then(|| whole[..cut].to_vec()), "{cut}");
             let _ = fs::remove_file(aside);
         }
+    }
+
+    #[test]
+    fn the_next_life_is_added_wherever_the_line_before_was_cut_off() {
+        let (_directory, mut register, node) = register();
+        let path = register.directory(&node.name).join(NAME);
+        let begin = |life: u64| {
+            let mut file = register.intend(&node, Life(life), Past::default()).unwrap();
+            file.write_all(&lines::sealed(&lines::launched(Life(life), 40 + life as u32, 1000))).unwrap();
+        };
+        begin(1);
+        let first = fs::read(&path).unwrap();
+        begin(2);
+        let both = fs::read(&path).unwrap();
+        assert!(both.starts_with(&first) && both.len() > first.len());
+        for cut in 0..both.len() {
+            fs::write(&path, &both[..cut]).unwrap();
+            begin(3);
+            let kept = fs::read(&path).unwrap();
+            let lines = kept.split_inclusive(|byte| *byte == b'\n').count();
+            let whole = both[..cut].iter().filter(|byte| **byte == b'\n').count();
+            assert_eq!(lines, whole + 2, "{cut}");
+            let said = lines::read(&kept).unwrap();
+            assert_eq!(
+                (said.intent.life, said.found),
+                (Life(3), Found::Launched { pid: 43, start_time: 1000 }),
+                "{cut}"
+            );
+        }
+        fs::write(&path, &both[..both.len() - 1]).unwrap();
+        register.stopped(&node.name, Life(2)).unwrap();
+        assert_eq!(found(&mut register), Found::Stopped, "so is what is noted of a life");
+    }
+
+    #[test]
+    fn that_a_process_was_born_into_its_group_counts_where_groups_are_still_there() {
+        let (directory, _, node) = register();
+        let grouped = |written: Option<&str>, read: Option<&str>| {
+            let [writer, mut reader] = [written, read]
+                .map(|groups| Register::new(directory.path().into(), groups.map(PathBuf::from)).unwrap());
+            writer.intend(&node, Life(7), Past::default()).unwrap();
+            reader.read().unwrap().records[0].grouped
+        };
+        assert!(grouped(Some("/c/a"), Some("/c/a")));
+        for (written, read) in [(Some("/c/a"), Some("/c/b")), (Some("/c/a"), None), (None, Some("/c/a")), (None, None)]
+        {
+            assert!(!grouped(written, read), "{written:?}, then {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_does_not_grow_without_end() {
+        let (_directory, mut register, node) = register();
+        let path = register.directory(&node.name).join(NAME);
+        let mut was_made_anew = false;
+        let mut before = 0;
+        for life in 1..200 {
+            register.intend(&node, Life(life), Past::default()).unwrap();
+            let length = fs::metadata(&path).unwrap().len();
+            was_made_anew |= length < before;
+            assert!(length < 2 * LONG);
+            before = length;
+        }
+        assert!(was_made_anew);
+        assert_eq!(register.read().unwrap().records[0].life, Life(199));
     }
 
     #[test]

@@ -376,7 +376,7 @@ impl Machine {
                 let asks = self.files.have(For::Preparation(number), BTreeSet::new(), &preparation.with_files);
                 self.ask_for_files(asks, now);
             }
-            Effect::UseFiles(_) | Effect::Archive(_) | Effect::MindLogs { .. } => {
+            Effect::TryFiles(..) | Effect::UseFiles(_) | Effect::Archive(_) | Effect::MindLogs { .. } => {
                 unreachable!("every node here has a command")
             }
             Effect::Stage(StageBundlesRequest { reqid, bundles }) => {

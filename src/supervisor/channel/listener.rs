@@ -6,11 +6,9 @@
 //! nothing is lost. What was noted is freed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
-use super::decode::{Decoder, Heard};
-use super::files::{Place, free};
+use super::decode::Heard;
+use super::files::Place;
+use super::life::{Channel, Question};
 use crate::model::{Life, NodeName};
 use crate::supervisor::bell::Bell;
 use crate::supervisor::workshop::WardId;
@@ -27,20 +26,11 @@ use crate::supervisor::workshop::WardId;
 /// What comes within this time is read in one go. Orders do not wait for it, nor does the first word of a life, for which
 /// whoever is started next waits.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long after it was read it is noted how far that is.
-const NOTED_AFTER: Duration = Duration::from_secs(1);
 /// How much is read at once, and of one node before others have their turn; in bytes.
 const PIECE: usize = 64 << 10;
 const TURN: u64 = 16 * PIECE as u64;
-/// So much may wait to be read, in bytes: what a node says in weeks as a rule. Of more the oldest is passed over.
-const MOST_WAITING: u64 = 64 << 20;
-/// How many questions to one node may be open.
-const MOST_QUESTIONS: usize = 64;
 /// The stack of the thread, in bytes.
 const STACK: usize = 256 << 10;
-
-/// What came of a question: a value as JSON, or why there is none.
-pub type Answer = Result<String, String>;
 
 /// What the thread tells.
 #[derive(Debug)]
@@ -73,16 +63,6 @@ enum Order {
     Ask { ward: WardId, life: Life, question: Question },
     Forget { ward: WardId, place: Place },
     End,
-}
-
-/// What a node is asked.
-pub struct Question {
-    /// A verb, and what belongs to it: one line.
-    pub text: String,
-    pub until: Instant,
-    /// Why there is no answer, should none come by then.
-    pub late: String,
-    pub tell: Box<dyn FnOnce(Answer) + Send>,
 }
 
 impl Drop for Desk {
@@ -156,8 +136,6 @@ impl Channels {
 }
 
 const NO_CHANNEL: &str = "it has no channel to be asked by: restart it";
-const ENDED: &str = "it ended before it answered";
-
 /// The thread's own.
 struct Clerk {
     shared: Arc<Shared>,
@@ -169,27 +147,6 @@ struct Clerk {
     /// Who has written since its news were read.
     unread: BTreeSet<WardId>,
     buffer: Vec<u8>,
-}
-
-/// The channel of a life.
-struct Channel {
-    name: NodeName,
-    place: Place,
-    life: Life,
-    news: File,
-    watch: Option<i32>,
-    decoder: Decoder,
-    /// Up to where it was read, noted, and freed.
-    read: u64,
-    noted: u64,
-    freed: u64,
-    note_due: Option<Instant>,
-    questions: Option<File>,
-    /// The last one that was answered: it has read all before that.
-    answered: u64,
-    asked: BTreeMap<u64, Question>,
-    /// What is wrong with its files was said.
-    troubled: bool,
 }
 
 impl Clerk {
@@ -240,9 +197,7 @@ impl Clerk {
     }
 
     fn sleep(&self) {
-        let due =
-            |channel: &Channel| channel.asked.values().map(|question| question.until).chain(channel.note_due).min();
-        let next = self.channels.values().filter_map(due).min();
+        let next = self.channels.values().filter_map(Channel::due).min();
         let next = if self.unread.is_empty() { next } else { Some(Instant::now()) };
         self.shared.bell.wait(&self.inotify, next);
     }
@@ -317,27 +272,8 @@ impl Clerk {
     }
 
     fn open(&mut self, ward: WardId, name: &NodeName, place: &Place, life: Life) {
-        match place.open(life) {
-            Ok(Some((news, read))) => {
-                let (name, place, decoder) = (name.clone(), place.clone(), Decoder::default());
-                let channel = Channel {
-                    name,
-                    place,
-                    life,
-                    news,
-                    watch: None,
-                    decoder,
-                    read,
-                    noted: read,
-                    freed: 0,
-                    note_due: None,
-                    questions: None,
-                    answered: 0,
-                    asked: BTreeMap::new(),
-                    troubled: false,
-                };
-                self.channels.insert(ward, channel);
-            }
+        match Channel::open(name, place, life) {
+            Ok(Some(channel)) => drop(self.channels.insert(ward, channel)),
             Ok(None) => {} // launched by a release that made none, or for nothing
             Err(error) => tracing::warn!(node = %name, "cannot hear what it says: {error}"),
         }
@@ -345,21 +281,13 @@ impl Clerk {
 
     /// Reads the last of what a life said, and lets go of it.
     fn end(&mut self, ward: WardId) {
-        let Some(mut channel) = self.channels.remove(&ward) else { return };
-        let mut heard = Heard::default();
-        channel.read_on(&mut self.buffer, None, &mut heard);
-        channel.decoder.finish(&mut heard);
-        channel.answer(&mut heard);
-        for question in std::mem::take(&mut channel.asked).into_values() {
-            (question.tell)(Err(ENDED.into()));
-        }
-        if let Some(watch) = channel.watch {
+        let Some(channel) = self.channels.remove(&ward) else { return };
+        let (life, watch) = (channel.life, channel.watch);
+        let heard = Box::new(channel.finish(&mut self.buffer));
+        if let Some(watch) = watch {
             self.watches.remove(&watch);
             let _ = inotify::remove_watch(&self.inotify, watch); // the file may be gone, and the watch with it
         }
-        // Its files go with the next life, or with the node: until then whoever was told has it on disk.
-        channel.note();
-        let (life, heard) = (channel.life, Box::new(heard));
         if !heard.is_nothing() {
             (self.tell)(News::Heard { ward, life, heard, all: false });
         }
@@ -387,10 +315,7 @@ impl Clerk {
     fn be_on_time(&mut self) {
         let now = Instant::now();
         for channel in self.channels.values_mut() {
-            channel.give_up(now);
-            if channel.note_due.is_some_and(|due| due <= now) {
-                channel.note();
-            }
+            channel.be_on_time(now);
         }
     }
 
@@ -399,125 +324,15 @@ impl Clerk {
     }
 }
 
-impl Channel {
-    /// Reads what there is by now, or about so much of it, and says whether that is all; `None` if it cannot be read.
-    fn read_on(&mut self, buffer: &mut [u8], most: Option<u64>, heard: &mut Heard) -> Option<bool> {
-        match self.try_to_read(buffer, most, heard) {
-            Ok(is_all) => {
-                self.troubled = false;
-                Some(is_all)
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.troubled, true) {
-                    tracing::warn!(node = %self.name, "cannot read what it says: {error}");
-                }
-                None
-            }
-        }
-    }
-
-    fn try_to_read(&mut self, buffer: &mut [u8], most: Option<u64>, heard: &mut Heard) -> io::Result<bool> {
-        let length = self.news.metadata()?.len();
-        if length < self.read {
-            (self.read, self.noted, self.freed) = (0, 0, 0);
-            self.decoder.cut_off(heard);
-        }
-        if length - self.read > MOST_WAITING {
-            self.read = length - MOST_WAITING;
-            self.decoder.skipped(heard);
-        }
-        let begin = self.read;
-        // What is written meanwhile has its own turn: somebody may write faster than this.
-        let end = most.map_or(length, |most| length.min(begin + most));
-        while self.read < end {
-            match self.news.read_at(buffer, self.read) {
-                Ok(0) => break,
-                Ok(count) => {
-                    self.decoder.take(&buffer[..count], heard);
-                    self.read += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.read != begin && self.note_due.is_none() {
-            self.note_due = Some(Instant::now() + NOTED_AFTER);
-        }
-        Ok(self.read >= length)
-    }
-
-    /// Whether anything was ever heard of this life.
-    fn has_spoken(&self) -> bool {
-        self.read > 0
-    }
-
-    /// Notes up to which line it was read, and frees that.
-    fn note(&mut self) {
-        self.note_due = None;
-        let up_to = self.read - self.decoder.pending() as u64;
-        if up_to == self.noted {
-            return;
-        }
-        match self.place.note(self.life, up_to).and_then(|()| free(&self.news, self.freed, up_to)) {
-            Ok(freed) => (self.noted, self.freed) = (up_to, freed),
-            Err(error) => tracing::debug!(node = %self.name, "cannot note how far its channel was read: {error}"),
-        }
-    }
-
-    fn ask(&mut self, question: Question) {
-        if self.asked.len() >= MOST_QUESTIONS {
-            return (question.tell)(Err("it has too many questions to answer: ask later".into()));
-        }
-        match self.write(&question.text) {
-            Ok(number) => {
-                self.decoder.await_answer(number);
-                self.asked.insert(number, question);
-            }
-            Err(error) => (question.tell)(Err(format!("it cannot be asked: {error}"))),
-        }
-    }
-
-    /// Writes the question down. Its number is where it begins, and so no other one's, also after a restart of the agent.
-    fn write(&mut self, text: &str) -> io::Result<u64> {
-        let file = match &mut self.questions {
-            Some(file) => file,
-            None => self.questions.insert(self.place.open_questions(self.life)?),
-        };
-        let number = file.metadata()?.len() + 1;
-        file.write_all(format!("{number} {text}\n").as_bytes())?;
-        free(file, 0, self.answered)?;
-        Ok(number)
-    }
-
-    /// Hands the answers to whoever awaits them.
-    fn answer(&mut self, heard: &mut Heard) {
-        for (number, answer) in std::mem::take(&mut heard.answers) {
-            self.answered = self.answered.max(number);
-            if let Some(question) = self.asked.remove(&number) {
-                (question.tell)(answer);
-            }
-        }
-    }
-
-    fn give_up(&mut self, now: Instant) {
-        let late: Vec<u64> =
-            self.asked.iter().filter(|(_, question)| question.until <= now).map(|(number, _)| *number).collect();
-        for number in late {
-            self.decoder.forget(number);
-            if let Some(question) = self.asked.remove(&number) {
-                (question.tell)(Err(question.late));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
+    use std::io::Write;
     use std::path::Path;
     use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
+    use crate::supervisor::channel::life::{Answer, ENDED};
 
     const LONG: Duration = Duration::from_secs(30);
     const L: Life = Life(7);

@@ -100,7 +100,7 @@ impl From<&Ending> for Exit {
 
 /// What the dossier of this life is called.
 pub fn id_of(node: &NodeName, life: Life) -> String {
-    format!("{node}.{life}")
+    [node.as_str(), ".", &life.0.to_string()].concat()
 }
 
 /// What a process was given.

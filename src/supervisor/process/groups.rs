@@ -194,6 +194,11 @@ impl Groups {
         &self.lacking
     }
 
+    /// Where the groups of nodes are.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The groups above those of nodes, from the top down.
     fn chain(&self) -> Vec<PathBuf> {
         vec![self.above.clone(), self.above.join(OURS), self.home.clone()]
@@ -240,6 +245,11 @@ impl Groups {
     pub fn end_askers(&self, node: &NodeName) -> Result<usize, SweepError> {
         let path = self.askers(node);
         end(&path).map_err(|cause| SweepError::Group { path, cause })
+    }
+
+    /// Whether that node has a group.
+    pub fn is_there(&self, node: &NodeName) -> bool {
+        self.path(node).exists()
     }
 
     /// Whether that process is in the group of that node, or in one below it.
@@ -410,6 +420,7 @@ mod tests {
         assert_eq!(finish(&leader), Exit::Status(0));
         let far = number_in(&home.path().join("far"));
         assert!(groups.has(&node, far) && !groups.has(&self::node("fa"), far));
+        assert!(groups.is_there(&node) && !groups.is_there(&self::node("fa")));
         assert!(!groups.has(&node, std::process::id()));
         let lives = |pid| Stat::of(pid).unwrap().is_some_and(|stat| !stat.is_dead());
         assert!(lives(far));

@@ -56,7 +56,7 @@ pub use handle::Process;
 pub use listeners::Listeners;
 pub use obstacles::obstacles;
 pub use rustix::process::Signal;
-pub use spawn::{Program, spawn};
+pub use spawn::{Program, Record, spawn};
 pub(crate) use sys::local_time::local as local_time;
 
 /// What that variable is in the environment with which the process began, as far as we may look and it is still there.

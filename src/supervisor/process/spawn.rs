@@ -19,7 +19,7 @@ use super::handle::{self, Process};
 use super::leaders::Cradle;
 use super::rights::{self, Chosen};
 use super::sys::child::{self, Failure, Plan, Step, Strings};
-use crate::model::{Cpus, Resource, RunAs};
+use crate::model::{Cpus, Life, Resource, RunAs};
 
 /// Where a program without a `/` is looked for if its environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -50,6 +50,13 @@ pub struct Program {
     pub group: Option<PathBuf>,
 }
 
+/// Where a process is to say that it is there, and of which life it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub file: BorrowedFd<'a>,
+    pub life: Life,
+}
+
 impl fmt::Debug for Program {
     /// Without what its variables hold, which may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,11 +69,11 @@ impl fmt::Debug for Program {
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
 ///
 /// All its signals have their default action and none is blocked; it reads from `/dev/null` and inherits no other
-/// descriptor. Before it runs, it writes `pid <pid> <start time> #<CRC-32>\n` to `record`, in one piece; if it cannot, it does not
-/// run. That holds even if we are killed meanwhile: a process whose record is missing never ran.
+/// descriptor. Before it runs, it writes `pid <life> <pid> <start time> #<CRC-32>\n` to `record`, in one piece; if it cannot, it
+/// does not run. That holds even if we are killed meanwhile: a process whose record is missing never ran.
 ///
 /// Blocks for a fraction of a millisecond, longer if the user database or the disk is slow.
-pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Process, SpawnError> {
+pub fn spawn(program: &Program, record: Option<Record<'_>>) -> Result<Process, SpawnError> {
     let argv = arguments(program)?;
     let candidates = candidates(program)?;
     let directory = c_string(program.directory.as_os_str().as_bytes(), || "the directory".into())?;
@@ -80,7 +87,7 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
     put_output(&mut berth, Place::Stdout, &program.stdout)?;
     put_output(&mut berth, Place::Stderr, &program.stderr)?;
     let group = program.group.as_deref().map(open_group).transpose()?;
-    let put = record.map(|record| berth.put(Place::Record, record)).transpose();
+    let put = record.map(|record| berth.put(Place::Record, record.file)).transpose();
     put.map_err(|errno| SpawnError::Step { step: "keep the record open", cause: errno.into() })?;
 
     let plan = Plan {
@@ -88,7 +95,7 @@ pub fn spawn(program: &Program, record: Option<BorrowedFd<'_>>) -> Result<Proces
         argv: &argv,
         env: &env,
         stdio: [berth.null(), berth.at(Place::Stdout), berth.at(Place::Stderr)],
-        record: record.map(|_| berth.at(Place::Record)),
+        record: record.map(|Record { life, .. }| (berth.at(Place::Record), life.0)),
         beyond: berth.beyond(),
         directory: &directory,
         limits: &limits,
@@ -296,7 +303,7 @@ mod tests {
         let program = script(home.path(), "for fd in /proc/$$/fd/*; do readlink $fd; done");
         // The shell may hold one of its own above 9, so `ls` looks instead of it in a second run.
         let direct = Program { argv: ["ls", "-l", "/proc/self/fd"].map(String::from).to_vec(), ..program };
-        let process = spawn(&direct, Some(record.as_fd())).unwrap();
+        let process = spawn(&direct, of_life(&record)).unwrap();
         assert_eq!(finish(&process), Exit::Status(0));
         let said = fs::read_to_string(&direct.stdout).unwrap();
         let targets: Vec<&str> = said.lines().filter_map(|line| line.split_once(" -> ")).map(|(_, to)| to).collect();
@@ -353,7 +360,7 @@ mod tests {
             RunAs { limits: [(Resource::Fsize, Limit { soft: Some(0), hard: Some(0) })].into(), ..RunAs::default() };
         let record = File::create(home.path().join("record")).unwrap();
         let program = Program { run_as, ..script(home.path(), "ulimit -f > /dev/null") };
-        let process = spawn(&program, Some(record.as_fd())).unwrap();
+        let process = spawn(&program, of_life(&record)).unwrap();
         assert_eq!(finish(&process), Exit::Status(0));
         assert!(fs::read_to_string(home.path().join("record")).unwrap().starts_with("pid "));
     }
@@ -450,9 +457,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("record");
         let record = File::create(&path).unwrap();
-        let process = spawn(&script(home.path(), "cat record; exec cat /proc/$$/stat"), Some(record.as_fd())).unwrap();
+        let process = spawn(&script(home.path(), "cat record; exec cat /proc/$$/stat"), of_life(&record)).unwrap();
         assert_eq!(finish(&process), Exit::Status(0));
-        let line = format!("pid {} {}", process.pid(), process.start_time());
+        let line = format!("pid 7 {} {}", process.pid(), process.start_time());
         let line = format!("{line} #{:08x}\n", crc32fast::hash(line.as_bytes()));
         assert_eq!(fs::read_to_string(&path).unwrap(), line);
         let said = fs::read_to_string(home.path().join("stdout")).unwrap();
@@ -481,10 +488,23 @@ mod tests {
         for (record, why) in
             [(full, "No space left on device (os error 28)"), (read_only, "Bad file descriptor (os error 9)")]
         {
-            let error = spawn(&program, Some(record.as_fd())).unwrap_err();
+            let error = spawn(&program, of_life(&record)).unwrap_err();
             assert_eq!(error.to_string(), format!("cannot write the record of the process: {why}"));
         }
         assert!(!home.path().join("ran").exists());
+    }
+
+    #[test]
+    fn a_process_whose_record_was_replaced_does_not_run() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("record");
+        let record = File::create(&path).unwrap();
+        fs::write(home.path().join("record.new"), "another's").unwrap();
+        fs::rename(home.path().join("record.new"), &path).unwrap();
+        let error = spawn(&script(home.path(), "touch ran"), of_life(&record)).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write the record of the process: Stale"), "{error}");
+        assert!(!home.path().join("ran").exists());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
     }
 
     #[test]
@@ -493,9 +513,9 @@ mod tests {
         let path = home.path().join("record");
         let record = File::create(&path).unwrap();
         let program = Program { argv: vec!["/nowhere".into()], ..script(home.path(), "") };
-        spawn(&program, Some(record.as_fd())).unwrap_err();
+        spawn(&program, of_life(&record)).unwrap_err();
         let line = fs::read_to_string(&path).unwrap();
-        let [_, pid, start_time, _] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [_, _, pid, start_time, _] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
         let now = super::super::identity::start_time(pid.parse().unwrap()).unwrap();
         assert_ne!(now, Some(start_time.parse().unwrap()));
     }
@@ -514,6 +534,10 @@ mod tests {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    fn of_life(file: &File) -> Option<Record<'_>> {
+        Some(Record { file: file.as_fd(), life: Life(7) })
     }
 
     fn refusal(program: &Program) -> String {

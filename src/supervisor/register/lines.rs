@@ -1,10 +1,12 @@
 //! The lines of a record: how they are written, and what they say, whatever became of the file in between.
 //!
-//! Each ends in ` #` and the CRC-32 of what stands before. A line without its newline was cut off and does not count; one
-//! whose checksum is wrong means that the file is damaged, and nothing in it is believed.
+//! Each ends in ` #` and the CRC-32 of what stands before. What came before the last intent is over. A line without its
+//! newline was cut off and does not count; one whose checksum is wrong means that the file is damaged, and nothing in it
+//! is believed.
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +14,12 @@ use super::Found;
 use crate::model::{Life, Node};
 use crate::supervisor::history::Past;
 
-/// The format of the first line; another number is a record of another release and is refused.
-pub(super) const FORMAT: u32 = 2;
+/// The format of an intent; another number is a record of another release and is refused.
+pub(super) const FORMAT: u32 = 3;
 /// The longest reason that is kept, in characters.
 const LONGEST_REASON: usize = 500;
 
-/// The first line of a record.
+/// The line that begins a life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Intent<'a> {
     pub format: u32,
@@ -29,6 +31,8 @@ pub(super) struct Intent<'a> {
     pub past: Past,
     /// The time of what is past, in milliseconds since boot.
     pub at: u64,
+    /// Where the control groups are of which it is born into one; `None` if it has none.
+    pub groups: Option<Cow<'a, Path>>,
     pub node: Cow<'a, Node>,
 }
 
@@ -68,6 +72,11 @@ pub(super) fn sealed(text: &str) -> Vec<u8> {
     line
 }
 
+/// The process that came of an intent.
+pub(super) fn launched(life: Life, pid: u32, start_time: u64) -> String {
+    format!("pid {life} {pid} {start_time}")
+}
+
 /// The end of a life that is not to be started again, without line ends in its reason.
 pub(super) fn given_up(life: Life, reason: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
@@ -80,13 +89,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
     if bytes.is_empty() || bytes.starts_with(b"\0") {
         return Err(Flaw::Empty);
     }
-    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-    let first = lines.next().ok_or(Flaw::Damaged("its first line is cut off"))?;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let lines: Vec<&[u8]> = lines.collect();
+    let last = lines.iter().rposition(|line| line.starts_with(b"{")).unwrap_or(0);
+    let (first, lines) = lines[last..].split_first().ok_or(Flaw::Damaged("its first line is cut off"))?;
     let Some(first) = unsealed(first) else {
         // Whoever writes another format may seal it in another way.
         return Err(match serde_json::from_slice::<AnyFormat>(first) {
             Ok(AnyFormat { format }) => Flaw::Foreign(format!("its format is {format}")),
-            Err(_) => Flaw::Damaged("the checksum of its first line is wrong"),
+            Err(_) => Flaw::Damaged("the checksum of its last intent is wrong"),
         });
     };
     let format = serde_json::from_str::<AnyFormat>(first).map(|any| any.format);
@@ -102,11 +113,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
         let mut words = line.splitn(3, ' ');
         let (kind, life, rest) = (words.next(), words.next().and_then(|life| life.parse::<u64>().ok()), words.next());
         found = match (kind, life, rest) {
-            (Some("pid"), Some(pid), Some(start)) => match (u32::try_from(pid), start.parse()) {
-                (Ok(pid), Ok(start_time)) => Found::Launched { pid, start_time },
-                _ => return Err(Flaw::Foreign("its second line has no numbers".into())),
+            (Some("pid"), Some(life), Some(process)) if life == intent.life.0 => match numbers(process) {
+                Some((pid, start_time)) => Found::Launched { pid, start_time },
+                None => return Err(Flaw::Foreign("its process has no numbers".into())),
             },
-            // Another life's end may be written late, behind the intent of the next.
+            // Another life may be spoken of late, behind the intent of the next.
+            (Some("pid"), Some(_), Some(_)) => found,
             (Some("stopped"), Some(life), None) if life == intent.life.0 => Found::Stopped,
             (Some("rested"), Some(life), None) if life == intent.life.0 && found != Found::Stopped => Found::Rested,
             (Some("stopped" | "rested"), Some(_), None) => found,
@@ -123,6 +135,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
     Ok(Said { intent, found, reason })
 }
 
+fn numbers(process: &str) -> Option<(u32, u64)> {
+    let (pid, start_time) = process.split_once(' ')?;
+    Some((pid.parse().ok()?, start_time.parse().ok()?))
+}
+
 /// The text of a line whose checksum is right.
 fn unsealed(line: &[u8]) -> Option<&str> {
     let (text, sum) = line.split_at_checked(line.len().checked_sub(10)?)?;
@@ -136,13 +153,17 @@ mod tests {
     use super::*;
     use crate::model::{InstanceName, NodeName, Role};
 
-    fn record() -> Vec<u8> {
+    fn intent(life: u64) -> Vec<u8> {
         let node = Node::new(NodeName::new("a").unwrap(), InstanceName::new("i").unwrap(), Role::Worker);
-        let (boot, node, past) = ("b".into(), Cow::Owned(node), Past { attempt: 3, ago: vec![5] });
+        let (life, boot, node, past) = (Life(life), "b".into(), Cow::Owned(node), Past { attempt: 3, ago: vec![5] });
         let intent =
-            Intent { format: FORMAT, boot, pid_namespace: 1, life: Life(7), guessed: false, past, at: 9, node };
-        let mut bytes = sealed(&serde_json::to_string(&intent).unwrap());
-        bytes.extend(sealed("pid 42 1000"));
+            Intent { format: FORMAT, boot, pid_namespace: 1, life, guessed: false, past, at: 9, groups: None, node };
+        sealed(&serde_json::to_string(&intent).unwrap())
+    }
+
+    fn record() -> Vec<u8> {
+        let mut bytes = intent(7);
+        bytes.extend(sealed(&launched(Life(7), 42, 1000)));
         bytes
     }
 
@@ -167,6 +188,40 @@ mod tests {
             match read(&whole[..at]) {
                 Ok(got) => assert_eq!((got.intent, got.found), (said.intent.clone(), Found::Intended), "{at} bytes"),
                 Err(flaw) => assert!(matches!(flaw, Flaw::Damaged(_) | Flaw::Empty), "{at} bytes: {flaw:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_intent_counts_and_one_that_is_cut_off_changes_nothing() {
+        let mut bytes = record();
+        let former = read(&bytes).unwrap();
+        let next = intent(8);
+        for cut in 0..next.len() {
+            assert_eq!(read(&[&bytes[..], &next[..cut]].concat()), Ok(former.clone()), "{cut}");
+        }
+        bytes.extend(next);
+        for late in [launched(Life(7), 43, 1001), "stopped 7".into()] {
+            bytes.extend(sealed(&late));
+            let said = read(&bytes).unwrap();
+            assert_eq!((said.intent.life, said.found), (Life(8), Found::Intended), "{late} is of the life before");
+        }
+        bytes.extend(sealed(&launched(Life(8), 44, 1002)));
+        assert_eq!(read(&bytes).unwrap().found, Found::Launched { pid: 44, start_time: 1002 });
+    }
+
+    #[test]
+    fn damage_counts_from_the_last_intent_on() {
+        let whole = [record(), intent(8), sealed(&launched(Life(8), 44, 1002))].concat();
+        let (said, begin) = (read(&whole).unwrap(), record().len());
+        for at in 0..whole.len() {
+            let mut garbled = whole.clone();
+            garbled[at] ^= 1;
+            match read(&garbled) {
+                Ok(got) if at < begin - 1 => assert_eq!(got, said, "byte {at}"),
+                // The newline before it is gone, or that at the end.
+                Ok(got) => assert!(at == whole.len() - 1 && got.found == Found::Intended, "byte {at}: {got:?}"),
+                Err(flaw) => assert!(at >= begin - 1 && matches!(flaw, Flaw::Damaged(_)), "byte {at}: {flaw:?}"),
             }
         }
     }

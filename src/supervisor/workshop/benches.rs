@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc as channel;
 use tokio::task::yield_now;
 
-use super::launching::{Born, Leader};
+use super::launching::{Born, Leader, Origin};
 use super::questions::{ASKER, ASKER_PID};
 use super::reading::Bystander;
 use super::{Benches, Done, End, Fact, TELLING, Tools, WardId, Word};
@@ -90,7 +90,7 @@ impl Benches {
             tracing::error!("process {pid} was launched for a ward that was let go");
             return drop(process.kill());
         }
-        match self.alive(ward, life, process, socket, true) {
+        match self.alive(ward, life, process, socket, Origin::Ours) {
             Ok(()) => {
                 self.tell(ward, Word::Launched { life, pid });
                 self.await_words(ward);
@@ -111,12 +111,12 @@ impl Benches {
         life: Life,
         process: Process,
         socket: Option<Arc<NotifySocket>>,
-        ours: bool,
+        origin: Origin,
     ) -> io::Result<()> {
         let process = Arc::new(process);
         let pid = process.pid();
         if let Err(error) = self.exits.watch(id.0, Arc::clone(&process)) {
-            if ours {
+            if origin == Origin::Ours {
                 process.kill()?;
             }
             return Err(error);
@@ -124,7 +124,7 @@ impl Benches {
         if let Some(ward) = self.wards.borrow_mut().get_mut(&id) {
             ward.fact = Fact::Alive(life, pid);
             ward.process = Some(process);
-            ward.leader = Some(Leader { life, pid: Some(pid), ours });
+            ward.leader = Some(Leader { life, pid: Some(pid), origin });
             let is_same =
                 |former: &Arc<NotifySocket>| socket.as_ref().is_some_and(|socket| Arc::ptr_eq(former, socket));
             if let Some(former) = std::mem::replace(&mut ward.socket, socket.clone()).filter(|former| !is_same(former))

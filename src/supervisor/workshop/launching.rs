@@ -2,10 +2,10 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
 
 use super::questions::has_askers;
 use super::speech::tell_of;
@@ -17,7 +17,7 @@ use crate::supervisor::process::groups::{GroupError, refuse};
 use crate::supervisor::process::looks::Waiting;
 use crate::supervisor::process::notices::NotifySocket;
 use crate::supervisor::process::tree::SweepError;
-use crate::supervisor::process::{Process, Remains, tree};
+use crate::supervisor::process::{Process, Record, Remains, tree};
 use crate::supervisor::state::LaunchFailure;
 use crate::supervisor::{LaunchOrder, output, process};
 
@@ -30,8 +30,18 @@ pub(super) struct Leader {
     pub(super) life: Life,
     /// `None` where it is not known that there was one.
     pub(super) pid: Option<u32>,
-    /// Launched by this run of the agent. What an earlier run launched may have lost children to another parent.
-    pub(super) ours: bool,
+    pub(super) origin: Origin,
+}
+
+/// Who launched a process, and with that where those may be whom it leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This run of the agent, which is given the children that it loses.
+    Ours,
+    /// An earlier run, into the node's control group: nobody but root leaves that.
+    Grouped,
+    /// An earlier run: the children that it lost may be anybody's.
+    Adrift,
 }
 
 /// A process that came of a launch, and where it is heard.
@@ -47,7 +57,7 @@ impl Workshop {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
-            ward.past = (past.clone(), Instant::now());
+            ward.note_past(past.clone());
             // It stays until a sweep succeeds or the next one is born: one that fails is to be done again.
             (ward.leader, ward.socket.clone())
         };
@@ -142,7 +152,7 @@ impl Tools {
             })?;
             self.lay_channel(node, life, &mut program).map_err(passing)?;
         }
-        let process = process::spawn(&program, Some(std::os::fd::AsFd::as_fd(&record)))
+        let process = process::spawn(&program, Some(Record { file: record.as_fd(), life }))
             .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
         self.keeper.mind(node);
         Ok((process, socket))
@@ -150,7 +160,7 @@ impl Tools {
 
     pub(super) fn note_volumes(&self, node: &NodeName, life: Life, volumes: [u64; 2]) {
         let mut known = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lives = known.entry(node.clone()).or_default();
+        let lives = known.entry(node.clone()).or_insert_with(|| Lives::with_capacity(1)); // most have one
         if lives.len() >= LIVES {
             lives.remove(0);
         }
@@ -181,17 +191,18 @@ impl Tools {
         }
     }
 
-    /// By the group, where there is one; and then whoever left it.
+    /// By the group, where there is one; and then whoever left it, where that can be told without looking at everybody.
     pub(super) fn sweep(&self, node: &Node, leader: Leader, waiting: &Waiting) -> Result<usize, SweepError> {
-        if !leader.ours && has_askers(node) {
+        if leader.origin != Origin::Ours && has_askers(node) {
             self.sweep_askers(node, 0, false, waiting)?;
         }
         let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
-        let strays = match leader.ours && self.strays_come_here {
-            true => tree::sweep(&marker, session, waiting)?,
-            false => tree::sweep_all(&marker, session, waiting)?,
+        let strays = match leader.origin {
+            Origin::Ours if self.strays_come_here => tree::sweep(&marker, session, waiting)?,
+            Origin::Grouped if self.groups.as_ref().as_ref().is_ok_and(|groups| groups.is_there(&node.name)) => 0,
+            _ => tree::sweep_all(&marker, session, waiting)?,
         };
         Ok(killed + strays)
     }

@@ -12,7 +12,7 @@ use super::questions::has_askers;
 use super::{Benches, Done, Fact, Tools, Ward, WardId, Word, Workshop, unless_it_panics};
 use crate::model::{Life, Node, ReadyBy, ZeekHealth};
 use crate::supervisor::channel::Place;
-use crate::supervisor::channel::listener::Question as Asked;
+use crate::supervisor::channel::Question as Asked;
 use crate::supervisor::hands::Subject;
 use crate::supervisor::process;
 use crate::supervisor::process::Program;

@@ -117,7 +117,12 @@ fn what_is_wrong_with_it_is_all_said_and_of_what_was_not_understood_nothing_else
     assert_eq!(plan.complaints, crate::plan::validate(&wanted, &PortRules::default()));
     assert_eq!((plan.complaints.len(), plan.nodes), (2, vec![]));
     let nothing = configuration("c3", &[]);
-    let request = |reqid| PlanRequest { reqid, configuration: nothing, complaints: vec!["c.cfg:1: no".into()] };
+    let request = |reqid| PlanRequest {
+        reqid,
+        configuration: nothing,
+        complaints: vec!["c.cfg:1: no".into()],
+        all_at_once: false,
+    };
     cluster.ask("read", |reqid| request(reqid).into());
     assert_eq!(cluster.planned("read").complaints, ["c.cfg:1: no"]);
 }
@@ -205,7 +210,7 @@ fn words(nodes: &[Planned]) -> Vec<String> {
 
 impl Cluster {
     fn plan(&mut self, name: &str, configuration: Configuration) {
-        self.ask(name, |reqid| PlanRequest { reqid, configuration, complaints: Vec::new() }.into());
+        self.ask(name, |reqid| PlanRequest { reqid, configuration, complaints: Vec::new(), all_at_once: false }.into());
     }
 
     /// That agent answers what it was asked.

@@ -77,8 +77,8 @@ pub struct Plan<'a> {
     pub env: &'a Strings,
     /// stdin, stdout, stderr.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Where the child writes its `pid` line before it execs; closes at exec.
-    pub record: Option<BorrowedFd<'a>>,
+    /// Where the child writes its `pid` line before it execs, and of which life; closes at exec.
+    pub record: Option<(BorrowedFd<'a>, u64)>,
     /// A number above all of these descriptors: the child is to have no copy of what is there.
     pub beyond: u32,
     pub directory: &'a CStr,
@@ -243,16 +243,17 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
     if plan.no_new_privs {
         call(Step::NoNewPrivs, libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0])?;
     }
-    let record = plan.record.map(|record| record.as_raw_fd() as usize);
-    drop_descriptors(record)?;
+    let record = plan.record.map(|(record, life)| (record.as_raw_fd() as usize, life));
+    drop_descriptors(record.map(|(record, _)| record))?;
     let none = 0u64;
     call(
         Step::Signals,
         libc::SYS_rt_sigprocmask,
         [libc::SIG_SETMASK as usize, address(&none), 0, size_of_val(&none), 0],
     )?;
-    if let Some(record) = record {
-        write_record(record, *start_time)?;
+    if let Some((record, life)) = record {
+        write_record(record, life, *start_time)?;
+        is_in_force(record)?;
     }
     set_limits(plan, |resource| resource == libc::RLIMIT_FSIZE)?;
     Err(Failure { step: Step::Exec, errno: execute(plan) })
@@ -356,12 +357,12 @@ fn drop_descriptors(record: Option<usize>) -> Result<(), Failure> {
     }
 }
 
-fn write_record(file: usize, start_time: u64) -> Result<(), Failure> {
+fn write_record(file: usize, life: u64, start_time: u64) -> Result<(), Failure> {
     let pid = call(Step::Record, libc::SYS_getpid, [0; 5])?;
-    let mut line = [0u8; 64]; // "pid ", two numbers of at most 20 digits each, and the checksum of that
+    let mut line = [0u8; 96]; // "pid ", three numbers of at most 20 digits each, and the checksum of that
     let mut rest = &mut line[..];
     // Formatting integers into a buffer allocates nothing and locks nothing, nor does the checksum.
-    let fits = write!(rest, "pid {pid} {start_time}").is_ok();
+    let fits = write!(rest, "pid {life} {pid} {start_time}").is_ok();
     let left = rest.len();
     let length = line.len().wrapping_sub(left);
     let sum = crc32fast::hash(line.get(..length).unwrap_or_default());
@@ -372,6 +373,15 @@ fn write_record(file: usize, start_time: u64) -> Result<(), Failure> {
     let written = call(Step::Record, libc::SYS_write, [file, line.as_ptr() as usize, length, 0, 0])?;
     // Half a record is none: what reads it could not tell whose process this is.
     if fits && written == length { Ok(()) } else { Err(Failure { step: Step::Record, errno: Errno::IO }) }
+}
+
+/// Refuses to go on for a record that was replaced meanwhile: the next agent took it for an intent that came to nothing, and
+/// launches a process of its own. It looks into the former record once more when it has replaced it, so one of both notices.
+fn is_in_force(file: usize) -> Result<(), Failure> {
+    // SAFETY: it is made of numbers alone, which may all be zero.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    call(Step::Record, libc::SYS_fstat, [file, ptr::from_mut(&mut stat) as usize, 0, 0, 0])?;
+    if stat.st_nlink > 0 { Ok(()) } else { Err(Failure { step: Step::Record, errno: Errno::STALE }) }
 }
 
 /// Tries the candidates as `execvp` does: what is not there is passed over, what may not be run is remembered.

@@ -149,8 +149,8 @@ pub enum Effect {
     /// Make this durable, and say so by [`Event::Journaled`] with the same number.
     Journal(u64, Vec<Save>),
     Answer(Ticket, ClientResponse),
-    /// Read that piece of what nodes are to have, and say it on this link.
-    ReadBlob(LinkId, ReadBlobRequest),
+    /// Read those parts of what nodes are to have, and say it on this link.
+    ReadBlobs(LinkId, ReadBlobsRequest),
     /// There will be no answer.
     Silence(Ticket),
     /// Log it and tell observers; `origin` is the agent's epoch and number.

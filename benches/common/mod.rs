@@ -7,6 +7,7 @@ pub mod daemons;
 pub mod ends;
 pub mod figures;
 pub mod floor;
+pub mod host;
 pub mod keeper;
 pub mod keys;
 pub mod nursery;

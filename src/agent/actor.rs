@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::{Bounds, Outbox};
-use super::porter::Porter;
+use super::porter::{Porter, Said};
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
 use super::state::{Effect, Event, Inquiry, State};
@@ -33,7 +33,7 @@ use crate::bundle::tree::Place;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::launch::{Site, Survey};
 use crate::message::agent::{
-    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadBlobRequest, ReadOutputRequest, RenewCertificateRequest,
+    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadOutputRequest, RenewCertificateRequest,
     RenewCertificateResponse, StageBundlesRequest, ToAgent, ToController,
 };
 use crate::message::frame::Body;
@@ -604,7 +604,7 @@ impl Actor for Agent {
         let port = ctx.address().recipient();
         self.archive.tell(move |news| port.do_send(OfLogs(news)));
         let port = ctx.address().recipient();
-        self.porter.ask_by(move |request| port.do_send(Lacks(request)));
+        self.porter.tell(move |said| port.do_send(Carried(said)));
         for event in std::mem::take(&mut self.found) {
             self.drive(event, ctx);
         }
@@ -692,7 +692,7 @@ impl Handler<Mail<ToAgent>> for Agent {
             for message in messages {
                 match message {
                     ToAgent::RenewCertificateResponse(response) => self.hand_over(response),
-                    ToAgent::ReadBlobResponse(response) => self.porter.piece(response),
+                    ToAgent::ReadBlobsResponse(response) => self.porter.pieces(response),
                     message => {
                         if !matches!(message, ToAgent::AgentRefused(_)) {
                             self.refused = None;
@@ -745,16 +745,19 @@ impl Handler<FromSupervisor> for Agent {
     }
 }
 
-/// What the porter asks for.
+/// What the porter says.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Lacks(ReadBlobRequest);
+struct Carried(Said);
 
-impl Handler<Lacks> for Agent {
+impl Handler<Carried> for Agent {
     type Result = ();
 
-    fn handle(&mut self, Lacks(request): Lacks, ctx: &mut Context<Self>) {
-        self.state.ask(request);
+    fn handle(&mut self, Carried(said): Carried, ctx: &mut Context<Self>) {
+        match said {
+            Said::Lacks(request) => self.state.ask(request),
+            Said::LaysOut => self.state.lays_out(),
+        }
         self.flush_soon(ctx);
     }
 }

@@ -1,9 +1,12 @@
 """Runs a program and kills it with SIGKILL at one of its steps, which are its system calls and those of the processes that
 it starts, until these run programs of their own. Which one says the file `AT`, and they are counted from when that is there.
+Where a word stands behind the number, only the steps of those processes count, and the one whose step it was stands still from then
+on: SIGCONT has it go on.
 
 Usage: kill_at_step.py AT WHERE PROGRAM ARGUMENT...
 
-`WHERE` is told what the step was. Nobody else is killed: a process that was about to be born goes on by itself.
+`AT` then becomes `WHERE`, which says what the step was: whoever removes `AT` in time has the program live on. Nobody else is
+killed: a process that was about to be born goes on by itself.
 """
 import ctypes
 import os
@@ -64,7 +67,7 @@ def main(at, where, command):
     os.waitpid(program, 0)
     ptrace(SET_OPTIONS, program, 0, GOOD_SYSCALLS | FORK | VFORK | CLONE | EXEC | EXIT_KILL)
     ptrace(SYSCALL, program)
-    wanted, count, killed, ended = None, 0, False, 0
+    wanted, count, held, killed, ended = None, 0, False, False, 0
     ours = {program}
     while True:
         try:
@@ -87,19 +90,29 @@ def main(at, where, command):
             if wanted is None and not killed:
                 try:
                     with open(at) as file:
-                        wanted = int(file.read())
-                except (OSError, ValueError):
+                        words = file.read().split()
+                    wanted, count, held = int(words[0]), 0, len(words) > 1
+                except (OSError, ValueError, IndexError):
                     pass
             number = entered(pid)
-            if wanted is not None and number is not None and is_step(number, is_ours):
+            if wanted is not None and number is not None and is_step(number, is_ours) and not (held and is_ours):
                 count += 1
                 if count == wanted:
+                    wanted = None
+                    # Whoever removes the file in time has it live on.
+                    try:
+                        os.rename(at, where)
+                        killed = True
+                    except OSError:
+                        pass
+                if killed:
                     name = (NAMES or {}).get(number, number)
                     with open(where, "w") as file:
-                        file.write(f"{name} of {'the program' if is_ours else 'a process that it starts'}")
+                        file.write(f"{name} of {'the program' if is_ours else f'a process that it starts: {pid}'}")
                     os.kill(program, signal.SIGKILL)
-                    wanted, killed = None, True
                     if not is_ours:
+                        if held:
+                            os.kill(pid, signal.SIGSTOP)
                         ptrace(DETACH, pid)
                         continue
             ptrace(SYSCALL, pid)

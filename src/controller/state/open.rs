@@ -215,6 +215,7 @@ impl State {
     /// The link to an instance is gone, with whatever it was asked on it, or answered. An agent that does nothing twice is
     /// given some time to come back: see [`Self::ask_again`].
     pub(super) fn give_up_on(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        self.is_early_no_more(name, now, fx);
         let lost = Outcome::instance_failed(name, silence::LOST);
         let comes_back_by = now.mono + self.rules.request_timeout;
         for reqid in self.requests.owed_by(name) {
@@ -311,6 +312,10 @@ impl State {
             Parent::Welcome => {
                 for name in owes {
                     self.tell_error(&name, "did not answer the welcome in time".into(), now.wall, fx);
+                    if self.was_asked_early(&name) {
+                        let late = Outcome::instance_failed(&name, self.roster.why_away(&name));
+                        self.cannot_gather(&name, &late, now, fx);
+                    }
                     self.welcome(&name, now, fx);
                 }
             }
@@ -457,9 +462,11 @@ impl Verb {
 
 /// By node, then what speaks for an instance, then what speaks for the whole.
 pub(super) fn sorted(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let key = |outcome: &Outcome| {
-        (outcome.node.is_none(), outcome.node.clone(), outcome.instance.is_none(), outcome.instance.clone())
-    };
-    outcomes.sort_by_cached_key(key);
+    fn key(outcome: &Outcome) -> impl Ord + use<'_> {
+        let Outcome { instance, node, .. } = outcome;
+        (node.is_none(), node, instance.is_none(), instance)
+    }
+    // Agents answer sorted, and what stands together already is not moved about.
+    outcomes.sort_by(|one, other| key(one).cmp(&key(other)));
     outcomes
 }

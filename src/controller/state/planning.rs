@@ -105,16 +105,16 @@ impl State {
     /// Sorts instances by who can speak for them, and notes what is known of the others.
     fn whom_to_ask_for_a_plan(&self, planning: &mut Planning) -> BTreeSet<InstanceName> {
         let mut asked = BTreeSet::new();
-        for instance in planning.wanted.instances.clone() {
+        for instance in &*planning.wanted.instances.clone() {
             let name = instance.name.clone();
             if self.roster.link(&name).is_some() {
                 asked.insert(name);
                 continue;
             }
             let ever = self.roster.get(&name).is_some_and(|seat| seat.since.is_some());
-            let why = match self.roster.missing([&instance]).remove(&name) {
+            let why = match self.roster.missing([instance]).remove(&name) {
                 // Nobody reaches it before.
-                _ if !ever && dial(&instance).is_some() => {
+                _ if !ever && dial(instance).is_some() => {
                     planning.unchecked.insert(name, "the controller dials it once it is deployed".into());
                     continue;
                 }

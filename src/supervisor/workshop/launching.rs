@@ -201,7 +201,7 @@ impl Tools {
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.origin {
             Origin::Ours if self.strays_come_here => tree::sweep(&marker, session, waiting)?,
-            Origin::Grouped => 0,
+            Origin::Grouped if self.groups.as_ref().as_ref().is_ok_and(|groups| groups.is_there(&node.name)) => 0,
             _ => tree::sweep_all(&marker, session, waiting)?,
         };
         Ok(killed + strays)

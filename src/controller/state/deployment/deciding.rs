@@ -1,6 +1,7 @@
 //! A deployment is decided, once, in the journal: and every instance is told.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Deployment, Following, Phase, deployed, with_number};
 use crate::controller::kept::{Head, Kept};
@@ -53,6 +54,13 @@ impl State {
         }
     }
 
+    /// While it is written that it is decided for the new configuration: prepares for what comes then.
+    pub fn foresee(&mut self, now: Timestamp) {
+        if let Some(Deployment { phase: Phase::Deciding, configuration, .. }) = &self.deployment {
+            self.nodes.foresee(configuration, NodeState::Stopped, now);
+        }
+    }
+
     /// It is decided for the new configuration once that is written.
     pub(super) fn decide(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &mut self.deployment else { return };
@@ -94,7 +102,7 @@ impl State {
             configuration.instances.iter().map(|instance| &instance.name).filter(is_awaited).cloned().collect();
         let nobody_is_awaited = owes.is_empty();
         let inner = self.open(Parent::Deploy, owes, deadline);
-        for instance in &configuration.instances {
+        for instance in &*configuration.instances {
             match &checked {
                 Some(checked) if self.owes(&instance.name, &inner) => {
                     self.send_commit(&instance.name, &configuration.id, (inner.clone(), checked.clone()), fx);
@@ -202,10 +210,17 @@ impl State {
     pub(super) fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(mut deployment) = self.deployment.take() else { return };
         // An instance that has nothing else to say says so; where it has, that is enough.
-        let named: BTreeSet<_> =
-            deployment.outcomes.iter().filter(|it| it.node.is_some()).filter_map(|it| it.instance.clone()).collect();
         let is_idle = |outcome: &Outcome| outcome.node.is_none() && outcome.is_success();
-        deployment.outcomes.retain(|it| !is_idle(it) || it.instance.as_ref().is_none_or(|name| !named.contains(name)));
+        if deployment.outcomes.iter().any(is_idle) {
+            let together = deployment
+                .outcomes
+                .chunk_by(|one, next| (one.node.is_some(), &one.instance) == (next.node.is_some(), &next.instance));
+            let named = together.filter(|these| these[0].node.is_some()).filter_map(|these| these[0].instance.clone());
+            let named: BTreeSet<_> = named.collect();
+            deployment
+                .outcomes
+                .retain(|it| !is_idle(it) || it.instance.as_ref().is_none_or(|name| !named.contains(name)));
+        }
         let id = deployment.configuration.id.clone();
         self.forget_lost(now.wall, fx);
         let id = Some(id).filter(|_| deployment.lost.is_empty());
@@ -314,7 +329,7 @@ impl State {
         // Back to the instances that are needed, and to agents that came back meanwhile.
         self.need_the_former(now, fx);
         let Some(deployed) = self.shelf.deployed().cloned() else { return };
-        for instance in &deployed.instances {
+        for instance in &*deployed.instances {
             if self.roster.is_ready(&instance.name) {
                 self.redeploy(&instance.name, now, fx);
             }
@@ -322,7 +337,7 @@ impl State {
     }
 
     fn need_the_former(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let instances = self.shelf.deployed().map_or_else(Vec::new, |deployed| deployed.instances.clone());
+        let instances = self.shelf.deployed().map(|deployed| Arc::clone(&deployed.instances)).unwrap_or_default();
         self.release(&instances, now, fx);
         self.admit(&instances, now, fx);
     }

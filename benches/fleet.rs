@@ -3,6 +3,8 @@
 //!
 //! The floors do what has to be done about the same bytes and nothing else: shake hands and read them; read, decode and
 //! keep the latest of each node; deal nodes out and decode what is said of them.
+//!
+//! `-- plot` also draws how a deployment grows into docs/deploy-growth.svg.
 
 mod common;
 
@@ -19,6 +21,7 @@ use common::crowd::{Done, Load, Manners, Stage, instance, node};
 use common::figures::{Sample, line, now, options};
 use common::keys::{CLUSTER, Keys};
 use common::nursery::scratch;
+use common::plot::{Curve, Plot};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -41,6 +44,8 @@ const DEALT: usize = 50;
 /// Changes, all together.
 const CHANGES: usize = 100_000;
 const ROUNDS: usize = 5;
+/// How many agents are deployed to where it is drawn how that grows: 100 to 10,000 nodes.
+const GROWTH: [usize; 5] = [2, 6, 20, 60, 200];
 
 const RETURN_GOAL: f64 = 2.0;
 const STORM_GOAL: f64 = 1.5;
@@ -60,10 +65,10 @@ fn main() {
         let (processor, elapsed) = all_return(home.path(), &keys);
         cpu.add(processor);
         wall.add(elapsed);
-        let (deal, receive) = bare_receiver();
+        let (deal, receive) = bare_receiver(AGENTS, CHANGES);
         dealt.add(deal);
         received.add(receive);
-        let (deploy, repeat, tell) = controller_hears();
+        let (deploy, repeat, tell) = controller_hears(AGENTS, CHANGES);
         deployed.add(deploy);
         again.add(repeat);
         told.add(tell);
@@ -82,6 +87,39 @@ fn main() {
     println!("{CHANGES} changes over {AGENTS} links, milliseconds");
     line("decoded, and the latest of each kept", &received, None);
     line("deduplicated, applied, logged, at an observer", &told, Some((&told.over(&received), Some(STORM_GOAL))));
+    if std::env::args().any(|argument| argument == "plot") {
+        draw(ROUNDS * options.factor);
+    }
+}
+
+fn draw(rounds: usize) {
+    let mut curves = [("dealt, no more", vec![]), ("deployed", vec![]), ("no change", vec![])];
+    println!("{DEALT} nodes dealt to each of some agents, milliseconds");
+    for agents in GROWTH {
+        let [mut dealt, mut deployed, mut again] = [(); 3].map(|()| Sample::default());
+        for _ in 0..rounds {
+            dealt.add(bare_receiver(agents, 0).0);
+            let (deploy, repeat, _) = controller_hears(agents, 0);
+            deployed.add(deploy);
+            again.add(repeat);
+        }
+        println!("{} nodes", agents * DEALT);
+        line("dealt and acknowledged, no more", &dealt, None);
+        line("deployed", &deployed, Some((&deployed.over(&dealt), None)));
+        line("deployed again, and nothing changes", &again, Some((&again.over(&dealt), None)));
+        for ((_, curve), sample) in curves.iter_mut().zip([&dealt, &deployed, &again]) {
+            curve.push(((agents * DEALT) as f64, sample.median()));
+        }
+    }
+    let plot = Plot {
+        title: "Deploying, by the number of nodes (50 on each instance)",
+        x: "nodes",
+        y: "milliseconds",
+        curves: curves.into_iter().map(|(name, points)| Curve { name, points }).collect(),
+    };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deploy-growth.svg");
+    std::fs::write(path, plot.svg()).expect("docs can be written to");
+    println!("drawn: {path}");
 }
 
 /// Milliseconds since it was made: of time, and of this thread on a processor.
@@ -117,15 +155,15 @@ fn port() -> (TcpListener, SocketAddr) {
     (socket, address)
 }
 
-fn configuration(nodes: usize) -> Configuration {
+fn configuration(agents: usize, nodes: usize) -> Configuration {
     let node = |of: usize, number: usize| {
         let node = Node::new(node(number, of), instance(of), Role::None);
         Arc::new(Node { command: vec!["/opt/app/worker".into(), "--interface".into(), "eth0".into()], ..node })
     };
     Configuration {
         id: name("fleet", ConfigurationId::new),
-        instances: (0..AGENTS).map(|of| Instance { name: instance(of), host: None, port: None }).collect(),
-        nodes: (0..AGENTS).flat_map(|of| (0..nodes).map(move |number| node(of, number))).collect(),
+        instances: (0..agents).map(|of| Instance { name: instance(of), host: None, port: None }).collect(),
+        nodes: (0..agents).flat_map(|of| (0..nodes).map(move |number| node(of, number))).collect(),
         zeek: None,
         peers: Vec::new(),
         keys: None,
@@ -145,9 +183,9 @@ fn controller(home: &Path, trust: Option<&Arc<Trust>>) -> (Addr<Controller>, Lis
     (controller, listener, address)
 }
 
-fn manners(running: usize, keys: Option<&Keys>, mute: Option<usize>) -> Manners {
+fn manners(agents: usize, running: usize, keys: Option<&Keys>, mute: Option<usize>) -> Manners {
     let trust = keys.map_or_else(Vec::new, |keys| keys.agents.clone());
-    Manners { agents: AGENTS, running, trust, mute }
+    Manners { agents, running, trust, mute }
 }
 
 async fn deploy(controller: &Addr<Controller>, configuration: Configuration) {
@@ -167,8 +205,8 @@ async fn deploy(controller: &Addr<Controller>, configuration: Configuration) {
 fn deploy_for_returns(home: &Path, keys: &Keys) -> usize {
     actix::System::new().block_on(async {
         let (controller, _listener, address) = controller(home, Some(&keys.control));
-        let load = Load::start(address, manners(0, Some(keys), None));
-        deploy(&controller, configuration(NODES)).await;
+        let load = Load::start(address, manners(AGENTS, 0, Some(keys), None));
+        deploy(&controller, configuration(AGENTS, NODES)).await;
         load.end();
     });
     all_return_and_say(home, keys).2
@@ -186,7 +224,7 @@ fn all_return_and_say(home: &Path, keys: &Keys) -> (f64, f64, usize) {
         // It has read what was deployed, and waits.
         controller.send(GetStatusRequest).await.expect("a live controller").expect("an answer");
         let clock = Clock::start();
-        let mut load = Load::start(address, manners(NODES, Some(keys), None));
+        let mut load = Load::start(address, manners(AGENTS, NODES, Some(keys), None));
         // A share comes when a snapshot has arrived and its welcome is answered.
         let said = load.wait(AGENTS, |done| matches!(done, Done::Share(_))).await;
         let (processor, elapsed) = clock.both();
@@ -208,7 +246,7 @@ fn accept_and_read(keys: &Keys, bytes: usize) -> (f64, f64) {
         let socket = tokio::net::TcpListener::from_std(socket).expect("a socket");
         let acceptor = TlsAcceptor::from(Arc::clone(&keys.control.credentials().accept));
         let clock = Clock::start();
-        let load = Load::start(address, manners(0, Some(keys), Some(bytes)));
+        let load = Load::start(address, manners(AGENTS, 0, Some(keys), Some(bytes)));
         let mut reading = Vec::new();
         for _ in 0..AGENTS {
             let (stream, _) = socket.accept().await.expect("an agent");
@@ -235,28 +273,32 @@ fn accept_and_read(keys: &Keys, bytes: usize) -> (f64, f64) {
 // --- a deployment, and much to tell ---
 
 /// How long a deployment, another one that changes nothing, and the changes take, in milliseconds.
-fn controller_hears() -> (f64, f64, f64) {
+fn controller_hears(agents: usize, changes: usize) -> (f64, f64, f64) {
     let home = scratch();
     actix::System::new().block_on(async {
         let (controller, _listener, address) = controller(home.path(), None);
-        let mut load = Load::start(address, manners(0, None, None));
-        load.wait(AGENTS, |done| done == Done::Here).await;
-        while controller.send(GetStatusRequest).await.expect("it lives").expect("an answer").instances.len() < AGENTS {
+        let mut load = Load::start(address, manners(agents, 0, None, None));
+        load.wait(agents, |done| done == Done::Here).await;
+        while controller.send(GetStatusRequest).await.expect("it lives").expect("an answer").instances.len() < agents {
             tokio::task::yield_now().await;
         }
-        let first = configuration(DEALT);
+        let first = configuration(agents, DEALT);
         let clock = Clock::start();
         deploy(&controller, first).await;
         let deployed = clock.wall();
-        let same = Configuration { id: name("same", ConfigurationId::new), ..configuration(DEALT) };
+        let same = Configuration { id: name("same", ConfigurationId::new), ..configuration(agents, DEALT) };
         let clock = Clock::start();
         deploy(&controller, same).await;
         let again = clock.wall();
+        if changes == 0 {
+            load.end();
+            return (deployed, again, 0.0);
+        }
         let (done, is_done) = oneshot::channel();
-        let sink = Sink { left: CHANGES, done: Some(done) }.start().recipient();
+        let sink = Sink { left: changes, done: Some(done) }.start().recipient();
         controller.send(Subscribe { since: None, to: sink }).await.expect("a live controller").expect("an answer");
         let clock = Clock::start();
-        load.stage.send(Stage::Tell(CHANGES / AGENTS)).expect("agents");
+        load.stage.send(Stage::Tell(changes / agents)).expect("agents");
         is_done.await.expect("all arrive");
         let told = clock.wall();
         load.end();
@@ -287,15 +329,15 @@ impl Handler<NewsBatch> for Sink {
 }
 
 /// The same agents at a peer that deals their nodes out, and keeps the latest of what is said of each.
-fn bare_receiver() -> (f64, f64) {
+fn bare_receiver(agents: usize, changes: usize) -> (f64, f64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let (socket, address) = port();
         socket.set_nonblocking(true).expect("a socket");
         let socket = tokio::net::TcpListener::from_std(socket).expect("a socket");
-        let mut load = Load::start(address, manners(0, None, None));
+        let mut load = Load::start(address, manners(agents, 0, None, None));
         let (mut readers, mut writers) = (Vec::new(), Vec::new());
-        for _ in 0..AGENTS {
+        for _ in 0..agents {
             let (stream, _) = socket.accept().await.expect("an agent");
             stream.set_nodelay(true).expect("a socket");
             let (reader, mut writer) = stream.into_split();
@@ -307,9 +349,9 @@ fn bare_receiver() -> (f64, f64) {
             writers.push(writer);
         }
         let table: Rc<RefCell<HashMap<String, NotifyChange>>> = Rc::default();
-        let (shares, changes) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let (shares, told) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         for mut reader in readers {
-            let (table, shares, changes) = (Rc::clone(&table), Rc::clone(&shares), Rc::clone(&changes));
+            let (table, shares, told) = (Rc::clone(&table), Rc::clone(&shares), Rc::clone(&told));
             tokio::task::spawn_local(async move {
                 let (mut unread, mut chunk, mut magic) = (Vec::new(), vec![0; 64 << 10], MAGIC.len());
                 while let Ok(count @ 1..) = reader.read(&mut chunk).await {
@@ -323,7 +365,7 @@ fn bare_receiver() -> (f64, f64) {
                         }
                         match ToController::decode(frame.kind, frame.body).expect("a message") {
                             ToController::NotifyChange(change) => {
-                                changes.set(changes.get() + 1);
+                                told.set(told.get() + 1);
                                 table.borrow_mut().insert(change.node.to_string(), change);
                             }
                             ToController::SetConfigurationResponse(_) => shares.set(shares.get() + 1),
@@ -334,8 +376,8 @@ fn bare_receiver() -> (f64, f64) {
                 }
             });
         }
-        load.wait(AGENTS, |done| done == Done::Here).await;
-        let whole = configuration(DEALT);
+        load.wait(agents, |done| done == Done::Here).await;
+        let whole = configuration(agents, DEALT);
         let clock = Clock::start();
         let mut own: BTreeMap<InstanceName, Configuration> = BTreeMap::new();
         for instance in &whole.instances {
@@ -362,14 +404,14 @@ fn bare_receiver() -> (f64, f64) {
             ToAgent::from(request).append_to(&mut share).expect("it can be encoded");
             writer.write_all(&share).await.expect("an agent");
         }
-        while shares.get() < AGENTS {
+        while shares.get() < agents {
             tokio::task::yield_now().await;
         }
         let dealt = clock.wall();
-        changes.set(0);
+        told.set(0);
         let clock = Clock::start();
-        load.stage.send(Stage::Tell(CHANGES / AGENTS)).expect("agents");
-        while changes.get() < CHANGES {
+        load.stage.send(Stage::Tell(changes / agents)).expect("agents");
+        while told.get() < changes {
             tokio::task::yield_now().await;
         }
         let received = clock.wall();

@@ -31,6 +31,7 @@ mod status;
 mod table;
 mod token;
 pub mod watch;
+mod width;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -21,6 +21,14 @@ pub struct Rest {
 }
 
 impl Rest {
+    /// The actor has just started, which is much work.
+    pub fn after_start<A>(&mut self, ctx: &mut Context<A>, of: fn(&mut A) -> &mut Self)
+    where
+        A: Actor<Context = Context<A>>,
+    {
+        self.later(MUCH, ctx, of);
+    }
+
     /// So much was done. `of` finds this again in its actor.
     pub fn later<A>(&mut self, pieces: usize, ctx: &mut Context<A>, of: fn(&mut A) -> &mut Self)
     where

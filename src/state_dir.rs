@@ -11,7 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -72,6 +72,15 @@ pub enum StateDirError {
     Random(getrandom::Error),
 }
 
+impl StateDirError {
+    /// Whether there is no room left, and nothing else is wrong.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        let (Self::Write { source, .. } | Self::Create { source, .. }) = self else { return false };
+        matches!(source.kind(), StorageFull | QuotaExceeded)
+    }
+}
+
 fn describe(pid: Option<u32>) -> String {
     pid.map_or("another process".into(), |pid| format!("process {pid}"))
 }
@@ -90,20 +99,47 @@ impl StateDir {
     /// A directory that another process holds, that anybody else may write, or that a later release has written, is refused
     /// before anything in it is touched; what an earlier one has written is carried over.
     pub fn take(path: &Path) -> Result<Self, StateDirError> {
+        let (taken, format) = Self::lock(path)?;
+        taken.prove(format)?;
+        Ok(taken)
+    }
+
+    /// The same for an agent, which has nodes to mind also where the disk is full: one in whose directory nodes were run
+    /// before gets it all the same, and what could not be written.
+    pub fn take_though_full(path: &Path) -> Result<(Self, Option<StateDirError>), StateDirError> {
+        let (taken, format) = Self::lock(path)?;
+        match taken.prove(format) {
+            Ok(()) => Ok((taken, None)),
+            Err(full) if full.is_full() && format == format::FORMAT && taken.has_had_nodes() => Ok((taken, Some(full))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the directory, locks it, and says in which format it is.
+    fn lock(path: &Path) -> Result<(Self, u32), StateDirError> {
         // Nodes are started elsewhere, so what they are handed must not depend on where we are.
         let path =
             std::path::absolute(path).map_err(|source| StateDirError::Create { path: path.to_owned(), source })?;
         make_private(&path)?;
-        let mut lock = lock(&path)?;
+        let lock = lock(&path)?;
         let format = format::check(&path)?;
-        let write = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        write.map_err(write_error(&path.join(LOCK)))?;
-        let taken = Self { path, lock };
-        make_private(&taken.nodes())?;
-        taken.write_atomically("probe", b"can this be written?\n", 0o600)?;
-        fs::remove_file(taken.path.join("probe")).map_err(write_error(&taken.path.join("probe")))?;
-        format::carry_over(&taken, format)?;
-        Ok(taken)
+        Ok((Self { path, lock }, format))
+    }
+
+    /// Proves that it can be written, and brings it to the format of this release.
+    fn prove(&self, format: u32) -> Result<(), StateDirError> {
+        let pid = format!("{}\n", std::process::id());
+        // Over what is there, so that it takes no room.
+        let write = self.lock.write_all_at(pid.as_bytes(), 0).and_then(|()| self.lock.set_len(pid.len() as u64));
+        write.map_err(write_error(&self.path.join(LOCK)))?;
+        make_private(&self.nodes())?;
+        self.write_atomically("probe", b"can this be written?\n", 0o600)?;
+        fs::remove_file(self.path.join("probe")).map_err(write_error(&self.path.join("probe")))?;
+        format::carry_over(self, format)
+    }
+
+    fn has_had_nodes(&self) -> bool {
+        fs::read_dir(self.nodes()).is_ok_and(|mut nodes| nodes.next().is_some())
     }
 
     /// Lets the nodes of an agent through, which may run as other users, to what was rendered for them and to their own

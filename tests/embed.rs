@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use watchpost::model::InstanceName;
+use watchpost::run::{AgentOptions, start_agent};
+use watchpost::supervisor::process::tree;
+
 #[test]
 fn the_example_shows_a_node_killed_and_back_and_leaves_nothing_behind() {
     let example = Path::new(env!("CARGO_BIN_EXE_watchpost")).with_file_name("examples").join("embed");
@@ -24,4 +28,16 @@ fn the_example_shows_a_node_killed_and_back_and_leaves_nothing_behind() {
         let at = rest.find(line).unwrap_or_else(|| panic!("`{line}` does not follow in:\n{said}"));
         rest = &rest[at + line.len()..];
     }
+}
+
+#[test]
+fn a_host_is_given_the_orphans_of_its_nodes_only_if_it_asks_for_them() {
+    let state = tempfile::tempdir().unwrap();
+    actix_rt::System::new().block_on(async {
+        let options = AgentOptions::new(InstanceName::new("here").unwrap(), state.path().join("nodes"));
+        start_agent(options).unwrap();
+    });
+    assert!(!tree::is_subreaper().unwrap(), "whoever embeds an agent has children of its own");
+    tree::become_subreaper().unwrap();
+    assert!(tree::is_subreaper().unwrap());
 }

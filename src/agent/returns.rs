@@ -68,15 +68,21 @@ pub(super) fn retrieve(
     let enter = |node: &Node, life, process: (u32, u64), past: &Past, guessed| {
         register.enter(node, life, process, past.clone(), guessed).map_err(io::Error::other)
     };
+    let mut told = Vec::new();
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
-        if let Some(Marked { life, pid, start_time }) = marked.remove(&record.node.name)
-            && life == record.life
-        {
-            record.found = Found::Launched { pid, start_time };
-            enter(&record.node, life, (pid, start_time), &record.past, record.guessed)?;
+        match marked.remove(&record.node.name) {
+            Some(Marked { life, pid, start_time }) if life == record.life => {
+                record.found = Found::Launched { pid, start_time };
+                enter(&record.node, life, (pid, start_time), &record.past, record.guessed)?;
+            }
+            // It may be about to be born.
+            _ => match register.revoke(&record.node.name) {
+                Ok(found) => record.found = found,
+                // Nothing is launched either, as long as nothing can be written.
+                Err(error) => told.push(Event::Trouble(Some(record.node.name.clone()), error.to_string())),
+            },
         }
     }
-    let mut told = Vec::new();
     for (name, why) in std::mem::take(&mut entries.lost) {
         let found = marked.remove(&name);
         let record = register.directory(&name).join("record");
@@ -136,7 +142,11 @@ fn death(
 
 /// A node whose process ended while nobody minded it.
 fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
-    let Found::Launched { pid, .. } = record.found else { return None };
-    let msg = format!("process {pid} ended while its agent was away");
+    let Found::Launched { pid, start_time } = record.found else { return None };
+    let more = match record.here && Process::is_given_away(pid, start_time) {
+        true => "; another process has its number now, and is left alone",
+        false => "",
+    };
+    let msg = format!("process {pid} ended while its agent was away{more}");
     process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
 }

@@ -51,6 +51,8 @@ pub struct State {
     with_files: BTreeSet<NodeName>,
     /// Nodes are not as they are in `configuration` any more: some are as in what was staged.
     strays: bool,
+    /// Some nodes are launched by files that are not in force.
+    tries_files: bool,
     /// In force when an earlier run of the agent ended.
     was_in_force: Option<ConfigurationId>,
     /// Boxed: the room that a tree keeps for more is about as much as it holds.
@@ -206,8 +208,11 @@ pub enum Effect {
     Archive(Box<Wish>),
     /// Render, and look whether it could run; answered by [`Event::Prepared`] with the same number.
     Prepare(u64, Box<Preparation>),
-    /// Launch Zeek nodes by the files that were rendered under this number from now on.
-    UseFiles(u64),
+    /// Launch these Zeek nodes by the files that were rendered under this number, and others as before.
+    TryFiles(u64, BTreeSet<NodeName>),
+    /// Launch Zeek nodes by the files that were rendered under this number from now on; without one, all of them as before
+    /// something was tried.
+    UseFiles(Option<u64>),
     /// Only look what would keep it from running; answered by [`Event::Inspected`] with the same number.
     Inspect(u64, Box<Survey>),
     /// Read the last lines, and answer by [`State::answer_output`].
@@ -264,6 +269,7 @@ impl State {
             staged: None,
             with_files: BTreeSet::new(),
             strays: false,
+            tries_files: false,
             was_in_force: None,
             nodes: BTreeMap::new(),
             next_ward: 0,
@@ -393,9 +399,14 @@ impl State {
         self.answer(StageBundlesResponse { reqid, outcome });
     }
 
-    /// Asks for a piece of what nodes are to have. It gets lost with the link.
-    pub fn ask(&mut self, request: ReadBlobRequest) {
+    /// Asks for parts of what nodes are to have. That gets lost with the link.
+    pub fn ask(&mut self, request: ReadBlobsRequest) {
         self.say(request.into());
+    }
+
+    /// Says that files are being laid out.
+    pub fn lays_out(&mut self) {
+        self.say(NotifyLayingOut {}.into());
     }
 
     /// Answers a [`NodeDispatchRequest`] with what was known and what its nodes said.

@@ -9,7 +9,7 @@ use super::screen::{Screen, tame};
 use super::table::{self, Cell, Column, words};
 use crate::model::NodeName;
 use crate::supervisor::crash::dossier::Dossier;
-use crate::web::json::{Crash, CrashDossier, Crashes, Outcome};
+use crate::web::json::{Crash, CrashDossier, Crashes, Outcome, Status};
 
 const COLUMNS: [Column; 5] =
     [words("ID"), words("TIME").spare(), words("INSTANCE").spare(), words("CORE").spare(), words("HOW")];
@@ -26,7 +26,26 @@ pub fn list(client: &Client, node: Option<&str>, json: bool, screen: Screen) -> 
         table::lines(&COLUMNS, &rows, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
     complain(&crashes.outcomes)?;
-    Ok(if crashes.ok { Exit::Done } else { Exit::Unreachable })
+    if !crashes.ok {
+        return Ok(Exit::Unreachable);
+    }
+    match node.filter(|_| crashes.crashes.is_empty()) {
+        Some(node) if !is_known(client, node)? => {
+            writeln!(
+                io::stderr(),
+                "there is no node `{}`, and nothing is kept of one: `watchpost status` lists all",
+                tame(node)
+            )?;
+            Ok(Exit::Failed)
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// Whether the cluster has a node of that name now.
+fn is_known(client: &Client, node: &str) -> Result<bool, CliError> {
+    let (_, status) = client.get::<Status>("/api/v1/status")?;
+    Ok(status.nodes.iter().any(|known| known.name == node))
 }
 
 /// Shows one in full.

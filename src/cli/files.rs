@@ -28,14 +28,17 @@ pub struct Files(BTreeMap<Vec<String>, Result<Scan, Vec<String>>>);
 impl Files {
     /// Reads what this cluster file names and does not say the bundle of. Relative paths are taken from its directory.
     pub fn of(file: &Path, text: &[u8]) -> Result<Self, CliError> {
-        let name = file.display().to_string();
-        let reading = cluster_file::read(&name, text, ConfigurationId::new("files")?, Machine::this().hostname());
-        let base = base_of(file)?;
+        Self::from(&base_of(file)?, &file.display().to_string(), text)
+    }
+
+    /// The same where relative paths are taken from `base`, whatever the cluster file is called.
+    pub fn from(base: &Path, name: &str, text: &[u8]) -> Result<Self, CliError> {
+        let reading = cluster_file::read(name, text, ConfigurationId::new("files")?, Machine::this().hostname());
         let understood = reading.understood();
         let files = understood.nodes.iter().filter_map(|node| node.files.as_ref());
         let open: BTreeSet<Vec<String>> =
             files.filter(|files| files.bundle.is_none()).map(|files| files.paths.clone()).collect();
-        Ok(Self(open.into_iter().map(|paths| (paths.clone(), scan(&base, &paths))).collect()))
+        Ok(Self(open.into_iter().map(|paths| (paths.clone(), scan(base, &paths))).collect()))
     }
 
     /// For whoever reads the cluster file here.
@@ -57,6 +60,15 @@ impl Files {
             FoundFiles { paths, bundle, wrong }
         };
         self.found().into_iter().map(told).collect()
+    }
+
+    /// Those that are still what they were found to be then.
+    pub fn unchanged_since(mut self, then: &[FoundFiles]) -> Self {
+        self.0.retain(|paths, scan| {
+            let bundle = scan.as_ref().ok().map(|scan| scan.manifest.id().to_string());
+            bundle.is_some() && then.iter().any(|then| then.paths == *paths && then.bundle == bundle)
+        });
+        self
     }
 
     /// Whether something is wrong with any of them.

@@ -15,7 +15,7 @@ use super::check::has_no_nodes;
 use super::client::{Client, Method};
 use super::deploy::{How, deploy_text};
 use super::error::{CliError, Exit};
-use super::files::Files;
+use super::files::{Files, base_of};
 use super::import::cluster_text;
 use super::orders::{self, body, failure};
 use super::screen::{Screen, plain, state_style, tame};
@@ -46,6 +46,9 @@ pub struct PlanArgs {
     /// Exit with 0 if nothing would change, with 2 if something would, and with 1 if something is wrong
     #[arg(long)]
     pub detailed_exitcode: bool,
+    /// As if everything were changed at once, in place of so many nodes at a time
+    #[arg(long)]
+    pub all_at_once: bool,
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -56,11 +59,17 @@ struct Saved {
     format: u32,
     /// What complaints call the file.
     file: String,
+    /// From where its relative paths are taken.
+    #[serde(default)]
+    base: PathBuf,
     /// The cluster file as it was.
     text: String,
     /// What was found of the files that it names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     bundles: Vec<FoundFiles>,
+    /// Whether everything is to be changed at once.
+    #[serde(default)]
+    all_at_once: bool,
     plan: Plan,
 }
 
@@ -79,7 +88,7 @@ pub fn run(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError>
 }
 
 fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let PlanArgs { file, out, detailed_exitcode, connection } = args;
+    let PlanArgs { file, out, detailed_exitcode, all_at_once, connection } = args;
     let client = connection.open()?;
     let name = file.display().to_string();
     let text = cluster_text(&file)?;
@@ -93,7 +102,7 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     }
     files.send(&client, json, screen)?;
     let bundles = files.told();
-    let (answer, plan) = ask(&client, &name, &text, &bundles)?;
+    let (answer, plan) = ask(&client, &name, &text, &bundles, all_at_once)?;
     {
         let mut stdout = io::stdout().lock();
         match json {
@@ -105,7 +114,8 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     if let Some(out) = out {
         match plan.ok {
             true => {
-                save(&out, &Saved { format: FORMAT, file: name, text, bundles, plan })?;
+                let base = base_of(&file)?;
+                save(&out, &Saved { format: FORMAT, file: name, base, text, bundles, all_at_once, plan })?;
                 writeln!(io::stderr(), "saved: carry it out with `watchpost deploy --plan {}`", out.display())?;
             }
             false => writeln!(io::stderr(), "not saved: it cannot be carried out as it is")?,
@@ -114,10 +124,17 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-fn ask(client: &Client, file: &str, text: &str, bundles: &[FoundFiles]) -> Result<(String, Plan), CliError> {
+fn ask(
+    client: &Client,
+    file: &str,
+    text: &str,
+    bundles: &[FoundFiles],
+    all_at_once: bool,
+) -> Result<(String, Plan), CliError> {
     let text =
         ConfigurationText { file: file.to_owned(), text: text.to_owned(), upon: None, bundles: bundles.to_vec() };
-    client.order(Method::Post, "/api/v1/plan", &body(&text))
+    let path = if all_at_once { "/api/v1/plan?all_at_once=true" } else { "/api/v1/plan" };
+    client.order(Method::Post, path, &body(&text))
 }
 
 /// Carries out a saved plan, unless something else is deployed by now: then it says what would be otherwise.
@@ -125,21 +142,26 @@ pub fn deploy(
     client: &Client,
     path: &Path,
     empty: bool,
-    how: &How,
+    mut how: How,
     json: bool,
     screen: Screen,
 ) -> Result<Exit, CliError> {
-    let Saved { file, text, bundles, plan, .. } = read(path)?;
+    let Saved { file, base, text, bundles, plan, all_at_once, .. } = read(path)?;
+    how.all_at_once |= all_at_once;
     if !empty && has_no_nodes(text.as_bytes(), &file)? {
         return Err(CliError::Empty(path.into()));
     }
+    if !bundles.is_empty() {
+        // Who plans late may find that the controller has let go of them. Whatever is otherwise by now is not what was planned.
+        Files::from(&base, &file, text.as_bytes())?.unchanged_since(&bundles).send(client, json, screen)?;
+    }
     let upon = Some(Upon { deployed: plan.deployed.clone() });
     let order = ConfigurationText { file: file.clone(), text: text.clone(), upon, bundles: bundles.clone() };
-    let exit = deploy_text(client, &order, how, None, json, screen)?;
+    let exit = deploy_text(client, &order, &how, None, json, screen)?;
     if exit == Exit::Failed && !json {
         let (_, now) = client.get::<Status>("/api/v1/status")?;
         if now.configuration != plan.deployed {
-            let (_, anew) = ask(client, &file, &text, &bundles)?;
+            let (_, anew) = ask(client, &file, &text, &bundles, how.all_at_once)?;
             otherwise(&plan, &anew).iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))?;
             writeln!(io::stderr(), "  plan it anew: `watchpost plan FILE --out {}`", path.display())?;
         }
@@ -577,7 +599,15 @@ mod tests {
             may_write(&path).unwrap();
             save(
                 &path,
-                &Saved { format: FORMAT, file: "c".into(), text: "t".into(), bundles: Vec::new(), plan: plan() },
+                &Saved {
+                    format: FORMAT,
+                    file: "c".into(),
+                    base: PathBuf::new(),
+                    text: "t".into(),
+                    bundles: Vec::new(),
+                    all_at_once: false,
+                    plan: plan(),
+                },
             )
             .unwrap();
         }

@@ -3,6 +3,7 @@
 use anstyle::Style;
 
 use super::screen::{Piece, Screen, plain, tame};
+use super::width;
 
 /// How much of a remark in the last column is worth other columns, in characters.
 pub const READABLE: usize = 32;
@@ -68,7 +69,7 @@ impl From<&str> for Cell {
 /// The lines of a table. Where the screen has a width, long words are shortened and then spare columns given up for the
 /// last one, and what still does not fit is cut with an ellipsis.
 pub fn lines(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> Vec<String> {
-    let mut widths: Vec<usize> = columns.iter().enumerate().map(|(at, column)| width(at, column, rows)).collect();
+    let mut widths: Vec<usize> = columns.iter().enumerate().map(|(at, column)| widest(at, column, rows)).collect();
     shorten(&mut widths, screen);
     let shown = shown(columns, &widths, screen);
     let title = |column: &Column| Cell::styled(column.title, Style::new().bold());
@@ -101,23 +102,22 @@ fn shown(columns: &[Column], widths: &[usize], screen: Screen) -> Vec<usize> {
     shown
 }
 
-fn width(at: usize, column: &Column, rows: &[Vec<Cell>]) -> usize {
-    let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.text.chars().count());
+fn widest(at: usize, column: &Column, rows: &[Vec<Cell>]) -> usize {
+    let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| width::of(&cell.text));
     cells.chain([column.title.len()]).max().unwrap_or_default()
 }
 
 fn line<'a>(row: impl Iterator<Item = (&'a Cell, &'a Column, usize)>, screen: Screen) -> String {
     let mut pieces: Vec<Piece> = Vec::new();
-    for (cell, column, width) in row {
+    for (cell, column, room) in row {
         if !pieces.is_empty() {
             pieces.push(plain("  "));
         }
-        let length = cell.text.chars().count();
-        let padding = plain(" ".repeat(width.saturating_sub(length)));
-        let text = match length > width {
-            true => cell.text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+        let text = match width::of(&cell.text) > room {
+            true => format!("{}…", width::cut(&cell.text, room.saturating_sub(1))),
             false => cell.text.clone(),
         };
+        let padding = plain(" ".repeat(room.saturating_sub(width::of(&text))));
         let text = (text, cell.style);
         pieces.extend(if column.right { [padding, text] } else { [text, padding] });
     }
@@ -186,6 +186,17 @@ mod tests {
         assert_eq!(at(Some(80)), want);
         assert!(at(Some(200))[1].starts_with(&long), "there is room for it");
         assert!(at(None)[1].starts_with(&long));
+    }
+
+    #[test]
+    fn columns_stand_below_one_another_whatever_is_written_in_them() {
+        let rows = [
+            vec!["探针".into(), Some(7).into(), Cell::remark("数据包丢失")],
+            vec!["worker".into(), Some(8).into(), Cell::remark("fine")],
+        ];
+        let at = |width| lines(&COLUMNS, &rows, Screen { width, height: None, colour: false });
+        assert_eq!(at(None), ["NODE    PID  REASON", "探针      7  数据包丢失", "worker    8  fine"]);
+        assert_eq!(at(Some(22))[1], "探针      7  数据包丢…");
     }
 
     #[test]

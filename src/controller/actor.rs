@@ -27,7 +27,7 @@ use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::message::agent::{RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController};
 use crate::message::client::*;
-use crate::model::{InstanceName, Now, Outcome};
+use crate::model::{InstanceName, Now, Outcome, Timestamp};
 use crate::rest::Rest;
 use crate::trust::{Certificate, Registrar};
 
@@ -210,7 +210,7 @@ impl Controller {
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
                 Effect::Journal(number, changes) => self.journal(number, changes, ctx),
                 Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
-                Effect::ReadBlob(link, request) => self.lend(link, request, ctx),
+                Effect::ReadBlobs(link, request) => self.lend(link, request, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
                 Effect::Publish { news, time, origin } => {
                     let entry = self.log.append(news, time, origin);
@@ -332,9 +332,10 @@ impl Controller {
     }
 
     /// Makes changes durable, then answers. What could not be kept is a failure, whatever the answer was to be.
+    ///
+    /// A deployment brings much news at once: it is packed once whoever waits has been answered, and before the store gives
+    /// back what is free.
     fn save(&mut self, changes: Vec<Save>, then: Option<(Ticket, ClientResponse)>, ctx: &mut Context<Self>) {
-        // A deployment brings much news at once, and the store gives back what is free when it has written.
-        self.log.pack();
         let saved = self.store.save(changes);
         ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, ctx| {
             let error = saved.unwrap_or(Err(StoreError::Stopped)).err();
@@ -348,19 +349,21 @@ impl Controller {
                 };
                 me.answer(ticket, answer, ctx);
             }
+            me.log.pack();
         }));
     }
 
-    /// Makes changes durable, and tells the state.
+    /// Makes changes durable, and tells the state, which has something to do meanwhile.
     fn journal(&mut self, number: u64, changes: Vec<Save>, ctx: &mut Context<Self>) {
-        self.log.pack();
         let saved = self.store.save(changes);
+        self.state.foresee(Timestamp::now());
         ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, ctx| {
             let saved = saved.unwrap_or(Err(StoreError::Stopped)).map_err(|error| {
                 tracing::error!("cannot keep a deployment: {error}");
                 error.to_string()
             });
             me.drive(Event::Journaled(number, saved), ctx);
+            me.log.pack();
         }));
     }
 
@@ -375,8 +378,8 @@ impl Controller {
         }
     }
 
-    pub(super) fn answer(&mut self, ticket: Ticket, response: ClientResponse, ctx: &mut Context<Self>) {
-        self.repeats.answered(ticket, &response, Instant::now());
+    pub(super) fn answer(&mut self, ticket: Ticket, mut response: ClientResponse, ctx: &mut Context<Self>) {
+        self.repeats.answered(ticket, &mut response, Instant::now());
         self.forget_later(ctx);
         let mut waiting = self.waiting.remove(&ticket).unwrap_or_default();
         let last = waiting.pop();
@@ -386,6 +389,7 @@ impl Controller {
         if let Some(last) = last {
             let _ = last.send(response); // as above
         }
+        self.repeats.let_go();
     }
 
     /// Sends what is new to every observer that is ready for it.
@@ -482,7 +486,14 @@ impl Controller {
         within: Option<Duration>,
         ctx: &mut Context<Self>,
     ) {
-        self.drive(Event::Ask(ticket, request), ctx);
+        // What it was told by from others is encoded already.
+        let event = match (request, self.repeats.configuration(ticket)) {
+            (ClientRequest::SetConfigurationRequest(request), Some(encoded)) => {
+                Event::Set(ticket, Box::new(request), encoded.clone())
+            }
+            (request, _) => Event::Ask(ticket, request),
+        };
+        self.drive(event, ctx);
         self.limit(ticket, within, ctx);
     }
 
@@ -518,6 +529,7 @@ impl Actor for Controller {
         let first = std::mem::take(&mut self.first);
         self.perform(first, ctx);
         self.collect_blobs(ctx);
+        self.rest.after_start(ctx, |me| &mut me.rest);
     }
 }
 

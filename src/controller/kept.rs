@@ -24,7 +24,7 @@ use crate::plan::{self, Slowest};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     pub id: ConfigurationId,
-    pub instances: Vec<Instance>,
+    pub instances: Arc<[Instance]>,
     /// Both of these, with which every share of it begins.
     front: Arc<[u8]>,
     /// What Zeek nodes share, encoded.
@@ -60,16 +60,24 @@ impl Kept {
     pub fn new(configuration: &Configuration) -> Self {
         let Configuration { id, instances, nodes, zeek, peers: _, keys: _ } = configuration;
         let (mut bytes, mut shares) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+        let mut places = Vec::with_capacity(nodes.len());
         for node in nodes {
             let start = bytes.len();
             let at =
                 u32::try_from(start).expect("a configuration came in frames, or in a request, of far less than 4 GiB");
-            shares.entry(node.instance.clone()).or_default().push(at);
+            places.push(at);
             bytes.extend_from_slice(&[0; LENGTH]);
             // Writing to memory does not fail, and serde has a form for everything in a node.
             frame::encode_body(&mut bytes, &**node).expect("a node can be encoded");
             let length = u32::try_from(bytes.len() - start - LENGTH).expect("a node came in a frame of 16 MiB at most");
             bytes[start..start + LENGTH].copy_from_slice(&length.to_ne_bytes());
+        }
+        // Mostly the nodes of an instance stand together.
+        let mut places = &places[..];
+        for together in nodes.chunk_by(|one, next| one.instance == next.instance) {
+            let (these, others) = places.split_at(together.len());
+            shares.entry(together[0].instance.clone()).or_default().extend_from_slice(these);
+            places = others;
         }
         let shares = shares.into_iter().map(|(name, places)| (name, places.into())).collect();
         let mut bundles = BTreeMap::<InstanceName, BTreeSet<BundleId>>::new();
@@ -78,7 +86,7 @@ impl Kept {
                 bundles.entry(node.instance.clone()).or_default().insert(bundle);
             }
         }
-        let (id, instances, slowest) = (id.clone(), instances.clone(), Slowest::of(nodes));
+        let (id, instances, slowest) = (id.clone(), Arc::from(&**instances), Slowest::of(nodes));
         let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
         let (keys, shares, bundles) = (configuration.number_of_keys(), Arc::new(shares), Arc::new(bundles));
         Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares, bundles, slowest, keys }
@@ -96,14 +104,14 @@ impl Kept {
 
     /// The same with the addresses of instances that have none filled in.
     pub fn with_hosts(&self, seen: &BTreeMap<InstanceName, IpAddr>) -> Self {
-        let mut instances = self.instances.clone();
+        let mut instances = self.instances.to_vec();
         plan::resolve_hosts(&mut instances, seen);
         self.with_instances(instances)
     }
 
     /// The same nodes with other instances.
     pub fn with_instances(&self, instances: Vec<Instance>) -> Self {
-        Self { front: encoded(&(&self.id, &instances)), instances, ..self.clone() }
+        Self { front: encoded(&(&self.id, &instances)), instances: instances.into(), ..self.clone() }
     }
 
     /// How many nodes it has.
@@ -113,7 +121,7 @@ impl Kept {
 
     /// The nodes that are not the same in `former`, in the order they were written.
     pub fn changed_since<'a>(&'a self, former: &'a Self) -> impl Iterator<Item = Head<'a>> {
-        let is_same = self.nodes == former.nodes;
+        let is_same = self.has_the_nodes_of(former);
         let known: BTreeMap<&str, &[u8]> = match is_same {
             true => BTreeMap::new(),
             false => former.encoded().map(|bytes| (head(bytes).name, bytes)).collect(),
@@ -129,16 +137,22 @@ impl Kept {
 
     /// The configuration as it was.
     pub fn open(&self) -> Configuration {
-        let nodes = self.nodes().collect();
+        self.open_with(self.nodes().collect())
+    }
+
+    /// As much of it as says which ports its nodes were given: those that have none are left out.
+    pub fn open_ports(&self) -> Configuration {
+        let has_any = |bytes: &&[u8]| {
+            let Head { port, metrics_port, .. } = head(bytes);
+            port.is_some() || metrics_port.is_some()
+        };
+        self.open_with(self.encoded().filter(has_any).map(node).collect())
+    }
+
+    fn open_with(&self, nodes: Vec<Arc<Node>>) -> Configuration {
         let zeek = frame::decode_body(&self.zeek, "Zeek").expect("what was encoded here");
-        Configuration {
-            id: self.id.clone(),
-            instances: self.instances.clone(),
-            nodes,
-            zeek,
-            peers: Vec::new(),
-            keys: None,
-        }
+        let (id, instances) = (self.id.clone(), self.instances.to_vec());
+        Configuration { id, instances, nodes, zeek, peers: Vec::new(), keys: None }
     }
 
     /// What the agent of `instance` needs to know of it: see [`Configuration::share_of`].
@@ -193,6 +207,11 @@ impl Kept {
         self.encoded_on(instance).map(|bytes| head(bytes).name())
     }
 
+    /// Whether its nodes are those of `other`, and all of them the same.
+    pub fn has_the_nodes_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.nodes, &other.nodes) || self.nodes == other.nodes
+    }
+
     /// Whether any node is to have files.
     pub fn has_files(&self) -> bool {
         !self.bundles.is_empty()
@@ -215,7 +234,7 @@ impl Kept {
 
     /// Keeps the nodes only once, if they are those of `other`.
     fn share_with(&mut self, other: &Self) {
-        if self.nodes == other.nodes {
+        if self.has_the_nodes_of(other) {
             (self.nodes, self.shares) = (Arc::clone(&other.nodes), Arc::clone(&other.shares));
         }
     }

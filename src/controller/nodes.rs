@@ -28,8 +28,18 @@ pub struct Nodes {
     absent: BTreeSet<NodeName>,
     /// How many nodes the last configuration has.
     expected: usize,
+    /// The nodes of the next one, prepared for when nothing was known of any.
+    foreseen: Option<Foreseen>,
     /// Since when more was told than is kept.
     overflowed: bool,
+}
+
+/// The nodes of a configuration, none of which is known.
+#[derive(Debug, Clone)]
+struct Foreseen {
+    of: Kept,
+    state: NodeState,
+    nodes: BTreeMap<NodeName, NodeStatus>,
 }
 
 impl Nodes {
@@ -64,6 +74,17 @@ impl Nodes {
         self.absent.retain(|name| !nodes.contains(name));
     }
 
+    /// Prepares to take in this one. That takes a while, and nothing depends on it.
+    pub fn foresee(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) {
+        if self.known.is_empty() && self.elsewhere.is_empty() {
+            let nodes = configuration.heads().map(|head| {
+                let (name, instance) = (head.name(), head.instance());
+                (name.clone(), unheard(name, instance, &head, state, now))
+            });
+            self.foreseen = Some(Foreseen { of: configuration.clone(), state, nodes: nodes.collect() });
+        }
+    }
+
     /// Takes in the nodes of a configuration: those that are new here are in `state` until somebody tells otherwise.
     ///
     /// Those that were on another instance are down there, or were given up on with it. Returns how those are
@@ -71,6 +92,13 @@ impl Nodes {
     pub fn expect(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) -> Vec<NotifyChange> {
         let mut there = Vec::new();
         self.expected = configuration.count();
+        let is_foreseen = |foreseen: &Foreseen| (&foreseen.of, foreseen.state) == (configuration, state);
+        let foreseen = self.foreseen.take().filter(is_foreseen);
+        if let Some(foreseen) = foreseen.filter(|_| self.known.is_empty() && self.elsewhere.is_empty()) {
+            self.known = foreseen.nodes;
+            self.count_together();
+            return Vec::new();
+        }
         let mut changes = Vec::new();
         let mut new = Vec::with_capacity(self.expected.saturating_sub(self.known.len()));
         for head in configuration.heads() {
@@ -99,8 +127,10 @@ impl Nodes {
             let (_, first) = &together[0];
             *self.counts.entry(first.instance.clone()).or_default() += together.len();
         }
-        // Whatever grew in order is half empty. Made anew, it is full.
-        self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();
+        if !new.is_empty() {
+            // Whatever grew in order is half empty. Made anew, it is full.
+            self.known = std::mem::take(&mut self.known).into_iter().chain(new).collect();
+        }
         changes.extend(there.into_iter().filter_map(|there| self.correct(there, "moved", now)));
         changes
     }
@@ -126,9 +156,7 @@ impl Nodes {
             status.instance = head.instance();
             (status.port, status.metrics_port) = (head.port, head.metrics_port);
         }
-        for status in self.known.values() {
-            *self.counts.entry(status.instance.clone()).or_default() += 1;
-        }
+        self.count_together();
         let uncertain = self.known.values().filter(|status| status.state != NodeState::Unknown);
         let changes: Vec<_> = uncertain
             .map(|status| {
@@ -190,6 +218,25 @@ impl Nodes {
                 Ok(Some(note(status, change)))
             }
             _ => Ok(self.told(NotifyChange { instance: from.clone(), ..change.keep()? })),
+        }
+    }
+
+    /// Counts all nodes, where none was counted before.
+    fn count_together(&mut self) {
+        let mut last: Option<(&InstanceName, usize)> = None;
+        // Mostly the nodes of an instance have names that stand together.
+        for status in self.known.values() {
+            match &mut last {
+                Some((instance, count)) if *instance == &status.instance => *count += 1,
+                _ => {
+                    if let Some((instance, count)) = last.replace((&status.instance, 1)) {
+                        *self.counts.entry(instance.clone()).or_default() += count;
+                    }
+                }
+            }
+        }
+        if let Some((instance, count)) = last {
+            *self.counts.entry(instance.clone()).or_default() += count;
         }
     }
 
@@ -525,6 +572,27 @@ mod tests {
             [(NodeState::Stopped, true)]
         );
         assert_eq!(nodes.iter().count(), 0);
+    }
+
+    #[test]
+    fn what_was_foreseen_is_as_if_it_had_not_been_and_counts_only_if_nothing_came_between() {
+        let (ours, others) = (configuration("a"), configuration("b"));
+        let expecting = |foreseen: &Kept, between: Option<NotifyChange>| {
+            let mut nodes = Nodes::default();
+            nodes.foresee(foreseen, NodeState::Stopped, Timestamp(0));
+            between.into_iter().for_each(|change| drop(nodes.told(change)));
+            let changes = nodes.expect(&ours, NodeState::Stopped, Timestamp(0));
+            assert_eq!(nodes.counts, nodes.counted());
+            (nodes.iter().cloned().collect::<Vec<_>>(), changes)
+        };
+        let mut plain = Nodes::default();
+        let unforeseen = (plain.expect(&ours, NodeState::Stopped, Timestamp(0)), plain.iter().cloned().collect());
+        for foreseen in [&ours, &others] {
+            let (nodes, changes) = expecting(foreseen, None);
+            assert_eq!((changes, nodes), unforeseen);
+        }
+        let (nodes, _) = expecting(&ours, Some(change("a", NodeState::Stopped, NodeState::Running)));
+        assert_eq!(nodes[0].state, NodeState::Running, "it was told meanwhile");
     }
 
     #[test]

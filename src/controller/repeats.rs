@@ -11,11 +11,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use serde::{Serialize, Serializer};
+
 use super::kept::Kept;
 use super::state::Ticket;
 use crate::message::client::*;
 use crate::message::frame;
-use crate::model::{Configuration, Outcome, RequestId};
+use crate::model::{InstanceName, NodeName, Outcome, Output, RequestId};
 
 /// How long answers are kept: whoever lost a connection asks again soon.
 pub const AGE: Duration = Duration::from_secs(120);
@@ -29,6 +31,8 @@ pub struct Repeats {
     /// Oldest first.
     done: VecDeque<Done>,
     bytes: usize,
+    /// Some of them still hold their configuration.
+    unhashed: bool,
 }
 
 #[derive(Debug)]
@@ -46,8 +50,43 @@ struct Done {
 struct Asked {
     kind: Kind,
     reqid: RequestId,
-    contents: u64,
+    contents: Contents,
 }
+
+/// What a request is about. A configuration is hashed only when it has been answered, or when it has to be compared: that
+/// takes a while, and most requests come once.
+#[derive(Debug, Clone)]
+enum Contents {
+    Hash(u64),
+    /// What is to be deployed, and upon what.
+    Configuration(Option<Box<Kept>>, Option<Deployed>),
+}
+
+impl Contents {
+    fn of(value: impl Hash) -> Self {
+        Self::Hash(hash(value))
+    }
+
+    fn hash(&self) -> u64 {
+        match self {
+            Self::Hash(hash) => *hash,
+            Self::Configuration(kept, upon) => hash((kept, upon)),
+        }
+    }
+}
+
+impl PartialEq for Contents {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Configuration(one, upon), Self::Configuration(other, upon_other)) => {
+                (one, upon) == (other, upon_other)
+            }
+            _ => self.hash() == other.hash(),
+        }
+    }
+}
+
+impl Eq for Contents {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
@@ -94,22 +133,37 @@ impl Repeats {
         Repeated::No
     }
 
-    /// Whoever holds this ticket is answered so.
-    pub fn answered(&mut self, ticket: Ticket, answer: &ClientResponse, now: Instant) {
+    /// Whoever holds this ticket is answered so; the answer is left as it is.
+    pub fn answered(&mut self, ticket: Ticket, answer: &mut ClientResponse, now: Instant) {
         let Some(asked) = self.running.remove(&ticket) else { return };
-        let (mut answer, mut encoded) = (answer.clone(), Vec::new());
-        if let Some(outcomes) = outcomes(&mut answer) {
-            let mut outcomes = std::mem::take(outcomes);
-            // The outcomes count; whoever wants the last lines of a node can ask for them.
-            outcomes.iter_mut().for_each(|outcome| outcome.output = None);
+        let all = outcomes(answer).map(std::mem::take);
+        let (without, mut encoded) = (answer.clone(), Vec::new());
+        if let (Some(all), Some(place)) = (all, outcomes(answer)) {
             // Writing to memory does not fail, and serde has a form for everything in an outcome.
-            frame::encode_body(&mut encoded, &outcomes).expect("outcomes can be encoded");
+            frame::encode_body(&mut encoded, &Bare(&all)).expect("outcomes can be encoded");
+            *place = all;
         }
         self.bytes += encoded.len();
-        self.done.push_back(Done { at: now, asked, answer, outcomes: encoded.into() });
+        self.unhashed = true;
+        self.done.push_back(Done { at: now, asked, answer: without, outcomes: encoded.into() });
         // The last one is kept whatever its size: it is the likeliest to be asked for.
         while self.done.len() > MOST || (self.bytes > BYTES && self.done.len() > 1) {
             self.forget_oldest();
+        }
+    }
+
+    /// Lets go of the configurations of requests that have been answered, for when nobody waits.
+    pub fn let_go(&mut self) {
+        if std::mem::take(&mut self.unhashed) {
+            self.done.iter_mut().for_each(|done| done.asked.contents = Contents::Hash(done.asked.contents.hash()));
+        }
+    }
+
+    /// The configuration that the request under this ticket is to put in force, if that is what it asks for.
+    pub fn configuration(&self, ticket: Ticket) -> Option<&Kept> {
+        match self.running.get(&ticket)? {
+            Asked { kind: Kind::SetConfiguration, contents: Contents::Configuration(kept, _), .. } => kept.as_deref(),
+            _ => None,
         }
     }
 
@@ -127,6 +181,28 @@ impl Repeats {
 
     fn forget_oldest(&mut self) {
         self.bytes -= self.done.pop_front().map_or(0, |oldest| oldest.outcomes.len());
+    }
+}
+
+/// Outcomes as they are kept: they count; whoever wants the last lines of a node can ask for them.
+struct Bare<'a>(&'a [Outcome]);
+
+impl Serialize for Bare<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// In the order of [`Outcome`].
+        #[derive(Serialize)]
+        struct One<'a> {
+            instance: &'a Option<InstanceName>,
+            node: &'a Option<NodeName>,
+            error: &'a Option<String>,
+            output: Option<Output>,
+        }
+        serializer.collect_seq(self.0.iter().map(|Outcome { instance, node, error, output: _ }| One {
+            instance,
+            node,
+            error,
+            output: None,
+        }))
     }
 }
 
@@ -156,13 +232,16 @@ impl Asked {
     fn of(request: &ClientRequest, ready: Option<&Kept>) -> Option<Self> {
         use ClientRequest as R;
         let (kind, reqid, contents) = match request {
-            R::DeployRequest(DeployRequest { reqid, .. }) => (Kind::Deploy, reqid, hash(ready)),
-            R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, upon, .. }) => {
-                (Kind::SetConfiguration, reqid, hash((digest(configuration), upon)))
+            R::DeployRequest(DeployRequest { reqid, .. }) => {
+                (Kind::Deploy, reqid, Contents::Configuration(ready.cloned().map(Box::new), None))
             }
-            R::StartRequest(StartRequest { reqid, nodes }) => (Kind::Start, reqid, hash(nodes)),
-            R::StopRequest(StopRequest { reqid, nodes }) => (Kind::Stop, reqid, hash(nodes)),
-            R::RestartRequest(RestartRequest { reqid, nodes }) => (Kind::Restart, reqid, hash(nodes)),
+            R::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, upon, .. }) => {
+                let kept = Some(Box::new(Kept::new(configuration)));
+                (Kind::SetConfiguration, reqid, Contents::Configuration(kept, upon.clone()))
+            }
+            R::StartRequest(StartRequest { reqid, nodes }) => (Kind::Start, reqid, Contents::of(nodes)),
+            R::StopRequest(StopRequest { reqid, nodes }) => (Kind::Stop, reqid, Contents::of(nodes)),
+            R::RestartRequest(RestartRequest { reqid, nodes }) => (Kind::Restart, reqid, Contents::of(nodes)),
             _ => return None,
         };
         Some(Self { kind, reqid: reqid.clone(), contents })
@@ -181,19 +260,12 @@ fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-fn digest(configuration: &Configuration) -> u64 {
-    let mut bytes = Vec::new();
-    // Writing to memory does not fail, and serde has a form for everything in a configuration.
-    frame::encode_body(&mut bytes, configuration).expect("a configuration can be encoded");
-    hash(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::model::{ConfigurationId, NodeName};
+    use crate::model::{Configuration, ConfigurationId};
 
     fn id(text: &str) -> RequestId {
         RequestId::new(text).unwrap()
@@ -213,7 +285,7 @@ mod tests {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         assert_eq!(repeats.ask(&restart("r", &["a"]), None, Ticket(1), now), Repeated::No);
         assert_eq!(repeats.ask(&restart("r", &["a"]), None, Ticket(2), now), Repeated::Runs(Ticket(1)));
-        repeats.answered(Ticket(1), &restarted("r"), now);
+        repeats.answered(Ticket(1), &mut restarted("r"), now);
         assert_eq!(repeats.ask(&restart("r", &["a"]), None, Ticket(3), now), Repeated::Done(restarted("r")));
         let later = now + AGE;
         assert_eq!(
@@ -241,6 +313,17 @@ mod tests {
             assert_eq!(repeats.ask(request, None, Ticket(number), now), Repeated::No, "{request:?}");
         }
         assert_eq!(repeats.ask(&deploy("2"), None, Ticket(9), now), Repeated::Runs(Ticket(4)));
+        assert_eq!(repeats.configuration(Ticket(4)).unwrap().id.as_str(), "2");
+        for has_let_go in [false, true] {
+            let ticket = Ticket(5 + u64::from(has_let_go));
+            repeats.ask(&deploy("3"), None, ticket, now);
+            repeats.answered(ticket, &mut restarted("r"), now);
+            if has_let_go {
+                repeats.let_go();
+            }
+            assert_eq!(repeats.ask(&deploy("3"), None, Ticket(9), now), Repeated::Done(restarted("r")), "{has_let_go}");
+            repeats.done.clear();
+        }
         let question = ClientRequest::from(GetNodesRequest { reqid: id("r") });
         assert_eq!(repeats.ask(&question, None, Ticket(10), now), Repeated::No);
         assert_eq!(
@@ -259,13 +342,13 @@ mod tests {
         assert_eq!(repeats.ask(&deploy("r"), Some(&first), Ticket(1), now), Repeated::No);
         let again = repeats.ask(&deploy("r"), Some(&second), Ticket(2), now);
         assert_eq!(again, Repeated::Runs(Ticket(1)), "somebody has staged another meanwhile");
-        let answer = ClientResponse::from(DeployResponse {
+        let mut answer = ClientResponse::from(DeployResponse {
             reqid: id("r"),
             configuration: None,
             outcomes: vec![],
             deployment: None,
         });
-        repeats.answered(Ticket(1), &answer, now);
+        repeats.answered(Ticket(1), &mut answer, now);
         assert_eq!(repeats.ask(&deploy("r"), Some(&first), Ticket(3), now), Repeated::Done(answer));
         let refused = repeats.ask(&deploy("r"), Some(&second), Ticket(4), now);
         let Repeated::Refused(ClientResponse::DeployResponse(refused)) = refused else { panic!("{refused:?}") };
@@ -280,7 +363,7 @@ mod tests {
         for number in 0..1000 {
             let reqid = number.to_string();
             repeats.ask(&restart(&reqid, &[]), None, Ticket(number), now);
-            repeats.answered(Ticket(number), &restarted(&reqid), now);
+            repeats.answered(Ticket(number), &mut restarted(&reqid), now);
         }
         assert_eq!((repeats.done.len(), repeats.running.len()), (MOST, 0));
         assert!(repeats.bytes > 0);
@@ -292,7 +375,7 @@ mod tests {
         let long = RestartResponse { reqid: id("r"), outcomes: vec![Outcome::failed("x".repeat(BYTES / 3)); 1] };
         for number in 0..10 {
             repeats.ask(&restart(&number.to_string(), &[]), None, Ticket(number), now);
-            repeats.answered(Ticket(number), &long.clone().into(), now);
+            repeats.answered(Ticket(number), &mut long.clone().into(), now);
         }
         assert!(repeats.bytes <= BYTES && repeats.done.len() == 2, "{} bytes", repeats.bytes);
     }

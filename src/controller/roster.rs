@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::bridge::{Features, LinkId, Peer};
 use crate::message::agent::{NewsReceived, NotifyAgentHello};
 use crate::message::client::{AgentStatus, CertificateTerm, InstanceStatus, LinkState};
+use crate::message::silence;
 use crate::model::{Abilities, Instance, InstanceName, Timestamp};
 
 /// Of how many instances without a seat it is remembered how far their news has come: strangers go by any name.
@@ -35,6 +36,8 @@ pub struct Seat {
     pub needed: Option<Instance>,
     /// The link its agent said hello on.
     pub link: Option<LinkId>,
+    /// It was sent a welcome on this link.
+    pub welcomed: bool,
     /// It answered the welcome on this link.
     pub ready: bool,
     /// It was sent a configuration on this link.
@@ -95,7 +98,8 @@ impl Roster {
     pub fn link_down(&mut self, link: LinkId, reason: &str, now: Timestamp) -> Option<InstanceName> {
         let name = self.links.remove(&link)?.instance?;
         let seat = self.seats.get_mut(&name).filter(|seat| seat.link == Some(link))?;
-        (seat.link, seat.ready, seat.since) = (None, false, Some(now));
+        (seat.link, seat.since) = (None, Some(now));
+        (seat.welcomed, seat.ready) = (false, false);
         reason.clone_into(&mut seat.reason);
         self.revision += 1;
         Some(name)
@@ -132,7 +136,8 @@ impl Roster {
         caller.instance = Some(hello.instance.clone());
         (seat.host, seat.dialled) = (caller.peer.host, caller.peer.dialled);
         (seat.run, seat.place, seat.features) = (Some(hello.run), hello.place, caller.peer.features);
-        (seat.version, seat.since, seat.ready) = (Some(hello.version.clone()), Some(now), false);
+        (seat.version, seat.since) = (Some(hello.version.clone()), Some(now));
+        (seat.welcomed, seat.ready) = (false, false);
         seat.certificate = caller
             .peer
             .certificate
@@ -199,7 +204,7 @@ impl Roster {
     pub fn dispense_with(&mut self, name: &InstanceName) {
         self.revision += 1;
         if let Some(seat) = self.seats.get_mut(name) {
-            (seat.needed, seat.ready) = (None, false);
+            (seat.needed, seat.welcomed, seat.ready) = (None, false, false);
             if seat.link.is_none() {
                 self.seats.remove(name);
                 self.forget_in_time(name);
@@ -231,6 +236,11 @@ impl Roster {
         self.seats.iter().filter(|(_, seat)| seat.link.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Whether that instance was sent a welcome, and is there to answer it unless it did.
+    pub fn is_welcomed(&self, name: &InstanceName) -> bool {
+        self.seats.get(name).is_some_and(|seat| seat.welcomed)
+    }
+
     /// Whether that instance answered the welcome.
     pub fn is_ready(&self, name: &InstanceName) -> bool {
         self.seats.get(name).is_some_and(|seat| seat.ready)
@@ -238,10 +248,19 @@ impl Roster {
 
     /// Whether each of these did.
     pub fn are_ready(&self, instances: &[Instance]) -> bool {
+        self.none_is_missed(instances, |name| !self.is_ready(name))
+    }
+
+    /// Whether each of these was sent a welcome.
+    pub fn are_welcomed(&self, instances: &[Instance]) -> bool {
+        self.none_is_missed(instances, |name| !self.is_welcomed(name))
+    }
+
+    fn none_is_missed(&self, instances: &[Instance], is_missed: impl Fn(&InstanceName) -> bool) -> bool {
         // Asked at every answer of many, it begins with the one that was missed last: else all who have answered are
         // looked for again each time.
         let (before, from) = instances.split_at(self.missed.get().min(instances.len()));
-        let is_missed = |instance: &Instance| !self.is_ready(&instance.name);
+        let is_missed = |instance: &Instance| is_missed(&instance.name);
         let missed = from.iter().position(is_missed).map(|at| before.len() + at);
         let missed = missed.or_else(|| before.iter().position(is_missed));
         self.missed.set(missed.unwrap_or_default());
@@ -257,12 +276,12 @@ impl Roster {
     /// Why that instance is not ready, as far as it is known.
     pub fn why_away(&self, name: &InstanceName) -> String {
         match self.seats.get(name) {
-            Some(Seat { link: Some(_), .. }) => "did not answer the welcome".to_owned(),
+            Some(Seat { link: Some(_), .. }) => silence::UNWELCOMED.to_owned(),
             Some(Seat { since: Some(since), reason, .. }) if reason.is_empty() => {
-                format!("not connected since {since}")
+                format!("{} {since}", silence::AWAY)
             }
-            Some(Seat { since: Some(since), reason, .. }) => format!("not connected since {since}: {reason}"),
-            _ => "never connected".to_owned(),
+            Some(Seat { since: Some(since), reason, .. }) => format!("{} {since}: {reason}", silence::AWAY),
+            _ => silence::NEVER.to_owned(),
         }
     }
 

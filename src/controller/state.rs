@@ -42,7 +42,7 @@ use crate::request::Requests;
 use crate::trust::CurveRoot;
 
 /// The error of everything that was not answered in time.
-pub const TIMED_OUT: &str = "request timed out";
+pub use crate::message::silence::TIMED_OUT;
 
 /// How many refusals are remembered, so that they are told once: those who are refused may go by any name.
 const REFUSALS: usize = 256;
@@ -97,12 +97,17 @@ pub struct State {
     is_full: bool,
     /// The keys that were told last, by their number: all of an instance's neighbours get the same.
     keys: Option<(u32, CurveKeys)>,
+    /// What was asked for last, which is kept encoded by now. To let go of it takes a while: that is for when everybody has
+    /// been told, and nobody has answered.
+    spent: Option<Configuration>,
 }
 
 /// What happens to a controller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Ask(Ticket, ClientRequest),
+    /// The same for a configuration that is encoded already.
+    Set(Ticket, Box<client::SetConfigurationRequest>, Kept),
     /// Whoever waits for this answer waits no longer than this from now on.
     Limit(Ticket, Duration),
     LinkUp(LinkId, Peer),
@@ -144,8 +149,8 @@ pub enum Effect {
     /// Make this durable, and say so by [`Event::Journaled`] with the same number.
     Journal(u64, Vec<Save>),
     Answer(Ticket, ClientResponse),
-    /// Read that piece of what nodes are to have, and say it on this link.
-    ReadBlob(LinkId, ReadBlobRequest),
+    /// Read those parts of what nodes are to have, and say it on this link.
+    ReadBlobs(LinkId, ReadBlobsRequest),
     /// There will be no answer.
     Silence(Ticket),
     /// Log it and tell observers; `origin` is the agent's epoch and number.
@@ -182,6 +187,7 @@ impl State {
             next_request: 0,
             is_full: false,
             keys: None,
+            spent: None,
         };
         let mut fx = Vec::new();
         let undecided = state.take_up_last(&stored, now.wall);
@@ -193,7 +199,7 @@ impl State {
         }
         publish_own(state.nodes.begin(nodes, state.shelf.deployed(), now.wall), &mut fx);
         if let Some(deployed) = state.shelf.deployed() {
-            for instance in &deployed.instances {
+            for instance in &*deployed.instances {
                 state.roster.need(instance);
                 fx.extend(dial(instance));
             }
@@ -210,8 +216,10 @@ impl State {
     /// Decides.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
         let mut fx = Vec::new();
+        let spent = self.spent.take();
         match event {
             Event::Ask(ticket, request) => self.ask(ticket, request, now, &mut fx),
+            Event::Set(ticket, request, encoded) => self.set(ticket, *request, encoded, now, &mut fx),
             Event::Limit(ticket, within) => self.limit(ticket, now.mono + within),
             Event::LinkUp(link, peer) => {
                 self.roster.link_up(link, peer);
@@ -240,6 +248,7 @@ impl State {
             }
         }
         self.lift_limits(&fx);
+        drop(spent);
         fx
     }
 
@@ -256,7 +265,7 @@ impl State {
             nodes: self.nodes.iter().cloned().collect(),
             configuration: self.shelf.deployed().map(|deployed| deployed.id.clone()),
             deploying: self.deployment.as_ref().map(|deployment| deployment.record.reqid.clone()),
-            deployment: self.deployment_status(),
+            deployment: self.deployment_status().map(Box::new),
         }
     }
 
@@ -287,7 +296,10 @@ impl State {
                 fx.push(Effect::Answer(ticket, client::GetInstancesResponse { reqid, instances }.into()));
             }
             R::StageConfigurationRequest(client::StageConfigurationRequest { reqid, configuration }) => {
-                let answer = match self.stage(configuration) {
+                let encoded = Kept::new(&configuration);
+                let staged = self.stage(configuration, encoded);
+                self.spent = None; // nobody waits for anything but the disk
+                let answer = match staged {
                     Ok((saves, id)) => {
                         let outcomes = Vec::new();
                         let answer =
@@ -306,19 +318,8 @@ impl State {
                 self.deploy(ticket, Order { reqid, in_one_step: false, terms, back_to: None }, now, fx);
             }
             R::SetConfigurationRequest(request) => {
-                let refusal = self.refusal().or_else(|| self.is_overtaken(&request).map(|refusal| vec![refusal]));
-                let client::SetConfigurationRequest { reqid, configuration, upon: _, terms } = request;
-                match refusal.map_or_else(|| self.stage(configuration), Err) {
-                    Ok((saves, _)) => {
-                        fx.push(Effect::Save(saves, None));
-                        self.deploy(ticket, Order { reqid, in_one_step: true, terms, back_to: None }, now, fx);
-                    }
-                    Err(outcomes) => {
-                        let answer =
-                            client::SetConfigurationResponse { reqid, configuration: None, outcomes, deployment: None };
-                        fx.push(Effect::Answer(ticket, answer.into()));
-                    }
-                }
+                let encoded = Kept::new(&request.configuration);
+                self.set(ticket, request, encoded, now, fx);
             }
             R::GetConfigurationRequest(client::GetConfigurationRequest { reqid, deployed }) => {
                 let (slot, name) = match deployed {
@@ -362,13 +363,38 @@ impl State {
         }
     }
 
+    /// Stages a configuration, which `encoded` is, and deploys it.
+    fn set(
+        &mut self,
+        ticket: Ticket,
+        request: client::SetConfigurationRequest,
+        encoded: Kept,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let refusal = self.refusal().or_else(|| self.is_overtaken(&request).map(|refusal| vec![refusal]));
+        let client::SetConfigurationRequest { reqid, configuration, upon: _, terms } = request;
+        match refusal.map_or_else(|| self.stage(configuration, encoded), Err) {
+            Ok((saves, _)) => {
+                fx.push(Effect::Save(saves, None));
+                self.deploy(ticket, Order { reqid, in_one_step: true, terms, back_to: None }, now, fx);
+            }
+            Err(outcomes) => {
+                let answer =
+                    client::SetConfigurationResponse { reqid, configuration: None, outcomes, deployment: None };
+                fx.push(Effect::Answer(ticket, answer.into()));
+            }
+        }
+    }
+
     /// What is wrong with a configuration itself, sorted.
     pub fn complaints(&self, configuration: &Configuration) -> Vec<String> {
         plan::validate(configuration, &self.rules.ports)
     }
 
-    /// Checks a configuration and makes it the next to deploy; every complaint is an outcome, sorted by text.
-    fn stage(&mut self, staged: Configuration) -> Result<(Vec<Save>, ConfigurationId), Vec<Outcome>> {
+    /// Checks a configuration, which `encoded` is, and makes it the next to deploy; every complaint is an outcome, sorted by
+    /// text.
+    fn stage(&mut self, staged: Configuration, encoded: Kept) -> Result<(Vec<Save>, ConfigurationId), Vec<Outcome>> {
         let complaints = plan::validate(&staged, &self.rules.ports);
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
@@ -380,10 +406,11 @@ impl State {
         // Where no ports were given out, nodes are the same, and encoded once.
         let is_same = staged.zeek == ready.zeek
             && staged.nodes.iter().zip(&ready.nodes).all(|(staged, ready)| Arc::ptr_eq(staged, ready));
-        let (id, staged) = (staged.id.clone(), Kept::new(&staged));
-        let ready = if is_same { staged.with_instances(ready.instances) } else { Kept::new(&ready) };
+        let id = staged.id.clone();
+        let ready = if is_same { encoded.with_instances(ready.instances) } else { Kept::new(&ready) };
+        self.spent = Some(staged);
         let mut save = |slot, configuration| Save::Configuration(slot, self.shelf.put(slot, configuration).clone());
-        Ok((vec![save(Slot::Staged, staged), save(Slot::Ready, ready)], id))
+        Ok((vec![save(Slot::Staged, encoded), save(Slot::Ready, ready)], id))
     }
 
     /// Why instances of it that wait to be dialled cannot be reached, if there are such.
@@ -401,7 +428,7 @@ impl State {
         let hosts = self.hosts(&ready.id);
         plan::resolve_hosts(&mut ready.instances, &hosts);
         if let Some(deployed) = self.shelf.deployed() {
-            plan::keep_ports(&mut ready, &deployed.open());
+            plan::keep_ports(&mut ready, &deployed.open_ports());
         }
         plan::zeek::complete(&mut ready);
         plan::assign_ports(&mut ready, &self.rules.ports)?;
@@ -434,6 +461,10 @@ impl State {
             self.give_up_on(&hello.instance, now, fx);
         }
         self.credit(&hello.instance, fx);
+        self.is_missed_no_more(&hello.instance);
+        if !same_run {
+            self.has_to_look_again(&hello.instance);
+        }
         self.ask_again(&hello.instance, same_run, fx);
         if was_to_stand_by {
             self.stand_by(&hello.instance, now, fx);
@@ -460,6 +491,9 @@ impl State {
             let deadline = now.mono + self.rules.request_timeout;
             let reqid = self.open(Parent::Welcome, BTreeSet::from([name.clone()]), deadline);
             self.send(name, AgentWelcomeRequest { reqid }, fx);
+            self.roster.get_mut(name).iter_mut().for_each(|seat| seat.welcomed = true);
+            // Whoever waits for the last one need not wait for its answer.
+            self.go_on(now, fx);
         }
     }
 
@@ -524,6 +558,7 @@ impl State {
         self.tell_error(&name, format!("out of reach: {reason}"), now.wall, fx);
         publish_own(self.nodes.lose(&name, &format!("its agent is out of reach: {reason}"), now.wall), fx);
         self.give_up_on(&name, now, fx);
+        self.miss(&name, now, fx);
         self.are_all_back(now, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
             self.roster.dispense_with(&name);

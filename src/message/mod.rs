@@ -15,3 +15,4 @@ mod inspect;
 pub mod join;
 pub mod node;
 mod planning;
+pub mod silence;

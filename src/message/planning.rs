@@ -10,6 +10,8 @@ pub struct PlanRequest {
     pub configuration: Configuration,
     /// What whoever read it complains of. If that is nothing, the controller looks for itself.
     pub complaints: Vec<String>,
+    /// Whether it would be told to all agents at once, in place of so many nodes at a time.
+    pub all_at_once: bool,
 }
 
 /// The plan.

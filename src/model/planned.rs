@@ -40,7 +40,7 @@ impl fmt::Display for PlannedPhase {
 pub enum Action {
     /// Its process stays.
     Keep,
-    /// It has no process, and gets one. `was` is what it is now; `None`: it is new there.
+    /// It has no process, and gets one. `was` is what it is now, if it is not new there but is to be another.
     Start { was: Option<NodeState> },
     /// Its process ends, and another one takes its place.
     Restart(Because),
@@ -48,6 +48,8 @@ pub enum Action {
     Move { from: InstanceName },
     /// It is no longer wanted there.
     Stop,
+    /// It rests as it is to be, and gets a process once all is in force.
+    Revive { was: NodeState },
 }
 
 impl Action {

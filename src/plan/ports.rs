@@ -100,11 +100,15 @@ fn assign_listening(
     first: u16,
 ) -> Result<Option<[u16; 2]>, PortsExhausted> {
     let given_to_hub = hub_ports(configuration);
+    let in_order = in_order(nodes, needs_port);
+    if in_order.is_empty() && zeek::hub(configuration).is_none() {
+        return Ok(given_to_hub);
+    }
     let taken = rules.controller.into_iter().chain(configuration.instances.iter().filter_map(|i| i.port));
     let taken = taken.chain(nodes.iter().flat_map(|node| given(node))).chain(given_to_hub.into_iter().flatten());
     let taken = taken.collect();
     let mut counter = Counter { what: "port", first, next: Some(first), taken };
-    for index in in_order(nodes, needs_port) {
+    for index in in_order {
         let port = counter.next_free(&nodes[index])?;
         Arc::make_mut(&mut nodes[index]).port = Some(port);
     }
@@ -127,6 +131,10 @@ fn assign_metrics(
     rules: &PortRules,
     first: u16,
 ) -> Result<(), PortsExhausted> {
+    let in_order = in_order(nodes, |node| node.role != Role::None && node.metrics_port.is_none());
+    if in_order.is_empty() {
+        return Ok(());
+    }
     let hosts: BTreeMap<&InstanceName, Option<IpAddr>> =
         configuration.instances.iter().map(|instance| (&instance.name, instance.host)).collect();
     let host_of = |instance: &InstanceName| hosts.get(instance).copied().flatten();
@@ -148,7 +156,7 @@ fn assign_metrics(
     };
     let mut counters: BTreeMap<_, _> = taken.into_iter().map(|(host, taken)| (host, counter(taken))).collect();
 
-    for index in in_order(nodes, |node| node.role != Role::None && node.metrics_port.is_none()) {
+    for index in in_order {
         let host = host_of(&nodes[index].instance);
         let counter = counters.entry(host).or_insert_with(|| counter(BTreeSet::new()));
         let port = counter.next_free(&nodes[index])?;

@@ -1,6 +1,6 @@
 //! In which order a deployment would change nodes, as far as that is known before it begins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::order::RANKS;
@@ -8,15 +8,14 @@ use super::rollout::{Pace, Rollout, Turn};
 use crate::model::{Action, Node, NodeName, Planned, PlannedPhase, PlannedStep};
 
 /// The steps of a deployment that does this, one behind the other. `wanted` are the nodes as they would be, `counts` how many
-/// there would be of each rank; `changed` says which are defined otherwise than they are deployed.
+/// there would be of each rank. Without a `pace` all are told at once, and each agent keeps the order of roles.
 ///
 /// As if all nodes of a step got ready at once: where one is ready earlier the next one does not wait for the others.
 pub fn steps(
     nodes: &[Planned],
     wanted: impl IntoIterator<Item = Arc<Node>>,
-    changed: &BTreeSet<&str>,
     counts: [usize; RANKS],
-    pace: &Pace,
+    pace: Option<&Pace>,
 ) -> Vec<PlannedStep> {
     let (mut moving, mut committing, mut turning) = (Vec::new(), Vec::new(), BTreeMap::new());
     for Planned { node, action, .. } in nodes {
@@ -26,11 +25,10 @@ pub fn steps(
                 moving.push(node.clone());
                 turning.insert(node, false);
             }
-            Action::Start { was: None } => drop(turning.insert(node, false)),
-            // One that rests as it is defined is wanted up by what comes into force, and by nothing before.
-            Action::Start { was: Some(_) } if !changed.contains(node.as_str()) => committing.push(node.clone()),
-            Action::Start { was: Some(_) } | Action::Restart(_) => drop(turning.insert(node, true)),
-            Action::Stop => committing.push(node.clone()),
+            Action::Start { was } => drop(turning.insert(node, was.is_some())),
+            Action::Restart(_) => drop(turning.insert(node, true)),
+            // One that rests as it is to be is wanted up by what comes into force, and by nothing before.
+            Action::Revive { .. } | Action::Stop => committing.push(node.clone()),
         }
     }
     let turn = |node: Arc<Node>| {
@@ -40,7 +38,8 @@ pub fn steps(
     };
     // Most plans change little, and then nobody looks at what is kept.
     let wanted = wanted.into_iter().take(if turning.is_empty() { 0 } else { usize::MAX });
-    let mut rollout = Rollout::new(wanted.filter_map(turn), counts, pace);
+    let rollout = Rollout::new(wanted.filter_map(turn), counts, pace.unwrap_or(&Pace::default()));
+    let mut rollout = if pace.is_some() { rollout } else { rollout.all_at_once() };
     let mut all = Vec::from_iter(step(PlannedPhase::Moving, moving));
     while !rollout.is_done() {
         let begun: Vec<NodeName> = rollout.begin_more().into_values().flatten().collect();
@@ -75,7 +74,7 @@ mod tests {
             planned("new", Action::Start { was: None }),
             planned("old", Action::Stop),
             planned("other", Action::Start { was: Some(NodeState::Failed) }),
-            planned("rests", Action::Start { was: Some(NodeState::Stopped) }),
+            planned("rests", Action::Revive { was: NodeState::Stopped }),
         ]);
         let node = |planned: &Planned| {
             let role = match planned.node.as_str() {
@@ -90,11 +89,10 @@ mod tests {
             let names: Vec<_> = step.nodes.iter().map(NodeName::as_str).collect();
             format!("{}: {}", step.phase, names.join(" "))
         };
-        let steps = |nodes: &[Planned], all_of_role: usize| -> Vec<String> {
-            let changed = BTreeSet::from(["other"]);
-            let steps = steps(nodes, wanted.clone(), &changed, [all_of_role; RANKS], &Pace::default());
-            steps.into_iter().map(words).collect()
+        let steps = |nodes: &[Planned], pace: Option<&Pace>| -> Vec<String> {
+            steps(nodes, wanted.clone(), [8; RANKS], pace).into_iter().map(words).collect()
         };
+        let usual = Some(&Pace::default());
         let want = [
             "moving: mover",
             "switching: m",
@@ -103,8 +101,10 @@ mod tests {
             "switching: mover other",
             "committing: old rests",
         ];
-        assert_eq!(steps(&all, 8), want);
-        assert_eq!(steps(&[planned("kept", Action::Keep)], 8), [""; 0]);
+        assert_eq!(steps(&all, usual), want);
+        assert_eq!(steps(&[planned("kept", Action::Keep)], usual), [""; 0]);
+        let at_once = ["moving: mover", "switching: m mover new other w1 w2 w3 w4", "committing: old rests"];
+        assert_eq!(steps(&all, None), at_once);
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
             Arc::new(Node { interface: Some("eth0".into()), ..node })
         });
         let restart = |node| Planned { instance: instance.clone(), node, action: Action::Restart(Because::default()) };
-        let steps = steps(&names.map(restart), wanted, &BTreeSet::new(), [100; RANKS], &Pace::default());
+        let steps = steps(&names.map(restart), wanted, [100; RANKS], Some(&Pace::default()));
         assert_eq!(steps.iter().map(|step| step.nodes.len()).collect::<Vec<_>>(), [1, 1, 1]);
     }
 }

@@ -158,6 +158,11 @@ impl Rollout {
         }
     }
 
+    /// Nothing more is begun on that instance.
+    pub fn leave_out(&mut self, instance: &InstanceName) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|turn| turn.instance != *instance));
+    }
+
     /// Nothing more is begun.
     pub fn stop(&mut self) {
         self.waiting.iter_mut().for_each(VecDeque::clear);

@@ -24,7 +24,8 @@ fn action(change: &NodeChange, down: Option<NodeState>) -> Action {
     match (change, down) {
         (NodeChange::Remove(_), _) => Action::Stop,
         (NodeChange::Start(_), _) => Action::Start { was: None },
-        (NodeChange::Keep(_) | NodeChange::Replace { .. }, Some(was)) => Action::Start { was: Some(was) },
+        (NodeChange::Keep(_), Some(was)) => Action::Revive { was },
+        (NodeChange::Replace { .. }, Some(was)) => Action::Start { was: Some(was) },
         (NodeChange::Keep(_), None) => Action::Keep,
         (NodeChange::Replace { have, want, keys }, None) => Action::Restart(because(have, want, keys)),
     }
@@ -111,7 +112,7 @@ mod tests {
             let what = match planned.action {
                 Action::Keep => "keep".into(),
                 Action::Start { was: None } => "start".into(),
-                Action::Start { was: Some(was) } => format!("start {was}"),
+                Action::Start { was: Some(was) } | Action::Revive { was } => format!("start {was}"),
                 Action::Restart(because) => format!("restart because {because}"),
                 Action::Move { from } => format!("move from {from}"),
                 Action::Stop => "stop".into(),
@@ -143,11 +144,22 @@ mod tests {
     fn what_has_no_process_is_started_whatever_else_changed() {
         let (have, mut want) = (cluster(&["w a none"]), cluster(&["w a none"]));
         let steps = |want: &Configuration| of_instance(&have.nodes, &want.nodes, |_| Some(NodeState::Failed));
-        let started = [Action::Start { was: Some(NodeState::Failed) }];
-        assert_eq!(steps(&want).into_iter().map(|step| step.action).collect::<Vec<_>>(), started);
+        assert_eq!(steps(&want)[0].action, Action::Revive { was: NodeState::Failed });
         Arc::make_mut(&mut want.nodes[0]).port = Some(1);
-        assert_eq!(steps(&want).into_iter().map(|step| step.action).collect::<Vec<_>>(), started);
+        assert_eq!(steps(&want)[0].action, Action::Start { was: Some(NodeState::Failed) });
         assert_eq!(steps(&cluster(&[]))[0].action, Action::Stop);
+    }
+
+    #[test]
+    fn who_rests_and_has_to_know_something_else_of_its_cluster_is_not_as_it_is_to_be() {
+        let mut have = cluster(&["m a manager", "w1 a worker"]);
+        let mut want = cluster(&["m a manager", "w1 a worker", "w2 a worker"]);
+        assert!(zeek::equip(&mut have).is_ok() && zeek::equip(&mut want).is_ok());
+        let steps = of_instance(&have.nodes, &want.nodes, |name| (name.as_str() != "w2").then_some(NodeState::Stopped));
+        let actions: Vec<_> = steps.into_iter().map(|step| step.action).collect();
+        let was = NodeState::Stopped;
+        let want = [Action::Start { was: Some(was) }, Action::Revive { was }, Action::Start { was: None }];
+        assert_eq!(actions, want, "the manager knows of every worker");
     }
 
     #[test]

@@ -126,7 +126,11 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
     let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
-    let home = StateDir::take(&settings.state_dir)?;
+    let (home, full) = StateDir::take_though_full(&settings.state_dir)?;
+    if let Some(full) = &full {
+        let cause = std::error::Error::source(full).map(ToString::to_string).unwrap_or_default();
+        tracing::error!("{full}: {cause}. What runs is minded all the same; nothing is started until there is room");
+    }
     home.let_nodes_through()?;
     home.watch();
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
@@ -150,7 +154,10 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         actix_rt::spawn(keep_renewed(Arc::clone(trust), ask));
     }
     let bridge = AgentBridge::open(&agent, &link, socket, settings.agent.controller)?;
-    home.write_addresses(&addresses)?;
+    match home.write_addresses(&addresses) {
+        Err(error) if full.is_some() && error.is_full() => tracing::warn!("{error}"),
+        written => written?,
+    }
     ready(&Ready { addresses, token: None });
     let end = serve_until_asked_to_end(&mut signals, &mut ends).await;
     if (settings.agent.on_exit == OnExit::Stop || init::is_init()) && end.is_ok() {

@@ -55,6 +55,13 @@ pub async fn lab(
         actix_rt::spawn(Arc::clone(trust).watch());
     }
     take(&controller, files).await?;
+    // Here every instance is this machine, and nobody is dialled.
+    for instance in &mut configuration.instances {
+        (instance.host, instance.port) = (None, None);
+    }
+    let mut names: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
+    // Before anybody else can ask for something: it waits until its agents are there.
+    let deploying = deploy(controller.clone(), configuration);
     let facts = Facts::new(trust.clone());
     let (web, token) = serve(&controller, &settings, &home, trust, &facts)?;
     let clients = serve_clients(&controller, &settings, &facts)?;
@@ -62,11 +69,6 @@ pub async fn lab(
     addresses.extend(clients.iter().map(|clients| ("zeek-client".to_owned(), clients.address())));
     home.write_addresses(&addresses)?;
     let mut agents = Vec::new();
-    // Here every instance is this machine, and nobody is dialled.
-    for instance in &mut configuration.instances {
-        (instance.host, instance.port) = (None, None);
-    }
-    let mut names: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
     names.extend(left_behind(&home)?);
     let descriptors = limits::raise_open_files()?;
     for name in names {
@@ -80,7 +82,7 @@ pub async fn lab(
     let service = Service::find();
     service.is_ready();
     let end = tokio::select! {
-        refused = deploy(&controller, configuration) => refused,
+        refused = deploying => refused,
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),
     };
@@ -113,19 +115,27 @@ fn left_behind(home: &StateDir) -> io::Result<Vec<InstanceName>> {
     Ok(names)
 }
 
-/// Deploys, and returns only if the configuration was refused. A node that fails is shown, and the lab goes on.
-async fn deploy(controller: &Addr<Controller>, configuration: Configuration) -> Result<(), RunError> {
+/// Deploys, beginning at once; what it returns completes only if the configuration was refused. A node that fails is shown,
+/// and the lab goes on.
+fn deploy(controller: Addr<Controller>, configuration: Configuration) -> impl Future<Output = Result<(), RunError>> {
     // A short printable text.
     let reqid = RequestId::new("lab").expect("a valid id");
-    let answer =
-        controller.send(SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() }).await;
-    let answer = answer.map_err(|_| RunError::Failed("controller"))??;
-    let complaints = answer.outcomes.iter().filter(|outcome| !outcome.is_success());
-    if answer.configuration.is_none() {
-        return Err(RunError::Refused(complaints.map(words).collect()));
+    let asked = controller.send(SetConfigurationRequest { reqid, configuration, upon: None, terms: Terms::default() });
+    async {
+        let answer = asked.await.map_err(|_| RunError::Failed("controller"))??;
+        let complaints = answer.outcomes.iter().filter(|outcome| !outcome.is_success());
+        let is_overtaken = answer.deployment.is_none() && complaints.clone().any(is_pending);
+        if answer.configuration.is_none() && !is_overtaken {
+            return Err(RunError::Refused(complaints.map(words).collect()));
+        }
+        complaints.for_each(|complaint| tracing::warn!("{}", words(complaint)));
+        std::future::pending().await
     }
-    complaints.for_each(|complaint| tracing::warn!("{}", words(complaint)));
-    std::future::pending().await
+}
+
+/// Whether somebody else was sooner, while the files of nodes were looked through: then the lab runs what they deploy.
+fn is_pending(complaint: &Outcome) -> bool {
+    complaint.error.as_deref().is_some_and(|error| error.ends_with("still pending"))
 }
 
 fn words(outcome: &Outcome) -> String {

@@ -197,6 +197,24 @@ impl Register {
         written.map_err(|source| RegisterError::Io { what: "write", path, source })
     }
 
+    /// Takes back an intent of which no process is known. Whoever is still to be born of it finds its record replaced, and
+    /// ends; whoever was quicker has entered itself into the former one, and is told of.
+    pub fn revoke(&self, node: &NodeName) -> Result<Found, RegisterError> {
+        let path = self.directory(node).join(NAME);
+        let revoke = || -> io::Result<Vec<u8>> {
+            let former = File::open(&path)?;
+            let mut bytes = Vec::new();
+            (&former).take(MAX_RECORD).read_to_end(&mut bytes)?;
+            let mut file = make_anew(&path, &bytes)?;
+            let known = bytes.len();
+            former.take(MAX_RECORD).read_to_end(&mut bytes)?;
+            file.write_all(&bytes[known..])?;
+            Ok(bytes)
+        };
+        let bytes = revoke().map_err(|source| RegisterError::Io { what: "replace", path, source })?;
+        Ok(lines::read(&bytes).map_or(Found::Intended, |said| said.found))
+    }
+
     /// Notes that this life is over and the node is to stay down until somebody asks.
     pub fn stopped(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
         self.note(node, &format!("stopped {life}"))
@@ -343,13 +361,13 @@ fn open_to_add(path: &Path) -> io::Result<Option<(File, u64)>> {
     Ok(Some((file, whole)))
 }
 
-/// Makes a record of this line alone, which takes the place of the one that is there at once or not at all.
-fn make_anew(path: &Path, line: &[u8]) -> io::Result<File> {
+/// Makes a record of these lines alone, which takes the place of the one that is there at once or not at all.
+fn make_anew(path: &Path, lines: &[u8]) -> io::Result<File> {
     let fresh = path.with_file_name("record.new");
     // A leftover of a crash may be half a line: it is not this intent's.
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::open(&fresh, flags, Mode::RUSR | Mode::WUSR)?);
-    file.write_all(line)?;
+    file.write_all(lines)?;
     fs::rename(&fresh, path)?;
     Ok(file)
 }
@@ -417,6 +435,21 @@ mod tests {
         let entries = register.read().unwrap();
         assert!(entries.refused.is_empty() && entries.lost.is_empty(), "{entries:?}");
         entries.records[0].found
+    }
+
+    #[test]
+    fn an_intent_that_is_taken_back_is_nobodys_record_and_whoever_was_quicker_is_found() {
+        let (_directory, mut register, node) = register();
+        let late = register.intend(&node, Life(1), Past::default()).unwrap();
+        assert_eq!(register.revoke(&node.name).unwrap(), Found::Intended);
+        let links = std::os::unix::fs::MetadataExt::nlink(&late.metadata().unwrap());
+        assert_eq!(links, 0, "by that a newborn knows");
+
+        let mut quick = register.intend(&node, Life(2), Past::default()).unwrap();
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
+        let launched = Found::Launched { pid: 70, start_time: 7000 };
+        assert_eq!(register.revoke(&node.name).unwrap(), launched);
+        assert_eq!(found(&mut register), launched, "and stays in the record");
     }
 
     #[test]

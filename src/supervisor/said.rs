@@ -6,6 +6,8 @@ use crate::model::Text;
 
 /// How much of a status is kept, in bytes.
 const LONGEST: usize = 240;
+/// The most time that a node gets by asking once: whoever needs longer still lives, and asks again.
+const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
 
 /// What a node said since it was listened to before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,7 +22,7 @@ pub struct Said {
     pub stopping: bool,
     /// `STATUS=`, the last one; one that is empty takes back what was said before.
     pub status: Option<Text>,
-    /// `EXTEND_TIMEOUT_USEC=`, the last one.
+    /// `EXTEND_TIMEOUT_USEC=`, the last one; an hour at most.
     pub extend: Option<Duration>,
     /// Said what is not for it to say here, such as `MAINPID=`.
     pub misunderstood: bool,
@@ -73,7 +75,8 @@ pub(super) fn is_invisible(c: char) -> bool {
 }
 
 fn micros(digits: &[u8]) -> Option<Duration> {
-    std::str::from_utf8(digits).ok()?.parse().ok().map(Duration::from_micros)
+    let asked = std::str::from_utf8(digits).ok()?.parse().ok().map(Duration::from_micros)?;
+    Some(asked.min(LONGEST_EXTENSION))
 }
 
 #[cfg(test)]
@@ -99,6 +102,8 @@ mod tests {
             ("STATUS=a=b", Said { status: Some("a=b".into()), ..nothing() }),
             ("READY=1\nSTATUS=up\nX=y", Said { ready: true, status: Some("up".into()), ..nothing() }),
             ("EXTEND_TIMEOUT_USEC=1500000", Said { extend: Some(Duration::from_millis(1500)), ..nothing() }),
+            ("EXTEND_TIMEOUT_USEC=3600000001", Said { extend: Some(LONGEST_EXTENSION), ..nothing() }),
+            ("EXTEND_TIMEOUT_USEC=18446744073709551615", Said { extend: Some(LONGEST_EXTENSION), ..nothing() }),
             ("MAINPID=1", Said { misunderstood: true, ..nothing() }),
             ("RELOADING=1\nMONOTONIC_USEC=5\nBARRIER=1", nothing()),
             ("READY=0\nREADY=11\nready=1\nREADY\n=1\n\n==\nEXTEND_TIMEOUT_USEC=-1", nothing()),

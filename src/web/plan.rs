@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use actix_web::web::{Data, Json};
+use actix_web::web::{Data, Json, Query};
 use serde::{Deserialize, Serialize};
 
 use super::Reader;
@@ -106,9 +106,19 @@ impl Upon {
     }
 }
 
+/// How it would be deployed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// Everything at once, in place of so many nodes at a time.
+    #[serde(default)]
+    all_at_once: bool,
+}
+
 pub(super) async fn plan(
     desk: Data<Desk>,
     reader: Data<Reader>,
+    wish: Query<Wish>,
     body: Json<ConfigurationText>,
 ) -> Result<Json<Plan>, Problem> {
     let found = configuration::found(&body)?;
@@ -122,7 +132,8 @@ pub(super) async fn plan(
     let Checked { configuration, complaints } =
         configuration::check_with(&text, &file, &reader.hostname, id, &reader.ports, found);
     let wanted = Bundles::of(&configuration);
-    let answer = desk.ask(PlanRequest { reqid: new_reqid()?, configuration, complaints }).await?;
+    let all_at_once = wish.all_at_once;
+    let answer = desk.ask(PlanRequest { reqid: new_reqid()?, configuration, complaints, all_at_once }).await?;
     let mut plan = Plan::from(*answer.plan);
     name_files(&desk, wanted, &mut plan).await?;
     Ok(Json(plan))
@@ -202,6 +213,7 @@ impl From<Planned> for Node {
         let (word, was, from, because) = match action {
             Action::Keep => ("keep", None, None, Because::default()),
             Action::Start { was } => ("start", was.map(|was| was.to_string()), None, Because::default()),
+            Action::Revive { was } => ("start", Some(was.to_string()), None, Because::default()),
             Action::Restart(because) => ("restart", None, None, because),
             Action::Move { from } => ("move", None, Some(from.to_string()), Because::default()),
             Action::Stop => ("stop", None, None, Because::default()),

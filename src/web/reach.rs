@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::desk::Desk;
 use crate::message::client::{GetStatusRequest, LinkState};
+use crate::message::silence;
 use crate::model::{InstanceName, Outcome};
 
 /// Which agents can be reached.
@@ -29,12 +30,15 @@ impl Reach {
 
     /// Whether an outcome is the failure to reach an agent.
     ///
-    /// A complaint about an instance as a whole says that it could not be asked or did not answer. One about a node is
-    /// the node's own, unless its instance is out of reach. The controller's own is one if there is nobody to ask.
+    /// A complaint about an instance as a whole is one if it says that it could not be asked or did not answer, and not if its
+    /// agent has something to object. One about a node is the node's own, unless its instance is out of reach. The controller's
+    /// own is one if there is nobody to ask.
     pub fn lacks(&self, outcome: &Outcome) -> bool {
         !outcome.is_success()
             && match (&outcome.instance, &outcome.node) {
-                (Some(_), None) => true,
+                (Some(instance), None) => {
+                    self.lost.contains(instance) || outcome.error.as_deref().is_some_and(silence::is_meant_by)
+                }
                 (Some(instance), Some(_)) => self.lost.contains(instance),
                 (None, Some(_)) => false,
                 (None, None) => self.none,
@@ -57,7 +61,10 @@ mod tests {
             (Outcome::node_done(&lost, &node), false),
             (failed(&lost), true),
             (failed(&up), false),
-            (Outcome::instance_failed(&up, "no"), true),
+            (Outcome::instance_failed(&up, "there is no room for the records of 3 nodes"), false),
+            (Outcome::instance_failed(&up, silence::LOST), true),
+            (Outcome::instance_failed(&up, "not connected since noon: reset"), true),
+            (Outcome::instance_failed(&lost, "no"), true),
             (Outcome::instance_done(&lost), false),
             (Outcome::unknown_node(&node), false),
             (Outcome::failed("no"), false),

@@ -33,6 +33,11 @@ struct Shared {
 impl Checker {
     /// Looks from now on for what carries the marker of this cluster.
     pub fn start(cluster: &str) -> Self {
+        Self::start_at(cluster, Duration::from_millis(3))
+    }
+
+    /// The same with so long between two looks.
+    pub fn start_at(cluster: &str, pace: Duration) -> Self {
         let shared = Arc::new(Shared {
             ends: AtomicBool::new(false),
             looks: AtomicU64::new(0),
@@ -44,7 +49,7 @@ impl Checker {
             while !own.ends.load(Ordering::Relaxed) {
                 own.look(&prefix);
                 own.looks.fetch_add(1, Ordering::Relaxed);
-                sleep(Duration::from_millis(3));
+                sleep(pace);
             }
         });
         Self { shared, thread: Some(thread) }

@@ -216,6 +216,8 @@ impl Chaos {
         let client = self.client.clone();
         let is_up = |status: &Status| status.deploying.is_none() && status.instances.iter().all(|it| it.link == "UP");
         client.wait("every agent is back", is_up);
+        // As it is, whatever became of the orders; some nodes may still be on their way.
+        self.status_agrees_with_proc();
         // What is found by its own agent may still be on its way up or down.
         let verdict = client.deploy(&file);
         assert!(verdict.ok, "{verdict:?}");

@@ -32,6 +32,41 @@ fn a_stranger_that_got_a_dead_nodes_number_is_not_signalled_by_the_agent_that_re
         let told = changes(&events, "one");
         let dead = told.iter().find(|it| it.new.as_deref() == Some("CRASHED")).expect("it was told");
         assert_eq!((dead.pid, dead.exit.as_ref().map(|exit| exit.status)), (Some(before), Some(None)));
+        let said = format!("process {before} ended while its agent was away; another process has its number now");
+        assert!(events.iter().any(|it| it.msg.as_deref().is_some_and(|msg| msg.starts_with(&said))), "{events:#?}");
         bystander.is_unhurt();
     });
+}
+
+#[test]
+fn nomad_17960_a_stranger_with_a_dead_nodes_pid_survives_that_its_job_is_dropped() {
+    apart::as_init("reuse::nomad_17960_a_stranger_with_a_dead_nodes_pid_survives_that_its_job_is_dropped", || {
+        let mut lab = Lab::start(Some(&(sleeper("gone", "") + &sleeper("stays", ""))));
+        let before = pids(&lab.client.wait_for_all("RUNNING"));
+        let bystander = give_away(&mut lab, before["gone"]);
+        lab.daemon.start_again();
+        let again = lab.client.wait_for_all("RUNNING");
+        assert_eq!(pids(&again)["stays"], before["stays"]);
+        let second = pids(&again)["gone"];
+        let other = give_away(&mut lab, second);
+        lab.daemon.start_again();
+        lab.client.wait_for_all("RUNNING");
+        // What is dropped is ended; whoever has its number now is not.
+        let status = lab.deploy(&sleeper("stays", ""));
+        assert_eq!(status.nodes.len(), 1);
+        assert!(lab.scene.processes_of("gone").is_empty());
+        assert_eq!(lab.scene.processes_of("stays"), [before["stays"]]);
+        assert!(lab.client.order("stop", &[]).ok);
+        [&bystander, &other].iter().for_each(|stranger| stranger.is_unhurt());
+        check_log(&lab.client.events());
+    });
+}
+
+/// Kills the lab, and then a node of it whose number somebody else gets.
+fn give_away(lab: &mut Lab, number: u32) -> Bystander {
+    lab.daemon.kill();
+    processes::signal(number, Signal::KILL);
+    eventually("it is dead", || (!processes::is_alive(number)).then_some(()));
+    numbers::reap_orphans(&[]);
+    Bystander::take(number, &lab.scene.path("")).expect("its number is free")
 }

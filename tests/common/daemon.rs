@@ -52,12 +52,17 @@ impl Daemon {
         let args = args.iter().chain(&["--config", file.to_str().unwrap()]).map(|arg| (*arg).to_owned()).collect();
         let child = launch(&through, &home, name, &args);
         let mut daemon = Self { name: name.to_owned(), through, args, home, child };
-        daemon.wait_until_ready();
+        assert!(daemon.gets_ready(), "{name} ended instead of getting ready: {}", daemon.log());
         daemon
     }
 
     /// Starts it again, on the addresses that it had.
     pub fn start_again(&mut self) {
+        assert!(self.starts_again(), "{} ended instead of getting ready: {}", self.name, self.log());
+    }
+
+    /// The same, and whether it got ready; else it has ended.
+    pub fn starts_again(&mut self) -> bool {
         let flag = |purpose: &str| match purpose {
             "http" => "--http",
             "zeek-client" => "--websocket",
@@ -68,17 +73,16 @@ impl Daemon {
             self.args[at + 1] = address.to_string();
         }
         self.child = launch(&self.through, &self.home, &self.name, &self.args);
-        self.wait_until_ready();
+        self.gets_ready()
     }
 
-    fn wait_until_ready(&mut self) {
-        let name = self.name.clone();
-        eventually(&format!("{name} is ready"), || {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "{name} ended instead of getting ready: {}", self.log());
-            let out = std::fs::read_to_string(self.home.join(format!("{name}.out"))).unwrap_or_default();
-            out.starts_with("watchpost ").then_some(())
-        });
+    /// Waits until it is ready, or has ended.
+    fn gets_ready(&mut self) -> bool {
+        eventually(&format!("{} is ready", self.name), || {
+            let has_ended = self.child.try_wait().unwrap().is_some();
+            let out = std::fs::read_to_string(self.home.join(format!("{}.out", self.name))).unwrap_or_default();
+            (has_ended || out.starts_with("watchpost ")).then_some(!has_ended)
+        })
     }
 
     pub fn pid(&self) -> u32 {

@@ -130,6 +130,7 @@ proptest! {
                     prop_assert!(now.remove(&(from, planned.node.as_str())).is_some(), "{planned:?}");
                     now.insert(place, wanted[&place]);
                 }
+                Action::Revive { .. } => prop_assert!(false, "nobody rests here"),
                 Action::Stop => prop_assert!(now.remove(&place).is_some() && wants.is_none()),
             }
         }

@@ -63,7 +63,10 @@ fn each_death_has_its_dossier_and_who_cannot_be_asked_is_named() {
     processes::signal(before["on-b"], Signal::KILL);
     let crash = eventually("its dossier is made", || crashes(&fleet.client, &[]).pop());
     assert_eq!((crash.node.as_str(), crash.instance.as_str(), crash.pid), ("on-b", "b", before["on-b"]));
-    assert_eq!(crashes(&fleet.client, &["on-a"]), []);
+    let none = fleet.client.run(&["crashes", "on-a"]);
+    assert!(none.code == 0 && none.stdout.is_empty() && none.stderr.is_empty(), "{none:?}");
+    let nobody = fleet.client.run(&["crashes", "on-d"]);
+    assert!(nobody.code == 1 && nobody.stderr.contains("there is no node `on-d`"), "{nobody:?}");
 
     // One that dies while nobody is there.
     fleet.agent_mut("a").kill();

@@ -3,8 +3,12 @@
 use std::os::unix::fs::MetadataExt;
 
 use rustix::process::Signal;
+use watchpost::state_dir::StateDir;
+use watchpost::web::history::Past;
 
-use crate::common::{Daemon, Lab, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper};
+use crate::common::{
+    Client, Daemon, Lab, Scene, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper,
+};
 
 #[test]
 fn the_built_in_example_runs_and_a_node_that_is_killed_comes_back() {
@@ -120,6 +124,31 @@ fn a_lab_keeps_its_token_from_others_and_says_where_it_listens() {
 
     let mut stranger = lab.scene.watchpost(&["status", "--controller", &format!("http://{http}")]);
     assert_eq!(stranger.output().unwrap().status.code(), Some(5), "nobody without the token is let in");
+}
+
+#[test]
+fn whoever_deploys_while_a_lab_starts_comes_behind_its_own_file() {
+    let scene = Scene::new();
+    let other = scene.write("other.cfg", &sleeper("other", ""));
+    let home = scene.path("");
+    let racing = std::thread::spawn(move || {
+        let state_dir = home.join("lab");
+        let client = eventually("it listens", || {
+            let http = *StateDir::addresses_in(&state_dir).ok()?.get("http")?;
+            state_dir.join("token").exists().then(|| Client::new(&home, http, &state_dir))
+        });
+        client.run(&["deploy", other.to_str().unwrap()])
+    });
+    let lab = Lab::start_in(scene, Some(&sleeper("own", "")));
+    let answer = racing.join().unwrap();
+    let is_told = answer.stdout.contains("deployment 1 is under way") || answer.stdout.starts_with("deployed ");
+    assert!(is_told, "{answer:?}");
+    let first: Past = eventually("the lab has deployed its own", || {
+        let past: Past = lab.client.ask(&["history", "show", "1"]);
+        past.ended.is_some().then_some(past)
+    });
+    assert_eq!((&*first.verdict, first.results[0].node.as_deref()), ("deployed", Some("own")));
+    assert!(lab.daemon.is_alive(), "{}", lab.daemon.log());
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Links that are cut while something is asked on them, and agents that are not the only one of their name.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
+use crate::cable::Cable;
 use crate::common::{Daemon, Fleet, changes, check_log, eventually, node, path, pids, script};
 
 #[test]
@@ -78,47 +76,4 @@ fn copy(from: &Path, to: &Path) {
             false => drop(fs::copy(&path, &to).unwrap()),
         }
     }
-}
-
-/// A way to a port that can be cut, with all connections over it, and is there again at once.
-struct Cable {
-    /// Where to connect to.
-    end: String,
-    links: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Cable {
-    fn lay(near: &str, far: SocketAddr) -> Self {
-        let socket = TcpListener::bind(near).unwrap();
-        let end = socket.local_addr().unwrap().to_string();
-        let links = Arc::new(Mutex::new(Vec::new()));
-        let all = Arc::clone(&links);
-        // Both end with the test's process.
-        std::thread::spawn(move || {
-            for stream in socket.incoming().map_while(Result::ok) {
-                let Ok(onward) = TcpStream::connect(far) else { continue };
-                let twin = |stream: &TcpStream| stream.try_clone().unwrap();
-                all.lock().unwrap().extend([twin(&stream), twin(&onward)]);
-                for (from, to) in [(twin(&stream), twin(&onward)), (onward, stream)] {
-                    std::thread::spawn(move || carry(from, to));
-                }
-            }
-        });
-        Self { end, links }
-    }
-
-    fn cut(&self) {
-        let links = std::mem::take(&mut *self.links.lock().unwrap());
-        links.iter().for_each(|link| drop(link.shutdown(Shutdown::Both)));
-    }
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream) {
-    let mut chunk = [0; 4096];
-    while let Ok(count) = from.read(&mut chunk) {
-        if count == 0 || to.write_all(&chunk[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Both);
 }

@@ -3,16 +3,24 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../chaos/checker.rs"]
+#[allow(dead_code, reason = "only a part of it is needed here")]
+mod checker;
+
 mod archive;
 mod bad_nodes;
 mod bundles;
+mod cable;
 mod container;
 mod crashes;
 mod crowds;
 mod deploy;
 mod doctor;
 mod document;
+mod failures;
 mod fleet;
+mod full_disk;
+mod full_disks;
 mod given_up;
 mod health;
 mod hostile;
@@ -23,19 +31,24 @@ mod lab;
 mod limits;
 mod links;
 mod log;
+mod lost_in_the_middle;
 mod network;
 mod orders;
 mod output;
 mod peer;
 mod phases;
 mod plan;
+mod progress;
 mod refusals;
 mod register;
 mod replays;
 mod returns;
 mod shown;
+mod steps;
+mod terminal;
 mod trees;
 mod trust;
+mod under_systemd;
 mod versions;
 mod ways_back;
 mod zeek;

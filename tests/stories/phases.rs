@@ -9,10 +9,10 @@ use watchpost::web::json::{Status, Verdict};
 
 use crate::common::{Daemon, Fleet, Reserved, check_log, eventually, node, pids, processes, script, sleeper, states};
 
-const ALL: [&str; 3] = ["a", "b", "c"];
+pub const ALL: [&str; 3] = ["a", "b", "c"];
 
 /// Of each instance a node that stays, and one that is of this colour.
-fn cluster(fleet: &Fleet, colour: &str, more: &str) -> PathBuf {
+pub fn cluster(fleet: &Fleet, colour: &str, more: &str) -> PathBuf {
     let nodes = ALL.map(|name| {
         sleeper(&format!("stays-{name}"), &format!("instance = {name}"))
             + &sleeper(&format!("moves-on-{name}"), &format!("instance = {name}\nenv = COLOUR={colour}"))
@@ -21,16 +21,16 @@ fn cluster(fleet: &Fleet, colour: &str, more: &str) -> PathBuf {
 }
 
 /// A node of `c` that is never ready.
-fn broken() -> String {
+pub fn broken() -> String {
     script("broken", "instance = c\nready_within = 300ms\nrestart_limit = 0", "echo oh no >&2; exit 3")
 }
 
 /// A node of `c` that is ready when somebody listens there.
-fn slow(reserved: &Reserved) -> String {
+pub fn slow(reserved: &Reserved) -> String {
     sleeper("slow", "instance = c\nready_within = 50s").replace("settle 50ms", &format!("port {}", reserved.port()))
 }
 
-fn colours(status: &Status) -> BTreeMap<String, String> {
+pub fn colours(status: &Status) -> BTreeMap<String, String> {
     let of = |pid: u32| {
         let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
         let colour = environment.split('\0').find_map(|variable| variable.strip_prefix("COLOUR=").map(str::to_owned));
@@ -40,17 +40,17 @@ fn colours(status: &Status) -> BTreeMap<String, String> {
     moving.map(|(name, pid)| (name, of(pid))).collect()
 }
 
-fn all(colour: &str) -> BTreeMap<String, String> {
+pub fn all(colour: &str) -> BTreeMap<String, String> {
     ALL.iter().map(|name| (format!("moves-on-{name}"), colour.to_owned())).collect()
 }
 
 /// The nodes that never change, and their processes.
-fn staying(status: &Status) -> BTreeMap<String, u32> {
+pub fn staying(status: &Status) -> BTreeMap<String, u32> {
     pids(status).into_iter().filter(|(name, _)| name.starts_with("stays-")).collect()
 }
 
 /// Three agents on which everything is red.
-fn red() -> (Fleet, Status) {
+pub fn red() -> (Fleet, Status) {
     let fleet = Fleet::start();
     fleet.client.deployed(&cluster(&fleet, "red", ""));
     let status = fleet.client.wait_for_all("RUNNING");
@@ -59,7 +59,7 @@ fn red() -> (Fleet, Status) {
 }
 
 /// Waits until everything is red again, and everybody has followed.
-fn is_red_again(fleet: &Fleet, before: &Status) {
+pub fn is_red_again(fleet: &Fleet, before: &Status) {
     let after = fleet.client.wait("all is as it was", |status| {
         status.deployment.is_none()
             && status.deploying.is_none()
@@ -72,7 +72,7 @@ fn is_red_again(fleet: &Fleet, before: &Status) {
     check_log(&fleet.client.events());
 }
 
-fn last(fleet: &Fleet) -> Past {
+pub fn last(fleet: &Fleet) -> Past {
     let history: History = fleet.client.ask(&["history"]);
     let number = history.deployments.last().unwrap().number.to_string();
     fleet.client.ask(&["history", "show", &number])
@@ -94,7 +94,9 @@ fn a_deployment_for_which_one_agent_has_no_room_touches_nothing_on_any() {
     let before = fleet.client.wait_for_all("RUNNING");
     let everywhere = ["a", "b", "c", "d"];
     let changed: Vec<_> = nodes(&everywhere).into_iter().map(|node| node + "env = COLOUR=blue\n").collect();
-    let verdict = fleet.client.deploy(&fleet.file(&everywhere, &changed));
+    let answer = fleet.client.run(&["deploy", "--json", fleet.file(&everywhere, &changed).to_str().unwrap()]);
+    assert_eq!(answer.code, 1, "its agent was reached, and objects: {answer:?}");
+    let verdict: Verdict = serde_json::from_str(&answer.stdout).unwrap();
     let errors: Vec<_> =
         verdict.outcomes.iter().filter_map(|it| Some((it.instance.clone()?, it.error.clone()?))).collect();
     let [(instance, error)] = &errors[..] else { panic!("{verdict:?}") };

@@ -176,6 +176,26 @@ fn an_agent_that_is_to_stop_its_nodes_does_and_starts_them_when_it_returns() {
 }
 
 #[test]
+fn whoever_starts_an_agent_may_say_that_its_nodes_end_with_it_whatever_the_settings_say() {
+    let mut fleet = Fleet::start();
+    let controller = fleet.controller.addresses()["agents"].to_string();
+    let args = ["agent", "--name", "d", "--connect", &controller, "--stop-nodes"];
+    fleet.agents.insert("d", Daemon::start_with(&fleet.scene, "d", &args, "[agent]\non_exit = 'keep'\n"));
+    let nodes = [sleeper("of-d", "instance = d"), sleeper("of-a", "instance = a")];
+    let before = pids(&fleet.client.deployed(&fleet.file(&["a", "d"], &nodes)));
+    for name in ["a", "d"] {
+        fleet.agents[name].signal(Signal::TERM);
+        assert_eq!(fleet.agent_mut(name).ended().code(), Some(0));
+    }
+    assert_eq!((processes::is_alive(before["of-d"]), processes::is_alive(before["of-a"])), (false, true));
+    // Killed, it can stop nobody.
+    fleet.agent_mut("d").start_again();
+    let again = fleet.client.wait_for("of-d", "RUNNING").pid.unwrap();
+    fleet.agent_mut("d").kill();
+    assert!(processes::is_alive(again));
+}
+
+#[test]
 fn a_lab_that_was_killed_takes_its_nodes_up_again() {
     let nodes = sleeper("one", "") + &sleeper("two", "");
     let mut lab = Lab::start(Some(&nodes));

@@ -1,17 +1,13 @@
 //! What an operator must not overlook: how `status` shows it on a terminal, and that `/metrics` has it as well.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::process::Command;
+use std::fs;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use watchpost::model::{InstanceName, Timestamp};
 use watchpost::trust::{Authority, Part};
 
 use crate::common::{Daemon, Scene, eventually};
+use crate::terminal::Terminal;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -25,8 +21,10 @@ fn what_is_insecure_is_shown_in_red_on_a_terminal_and_in_words_everywhere() {
     let daemon = Daemon::start_through(&admitting, &scene, "controller", &args);
     let status = |colour: &[(&str, &str)]| {
         let mut command = daemon.client().command(&["status"]);
-        command.env("TERM", "xterm").envs(colour.iter().copied());
-        on_a_terminal(command)
+        command.envs(colour.iter().copied());
+        let mut terminal = Terminal::run(&command, 80);
+        assert_eq!(terminal.ended(), 0);
+        terminal.raw()
     };
     let shown = status(&[]);
     let alert = shown.lines().next().unwrap();
@@ -85,28 +83,4 @@ fn certificates_that_will_soon_expire_are_in_status_and_in_metrics() {
     eventually("the controller says that somebody has to sign", || {
         controller.log().contains("sign it by `watchpost pki sign`").then_some(())
     });
-}
-
-/// What a command shows where its output is a terminal.
-fn on_a_terminal(mut command: Command) -> String {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let path = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
-    let noctty = OpenptFlags::NOCTTY.bits() as i32;
-    let theirs = OpenOptions::new().read(true).write(true).custom_flags(noctty).open(path).unwrap();
-    let mut child = command.stdout(theirs).spawn().unwrap();
-    drop(command); // and with it this process's copy of that end
-    let (mut ours, mut shown, mut chunk) = (File::from(ours), Vec::new(), [0; 4096]);
-    loop {
-        match ours.read(&mut chunk) {
-            Ok(count) if count > 0 => shown.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The other end is closed.
-            Err(error) => break assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error())),
-            Ok(_) => break,
-        }
-    }
-    assert!(child.wait().unwrap().success());
-    String::from_utf8(shown).unwrap()
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use watchpost::web::json::{Status, Verdict};
 
 use crate::common::zeek::{Zeek, ports};
-use crate::common::{Answer, Client, Daemon, Scene, changes, check_log, eventually, node, pids, processes};
+use crate::common::{Answer, Client, Daemon, Reserved, Scene, changes, check_log, eventually, node, pids, processes};
 
 /// A lab with Zeek.
 pub struct Stage {
@@ -145,6 +145,75 @@ fn a_worker_that_joins_has_no_other_worker_started_afresh() {
     for (name, pid) in pids(&back) {
         assert_eq!(pid == after[&name], name != "worker-2", "{name}");
     }
+}
+
+/// The files that were rendered for a node, by which it was launched.
+fn files_of(pid: u32) -> String {
+    environment(pid)["ZEEKPATH"].split(':').next().unwrap().to_owned()
+}
+
+#[test]
+fn who_dies_while_others_are_switched_comes_back_as_it_was_until_it_is_decided() {
+    let stage = Stage::new("8.0.10");
+    let first = ports();
+    let before = pids(&stage.deployed(&cluster(first, "", &TWELVE)));
+    let (reserved, listening) = (Reserved::new(), "ready_within = 50s");
+    let slow = format!(
+        "[worker-8]\ninstance = a\nrole = worker\ninterface = lo\n{listening}\nready = port {}\n",
+        reserved.port()
+    );
+    let file = stage.scene.write("next.cfg", &(cluster(first, "", &TWELVE) + &slow));
+    let client = stage.client.clone();
+    let deploying = std::thread::spawn(move || client.deploy(&file));
+    let middle = stage.client.wait("the new worker alone is waited for", |status| {
+        status.deployment.as_ref().is_some_and(|present| present.under_way == ["worker-8".to_owned()])
+    });
+    let killed = |of: u32| {
+        let known = files_of(of);
+        processes::signal(of, Signal::KILL);
+        let back = stage.client.wait("worker-2 is back", |status| {
+            let worker = node(status, "worker-2");
+            worker.state == "RUNNING" && worker.pid != Some(of)
+        });
+        (known, files_of(pids(&back)["worker-2"]), pids(&back)["worker-2"])
+    };
+    let (was, is, again) = killed(before["worker-2"]);
+    let manager = files_of(pids(&middle)["manager"]);
+    assert_eq!(was, is, "nothing is decided");
+    assert_ne!(manager, was, "which was switched");
+    let _listener = reserved.listen();
+    let verdict = deploying.join().unwrap();
+    assert!(verdict.ok, "{verdict:?}");
+    assert_eq!(killed(again).1, manager, "it is in force");
+}
+
+#[test]
+fn of_workers_that_read_one_interface_one_is_missed_at_a_time() {
+    let stage = Stage::new("8.0.10");
+    let workers: Vec<String> =
+        (1..=8).map(|at| format!("worker-{at} {}", if at % 2 == 0 { "a" } else { "b" })).collect();
+    let nodes: Vec<&str> = THREE[..2].iter().copied().chain(workers.iter().map(String::as_str)).collect();
+    let first = ports();
+    stage.deployed(&cluster(first, "", &nodes));
+    let before = stage.client.events().len();
+    let next = cluster(first, "", &nodes).replace("interface = lo", "interface = lo\nenv = COLOUR=blue");
+    stage.deployed(&next);
+    let mut missed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut most, mut most_in_all) = (0, 0);
+    let events = stage.client.events().split_off(before);
+    for event in events.iter().filter(|event| event.kind == "change") {
+        let (instance, name) = (event.instance.clone().unwrap(), event.node.clone().unwrap());
+        let of_it = missed.entry(instance).or_default();
+        of_it.retain(|other| *other != name);
+        if event.new.as_deref() != Some("RUNNING") && name.starts_with("worker") {
+            of_it.push(name);
+        }
+        most = most.max(of_it.len());
+        most_in_all = most_in_all.max(missed.values().map(Vec::len).sum());
+    }
+    let told: Vec<_> = events.iter().map(|event| (&event.node, &event.new, &event.msg)).collect();
+    assert_eq!(most, 1, "of those that read one interface of a machine: {told:#?}");
+    assert!(most_in_all <= 2, "a quarter of the workers: {most_in_all}");
 }
 
 #[test]

@@ -27,6 +27,28 @@ fn a_node_that_failed_is_shown_with_its_output_and_its_cause_and_the_others_as_t
 }
 
 #[test]
+fn a_deployment_that_went_back_has_the_shape_of_one_that_failed_and_a_line_that_says_so() {
+    let broken = [("proxy", ("starting", "fatal error: boom"))].into();
+    let play = Play::start(&[("sensor-1", Manners { broken, one_by_one: true, ..Manners::default() })]);
+    let client = play.client();
+    assert_eq!(client.run_with(&["deploy-config"], ONE).code, 0);
+    let deployed = client.run(&["get-config", "--deployed", "--as-json"]).json();
+    let more =
+        format!("{ONE}[proxy]\ninstance = sensor-1\nrole = proxy\n[worker-2]\ninstance = sensor-1\nrole = worker\n");
+    let ran = client.run_with(&["deploy-config"], &more);
+    let answer = ran.json();
+    let [failed, back] = &answer["errors"].as_array().unwrap()[..] else { panic!("{ran:?}") };
+    assert_eq!((ran.code, failed), (1, &json!("node 'proxy': exited with status 1")));
+    let back = back.as_str().unwrap().strip_prefix("rolled back: configuration ");
+    let id = back.and_then(|rest| rest.strip_suffix(" is in force again"));
+    assert_eq!(id.map(str::len), Some("b1c7d7a2-0000-11f1-8000-0242ac110002".len()), "{ran:?}");
+    // The worker's turn never came.
+    let proxy = json!({"instance": "sensor-1", "success": false, "stdout": "starting", "stderr": "fatal error: boom"});
+    assert_eq!(answer["results"]["nodes"], json!({"proxy": proxy}), "{ran:?}");
+    assert_eq!(client.run(&["get-config", "--deployed", "--as-json"]).json(), deployed);
+}
+
+#[test]
 fn an_empty_configuration_and_one_without_nodes_are_deployed_at_once() {
     let play = Play::start(&[("sensor-1", Manners::default())]);
     let client = play.client();

@@ -27,6 +27,8 @@ pub struct Manners {
     pub dialled: Option<u16>,
     /// What it says nothing to.
     pub deaf_to: BTreeSet<&'static str>,
+    /// It switches new nodes when their turn comes, and not all of them when the configuration comes into force.
+    pub one_by_one: bool,
     /// Nodes that do not come up, and what they wrote.
     pub broken: BTreeMap<&'static str, (&'static str, &'static str)>,
     /// The values of identifiers, and why others have none.
@@ -251,9 +253,26 @@ impl Handler<Mail<ToAgent>> for Agent {
                     self.say(AgentStandbyResponse { reqid, outcome: done });
                 }
                 ToAgent::CheckConfigurationRequest(CheckConfigurationRequest { reqid, configuration }) => {
+                    // Whatever else it changes it changes when all of it comes into force.
+                    let new = configuration
+                        .clone()
+                        .open()
+                        .nodes
+                        .into_iter()
+                        .filter(|node| self.manners.one_by_one && !self.nodes.contains_key(&node.name));
+                    let changes = new.map(|node| CheckedChange {
+                        node: node.name.clone(),
+                        role: node.role,
+                        runs: false,
+                        shares: None,
+                    });
+                    let changes = changes.collect();
                     self.checked = Some(configuration);
-                    // Whatever it changes it changes when all of it comes into force.
-                    self.say(CheckConfigurationResponse { reqid, outcomes: vec![done], changes: Vec::new() });
+                    self.say(CheckConfigurationResponse { reqid, outcomes: vec![done], changes });
+                }
+                ToAgent::SwitchNodesRequest(SwitchNodesRequest { reqid, nodes, .. }) => {
+                    let outcomes = nodes.iter().map(|node| self.outcome(node)).collect();
+                    self.say(SwitchNodesResponse { reqid, outcomes });
                 }
                 ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
                     self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done] });

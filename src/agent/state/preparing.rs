@@ -10,7 +10,7 @@ use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::message::agent::*;
 use crate::model::{
-    Configuration, CurveKeys, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Timestamp,
+    Configuration, CurveKeys, LayoutEntry, Node, NodeName, NodeState, Now, Outcome, RequestId, Role, Timestamp,
 };
 use crate::plan::{self, NodeChange};
 
@@ -298,8 +298,10 @@ impl State {
         self.with_files.extend(with_files.map(|node| node.name.clone()));
     }
 
-    pub(super) fn use_files(&self, configuration: &InForce, fx: &mut Vec<Effect>) {
-        fx.extend(configuration.files.map(Effect::UseFiles));
+    pub(super) fn use_files(&mut self, configuration: &InForce, fx: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.tries_files) || configuration.files.is_some() {
+            fx.push(Effect::UseFiles(configuration.files));
+        }
     }
 
     /// Whether what came under that number is still to be looked at.
@@ -359,6 +361,8 @@ fn checked_change(change: NodeChange) -> Option<CheckedChange> {
 
 /// Every port that a node listens on while it runs.
 pub(super) fn ports(node: &Node) -> BTreeSet<u16> {
-    let hub = node.zeek.as_ref().and_then(|zeek| zeek.knows.as_ref()?.settings.zeromq_ports);
+    // All know them, and the manager listens there.
+    let hub = node.zeek.as_ref().filter(|_| node.role == Role::Manager);
+    let hub = hub.and_then(|zeek| zeek.knows.as_ref()?.settings.zeromq_ports);
     [node.port, node.metrics_port].into_iter().flatten().chain(hub.into_iter().flatten()).collect()
 }

@@ -19,9 +19,6 @@ impl State {
             let outcomes = vec![Outcome::instance_failed(&self.instance, why)];
             return self.answer(SwitchNodesResponse { reqid, outcomes });
         };
-        if staged.switched.is_empty() {
-            self.use_files(&staged.configuration, fx);
-        }
         let wished = Arc::clone(&staged.configuration.nodes);
         let named = wished.iter().filter(|node| nodes.contains(&node.name));
         named.for_each(|node| self.define(node, wall, fx));
@@ -38,10 +35,15 @@ impl State {
             nodes.iter().filter(|name| !wished.iter().any(|node| node.name == **name)).cloned(),
         );
         self.strays = true;
-        for change in changes.into_iter().filter(|change| with_room.contains(change.name())) {
-            staged.switched.insert(change.name().clone());
-            self.begin(change, wall, fx);
+        let begun = changes.into_iter().filter(|change| with_room.contains(change.name()));
+        let begun: Vec<_> = begun.collect();
+        staged.switched.extend(begun.iter().map(|change| change.name().clone()));
+        // Whatever dies before its turn comes is launched as it was.
+        if let Some(number) = staged.configuration.files {
+            self.tries_files = true;
+            fx.push(Effect::TryFiles(number, staged.switched.clone()));
         }
+        begun.into_iter().for_each(|change| self.begin(change, wall, fx));
         self.staged = Some(staged);
     }
 

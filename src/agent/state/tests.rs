@@ -404,7 +404,9 @@ struct Agent {
     preparations: Vec<(u64, Preparation)>,
     holds: bool,
     /// By which files nodes are to be launched, each time that was said.
-    files: Vec<u64>,
+    files: Vec<Option<u64>>,
+    /// By which files which nodes are launched before it is decided.
+    tried: Vec<(u64, BTreeSet<NodeName>)>,
 }
 
 impl Agent {
@@ -424,6 +426,7 @@ impl Agent {
             preparations: Vec::new(),
             holds: false,
             files: Vec::new(),
+            tried: Vec::new(),
         };
         agent.link();
         agent
@@ -477,6 +480,7 @@ impl Agent {
                 | Effect::KeepFiles { .. }
                 | Effect::Archive(_)
                 | Effect::Remember(_) => {}
+                Effect::TryFiles(number, nodes) => self.tried.push((number, nodes)),
                 Effect::UseFiles(number) => self.files.push(number),
             }
         }

@@ -6,6 +6,7 @@ use super::open::{Parent, sorted};
 use super::{Effect, State, Ticket};
 use crate::message::agent;
 use crate::message::client::{ClientResponse, GetCrashesRequest, GetCrashesResponse, LinkState};
+use crate::message::silence;
 use crate::model::{CrashSummary, InstanceName, Now, Outcome, RequestId};
 
 /// What has come together of it.
@@ -26,7 +27,7 @@ impl State {
         let statuses = self.roster.statuses();
         let missed =
             statuses.iter().filter(|seen| seen.needed && seen.link == LinkState::Lost && is_missed(&seen.name));
-        let lost = |name: &InstanceName| Outcome::instance_failed(name, "its instance is not connected");
+        let lost = |name: &InstanceName| Outcome::instance_failed(name, silence::UNCONNECTED);
         let mut outcomes: Vec<_> = missed.map(|seen| lost(&seen.name)).collect();
         if connected.is_empty() {
             outcomes.push(Outcome::failed("no instances connected"));
@@ -73,7 +74,7 @@ impl Crashes {
     }
 
     pub fn time_out(&mut self, owes: &BTreeSet<InstanceName>) {
-        self.outcomes.extend(owes.iter().map(|name| Outcome::instance_failed(name, "did not answer in time")));
+        self.outcomes.extend(owes.iter().map(|name| Outcome::instance_failed(name, silence::SILENT)));
     }
 
     pub fn answer(mut self, more: Vec<Outcome>) -> ClientResponse {

@@ -4,8 +4,10 @@
 //! once, in the journal: for the new configuration when that is written, and else for the former. So whoever finds it
 //! undecided after a crash goes back. Where it stands whatever fails, it is decided before anything is switched.
 //!
-//! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, and `following` is about instances that were not there.
+//! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, `following` is about
+//! instances that were not there, and `absence` about those that are lost in the middle.
 
+mod absence;
 mod deciding;
 mod following;
 mod staging;
@@ -50,6 +52,8 @@ pub(super) struct Deployment {
     phase: Phase,
     /// The request by which agents have it at hand.
     checked: Option<RequestId>,
+    /// Who was asked together with its welcome, and has not answered that.
+    early: BTreeSet<InstanceName>,
     /// What agents said would be started; empty once it is planned when.
     turns: Vec<Turn>,
     /// What is ended where it was, to be started elsewhere.
@@ -60,6 +64,8 @@ pub(super) struct Deployment {
     /// Since when nodes that have to change were in the state that they had before.
     before: BTreeMap<NodeName, Timestamp>,
     outcomes: Vec<Outcome>,
+    /// Instances that were lost in the middle, and not waited for any longer.
+    lost: BTreeSet<InstanceName>,
     /// The journal has it.
     is_written: bool,
 }
@@ -164,7 +170,7 @@ impl State {
         self.admit(&configuration.instances, now, fx);
         let inner = self.open(Parent::Gather, BTreeSet::new(), now.mono + self.rules.request_timeout);
         let rollout = Rollout::new([], Default::default(), &self.rules.pace);
-        let (turns, moving, steps, before, outcomes) = Default::default();
+        let (early, turns, moving, steps, before, outcomes, lost) = Default::default();
         self.deployment = Some(Deployment {
             ticket: Some(ticket).filter(|_| !detach),
             record,
@@ -176,12 +182,14 @@ impl State {
             inner,
             phase: Phase::Gathering,
             checked: None,
+            early,
             turns,
             moving,
             rollout,
             steps,
             before,
             outcomes,
+            lost,
             is_written: false,
         });
         if detach {
@@ -225,7 +233,7 @@ impl State {
                 InstanceChange::Reconnected { have, want } => {
                     self.roster.need(want);
                     if let Some(seat) = self.roster.get_mut(&want.name) {
-                        seat.ready = false;
+                        (seat.welcomed, seat.ready) = (false, false);
                     }
                     fx.push(Effect::HangUp(have.name.clone()));
                     fx.extend(self.roster.link(&want.name).map(|link| {
@@ -238,8 +246,9 @@ impl State {
         }
     }
 
-    /// Takes the deployment as far as it goes now.
-    fn go_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
+    /// Takes the deployment as far as it goes now. Where everybody is there to be asked, nobody's answer to the welcome is
+    /// waited for: what is asked comes behind that on each link.
+    pub(super) fn go_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
         if deployment.phase == Phase::Gathering && self.are_gathered(deployment) {
             self.requests.close(&deployment.inner.clone());
@@ -249,15 +258,42 @@ impl State {
 
     fn are_gathered(&self, deployment: &Deployment) -> bool {
         match deployment.without.is_empty() {
-            true => self.roster.are_ready(&deployment.configuration.instances),
-            false => deployment.awaited().all(|instance| self.roster.is_ready(&instance.name)),
+            true => self.roster.are_welcomed(&deployment.configuration.instances),
+            false => deployment.awaited().all(|instance| self.roster.is_welcomed(&instance.name)),
         }
     }
 
-    /// An instance will be no part of it: whoever deploys need not wait for the others to appear.
+    /// Everybody who is awaited is asked something now: whoever has yet to answer the welcome is not to be asked again then.
+    fn ask_early(&mut self) {
+        let Some(deployment) = &mut self.deployment else { return };
+        let awaited = deployment.configuration.instances.iter().filter(|it| !deployment.without.contains(&it.name));
+        let early = awaited.map(|instance| &instance.name).filter(|name| !self.roster.is_ready(name));
+        deployment.early = early.cloned().collect();
+    }
+
+    /// Whether it was asked together with a welcome that it has not answered.
+    pub(super) fn was_asked_early(&self, name: &InstanceName) -> bool {
+        self.deployment.as_ref().is_some_and(|deployment| deployment.early.contains(name))
+    }
+
+    /// It has answered the welcome, or its link is gone, and with it whatever it was asked there. Whether it was asked early.
+    pub(super) fn is_early_no_more(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) -> bool {
+        let was_early = self.deployment.as_mut().is_some_and(|deployment| deployment.early.remove(name));
+        if was_early {
+            self.conclude_check(now, fx);
+        }
+        was_early
+    }
+
+    /// An instance refuses to be part of it, or says nothing: whoever deploys need not wait for the others.
     pub(super) fn cannot_gather(&mut self, name: &InstanceName, why: &Outcome, now: Now, fx: &mut Vec<Effect>) {
         let is_meant = |deployment: &&mut Deployment| {
-            deployment.phase == Phase::Gathering && deployment.awaited().any(|instance| instance.name == *name)
+            let is_awaited = deployment.awaited().any(|instance| instance.name == *name);
+            match deployment.phase {
+                Phase::Gathering => is_awaited,
+                Phase::Staging | Phase::Checking => is_awaited && deployment.early.contains(name),
+                _ => false,
+            }
         };
         let Some(deployment) = self.deployment.as_mut().filter(is_meant) else { return };
         deployment.outcomes.push(why.clone());
@@ -280,6 +316,7 @@ impl State {
             return self.all_checked(now, fx);
         }
         let inner = self.open(Parent::Check, owes.clone(), deadline);
+        self.ask_early();
         for name in &owes {
             self.send_check(name, &configuration, inner.clone(), fx);
         }
@@ -289,6 +326,7 @@ impl State {
         });
         self.enter(Phase::Checking, inner);
         self.tell_progress(&format!("checking on {}", instances(owes.len())), now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
     }
 
     fn send_check(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
@@ -322,8 +360,16 @@ impl State {
         match is_complete {
             // Everything there is to object is said at once.
             true if is_objected => self.abandon(now, fx),
-            true => self.all_checked(now, fx),
+            true => self.conclude_check(now, fx),
             false => {}
+        }
+    }
+
+    /// Goes on once everybody has looked at it, and has answered the welcome.
+    fn conclude_check(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(Deployment { phase: Phase::Checking, early, inner, .. }) = &self.deployment else { return };
+        if early.is_empty() && self.requests.get(inner).is_none() {
+            self.all_checked(now, fx);
         }
     }
 
@@ -353,6 +399,9 @@ impl State {
     /// Of the nodes that it touches, those that are meant to run now.
     fn up_before(&self, deployment: &Deployment) -> BTreeSet<NodeName> {
         let Some(former) = self.shelf.deployed() else { return BTreeSet::new() };
+        if deployment.turns.is_empty() && deployment.configuration.has_the_nodes_of(former) {
+            return BTreeSet::new();
+        }
         let stay: BTreeSet<(&str, &str)> =
             deployment.configuration.heads().map(|head| (head.name, head.instance)).collect();
         let switched: BTreeSet<&str> = deployment.turns.iter().map(|turn| turn.node.as_str()).collect();
@@ -367,6 +416,9 @@ impl State {
     /// The nodes that are deployed on another instance, and where they will be.
     fn moved_by(&self, deployment: &Deployment) -> BTreeMap<NodeName, InstanceName> {
         let Some(former) = self.shelf.deployed() else { return BTreeMap::new() };
+        if deployment.configuration.has_the_nodes_of(former) {
+            return BTreeMap::new();
+        }
         let places: BTreeMap<&str, &str> = former.heads().map(|head| (head.name, head.instance)).collect();
         let is_moved = |head: &Head<'_>| places.get(head.name).is_some_and(|former| *former != head.instance);
         let moved = deployment.configuration.heads().filter(is_moved);
@@ -431,6 +483,7 @@ impl State {
             }
         });
         self.tell_progress("ending what moves to another instance", now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
     }
 
     /// It came back in the middle: what it was asked may have been lost with the link.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::open::{LOST, Parent};
+use super::open::Parent;
 use super::{Effect, State, TIMED_OUT, Ticket};
+use crate::message::silence;
 use crate::model::{InstanceName, Outcome};
 
 impl State {
@@ -46,17 +47,17 @@ impl State {
         match &mut parent {
             Parent::Verb(order) => owes.iter().for_each(|name| match self.roster.link(name) {
                 Some(_) => order.time_out(name, &self.nodes),
-                None => order.lose(name, &Outcome::instance_failed(name, LOST)),
+                None => order.lose(name, &Outcome::instance_failed(name, silence::LOST)),
             }),
             Parent::Dispatch(inquiry) => {
                 owes.iter().for_each(|name| match self.roster.link(name) {
                     Some(_) => inquiry.time_out(name),
-                    None => inquiry.lose(name, &Outcome::instance_failed(name, LOST)),
+                    None => inquiry.lose(name, &Outcome::instance_failed(name, silence::LOST)),
                 });
                 return parent.answer(Vec::new()); // each node says it for itself
             }
             Parent::Nodes(_, _, told) => {
-                told.outcomes.extend(owes.iter().map(|name| Outcome::instance_failed(name, "did not answer in time")));
+                told.outcomes.extend(owes.iter().map(|name| Outcome::instance_failed(name, silence::SILENT)));
             }
             Parent::Crashes(crashes) => {
                 crashes.time_out(owes);
@@ -71,7 +72,7 @@ impl State {
             }
             Parent::Output(..) | Parent::TestTimeout(..) | Parent::Limit(_) => {}
             Parent::Hello(_) | Parent::Welcome | Parent::Standby | Parent::Move => {}
-            Parent::Deploy | Parent::Redeploy | Parent::Gather => {}
+            Parent::Deploy | Parent::Redeploy | Parent::Gather | Parent::Away(_) => {}
             Parent::Stage | Parent::Check | Parent::Switch | Parent::Restore => {}
         }
         parent.answer(vec![Outcome::failed(TIMED_OUT)])

@@ -13,11 +13,9 @@ use crate::controller::kept::Kept;
 use crate::controller::nodes::Nodes;
 use crate::message::agent::{self, ToAgent};
 use crate::message::client::{self, AgentStatus, ClientResponse};
+use crate::message::silence;
 use crate::model::{InstanceName, NodeName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp};
 use crate::request::{Answered, Open};
-
-/// The error of what was asked on a link that is gone.
-pub(super) const LOST: &str = "the link was lost before it answered";
 
 /// What a request to agents is part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +37,8 @@ pub(super) enum Parent {
     Restore,
     /// An instance came back.
     Redeploy,
+    /// An instance was lost in the middle of the deployment of this number, which waits until then.
+    Away(u64),
     /// The deployment in progress waits for instances to appear; nobody owes an answer, only the deadline counts.
     Gather,
     Nodes(Ticket, RequestId, Told),
@@ -149,7 +149,7 @@ impl State {
         for head in deployed.heads().filter(|head| named.is_empty() || named.contains(head.name)) {
             known.insert(head.name);
             let (instance, node) = (head.instance(), head.name());
-            let lost = || self.roster.link(&instance).is_none().then(|| "its instance is not connected".to_owned());
+            let lost = || self.roster.link(&instance).is_none().then(|| silence::UNCONNECTED.to_owned());
             match refusal(&instance, &node).or_else(lost) {
                 Some(error) => outcomes.push(Outcome::node_failed(&instance, &node, error, None)),
                 None => drop(asked.entry(instance).or_default().insert(node)),
@@ -171,7 +171,7 @@ impl State {
         let refusal = match &instance {
             None => Some(Outcome::unknown_node(&node)),
             Some(instance) if self.roster.link(instance).is_none() => {
-                Some(Outcome::node_failed(instance, &node, "its instance is not connected".into(), None))
+                Some(Outcome::node_failed(instance, &node, silence::UNCONNECTED.into(), None))
             }
             Some(_) => None,
         };
@@ -215,7 +215,8 @@ impl State {
     /// The link to an instance is gone, with whatever it was asked on it, or answered. An agent that does nothing twice is
     /// given some time to come back: see [`Self::ask_again`].
     pub(super) fn give_up_on(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
-        let lost = Outcome::instance_failed(name, LOST);
+        self.is_early_no_more(name, now, fx);
+        let lost = Outcome::instance_failed(name, silence::LOST);
         let comes_back_by = now.mono + self.rules.request_timeout;
         for reqid in self.requests.owed_by(name) {
             match self.requests.get(&reqid) {
@@ -233,7 +234,7 @@ impl State {
     /// An agent has a new link. What it was asked on a former one it is asked again, if it is the same run of the agent: it
     /// answers as it did, or when it is done. Another run may have done it, or not, and does not know.
     pub(super) fn ask_again(&mut self, name: &InstanceName, same_run: bool, fx: &mut Vec<Effect>) {
-        let lost = Outcome::instance_failed(name, LOST);
+        let lost = Outcome::instance_failed(name, silence::LOST);
         for reqid in self.requests.owed_by(name) {
             let Some(open) = self.requests.get(&reqid) else { continue };
             let (message, until) = match &open.parent {
@@ -265,7 +266,7 @@ impl State {
             Parent::Deploy | Parent::Move | Parent::Stage | Parent::Check | Parent::Switch | Parent::Restore => {}
             // The next link begins with a welcome of its own.
             Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
-            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) => {}
+            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) | Parent::Away(_) => {}
             Parent::Read(reading) => {
                 let error = lost.error.clone().unwrap_or_default();
                 fx.push(reading.answer(Err(client::Unread::OutOfReach(error))));
@@ -311,18 +312,23 @@ impl State {
             Parent::Welcome => {
                 for name in owes {
                     self.tell_error(&name, "did not answer the welcome in time".into(), now.wall, fx);
+                    if self.was_asked_early(&name) {
+                        let late = Outcome::instance_failed(&name, self.roster.why_away(&name));
+                        self.cannot_gather(&name, &late, now, fx);
+                    }
                     self.welcome(&name, now, fx);
                 }
             }
             parent @ (Parent::Standby | Parent::Redeploy) => {
                 for name in owes {
-                    self.tell_error(&name, "did not answer in time".into(), now.wall, fx);
+                    self.tell_error(&name, silence::SILENT.into(), now.wall, fx);
                     if parent == Parent::Standby {
                         self.let_go(&name, fx);
                     }
                 }
             }
             Parent::Limit(ticket) => self.over_limit(ticket, fx),
+            Parent::Away(number) => owes.iter().for_each(|name| self.stays_away(name, number, now, fx)),
             parent => fx.extend(self.answer_late(parent, &owes)),
         }
     }
@@ -352,7 +358,8 @@ impl Parent {
             Self::Crashes(crashes) => Some(crashes.ticket),
             Self::Plan(planning) => Some(planning.ticket),
             Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
-            Self::Gather | Self::Stage | Self::Check | Self::Switch | Self::Restore | Self::Limit(_) => None,
+            Self::Gather | Self::Stage | Self::Check | Self::Switch | Self::Restore => None,
+            Self::Limit(_) | Self::Away(_) => None,
         }
     }
 
@@ -366,6 +373,7 @@ impl Parent {
         let (ticket, response) = match self {
             Self::Hello(_)
             | Self::Limit(_)
+            | Self::Away(_)
             | Self::Welcome
             | Self::Standby
             | Self::Move
@@ -413,7 +421,7 @@ impl Order {
 
     /// The same when time is up: what is seen of a node since then counts as its answer.
     pub(super) fn time_out(&mut self, name: &InstanceName, nodes: &Nodes) {
-        let silent = Outcome::instance_failed(name, "did not answer in time");
+        let silent = Outcome::instance_failed(name, silence::SILENT);
         for (node, since) in self.asked.get(name).into_iter().flatten() {
             let done = nodes.get(node.as_str()).is_some_and(|status| self.verb.is_done(status, *since));
             self.outcomes.push(match done {
@@ -454,9 +462,11 @@ impl Verb {
 
 /// By node, then what speaks for an instance, then what speaks for the whole.
 pub(super) fn sorted(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let key = |outcome: &Outcome| {
-        (outcome.node.is_none(), outcome.node.clone(), outcome.instance.is_none(), outcome.instance.clone())
-    };
-    outcomes.sort_by_cached_key(key);
+    fn key(outcome: &Outcome) -> impl Ord + use<'_> {
+        let Outcome { instance, node, .. } = outcome;
+        (node.is_none(), node, instance.is_none(), instance)
+    }
+    // Agents answer sorted, and what stands together already is not moved about.
+    outcomes.sort_by(|one, other| key(one).cmp(&key(other)));
     outcomes
 }

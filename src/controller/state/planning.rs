@@ -29,7 +29,8 @@ pub(super) struct Planning {
     deployed: Option<Kept>,
     /// As it would be deployed.
     wanted: Kept,
-    pace: Pace,
+    /// `None`: all would be told at once.
+    pace: Option<Pace>,
     instances: BTreeMap<InstanceName, PlannedLink>,
     told: BTreeMap<InstanceName, Vec<Step>>,
     /// Why the agents of some did not look.
@@ -40,7 +41,7 @@ pub(super) struct Planning {
 
 impl State {
     pub(super) fn plan(&mut self, ticket: Ticket, request: PlanRequest, now: Now, fx: &mut Vec<Effect>) {
-        let PlanRequest { reqid, configuration, mut complaints } = request;
+        let PlanRequest { reqid, configuration, mut complaints, all_at_once } = request;
         if complaints.is_empty() {
             complaints = plan::validate(&configuration, &self.rules.ports);
         }
@@ -74,7 +75,7 @@ impl State {
             reqid,
             deployed,
             wanted,
-            pace: self.rules.pace,
+            pace: (!all_at_once).then_some(self.rules.pace),
             instances,
             told,
             unchecked,
@@ -104,16 +105,16 @@ impl State {
     /// Sorts instances by who can speak for them, and notes what is known of the others.
     fn whom_to_ask_for_a_plan(&self, planning: &mut Planning) -> BTreeSet<InstanceName> {
         let mut asked = BTreeSet::new();
-        for instance in planning.wanted.instances.clone() {
+        for instance in &*planning.wanted.instances.clone() {
             let name = instance.name.clone();
             if self.roster.link(&name).is_some() {
                 asked.insert(name);
                 continue;
             }
             let ever = self.roster.get(&name).is_some_and(|seat| seat.since.is_some());
-            let why = match self.roster.missing([&instance]).remove(&name) {
+            let why = match self.roster.missing([instance]).remove(&name) {
                 // Nobody reaches it before.
-                _ if !ever && dial(&instance).is_some() => {
+                _ if !ever && dial(instance).is_some() => {
                     planning.unchecked.insert(name, "the controller dials it once it is deployed".into());
                     continue;
                 }
@@ -230,8 +231,6 @@ impl Planning {
     fn steps_of(&self, nodes: &[Planned]) -> Vec<PlannedStep> {
         let mut counts = [0; plan::order::RANKS];
         self.wanted.heads().for_each(|head| counts[plan::order::rank(head.role)] += 1);
-        let changed = self.deployed.iter().flat_map(|deployed| self.wanted.changed_since(deployed));
-        let changed: BTreeSet<&str> = changed.map(|head| head.name).collect();
-        plan::preview::steps(nodes, self.wanted.nodes(), &changed, counts, &self.pace)
+        plan::preview::steps(nodes, self.wanted.nodes(), counts, self.pace.as_ref())
     }
 }

@@ -7,6 +7,7 @@ use super::open::Parent;
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::message::agent::{self, ToAgent};
 use crate::message::client::{ReadOutputRequest, ReadOutputResponse, Unread};
+use crate::message::silence;
 use crate::model::output::LONGEST_READ;
 use crate::model::{InstanceName, Now, OutputPiece, RequestId};
 
@@ -71,5 +72,5 @@ impl Reading {
 }
 
 fn out_of_reach() -> Unread {
-    Unread::OutOfReach("its instance is not connected".into())
+    Unread::OutOfReach(silence::UNCONNECTED.into())
 }

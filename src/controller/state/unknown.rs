@@ -75,7 +75,7 @@ impl Parent {
             Self::Crashes(_) => &[agent::GetCrashesRequest::KIND],
             Self::Plan(_) => &[agent::InspectConfigurationRequest::KIND],
             Self::Read(_) => &[agent::ReadOutputRequest::KIND],
-            Self::Hello(_) | Self::Gather | Self::TestTimeout(..) | Self::Limit(_) => &[],
+            Self::Hello(_) | Self::Gather | Self::TestTimeout(..) | Self::Limit(_) | Self::Away(_) => &[],
         };
         kinds.contains(&kind)
     }

@@ -22,11 +22,11 @@ pub use rehearsal::Rehearsal;
 pub use rendered::Store;
 pub use version::{NoBackend, Version};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::LaunchError;
-use crate::model::Node;
+use crate::model::{Node, NodeName};
 
 /// What an agent has for its Zeek nodes.
 #[derive(Debug)]
@@ -44,9 +44,14 @@ impl Launcher {
         Self { finder, asked_about, store: Store::new(files) }
     }
 
-    /// Has nodes launched by the files that were rendered under this number from now on. [`Launcher::keep_files`] is to
-    /// follow, on a thread that may wait for the disk.
-    pub fn use_files(&self, number: u64) {
+    /// Has these nodes launched by the files that were rendered under this number, and all others as before.
+    pub fn try_files(&self, number: u64, nodes: BTreeSet<NodeName>) {
+        self.store.try_out(number, nodes);
+    }
+
+    /// Has all nodes launched by the files that were rendered under this number from now on; without one, by those from before
+    /// something was tried out. [`Launcher::keep_files`] is to follow, on a thread that may wait for the disk.
+    pub fn use_files(&self, number: Option<u64>) {
         self.store.choose(number);
     }
 
@@ -63,7 +68,8 @@ impl Launcher {
         inherited: &BTreeMap<String, String>,
     ) -> Result<Call, LaunchError> {
         let zeek = self.finder.find().map_err(|error| LaunchError::Zeek(error.to_string()))?;
-        let files = self.store.current(zeek.version).map_err(|error| LaunchError::Zeek(error.to_string()))?;
+        let files =
+            self.store.current(&node.name, zeek.version).map_err(|error| LaunchError::Zeek(error.to_string()))?;
         let path = inherited.get("PATH").map(String::as_str);
         let keys = files.keys().map_err(|error| LaunchError::Zeek(error.to_string()))?;
         let call = command::call(node, &zeek, &files, tree, keys.as_ref(), path);

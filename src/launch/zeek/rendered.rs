@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::script;
 use super::version::Version;
-use crate::model::{Backend, CurveKeys, LayoutEntry, Network, Zeek};
+use crate::model::{Backend, CurveKeys, LayoutEntry, Network, NodeName, Zeek};
 
 /// The link to the generation in force.
 const CURRENT: &str = "current";
@@ -131,6 +131,16 @@ struct Rendering {
     made: BTreeMap<u64, u64>,
     /// The generation that nodes are launched by; without one that is what the link names.
     in_use: Option<u64>,
+    /// The generation of a configuration that is on its way, and the nodes that are launched by it already.
+    on_trial: Option<(u64, BTreeSet<NodeName>)>,
+}
+
+impl Rendering {
+    /// By which that node is launched, if it is not that which the link names.
+    fn generation_of(&self, node: &NodeName) -> Option<u64> {
+        let on_trial = self.on_trial.as_ref().filter(|(_, nodes)| nodes.contains(node));
+        on_trial.map(|(generation, _)| *generation).or(self.in_use)
+    }
 }
 
 /// How many generations of one run are known by their number: the one in use, the one before, and what was only looked at.
@@ -153,9 +163,9 @@ impl Store {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The files in force for that version.
-    pub fn current(&self, version: Version) -> Result<Rendered, StoreError> {
-        let in_use = self.kept().in_use;
+    /// The files by which that node is launched, for that version.
+    pub fn current(&self, node: &NodeName, version: Version) -> Result<Rendered, StoreError> {
+        let in_use = self.kept().generation_of(node);
         match in_use.map_or_else(|| self.named(), |in_use| Ok(Some(in_use)))? {
             Some(generation) => files(&self.home.join(generation.to_string()), version),
             None => Err(StoreError::Nothing),
@@ -203,11 +213,21 @@ impl Store {
         }
     }
 
-    /// Nodes are launched by what was made under this number from now on.
-    pub fn choose(&self, number: u64) {
+    /// These nodes are launched by what was made under this number, and all others by what is in use, until it is chosen what
+    /// is.
+    pub fn try_out(&self, number: u64, nodes: BTreeSet<NodeName>) {
         let mut kept = self.kept();
         let generation = kept.made.get(&number).copied();
+        kept.on_trial = generation.map(|generation| (generation, nodes));
+    }
+
+    /// All nodes are launched by what was made under this number from now on; without one by what is in use, also those for
+    /// which something else was tried out.
+    pub fn choose(&self, number: Option<u64>) {
+        let mut kept = self.kept();
+        let generation = number.and_then(|number| kept.made.get(&number).copied());
         kept.in_use = generation.or(kept.in_use);
+        kept.on_trial = None;
     }
 
     /// Has the link name the generation in use, and lets go of those that nobody uses any more.
@@ -329,8 +349,17 @@ mod tests {
     fn use_next(store: &Store, number: u64) {
         let next = store.begin(&cluster(number as u32), None).unwrap();
         store.keep(number, &next);
-        store.choose(number);
+        store.choose(Some(number));
         store.put_in_force().unwrap();
+    }
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    /// The seed in the files by which that node is launched.
+    fn seed_of(store: &Store, name: &str) -> String {
+        seed(&store.current(&node(name), EIGHT).unwrap())
     }
 
     fn seed(files: &Rendered) -> String {
@@ -342,29 +371,29 @@ mod tests {
     fn a_generation_is_in_force_only_once_it_was_put_there() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::new(home.path().join("zeek"));
-        assert!(matches!(store.current(EIGHT), Err(StoreError::Nothing)));
+        assert!(matches!(store.current(&node("n"), EIGHT), Err(StoreError::Nothing)));
         use_next(&store, 1);
         let second = store.begin(&cluster(2), None).unwrap();
         store.keep(2, &second);
         assert_eq!(
-            (seed(&store.current(EIGHT).unwrap()), seed(&second.files(EIGHT).unwrap())),
+            (seed(&store.current(&node("n"), EIGHT).unwrap()), seed(&second.files(EIGHT).unwrap())),
             ("00000001".into(), "00000002".into())
         );
         second.discard();
-        store.choose(77);
-        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000001", "nothing was made under that number");
+        store.choose(Some(77));
+        assert_eq!(seed(&store.current(&node("n"), EIGHT).unwrap()), "00000001", "nothing was made under that number");
         (3..6).for_each(|number| use_next(&store, number));
-        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005");
+        assert_eq!(seed(&store.current(&node("n"), EIGHT).unwrap()), "00000005");
         assert_eq!(store.numbers().unwrap().len(), 2, "the one in force, and the one before");
         // The one before is not the one with the number before where others came to nothing.
         (6..9).for_each(|number| store.begin(&cluster(number), None).unwrap().discard());
         drop(store.begin(&cluster(9), None).unwrap());
         use_next(&store, 10);
-        store.choose(5);
-        assert_eq!(seed(&store.current(EIGHT).unwrap()), "00000005", "it can be gone back to");
+        store.choose(Some(5));
+        assert_eq!(seed(&store.current(&node("n"), EIGHT).unwrap()), "00000005", "it can be gone back to");
         store.put_in_force().unwrap();
         let next_run = Store::new(home.path().join("zeek"));
-        assert_eq!(seed(&next_run.current(EIGHT).unwrap()), "00000005");
+        assert_eq!(seed(&next_run.current(&node("n"), EIGHT).unwrap()), "00000005");
     }
 
     #[test]
@@ -385,15 +414,35 @@ mod tests {
     }
 
     #[test]
+    fn who_is_launched_while_others_are_switched_is_launched_by_what_was_before() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let seeds = |store: &Store| ["switched", "waits"].map(|name| seed_of(store, name));
+        use_next(&store, 1);
+        store.keep(2, &store.begin(&cluster(2), None).unwrap());
+        store.try_out(2, [node("switched")].into());
+        assert_eq!(seeds(&store), ["00000002", "00000001"]);
+        assert_eq!(seeds(&Store::new(home.path().into())), ["00000001", "00000001"], "nothing is in force by that");
+        store.choose(None);
+        assert_eq!(seeds(&store), ["00000001", "00000001"], "nothing came of it");
+        store.try_out(2, [node("switched")].into());
+        store.choose(Some(2));
+        assert_eq!(seeds(&store), ["00000002", "00000002"]);
+        store.try_out(77, [node("switched")].into());
+        assert_eq!(seeds(&store), ["00000002", "00000002"], "nothing was made under that number");
+    }
+
+    #[test]
     fn a_zeek_that_was_replaced_gets_files_of_its_own() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::new(home.path().into());
         use_next(&store, 1);
-        let [old, new] = [EIGHT, Version { major: 9, minor: 0 }].map(|version| store.current(version).unwrap());
+        let [old, new] =
+            [EIGHT, Version { major: 9, minor: 0 }].map(|version| store.current(&node("n"), version).unwrap());
         assert_ne!(old, new);
         assert!(fs::read_to_string(new.last()).unwrap().starts_with("# Written by watchpost for Zeek 9.0"));
         fs::write(home.path().join("1/cluster.json"), "{}").unwrap();
-        assert!(matches!(store.current(Version { major: 9, minor: 1 }), Err(StoreError::Foreign(_))));
+        assert!(matches!(store.current(&node("n"), Version { major: 9, minor: 1 }), Err(StoreError::Foreign(_))));
         let apart = Store::new(home.path().join("a:b"));
         assert!(matches!(apart.begin(&cluster(1), None), Err(StoreError::Colon(_))));
     }

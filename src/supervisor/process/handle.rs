@@ -61,6 +61,11 @@ impl Process {
         zombie.and_then(|zombie| zombie.ended_in_proc()).map_or(Exit::Unknown, decoded)
     }
 
+    /// Whether the number of a process that is no more belongs to another by now, which is nobody's to touch.
+    pub fn is_given_away(pid: u32, start_time: u64) -> bool {
+        Stat::of(pid).is_ok_and(|stat| stat.is_some_and(|stat| stat.start_time != start_time))
+    }
+
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }

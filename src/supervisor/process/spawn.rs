@@ -495,6 +495,19 @@ mod tests {
     }
 
     #[test]
+    fn a_process_whose_record_was_replaced_does_not_run() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("record");
+        let record = File::create(&path).unwrap();
+        fs::write(home.path().join("record.new"), "another's").unwrap();
+        fs::rename(home.path().join("record.new"), &path).unwrap();
+        let error = spawn(&script(home.path(), "touch ran"), of_life(&record)).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write the record of the process: Stale"), "{error}");
+        assert!(!home.path().join("ran").exists());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
+    }
+
+    #[test]
     fn a_failed_start_leaves_no_zombie() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("record");

@@ -220,6 +220,7 @@ impl Run {
             | Effect::EndLink(_)
             | Effect::Enter(..) => {}
             Effect::Prepare(..)
+            | Effect::TryFiles(..)
             | Effect::UseFiles(_)
             | Effect::Archive(_)
             | Effect::MindLogs { .. }

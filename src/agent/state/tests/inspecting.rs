@@ -34,6 +34,7 @@ fn what_is_foreseen_is_what_a_deployment_then_does() {
                 None => told.is_empty() && before.is_none() && after.is_none(),
                 Some(Action::Keep) => ran && !ends && !starts,
                 Some(Action::Start { was: None }) => before.is_none() && starts,
+                Some(Action::Revive { was }) => Some(*was) == before.map(|(_, state)| state) && !ran && starts,
                 Some(Action::Start { was }) => *was == before.map(|(_, state)| state) && !ran && starts,
                 Some(Action::Restart(because)) => ran && ends && starts && because.keys == ["port"],
                 Some(Action::Stop) => ends && !starts,

@@ -1,6 +1,7 @@
 //! A deployment as an agent sees it: looked at, switched node by node, and in force or gone back from.
 
 use super::*;
+use crate::model::Zeek;
 
 const NODES: [(&str, Role); 3] = [("logger", Role::Logger), ("manager", Role::Manager), ("worker", Role::Worker)];
 
@@ -204,20 +205,45 @@ fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
 }
 
 #[test]
-fn files_are_used_from_the_first_step_on_and_the_former_ones_again_when_all_goes_back() {
+fn nodes_of_zeek_are_switched_one_by_one_whatever_ports_their_hub_has() {
+    let cluster = |configuration_id: &str, stop_grace| {
+        let mut configuration = configuration(configuration_id, &NODES);
+        configuration.zeek = Some(Box::new(Zeek { zeromq_ports: Some([70, 71]), ..Zeek::default() }));
+        configuration.nodes.iter_mut().for_each(|node| Arc::make_mut(node).stop_grace = stop_grace);
+        configuration
+    };
+    let mut agent = Agent::new();
+    let first = cluster("c1", Duration::from_secs(7));
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
+    agent.obey_all();
+    agent.take_told();
+    agent.mail.clear();
+    let next = cluster("c2", Duration::from_secs(8));
+    agent.order(CheckConfigurationRequest { reqid: id("check"), configuration: next.into() });
+    assert_eq!(agent.checked(), ["logger", "manager", "worker"]);
+    for (step, name) in [("one", "logger"), ("two", "manager"), ("three", "worker")] {
+        agent.switch(step, "c2", &[name]);
+        let told = agent.take_told();
+        assert!(told.iter().all(|told| told.ends_with(name)), "all know the ports, and one listens there: {told:?}");
+        assert_eq!(agent.answers(), [(step.to_owned(), vec![format!("{name}: done")])]);
+    }
+}
+
+#[test]
+fn files_are_tried_for_those_that_are_switched_alone_and_the_former_ones_used_again_when_all_goes_back() {
     let mut agent = Agent::new();
     agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", &NODES).into() });
     agent.obey_all();
     agent.preparations.clear();
     agent.mail.clear();
-    assert_eq!(std::mem::take(&mut agent.files), [1]);
+    assert_eq!(std::mem::take(&mut agent.files), [Some(1)]);
     let next = configuration("c2", &[NODES.as_slice(), &[("new", Role::Worker)]].concat());
     agent.order(CheckConfigurationRequest { reqid: id("check"), configuration: next.into() });
     assert_eq!(agent.checked(), ["logger", "manager", "new is new"], "both know of every worker");
-    assert_eq!(agent.files, [0; 0]);
     agent.switch("one", "c2", &["manager"]);
     agent.switch("two", "c2", &["new"]);
-    assert_eq!(std::mem::take(&mut agent.files), [2]);
+    let tried: Vec<_> = agent.tried.iter().map(|(number, nodes)| (*number, nodes.len())).collect();
+    assert_eq!((tried, agent.files.len()), (vec![(2, 1), (2, 2)], 0), "the logger would be launched as it was");
     agent.back("back", configuration("c1", &NODES), &["manager"]);
-    assert_eq!(agent.files, [1], "without rendering them again");
+    assert_eq!(agent.files, [Some(1)], "without rendering them again");
 }

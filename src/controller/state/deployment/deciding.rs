@@ -1,6 +1,7 @@
 //! A deployment is decided, once, in the journal: and every instance is told.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Deployment, Following, Phase, deployed, with_number};
 use crate::controller::kept::{Head, Kept};
@@ -9,6 +10,7 @@ use crate::controller::state::{Effect, State, TIMED_OUT, Ticket, publish_own, so
 use crate::controller::store::{Save, Slot};
 use crate::message::agent::{CommitConfigurationRequest, NotifyError};
 use crate::message::client::News;
+use crate::message::silence;
 use crate::model::{
     ConfigurationId, InstanceName, NodeState, NodeStatus, Now, Outcome, Record, RequestId, Timestamp, Verdict,
 };
@@ -52,6 +54,13 @@ impl State {
         }
     }
 
+    /// While it is written that it is decided for the new configuration: prepares for what comes then.
+    pub fn foresee(&mut self, now: Timestamp) {
+        if let Some(Deployment { phase: Phase::Deciding, configuration, .. }) = &self.deployment {
+            self.nodes.foresee(configuration, NodeState::Stopped, now);
+        }
+    }
+
     /// It is decided for the new configuration once that is written.
     pub(super) fn decide(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &mut self.deployment else { return };
@@ -87,12 +96,13 @@ impl State {
             return self.complete(now, fx);
         }
         let deadline = now.mono + self.patience_of_deployment();
-        let is_awaited = |name: &&InstanceName| !deployment.without.contains(*name);
+        let is_lost = |name: &InstanceName| deployment.lost.contains(name) && self.roster.link(name).is_none();
+        let is_awaited = |name: &&InstanceName| !deployment.without.contains(*name) && !is_lost(name);
         let owes: BTreeSet<_> =
             configuration.instances.iter().map(|instance| &instance.name).filter(is_awaited).cloned().collect();
         let nobody_is_awaited = owes.is_empty();
         let inner = self.open(Parent::Deploy, owes, deadline);
-        for instance in &configuration.instances {
+        for instance in &*configuration.instances {
             match &checked {
                 Some(checked) if self.owes(&instance.name, &inner) => {
                     self.send_commit(&instance.name, &configuration.id, (inner.clone(), checked.clone()), fx);
@@ -102,6 +112,7 @@ impl State {
         }
         self.enter(Phase::Telling, inner.clone());
         self.tell_progress("committing", now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
         if nobody_is_awaited {
             self.requests.close(&inner);
             self.complete(now, fx);
@@ -196,16 +207,24 @@ impl State {
     }
 
     /// Every instance has answered.
-    fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
+    pub(super) fn complete(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(mut deployment) = self.deployment.take() else { return };
         // An instance that has nothing else to say says so; where it has, that is enough.
-        let named: BTreeSet<_> =
-            deployment.outcomes.iter().filter(|it| it.node.is_some()).filter_map(|it| it.instance.clone()).collect();
         let is_idle = |outcome: &Outcome| outcome.node.is_none() && outcome.is_success();
-        deployment.outcomes.retain(|it| !is_idle(it) || it.instance.as_ref().is_none_or(|name| !named.contains(name)));
+        if deployment.outcomes.iter().any(is_idle) {
+            let together = deployment
+                .outcomes
+                .chunk_by(|one, next| (one.node.is_some(), &one.instance) == (next.node.is_some(), &next.instance));
+            let named = together.filter(|these| these[0].node.is_some()).filter_map(|these| these[0].instance.clone());
+            let named: BTreeSet<_> = named.collect();
+            deployment
+                .outcomes
+                .retain(|it| !is_idle(it) || it.instance.as_ref().is_none_or(|name| !named.contains(name)));
+        }
         let id = deployment.configuration.id.clone();
         self.forget_lost(now.wall, fx);
-        self.end(deployment, Verdict::New, Some(id), now, fx);
+        let id = Some(id).filter(|_| deployment.lost.is_empty());
+        self.end(deployment, Verdict::New, id, now, fx);
     }
 
     /// It is over: that is written, and whoever deploys is told when it is.
@@ -289,7 +308,7 @@ impl State {
         let missing = self.roster.missing(deployment.awaited().cloned().collect::<Vec<_>>().iter());
         let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
         let silent = owing.iter().filter(|name| !missing.contains_key(*name));
-        let silent = silent.map(|name| Outcome::instance_failed(name, "did not answer in time"));
+        let silent = silent.map(|name| Outcome::instance_failed(name, silence::SILENT));
         deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
         match phase {
             Phase::Gathering | Phase::Staging | Phase::Checking => self.abandon(now, fx),
@@ -310,7 +329,7 @@ impl State {
         // Back to the instances that are needed, and to agents that came back meanwhile.
         self.need_the_former(now, fx);
         let Some(deployed) = self.shelf.deployed().cloned() else { return };
-        for instance in &deployed.instances {
+        for instance in &*deployed.instances {
             if self.roster.is_ready(&instance.name) {
                 self.redeploy(&instance.name, now, fx);
             }
@@ -318,7 +337,7 @@ impl State {
     }
 
     fn need_the_former(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let instances = self.shelf.deployed().map_or_else(Vec::new, |deployed| deployed.instances.clone());
+        let instances = self.shelf.deployed().map(|deployed| Arc::clone(&deployed.instances)).unwrap_or_default();
         self.release(&instances, now, fx);
         self.admit(&instances, now, fx);
     }

@@ -199,7 +199,7 @@ impl State {
             record.moves.iter().filter(|(_, there)| *there == place).map(|(node, _)| node).collect();
         let moved: BTreeSet<NodeName> = moved.into_iter().filter(|node| record.up.contains(*node)).cloned().collect();
         let Some(former) = self.shelf.deployed().cloned().filter(|_| !moved.is_empty()) else { return };
-        for instance in &former.instances {
+        for instance in &*former.instances {
             let had_one = former.names_on(&instance.name).any(|name| moved.contains(&name));
             if had_one && self.roster.is_ready(&instance.name) {
                 self.redeploy(&instance.name, now, fx);
@@ -209,6 +209,9 @@ impl State {
 
     /// An instance is ready: it is given what it is to run, as soon as that is known.
     pub(in crate::controller::state) fn take_up(&mut self, from: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        if self.is_early_no_more(from, now, fx) {
+            return; // it was asked already, behind the welcome
+        }
         let Some(deployment) = &self.deployment else { return self.redeploy(from, now, fx) };
         let (phase, inner, configuration) =
             (deployment.phase, deployment.inner.clone(), deployment.configuration.clone());

@@ -29,11 +29,13 @@ impl State {
         }
         let count = needs.len();
         let inner = self.open(Parent::Stage, needs.keys().cloned().collect(), now.mono + STANDSTILL);
+        self.ask_early();
         for (name, bundles) in needs {
             self.send(&name, agent::StageBundlesRequest { reqid: inner.clone(), bundles }, fx);
         }
         self.enter(Phase::Staging, inner);
         self.tell_progress(&format!("getting files to {}", instances(count)), now, fx);
+        self.miss_whom_nobody_reaches(now, fx);
     }
 
     /// It came back in the middle: what it was asked may have been lost with the link.
@@ -43,7 +45,7 @@ impl State {
         self.send(to, agent::StageBundlesRequest { reqid, bundles }, fx);
     }
 
-    /// An agent asks for more: it has not come to a standstill. Also whoever plans waits for that, and whoever is told what is
+    /// An agent asks for more, or lays out what it has: it has not come to a standstill. Also whoever plans waits for that, and whoever is told what is
     /// deployed may have lost what it had.
     pub(in crate::controller::state) fn is_fetching(&mut self, from: &InstanceName, now: Now) {
         let until = now.mono + STANDSTILL;

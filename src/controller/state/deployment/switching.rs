@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Deployment, Phase};
 use crate::controller::state::open::Parent;
 use crate::controller::state::{Effect, State, TIMED_OUT};
-use crate::message::agent;
+use crate::message::{agent, silence};
 use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
 
 impl State {
@@ -23,10 +23,14 @@ impl State {
         let begun = deployment.rollout.begin_more();
         let is_over = deployment.rollout.is_done();
         let deadline = now.mono + self.patience_of_deployment();
+        let unreached: Vec<_> = begun.keys().filter(|name| self.roster.link(name).is_none()).cloned().collect();
         for (instance, nodes) in begun {
             let reqid = self.open(Parent::Switch, BTreeSet::from([instance.clone()]), deadline);
             self.change(|deployment| drop(deployment.steps.insert(reqid.clone(), (instance.clone(), nodes))));
             self.send_step(&reqid, fx);
+        }
+        for name in unreached {
+            self.miss(&name, now, fx);
         }
         if let Some(deployment) = &self.deployment {
             let (done, all) = deployment.rollout.progress();
@@ -85,7 +89,7 @@ impl State {
             return;
         };
         let cause = match self.roster.link(instance) {
-            Some(_) => "did not answer in time".to_owned(),
+            Some(_) => silence::SILENT.to_owned(),
             None => self.roster.why_away(instance),
         };
         let late = |node: &NodeName| Outcome::node_failed(instance, node, TIMED_OUT.into(), None);

@@ -51,7 +51,11 @@ fn a_plan_waits_for_who_fetches_files_to_look_at_and_not_for_who_does_nothing() 
     cluster.inspected("b", Ok(Inspection { steps: vec![], complaints: vec![] }));
     for number in 0..20 {
         let reqid = RequestId::new(&format!("blob-{number}")).unwrap();
-        cluster.say("a", ReadBlobRequest { reqid, digest: Digest::of(b"content"), at: 0, most: 9 });
+        let parts = vec![BlobPart { digest: Digest::of(b"content"), at: 0, most: 9 }];
+        match number % 2 {
+            0 => cluster.say("a", ReadBlobsRequest { reqid, parts }),
+            _ => cluster.say("a", NotifyLayingOut {}),
+        }
         cluster.pass(Duration::from_secs(25));
     }
     assert!(!cluster.answers.contains_key("plan"), "a is at work");
@@ -113,7 +117,12 @@ fn what_is_wrong_with_it_is_all_said_and_of_what_was_not_understood_nothing_else
     assert_eq!(plan.complaints, crate::plan::validate(&wanted, &PortRules::default()));
     assert_eq!((plan.complaints.len(), plan.nodes), (2, vec![]));
     let nothing = configuration("c3", &[]);
-    let request = |reqid| PlanRequest { reqid, configuration: nothing, complaints: vec!["c.cfg:1: no".into()] };
+    let request = |reqid| PlanRequest {
+        reqid,
+        configuration: nothing,
+        complaints: vec!["c.cfg:1: no".into()],
+        all_at_once: false,
+    };
     cluster.ask("read", |reqid| request(reqid).into());
     assert_eq!(cluster.planned("read").complaints, ["c.cfg:1: no"]);
 }
@@ -201,7 +210,7 @@ fn words(nodes: &[Planned]) -> Vec<String> {
 
 impl Cluster {
     fn plan(&mut self, name: &str, configuration: Configuration) {
-        self.ask(name, |reqid| PlanRequest { reqid, configuration, complaints: Vec::new() }.into());
+        self.ask(name, |reqid| PlanRequest { reqid, configuration, complaints: Vec::new(), all_at_once: false }.into());
     }
 
     /// That agent answers what it was asked.

@@ -253,6 +253,7 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
     )?;
     if let Some((record, life)) = record {
         write_record(record, life, *start_time)?;
+        is_in_force(record)?;
     }
     set_limits(plan, |resource| resource == libc::RLIMIT_FSIZE)?;
     Err(Failure { step: Step::Exec, errno: execute(plan) })
@@ -372,6 +373,15 @@ fn write_record(file: usize, life: u64, start_time: u64) -> Result<(), Failure> 
     let written = call(Step::Record, libc::SYS_write, [file, line.as_ptr() as usize, length, 0, 0])?;
     // Half a record is none: what reads it could not tell whose process this is.
     if fits && written == length { Ok(()) } else { Err(Failure { step: Step::Record, errno: Errno::IO }) }
+}
+
+/// Refuses to go on for a record that was replaced meanwhile: the next agent took it for an intent that came to nothing, and
+/// launches a process of its own. It looks into the former record once more when it has replaced it, so one of both notices.
+fn is_in_force(file: usize) -> Result<(), Failure> {
+    // SAFETY: it is made of numbers alone, which may all be zero.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    call(Step::Record, libc::SYS_fstat, [file, ptr::from_mut(&mut stat) as usize, 0, 0, 0])?;
+    if stat.st_nlink > 0 { Ok(()) } else { Err(Failure { step: Step::Record, errno: Errno::STALE }) }
 }
 
 /// Tries the candidates as `execvp` does: what is not there is passed over, what may not be run is remembered.

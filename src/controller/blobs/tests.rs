@@ -162,7 +162,7 @@ fn what_nobody_names_goes_after_a_day_and_what_is_named_stays() {
 #[test]
 fn without_room_nothing_is_begun() {
     let place = Place::new();
-    let free = disk::free(place.directory.path()).unwrap();
+    let free = crate::bundle::disk::free(place.directory.path()).unwrap();
     assert!(place.blobs.spare(1).is_ok());
     let error = place.blobs.spare(free).unwrap_err().to_string();
     assert!(

@@ -1,7 +1,8 @@
 //! How many `notify_change` a second come from an agent's actor, over the bridge, to an observer of the controller.
 //!
 //! The limit is the same messages encoded and decoded in place over TCP: no actors, no bookkeeping, one thread at each
-//! end. A second one does, as plainly, what the promises ask for: the sender keeps each message until it has gone out
+//! end. That moves with what a message is made of; so the one that the goal was set by is measured, too, whose messages are
+//! as long and made of plain texts. Another one does, as plainly, what the promises ask for: the sender keeps each message until it has gone out
 //! and writes it to a file first, with a checksum; the receiver looks up the node, numbers the message and logs it. In
 //! between stands the bridge by itself: mail from one actor to another. The agent is measured with the window
 //! that it has by default, and with one that never closes. The bridge with certificates is held against the bridge
@@ -25,6 +26,7 @@ use common::ends::{owner, port};
 use common::figures::{Sample, line, now, options};
 use common::keys::{CLUSTER, Keys};
 use common::nursery::scratch;
+use common::plain::PlainChange;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use tempfile::TempDir;
@@ -55,16 +57,19 @@ const NODES: usize = 100;
 /// How much is written or mailed at a time.
 const BYTES: usize = 64 << 10;
 const BATCH: usize = 512;
+/// How many different messages the limit sends.
+const SAMPLES: u64 = 1000;
 
 fn main() {
     let Some(options) = options() else { return };
     let keys = Keys::make([instance()]);
-    let [mut limit, mut books, mut bridge, mut bounded, mut unbounded] = [(); 5].map(|()| Sample::default());
+    let [mut limit, mut plain, mut books, mut bridge, mut bounded, mut unbounded] = [(); 6].map(|()| Sample::default());
     let [mut kept, mut synced] = [(); 2].map(|()| Sample::default());
     let [mut sealed_limit, mut sealed] = [(); 2].map(|()| Sample::default());
     let unbounded_window = Bounds { window: usize::MAX, kept: usize::MAX };
     for _ in 0..ROUNDS * options.factor {
         limit.add(in_place());
+        plain.add(plain_in_place());
         books.add(in_place_with_books());
         bridge.add(by_bridge(None));
         sealed_limit.add(in_place_over_tls(&keys));
@@ -77,12 +82,14 @@ fn main() {
     }
     println!("{MESSAGES} changes, thousands a second: median (least to most)");
     line("the limit: encoded and decoded in place", &limit, None);
-    line("the same, with the books that are asked for", &books, Some((&books.over(&limit), None)));
+    line("the same of messages made of plain texts", &plain, Some((&plain.over(&limit), None)));
+    line("the limit, with the books that are asked for", &books, Some((&books.over(&limit), None)));
     line("bridge alone, actor to actor", &bridge, Some((&bridge.over(&limit), None)));
     line("in place over TLS 1.3", &sealed_limit, Some((&sealed_limit.over(&limit), None)));
     line("bridge over TLS 1.3, of the bridge without", &sealed, Some((&sealed.over(&bridge), Some(GOAL))));
     line("the same, of TLS in place", &sealed, Some((&sealed.over(&sealed_limit), None)));
     line("agent to observer", &bounded, Some((&bounded.over(&limit), Some(GOAL))));
+    line("the same, of plain texts in place", "", Some((&bounded.over(&plain), Some(GOAL))));
     line("the same, of in place with books", "", Some((&bounded.over(&books), None)));
     line("agent to observer, window never closed", &unbounded, Some((&unbounded.over(&limit), None)));
     line("what the window leaves of that", bounded.over(&unbounded), None);
@@ -212,27 +219,63 @@ impl Receiving for Logged {
 }
 
 fn in_place_over(
-    mut near: impl Write + Send + 'static,
-    mut far: impl Read,
+    near: impl Write + Send + 'static,
+    far: impl Read,
     mut sending: impl Sending,
     mut receiving: impl Receiving,
 ) -> f64 {
-    let samples: Vec<ToController> = (0..1000).map(|seq| change(seq).into()).collect();
+    let samples: Vec<ToController> = (0..SAMPLES).map(|seq| change(seq).into()).collect();
+    let fill = move |number: usize, out: &mut Vec<u8>| {
+        let (sample, start) = (&samples[number % samples.len()], out.len());
+        sample.append_to(out).expect("it can be encoded");
+        sending.encoded(sample, &out[start..]);
+        let writes = out.len() >= BYTES || number + 1 == MESSAGES;
+        if writes {
+            sending.before_writing();
+        }
+        writes
+    };
+    pump(near, far, fill, |bytes| {
+        let frame = frame::split(bytes, MAX_FRAME).expect("a frame")?;
+        let message = ToController::decode(frame.kind, frame.body).expect("a message");
+        let ToController::NotifyChange(change) = message else { unreachable!("only changes are sent") };
+        let checked = change.attempt;
+        receiving.received(change);
+        Some((frame.size, checked))
+    })
+}
+
+/// The limit that the goal was set by: a message as long as a change, of plain texts.
+fn plain_in_place() -> f64 {
+    let samples: Vec<PlainChange> = (0..SAMPLES).map(PlainChange::sample).collect();
+    let fill = move |number: usize, out: &mut Vec<u8>| {
+        samples[number % samples.len()].append_to(out);
+        out.len() >= BYTES || number + 1 == MESSAGES
+    };
+    let (near, far) = connection();
+    pump(near, far, fill, |bytes| {
+        let (change, size) = PlainChange::take(bytes)?;
+        Some((size, change.node.restarts))
+    })
+}
+
+/// One thread writes what `fill` makes of all messages, whenever that says so; another has them taken from the buffer that
+/// it reads into. Each counts as 1.
+fn pump(
+    mut near: impl Write + Send + 'static,
+    mut far: impl Read,
+    mut fill: impl FnMut(usize, &mut Vec<u8>) -> bool + Send + 'static,
+    mut take: impl FnMut(&[u8]) -> Option<(usize, u32)>,
+) -> f64 {
     let began = now();
     let writer = std::thread::spawn(move || {
         let mut out = Vec::with_capacity(2 * BYTES);
-        for sample in samples.iter().cycle().take(MESSAGES) {
-            let start = out.len();
-            sample.append_to(&mut out).expect("it can be encoded");
-            sending.encoded(sample, &out[start..]);
-            if out.len() >= BYTES {
-                sending.before_writing();
-                near.write_all(&out).expect("a reader");
+        for number in 0..MESSAGES {
+            if fill(number, &mut out) {
+                near.write_all(&out).and_then(|()| near.flush()).expect("a reader");
                 out.clear();
             }
         }
-        sending.before_writing();
-        near.write_all(&out).and_then(|()| near.flush()).expect("a reader");
         near
     });
     let (mut buffer, mut filled, mut count, mut checked) = (vec![0; 4 * BYTES], 0, 0, 0);
@@ -241,13 +284,9 @@ fn in_place_over(
         assert_ne!(length, 0, "all messages arrive");
         filled += length;
         let mut used = 0;
-        while let Some(frame) = frame::split(&buffer[used..filled], MAX_FRAME).expect("a frame") {
-            if let ToController::NotifyChange(change) = ToController::decode(frame.kind, frame.body).expect("a message")
-            {
-                checked += u64::from(change.attempt);
-                receiving.received(change);
-            }
-            used += frame.size;
+        while let Some((size, counts)) = take(&buffer[used..filled]) {
+            checked += u64::from(counts);
+            used += size;
             count += 1;
         }
         buffer.copy_within(used..filled, 0);
@@ -473,7 +512,9 @@ async fn report_all(agent: Addr<Agent>) {
     // As a supervisor holds its node's name, and the limit its samples.
     let samples: Vec<_> = (0..NODES as u64).map(change).collect();
     for seq in 0..MESSAGES {
-        let NotifyChange { node, new, pid, exit, attempt, restarts, reason, .. } = samples[seq % NODES].clone();
+        let NotifyChange { node, reason, new, pid, exit, attempt, restarts, .. } = &samples[seq % NODES];
+        let (node, reason, new, pid, exit) = (node.clone(), reason.clone(), *new, *pid, *exit);
+        let (attempt, restarts) = (*attempt, *restarts);
         let report = NodeReport { node, new, pid, exit, attempt, restarts, reason, output: None, ticket: None };
         agent.do_send(FromSupervisor::Report(report));
         if seq % BATCH == 0 {

@@ -11,6 +11,12 @@ const MUCH: usize = 256;
 /// Rest is when less than that was done for so long: by then links have let go of their buffers, too.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// Gives back what only the start of a daemon needed, some seconds after it.
+pub async fn after_start() {
+    tokio::time::sleep(QUIET).await;
+    memory::give_back_aside();
+}
+
 /// Counts what an actor does.
 #[derive(Default)]
 pub struct Rest {

@@ -421,7 +421,11 @@ fn to_agent() -> Vec<ToAgent> {
         }
         .into(),
         StageBundlesRequest { reqid: reqid(), bundles: [BundleId::new(Digest::of(b"a manifest"))].into() }.into(),
-        ReadBlobResponse { reqid: reqid(), piece: Ok(BlobPiece { total: 9, bytes: b"content".to_vec() }) }.into(),
+        ReadBlobsResponse {
+            reqid: reqid(),
+            pieces: vec![Ok(BlobPiece { total: 9, bytes: b"content".to_vec() }), Err("it is not here".into())],
+        }
+        .into(),
     ]
 }
 
@@ -445,7 +449,12 @@ fn to_controller() -> Vec<ToController> {
         RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
         NotAtHand { reqid: reqid() }.into(),
         StageBundlesResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
-        ReadBlobRequest { reqid: reqid(), digest: Digest::of(b"content"), at: 2, most: 256 << 10 }.into(),
+        NotifyLayingOut {}.into(),
+        ReadBlobsRequest {
+            reqid: reqid(),
+            parts: vec![BlobPart { digest: Digest::of(b"content"), at: 2, most: 256 << 10 }],
+        }
+        .into(),
         GetNodesResponse { reqid: reqid(), pid: Some(77), nodes: statuses() }.into(),
         StartResponse { reqid: reqid(), outcomes: outcomes() }.into(),
         StopResponse { reqid: reqid(), outcomes: Vec::new() }.into(),

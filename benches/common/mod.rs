@@ -12,5 +12,6 @@ pub mod keeper;
 pub mod keys;
 pub mod nursery;
 pub mod peers;
+pub mod plain;
 pub mod plot;
 pub mod stand_in;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::outbox::{Bounds, Outbox};
-use super::porter::Porter;
+use super::porter::{Porter, Said};
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
 use super::state::{Effect, Event, Inquiry, State};
@@ -33,11 +33,10 @@ use crate::bundle::tree::Place;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::launch::{Site, Survey};
 use crate::message::agent::{
-    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadBlobRequest, ReadOutputRequest, RenewCertificateRequest,
+    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadOutputRequest, RenewCertificateRequest,
     RenewCertificateResponse, StageBundlesRequest, ToAgent, ToController,
 };
 use crate::message::frame::Body;
-use crate::message::node::NodeOrder;
 use crate::model::{
     CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
 };
@@ -125,11 +124,10 @@ pub struct RenewCertificate {
 pub struct Agent {
     state: State,
     spool: Spool,
-    workshop: Workshop,
+    workshop: Rc<Workshop>,
     site: Arc<Site>,
     archive: Archive,
     porter: Porter,
-    supervisors: BTreeMap<WardId, Addr<Supervisor>>,
     /// What was found on disk and waits for its ward.
     adoptable: BTreeMap<NodeName, Adoptable>,
     found: Vec<Event>,
@@ -210,18 +208,17 @@ impl Agent {
                 .run_by(std::process::id(), run, place)
                 .able_to(abilities(&groups)),
             spool,
-            workshop: Workshop::open(
+            workshop: Rc::new(Workshop::open(
                 Arc::clone(&site),
                 register,
                 groups,
                 run_dir,
                 kernel_log,
                 Clerks { keeper, coroner, archive: archive.clone() },
-            )?,
+            )?),
             site,
             archive,
             porter,
-            supervisors: BTreeMap::new(),
             adoptable,
             found,
             link: None,
@@ -258,11 +255,8 @@ impl Agent {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Supervise(ward, node) => self.supervise(ward, node, ctx),
-            Effect::Tell(ward, order) => self.tell(ward, order),
-            Effect::Dismiss(ward, name) => {
-                self.supervisors.remove(&ward);
-                self.workshop.dismiss(ward, name);
-            }
+            Effect::Tell(ward, order) => self.workshop.order(ward, order),
+            Effect::Dismiss(ward, name) => self.workshop.dismiss(ward, name),
             Effect::Enter(ward, node) => self.workshop.enter(ward, node),
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
@@ -346,23 +340,15 @@ impl Agent {
 
     fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        let (supervisor, report) = Supervisor::start(ward, node, self.workshop.clone(), Rc::clone(port));
-        self.supervisors.insert(ward, supervisor);
-        if let Some(report) = report {
+        if let Some(report) = Supervisor::start(ward, node, Rc::clone(&self.workshop), Rc::clone(port)) {
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
-        }
-    }
-
-    fn tell(&self, ward: WardId, order: NodeOrder) {
-        if let Some(supervisor) = self.supervisors.get(&ward) {
-            supervisor.do_send(order);
         }
     }
 
     /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
     fn replace(&mut self, ward: WardId, name: &NodeName, ctx: &mut Context<Self>) {
         let Some(node) = self.state.node_in(ward, name).cloned() else { return };
-        if self.supervisors.get(&ward).is_some_and(Addr::connected) {
+        if self.workshop.is_minded(ward) {
             return;
         }
         let (state, pid) = match self.workshop.fact(ward) {
@@ -618,7 +604,7 @@ impl Actor for Agent {
         let port = ctx.address().recipient();
         self.archive.tell(move |news| port.do_send(OfLogs(news)));
         let port = ctx.address().recipient();
-        self.porter.ask_by(move |request| port.do_send(Lacks(request)));
+        self.porter.tell(move |said| port.do_send(Carried(said)));
         for event in std::mem::take(&mut self.found) {
             self.drive(event, ctx);
         }
@@ -705,7 +691,7 @@ impl Handler<Mail<ToAgent>> for Agent {
             for message in messages {
                 match message {
                     ToAgent::RenewCertificateResponse(response) => self.hand_over(response),
-                    ToAgent::ReadBlobResponse(response) => self.porter.piece(response),
+                    ToAgent::ReadBlobsResponse(response) => self.porter.pieces(response),
                     message => {
                         if !matches!(message, ToAgent::AgentRefused(_)) {
                             self.refused = None;
@@ -758,16 +744,19 @@ impl Handler<FromSupervisor> for Agent {
     }
 }
 
-/// What the porter asks for.
+/// What the porter says.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Lacks(ReadBlobRequest);
+struct Carried(Said);
 
-impl Handler<Lacks> for Agent {
+impl Handler<Carried> for Agent {
     type Result = ();
 
-    fn handle(&mut self, Lacks(request): Lacks, ctx: &mut Context<Self>) {
-        self.state.ask(request);
+    fn handle(&mut self, Carried(said): Carried, ctx: &mut Context<Self>) {
+        match said {
+            Said::Lacks(request) => self.state.ask(request),
+            Said::LaysOut => self.state.lays_out(),
+        }
         self.flush_soon(ctx);
     }
 }
@@ -815,8 +804,7 @@ impl Handler<crate::run::testing::PanicOf> for Agent {
     type Result = ();
 
     fn handle(&mut self, crate::run::testing::PanicOf(node): crate::run::testing::PanicOf, _: &mut Context<Self>) {
-        let ward = self.supervisors.keys().find(|ward| self.state.node_in(**ward, &node).is_some());
-        self.supervisors[ward.expect("a node of that name")].do_send(crate::run::testing::Panic);
+        self.workshop.have_panic(&node);
     }
 }
 

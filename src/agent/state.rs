@@ -399,9 +399,14 @@ impl State {
         self.answer(StageBundlesResponse { reqid, outcome });
     }
 
-    /// Asks for a piece of what nodes are to have. It gets lost with the link.
-    pub fn ask(&mut self, request: ReadBlobRequest) {
+    /// Asks for parts of what nodes are to have. That gets lost with the link.
+    pub fn ask(&mut self, request: ReadBlobsRequest) {
         self.say(request.into());
+    }
+
+    /// Says that files are being laid out.
+    pub fn lays_out(&mut self) {
+        self.say(NotifyLayingOut {}.into());
     }
 
     /// Answers a [`NodeDispatchRequest`] with what was known and what its nodes said.

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::ReadBuf;
+use bytes::BufMut;
+use tokio::io::{AsyncReadExt, ReadBuf};
 
 use super::Stream;
 
@@ -43,33 +44,44 @@ impl Inbox {
         task: &mut Context<'_>,
         take: impl FnOnce(&[u8]) -> (usize, R),
     ) -> Poll<io::Result<Option<R>>> {
+        if self.rest.len() > CHUNK / 2 {
+            return self.poll_read_on(stream, task, take);
+        }
         CHUNK_OF_THREAD.with_borrow_mut(|chunk| {
-            // A short rest moves to the front of the chunk, so that what follows it lands behind it; a long one
-            // belongs to a large frame and is where the new bytes go.
-            let front = if self.rest.len() <= CHUNK / 2 { self.rest.len() } else { 0 };
+            // A short rest moves to the front of the chunk, so that what follows it lands behind it.
+            let front = self.rest.len();
             let mut room = ReadBuf::new(&mut chunk[front..]);
             ready!(Pin::new(stream).poll_read(task, &mut room))?;
             let came = room.filled().len();
             if came == 0 {
                 return Poll::Ready(Ok(None));
             }
-            let result = if front == self.rest.len() {
-                chunk[..front].copy_from_slice(&self.rest);
-                let whole = &chunk[..front + came];
-                let (used, result) = take(whole);
-                self.rest.clear();
-                self.rest.extend_from_slice(&whole[used..]);
-                result
-            } else {
-                self.rest.extend_from_slice(&chunk[..came]);
-                let (used, result) = take(&self.rest);
-                self.rest.drain(..used);
-                if self.rest.is_empty() {
-                    self.release();
-                }
-                result
-            };
+            chunk[..front].copy_from_slice(&self.rest);
+            let whole = &chunk[..front + came];
+            let (used, result) = take(whole);
+            self.rest.clear();
+            self.rest.extend_from_slice(&whole[used..]);
             Poll::Ready(Ok(Some(result)))
         })
+    }
+
+    /// A long rest belongs to a large frame, and is where the new bytes go.
+    fn poll_read_on<R>(
+        &mut self,
+        stream: &mut dyn Stream,
+        task: &mut Context<'_>,
+        take: impl FnOnce(&[u8]) -> (usize, R),
+    ) -> Poll<io::Result<Option<R>>> {
+        self.rest.reserve(CHUNK);
+        let mut room = (&mut self.rest).limit(CHUNK);
+        if ready!(pin!(stream.read_buf(&mut room)).poll(task))? == 0 {
+            return Poll::Ready(Ok(None));
+        }
+        let (used, result) = take(&self.rest);
+        self.rest.drain(..used);
+        if self.rest.is_empty() {
+            self.release();
+        }
+        Poll::Ready(Ok(Some(result)))
     }
 }

@@ -5,6 +5,7 @@
 //! way down. Manifests and contents alike are blobs: pieces of bytes that are asked for, and checked, by their digest.
 
 mod diff;
+pub(crate) mod disk;
 mod id;
 mod manifest;
 mod scan;

@@ -6,19 +6,15 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
-
+use super::disk;
 use super::{BundleId, Digest, Digester, LONGEST_FILE, LONGEST_MANIFEST, Manifest, ManifestError};
 
-/// What the name of a file ends with that is not whole yet.
-const PART: &str = ".part";
-/// How much is read at a time, in bytes.
-const CHUNK: usize = 128 << 10;
+/// Who may do what with a blob: its owner may read it.
+const OURS: u32 = 0o400;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -54,29 +50,35 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether it is here, whole. What is in it is checked when it is used.
-    pub fn has(&self, digest: Digest) -> bool {
-        self.path(digest).is_file()
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
-    /// How many bytes of it have come.
+    /// Whether it is here, as long as it is to be. What is in it is checked when it is used.
+    pub fn has(&self, digest: Digest, size: u64) -> bool {
+        fs::metadata(self.path(digest)).is_ok_and(|found| found.is_file() && found.len() == size)
+    }
+
+    /// How many bytes have come of one that is not whole.
     pub fn come(&self, digest: Digest) -> u64 {
-        let length = |path: &Path| fs::metadata(path).ok().map(|file| file.len());
-        length(&self.path(digest)).or_else(|| length(&self.part(digest))).unwrap_or_default()
+        fs::metadata(self.part(digest)).map(|part| part.len()).unwrap_or_default()
     }
 
-    /// Goes on with a blob of `size` bytes where it was left off. Room for it is looked for first.
+    /// How many bytes may be written here.
+    pub fn free(&self) -> Result<u64, StoreError> {
+        disk::free(&self.directory).map_err(|source| self.failed("blobs", source))
+    }
+
+    /// Goes on with a blob of `size` bytes where it was left off.
     pub fn begin(&self, digest: Digest, size: u64) -> Result<Incoming, StoreError> {
         if size > LONGEST_FILE {
             return Err(StoreError::TooLong { digest, size });
         }
         let what = || format!("{size} bytes of {digest}");
-        let mut options = File::options();
-        let part = self.part(digest);
-        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&part);
-        let mut file = opened.map_err(|source| self.failed(what(), source))?;
+        let mut file = disk::open_part(&self.part(digest)).map_err(|source| self.failed(what(), source))?;
         let (mut digester, mut at) = (Digester::new(), 0);
-        let length = pieces(&mut file, |piece| {
+        let length = disk::pieces(&mut file, |piece| {
             digester.update(piece);
             at += piece.len() as u64;
         });
@@ -87,47 +89,50 @@ impl Store {
             emptied.map_err(|source| self.failed(what(), source))?;
             (digester, at) = (Digester::new(), 0);
         }
-        if size > at {
-            match fallocate(&file, FallocateFlags::KEEP_SIZE, at, size - at) {
-                // A file system that promises nothing.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(source) => return Err(self.failed(what(), source.into())),
-            }
-        }
         Ok(Incoming { store: self.clone(), digest, size, file, digester, at })
     }
 
     /// Keeps a blob that is at hand.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if !self.has(digest) {
-            // Whatever was begun of it is as good as what is at hand.
-            let mut incoming = self.begin(digest, bytes.len() as u64)?;
-            let at = incoming.at() as usize;
-            incoming.write(&bytes[at..])?;
-            incoming.finish()?;
+        self.keep(digest, bytes).map(|()| digest)
+    }
+
+    /// Keeps a blob that came in one piece, if it is what it is called. It gets its name at once: one whose writing was cut off
+    /// is shorter than it is to be, or is found out when it is used.
+    pub fn take(&self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        match Digest::of(bytes) {
+            found if found == digest => self.keep(digest, bytes),
+            found => Err(StoreError::Wrong { digest, found }),
         }
-        Ok(digest)
+    }
+
+    fn keep(&self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(digest);
+        let create = || File::options().write(true).create_new(true).mode(OURS).open(&path);
+        let created = create().or_else(|error| match error.kind() {
+            // Whatever was there may be less.
+            io::ErrorKind::AlreadyExists => fs::remove_file(&path).and_then(|()| create()),
+            _ => Err(error),
+        });
+        created.and_then(|mut file| file.write_all(bytes)).map_err(|source| {
+            let _ = fs::remove_file(&path); // if it stays it is found out
+            self.failed(digest, source)
+        })
     }
 
     /// How many bytes it has, and `most` of them from `at` on. They are as they were found: whoever needs all of them checks
     /// the digest.
     pub fn read(&self, digest: Digest, at: u64, most: usize) -> Result<(u64, Vec<u8>), StoreError> {
         let file = self.open_blob(digest)?;
-        let failed = |source| self.failed(digest, source);
-        let size = file.metadata().map_err(failed)?.len();
-        let length = size.saturating_sub(at).min(most as u64);
-        // Not longer than `most`, which fits.
-        let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, at).map_err(failed)?;
-        Ok((size, bytes))
+        disk::read(&file, at, most).map_err(|source| self.failed(digest, source))
     }
 
     /// Writes a blob to `out`, and checks it meanwhile. One that is damaged is thrown away: it has to be fetched again.
     pub fn copy(&self, digest: Digest, mut out: impl Write) -> Result<u64, StoreError> {
         let mut file = self.open_blob(digest)?;
         let (mut digester, mut size, mut written) = (Digester::new(), 0, Ok(()));
-        let read = pieces(&mut file, |piece| {
+        let read = disk::pieces(&mut file, |piece| {
             digester.update(piece);
             size += piece.len() as u64;
             if written.is_ok() {
@@ -158,7 +163,7 @@ impl Store {
             let name = file.file_name();
             let Some(name) = name.to_str() else { continue };
             // What is called otherwise is none of ours.
-            let Ok(digest) = name.strip_suffix(PART).unwrap_or(name).parse::<Digest>() else { continue };
+            let Some((digest, _)) = disk::blob_of(name) else { continue };
             let is_old = file.metadata().and_then(|file| file.modified()).is_ok_and(|at| is_older(at, age));
             if !keep.contains(&digest) && is_old {
                 fs::remove_file(file.path()).map_err(failed)?;
@@ -184,11 +189,11 @@ impl Store {
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
-        self.directory.join(digest.to_string())
+        disk::whole(&self.directory, digest)
     }
 
     fn part(&self, digest: Digest) -> PathBuf {
-        self.directory.join(format!("{digest}{PART}"))
+        disk::part(&self.directory, digest)
     }
 
     fn failed(&self, what: impl ToString, source: io::Error) -> StoreError {
@@ -242,22 +247,9 @@ impl Incoming {
             let _ = fs::remove_file(part); // if it stays it is found out again
             return Err(StoreError::Wrong { digest, found });
         }
-        let kept = file.set_permissions(Permissions::from_mode(0o400));
+        let kept = file.set_permissions(Permissions::from_mode(OURS));
         let kept = kept.and_then(|()| fs::rename(part, store.path(digest)));
         kept.map_err(|source| store.failed(digest, source))
-    }
-}
-
-/// Reads a file to its end. A signal does not end it.
-fn pieces(file: &mut File, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => each(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 
@@ -285,18 +277,18 @@ mod tests {
         let digest = Digest::of(b"abcdef");
         let mut incoming = store.begin(digest, 6).unwrap();
         incoming.write(b"abc").unwrap();
-        assert!(!incoming.is_whole() && !store.has(digest));
+        assert!(!incoming.is_whole() && !store.has(digest, 6));
         drop(incoming);
         assert_eq!(store.come(digest), 3);
         let mut incoming = store.begin(digest, 6).unwrap();
         assert_eq!(incoming.at(), 3);
         incoming.write(b"def").unwrap();
         incoming.finish().unwrap();
-        assert!(store.has(digest));
+        assert!(store.has(digest, 6) && !store.has(digest, 5));
         assert_eq!(store.read(digest, 2, 3).unwrap(), (6, b"cde".to_vec()));
         assert_eq!(store.read(digest, 7, 3).unwrap(), (6, vec![]));
         let mode = fs::metadata(store.path(digest)).unwrap().mode();
-        assert_eq!((mode & 0o7777, store.come(digest)), (0o400, 6));
+        assert_eq!((mode & 0o7777, store.come(digest)), (0o400, 0));
         let mut out = Vec::new();
         assert_eq!((store.copy(digest, &mut out).unwrap(), out), (6, b"abcdef".to_vec()));
     }
@@ -309,7 +301,9 @@ mod tests {
         assert!(matches!(incoming.write(b"abcd"), Err(StoreError::TooMuch { size: 3, .. })));
         incoming.write(b"abd").unwrap();
         assert!(matches!(incoming.finish(), Err(StoreError::Wrong { .. })));
-        assert_eq!((store.has(digest), store.come(digest)), (false, 0), "it begins from nothing");
+        assert_eq!((store.has(digest, 3), store.come(digest)), (false, 0), "it begins from nothing");
+        assert!(matches!(store.take(digest, b"abd"), Err(StoreError::Wrong { .. })));
+        assert!(!store.has(digest, 3));
         drop(store.begin(digest, 9).unwrap().write(b"something"));
         assert_eq!(store.begin(digest, 3).unwrap().at(), 0, "what is longer than it can be is not the beginning of it");
         assert!(matches!(store.begin(digest, LONGEST_FILE + 1), Err(StoreError::TooLong { .. })));
@@ -330,11 +324,23 @@ mod tests {
             fs::remove_file(store.path(digest)).unwrap();
             fs::write(store.path(digest), b"rubbish").unwrap();
             assert!(matches!(read(&store, manifest.id()), Err(StoreError::Wrong { .. })));
-            assert!(!store.has(digest));
+            assert!(!store.path(digest).exists());
             store.put(&manifest.encode()).unwrap();
         }
         let no_manifest = BundleId::new(store.put(b"rubbish").unwrap());
         assert!(matches!(store.manifest(no_manifest), Err(StoreError::NoManifest { .. })));
+    }
+
+    #[test]
+    fn one_whose_writing_was_cut_off_is_not_there_and_takes_its_place_once_it_comes() {
+        let (_home, store) = store();
+        let digest = store.put(b"content").unwrap();
+        fs::remove_file(store.path(digest)).unwrap();
+        fs::write(store.path(digest), b"cont").unwrap();
+        assert!(!store.has(digest, 7));
+        store.take(digest, b"content").unwrap();
+        assert_eq!(store.read(digest, 0, 9).unwrap(), (7, b"content".to_vec()));
+        assert_eq!(fs::metadata(store.path(digest)).unwrap().mode() & 0o7777, OURS);
     }
 
     #[test]
@@ -349,7 +355,7 @@ mod tests {
             File::open(path).unwrap().set_modified(ages).unwrap();
         }
         assert_eq!(store.retain(&[kept].into(), Duration::from_secs(3600)).unwrap(), 2);
-        assert_eq!([kept, young, old].map(|digest| store.has(digest)), [true, true, false]);
+        assert_eq!([kept, young, old].map(|digest| store.has(digest, 4)), [true, true, false]);
         assert!(stranger.exists() && store.come(Digest::of(b"part")) == 0);
     }
 

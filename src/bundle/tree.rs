@@ -3,12 +3,13 @@
 
 use std::fs::{self, DirBuilder, File, FileTimes, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fd::AsFd;
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fchmod, openat, syncfs};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, chmod, openat, syncfs};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -58,8 +59,8 @@ impl Place {
 /// Lays out the files of a bundle in their place, unless they are there: all of them, or none.
 ///
 /// They have the modes and times that they were given, but nobody except the agent and root may change them; and what their
-/// owner may read or run, the group of their `reader` may, too.
-pub fn make(store: &Store, place: &Place) -> Result<(), TreeError> {
+/// owner may read or run, the group of their `reader` may, too. `at_work` is called before each of them.
+pub fn make(store: &Store, place: &Place, at_work: &mut dyn FnMut()) -> Result<(), TreeError> {
     let Place { home, bundle, reader } = place;
     let tree = place.tree();
     if tree.is_dir() {
@@ -79,7 +80,7 @@ pub fn make(store: &Store, place: &Place) -> Result<(), TreeError> {
     DirBuilder::new().mode(0o700).create(&new).map_err(|source| failed(&new, source))?;
     // What is there once it has its name is on the disk itself: nobody looks through it again.
     let sure = || File::open(&new).and_then(|new| Ok(syncfs(new)?)).map_err(|source| failed(&new, source));
-    let made = fill(store, &manifest, &new, *reader).and_then(|()| sure());
+    let made = fill(store, &manifest, &new, *reader, at_work).and_then(|()| sure());
     let made = made.and_then(|()| fs::rename(&new, &tree).map_err(|source| failed(&tree, source)));
     if made.is_err() {
         let _ = remove(&new); // the next one to make it does so, too
@@ -87,10 +88,17 @@ pub fn make(store: &Store, place: &Place) -> Result<(), TreeError> {
     made
 }
 
-fn fill(store: &Store, manifest: &Manifest, new: &Path, reader: Option<u32>) -> Result<(), TreeError> {
+fn fill(
+    store: &Store,
+    manifest: &Manifest,
+    new: &Path,
+    reader: Option<u32>,
+    at_work: &mut dyn FnMut(),
+) -> Result<(), TreeError> {
     let place = |entry: &Entry| new.join(entry.path.as_str());
     let failed = |path: &Path, source| TreeError::Disk { path: path.into(), source };
     for entry in manifest.entries() {
+        at_work();
         let path = place(entry);
         match entry.kind {
             // Nobody else gets in before it is finished; and it can be written to, whatever its mode will be.
@@ -133,7 +141,7 @@ fn finish(file: &File, entry: &Entry, reader: Option<u32>) -> io::Result<()> {
 
 /// Removes every tree in `home` that has none of these names. Returns how many there were.
 pub fn retain(home: &Path, keep: &[String]) -> io::Result<usize> {
-    let mut gone = 0;
+    let (mut gone, mut stays) = (0, None);
     let all = match fs::read_dir(home) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         all => all?,
@@ -145,11 +153,14 @@ pub fn retain(home: &Path, keep: &[String]) -> io::Result<usize> {
         let is_kept = |name: &str| keep.iter().any(|kept| bundle_of(kept) == bundle_of(name));
         let is_tree = name.to_str().is_some_and(|name| is_ours(name) && !is_kept(name));
         if is_tree && entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
-            gone += 1;
+            // One that cannot go keeps no other.
+            match remove(&entry.path()) {
+                Ok(()) => gone += 1,
+                Err(error) => stays = stays.or(Some(error)),
+            }
         }
     }
-    Ok(gone)
+    stays.map_or(Ok(gone), Err)
 }
 
 /// Which bundle a tree is of, by its name.
@@ -175,14 +186,15 @@ fn remove(tree: &Path) -> io::Result<()> {
 }
 
 fn open_up(above: impl AsFd, name: impl Arg) -> rustix::io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = match openat(above, name, flags, Mode::empty()) {
+    // Also one that its owner may not read: without reading it, there is a handle of it, and by that another name.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = match openat(above, name, flags, Mode::empty()) {
         // A file, or a link.
         Err(Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-        // Its owner may not read it, and is not root: what is in it cannot be removed before that is told.
         opened => opened?,
     };
-    fchmod(&directory, Mode::RWXU)?;
+    chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::RWXU)?;
+    let directory = openat(&found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
         let is_other = !matches!(entry.file_name().to_bytes(), b"." | b"..");
@@ -246,14 +258,14 @@ mod tests {
             ("site/run", 0o755, Some("#!/bin/sh\n")),
             ("empty", 0o600, Some("")),
         ]);
-        make(&scene.store, &scene.place(id)).unwrap();
+        make(&scene.store, &scene.place(id), &mut || {}).unwrap();
         let tree = scene.place(id).tree();
         assert_eq!(fs::read_to_string(tree.join("site/local.zeek")).unwrap(), "@load x");
         for (path, mode) in [("site", 0o555), ("site/local.zeek", 0o644), ("site/run", 0o755), ("empty", 0o600)] {
             let found = fs::metadata(tree.join(path)).unwrap();
             assert_eq!((found.mode() & 0o7777, found.mtime()), (mode, 1_000_000_000), "{path}");
         }
-        make(&scene.store, &scene.place(id)).unwrap();
+        make(&scene.store, &scene.place(id), &mut || {}).unwrap();
         assert_eq!(fs::read_dir(scene.node()).unwrap().count(), 1);
         assert_eq!(fs::metadata(scene.node()).unwrap().mode() & 0o777, 0o700);
     }
@@ -269,7 +281,7 @@ mod tests {
         ]);
         let own = rustix::process::getgid().as_raw();
         let place = Place { reader: Some(own), ..scene.place(id) };
-        make(&scene.store, &place).unwrap();
+        make(&scene.store, &place, &mut || {}).unwrap();
         let tree = place.tree();
         for (path, mode) in [("d", 0o750), ("d/list", 0o640), ("d/run", 0o750), ("open", 0o644)] {
             let found = fs::metadata(tree.join(path)).unwrap();
@@ -289,10 +301,13 @@ mod tests {
         let blob = scene.home.path().join("blobs").join(digest.to_string());
         fs::remove_file(&blob).unwrap();
         fs::write(&blob, "damaged").unwrap();
-        assert!(matches!(make(&scene.store, &scene.place(id)), Err(TreeError::Store(StoreError::Wrong { .. }))));
+        assert!(matches!(
+            make(&scene.store, &scene.place(id), &mut || {}),
+            Err(TreeError::Store(StoreError::Wrong { .. }))
+        ));
         assert_eq!(fs::read_dir(scene.node()).unwrap().count(), 0);
         scene.store.put(b"content").unwrap();
-        make(&scene.store, &scene.place(id)).unwrap();
+        make(&scene.store, &scene.place(id), &mut || {}).unwrap();
         assert!(scene.place(id).tree().join("a/b").exists());
     }
 
@@ -301,12 +316,14 @@ mod tests {
         let scene = Scene::new();
         let [old, new] = ["old", "new"].map(|text| scene.bundle(&[("d", 0o500, None), ("d/f", 0o644, Some(text))]));
         for id in [old, new] {
-            make(&scene.store, &scene.place(id)).unwrap();
+            make(&scene.store, &scene.place(id), &mut || {}).unwrap();
         }
         let precious = scene.home.path().join("precious");
         fs::write(&precious, "").unwrap();
         let tree = scene.place(old).tree();
         std::os::unix::fs::symlink(scene.home.path(), tree.join("elsewhere")).unwrap();
+        fs::create_dir(tree.join("d/closed")).unwrap();
+        fs::set_permissions(tree.join("d/closed"), Permissions::from_mode(0)).unwrap();
         for name in ["files-of-mine", "files-0123456789abcdef"] {
             fs::create_dir(scene.node().join(name)).unwrap();
         }

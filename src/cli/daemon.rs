@@ -18,6 +18,7 @@ use crate::model::{Configuration, InstanceName, cluster_file};
 use crate::plan::PortRules;
 use crate::run::{self, Ready, RunError};
 use crate::settings::{Machine, OnExit, Settings, usual_state_dir};
+use crate::supervisor::process::memory;
 
 /// Everything in one process, for one machine.
 pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
@@ -112,6 +113,7 @@ fn first_configuration(file: Option<&Path>, rules: &PortRules) -> Result<(Config
 }
 
 fn block_on(daemon: impl Future<Output = Result<(), RunError>>) -> Result<Exit, CliError> {
+    memory::is_own_program();
     actix_rt::System::new().block_on(daemon)?;
     Ok(Exit::Done)
 }

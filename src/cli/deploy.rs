@@ -238,14 +238,14 @@ fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliError>
     };
     let who = history::who(&present.who, present.from.as_deref());
     let what = format!("deployment {} of {}, by {who} since {}", present.number, present.configuration, present.since);
-    let number = present.number;
+    let (number, called) = (present.number, format!("deployment {} of {}", present.number, present.configuration));
     let shows = screen.is_terminal() && !json;
     let looked = interrupt::unless(interrupt::interrupted(), move || {
         // Whoever has read this can detach.
         if !json {
             writeln!(io::stderr(), "{}: {}", tame(&what), tame(&present.phase))?;
         }
-        look_on(events, number, shows)
+        look_on(events, number, called, shows)
     })?;
     let Some(looked) = looked else { return detach(&format!("deployment {number}")) };
     looked?;
@@ -258,11 +258,12 @@ fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliError>
     Ok(if past.verdict == "deployed" && past.failed == 0 { Exit::Done } else { Exit::Failed })
 }
 
-/// Shows what happens until that deployment is over.
-fn look_on(events: Events, number: u64, shows: bool) -> Result<(), CliError> {
+/// Shows what happens until that deployment is over, which was called so.
+fn look_on(events: Events, number: u64, called: String, shows: bool) -> Result<(), CliError> {
+    let mut called = Some(called);
     for event in events {
         let (_, event) = event?;
-        if let Some(line) = line(&event).filter(|_| shows) {
+        if let Some(line) = line(&event, &mut called).filter(|_| shows) {
             writeln!(io::stderr(), "{line}")?;
         }
         if is_over(&event, number) {
@@ -279,11 +280,16 @@ fn is_over(event: &Event, number: u64) -> bool {
     event.kind == "log" && matches!(how, Some("deployed" | "rolled-back" | "refused"))
 }
 
-/// What an event says to somebody who waits for a deployment.
-fn line(event: &Event) -> Option<String> {
+/// What an event says to somebody who waits for a deployment. What that is called is said once.
+fn line(event: &Event, called: &mut Option<String>) -> Option<String> {
     let screen = Screen::of_stderr();
     match (event.kind.as_str(), &event.node, &event.msg) {
-        ("log", None, Some(msg)) if msg.starts_with("deployment ") => Some(screen.line([plain(tame(msg))])),
+        ("log", None, Some(msg)) if msg.starts_with("deployment ") => {
+            let (of, what) = msg.rsplit_once(": ").unwrap_or((msg, msg));
+            let is_known = called.as_deref() == Some(of);
+            *called = Some(of.to_owned());
+            Some(screen.line([plain(tame(if is_known { what } else { msg }))]))
+        }
         ("change", Some(node), _) => {
             let new = event.new.as_deref().unwrap_or_default();
             let on = event.instance.as_deref().unwrap_or_default();
@@ -306,11 +312,12 @@ impl Progress {
         let seen = Arc::clone(&is_over);
         // It ends with the process, or with the first event behind the verdict.
         thread::spawn(move || {
+            let mut called = None;
             for (_, event) in events.map_while(Result::ok) {
                 if seen.load(Ordering::Relaxed) {
                     break;
                 }
-                if let Some(line) = line(&event) {
+                if let Some(line) = line(&event, &mut called) {
                     let _ = writeln!(io::stderr(), "{line}"); // a terminal that is gone needs no progress
                 }
             }
@@ -351,8 +358,17 @@ mod tests {
         for other in ["deployment 71 of c1: deployed", "deployment 7 of c1: going back", "deployed"] {
             assert!(!is_over(&said(other), 7), "{other}");
         }
-        assert_eq!(line(&said("something else")), None);
-        let text = line(&said("deployment 7 of c1: deciding\x1b")).unwrap();
-        assert!(text.starts_with("deployment 7 of c1: deciding") && !text.contains('\x1b'), "{text}");
+    }
+
+    #[test]
+    fn what_a_deployment_is_called_is_said_once() {
+        let said = |msg: &str| Event { kind: "log".into(), msg: Some(msg.into()), ..Event::default() };
+        let mut called = None;
+        assert_eq!(line(&said("something else"), &mut called), None);
+        let mut shown = |msg: &str| line(&said(msg), &mut called).unwrap();
+        let text = shown("deployment 7 of c1: gathering\x1b");
+        assert!(text.starts_with("deployment 7 of c1: gathering") && !text.contains('\x1b'), "{text}");
+        assert_eq!(shown("deployment 7 of c1: deciding"), "deciding");
+        assert_eq!(shown("deployment 8 of c2: gathering"), "deployment 8 of c2: gathering");
     }
 }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use super::Connection;
 use super::client::Client;
 use super::error::{CliError, Exit};
+use super::orders::ROLLED_BACK;
 use super::screen::{Screen, plain, state_style, tame};
 use super::table::{self, Cell, Column, numbers, words};
 use crate::web::history::{Difference, History, Past, Told};
@@ -14,10 +15,10 @@ use crate::web::history::{Difference, History, Past, Told};
 const COLUMNS: [Column; 7] = [
     numbers("N"),
     words("WHEN"),
-    numbers("TOOK").spare(),
     words("OUTCOME"),
-    words("CONFIGURATION"),
+    words("CONFIGURATION").spare(),
     numbers("FAILED").spare(),
+    numbers("TOOK"),
     words("WHO"),
 ];
 
@@ -78,10 +79,10 @@ fn row(past: &Past) -> Vec<Cell> {
     vec![
         Cell::from(&*number),
         Cell::from(&*when),
-        Cell::from(&*took(past).unwrap_or_default()),
         Cell::styled(&past.verdict, style(&past.verdict)),
         Cell::from(&*past.configuration),
         Cell::from(&*failed),
+        Cell::from(&*took(past).unwrap_or_default()),
         Cell::remark(&who(&past.who, past.from.as_deref())),
     ]
 }
@@ -120,23 +121,27 @@ pub fn lines(past: &Past, screen: Screen) -> Vec<String> {
     say("yet to follow", &past.owing.join(", "), none);
     let results = format!("{} of {} failed", past.failed, past.results_in_all);
     say("results", if past.results_in_all > 0 { &results } else { "" }, none);
-    lines.extend(past.results.iter().map(|told| result(told, whole)));
+    lines.extend(past.results.iter().flat_map(|told| result(told, screen)));
     lines
 }
 
-fn result(told: &Told, screen: Screen) -> String {
+fn result(told: &Told, screen: Screen) -> Vec<String> {
+    let failed = |word: &str, text: &str| screen.paragraph(2, (word.to_owned(), state_style("FAILED")), text);
     let who = match (&told.node, &told.instance) {
         (Some(node), Some(instance)) => format!("{node} on {instance}"),
         (Some(name), None) | (None, Some(name)) => name.clone(),
         // It says what came of the whole.
-        (None, None) => return format!("  controller: {}", tame(told.error.as_deref().unwrap_or("done"))),
+        (None, None) => {
+            let said = told.error.as_deref().unwrap_or("done");
+            return match said.strip_prefix(ROLLED_BACK) {
+                Some(rest) => failed(ROLLED_BACK, &tame(rest.trim_start())),
+                None => vec![format!("  controller: {}", tame(said))],
+            };
+        }
     };
     match &told.error {
-        Some(error) => {
-            let text = format!(" {}: {}", tame(&who), tame(error));
-            screen.line([plain("  "), ("failed".into(), state_style("FAILED")), plain(text)])
-        }
-        None => format!("  done {}", tame(&who)),
+        Some(error) => failed("failed", &format!("{}: {}", tame(&who), tame(error))),
+        None => vec![format!("  done {}", tame(&who))],
     }
 }
 
@@ -191,8 +196,14 @@ mod tests {
     fn a_line_of_the_list_says_who_when_and_what_came_of_it() {
         let lines = table::lines(&COLUMNS, &[row(&past())], Screen::pipe());
         let fields: Vec<_> = lines[1].split_whitespace().collect();
-        let want = "7 2026-01-02T03:04:05Z 1.3 s rolled-back c2 1 token `ops` from 10.0.0.9";
+        let want = "7 2026-01-02T03:04:05Z rolled-back c2 1 1.3 s token `ops` from 10.0.0.9";
         assert_eq!(fields.join(" "), want);
+        // Whoever has little room misses what `history show` has before who it was.
+        let narrow = Screen { width: Some(80), height: None, colour: false };
+        let who = "this machine's token".to_owned();
+        let past = Past { who, from: Some("127.0.0.1".into()), configuration: "c99b842f07fe3956".into(), ..past() };
+        let lines = table::lines(&COLUMNS, &[row(&past)], narrow);
+        assert!(lines[1].ends_with("1.3 s  this machine's token from 127.0.0.1"), "{lines:?}");
     }
 
     #[test]
@@ -200,11 +211,7 @@ mod tests {
         let lines = lines(&past(), Screen::pipe());
         assert_eq!(lines[0], "deployment    7");
         assert!(lines.contains(&"results       1 of 2 failed".to_owned()), "{lines:?}");
-        let last = [
-            "  failed w on a: not ready ",
-            "  controller: rolled back: configuration c1 is in force again",
-            "  done v",
-        ];
+        let last = ["  failed w on a: not ready ", "  rolled back: configuration c1 is in force again", "  done v"];
         let end: Vec<_> = lines[lines.len() - 3..].iter().map(|line| line.trim_end().to_owned()).collect();
         assert_eq!(end, last.map(|line| line.trim_end().to_owned()));
     }

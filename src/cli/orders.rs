@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::client::{Client, Method};
 use super::error::{CliError, Exit};
 use super::interrupt;
-use super::screen::{Screen, plain, state_style, tame};
+use super::screen::{Screen, state_style, tame};
 use crate::model::NodeName;
 use crate::web::json::{NodesOrder, Outcome, Verdict};
 
@@ -118,8 +118,16 @@ pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, scree
 
 /// Whether the controller says that all goes back to what was in force before.
 fn is_rolled_back(verdict: &Verdict) -> bool {
-    let of_all = verdict.outcomes.iter().filter(|outcome| outcome.instance.is_none() && outcome.node.is_none());
-    of_all.filter_map(|outcome| outcome.error.as_deref()).any(|error| error.starts_with("rolled back"))
+    let of_all = verdict.outcomes.iter().filter(|outcome| is_of_all(outcome));
+    of_all.filter_map(|outcome| outcome.error.as_deref()).any(|error| error.starts_with(ROLLED_BACK))
+}
+
+/// What the controller begins with to say what came of the whole.
+pub(super) const ROLLED_BACK: &str = "rolled back:";
+
+/// Whether it is about the whole, and no part of it.
+fn is_of_all(outcome: &Outcome) -> bool {
+    outcome.instance.is_none() && outcome.node.is_none()
 }
 
 /// What went wrong, behind a word for that, with what the node wrote; nothing if nothing did.
@@ -131,9 +139,11 @@ pub(super) fn failure(word: &str, outcome: &Outcome, screen: Screen) -> Vec<Stri
         (None, None) => "controller".into(),
     };
     // Whole, however long: this is the one place where the reason must not be cut.
-    let whole = Screen { width: None, ..screen };
-    let text = format!(" {}: {}", tame(&who), tame(error));
-    let mut lines = vec![whole.line([(word.to_owned(), state_style("FAILED")), plain(text)])];
+    let (word, text) = match error.strip_prefix(ROLLED_BACK).filter(|_| is_of_all(outcome)) {
+        Some(rest) => (ROLLED_BACK, tame(rest.trim_start())),
+        None => (word, format!("{}: {}", tame(&who), tame(error))),
+    };
+    let mut lines = screen.paragraph(0, (word.to_owned(), state_style("FAILED")), &text);
     let output = outcome.output.iter();
     let streams = output.flat_map(|output| [("stdout", &output.stdout), ("stderr", &output.stderr)]);
     lines.extend(streams.flat_map(|(name, text)| text.lines().map(move |line| format!("  {name}: {}", tame(line)))));
@@ -165,6 +175,8 @@ mod tests {
         let error = Some("rolled back: configuration c1 is in force again".into());
         verdict.outcomes.push(Outcome { instance: None, node: None, error, unreachable: false, output: None });
         assert_eq!(last(&verdict), "not deployed: see `watchpost history`");
+        let all = lines(&verdict, "deployed", None, Screen::pipe());
+        assert!(all.contains(&"rolled back: configuration c1 is in force again".to_owned()), "{all:?}");
     }
 
     #[test]

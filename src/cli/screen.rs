@@ -84,6 +84,23 @@ impl Screen {
         if cut.is_some() { line + "…" } else { line }
     }
 
+    /// A text behind a word that stands out, on as many lines as it takes, each of them so far from the edge. What is longer
+    /// than a line stays in one piece: it may be a path that somebody is to copy.
+    pub fn paragraph(self, indent: usize, (word, style): Piece, text: &str) -> Vec<String> {
+        let (whole, width) = (Self { width: None, ..self }, self.width.unwrap_or(usize::MAX));
+        let edge = " ".repeat(indent);
+        let mut lines = vec![format!("{edge}{word}")];
+        for next in text.split(' ') {
+            match lines.last_mut() {
+                Some(line) if line.chars().count() + 1 + next.chars().count() <= width => *line += &format!(" {next}"),
+                _ => lines.push(format!("{edge}  {next}")),
+            }
+        }
+        let rest = lines[0].split_off(edge.len() + word.len());
+        lines[0] = whole.line([plain(edge), (word, style), plain(rest)]);
+        lines
+    }
+
     /// A sentence that nothing is to be cut off from, on as many lines as it takes.
     pub fn sentence(self, text: &str, style: Style) -> Vec<String> {
         let columns = self.width.unwrap_or(usize::MAX);
@@ -189,6 +206,18 @@ mod tests {
         assert_eq!(line(Some(5), false), "äbcd…");
         assert_eq!(line(Some(2), true), "ä…");
         assert_eq!(line(Some(5), true), format!("äb{red}cd{red:#}…"));
+    }
+
+    #[test]
+    fn a_reason_is_broken_between_words_and_nothing_of_it_is_lost() {
+        let screen = Screen { width: Some(30), height: None, colour: false };
+        let path = "/a/path/that/is/longer/than/any/line/of/it";
+        let text = format!("w on a: cannot run `{path}`: no such file");
+        let failed = || ("failed".to_owned(), Style::new());
+        let want = ["failed w on a: cannot run".to_owned(), format!("  `{path}`:"), "  no such file".to_owned()];
+        assert_eq!(screen.paragraph(0, failed(), &text), want);
+        assert_eq!(screen.paragraph(2, failed(), "w: no"), ["  failed w: no"]);
+        assert_eq!(Screen::pipe().paragraph(0, failed(), &text), [format!("failed {text}")]);
     }
 
     #[test]

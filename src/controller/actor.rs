@@ -210,7 +210,7 @@ impl Controller {
                 Effect::Save(changes, then) => self.save(changes, then, ctx),
                 Effect::Journal(number, changes) => self.journal(number, changes, ctx),
                 Effect::Answer(ticket, response) => self.answer(ticket, response, ctx),
-                Effect::ReadBlob(link, request) => self.lend(link, request, ctx),
+                Effect::ReadBlobs(link, request) => self.lend(link, request, ctx),
                 Effect::Silence(ticket) => drop(self.waiting.remove(&ticket)),
                 Effect::Publish { news, time, origin } => {
                     let entry = self.log.append(news, time, origin);

@@ -149,8 +149,8 @@ pub enum Effect {
     /// Make this durable, and say so by [`Event::Journaled`] with the same number.
     Journal(u64, Vec<Save>),
     Answer(Ticket, ClientResponse),
-    /// Read that piece of what nodes are to have, and say it on this link.
-    ReadBlob(LinkId, ReadBlobRequest),
+    /// Read those parts of what nodes are to have, and say it on this link.
+    ReadBlobs(LinkId, ReadBlobsRequest),
     /// There will be no answer.
     Silence(Ticket),
     /// Log it and tell observers; `origin` is the agent's epoch and number.
@@ -265,7 +265,7 @@ impl State {
             nodes: self.nodes.iter().cloned().collect(),
             configuration: self.shelf.deployed().map(|deployed| deployed.id.clone()),
             deploying: self.deployment.as_ref().map(|deployment| deployment.record.reqid.clone()),
-            deployment: self.deployment_status(),
+            deployment: self.deployment_status().map(Box::new),
         }
     }
 

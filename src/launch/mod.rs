@@ -143,7 +143,8 @@ impl Site {
 
     /// A text of a node's definition, with the place of its files in it.
     fn here(&self, node: &Node, text: &str) -> String {
-        match self.tree_of(node).filter(|_| text.contains(FILES_HERE)) {
+        // Where they are takes a look at the accounts of this machine.
+        match text.contains(FILES_HERE).then(|| self.tree_of(node)).flatten() {
             Some(tree) => text.replace(FILES_HERE, &tree),
             None => text.to_owned(),
         }

@@ -48,7 +48,7 @@ wire_enum! {
         0x0132 => RestoreConfigurationRequest,
         0x0133 => CommitConfigurationRequest,
         0x0140 => StageBundlesRequest,
-        0x0141 => ReadBlobResponse,
+        0x0141 => ReadBlobsResponse,
     }
 }
 
@@ -80,7 +80,8 @@ wire_enum! {
         0x0232 => RestoreConfigurationResponse,
         0x0233 => NotAtHand,
         0x0240 => StageBundlesResponse,
-        0x0241 => ReadBlobRequest,
+        0x0241 => ReadBlobsRequest,
+        0x0242 => NotifyLayingOut,
         + /// News as it is kept: changes, errors and lines of a log, each in its frame. Changes that came are left so.
         News of NotifyChange
     }

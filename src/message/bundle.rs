@@ -1,5 +1,5 @@
 //! Controller ⇄ agent: the files of nodes. An agent is told which bundles it is to have, and asks for what it lacks of them,
-//! piece by piece: so it goes at its own pace, and on where it was when a link was lost.
+//! part by part: so it goes at its own pace, and on where it was when a link was lost.
 
 use std::collections::BTreeSet;
 
@@ -26,24 +26,37 @@ pub struct StageBundlesResponse {
     pub outcome: Outcome,
 }
 
-/// Agent → controller: a piece of that content, from this byte on. Manifests are asked for in the same way.
+/// Agent → controller: these parts of contents. Manifests are asked for in the same way, and many short files at once.
 ///
-/// Answered by [`ReadBlobResponse`]. So many may be under way on a link, and no more.
+/// Answered by [`ReadBlobsResponse`]. So many may be under way on a link, and no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadBlobRequest {
+pub struct ReadBlobsRequest {
     pub reqid: RequestId,
+    pub parts: Vec<BlobPart>,
+}
+
+/// Which part of which content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobPart {
     pub digest: Digest,
+    /// From this byte on.
     pub at: u64,
     /// How many bytes at most.
     pub most: u32,
 }
 
-/// Controller → agent: the piece, or why there is none.
+/// Controller → agent: the parts in the order in which they were asked for, each or why there is none. Those at the end that
+/// are more than one answer may hold are left out: whoever needs them asks again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadBlobResponse {
+pub struct ReadBlobsResponse {
     pub reqid: RequestId,
-    pub piece: Result<BlobPiece, String>,
+    pub pieces: Vec<Result<BlobPiece, String>>,
 }
+
+/// Agent → controller, now and then: the files of nodes are being laid out. Nothing is asked for meanwhile, and nothing stands
+/// still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyLayingOut {}
 
 /// A piece of a content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

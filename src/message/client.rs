@@ -290,7 +290,7 @@ pub struct GetStatusResponse {
     /// The deployment in progress, if any.
     pub deploying: Option<RequestId>,
     /// The same in full; or the last one, as long as instances have yet to follow it.
-    pub deployment: Option<DeploymentStatus>,
+    pub deployment: Option<Box<DeploymentStatus>>,
 }
 
 /// How far a deployment is.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, SpawnHandle};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -56,9 +56,8 @@ pub struct Supervisor {
     refusal: Option<Refusal>,
     /// Watches it while it is up.
     vigil: Option<Vigil>,
-    /// When its status was told last, and what is to be told once the pause is over.
-    said_at: Option<Instant>,
-    saying: Option<Text>,
+    /// Of a node that has said how it is.
+    saying: Option<Box<Saying>>,
     /// Of a Zeek node that has said something.
     hearing: Option<Box<Hearing>>,
     /// The last order to stop that was not answered yet.
@@ -69,8 +68,17 @@ pub struct Supervisor {
     noted: Option<(Life, Down)>,
     /// That it is STOPPED or FAILED, to be told once it is on disk.
     unnoted: VecDeque<NodeReport>,
-    workshop: Workshop,
+    workshop: Rc<Workshop>,
     agent: Rc<Recipient<FromSupervisor>>,
+}
+
+/// How a node says that it is.
+#[derive(Default)]
+struct Saying {
+    /// When that was told last.
+    told_at: Option<Instant>,
+    /// To be told once the pause is over.
+    untold: Option<Text>,
 }
 
 /// What is remembered of what a Zeek node said by its channel.
@@ -88,9 +96,9 @@ impl Supervisor {
     pub fn start(
         ward: WardId,
         node: Arc<Node>,
-        workshop: Workshop,
+        workshop: Rc<Workshop>,
         agent: Rc<Recipient<FromSupervisor>>,
-    ) -> (Addr<Self>, Option<NodeReport>) {
+    ) -> Option<NodeReport> {
         let fact = workshop.fact(ward);
         let (state, mut first) = taken_up(&fact, &node, &workshop.past(ward));
         if let Fact::Died(life, ..) = fact {
@@ -109,7 +117,7 @@ impl Supervisor {
         if let Some(NodeReport { new: NodeState::Failed, reason, .. }) = &report {
             workshop.note_failed(ward, false, node.name.clone(), state.life(), reason.to_string());
         }
-        let place = workshop.clone();
+        let place = Rc::clone(&workshop);
         let address = Actor::start(Self {
             ward,
             node,
@@ -120,7 +128,6 @@ impl Supervisor {
             sign: None,
             refusal: None,
             vigil: None,
-            said_at: None,
             saying: None,
             hearing: None,
             ticket: None,
@@ -130,8 +137,8 @@ impl Supervisor {
             workshop,
             agent,
         });
-        place.assign(ward, address.clone());
-        (address, report)
+        place.assign(ward, address);
+        report
     }
 
     /// The one door through which state changes.
@@ -171,8 +178,10 @@ impl Supervisor {
         {
             ctx.cancel_future(sign);
         }
-        if report.new != NodeState::Running {
-            self.saying = None; // it was said by a life that is over, or has to be said anew
+        if report.new != NodeState::Running
+            && let Some(saying) = &mut self.saying
+        {
+            saying.untold = None; // it was said by a life that is over, or has to be said anew
         }
         let death = unasked(&report);
         if death.is_some() {
@@ -381,10 +390,11 @@ impl Supervisor {
 
     /// Tells what it says of itself: at once, or the last of it when the pause is over.
     fn say(&mut self, status: Text, ctx: &mut Context<Self>) {
-        if self.saying.replace(status).is_some() {
+        let saying = self.saying.get_or_insert_default();
+        if saying.untold.replace(status).is_some() {
             return; // somebody comes back for it already
         }
-        let since = self.said_at.map_or(STATUS_PAUSE, |said_at| said_at.elapsed());
+        let since = saying.told_at.map_or(STATUS_PAUSE, |told_at| told_at.elapsed());
         match STATUS_PAUSE.saturating_sub(since) {
             Duration::ZERO => self.say_now(),
             left => drop(ctx.run_later(left, |me, _| me.say_now())),
@@ -392,8 +402,10 @@ impl Supervisor {
     }
 
     fn say_now(&mut self) {
-        if let Some(status) = self.saying.take() {
-            self.said_at = Some(Instant::now());
+        if let Some(saying) = &mut self.saying
+            && let Some(status) = saying.untold.take()
+        {
+            saying.told_at = Some(Instant::now());
             self.tell(FromSupervisor::Says(self.node.name.clone(), status));
         }
     }
@@ -589,5 +601,40 @@ impl Handler<crate::run::testing::Panic> for Supervisor {
 
     fn handle(&mut self, _: crate::run::testing::Panic, _: &mut Context<Self>) {
         panic!("a test wants this actor to panic");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::dev::ContextFut;
+
+    use super::*;
+
+    /// What a task of the runtime takes beside its future, and in which steps it grows, in bytes.
+    const TASK: usize = 104;
+    const STEP: usize = 128;
+
+    #[test]
+    fn a_supervisor_with_all_that_it_needs_to_run_takes_six_steps_of_memory() {
+        assert!(size_of::<ContextFut<Supervisor, Context<Supervisor>>>() + TASK <= 6 * STEP);
+        println!(
+            "SIZES fut {} from {} event {} toagent {} tocontroller {} effect {} ceffect {} cevent {} news {} entry {} change {} report {} word {} netstats {} response {} mail {}",
+            size_of::<ContextFut<Supervisor, Context<Supervisor>>>(),
+            size_of::<FromSupervisor>(),
+            size_of::<crate::agent::state::Event>(),
+            size_of::<crate::message::agent::ToAgent>(),
+            size_of::<crate::message::agent::ToController>(),
+            size_of::<crate::agent::state::Effect>(),
+            size_of::<crate::controller::state::Effect>(),
+            size_of::<crate::controller::state::Event>(),
+            size_of::<crate::message::client::News>(),
+            size_of::<crate::message::client::Entry>(),
+            size_of::<crate::message::agent::NotifyChange>(),
+            size_of::<NodeReport>(),
+            size_of::<Word>(),
+            size_of::<crate::model::NetStats>(),
+            size_of::<crate::message::client::ClientResponse>(),
+            size_of::<crate::bridge::Mail<crate::message::agent::ToController>>()
+        );
     }
 }

@@ -24,7 +24,7 @@ enum Watch {
     /// It is to become ready until then; and whether what it said is being read, since that time is over.
     Unready { until: Instant, is_read: bool },
     /// It runs, and is to give these signs.
-    Running { watchdog: Option<Watchdog>, prober: Option<Box<Prober>> },
+    Running { watchdog: Option<Box<Watchdog>>, prober: Option<Box<Prober>> },
     /// It said that it is about to end.
     Ending,
     /// Nothing more is expected of it.
@@ -120,7 +120,7 @@ impl Vigil {
         effects.extend(watchdog.map(|within| Effect::After(within, Event::WatchdogDue)));
         effects.extend(probe.as_ref().map(|probe| Effect::After(probe.interval, Event::ProbeDue(1))));
         let watchdog =
-            watchdog.map(|within| Watchdog { within, by_channel, last: now, is_read: false, is_told: false });
+            watchdog.map(|within| Box::new(Watchdog { within, by_channel, last: now, is_read: false, is_told: false }));
         let prober = probe.map(|terms| Box::new(Prober { terms, failures: 0, round: 1, open: None }));
         (Self { life, is_ready: true, watch: Watch::Running { watchdog, prober } }, effects)
     }

@@ -44,6 +44,7 @@ use super::state::LaunchFailure;
 use crate::archive::Archive;
 use crate::launch::zeek::{Objection, Preparation};
 use crate::launch::{Site, Survey};
+use crate::message::node::NodeOrder;
 use crate::model::{Exit, Life, Node, NodeName, Output, Timestamp};
 
 /// A backlog that sees nothing finished for this long wants another thread.
@@ -173,10 +174,16 @@ struct Ward {
     /// Where it is heard.
     socket: Option<Arc<NotifySocket>>,
     question: Option<Box<Question>>,
-    /// Its crashes, as of when that was noted: what the next supervisor of it counts on from.
-    past: (Past, Instant),
+    /// Its crashes, if there were any, as of when that was noted: what the next supervisor of it counts on from.
+    past: Option<Box<(Past, Instant)>>,
     /// The last end that was heard of.
     end: Option<Box<End>>,
+}
+
+impl Ward {
+    fn note_past(&mut self, past: Past) {
+        self.past = (past != Past::default()).then(|| Box::new((past, Instant::now())));
+    }
 }
 
 /// The end of a life, as far as a dossier is about it.
@@ -211,8 +218,7 @@ enum Done {
     News(News),
 }
 
-/// Cheap to clone; all clones are one workshop. Lives in the agent's thread.
-#[derive(Clone)]
+/// See the module. Lives in the agent's thread.
 pub struct Workshop {
     hands: Hands,
     tools: Arc<Tools>,
@@ -287,9 +293,8 @@ impl Workshop {
 
     /// Takes a node in whose last life was `life`.
     pub fn admit(&self, ward: WardId, name: NodeName, life: Life) {
-        let past = (Past::default(), Instant::now());
         let (fact, minder, process, leader, socket, question) = (Fact::Down(life), None, None, None, None, None);
-        let fresh = Ward { name, minder, fact, process, leader, past, socket, question, end: None };
+        let fresh = Ward { name, minder, fact, process, leader, past: None, socket, question, end: None };
         self.benches.wards.borrow_mut().insert(ward, Box::new(fresh));
     }
 
@@ -321,14 +326,15 @@ impl Workshop {
     /// Notes the crashes that an earlier run of the agent saw.
     pub fn recall(&self, ward: WardId, past: Past) {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
-            ward.past = (past, Instant::now());
+            ward.note_past(past);
         }
     }
 
     /// The crashes of that ward's node so far.
     pub fn past(&self, ward: WardId) -> Past {
         let wards = self.benches.wards.borrow();
-        wards.get(&ward).map_or_else(Past::default, |ward| ward.past.0.clone().aged(ward.past.1.elapsed()))
+        let noted = wards.get(&ward).and_then(|ward| ward.past.as_ref());
+        noted.map_or_else(Past::default, |noted| noted.0.clone().aged(noted.1.elapsed()))
     }
 
     /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
@@ -357,6 +363,27 @@ impl Workshop {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.minder = Some(minder);
         }
+    }
+
+    /// Brings an order to the supervisor of that ward, if it has one.
+    pub fn order(&self, ward: WardId, order: NodeOrder) {
+        if let Some(minder) = self.benches.wards.borrow().get(&ward).and_then(|ward| ward.minder.as_ref()) {
+            minder.do_send(order);
+        }
+    }
+
+    /// Whether that ward has a supervisor that is alive.
+    pub fn is_minded(&self, ward: WardId) -> bool {
+        let wards = self.benches.wards.borrow();
+        wards.get(&ward).and_then(|ward| ward.minder.as_ref()).is_some_and(Addr::connected)
+    }
+
+    /// Has the supervisor of that node panic.
+    #[cfg(test)]
+    pub fn have_panic(&self, node: &NodeName) {
+        let wards = self.benches.wards.borrow();
+        let minder = wards.values().find(|ward| ward.name == *node).and_then(|ward| ward.minder.as_ref());
+        minder.expect("a node of that name").do_send(crate::run::testing::Panic);
     }
 
     /// What is known of that ward; nothing ever ran in one that was not admitted.

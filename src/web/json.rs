@@ -560,7 +560,7 @@ impl From<GetStatusResponse> for Status {
             nodes: status.nodes.into_iter().map(Node::from).collect(),
             configuration: status.configuration.map(|id| id.to_string()),
             deploying: status.deploying.map(|reqid| reqid.to_string()),
-            deployment: status.deployment.map(Deployment::from),
+            deployment: status.deployment.map(|deployment| Deployment::from(*deployment)),
             insecure: Vec::new(),
             certificate: None,
             seq: status.cursor.to_string(),

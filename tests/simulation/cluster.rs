@@ -408,7 +408,7 @@ impl Cluster {
                 Effect::Answer(ticket, response) => self.answered(Some((ticket, response))),
                 Effect::Silence(ticket) => drop(self.open.remove(&ticket)),
                 Effect::Publish { news, origin, .. } => self.published(news, origin),
-                Effect::ReadBlob(link, request) => mail.entry(link).or_default().push(files::lent(request).into()),
+                Effect::ReadBlobs(link, request) => mail.entry(link).or_default().push(files::lent(request).into()),
                 Effect::Keep { .. } => panic!("this log is in memory alone"),
             }
         }

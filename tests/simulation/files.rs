@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use watchpost::bundle::{BundleId, Digest};
-use watchpost::message::agent::{BlobPiece, ReadBlobRequest, ReadBlobResponse};
+use watchpost::message::agent::{BlobPart, BlobPiece, ReadBlobsRequest, ReadBlobsResponse};
 use watchpost::model::{Configuration, Node, NodeFiles, NodeName, RequestId};
 
 /// How many pieces a bundle has.
@@ -43,10 +43,13 @@ pub fn with_files(mut configuration: Configuration) -> Configuration {
 }
 
 /// What the controller says to an agent that lacks something.
-pub fn lent(request: ReadBlobRequest) -> ReadBlobResponse {
-    let ReadBlobRequest { reqid, at, .. } = request;
-    assert!(at < PIECES, "nobody asks for what is behind the end");
-    ReadBlobResponse { reqid, piece: Ok(BlobPiece { total: PIECES, bytes: vec![at as u8] }) }
+pub fn lent(request: ReadBlobsRequest) -> ReadBlobsResponse {
+    let ReadBlobsRequest { reqid, parts } = request;
+    let piece = |BlobPart { at, .. }: BlobPart| {
+        assert!(at < PIECES, "nobody asks for what is behind the end");
+        Ok(BlobPiece { total: PIECES, bytes: vec![at as u8] })
+    };
+    ReadBlobsResponse { reqid, pieces: parts.into_iter().map(piece).collect() }
 }
 
 fn tree_of(node: &Arc<Node>) -> Option<Tree> {
@@ -55,7 +58,7 @@ fn tree_of(node: &Arc<Node>) -> Option<Tree> {
 
 impl Files {
     /// Somebody waits for these bundles, and for the trees of these nodes. What is to be asked for, and who waits no more.
-    pub fn have(&mut self, who: For, bundles: BTreeSet<BundleId>, nodes: &[Arc<Node>]) -> Vec<ReadBlobRequest> {
+    pub fn have(&mut self, who: For, bundles: BTreeSet<BundleId>, nodes: &[Arc<Node>]) -> Vec<ReadBlobsRequest> {
         let trees: Vec<Tree> = nodes.iter().filter_map(tree_of).filter(|tree| !self.trees.contains(tree)).collect();
         let bundles = trees.iter().map(|(_, bundle)| *bundle).chain(bundles).collect();
         self.waiting.push((who, bundles, trees));
@@ -75,7 +78,7 @@ impl Files {
             .collect()
     }
 
-    pub fn link_up(&mut self) -> Vec<ReadBlobRequest> {
+    pub fn link_up(&mut self) -> Vec<ReadBlobsRequest> {
         self.asked.clear();
         self.linked = true;
         self.ask()
@@ -92,11 +95,13 @@ impl Files {
         self.waiting.clear();
     }
 
-    pub fn piece(&mut self, ReadBlobResponse { reqid, piece }: ReadBlobResponse) -> Vec<ReadBlobRequest> {
+    pub fn pieces(&mut self, ReadBlobsResponse { reqid, pieces }: ReadBlobsResponse) -> Vec<ReadBlobsRequest> {
         let Some(bundle) = self.asked.remove(&reqid) else { return Vec::new() };
         let come = self.come.entry(bundle).or_default();
-        assert_eq!(piece.unwrap().bytes, [*come as u8], "the next piece comes");
-        *come += 1;
+        for piece in pieces {
+            assert_eq!(piece.unwrap().bytes, [*come as u8], "the next piece comes");
+            *come += 1;
+        }
         self.ask()
     }
 
@@ -119,7 +124,7 @@ impl Files {
     }
 
     /// One piece of each bundle at a time.
-    fn ask(&mut self) -> Vec<ReadBlobRequest> {
+    fn ask(&mut self) -> Vec<ReadBlobsRequest> {
         if !self.linked {
             return Vec::new();
         }
@@ -132,7 +137,7 @@ impl Files {
                 self.requests += 1;
                 let reqid = RequestId::new(&format!("blob-{}", self.requests)).unwrap();
                 self.asked.insert(reqid.clone(), *bundle);
-                asks.push(ReadBlobRequest { reqid, digest: bundle.digest(), at, most: 1 });
+                asks.push(ReadBlobsRequest { reqid, parts: vec![BlobPart { digest: bundle.digest(), at, most: 1 }] });
             }
         }
         asks

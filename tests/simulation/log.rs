@@ -357,7 +357,7 @@ impl World {
                 | Effect::Journal(..)
                 | Effect::Answer(..)
                 | Effect::Silence(_)
-                | Effect::ReadBlob(..) => {
+                | Effect::ReadBlobs(..) => {
                     panic!("nobody asked")
                 }
             }

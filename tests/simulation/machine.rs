@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use watchpost::agent::outbox::{Bounds, Outbox};
 use watchpost::agent::state::{Effect, Event, FoundNode, State};
 use watchpost::launch::zeek::Objection;
-use watchpost::message::agent::{ReadBlobRequest, StageBundlesRequest, ToAgent, ToController};
+use watchpost::message::agent::{ReadBlobsRequest, StageBundlesRequest, ToAgent, ToController};
 use watchpost::message::node::{NodeOrder, NodeReport};
 use watchpost::model::{ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now, Text};
 use watchpost::plan::order::{STOP_PATIENCE, rank};
@@ -124,8 +124,8 @@ impl Machine {
     // --- what others do to it ---
 
     pub fn obey(&mut self, order: ToAgent, now: Now) {
-        if let ToAgent::ReadBlobResponse(response) = order {
-            let asks = self.files.piece(response);
+        if let ToAgent::ReadBlobsResponse(response) = order {
+            let asks = self.files.pieces(response);
             self.ask_for_files(asks, now);
             return self.speak();
         }
@@ -152,7 +152,7 @@ impl Machine {
     }
 
     /// Asks for files, and goes on with whoever waits for none any more.
-    fn ask_for_files(&mut self, asks: Vec<ReadBlobRequest>, now: Now) {
+    fn ask_for_files(&mut self, asks: Vec<ReadBlobsRequest>, now: Now) {
         let Some(agent) = &mut self.agent else { return };
         asks.into_iter().for_each(|request| agent.ask(request));
         for who in self.files.take_done() {

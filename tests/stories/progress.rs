@@ -20,12 +20,12 @@ fn on_a_terminal_phases_and_nodes_are_seen_as_they_move() {
     let file = cluster(&fleet, "blue", &slow(&reserved));
     let mut terminal = Terminal::run(&fleet.client.command(&["deploy", file.to_str().unwrap()]), 80);
     terminal.wait_for(": gathering");
-    terminal.wait_for(": checking on 3 instances");
+    terminal.wait_for("checking on 3 instances");
     terminal.wait_for("PENDING slow on c");
     let listener = reserved.listen();
     terminal.wait_for("RUNNING slow on c");
     terminal.wait_for("RUNNING moves-on-b on b");
-    terminal.wait_for(": committing");
+    terminal.wait_for("committing");
     assert_eq!(terminal.ended(), 0, "{}", terminal.text());
     drop(listener);
     let text = terminal.text();

@@ -178,6 +178,20 @@ fn what_was_damaged_on_an_agents_disk_is_found_and_fetched_again() {
 }
 
 #[test]
+fn an_agent_that_says_it_has_what_it_has_not_is_found_out_by_the_hash_and_gets_it() {
+    let (fleet, file) = with_readers();
+    // By its name and its length it is there.
+    let claimed = object(&fleet.agents["a"], "a", b"two\n");
+    fs::write(&claimed, "tw0\n").unwrap();
+    fleet.scene.write("list", "two\n");
+    fleet.client.deployed(&file);
+    says(&fleet, "two");
+    let status = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(list_of(&status, "on-a"), "two\n");
+    assert_eq!(fs::read_to_string(claimed).unwrap(), "two\n");
+}
+
+#[test]
 fn a_node_whose_files_are_gone_says_so_and_the_next_deployment_brings_them_back() {
     let (mut fleet, file) = with_readers();
     let status = fleet.client.status();
@@ -308,7 +322,7 @@ fn a_disk_that_is_full_on_one_agent_ends_the_deployment_and_nothing_is_touched_a
     let answer = fleet.client.run(&["deploy", file.to_str().unwrap()]);
     assert_ne!(answer.code, 0, "{answer:?}");
     let said = format!("{}{}", answer.stdout, answer.stderr);
-    assert!(said.contains("small") && said.contains("No space left on device"), "{said}");
+    assert!(said.contains("small") && said.contains("there is no room for the 8388608 bytes"), "{said}");
     let after = fleet.client.status();
     assert_eq!(pids(&after), pids(&before));
     let lists: BTreeMap<_, _> = ["on-a", "on-b"].map(|name| (name, list_of(&after, name))).into();

@@ -1,18 +1,27 @@
-//! What an agent lacks of the files of its nodes: asked for piece by piece, several at a time, until all of it is there.
+//! What an agent lacks of the files of its nodes: asked for part by part, much of it at a time, until all of it is there.
 //!
 //! What has come stays when the link is lost, and when the agent ends. Nothing is believed before its digest was seen.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::{Said, Tell};
 use crate::bundle::tree::{self, Place, TreeError};
 use crate::bundle::{BundleId, Digest, Incoming, LONGEST_MANIFEST, Store, StoreError};
-use crate::message::agent::{BlobPiece, ReadBlobRequest, ReadBlobResponse};
+use crate::message::agent::{BlobPart, BlobPiece, ReadBlobsRequest, ReadBlobsResponse};
 use crate::model::RequestId;
 
-/// How many pieces are asked for at a time: enough to have the link busy while others are written.
+/// How many requests are under way at a time: enough to have the link busy while what came is written.
 pub const WINDOW: usize = 8;
-/// How long a piece is, in bytes.
+/// How many bytes are asked for at once: a part of a long file, or many short ones.
 pub const PIECE: u32 = 256 << 10;
+/// How many parts are asked for at once.
+const MOST_PARTS: usize = 256;
+/// How often it is said that something is being laid out.
+const NOW_AND_THEN: Duration = Duration::from_secs(5);
+/// How much stays free for what nodes and the agent write, in bytes.
+const SPARED: u64 = 1 << 20;
 /// How many different things may be waited for at a time.
 const MOST_ORDERS: usize = 16;
 /// How often a tree is begun anew because what it is made of was damaged.
@@ -30,6 +39,8 @@ struct Order {
     unread: BTreeSet<BundleId>,
     /// Contents that have yet to come.
     lacking: BTreeSet<Digest>,
+    /// How many bytes all that needs on the disk, as far as it is known.
+    needs: u64,
     damage: u8,
     /// All who wait for just that.
     then: Vec<Then>,
@@ -41,11 +52,11 @@ struct Coming {
     incoming: Option<Incoming>,
     /// How long it is; of a manifest that is known once something of it has come.
     size: Option<u64>,
-    /// Where the next piece begins that was not asked for.
+    /// Where the next part begins that was not asked for.
     next: u64,
     /// Whether something of it was here.
     resumed: bool,
-    /// Pieces that came before others that belong before them.
+    /// What came before something else that belongs before it.
     early: BTreeMap<u64, Vec<u8>>,
 }
 
@@ -56,22 +67,44 @@ pub struct Fetcher {
     /// Blobs that nothing was asked of yet, with their sizes, unless these are not known.
     waiting: VecDeque<(Digest, Option<u64>)>,
     coming: BTreeMap<Digest, Coming>,
+    /// Those of them of which there is more to ask for.
+    unfinished: BTreeSet<Digest>,
     /// What was asked for, and has not come.
-    asked: BTreeMap<RequestId, (Digest, u64)>,
+    asked: BTreeMap<RequestId, Vec<BlobPart>>,
+    /// What was asked for, and was more than an answer held.
+    left_out: VecDeque<BlobPart>,
     next_request: u64,
     linked: bool,
+    /// Hears now and then that something is being laid out.
+    tell: Tell,
     /// What is needed from here on; all else goes once nobody waits any more.
     needed: Option<BTreeSet<BundleId>>,
 }
 
 impl Fetcher {
     pub fn new(store: Store) -> Self {
-        let (orders, waiting, coming, asked) = Default::default();
-        Self { store, orders, waiting, coming, asked, next_request: 0, linked: false, needed: None }
+        Self {
+            store,
+            orders: Vec::new(),
+            waiting: VecDeque::new(),
+            coming: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            left_out: VecDeque::new(),
+            next_request: 0,
+            linked: false,
+            tell: Arc::new(|_| {}),
+            needed: None,
+        }
+    }
+
+    /// Has what there is to say said so, from now on.
+    pub fn tell(&mut self, tell: Tell) {
+        self.tell = tell;
     }
 
     /// Gets these bundles, has them laid out where they are wanted, and tells `then`. What is laid out is not fetched again.
-    pub fn have(&mut self, bundles: BTreeSet<BundleId>, places: Vec<Place>, then: Then) -> Vec<ReadBlobRequest> {
+    pub fn have(&mut self, bundles: BTreeSet<BundleId>, places: Vec<Place>, then: Then) -> Vec<ReadBlobsRequest> {
         let places: Vec<Place> = places.into_iter().filter(|place| !place.tree().is_dir()).collect();
         let bundles: BTreeSet<BundleId> = places.iter().map(|place| place.bundle).chain(bundles).collect();
         let is_same = |order: &&mut Order| (&order.places, &order.bundles) == (&places, &bundles);
@@ -85,12 +118,13 @@ impl Fetcher {
             return Vec::new();
         }
         let unread = bundles.clone();
-        self.orders.push(Order { places, bundles, unread, lacking: BTreeSet::new(), damage: 0, then: vec![then] });
+        let lacking = BTreeSet::new();
+        self.orders.push(Order { places, bundles, unread, lacking, needs: 0, damage: 0, then: vec![then] });
         self.go_on()
     }
 
     /// There is a new link: what was under way on a former one is asked for again.
-    pub fn link_up(&mut self) -> Vec<ReadBlobRequest> {
+    pub fn link_up(&mut self) -> Vec<ReadBlobsRequest> {
         self.link_down();
         self.linked = true;
         self.go_on()
@@ -99,15 +133,23 @@ impl Fetcher {
     pub fn link_down(&mut self) {
         self.linked = false;
         self.asked.clear();
+        self.left_out.clear();
+        self.unfinished.clear();
         let coming = std::mem::take(&mut self.coming);
         coming.into_iter().for_each(|(digest, Coming { size, .. })| self.waiting.push_front((digest, size)));
     }
 
-    /// A piece has come, or will not.
-    pub fn piece(&mut self, ReadBlobResponse { reqid, piece }: ReadBlobResponse) -> Vec<ReadBlobRequest> {
-        let Some((digest, at)) = self.asked.remove(&reqid) else { return Vec::new() };
-        if let Err(why) = piece.and_then(|piece| self.take(digest, at, piece)) {
-            self.give_up(digest, &why);
+    /// What was asked for has come, as much of it as an answer holds, or will not.
+    pub fn pieces(&mut self, ReadBlobsResponse { reqid, pieces }: ReadBlobsResponse) -> Vec<ReadBlobsRequest> {
+        let Some(parts) = self.asked.remove(&reqid) else { return Vec::new() };
+        if let (Some(first), true) = (parts.first(), pieces.is_empty()) {
+            self.give_up(first.digest, "the controller sent nothing of what it was asked for");
+        }
+        self.left_out.extend(parts.get(pieces.len()..).unwrap_or_default());
+        for (part, piece) in parts.into_iter().zip(pieces) {
+            if let Err(why) = piece.and_then(|piece| self.take(part, piece)) {
+                self.give_up(part.digest, &why);
+            }
         }
         self.go_on()
     }
@@ -127,29 +169,42 @@ impl Fetcher {
                 keep.extend(manifest.files().map(|(_, _, digest)| digest));
             }
         }
-        if let Err(error) = self.store.retain(&keep, std::time::Duration::ZERO) {
+        if let Err(error) = self.store.retain(&keep, Duration::ZERO) {
             tracing::warn!("{error}");
         }
     }
 
-    fn take(&mut self, digest: Digest, at: u64, BlobPiece { total, bytes }: BlobPiece) -> Result<(), String> {
+    fn take(&mut self, part: BlobPart, BlobPiece { total, bytes }: BlobPiece) -> Result<(), String> {
+        let BlobPart { digest, at, most } = part;
         let Some(coming) = self.coming.get_mut(&digest) else { return Ok(()) };
         match coming.size {
             Some(size) if size != total => {
                 return Err(format!("the controller has {total} bytes of {digest}, and it has {size}"));
             }
+            Some(_) => {}
             None if total > LONGEST_MANIFEST as u64 => {
                 return Err(format!("{digest} has {total} bytes, and no list of files has as many"));
             }
-            _ => coming.size = Some(total),
+            None => {
+                coming.size = Some(total);
+                if coming.next < total {
+                    self.unfinished.insert(digest);
+                }
+            }
         }
-        if bytes.len() as u64 != total.saturating_sub(at).min(PIECE.into()) {
+        if bytes.len() as u64 != total.saturating_sub(at).min(most.into()) {
             return Err(format!("of the {total} bytes of {digest} the controller sent {} from {at} on", bytes.len()));
+        }
+        if bytes.len() as u64 == total && coming.incoming.is_none() {
+            self.store.take(digest, &bytes).map_err(|error| error.to_string())?;
+            self.has_come(digest);
+            return Ok(());
         }
         if coming.incoming.is_none() {
             let begun = self.store.begin(digest, total).map_err(|error| error.to_string())?;
             if begun.at() < at {
                 coming.next = begun.at(); // what was here is no beginning of it, and is gone
+                self.unfinished.insert(digest);
             }
             coming.incoming = Some(begun);
         }
@@ -175,6 +230,7 @@ impl Fetcher {
     }
 
     fn has_come(&mut self, digest: Digest) {
+        self.coming.remove(&digest);
         for order in &mut self.orders {
             order.lacking.remove(&digest);
         }
@@ -183,11 +239,15 @@ impl Fetcher {
     /// Whoever waits for it waits in vain.
     fn give_up(&mut self, digest: Digest, why: &str) {
         self.coming.remove(&digest);
+        self.unfinished.remove(&digest);
         self.waiting.retain(|(waiting, _)| *waiting != digest);
-        let needs = |order: &mut Order| {
+        self.end(why, |order| {
             order.lacking.contains(&digest) || order.unread.iter().any(|bundle| bundle.digest() == digest)
-        };
-        for Order { then, bundles, .. } in self.orders.extract_if(.., needs) {
+        });
+    }
+
+    fn end(&mut self, why: &str, which: impl FnMut(&mut Order) -> bool) {
+        for Order { then, bundles, .. } in self.orders.extract_if(.., which) {
             let bundles: Vec<String> = bundles.iter().map(BundleId::to_string).collect();
             let why = format!("cannot get the files of {}: {why}", bundles.join(", "));
             then.into_iter().for_each(|then| then(Err(why.clone())));
@@ -195,7 +255,7 @@ impl Fetcher {
     }
 
     /// Sees what is there and what is lacking, and asks for as much as may be under way.
-    fn go_on(&mut self) -> Vec<ReadBlobRequest> {
+    fn go_on(&mut self) -> Vec<ReadBlobsRequest> {
         loop {
             self.read_manifests();
             if !self.lay_out() {
@@ -213,8 +273,8 @@ impl Fetcher {
         }
         let mut known: BTreeSet<Digest> = self.waiting.iter().map(|(digest, _)| *digest).collect();
         known.extend(self.coming.keys());
-        let mut failed = Vec::new();
-        for order in &mut self.orders {
+        let (mut failed, mut most_needed) = (Vec::new(), 0);
+        for order in self.orders.iter_mut().filter(|order| !order.unread.is_empty()) {
             let mut want = |digest, size| {
                 if known.insert(digest) {
                     self.waiting.push_back((digest, size));
@@ -223,10 +283,14 @@ impl Fetcher {
             for id in std::mem::take(&mut order.unread) {
                 match self.store.manifest(id) {
                     Ok(manifest) => {
-                        for (_, size, digest) in manifest.files().filter(|(_, _, digest)| !self.store.has(*digest)) {
-                            order.lacking.insert(digest);
+                        for (_, size, digest) in manifest.files().filter(|(_, size, of)| !self.store.has(*of, *size)) {
+                            if order.lacking.insert(digest) {
+                                order.needs += size - size.min(come(&self.store, digest, Some(size)));
+                            }
                             want(digest, Some(size));
                         }
+                        let trees = order.places.iter().filter(|place| place.bundle == id && !place.tree().is_dir());
+                        order.needs += trees.count() as u64 * manifest.size();
                     }
                     // What was damaged is not there any more.
                     Err(StoreError::Absent(_) | StoreError::Wrong { .. }) => {
@@ -239,8 +303,33 @@ impl Fetcher {
                     }
                 }
             }
+            most_needed = most_needed.max(order.needs);
         }
         failed.iter().for_each(|(digest, why)| self.give_up(*digest, why));
+        if most_needed > 0 {
+            self.spare();
+        }
+    }
+
+    /// Nothing is begun for which there is no room.
+    fn spare(&mut self) {
+        match self.store.free() {
+            Ok(free) => {
+                let has_none = |order: &Order| order.needs > 0 && order.needs.saturating_add(SPARED) > free;
+                while let Some(order) = self.orders.iter().find(|order| has_none(order)) {
+                    let why = format!(
+                        "there is no room for the {} bytes that they need in {}: {free} bytes are free, and {SPARED} stay \
+                         free for what else is written",
+                        order.needs,
+                        self.store.directory().display()
+                    );
+                    let needs = order.needs;
+                    self.end(&why, |order| order.needs == needs);
+                }
+                self.orders.iter_mut().filter(|order| order.unread.is_empty()).for_each(|order| order.needs = 0);
+            }
+            Err(error) => self.end(&error.to_string(), |order| order.needs > 0),
+        }
     }
 
     /// Lays out what is complete. True if something of it was damaged, and is lacking again.
@@ -248,10 +337,15 @@ impl Fetcher {
         let is_complete = |order: &mut Order| order.unread.is_empty() && order.lacking.is_empty();
         let mut lacks_again = false;
         for mut order in self.orders.extract_if(.., is_complete).collect::<Vec<_>>() {
-            let made = order
-                .places
-                .iter()
-                .try_for_each(|place| tree::make(&self.store, place).map_err(|error| (place.bundle, error)));
+            let mut said = Instant::now();
+            let mut at_work = || {
+                if said.elapsed() >= NOW_AND_THEN {
+                    said = Instant::now();
+                    (self.tell)(Said::LaysOut);
+                }
+            };
+            let mut make = |place| tree::make(&self.store, place, &mut at_work);
+            let made = order.places.iter().try_for_each(|place| make(place).map_err(|error| (place.bundle, error)));
             match made {
                 Ok(()) => order.then.into_iter().for_each(|then| then(Ok(()))),
                 Err((_, TreeError::Store(StoreError::Wrong { .. } | StoreError::Absent(_))))
@@ -260,6 +354,7 @@ impl Fetcher {
                     order.damage += 1;
                     self.throw_away_what_is_damaged(&order.bundles);
                     order.unread.clone_from(&order.bundles);
+                    order.needs = 0;
                     self.orders.push(order);
                     lacks_again = true;
                 }
@@ -281,43 +376,97 @@ impl Fetcher {
         }
     }
 
-    fn ask(&mut self) -> Vec<ReadBlobRequest> {
+    fn ask(&mut self) -> Vec<ReadBlobsRequest> {
         let mut asks = Vec::new();
         while self.linked && self.asked.len() < WINDOW {
-            let Some((digest, at)) = self.next_piece() else { break };
+            let parts = self.next_parts();
+            if parts.is_empty() {
+                break;
+            }
             self.next_request += 1;
             // Six letters and twenty digits at most.
             let reqid = RequestId::new(&format!("blob-{}", self.next_request)).expect("a short printable id");
-            self.asked.insert(reqid.clone(), (digest, at));
-            asks.push(ReadBlobRequest { reqid, digest, at, most: PIECE });
+            self.asked.insert(reqid.clone(), parts.clone());
+            asks.push(ReadBlobsRequest { reqid, parts });
         }
         asks
     }
 
-    /// What is asked for next: more of what is coming, or the beginning of something else.
-    fn next_piece(&mut self) -> Option<(Digest, u64)> {
-        let more = self.coming.iter_mut().find(|(_, coming)| coming.size.is_some_and(|size| coming.next < size));
-        if let Some((digest, coming)) = more {
-            let at = coming.next;
-            coming.next += u64::from(PIECE);
-            return Some((*digest, at));
+    /// What is asked for next, as much as comes at once.
+    fn next_parts(&mut self) -> Vec<BlobPart> {
+        let (mut parts, mut room) = (Vec::new(), PIECE);
+        while parts.len() < MOST_PARTS
+            && let Some(part) = self.next_part(room)
+        {
+            room -= part.most;
+            parts.push(part);
         }
-        loop {
-            let (digest, size) = self.waiting.pop_front()?;
+        parts
+    }
+
+    /// What was left out, more of what is coming, or the beginning of something else; none if that is longer.
+    fn next_part(&mut self, room: u32) -> Option<BlobPart> {
+        while let Some(part) = self.left_out.front().copied() {
+            if part.most > room {
+                return None;
+            }
+            self.left_out.pop_front();
+            if self.coming.contains_key(&part.digest) {
+                return Some(part);
+            }
+        }
+        if let Some(digest) = self.unfinished.first().copied() {
+            let coming = self.coming.get_mut(&digest)?;
+            let most = part_of(coming.size, coming.next);
+            if most > room {
+                return None;
+            }
+            let at = coming.next;
+            coming.next += u64::from(most);
+            if coming.size.is_some_and(|size| coming.next >= size) {
+                self.unfinished.remove(&digest);
+            }
+            return Some(BlobPart { digest, at, most });
+        }
+        while let Some((digest, size)) = self.waiting.front().copied() {
             let is_wanted = self.orders.iter().any(|order| {
                 order.lacking.contains(&digest) || order.unread.iter().any(|bundle| bundle.digest() == digest)
             });
             if is_wanted {
-                let at = self.store.come(digest);
-                // More than it can be is not the beginning of it.
-                let at = if size.is_some_and(|size| at > size) { 0 } else { at };
-                let next = at + u64::from(PIECE);
+                let at = come(&self.store, digest, size);
+                let most = part_of(size, at);
+                if most > room {
+                    return None;
+                }
+                self.waiting.pop_front();
+                let next = at + u64::from(most);
+                if size.is_some_and(|size| next < size) {
+                    self.unfinished.insert(digest);
+                }
                 let coming = Coming { incoming: None, size, next, resumed: at > 0, early: BTreeMap::new() };
                 self.coming.insert(digest, coming);
-                return Some((digest, at));
+                return Some(BlobPart { digest, at, most });
             }
+            self.waiting.pop_front();
         }
+        None
     }
+}
+
+/// How much of it is here already that can be gone on with.
+fn come(store: &Store, digest: Digest, size: Option<u64>) -> u64 {
+    match size {
+        // It comes in one piece, or not at all.
+        Some(size) if size <= PIECE.into() => 0,
+        // More than it can be is not the beginning of it.
+        size => Some(store.come(digest)).filter(|at| size.is_none_or(|size| *at <= size)).unwrap_or_default(),
+    }
+}
+
+/// How much is asked for at once of something of this size, from there on.
+fn part_of(size: Option<u64>, at: u64) -> u32 {
+    // No more than the constant, which fits.
+    size.map_or(PIECE, |size| size.saturating_sub(at).min(PIECE.into()) as u32)
 }
 
 #[cfg(test)]
@@ -335,7 +484,9 @@ mod tests {
         home: tempfile::TempDir,
         theirs: Store,
         fetcher: Fetcher,
-        asked: Vec<ReadBlobRequest>,
+        asked: Vec<ReadBlobsRequest>,
+        /// How many parts are in an answer at most.
+        most: usize,
     }
 
     impl Scene {
@@ -343,7 +494,7 @@ mod tests {
             let home = tempfile::tempdir().unwrap();
             let theirs = Store::open(home.path().join("theirs")).unwrap();
             let fetcher = Fetcher::new(Store::open(home.path().join("ours")).unwrap());
-            let mut scene = Self { home, theirs, fetcher, asked: Vec::new() };
+            let mut scene = Self { home, theirs, fetcher, asked: Vec::new(), most: MOST_PARTS };
             scene.asked = scene.fetcher.link_up();
             scene
         }
@@ -372,10 +523,14 @@ mod tests {
         }
 
         fn answer(&mut self, at: usize) {
-            let ReadBlobRequest { reqid, digest, at, most } = self.asked.remove(at);
-            let read = self.theirs.read(digest, at, most as usize);
-            let piece = read.map(|(total, bytes)| BlobPiece { total, bytes }).map_err(|error| error.to_string());
-            let asks = self.fetcher.piece(ReadBlobResponse { reqid, piece });
+            let ReadBlobsRequest { reqid, parts } = self.asked.remove(at);
+            let read = |BlobPart { digest, at, most }: BlobPart| {
+                let read = self.theirs.read(digest, at, most as usize);
+                read.map(|(total, bytes)| BlobPiece { total, bytes }).map_err(|error| error.to_string())
+            };
+            // Some controllers put less into an answer.
+            let pieces = parts.into_iter().take(self.most).map(read).collect();
+            let asks = self.fetcher.pieces(ReadBlobsResponse { reqid, pieces });
             self.asked.extend(asks);
             assert!(self.asked.len() <= WINDOW);
         }
@@ -398,7 +553,7 @@ mod tests {
         let id = scene.bundle(&[("long", &long), ("short", b"x"), ("again", b"x"), ("empty", b"")]);
         let places = [scene.place("a", id), scene.place("b", id)];
         let had = scene.have(&places);
-        assert_eq!(scene.answer_all(), 1 + 4 + 1 + 1, "the manifest, and each content once");
+        assert_eq!(scene.answer_all(), 1 + 1 + 3 + 1, "the manifest, and each content once, the short ones together");
         assert_eq!(had.try_recv().unwrap(), Ok(()));
         for place in &places {
             assert!(fs::read(place.tree().join("long")).unwrap() == long);
@@ -426,9 +581,9 @@ mod tests {
         scene.fetcher.link_down();
         let late = std::mem::take(&mut scene.asked);
         scene.asked = scene.fetcher.link_up();
-        for ReadBlobRequest { reqid, .. } in late {
-            let piece = Err("nobody waits for it any more".into());
-            assert!(scene.fetcher.piece(ReadBlobResponse { reqid, piece }).is_empty());
+        for ReadBlobsRequest { reqid, .. } in late {
+            let pieces = vec![Err("nobody waits for it any more".into())];
+            assert!(scene.fetcher.pieces(ReadBlobsResponse { reqid, pieces }).is_empty());
         }
         assert_eq!(scene.answer_all(), 20 - 8, "what had come is not asked for again");
         assert_eq!(had.try_recv().unwrap(), Ok(()));
@@ -480,6 +635,50 @@ mod tests {
     }
 
     #[test]
+    fn many_short_files_are_asked_for_at_once_and_what_is_left_out_is_asked_for_again() {
+        for most in [1, 7, MOST_PARTS] {
+            let mut scene = Scene::new();
+            scene.most = most;
+            let contents: Vec<Vec<u8>> = (0..40_u8).map(|number| vec![number; usize::from(number) << 10]).collect();
+            let names: Vec<String> = (0..40).map(|number| format!("f{number}")).collect();
+            let files: Vec<_> = names.iter().map(String::as_str).zip(contents.iter().map(|it| &it[..])).collect();
+            let id = scene.bundle(&files);
+            let place = scene.place("a", id);
+            let had = scene.have(std::slice::from_ref(&place));
+            scene.answer(0);
+            let bytes = |asked: &ReadBlobsRequest| asked.parts.iter().map(|part| part.most).sum::<u32>();
+            assert!(scene.asked.iter().all(|asked| bytes(asked) <= PIECE), "{:?}", scene.asked);
+            let count = scene.answer_all();
+            if most == MOST_PARTS {
+                assert!((4..=5).contains(&count), "{count} for 780 KiB");
+            }
+            assert_eq!(had.try_recv().unwrap(), Ok(()));
+            for (name, content) in files {
+                assert!(fs::read(place.tree().join(name)).unwrap() == content);
+            }
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_begun() {
+        let mut scene = Scene::new();
+        let entry = |number: u8| {
+            let kind = Kind::File { size: crate::bundle::LONGEST_FILE, digest: Digest::of(&[number]) };
+            Entry { path: format!("f{number}").parse().unwrap(), mode: 0o644, modified: 0, kind }
+        };
+        let manifest = Manifest::new(vec![entry(1), entry(2)]).unwrap();
+        scene.theirs.put(&manifest.encode()).unwrap();
+        // However large this disk is.
+        let trees = scene.fetcher.store.free().unwrap() / manifest.size();
+        let places: Vec<_> = (0..trees).map(|number| scene.place(&format!("n{number}"), manifest.id())).collect();
+        let had = scene.have(&places);
+        assert_eq!(scene.answer_all(), 1, "the manifest alone");
+        let error = had.try_recv().unwrap().unwrap_err();
+        assert!(error.contains(&format!("no room for the {} bytes", (trees + 1) * manifest.size())), "{error}");
+        assert!(scene.fetcher.orders.is_empty());
+    }
+
+    #[test]
     fn however_much_is_damaged_all_of_it_is_fetched_again() {
         let mut scene = Scene::new();
         let contents: Vec<[u8; 1]> = (0..20).map(|number| [number]).collect();
@@ -497,7 +696,7 @@ mod tests {
         }
         let place = scene.place("b", id);
         let had = scene.have(&[place]);
-        assert_eq!((scene.answer_all(), had.try_recv().unwrap()), (20, Ok(())));
+        assert_eq!((scene.answer_all(), had.try_recv().unwrap()), (1, Ok(())));
     }
 
     #[test]
@@ -523,9 +722,9 @@ mod tests {
             let place = scene.place("a", id);
             let had = scene.have(&[place]);
             scene.answer(0);
-            let ReadBlobRequest { reqid, .. } = scene.asked.remove(0);
-            let piece = Ok(BlobPiece { total, bytes: vec![7; length] });
-            scene.fetcher.piece(ReadBlobResponse { reqid, piece });
+            let ReadBlobsRequest { reqid, .. } = scene.asked.remove(0);
+            let pieces = vec![Ok(BlobPiece { total, bytes: vec![7; length] })];
+            scene.fetcher.pieces(ReadBlobsResponse { reqid, pieces });
             let error = had.try_recv().unwrap().unwrap_err();
             assert!(error.contains(&digest.to_string()), "{error}");
             assert!(scene.fetcher.orders.is_empty() && scene.fetcher.coming.is_empty());
@@ -558,7 +757,7 @@ mod tests {
         let place = scene.place("a", waits);
         let _had = scene.have(&[place]);
         scene.fetcher.retain([new, waits].into());
-        let has = |scene: &Scene, content: &[u8]| scene.fetcher.store.has(Digest::of(content));
+        let has = |scene: &Scene, content: &[u8]| scene.fetcher.store.has(Digest::of(content), content.len() as u64);
         assert!(has(&scene, b"old"), "somebody waits");
         scene.answer_all();
         assert_eq!([b"old".as_slice(), b"new", b"more"].map(|content| has(&scene, content)), [false, true, true]);

@@ -4,17 +4,26 @@ pub mod fetch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use self::fetch::{Fetcher, Then};
 use crate::bundle::tree::Place;
 use crate::bundle::{BundleId, Store, tree};
-use crate::message::agent::{ReadBlobRequest, ReadBlobResponse};
+use crate::message::agent::{ReadBlobsRequest, ReadBlobsResponse};
 
-/// By this what it lacks is asked for.
-pub type Ask = Box<dyn Fn(ReadBlobRequest) + Send>;
+/// What it has to say to the controller.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    Lacks(ReadBlobsRequest),
+    /// It has all that it needs, and is still at work.
+    LaysOut,
+}
+
+/// By this it says that.
+pub type Tell = Arc<dyn Fn(Said) + Send + Sync>;
 
 /// The handle of the thread, which ends with it.
 pub struct Porter {
@@ -22,9 +31,9 @@ pub struct Porter {
 }
 
 enum Want {
-    Asking(Ask),
+    Telling(Tell),
     Have { bundles: BTreeSet<BundleId>, places: Vec<Place>, then: Then },
-    Piece(ReadBlobResponse),
+    Pieces(ReadBlobsResponse),
     LinkUp,
     LinkDown,
     Keep { trees: BTreeMap<PathBuf, Vec<String>>, bundles: BTreeSet<BundleId> },
@@ -38,9 +47,9 @@ impl Porter {
         Ok(Self { wants })
     }
 
-    /// Has what is lacking asked for so.
-    pub fn ask_by(&self, ask: impl Fn(ReadBlobRequest) + Send + 'static) {
-        self.want(Want::Asking(Box::new(ask)));
+    /// Has what there is to say said so, from now on.
+    pub fn tell(&self, tell: impl Fn(Said) + Send + Sync + 'static) {
+        self.want(Want::Telling(Arc::new(tell)));
     }
 
     /// Gets these bundles, lays those out that are wanted somewhere, and tells `then`.
@@ -54,8 +63,8 @@ impl Porter {
     }
 
     /// What came of something that was asked for.
-    pub fn piece(&self, piece: ReadBlobResponse) {
-        self.want(Want::Piece(piece));
+    pub fn pieces(&self, pieces: ReadBlobsResponse) {
+        self.want(Want::Pieces(pieces));
     }
 
     /// There is a link, on which nothing was asked for yet.
@@ -81,11 +90,12 @@ impl Porter {
 
 fn work(directory: PathBuf, told: &Receiver<Want>) {
     let mut fetcher: Option<Fetcher> = None;
-    let (mut ask, mut linked): (Option<Ask>, bool) = (None, false);
+    let (mut tell, mut linked): (Tell, bool) = (Arc::new(|_| {}), false);
     while let Ok(want) = told.recv() {
         let asks = match want {
-            Want::Asking(by) => {
-                ask = Some(by);
+            Want::Telling(by) => {
+                fetcher.iter_mut().for_each(|fetcher| fetcher.tell(Arc::clone(&by)));
+                tell = by;
                 continue;
             }
             Want::LinkUp => {
@@ -97,8 +107,8 @@ fn work(directory: PathBuf, told: &Receiver<Want>) {
                 fetcher.iter_mut().for_each(Fetcher::link_down);
                 Vec::new()
             }
-            Want::Piece(piece) => fetcher.as_mut().map(|fetcher| fetcher.piece(piece)).unwrap_or_default(),
-            Want::Have { bundles, places, then } => match at_hand(&mut fetcher, &directory, linked) {
+            Want::Pieces(pieces) => fetcher.as_mut().map(|fetcher| fetcher.pieces(pieces)).unwrap_or_default(),
+            Want::Have { bundles, places, then } => match at_hand(&mut fetcher, &directory, &tell, linked) {
                 Ok(fetcher) => fetcher.have(bundles, places, then),
                 Err(why) => {
                     then(Err(why));
@@ -109,7 +119,7 @@ fn work(directory: PathBuf, told: &Receiver<Want>) {
                 keep_trees(trees);
                 // What an earlier run has fetched goes, too.
                 if fetcher.is_some() || directory.is_dir() {
-                    match at_hand(&mut fetcher, &directory, linked) {
+                    match at_hand(&mut fetcher, &directory, &tell, linked) {
                         Ok(fetcher) => fetcher.retain(bundles),
                         Err(error) => tracing::warn!("{error}"),
                     }
@@ -117,26 +127,29 @@ fn work(directory: PathBuf, told: &Receiver<Want>) {
                 continue;
             }
         };
-        if let Some(ask) = &ask {
-            asks.into_iter().for_each(ask);
-        }
+        asks.into_iter().for_each(|request| tell(Said::Lacks(request)));
     }
 }
 
 /// Where nothing was ever fetched there is no directory.
 fn at_hand<'a>(
     fetcher: &'a mut Option<Fetcher>,
-    directory: &std::path::Path,
+    directory: &Path,
+    tell: &Tell,
     linked: bool,
 ) -> Result<&'a mut Fetcher, String> {
-    if fetcher.is_none() {
-        let mut new = Fetcher::new(Store::open(directory.into()).map_err(|error| error.to_string())?);
-        if linked {
-            new.link_up();
+    let there = match fetcher.take() {
+        Some(there) => there,
+        None => {
+            let mut new = Fetcher::new(Store::open(directory.into()).map_err(|error| error.to_string())?);
+            new.tell(Arc::clone(tell));
+            if linked {
+                new.link_up();
+            }
+            new
         }
-        *fetcher = Some(new);
-    }
-    fetcher.as_mut().ok_or_else(|| "there is no place for files".into())
+    };
+    Ok(fetcher.insert(there))
 }
 
 fn keep_trees(trees: BTreeMap<PathBuf, Vec<String>>) {

@@ -74,7 +74,7 @@ impl State {
             ToAgent::AgentRefused(AgentRefused { reason }) => fx.push(Effect::Refused(reason)),
             ToAgent::StageBundlesRequest(request) => fx.push(Effect::Stage(request)),
             // Taken before, by whoever carries: no decision depends on it.
-            ToAgent::RenewCertificateResponse(_) | ToAgent::ReadBlobResponse(_) => {}
+            ToAgent::RenewCertificateResponse(_) | ToAgent::ReadBlobsResponse(_) => {}
         }
     }
 

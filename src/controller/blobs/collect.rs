@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::disk;
 use super::{BlobError, Blobs};
+use crate::bundle::disk as files;
 use crate::bundle::{BundleId, Digest};
 
 /// How long a blob stays that nobody names: a plan that was saved can be carried out a day later, and what is sent now is named
@@ -32,8 +33,7 @@ impl Blobs {
         for entry in fs::read_dir(directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Ok(digest) = name.strip_suffix(disk::PART).unwrap_or(name).parse::<Digest>() else { continue };
-            let is_part = name.ends_with(disk::PART);
+            let Some((digest, is_part)) = files::blob_of(name) else { continue };
             let is_old = disk::used(&path).is_ok_and(|used| now.duration_since(used).is_ok_and(|since| since >= STAYS));
             // Under the lock, so that nobody finds it whole, or goes on with it, at this moment.
             let mut known = self.known();

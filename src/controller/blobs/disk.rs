@@ -1,23 +1,19 @@
-//! The files themselves.
+//! The files themselves, as far as only this end looks at them so.
 
-use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, FileTimes};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
+use rustix::fs::{FallocateFlags, fallocate, syncfs};
 use rustix::io::Errno;
 
 use super::BlobError;
-use crate::bundle::{Digest, Digester};
+use crate::bundle::{Digest, Digester, disk};
 
-/// What the name of a file ends with that is not here in full.
-pub const PART: &str = ".part";
 /// How much stays free, in bytes: the log and the journal are on the same disk.
 pub const SPARED: u64 = 16 << 20;
-/// How much is read at once, in bytes.
-const PIECE: usize = 256 << 10;
 
 /// What is another after somebody has written to a file, and is the same after somebody has used it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +31,6 @@ pub fn make(directory: &Path) -> Result<(), BlobError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Up to `most` bytes from `offset` on, and how many there are in all.
-pub fn read(path: &Path, offset: u64, most: usize) -> io::Result<(u64, Vec<u8>)> {
-    let file = File::open(path)?;
-    let total = file.metadata()?.len();
-    // No more than there are.
-    let length = total.saturating_sub(offset).min(most as u64) as usize;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok((total, bytes))
 }
 
 /// How many bytes are there; none if there is no such file.
@@ -84,20 +69,13 @@ pub fn digest(path: &Path) -> io::Result<Digest> {
 
 /// A digest to which all that is left in this file was added.
 pub fn digest_of(file: &mut File) -> io::Result<Digester> {
-    let (mut digester, mut piece) = (Digester::new(), vec![0; PIECE]);
-    loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(digester),
-            Ok(length) => digester.update(&piece[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let mut digester = Digester::new();
+    disk::pieces(file, |piece| digester.update(piece)).map(|()| digester)
 }
 
 /// Opens a file that is to become `size` bytes long, and sees to it that there is room for them.
 pub fn open_part(path: &Path, size: u64) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = disk::open_part(path)?;
     if size > 0 {
         match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, size) {
             // A file system that promises nothing.
@@ -114,12 +92,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// How many bytes may be written where `directory` is.
-pub fn free(directory: &Path) -> io::Result<u64> {
-    let found = statvfs(directory)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Whatever was written is on the disk itself afterwards.

@@ -10,6 +10,7 @@ mod incoming;
 mod need;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,10 +22,8 @@ pub use incoming::Incoming;
 pub use need::{Missing, Wanted};
 
 use self::disk::Stamp;
+use crate::bundle::disk as files;
 use crate::bundle::{BundleId, Digest, LONGEST_FILE, LONGEST_MANIFEST, Manifest, ManifestError, Scan};
-
-/// How much of a blob is handed out at once at most, in bytes.
-pub const LONGEST_PIECE: usize = 1 << 20;
 
 /// Why a blob cannot be taken or given.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +64,8 @@ pub struct Blobs(Arc<Shelf>);
 struct Shelf {
     directory: PathBuf,
     known: Mutex<Known>,
+    /// Held by whoever has the disk make sure: others who need that wait for it.
+    makes_sure: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -82,12 +83,17 @@ impl Blobs {
     /// Those in this directory, which is made if it is not there.
     pub fn open(directory: &Path) -> Result<Self, BlobError> {
         disk::make(directory)?;
-        Ok(Self(Arc::new(Shelf { directory: directory.to_owned(), known: Mutex::default() })))
+        Ok(Self(Arc::new(Shelf {
+            directory: directory.to_owned(),
+            known: Mutex::default(),
+            makes_sure: Mutex::default(),
+        })))
     }
 
-    /// A part of a blob, from a byte on, and how long the blob is. Longer parts than [`LONGEST_PIECE`] are not given.
-    pub async fn read(&self, digest: Digest, offset: u64, most: usize) -> Result<(u64, Vec<u8>), String> {
-        self.apart(move |blobs| blobs.piece(digest, offset, most)).await.map_err(|error| error.to_string())
+    /// How long a blob is, and `most` bytes of it at most from a byte on.
+    pub fn read(&self, digest: Digest, offset: u64, most: usize) -> Result<(u64, Vec<u8>), BlobError> {
+        let read = File::open(self.path(digest)).and_then(|file| files::read(&file, offset, most));
+        read.map_err(|source| self.failed(digest, source))
     }
 
     /// The manifest of a bundle.
@@ -105,15 +111,10 @@ impl Blobs {
         done.unwrap_or_else(|error| Err(BlobError::Panicked(error.to_string())))
     }
 
-    fn piece(&self, digest: Digest, offset: u64, most: usize) -> Result<(u64, Vec<u8>), BlobError> {
-        disk::read(&self.path(digest), offset, most.min(LONGEST_PIECE)).map_err(|source| self.failed(digest, source))
-    }
-
     fn list(&self, bundle: BundleId) -> Result<Manifest, BlobError> {
         let digest = bundle.digest();
         // One byte more than there may be is enough to be told so.
-        let (_, bytes) =
-            disk::read(&self.path(digest), 0, LONGEST_MANIFEST + 1).map_err(|source| self.failed(digest, source))?;
+        let (_, bytes) = self.read(digest, 0, LONGEST_MANIFEST + 1)?;
         if Digest::of(&bytes) != digest {
             return Err(BlobError::Damaged(digest));
         }
@@ -125,14 +126,25 @@ impl Blobs {
     pub fn vouch(&self, bundles: &BTreeSet<BundleId>) -> BTreeMap<BundleId, BlobError> {
         let mut wrong: BTreeMap<_, _> =
             bundles.iter().filter_map(|bundle| Some((*bundle, self.look_through(*bundle).err()?))).collect();
-        if std::mem::take(&mut self.known().is_unsure)
-            && let Err(error) = disk::make_sure(&self.0.directory)
-        {
-            self.known().is_unsure = true;
+        if let Err(error) = self.make_sure() {
             let bundle = bundles.iter().find(|bundle| !wrong.contains_key(bundle));
             wrong.extend(bundle.map(|bundle| (*bundle, self.wrong_with(&self.0.directory, error))));
         }
         wrong
+    }
+
+    /// Whatever came before is on the disk itself afterwards.
+    fn make_sure(&self) -> io::Result<()> {
+        // Nothing is in it that a panic could leave behind.
+        let _alone = self.0.makes_sure.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::take(&mut self.known().is_unsure) {
+            return Ok(());
+        }
+        let made = disk::make_sure(&self.0.directory);
+        if made.is_err() {
+            self.known().is_unsure = true;
+        }
+        made
     }
 
     fn look_through(&self, bundle: BundleId) -> Result<(), BlobError> {
@@ -186,18 +198,24 @@ impl Blobs {
             self.known().whole.insert(digest, stamp);
             return Ok(true);
         }
+        // Nobody gives one that came meanwhile its name at this moment.
+        let mut known = self.known();
+        let now = disk::touch(&path).map_err(|source| self.wrong_with(&path, source))?;
+        if now != Some(stamp) {
+            return Ok(now.is_some_and(|now| known.whole.get(&digest) == Some(&now)));
+        }
         tracing::warn!("{} is not what it is called: it is removed, and has to come again", path.display());
         disk::remove(&path).map_err(|source| self.wrong_with(&path, source))?;
-        self.known().whole.remove(&digest);
+        known.whole.remove(&digest);
         Ok(false)
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
-        self.0.directory.join(digest.to_string())
+        files::whole(&self.0.directory, digest)
     }
 
     fn part(&self, digest: Digest) -> PathBuf {
-        self.0.directory.join(format!("{digest}{}", disk::PART))
+        files::part(&self.0.directory, digest)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -2,6 +2,7 @@
 
 use super::disk;
 use super::{BlobError, Blobs};
+use crate::bundle::disk as files;
 use crate::bundle::{Digest, LONGEST_FILE};
 
 /// A blob that somebody has.
@@ -36,9 +37,11 @@ impl Blobs {
             let came = disk::size(&part).map_err(|source| self.wrong_with(&part, source))?.unwrap_or_default();
             let offset = match came <= size {
                 true => came,
-                // Somebody called it longer than it is.
+                // Somebody called it longer than it is, and is not to go on with that.
                 false => {
+                    let mut known = self.known();
                     disk::remove(&part).map_err(|source| self.wrong_with(&part, source))?;
+                    known.senders.remove(&digest);
                     0
                 }
             };
@@ -51,7 +54,7 @@ impl Blobs {
 
     /// Whether there is room for so many bytes, and some more.
     pub(super) fn spare(&self, needed: u64) -> Result<(), BlobError> {
-        let free = disk::free(&self.0.directory).map_err(|source| self.wrong_with(&self.0.directory, source))?;
+        let free = files::free(&self.0.directory).map_err(|source| self.wrong_with(&self.0.directory, source))?;
         match needed > 0 && needed.saturating_add(disk::SPARED) > free {
             true => Err(self.no_room_of(needed, free)),
             false => Ok(()),
@@ -60,7 +63,7 @@ impl Blobs {
 
     /// There is none, as the disk itself says.
     pub(super) fn no_room(&self, needed: u64) -> BlobError {
-        self.no_room_of(needed, disk::free(&self.0.directory).unwrap_or_default())
+        self.no_room_of(needed, files::free(&self.0.directory).unwrap_or_default())
     }
 
     fn no_room_of(&self, needed: u64, free: u64) -> BlobError {

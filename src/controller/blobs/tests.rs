@@ -49,10 +49,10 @@ fn what_was_taken_is_not_asked_for_again_and_can_be_read_in_parts() {
     assert!(place.blobs.vouch(&BTreeSet::from([id])).is_empty());
     assert_eq!(place.blobs.missing(&[wanted(b"first"), wanted(b"third")]).unwrap().len(), 1);
     assert_eq!(place.blobs.list(id).unwrap(), scan.manifest);
-    let piece = |offset, most| place.blobs.piece(Digest::of(b"second"), offset, most).unwrap();
+    let piece = |offset, most| place.blobs.read(Digest::of(b"second"), offset, most).unwrap();
     assert_eq!((piece(0, 3), piece(3, 100)), ((6, b"sec".to_vec()), (6, b"ond".to_vec())));
     assert_eq!(piece(7, 100), (6, Vec::new()));
-    let absent = place.blobs.piece(Digest::of(b"third"), 0, 1).unwrap_err();
+    let absent = place.blobs.read(Digest::of(b"third"), 0, 1).unwrap_err();
     assert!(matches!(absent, BlobError::Absent(_)));
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -162,11 +162,37 @@ fn what_nobody_names_goes_after_a_day_and_what_is_named_stays() {
 #[test]
 fn without_room_nothing_is_begun() {
     let place = Place::new();
-    let free = disk::free(place.directory.path()).unwrap();
+    let free = crate::bundle::disk::free(place.directory.path()).unwrap();
     assert!(place.blobs.spare(1).is_ok());
     let error = place.blobs.spare(free).unwrap_err().to_string();
     assert!(
         error.starts_with(&format!("there is no room for {free} bytes of files on the controller's disk")),
         "{error}"
     );
+}
+
+#[test]
+fn who_called_a_blob_longer_than_it_is_does_not_go_on_once_somebody_knows_better() {
+    let place = Place::new();
+    let Wanted { digest, size } = wanted(b"content");
+    let wrong = place.blobs.receive(digest, size + 9, 0).unwrap().with(b"content and").unwrap();
+    let missing = place.blobs.missing(&[wanted(b"content")]).unwrap();
+    assert_eq!(missing, [Missing { digest, size, offset: 0 }]);
+    assert!(matches!(wrong.with(b"more"), Err(BlobError::Overtaken)));
+    assert!(send(&place.blobs, b"content").unwrap());
+}
+
+#[test]
+fn whoever_needs_to_be_sure_waits_for_whoever_has_the_disk_make_sure() {
+    let place = Place::new();
+    let id = place.scan().manifest.id();
+    place.blobs.take(&place.scan()).unwrap();
+    let makes_sure = place.blobs.0.makes_sure.lock().unwrap();
+    let (vouched, is_vouched) = std::sync::mpsc::channel();
+    let blobs = place.blobs.clone();
+    let vouches = std::thread::spawn(move || vouched.send(blobs.vouch(&BTreeSet::from([id])).len()).unwrap());
+    assert!(is_vouched.recv_timeout(Duration::from_millis(50)).is_err(), "it is not sure yet");
+    drop(makes_sure);
+    assert_eq!(is_vouched.recv(), Ok(0));
+    vouches.join().unwrap();
 }

@@ -216,9 +216,10 @@ impl State {
             M::StageBundlesResponse(StageBundlesResponse { reqid, outcome }) => {
                 self.files_answered(from, &reqid, outcome, now, fx);
             }
-            M::ReadBlobRequest(request) => {
+            M::NotifyLayingOut(_) => self.is_fetching(from, now),
+            M::ReadBlobsRequest(request) => {
                 self.is_fetching(from, now);
-                fx.extend(self.roster.link(from).map(|link| Effect::ReadBlob(link, request)));
+                fx.extend(self.roster.link(from).map(|link| Effect::ReadBlobs(link, request)));
             }
             M::CheckConfigurationResponse(CheckConfigurationResponse { reqid, outcomes, changes }) => {
                 self.check_answered(from, &reqid, (outcomes, changes), now, fx);

@@ -534,7 +534,7 @@ struct Cluster {
     told: Vec<(LinkId, ToAgent)>,
     ended: Vec<LinkId>,
     /// Pieces of files that agents asked for.
-    reads: Vec<(LinkId, ReadBlobRequest)>,
+    reads: Vec<(LinkId, ReadBlobsRequest)>,
     dials: Vec<String>,
     saved: Stored,
     published: Vec<News>,
@@ -698,7 +698,7 @@ impl Cluster {
                 Effect::EndLink(link, _) => self.ended.push(link),
                 Effect::Dial(name, address) => self.dials.push(format!("dial {name}:{}", address.port())),
                 Effect::HangUp(name) => self.dials.push(format!("hang up {name}")),
-                Effect::ReadBlob(link, request) => self.reads.push((link, request)),
+                Effect::ReadBlobs(link, request) => self.reads.push((link, request)),
                 Effect::Save(saves, then) => {
                     saves.into_iter().for_each(|save| self.saved.apply(save));
                     self.answered(then);

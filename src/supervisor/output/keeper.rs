@@ -50,7 +50,8 @@ struct Shared {
 }
 
 enum Order {
-    Mind(NodeName, OutputRules),
+    /// By these rules, if it has some of its own.
+    Mind(NodeName, Option<Box<OutputRules>>),
     Forget(NodeName),
     Await(Waiter),
     End,
@@ -106,7 +107,7 @@ impl Keeper {
 
     /// Puts aside what this node writes, from now on. Its files are there, or new ones are since the last time.
     pub fn mind(&self, node: &Node) {
-        let rules = node.output.as_ref().map_or_else(|| self.shared.rules.clone(), |own| own.over(&self.shared.rules));
+        let rules = node.output.as_ref().map(|own| Box::new(own.over(&self.shared.rules)));
         self.shared.order(Order::Mind(node.name.clone(), rules));
     }
 
@@ -161,7 +162,8 @@ impl Shared {
 struct Clerk {
     shared: Arc<Shared>,
     inotify: OwnedFd,
-    minded: BTreeMap<NodeName, Minded>,
+    /// Boxed: the room that a tree keeps for more is about as much as it holds.
+    minded: BTreeMap<NodeName, Box<Minded>>,
     /// Whose file it is that the kernel watches.
     watches: BTreeMap<i32, (NodeName, OutputStream)>,
     agenda: BTreeSet<(Instant, NodeName, OutputStream)>,
@@ -171,27 +173,43 @@ struct Clerk {
 }
 
 struct Minded {
-    rules: OutputRules,
+    /// Its own, if it has some.
+    rules: Option<Box<OutputRules>>,
+    since: Instant,
     sights: [Sight; 2],
+}
+
+/// What is known of a file.
+#[derive(Debug, Default)]
+struct Sight {
+    watch: Option<i32>,
+    /// What was seen of it; `None` as long as it is empty and nothing is to be done about it.
+    seen: Option<Box<LastSeen>>,
 }
 
 /// What was seen of a file last.
 #[derive(Debug, Clone, Copy)]
-struct Sight {
+struct LastSeen {
     length: u64,
     at: Instant,
     /// When it is looked at next.
     due: Option<Instant>,
-    watch: Option<i32>,
     /// Since when its oldest line stands there, about; `None` if there is none.
     oldest: Option<SystemTime>,
     /// What is wrong with it was said.
     troubled: bool,
 }
 
-impl Sight {
-    fn new(now: Instant) -> Self {
-        Self { length: 0, at: now, due: None, watch: None, oldest: None, troubled: false }
+impl LastSeen {
+    fn new(at: Instant) -> Self {
+        Self { length: 0, at, due: None, oldest: None, troubled: false }
+    }
+}
+
+impl Minded {
+    fn seen(&mut self, stream: OutputStream) -> &mut LastSeen {
+        let since = self.since;
+        self.sights[stream as usize].seen.get_or_insert_with(|| Box::new(LastSeen::new(since)))
     }
 }
 
@@ -292,13 +310,13 @@ impl Clerk {
         }
     }
 
-    fn mind(&mut self, node: NodeName, rules: OutputRules) {
+    fn mind(&mut self, node: NodeName, rules: Option<Box<OutputRules>>) {
         self.drop_agenda(&node);
         // Those of the life before are for files that this one may go on with.
-        let watches = self.minded.get(&node).map_or([None; 2], |former| former.sights.map(|sight| sight.watch));
-        let now = Instant::now();
-        let sights = watches.map(|watch| Sight { watch, ..Sight::new(now) });
-        self.minded.insert(node.clone(), Minded { rules, sights });
+        let watches =
+            self.minded.get(&node).map_or([None; 2], |former| former.sights.each_ref().map(|sight| sight.watch));
+        let sights = watches.map(|watch| Sight { watch, seen: None });
+        self.minded.insert(node.clone(), Box::new(Minded { rules, since: Instant::now(), sights }));
         let directory = self.directory(&node);
         let has_past = Shelf::is_there(&directory);
         for stream in OutputStream::ALL {
@@ -353,7 +371,7 @@ impl Clerk {
     fn drop_agenda(&mut self, node: &NodeName) {
         let Some(minded) = self.minded.get_mut(node) else { return };
         for (stream, sight) in OutputStream::ALL.into_iter().zip(&mut minded.sights) {
-            if let Some(due) = sight.due.take() {
+            if let Some(due) = sight.seen.as_mut().and_then(|seen| seen.due.take()) {
                 self.agenda.remove(&(due, node.clone(), stream));
             }
         }
@@ -404,26 +422,26 @@ impl Clerk {
 
     fn look_within(&mut self, node: &NodeName, stream: OutputStream, time: Duration) {
         let Some(minded) = self.minded.get_mut(node) else { return };
-        let sight = &mut minded.sights[stream as usize];
+        let seen = minded.seen(stream);
         let at = Instant::now() + time;
-        if let Some(due) = sight.due {
+        if let Some(due) = seen.due {
             if due <= at {
                 return;
             }
             self.agenda.remove(&(due, node.clone(), stream));
         }
-        sight.due = Some(at);
+        seen.due = Some(at);
         self.agenda.insert((at, node.clone(), stream));
     }
 
     /// Looks at a file, puts aside what is too much or too old, and decides when to look again.
     fn look(&mut self, node: &NodeName, stream: OutputStream) {
         let Some(minded) = self.minded.get_mut(node) else { return };
-        let sight = &mut minded.sights[stream as usize];
-        if let Some(due) = sight.due.take() {
+        let seen = minded.seen(stream);
+        if let Some(due) = seen.due.take() {
             self.agenda.remove(&(due, node.clone(), stream));
         }
-        let (before, rules) = (*sight, minded.rules.clone());
+        let (before, rules) = (*seen, minded.rules.as_deref().unwrap_or(&self.shared.rules).clone());
         let outcome = self.put_aside(node, stream, &rules, &before);
         let now = Instant::now();
         let (length, held, oldest) = match &outcome {
@@ -433,16 +451,16 @@ impl Clerk {
         let failed = outcome.is_err();
         self.note(node, stream, outcome.map(drop));
         let Some(minded) = self.minded.get_mut(node) else { return };
-        let sight = &mut minded.sights[stream as usize];
+        let seen = minded.seen(stream);
         let room = rules.max_bytes.saturating_sub(held);
         let pace = next_look(length.saturating_sub(before.length), now - before.at, room);
-        (sight.length, sight.at, sight.oldest) = (length, now, oldest);
+        (seen.length, seen.at, seen.oldest) = (length, now, oldest);
         let age = oldest.and_then(|oldest| (oldest + rules.max_age).duration_since(SystemTime::now()).ok());
         let mut next = pace;
         if failed {
             next = Some(LATEST);
         } else if pace.is_none() {
-            let is_watched = sight.watch.is_some() || self.watch(node, stream);
+            let is_watched = minded.sights[stream as usize].watch.is_some() || self.watch(node, stream);
             // It may have grown before the watch.
             let grew = self.length(node, stream).is_some_and(|found| found != length);
             next = if grew { Some(SOONEST) } else { (!is_watched).then_some(LATEST) };
@@ -457,7 +475,7 @@ impl Clerk {
         node: &NodeName,
         stream: OutputStream,
         rules: &OutputRules,
-        before: &Sight,
+        before: &LastSeen,
     ) -> io::Result<Seen> {
         let (lock, directory) = (self.shared.lock(node), self.directory(node));
         let mut seen = seen(&directory, stream, &lock, before.oldest)?;
@@ -485,19 +503,19 @@ impl Clerk {
     fn tidy(&self, node: &NodeName) -> io::Result<()> {
         let Some(minded) = self.minded.get(node) else { return Ok(()) };
         let directory = self.directory(node);
-        if minded.rules.compress {
+        let rules = minded.rules.as_deref().unwrap_or(&self.shared.rules);
+        if rules.compress {
             OutputStream::ALL.into_iter().try_for_each(|stream| pack(&directory, stream))?;
         }
-        prune(&directory, &minded.rules)
+        prune(&directory, rules)
     }
 
     /// Says once what is wrong, until it is right again.
     fn note(&mut self, node: &NodeName, stream: OutputStream, result: io::Result<()>) {
         let Some(minded) = self.minded.get_mut(node) else { return };
-        let troubled = &mut minded.sights[stream as usize].troubled;
         match result {
-            Ok(()) => *troubled = false,
-            Err(error) if !std::mem::replace(troubled, true) => {
+            Ok(()) => minded.sights[stream as usize].seen.iter_mut().for_each(|seen| seen.troubled = false),
+            Err(error) if !std::mem::replace(&mut minded.seen(stream).troubled, true) => {
                 tracing::warn!(%node, "cannot put aside what it wrote to {stream}: {error}; it is tried again");
             }
             Err(_) => {}

@@ -247,6 +247,11 @@ impl Groups {
         end(&path).map_err(|cause| SweepError::Group { path, cause })
     }
 
+    /// Whether that node has a group.
+    pub fn is_there(&self, node: &NodeName) -> bool {
+        self.path(node).exists()
+    }
+
     /// Whether that process is in the group of that node, or in one below it.
     pub fn has(&self, node: &NodeName, pid: u32) -> bool {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -415,6 +420,7 @@ mod tests {
         assert_eq!(finish(&leader), Exit::Status(0));
         let far = number_in(&home.path().join("far"));
         assert!(groups.has(&node, far) && !groups.has(&self::node("fa"), far));
+        assert!(groups.is_there(&node) && !groups.is_there(&self::node("fa")));
         assert!(!groups.has(&node, std::process::id()));
         let lives = |pid| Stat::of(pid).unwrap().is_some_and(|stat| !stat.is_dead());
         assert!(lives(far));

@@ -1,9 +1,18 @@
 //! Memory of this process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 /// More than giving memory back takes, in bytes.
 const STACK: usize = 64 << 10;
+
+/// Whether the program that runs here is watchpost's own.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
+
+/// Says that the program that runs here is watchpost's own: nobody else has written to what of it is only to be read.
+pub fn is_own_program() {
+    IS_OURS.store(true, Ordering::Relaxed);
+}
 
 /// Has the threads of this process, but for those that run already, share one heap.
 ///
@@ -21,8 +30,15 @@ pub fn give_back() {
     super::sys::heap::trim();
 }
 
-/// Does the same beside the caller, in a thread that ends with it.
+/// Gives back what is not needed at rest, beside the caller, in a thread that ends with it: that memory, and what of the
+/// program was needed for what is over. The little that is needed again comes from the kernel's own memory.
 pub fn give_back_aside() {
+    let work = || {
+        give_back();
+        if IS_OURS.load(Ordering::Relaxed) {
+            super::sys::program::put_away();
+        }
+    };
     // Where there is no thread to be had, the next one who has let go of a lot may have more luck.
-    let _ = thread::Builder::new().name("give-back".into()).stack_size(STACK).spawn(give_back);
+    let _ = thread::Builder::new().name("give-back".into()).stack_size(STACK).spawn(work);
 }

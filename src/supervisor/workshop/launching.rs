@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
 
 use super::questions::has_askers;
 use super::speech::tell_of;
@@ -58,7 +57,7 @@ impl Workshop {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
-            ward.past = (past.clone(), Instant::now());
+            ward.note_past(past.clone());
             // It stays until a sweep succeeds or the next one is born: one that fails is to be done again.
             (ward.leader, ward.socket.clone())
         };
@@ -161,7 +160,7 @@ impl Tools {
 
     pub(super) fn note_volumes(&self, node: &NodeName, life: Life, volumes: [u64; 2]) {
         let mut known = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lives = known.entry(node.clone()).or_default();
+        let lives = known.entry(node.clone()).or_insert_with(|| Lives::with_capacity(1)); // most have one
         if lives.len() >= LIVES {
             lives.remove(0);
         }
@@ -202,7 +201,7 @@ impl Tools {
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.origin {
             Origin::Ours if self.strays_come_here => tree::sweep(&marker, session, waiting)?,
-            Origin::Grouped => 0,
+            Origin::Grouped if self.groups.as_ref().as_ref().is_ok_and(|groups| groups.is_there(&node.name)) => 0,
             _ => tree::sweep_all(&marker, session, waiting)?,
         };
         Ok(killed + strays)

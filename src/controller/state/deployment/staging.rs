@@ -45,7 +45,7 @@ impl State {
         self.send(to, agent::StageBundlesRequest { reqid, bundles }, fx);
     }
 
-    /// An agent asks for more: it has not come to a standstill. Also whoever plans waits for that, and whoever is told what is
+    /// An agent asks for more, or lays out what it has: it has not come to a standstill. Also whoever plans waits for that, and whoever is told what is
     /// deployed may have lost what it had.
     pub(in crate::controller::state) fn is_fetching(&mut self, from: &InstanceName, now: Now) {
         let until = now.mono + STANDSTILL;

@@ -76,9 +76,9 @@ fn with_files(of: &[&str]) -> Configuration {
     configuration
 }
 
-fn lacks(reqid: &str) -> ReadBlobRequest {
+fn lacks(reqid: &str) -> ReadBlobsRequest {
     let reqid = RequestId::new(reqid).unwrap();
-    ReadBlobRequest { reqid, digest: Digest::of(b"content"), at: 0, most: 9 }
+    ReadBlobsRequest { reqid, parts: vec![BlobPart { digest: Digest::of(b"content"), at: 0, most: 9 }] }
 }
 
 #[test]

@@ -51,7 +51,11 @@ fn a_plan_waits_for_who_fetches_files_to_look_at_and_not_for_who_does_nothing() 
     cluster.inspected("b", Ok(Inspection { steps: vec![], complaints: vec![] }));
     for number in 0..20 {
         let reqid = RequestId::new(&format!("blob-{number}")).unwrap();
-        cluster.say("a", ReadBlobRequest { reqid, digest: Digest::of(b"content"), at: 0, most: 9 });
+        let parts = vec![BlobPart { digest: Digest::of(b"content"), at: 0, most: 9 }];
+        match number % 2 {
+            0 => cluster.say("a", ReadBlobsRequest { reqid, parts }),
+            _ => cluster.say("a", NotifyLayingOut {}),
+        }
         cluster.pass(Duration::from_secs(25));
     }
     assert!(!cluster.answers.contains_key("plan"), "a is at work");

@@ -151,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn who_rests_and_has_to_know_something_else_of_its_cluster_is_not_as_it_is_to_be() {
+        let mut have = cluster(&["m a manager", "w1 a worker"]);
+        let mut want = cluster(&["m a manager", "w1 a worker", "w2 a worker"]);
+        assert!(zeek::equip(&mut have).is_ok() && zeek::equip(&mut want).is_ok());
+        let steps = of_instance(&have.nodes, &want.nodes, |name| (name.as_str() != "w2").then_some(NodeState::Stopped));
+        let actions: Vec<_> = steps.into_iter().map(|step| step.action).collect();
+        let was = NodeState::Stopped;
+        let want = [Action::Start { was: Some(was) }, Action::Revive { was }, Action::Start { was: None }];
+        assert_eq!(actions, want, "the manager knows of every worker");
+    }
+
+    #[test]
     fn where_nobody_knows_the_addresses_that_is_no_difference() {
         let mut both = cluster(&["m a manager", "w b worker"]);
         both.instances[0].host = Some([10, 0, 0, 1].into());

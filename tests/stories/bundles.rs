@@ -299,6 +299,25 @@ fn a_saved_plan_is_carried_out_with_the_files_that_were_there_then() {
 }
 
 #[test]
+fn a_saved_plan_brings_along_what_the_controller_has_let_go_of_if_it_is_the_same_still() {
+    let place = Place::new();
+    let out = place.fleet.scene.path("next.plan");
+    let planned = place.run(&["plan", "--out", out.to_str().unwrap()]);
+    assert_eq!(planned.code, 0, "{planned:?}");
+    for blob in fs::read_dir(place.blobs()).unwrap() {
+        fs::remove_file(blob.unwrap().path()).unwrap();
+    }
+    let carried_out = || place.fleet.client.run(&["deploy", "--plan", out.to_str().unwrap()]);
+    place.fleet.scene.write("intel.dat", "something else\n");
+    let refused = carried_out();
+    assert_eq!((refused.code, count(&place.blobs())), (1, 0), "it is not what was planned: {refused:?}");
+    assert!(refused.stdout.contains("they are not all here, or not any more"), "{refused:?}");
+    place.fleet.scene.write("intel.dat", "192.0.2.1\n");
+    let carried = carried_out();
+    assert!(carried.code == 0 && carried.stderr.starts_with("sending 3 of 3 files, "), "{carried:?}");
+}
+
+#[test]
 fn what_is_damaged_on_the_controllers_disk_is_sent_again() {
     let place = Place::new();
     assert_eq!(place.run(&["deploy"]).code, 0);

@@ -4,6 +4,7 @@
 //! by certificates, as it would be between machines.
 
 use rustix::process::Signal;
+use watchpost::web::history::History;
 use watchpost::web::json::Status;
 
 use crate::common::{Answer, changes, check_log, epochs, eventually, node, path, pids, processes, sleeper};
@@ -151,6 +152,33 @@ fn from_another_machine_a_certificate_or_a_token_opens_the_api_over_tls_and_noth
             assert!(secret.len() >= 64 && !log.contains(secret), "the log has a secret");
         }
         assert!(!log.contains("PRIVATE KEY"));
+    });
+}
+
+#[test]
+fn the_history_names_the_certificate_or_token_that_deployed_and_where_from() {
+    alone("hosts::the_history_names_the_certificate_or_token_that_deployed_and_where_from", || {
+        let site = Site::start(&["s1"]);
+        let from = host(&deployed(&site));
+        let path = |name: &str| site.scene.path(name).to_str().unwrap().to_owned();
+        let (home, ca, file) = (path("controller"), path("controller/trust/ca.pem"), path("site.cfg"));
+        let (papers, token, url) = (path("olga"), path("otto.token"), site.api("s1", "https"));
+        pki(&site.scene, &["issue", "client", "olga", "--out", &papers]);
+        let make = ["token", "create", "otto", "--role", "operate", "--state-dir", &home, "--out", &token];
+        assert_eq!(here(&site, &make).code, 0);
+        let by_certificate = ["--controller", &url, "--certificate", &papers];
+        let by_token = ["--controller", &url, "--token-file", &token, "--ca", &ca];
+        for how in [&by_certificate[..], &by_token[..]] {
+            let answer = site.run_on("s1", &[&["deploy", &file], how].concat());
+            assert_eq!(answer.code, 0, "{answer:?}");
+        }
+        let history: History = site.client.ask(&["history"]);
+        let who: Vec<_> = history.deployments.iter().map(|past| &*past.who).collect();
+        assert_eq!(who, ["this machine's token", "certificate `olga`", "token `otto`"]);
+        let places: Vec<_> = history.deployments.iter().map(|past| past.from.as_deref().unwrap()).collect();
+        assert!(places[0].starts_with("127.") && places[1..] == [&*from, &*from], "{places:?}");
+        let shown = site.client.run(&["history", "show", "3"]).stdout;
+        assert!(shown.contains(&format!("who           token `otto` from {from}\n")), "{shown}");
     });
 }
 

@@ -61,6 +61,10 @@ fn a_plan_says_what_the_deployment_then_does_and_touches_nothing() {
     let changes: Vec<_> =
         plan.instances.iter().map(|instance| format!("{} {}", instance.name, instance.change)).collect();
     assert_eq!(changes, ["a kept", "b kept", "c removed"]);
+    let at_once = planned(&fleet.client, &[path, "--all-at-once"], 0);
+    let [moving, switching, committing] = &at_once.steps[..] else { panic!("{:?}", at_once.steps) };
+    assert_eq!([&moving.phase, &switching.phase, &committing.phase], ["moving", "switching", "committing"]);
+    assert_eq!((switching.nodes.join(" "), committing.nodes.join(" ")), ("new on-a on-c".into(), "also-b".into()));
     let shown = fleet.client.run(&["deploy", "--dry-run", path]);
     let lines: Vec<&str> = shown.stdout.lines().collect();
     assert_eq!((shown.code, lines[0]), (0, "ACTION   NODE    INSTANCE  WHY"), "{shown:?}");

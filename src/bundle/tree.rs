@@ -322,8 +322,8 @@ mod tests {
         fs::write(&precious, "").unwrap();
         let tree = scene.place(old).tree();
         std::os::unix::fs::symlink(scene.home.path(), tree.join("elsewhere")).unwrap();
-        fs::create_dir(tree.join("d/closed")).unwrap();
-        fs::set_permissions(tree.join("d/closed"), Permissions::from_mode(0)).unwrap();
+        fs::create_dir(tree.join("closed")).unwrap();
+        fs::set_permissions(tree.join("closed"), Permissions::from_mode(0o000)).unwrap();
         for name in ["files-of-mine", "files-0123456789abcdef"] {
             fs::create_dir(scene.node().join(name)).unwrap();
         }

@@ -11,6 +11,12 @@ const MUCH: usize = 256;
 /// Rest is when less than that was done for so long: by then links have let go of their buffers, too.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// Gives back what only the start of a daemon needed, some seconds after it.
+pub async fn after_start() {
+    tokio::time::sleep(QUIET).await;
+    memory::give_back_aside();
+}
+
 /// Counts what an actor does.
 #[derive(Default)]
 pub struct Rest {
@@ -21,14 +27,6 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// The actor has just started, which is much work.
-    pub fn after_start<A>(&mut self, ctx: &mut Context<A>, of: fn(&mut A) -> &mut Self)
-    where
-        A: Actor<Context = Context<A>>,
-    {
-        self.later(MUCH, ctx, of);
-    }
-
     /// So much was done. `of` finds this again in its actor.
     pub fn later<A>(&mut self, pieces: usize, ctx: &mut Context<A>, of: fn(&mut A) -> &mut Self)
     where

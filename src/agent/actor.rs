@@ -608,7 +608,6 @@ impl Actor for Agent {
         for event in std::mem::take(&mut self.found) {
             self.drive(event, ctx);
         }
-        self.rest.after_start(ctx, |me| &mut me.rest);
     }
 }
 

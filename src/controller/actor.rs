@@ -528,7 +528,6 @@ impl Actor for Controller {
         let first = std::mem::take(&mut self.first);
         self.perform(first, ctx);
         self.collect_blobs(ctx);
-        self.rest.after_start(ctx, |me| &mut me.rest);
     }
 }
 

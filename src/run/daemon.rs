@@ -21,6 +21,7 @@ use crate::bridge::{Desk, Farewell, LinkRole};
 use crate::controller::{Controller, ControllerGone};
 use crate::doctor::service::{self, Unit};
 use crate::model::InstanceName;
+use crate::rest;
 use crate::settings::{ControllerSettings, Machine, OnExit, Settings, encrypted, guarded, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::{limits, memory};
@@ -108,6 +109,7 @@ async fn serve_until_asked_to_end(
 ) -> Result<(), RunError> {
     let service = Service::find();
     service.is_ready();
+    actix_rt::spawn(rest::after_start());
     let end = tokio::select! {
         () = signals.asked_to_end() => Ok(()),
         Some(what) = ends.recv() => Err(RunError::Failed(what)),

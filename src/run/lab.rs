@@ -20,6 +20,7 @@ use crate::controller::Controller;
 use crate::controller::files::GetBlobs;
 use crate::message::client::{SetConfigurationRequest, Terms};
 use crate::model::{Configuration, InstanceName, Outcome, RequestId};
+use crate::rest;
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
 use crate::supervisor::process::limits;
@@ -81,6 +82,7 @@ pub async fn lab(
     ready(&Ready { addresses, token });
     let service = Service::find();
     service.is_ready();
+    actix_rt::spawn(rest::after_start());
     let end = tokio::select! {
         refused = deploying => refused,
         () = signals.asked_to_end() => Ok(()),

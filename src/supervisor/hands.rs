@@ -1,12 +1,14 @@
 //! Threads for what blocks: jobs about one node one after the other, those about different nodes side by side.
 //!
 //! A few threads do all the work. Where every one of them hangs, on a dead network disk say, another is added, so that
-//! one node's trouble is not everybody's; it stays, since what hung once may hang again.
+//! one node's trouble is not everybody's; it stays for a while, since what hung once may hang again. A machine on which
+//! others want the processors looks the same for a moment.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::model::NodeName;
 
@@ -14,6 +16,8 @@ use crate::model::NodeName;
 pub const FIRST: usize = 2;
 /// Threads at the most, however many hang.
 const MOST: usize = 32;
+/// For so long a thread that was added has nothing to do before it goes.
+const LINGERS: Duration = Duration::from_secs(10);
 /// A thread's stack, in bytes: a launch needs a fraction of it.
 const STACK: usize = 256 << 10;
 
@@ -57,6 +61,7 @@ pub struct Hands {
 struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
+    lingers: Duration,
 }
 
 #[derive(Default)]
@@ -81,7 +86,11 @@ struct Alive(Arc<Shared>);
 impl Hands {
     /// Starts the threads.
     pub fn hire() -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new() });
+        Self::hire_for(LINGERS)
+    }
+
+    fn hire_for(lingers: Duration) -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), lingers });
         for _ in 0..FIRST {
             shared.add_thread()?;
         }
@@ -165,10 +174,10 @@ impl Shared {
     }
 
     fn add_thread(self: &Arc<Self>) -> io::Result<()> {
+        self.lock().threads += 1; // before it begins: it is to know whether it was added
         let shared = Arc::clone(self);
-        thread::Builder::new().name("hands".into()).stack_size(STACK).spawn(move || shared.work())?;
-        self.lock().threads += 1;
-        Ok(())
+        let begun = thread::Builder::new().name("hands".into()).stack_size(STACK).spawn(move || shared.work());
+        begun.map(drop).inspect_err(|_| self.lock().threads -= 1)
     }
 
     fn work(&self) {
@@ -185,9 +194,12 @@ impl Shared {
                 if queue.closed {
                     return;
                 }
-                queue.idle += 1;
-                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                queue.idle -= 1;
+                let has_waited;
+                (queue, has_waited) = self.wait(queue);
+                if has_waited && queue.threads > FIRST && queue.ready.is_empty() {
+                    queue.threads -= 1;
+                    return;
+                }
                 continue;
             };
             drop(queue);
@@ -205,6 +217,19 @@ impl Shared {
                 queue.busy.shrink_to(ROOM);
             }
         }
+    }
+
+    /// Waits for work; whether that took too long for a thread that was added.
+    fn wait<'a>(&self, mut queue: MutexGuard<'a, Queue>) -> (MutexGuard<'a, Queue>, bool) {
+        queue.idle += 1;
+        let (mut queue, has_waited) = if queue.threads > FIRST {
+            let (queue, waited) = self.work.wait_timeout(queue, self.lingers).unwrap_or_else(PoisonError::into_inner);
+            (queue, waited.timed_out())
+        } else {
+            (self.work.wait(queue).unwrap_or_else(PoisonError::into_inner), false)
+        };
+        queue.idle -= 1;
+        (queue, has_waited)
     }
 
     fn rest(&self) {
@@ -229,7 +254,6 @@ impl Drop for Alive {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -299,6 +323,20 @@ mod tests {
         hands.add_one();
         dones.recv_timeout(LONG).unwrap();
         gates.into_iter().for_each(|gate| gate.send(()).unwrap());
+    }
+
+    #[test]
+    fn a_thread_that_was_added_goes_once_it_has_long_had_nothing_to_do() {
+        let hands = Hands::hire_for(Duration::from_millis(1)).unwrap();
+        (0..3).for_each(|_| hands.add_one());
+        let deadline = std::time::Instant::now() + LONG;
+        while hands.shared.lock().threads > FIRST {
+            assert!(std::time::Instant::now() < deadline, "they stay");
+            thread::yield_now();
+        }
+        let (done, dones) = mpsc::channel();
+        hands.give(node("a"), Box::new(move || done.send(()).unwrap()));
+        dones.recv_timeout(LONG).unwrap();
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::alarm::Alarm;
 use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
 use crate::message::agent::{RenewCertificateRequest, RenewCertificateResponse, ToAgent, ToController};
 use crate::message::client::*;
-use crate::model::{InstanceName, Now, Outcome, Timestamp};
+use crate::model::{InstanceName, Now, Outcome};
 use crate::rest::Rest;
 use crate::trust::{Certificate, Registrar};
 
@@ -353,10 +353,9 @@ impl Controller {
         }));
     }
 
-    /// Makes changes durable, and tells the state, which has something to do meanwhile.
+    /// Makes changes durable, and tells the state.
     fn journal(&mut self, number: u64, changes: Vec<Save>, ctx: &mut Context<Self>) {
         let saved = self.store.save(changes);
-        self.state.foresee(Timestamp::now());
         ctx.spawn(wrap_future::<_, Self>(saved).map(move |saved, me, ctx| {
             let saved = saved.unwrap_or(Err(StoreError::Stopped)).map_err(|error| {
                 tracing::error!("cannot keep a deployment: {error}");

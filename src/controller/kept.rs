@@ -18,6 +18,7 @@ use crate::message::frame::{self, FrameError};
 use crate::model::{
     Configuration, ConfigurationId, CurveKeys, Instance, InstanceName, Node, NodeName, NodeState, Peer, Role,
 };
+use crate::plan::order::{RANKS, rank};
 use crate::plan::{self, Slowest};
 
 /// One configuration, encoded.
@@ -38,6 +39,8 @@ pub struct Kept {
     /// The files of the nodes of each instance that has some.
     bundles: Arc<BTreeMap<InstanceName, BTreeSet<BundleId>>>,
     slowest: Slowest,
+    /// How many of its nodes start when, in the order of roles.
+    pub ranks: [usize; RANKS],
     /// The number of the keys that its Zeek nodes are to have, if they are to have any.
     pub keys: Option<u32>,
 }
@@ -54,14 +57,17 @@ pub struct Head<'a> {
 }
 
 const LENGTH: usize = size_of::<u32>();
+/// Most nodes take no more, in bytes.
+const USUAL: usize = 128;
 
 impl Kept {
     /// Encodes `configuration`.
     pub fn new(configuration: &Configuration) -> Self {
         let Configuration { id, instances, nodes, zeek, peers: _, keys: _ } = configuration;
-        let (mut bytes, mut shares) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
-        let mut places = Vec::with_capacity(nodes.len());
+        let (mut bytes, mut shares) = (Vec::with_capacity(nodes.len() * USUAL), BTreeMap::<_, Vec<_>>::new());
+        let (mut places, mut ranks) = (Vec::with_capacity(nodes.len()), [0; RANKS]);
         for node in nodes {
+            ranks[rank(node.role)] += 1;
             let start = bytes.len();
             let at =
                 u32::try_from(start).expect("a configuration came in frames, or in a request, of far less than 4 GiB");
@@ -89,7 +95,7 @@ impl Kept {
         let (id, instances, slowest) = (id.clone(), Arc::from(&**instances), Slowest::of(nodes));
         let (front, zeek, peers) = (encoded(&(&id, &instances)), encoded(zeek), configuration.zeek_cluster().collect());
         let (keys, shares, bundles) = (configuration.number_of_keys(), Arc::new(shares), Arc::new(bundles));
-        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares, bundles, slowest, keys }
+        Self { id, instances, front, zeek, peers, nodes: bytes.into(), shares, bundles, slowest, ranks, keys }
     }
 
     /// The configuration that was encoded by [`Kept::encode`].
@@ -99,7 +105,12 @@ impl Kept {
 
     /// The whole as a message has it.
     pub fn encode(&self) -> Vec<u8> {
-        self.encode_with(self.count(), self.nodes.len(), self.encoded(), &[], None)
+        self.encode_behind(&[])
+    }
+
+    /// The same behind these bytes.
+    pub fn encode_behind(&self, before: &[u8]) -> Vec<u8> {
+        self.encode_with(before, self.count(), self.nodes.len(), self.encoded(), &[], None)
     }
 
     /// The same with the addresses of instances that have none filled in.
@@ -168,12 +179,13 @@ impl Kept {
         let has_members = !own.is_empty();
         let others = if has_members { others } else { Vec::new() };
         let keys = keys.filter(|_| has_members);
-        Share::encoded(self.encode_with(count, size, self.encoded_on(instance), &others, keys))
+        Share::encoded(self.encode_with(&[], count, size, self.encoded_on(instance), &others, keys))
     }
 
-    /// With these nodes, `count` of them, which take `size` bytes or less, and with those peers and keys.
+    /// With these nodes, `count` of them, which take `size` bytes or less, and with those peers and keys; behind `before`.
     fn encode_with<'a>(
         &self,
+        before: &[u8],
         count: usize,
         size: usize,
         nodes: impl Iterator<Item = &'a [u8]>,
@@ -181,8 +193,9 @@ impl Kept {
         keys: Option<&CurveKeys>,
     ) -> Vec<u8> {
         let (peers, keys) = (encoded(&peers), encoded(&keys));
-        let mut bytes =
-            Vec::with_capacity(self.front.len() + size + 2 * LENGTH + self.zeek.len() + peers.len() + keys.len());
+        let around = before.len() + self.front.len() + 2 * LENGTH + self.zeek.len() + peers.len() + keys.len();
+        let mut bytes = Vec::with_capacity(around + size);
+        bytes.extend_from_slice(before);
         bytes.extend_from_slice(&self.front);
         bytes.extend_from_slice(&encoded(&(count as u64)));
         nodes.for_each(|node| bytes.extend_from_slice(node));

@@ -48,6 +48,11 @@ impl Nodes {
         self.known.values()
     }
 
+    /// Whether nothing is known of any node.
+    pub fn are_none(&self) -> bool {
+        self.known.is_empty() && self.elsewhere.is_empty()
+    }
+
     /// The node of that name.
     pub fn get(&self, name: &str) -> Option<&NodeStatus> {
         self.known.get(name)
@@ -76,13 +81,19 @@ impl Nodes {
 
     /// Prepares to take in this one. That takes a while, and nothing depends on it.
     pub fn foresee(&mut self, configuration: &Kept, state: NodeState, now: Timestamp) {
-        if self.known.is_empty() && self.elsewhere.is_empty() {
+        let is_new = || self.foreseen.as_ref().is_none_or(|it| (&it.of, it.state) != (configuration, state));
+        if self.are_none() && is_new() {
             let nodes = configuration.heads().map(|head| {
                 let (name, instance) = (head.name(), head.instance());
                 (name.clone(), unheard(name, instance, &head, state, now))
             });
             self.foreseen = Some(Foreseen { of: configuration.clone(), state, nodes: nodes.collect() });
         }
+    }
+
+    /// Nothing comes of what was foreseen.
+    pub fn foresee_nothing(&mut self) {
+        self.foreseen = None;
     }
 
     /// Takes in the nodes of a configuration: those that are new here are in `state` until somebody tells otherwise.
@@ -94,7 +105,7 @@ impl Nodes {
         self.expected = configuration.count();
         let is_foreseen = |foreseen: &Foreseen| (&foreseen.of, foreseen.state) == (configuration, state);
         let foreseen = self.foreseen.take().filter(is_foreseen);
-        if let Some(foreseen) = foreseen.filter(|_| self.known.is_empty() && self.elsewhere.is_empty()) {
+        if let Some(foreseen) = foreseen.filter(|_| self.are_none()) {
             self.known = foreseen.nodes;
             self.count_together();
             return Vec::new();

@@ -52,6 +52,7 @@ impl Stored {
         match change {
             Save::Configuration(slot, configuration) => *self.slot_mut(slot) = Some(configuration),
             Save::Deployment(record, _) => self.last = Some(*record),
+            Save::Tried(..) => {} // nothing of it is in force
         }
     }
 
@@ -101,6 +102,8 @@ impl fmt::Display for Slot {
 pub enum Save {
     /// This configuration takes that slot.
     Configuration(Slot, Kept),
+    /// That deployment is to put this in force, if it comes that far. The same again with its first word takes no time.
+    Tried(u64, Kept),
     /// So it stands with that deployment, which is to put this in force; without one, that was saved before.
     Deployment(Box<Record>, Option<Kept>),
 }
@@ -172,13 +175,17 @@ impl Store for MemoryStore {
     fn save(&mut self, changes: &[Save]) -> Result<(), StoreError> {
         let mut held = self.held();
         for change in changes {
-            if let Save::Deployment(record, tried) = change {
-                let number = record.number;
-                held.history.insert(number, Record::clone(record));
-                held.tried.extend(tried.clone().map(|tried| (number, tried)));
-                held.history.retain(|old, _| old + MOST > number);
-                held.tried.retain(|old, _| old + MOST_CONFIGURATIONS > number);
-            }
+            let (number, tried) = match change {
+                Save::Configuration(..) => (0, None),
+                Save::Tried(number, tried) => (*number, Some(tried)),
+                Save::Deployment(record, tried) => {
+                    held.history.insert(record.number, Record::clone(record));
+                    (record.number, tried.as_ref())
+                }
+            };
+            held.tried.extend(tried.map(|tried| (number, tried.clone())));
+            held.history.retain(|old, _| old + MOST > number);
+            held.tried.retain(|old, _| old + MOST_CONFIGURATIONS > number);
             held.stored.apply(change.clone());
         }
         Ok(())
@@ -209,7 +216,7 @@ mod tests {
     pub fn configuration(change: &Save) -> Kept {
         match change {
             Save::Configuration(_, configuration) => configuration.clone(),
-            Save::Deployment(..) => panic!("{change:?}"),
+            Save::Tried(..) | Save::Deployment(..) => panic!("{change:?}"),
         }
     }
 

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) use self::following::Following;
 use super::{Effect, Parent, State, Ticket};
 use crate::controller::kept::{Head, Kept};
-use crate::controller::store::Slot;
+use crate::controller::store::{Save, Slot};
 use crate::message::agent::{self, CheckedChange};
 use crate::message::client::{self, ClientResponse, Terms};
 use crate::model::{
@@ -320,10 +320,12 @@ impl State {
         for name in &owes {
             self.send_check(name, &configuration, inner.clone(), fx);
         }
-        self.change(|deployment| {
+        // Nobody waits for the disk now. When it is decided somebody does.
+        if let Some(deployment) = &mut self.deployment {
+            fx.push(Effect::Save(vec![Save::Tried(deployment.record.number, configuration.clone())], None));
             deployment.configuration = configuration;
             deployment.checked = Some(inner.clone());
-        });
+        }
         self.enter(Phase::Checking, inner);
         self.tell_progress(&format!("checking on {}", instances(owes.len())), now, fx);
         self.miss_whom_nobody_reaches(now, fx);
@@ -347,6 +349,9 @@ impl State {
             Answered::Waiting(_) => false,
             Answered::Complete(_) => true,
         };
+        if !is_complete {
+            self.foresee(now.wall);
+        }
         let Some(deployment) = &mut self.deployment else { return };
         deployment.outcomes.extend(outcomes.into_iter().filter(|outcome| !outcome.is_success()));
         deployment.turns.extend(changes.into_iter().map(|CheckedChange { node, role, runs, shares }| Turn {
@@ -376,8 +381,7 @@ impl State {
     /// Nobody objects: it is planned what is switched when, and, unless nothing is, written down that it begins.
     fn all_checked(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
-        let mut counts = [0; plan::order::RANKS];
-        deployment.configuration.heads().for_each(|head| counts[plan::order::rank(head.role)] += 1);
+        let counts = deployment.configuration.ranks;
         // What moves is missed from when it is ended where it was.
         let (up, moves) = (self.up_before(deployment), self.moved_by(deployment));
         let before = self.since_when(&deployment.configuration);
@@ -429,6 +433,7 @@ impl State {
     fn since_when(&self, configuration: &Kept) -> BTreeMap<NodeName, Timestamp> {
         let since = |node: Head<'_>| self.nodes.get(node.name).map(|known| (known.node.clone(), known.since));
         match self.shelf.deployed() {
+            _ if self.nodes.are_none() => BTreeMap::new(),
             Some(former) => configuration.changed_since(former).filter_map(since).collect(),
             None => configuration.heads().filter_map(since).collect(),
         }
@@ -440,8 +445,12 @@ impl State {
     fn movers(&self) -> BTreeMap<InstanceName, BTreeSet<NodeName>> {
         let mut moving: BTreeMap<InstanceName, BTreeSet<NodeName>> = BTreeMap::new();
         let Some(deployment) = &self.deployment else { return moving };
+        // Mostly both are sorted, and nobody has to be looked for.
+        let mut in_order = self.nodes.iter().peekable();
         for node in deployment.configuration.heads() {
-            let known = self.nodes.get(node.name);
+            while in_order.next_if(|known| known.node.as_str() < node.name).is_some() {}
+            let next = in_order.peek().copied().filter(|known| known.node.as_str() == node.name);
+            let known = next.or_else(|| self.nodes.get(node.name));
             // Where it certainly is not there is nothing to end.
             let present = known.filter(|_| !self.nodes.is_absent(node.name));
             let places = present.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(node.name));

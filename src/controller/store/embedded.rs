@@ -37,6 +37,7 @@ pub struct RedbStore {
     database: Option<Database>,
     /// What was written here last: the same again need not be.
     written: BTreeMap<Slot, Kept>,
+    tried: Option<(u64, Kept)>,
 }
 
 impl RedbStore {
@@ -47,7 +48,7 @@ impl RedbStore {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(Self::FILE);
         match guarded(|| database(&path)) {
-            Ok(database) => Ok(Self { path, database: Some(database), written: BTreeMap::new() }),
+            Ok(database) => Ok(Self { path, database: Some(database), written: BTreeMap::new(), tried: None }),
             Err(error) => Err(StoreError::Open { path, source: Arc::new(error) }),
         }
     }
@@ -70,14 +71,14 @@ impl RedbStore {
     }
 
     /// Writes, to the file opened anew if the last write failed.
-    fn write(&mut self, values: &[(Slot, Vec<u8>)], journal: &[Entry]) -> Result<(), redb::Error> {
+    fn write(&mut self, values: &[(Slot, Vec<u8>)], journal: &Journal) -> Result<(), redb::Error> {
         if self.database.is_none() {
             self.database = Some(guarded(|| database(&self.path))?);
         }
         guarded(|| self.commit(values, journal)).inspect_err(|_| self.database = None)
     }
 
-    fn commit(&self, values: &[(Slot, Vec<u8>)], journal: &[Entry]) -> Result<(), redb::Error> {
+    fn commit(&self, values: &[(Slot, Vec<u8>)], journal: &Journal) -> Result<(), redb::Error> {
         let mut transaction = self.opened()?.begin_write()?;
         // A start after a crash then takes the same time however large the file is.
         transaction.set_quick_repair(true);
@@ -87,16 +88,15 @@ impl RedbStore {
                 table.insert(slot.as_str(), value.as_slice())?;
             }
         }
-        if !journal.is_empty() {
-            let mut deployments = transaction.open_table(DEPLOYMENTS)?;
-            let mut tried = transaction.open_table(TRIED)?;
-            for Entry { number, record, configuration } in journal {
-                deployments.insert(number, record.as_slice())?;
-                deployments.retain_in(..=number.saturating_sub(MOST), |_, _| false)?;
-                if let Some(configuration) = configuration {
-                    tried.insert(number, configuration.as_slice())?;
-                    tried.retain_in(..=number.saturating_sub(MOST_CONFIGURATIONS), |_, _| false)?;
+        for (table, values, most) in
+            [(DEPLOYMENTS, &journal.records, MOST), (TRIED, &journal.tried, MOST_CONFIGURATIONS)]
+        {
+            if let Some((last, _)) = values.last_key_value() {
+                let mut table = transaction.open_table(table)?;
+                for (number, value) in values {
+                    table.insert(number, value.as_slice())?;
                 }
+                table.retain_in(..=last.saturating_sub(most), |_, _| false)?;
             }
         }
         Ok(transaction.commit()?)
@@ -181,23 +181,31 @@ impl Store for RedbStore {
     fn save(&mut self, changes: &[Save]) -> Result<(), StoreError> {
         let encode = |(slot, kept): (&Slot, &&Kept)| (*slot, encoded(kept));
         // Of several for one slot the last counts, so that no other need be written.
-        let (mut last, mut journal) = (BTreeMap::<Slot, &Kept>::new(), Vec::new());
+        let (mut last, mut journal, mut tried) = (BTreeMap::<Slot, &Kept>::new(), Journal::default(), BTreeMap::new());
         for change in changes {
             match change {
                 Save::Configuration(slot, kept) => drop(last.insert(*slot, kept)),
-                Save::Deployment(record, tried) => journal.push(Entry::new(record, tried.as_ref())),
+                Save::Tried(number, kept) => drop(tried.insert(*number, kept)),
+                Save::Deployment(record, kept) => {
+                    journal.add(record);
+                    tried.extend(kept.iter().map(|kept| (record.number, kept)));
+                }
             }
         }
         last.retain(|slot, kept| self.written.get(slot) != Some(kept));
-        if last.is_empty() && journal.is_empty() {
+        tried.retain(|number, kept| self.tried.as_ref().is_none_or(|known| (&known.0, &known.1) != (number, *kept)));
+        if last.is_empty() && tried.is_empty() && journal.records.is_empty() {
             return Ok(());
         }
         // Until it is known what became of it.
         last.keys().for_each(|slot| drop(self.written.remove(slot)));
+        let known = self.tried.take();
         let values: Vec<_> = last.iter().map(encode).collect();
+        journal.tried = tried.iter().map(|(number, kept)| (*number, encoded(kept))).collect();
         self.write(&values, &journal)
             .map_err(|error| StoreError::Write { path: self.path.clone(), source: Arc::new(error) })?;
         self.written.extend(last.into_iter().map(|(slot, kept)| (slot, kept.clone())));
+        self.tried = tried.pop_last().map(|(number, kept)| (number, kept.clone())).or(known);
         Ok(())
     }
 
@@ -213,24 +221,24 @@ impl Store for RedbStore {
     }
 }
 
-/// One deployment as it is written.
-struct Entry {
-    number: u64,
-    record: Vec<u8>,
-    configuration: Option<Vec<u8>>,
+/// Deployments as they are written, by number.
+#[derive(Default)]
+struct Journal {
+    records: BTreeMap<u64, Vec<u8>>,
+    tried: BTreeMap<u64, Vec<u8>>,
 }
 
-impl Entry {
-    fn new(record: &Record, configuration: Option<&Kept>) -> Self {
+impl Journal {
+    fn add(&mut self, record: &Record) {
         let mut bytes = JOURNAL_FORMAT.to_le_bytes().to_vec();
         // Writing to memory does not fail, and serde has a form for everything in a record.
         frame::encode_body(&mut bytes, record).expect("a record can be encoded");
-        Self { number: record.number, record: bytes, configuration: configuration.map(encoded) }
+        self.records.insert(record.number, bytes);
     }
 }
 
 fn encoded(kept: &Kept) -> Vec<u8> {
-    [&FORMAT.to_le_bytes()[..], &kept.encode()].concat()
+    kept.encode_behind(&FORMAT.to_le_bytes())
 }
 
 #[cfg(test)]
@@ -276,9 +284,8 @@ mod tests {
         let mut store = RedbStore::open(directory.path()).unwrap();
         assert_eq!(store.history().unwrap(), history);
         for value in [&b""[..], b"\x01\0\0\0\x07", b"\x02\0\0\0"] {
-            let Save::Deployment(record, _) = deployment(500) else { panic!() };
-            let entry = Entry { record: value.to_vec(), ..Entry::new(&record, None) };
-            store.write(&[], &[entry]).unwrap();
+            let records = BTreeMap::from([(500, value.to_vec())]);
+            store.write(&[], &Journal { records, ..Journal::default() }).unwrap();
             let error = store.load().unwrap_err();
             assert!(matches!(error, StoreError::Journal { number: 500, .. }), "{value:?}: {error}");
         }
@@ -328,7 +335,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
         let value = [&7u32.to_le_bytes()[..], b"whatever comes"].concat();
-        store.write(&[(Slot::Ready, value.clone())], &[]).unwrap();
+        store.write(&[(Slot::Ready, value.clone())], &Journal::default()).unwrap();
         let error = store.load().unwrap_err();
         assert!(error.to_string().contains("has format 7, and this release reads up to 2"), "{error}");
         assert_eq!(store.read().unwrap(), [(Slot::Ready, value)]);
@@ -354,10 +361,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_deployment_is_to_put_in_force_is_written_before_its_first_word_and_not_again_with_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = RedbStore::open(directory.path()).unwrap();
+        let Save::Deployment(record, Some(kept)) = deployment(7) else { panic!() };
+        let tried = Save::Tried(7, kept.clone());
+        store.save(std::slice::from_ref(&tried)).unwrap();
+        assert_eq!((store.tried(7).unwrap(), store.history().unwrap()), (Some(kept.clone()), vec![]));
+        let file = fs::read(directory.path().join(RedbStore::FILE)).unwrap();
+        store.save(&[tried]).unwrap();
+        assert!(fs::read(directory.path().join(RedbStore::FILE)).unwrap() == file, "nothing was written");
+        store.save(&[Save::Deployment(record.clone(), Some(kept.clone()))]).unwrap();
+        assert_eq!((store.tried(7).unwrap(), store.history().unwrap()), (Some(kept), vec![*record]));
+    }
+
+    #[test]
     fn what_was_saved_before_the_first_release_is_refused_with_the_way_out() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
-        store.write(&[(Slot::Ready, b"\x01\0\0\0{\"id\":\"1\"}".to_vec())], &[]).unwrap();
+        store.write(&[(Slot::Ready, b"\x01\0\0\0{\"id\":\"1\"}".to_vec())], &Journal::default()).unwrap();
         let error = store.load().unwrap_err().to_string();
         assert!(error.ends_with("before the first release): move the file away and deploy again"), "{error}");
     }
@@ -367,7 +389,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = RedbStore::open(directory.path()).unwrap();
         for value in [&b""[..], b"\x01\0", b"\0\0\0\0{}", b"\x01\0\0\0{\"id\":", b"\x02\0\0\0\x02a"] {
-            store.write(&[(Slot::Ready, value.to_vec())], &[]).unwrap();
+            store.write(&[(Slot::Ready, value.to_vec())], &Journal::default()).unwrap();
             let error = store.load().unwrap_err();
             assert!(matches!(error, StoreError::Damaged { slot: Slot::Ready, .. }), "{value:?}: {error}");
         }

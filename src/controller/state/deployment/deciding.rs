@@ -54,9 +54,9 @@ impl State {
         }
     }
 
-    /// While it is written that it is decided for the new configuration: prepares for what comes then.
-    pub fn foresee(&mut self, now: Timestamp) {
-        if let Some(Deployment { phase: Phase::Deciding, configuration, .. }) = &self.deployment {
+    /// While others look at it: prepares for what comes when it is decided for the new configuration.
+    pub(super) fn foresee(&mut self, now: Timestamp) {
+        if let Some(Deployment { configuration, .. }) = &self.deployment {
             self.nodes.foresee(configuration, NodeState::Stopped, now);
         }
     }
@@ -237,6 +237,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let Deployment { ticket, mut record, in_one_step, configuration, outcomes, is_written, .. } = deployment;
+        self.nodes.foresee_nothing();
         let outcomes = sorted(outcomes);
         record.end(verdict, &outcomes, now.wall);
         let owing = self.following.as_ref().filter(|following| following.record.number == record.number);

@@ -308,11 +308,14 @@ fn a_saved_plan_brings_along_what_the_controller_has_let_go_of_if_it_is_the_same
         fs::remove_file(blob.unwrap().path()).unwrap();
     }
     let carried_out = || place.fleet.client.run(&["deploy", "--plan", out.to_str().unwrap()]);
-    place.fleet.scene.write("intel.dat", "something else\n");
+    let (path, aside) = (place.fleet.scene.path("intel.dat"), place.fleet.scene.path("intel.dat.aside"));
+    fs::rename(&path, &aside).unwrap();
+    fs::write(&path, "something else\n").unwrap();
     let refused = carried_out();
     assert_eq!((refused.code, count(&place.blobs())), (1, 0), "it is not what was planned: {refused:?}");
     assert!(refused.stdout.contains("they are not all here, or not any more"), "{refused:?}");
-    place.fleet.scene.write("intel.dat", "192.0.2.1\n");
+    // Times count, too.
+    fs::rename(&aside, &path).unwrap();
     let carried = carried_out();
     assert!(carried.code == 0 && carried.stderr.starts_with("sending 3 of 3 files, "), "{carried:?}");
 }

@@ -105,6 +105,9 @@ fn one_at_a_time(what: &str, nodes: usize, place: Place, told: [Told; 2], rounds
             );
             line(&format!("{event}, {label}: floor"), &floor, None);
             line(&format!("{event}, {label}: watchpost"), &watchpost, Some((&watchpost.over(&floor), Some(goal))));
+            let ratio = watchpost.over(&barely);
+            let of_barely = format!("{event}, {label}: watchpost, of the floor that knows only of the end");
+            line(&of_barely, &watchpost, Some((&ratio, Some(goal))));
         }
     }
 }

@@ -13,7 +13,10 @@ fn every_promise_names_tests_and_each_of_them_exists() {
     assert!(promises.len() > 40, "{promises:?}");
     for promise in promises {
         let tests = promise.lines().filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`'));
-        all_exist(&tests.collect::<Vec<_>>(), promise);
+        let tests: Vec<_> = tests.collect();
+        let repeated = tests.iter().enumerate().find(|(at, test)| tests[..*at].contains(test));
+        assert_eq!(repeated, None, "named twice for: {promise}");
+        all_exist(&tests, promise);
     }
 }
 

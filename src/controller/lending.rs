@@ -30,8 +30,10 @@ pub(super) struct Lending {
 }
 
 impl Lending {
-    /// Somebody waits for parts. False if too many wait on that link already.
-    fn ask(&mut self, link: LinkId, request: ReadBlobsRequest) -> bool {
+    /// Somebody waits for parts; what no answer would have room for is forgotten. False if too many wait on that link already.
+    fn ask(&mut self, link: LinkId, mut request: ReadBlobsRequest) -> bool {
+        request.parts.truncate(MOST_PARTS);
+        request.parts.shrink_to_fit();
         let under_way = self.under_way.entry(link).or_default();
         let has_room = *under_way < UNDER_WAY;
         if has_room {
@@ -69,27 +71,27 @@ impl Lending {
 impl Controller {
     /// Reads parts for an agent, when its turn comes.
     pub(super) fn lend(&mut self, link: LinkId, request: ReadBlobsRequest, ctx: &mut Context<Self>) {
-        let reqid = request.reqid.clone();
+        let (reqid, parts) = (request.reqid.clone(), request.parts.len());
         match self.lending.ask(link, request) {
             true => self.lend_on(ctx),
             false => {
                 let why = format!("{UNDER_WAY} others are under way on this link: ask when they have come");
-                self.say(link, ReadBlobsResponse { reqid, pieces: vec![Err(why)] });
+                self.say(link, ReadBlobsResponse { reqid, pieces: refused(parts, why) });
             }
         }
     }
 
     fn lend_on(&mut self, ctx: &mut Context<Self>) {
         while let Some((link, ReadBlobsRequest { reqid, parts })) = self.lending.next() {
-            let blobs = self.blobs.clone();
+            let (blobs, count) = (self.blobs.clone(), parts.len());
             let read = async move {
                 match blobs {
                     Some(blobs) => blobs.apart(move |blobs| Ok(pieces(blobs, &parts))).await,
-                    None => Ok(vec![Err("this controller keeps no files".to_owned())]),
+                    None => Ok(refused(count, "this controller keeps no files".to_owned())),
                 }
             };
             ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
-                let pieces = read.unwrap_or_else(|error| vec![Err(error.to_string())]);
+                let pieces = read.unwrap_or_else(|error| refused(count, error.to_string()));
                 me.lending.done(link);
                 me.say(link, ReadBlobsResponse { reqid, pieces });
                 me.lend_on(ctx);
@@ -111,6 +113,11 @@ fn pieces(blobs: &Blobs, parts: &[BlobPart]) -> Vec<Result<BlobPiece, String>> {
         pieces.push(read.map(|(total, bytes)| BlobPiece { total, bytes }).map_err(|error| error.to_string()));
     }
     pieces
+}
+
+/// The same answer for each part, so that none is asked for again at once.
+fn refused(parts: usize, why: String) -> Vec<Result<BlobPiece, String>> {
+    vec![Err(why); parts.min(MOST_PARTS)]
 }
 
 #[cfg(test)]
@@ -176,5 +183,16 @@ mod tests {
         assert_eq!(lengths(&[part(Digest::of(b"nowhere"), 9), part(long, 1)]), [Err(()), Ok(1)]);
         assert_eq!(lengths(&vec![part(long, 0); MOST_PARTS + 1]).len(), MOST_PARTS);
         assert!(lengths(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_no_answer_would_have_room_for_is_not_kept_while_it_waits() {
+        let mut lending = Lending::default();
+        let greedy = request(0);
+        let parts = greedy.parts.repeat(100 * MOST_PARTS);
+        assert!(lending.ask(LinkId(1), ReadBlobsRequest { parts, ..greedy }));
+        let (_, kept) = lending.next().unwrap();
+        assert_eq!(kept.parts.len(), MOST_PARTS);
+        assert!(kept.parts.capacity() < 2 * MOST_PARTS);
     }
 }

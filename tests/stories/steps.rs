@@ -109,11 +109,10 @@ fn an_agent_that_is_killed_at_any_step_of_its_return_is_followed_by_one_that_fin
 
 #[test]
 fn who_was_about_to_be_born_when_its_agent_was_killed_and_takes_its_time_runs_beside_nobody() {
-    // A control group would end it: here nobody can know it but by its record.
+    // A control group would end it: here nobody can know it but by its record, and by what it holds.
     let mut all = Steps::with("[agent]\ncgroup = 'none'\n");
     let (every, first) = which();
     let (every, mut step) = (every.div_ceil(3), first.div_ceil(3));
-    let mut late = 0;
     while let Some((what, order)) = all.kill_at(&format!("{step} held"), "restart") {
         let when = format!("killed at step {step}, {what}");
         let newborn: u32 = what.rsplit_once(": ").unwrap().1.parse().unwrap();
@@ -128,9 +127,8 @@ fn who_was_about_to_be_born_when_its_agent_was_killed_and_takes_its_time_runs_be
             let is_up = status.instances.iter().any(|it| it.name == "a" && it.link == "UP");
             pids(&status).get("one").copied().filter(|_| is_up && node(&status, "one").state == "RUNNING")
         };
-        let known = eventually(&format!("the next agent has its node run: {when}"), || has_known(&mut all));
-        late += u32::from(known != newborn);
-        // Only now it goes on.
+        eventually(&format!("the next agent has its node run: {when}"), || has_known(&mut all));
+        // Only now it goes on, where the next agent had not to wait for it.
         if processes::is_alive(newborn) {
             processes::signal(newborn, Signal::CONT);
         }
@@ -144,7 +142,7 @@ fn who_was_about_to_be_born_when_its_agent_was_killed_and_takes_its_time_runs_be
         order.join().expect("an answer");
         step += every;
     }
-    assert!(late > 0 && step > 10, "{late} of {step} were too late");
+    assert!(step > 10, "a birth has more steps than {step}");
     check_log(&all.fleet.client.events());
 }
 

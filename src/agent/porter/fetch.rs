@@ -217,7 +217,7 @@ impl Fetcher {
             }
         }
         if incoming.is_whole()
-            && let Some(Coming { incoming: Some(incoming), size, resumed, .. }) = self.coming.remove(&digest)
+            && let Some(Coming { incoming: Some(incoming), size, resumed, .. }) = self.let_go_of(digest)
         {
             match incoming.finish() {
                 Ok(()) => self.has_come(digest),
@@ -229,8 +229,14 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Nothing more of it is asked for.
+    fn let_go_of(&mut self, digest: Digest) -> Option<Coming> {
+        self.unfinished.remove(&digest);
+        self.coming.remove(&digest)
+    }
+
     fn has_come(&mut self, digest: Digest) {
-        self.coming.remove(&digest);
+        self.let_go_of(digest);
         for order in &mut self.orders {
             order.lacking.remove(&digest);
         }
@@ -238,8 +244,7 @@ impl Fetcher {
 
     /// Whoever waits for it waits in vain.
     fn give_up(&mut self, digest: Digest, why: &str) {
-        self.coming.remove(&digest);
-        self.unfinished.remove(&digest);
+        self.let_go_of(digest);
         self.waiting.retain(|(waiting, _)| *waiting != digest);
         self.end(why, |order| {
             order.lacking.contains(&digest) || order.unread.iter().any(|bundle| bundle.digest() == digest)

@@ -267,7 +267,9 @@ impl State {
     fn ask_early(&mut self) {
         let Some(deployment) = &mut self.deployment else { return };
         let awaited = deployment.configuration.instances.iter().filter(|it| !deployment.without.contains(&it.name));
-        let early = awaited.map(|instance| &instance.name).filter(|name| !self.roster.is_ready(name));
+        // Who has no link is asked when it is back.
+        let is_early = |name: &&InstanceName| self.roster.link(name).is_some() && !self.roster.is_ready(name);
+        let early = awaited.map(|instance| &instance.name).filter(is_early);
         deployment.early = early.cloned().collect();
     }
 

@@ -100,6 +100,22 @@ fn nobody_looks_at_anything_before_all_have_the_files_of_their_nodes() {
 }
 
 #[test]
+fn who_was_away_when_all_were_asked_is_asked_when_it_is_back() {
+    let mut cluster = deployed(&ALL);
+    cluster.checks = true;
+    cluster.deploy("deploy", with_files(&["c"]));
+    assert_eq!(cluster.take_all_sent(), ["c: stage 1 bundles"]);
+    cluster.lose("a");
+    cluster.reply("c");
+    assert_eq!(cluster.take_all_sent(), ["b: check c2", "c: check c2"]);
+    cluster.connect("a");
+    cluster.reply("a");
+    assert!(cluster.take_all_sent().contains(&"a: check c2".to_owned()), "it was asked nothing behind its welcome");
+    ["a", "b", "c"].iter().for_each(|name| cluster.reply(name));
+    assert_ne!(cluster.phase().unwrap().0, DeploymentPhase::Checking, "all have looked");
+}
+
+#[test]
 fn who_cannot_get_the_files_ends_it_and_nothing_was_touched() {
     let mut cluster = deployed(&ALL);
     cluster.checks = true;

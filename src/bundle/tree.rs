@@ -323,7 +323,7 @@ mod tests {
         let tree = scene.place(old).tree();
         std::os::unix::fs::symlink(scene.home.path(), tree.join("elsewhere")).unwrap();
         fs::create_dir(tree.join("d/closed")).unwrap();
-        fs::set_permissions(tree.join("d/closed"), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("d/closed"), Permissions::from_mode(0o0)).unwrap();
         for name in ["files-of-mine", "files-0123456789abcdef"] {
             fs::create_dir(scene.node().join(name)).unwrap();
         }

@@ -57,7 +57,10 @@ impl Latencies {
     }
 }
 
-/// The first of the two floors is the one that counts.
+/// Which of them is meant.
+type LatencyOf = fn(&Latencies) -> &Sample;
+
+/// The first of the two floors does the same work; the other knows only that somebody ended.
 fn one_at_a_time(what: &str, nodes: usize, place: Place, told: [Told; 2], rounds: usize) {
     let mut nursery = Nursery::new();
     let mut keepers = told.map(|told| {
@@ -92,8 +95,7 @@ fn one_at_a_time(what: &str, nodes: usize, place: Place, told: [Told; 2], rounds
     };
     let all: Vec<_> = (0..rounds).map(|_| round()).collect();
     println!("one of {nodes} nodes killed, {what}, {} times, us: median round (least to most)", rounds * KILLS);
-    let events: [(_, fn(&Latencies) -> &Sample); 2] =
-        [("told", |round| &round.told), ("the next process runs", |round| &round.back)];
+    let events: [(_, LatencyOf); 2] = [("told", |round| &round.told), ("the next process runs", |round| &round.back)];
     for (quantile, label, goal) in [(0.5, "p50", P50_GOAL), (0.99, "p99", P99_GOAL)] {
         for (event, of) in events {
             let [floor, barely, watchpost] =

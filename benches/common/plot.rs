@@ -45,7 +45,7 @@ impl Axis {
         let most = values.fold(f64::MIN_POSITIVE, f64::max);
         let decades = least.log10().floor() as i32..=most.log10().ceil() as i32;
         let steps = || decades.clone().flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade)));
-        let below = steps().filter(|step| *step <= least).next_back().unwrap_or(least);
+        let below = steps().rfind(|step| *step <= least).unwrap_or(least);
         let above = steps().find(|step| *step >= most && *step > below).unwrap_or(most);
         Self { least: below, most: above, from, to }
     }

@@ -521,6 +521,8 @@ impl State {
 
     fn welcomed(&mut self, from: &InstanceName, outcome: &Outcome, now: Now, fx: &mut Vec<Effect>) {
         if let Some(error) = &outcome.error {
+            // It is asked again for the next deployment.
+            self.roster.get_mut(from).iter_mut().for_each(|seat| seat.welcomed = false);
             self.tell_error(from, format!("refused the welcome: {error}"), now.wall, fx);
             return self.cannot_gather(from, outcome, now, fx);
         }

@@ -224,7 +224,12 @@ impl State {
         let have: Vec<Instance> = self.roster.needed().cloned().collect();
         for change in plan::diff::instances(&have, instances) {
             match change {
-                InstanceChange::Kept(want) => self.roster.need(want),
+                InstanceChange::Kept(want) => {
+                    self.roster.need(want);
+                    if !self.roster.is_welcomed(&want.name) {
+                        self.welcome(&want.name, now, fx); // unless it is not there
+                    }
+                }
                 InstanceChange::Added(want) => {
                     self.roster.need(want);
                     fx.extend(dial(want));

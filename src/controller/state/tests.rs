@@ -98,6 +98,29 @@ fn whoever_never_answers_the_welcome_ends_a_deployment_also_if_it_has_looked() {
 }
 
 #[test]
+fn who_has_refused_the_welcome_is_asked_again_by_the_next_deployment_and_holds_up_none() {
+    let mut cluster = Cluster::deployed(&[("a", "n1")]);
+    cluster.answers_itself = false;
+    let refuse = |cluster: &mut Cluster| {
+        let reqid = cluster.take_sent("a", |message| match message {
+            ToAgent::AgentWelcomeRequest(AgentWelcomeRequest { reqid }) => Some(reqid),
+            _ => None,
+        });
+        let outcome = Outcome::instance_failed(&instance("a"), "not today");
+        cluster.say("a", AgentWelcomeResponse { reqid, outcome });
+    };
+    cluster.lose("a");
+    cluster.connect("a");
+    refuse(&mut cluster);
+    for next in ["c2", "c3"] {
+        cluster.deploy(next, configuration(next, &[("a", "n1")]));
+        refuse(&mut cluster);
+        assert_eq!(cluster.answer(next)[0], "a: not today");
+        refuse(&mut cluster); // that it is welcome to what is in force
+    }
+}
+
+#[test]
 fn an_agent_of_another_version_is_refused_with_a_reason() {
     let mut cluster = Cluster::deployed(&[("a", "n1")]);
     cluster.connect_as("b", NotifyAgentHello { api_version: 2, ..hello("b") });

@@ -463,7 +463,7 @@ impl State {
         self.credit(&hello.instance, fx);
         self.is_missed_no_more(&hello.instance);
         if !same_run {
-            self.has_to_look_again(&hello.instance);
+            self.has_to_look_again(&hello.instance, now);
         }
         self.ask_again(&hello.instance, same_run, fx);
         if was_to_stand_by {

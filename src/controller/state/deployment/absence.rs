@@ -8,7 +8,7 @@ use crate::controller::state::open::Parent;
 use crate::controller::state::{Effect, State};
 use crate::message::silence;
 use crate::model::{InstanceName, Now, Outcome, RequestId};
-use crate::request::Answered;
+use crate::request::{Answered, Open};
 
 impl State {
     /// That instance is out of reach: whoever looks on is told so, and that nobody waits for ever.
@@ -72,18 +72,23 @@ impl State {
         }
     }
 
-    /// Another run of its agent does not have at hand what the one before has looked at: as long as nothing is touched it looks
-    /// again, once it is welcome.
-    pub(in crate::controller::state) fn has_to_look_again(&mut self, name: &InstanceName) {
-        let is_checking = |deployment: &&Deployment| {
+    /// Another run of its agent does not have at hand what the one before has looked at, and may see it otherwise: as long as
+    /// nothing is touched it looks again, once it is welcome.
+    pub(in crate::controller::state) fn has_to_look_again(&mut self, name: &InstanceName, now: Now) {
+        let is_checking = |deployment: &&mut Deployment| {
             deployment.phase == Phase::Checking && deployment.awaited().any(|instance| instance.name == *name)
         };
-        let Some(inner) = self.deployment.as_ref().filter(is_checking).map(|deployment| deployment.inner.clone())
-        else {
-            return;
-        };
-        if let Some(open) = self.requests.get_mut(&inner) {
-            open.owes.insert(name.clone());
+        let Some(deployment) = self.deployment.as_mut().filter(is_checking) else { return };
+        deployment.turns.retain(|turn| turn.instance != *name);
+        deployment.outcomes.retain(|outcome| outcome.instance.as_ref() != Some(name));
+        let (inner, configuration) = (deployment.inner.clone(), deployment.configuration.clone());
+        match self.requests.get_mut(&inner) {
+            Some(open) => drop(open.owes.insert(name.clone())),
+            // All had looked, and one of them has yet to answer the welcome.
+            None => {
+                let deadline = now.mono + self.patience(&configuration);
+                self.requests.open(inner, Open { parent: Parent::Check, owes: [name.clone()].into(), deadline });
+            }
         }
     }
 

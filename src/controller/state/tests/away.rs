@@ -107,6 +107,29 @@ fn an_agent_that_was_started_again_while_all_look_looks_again() {
 }
 
 #[test]
+fn who_was_started_again_when_all_had_looked_and_one_is_not_welcome_yet_looks_again() {
+    let mut cluster = Cluster::new(Stored::default());
+    (cluster.answers_itself, cluster.checks) = (false, true);
+    ["a", "b"].iter().for_each(|name| cluster.connect(name));
+    cluster.take_all_sent();
+    cluster.deploy("deploy", configuration("c1", &[("a", "n1"), ("b", "n2")]));
+    let b = cluster.links["b"];
+    let is_welcome = |(of, told): &mut (LinkId, ToAgent)| *of == b && matches!(told, ToAgent::AgentWelcomeRequest(_));
+    let late: Vec<_> = cluster.told.extract_if(.., is_welcome).collect();
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    assert_eq!(cluster.take_all_sent(), ["a: welcome", "b: welcome", "a: check c1", "b: check c1"]);
+    cluster.lose("a");
+    cluster.connect_as("a", NotifyAgentHello { run: 77, ..hello("a") });
+    cluster.reply("a");
+    assert_eq!(cluster.take_all_sent(), ["a: received", "a: welcome", "a: check c1"]);
+    cluster.told.extend(late);
+    cluster.reply("b");
+    assert_eq!(cluster.take_all_sent(), [""; 0], "a has yet to look");
+    cluster.reply("a");
+    assert_eq!(cluster.take_all_sent(), ["a: commit c1", "b: commit c1"]);
+}
+
+#[test]
 fn where_it_is_to_stand_nobody_waits_for_each_node_of_who_is_lost_and_it_follows() {
     let mut cluster = switching(OnFailure::Keep);
     cluster.take_all_sent();

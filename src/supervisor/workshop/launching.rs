@@ -17,7 +17,7 @@ use crate::supervisor::process::groups::{GroupError, refuse};
 use crate::supervisor::process::looks::Waiting;
 use crate::supervisor::process::notices::NotifySocket;
 use crate::supervisor::process::tree::SweepError;
-use crate::supervisor::process::{Process, Record, Remains, tree};
+use crate::supervisor::process::{Process, Record, Remains, tree, user_of};
 use crate::supervisor::state::LaunchFailure;
 use crate::supervisor::{LaunchOrder, output, process};
 
@@ -38,7 +38,7 @@ pub(super) struct Leader {
 pub enum Origin {
     /// This run of the agent, which is given the children that it loses.
     Ours,
-    /// An earlier run, into the node's control group: nobody but root leaves that.
+    /// An earlier run, into the node's control group, which only those leave who may write to it: see [`stays_in_its_group`].
     Grouped,
     /// An earlier run: the children that it lost may be anybody's.
     Adrift,
@@ -201,11 +201,21 @@ impl Tools {
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.origin {
             Origin::Ours if self.strays_come_here => tree::sweep(&marker, session, waiting)?,
-            Origin::Grouped if self.groups.as_ref().as_ref().is_ok_and(|groups| groups.is_there(&node.name)) => 0,
+            Origin::Grouped if self.has_group(node) && stays_in_its_group(node) => 0,
             _ => tree::sweep_all(&marker, session, waiting)?,
         };
         Ok(killed + strays)
     }
+
+    fn has_group(&self, node: &Node) -> bool {
+        self.groups.as_ref().as_ref().is_ok_and(|groups| groups.is_there(&node.name))
+    }
+}
+
+/// Whether whoever is born into the node's group cannot leave it: it runs as neither root nor the agent, whose groups are.
+fn stays_in_its_group(node: &Node) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    node.user.as_deref().and_then(user_of).is_some_and(|(user, _)| user != 0 && user != ours)
 }
 
 /// Makes a node's directory; whether there was none. A node that works below it as another user passes through; nobody

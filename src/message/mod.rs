@@ -14,5 +14,6 @@ pub mod frames;
 mod inspect;
 pub mod join;
 pub mod node;
+pub mod pending;
 mod planning;
 pub mod silence;

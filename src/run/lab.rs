@@ -19,6 +19,7 @@ use crate::bundle::Scan;
 use crate::controller::Controller;
 use crate::controller::files::GetBlobs;
 use crate::message::client::{SetConfigurationRequest, Terms};
+use crate::message::pending;
 use crate::model::{Configuration, InstanceName, Outcome, RequestId};
 use crate::rest;
 use crate::settings::Settings;
@@ -126,18 +127,14 @@ fn deploy(controller: Addr<Controller>, configuration: Configuration) -> impl Fu
     async {
         let answer = asked.await.map_err(|_| RunError::Failed("controller"))??;
         let complaints = answer.outcomes.iter().filter(|outcome| !outcome.is_success());
-        let is_overtaken = answer.deployment.is_none() && complaints.clone().any(is_pending);
+        // Somebody else was sooner, while the files of nodes were looked through: the lab runs what they deploy.
+        let is_overtaken = answer.deployment.is_none() && complaints.clone().any(pending::is_meant_by);
         if answer.configuration.is_none() && !is_overtaken {
             return Err(RunError::Refused(complaints.map(words).collect()));
         }
         complaints.for_each(|complaint| tracing::warn!("{}", words(complaint)));
         std::future::pending().await
     }
-}
-
-/// Whether somebody else was sooner, while the files of nodes were looked through: then the lab runs what they deploy.
-fn is_pending(complaint: &Outcome) -> bool {
-    complaint.error.as_deref().is_some_and(|error| error.ends_with("still pending"))
 }
 
 fn words(outcome: &Outcome) -> String {

@@ -22,6 +22,7 @@ use crate::controller::kept::{Head, Kept};
 use crate::controller::store::{Save, Slot};
 use crate::message::agent::{self, CheckedChange};
 use crate::message::client::{self, ClientResponse, Terms};
+use crate::message::pending;
 use crate::model::{
     ConfigurationId, Instance, InstanceName, NodeName, NodeState, NodeStatus, Now, OnFailure, Outcome, Record,
     RequestId, Timestamp, Verdict,
@@ -101,10 +102,9 @@ impl State {
     /// Why no deployment can begin now, if none can: in the words that clients know, and who deploys since when.
     pub(super) fn refusal(&self) -> Option<Vec<Outcome>> {
         let Record { number, reqid, author, began, .. } = &self.deployment.as_ref()?.record;
-        let pending = format!("earlier deployment {reqid} still pending");
         let who =
             format!("deployment {number} is under way, by {author} since {began}: see `watchpost deploy --attach`");
-        Some(vec![Outcome::failed(pending), Outcome::failed(who)])
+        Some(vec![pending::refusal(reqid), Outcome::failed(who)])
     }
 
     /// Deploys what was staged.

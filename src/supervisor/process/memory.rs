@@ -9,8 +9,8 @@ const STACK: usize = 64 << 10;
 /// Whether the program that runs here is watchpost's own.
 static IS_OURS: AtomicBool = AtomicBool::new(false);
 
-/// Says that the program that runs here is watchpost's own: nobody else has written to what of it is only to be read.
-pub fn is_own_program() {
+/// Says that the program that runs here is watchpost's own, of which it knows what is needed at rest.
+pub(crate) fn is_own_program() {
     IS_OURS.store(true, Ordering::Relaxed);
 }
 

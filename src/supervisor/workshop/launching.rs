@@ -38,7 +38,7 @@ pub(super) struct Leader {
 pub enum Origin {
     /// This run of the agent, which is given the children that it loses.
     Ours,
-    /// An earlier run, into the node's control group, which only those leave who may write to it: see [`stays_in_its_group`].
+    /// An earlier run, into the node's control group, which only those leave who may write to groups.
     Grouped,
     /// An earlier run: the children that it lost may be anybody's.
     Adrift,

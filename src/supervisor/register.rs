@@ -425,13 +425,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_took_down_with_it_is_no_record() {
+    fn what_the_machine_took_down_with_it_is_no_record_and_the_next_life_is_one() {
         let (_directory, mut register, node) = register();
-        let file = File::create(register.directory(&node.name).join(NAME)).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
-        let entries = register.read().unwrap();
-        assert!(entries.records.is_empty() && entries.lost.is_empty() && entries.refused.is_empty());
-        register.intend(&node, Life(1), Past::default()).unwrap();
+        let path = register.directory(&node.name).join(NAME);
+        for left in [Vec::new(), vec![0; 4096], [&[0; 4096][..], &lines::sealed("stopped 6")].concat()] {
+            fs::write(&path, left).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+            let entries = register.read().unwrap();
+            assert!(entries.records.is_empty() && entries.lost.is_empty() && entries.refused.is_empty());
+            register.intend(&node, Life(7), Past::default()).unwrap();
+            assert_eq!(found(&mut register), Found::Intended);
+        }
     }
 
     fn found(register: &mut Register) -> Found {

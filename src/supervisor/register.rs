@@ -284,12 +284,8 @@ impl Register {
                 (Ok(Reading::Record(record)), _) => entries.records.push(*record),
                 (Ok(Reading::Missing), Some(name)) => entries.lost.push((name, None)),
                 (Ok(Reading::Damaged(why)), name) => {
-                    let (path, aside) = (directory.join(NAME), directory.join(DAMAGED));
-                    fs::rename(&path, &aside).map_err(|source| RegisterError::Io {
-                        what: "set aside",
-                        path,
-                        source,
-                    })?;
+                    let path = directory.join(NAME);
+                    set_aside(&path).map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
                     entries.lost.extend(name.map(|name| (name, Some(why))));
                 }
                 (Ok(Reading::Missing | Reading::Nothing), _) => {}
@@ -375,6 +371,16 @@ fn make_anew(path: &Path, lines: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// Keeps a copy of a damaged record and removes it: whoever is still to be born of it finds it gone, and ends. Where there is
+/// no room for a copy it is renamed, and a newborn would go on.
+fn set_aside(path: &Path) -> io::Result<()> {
+    let aside = path.with_file_name(DAMAGED);
+    match fs::copy(path, &aside) {
+        Ok(_) => fs::remove_file(path),
+        Err(_) => fs::rename(path, aside),
+    }
+}
+
 /// What stands in the place of a record.
 enum Reading {
     Record(Box<Record>),
@@ -402,6 +408,8 @@ fn was_before_this_boot(written: SystemTime) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::model::{InstanceName, Role};
 
@@ -445,13 +453,28 @@ mod tests {
         entries.records[0].found
     }
 
+    /// By that a newborn knows that its record is no longer in force.
+    fn is_gone(record: &File) -> bool {
+        record.metadata().unwrap().nlink() == 0
+    }
+
+    #[test]
+    fn a_record_that_is_set_aside_is_nobodys_and_can_be_looked_into() {
+        let (_directory, mut register, node) = register();
+        let path = register.directory(&node.name).join(NAME);
+        let late = register.intend(&node, Life(1), Past::default()).unwrap();
+        fs::write(&path, "garbage").unwrap();
+        assert_eq!(register.read().unwrap().lost.len(), 1);
+        assert!(is_gone(&late) && !path.exists());
+        assert_eq!(fs::read(path.with_file_name(DAMAGED)).unwrap(), b"garbage");
+    }
+
     #[test]
     fn an_intent_that_is_taken_back_is_nobodys_record_and_whoever_was_quicker_is_found() {
         let (_directory, mut register, node) = register();
         let late = register.intend(&node, Life(1), Past::default()).unwrap();
         assert_eq!(register.revoke(&node.name).unwrap(), Found::Intended);
-        let links = std::os::unix::fs::MetadataExt::nlink(&late.metadata().unwrap());
-        assert_eq!(links, 0, "by that a newborn knows");
+        assert!(is_gone(&late));
 
         let mut quick = register.intend(&node, Life(2), Past::default()).unwrap();
         quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();

@@ -81,7 +81,7 @@ pub(super) fn retrieve(
             // It may be about to be born.
             _ => match register.revoke(&record.node.name) {
                 Ok(found) => record.found = found,
-                // Nothing is launched either, as long as nothing can be written.
+                // Nothing is launched either until it can be taken back.
                 Err(error) => told.push(trouble(&record.node.name, error)),
             },
         }

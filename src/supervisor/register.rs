@@ -361,6 +361,9 @@ impl Register {
 }
 
 /// Opens a record to which lines are to be added, and how long it is; `None` if there is none.
+///
+/// A line that another process is just writing may be seen without its end, where it crosses a page, and be cut off. Hardly
+/// anybody can be at that: the jobs of a node are done one after the other, and a launch is over once its newborn has written.
 fn open_to_add(path: &Path) -> io::Result<Option<(File, u64)>> {
     let file = match OpenOptions::new().read(true).append(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

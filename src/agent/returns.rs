@@ -12,7 +12,7 @@ use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::{Groups, NoGroups};
 use crate::supervisor::process::marked::{self, Marked};
 use crate::supervisor::process::oom::{self, KernelLog};
-use crate::supervisor::register::{Entries, Found, Record, Register};
+use crate::supervisor::register::{Entries, Found, Record, Register, RegisterError};
 use crate::supervisor::workshop::Origin;
 
 /// What an earlier agent left of a node.
@@ -53,7 +53,8 @@ pub(super) fn take_up(
 }
 
 /// Finds the processes of which the register does not tell, though they may run: those of damaged records and of deleted
-/// ones, and those that their agent did not live to see born. They are entered into it, and what is to be told comes back.
+/// ones, and those that their agent did not live to see born. They are entered into it, and what is to be told comes back. Who
+/// cannot be entered, as on a full disk, is minded all the same: the next agent finds it in the same way.
 pub(super) fn retrieve(
     entries: &mut Entries,
     instance: &InstanceName,
@@ -65,21 +66,23 @@ pub(super) fn retrieve(
         return Ok(Vec::new());
     }
     let mut marked = marked::leaders(&site.cluster, &site.place)?;
+    let trouble = |name: &NodeName, error: RegisterError| Event::Trouble(Some(name.clone()), error.to_string());
     let enter = |node: &Node, life, process: (u32, u64), past: &Past, guessed| {
-        register.enter(node, life, process, past.clone(), guessed).map_err(io::Error::other)
+        let entered = register.enter(node, life, process, past.clone(), guessed);
+        entered.err().map(|error| trouble(&node.name, error))
     };
     let mut told = Vec::new();
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
         match marked.remove(&record.node.name) {
             Some(Marked { life, pid, start_time }) if life == record.life => {
                 record.found = Found::Launched { pid, start_time };
-                enter(&record.node, life, (pid, start_time), &record.past, record.guessed)?;
+                told.extend(enter(&record.node, life, (pid, start_time), &record.past, record.guessed));
             }
             // It may be about to be born.
             _ => match register.revoke(&record.node.name) {
                 Ok(found) => record.found = found,
-                // Nothing is launched either, as long as nothing can be written.
-                Err(error) => told.push(Event::Trouble(Some(record.node.name.clone()), error.to_string())),
+                // Nothing is launched either until it can be taken back.
+                Err(error) => told.push(trouble(&record.node.name, error)),
             },
         }
     }
@@ -95,7 +98,7 @@ pub(super) fn retrieve(
             told.push(Event::Trouble(Some(name.clone()), msg));
             let node = Node::new(name, instance.clone(), Role::None);
             let (found, past) = (Found::Launched { pid, start_time }, Past::default());
-            enter(&node, life, (pid, start_time), &past, true)?;
+            told.extend(enter(&node, life, (pid, start_time), &past, true));
             entries.records.push(Record {
                 node,
                 life,

@@ -131,7 +131,9 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let (home, full) = StateDir::take_though_full(&settings.state_dir)?;
     if let Some(full) = &full {
         let cause = std::error::Error::source(full).map(ToString::to_string).unwrap_or_default();
-        tracing::error!("{full}: {cause}. What runs is minded all the same; nothing is started until there is room");
+        tracing::error!(
+            "{full}: {cause}. What runs is minded all the same; what cannot be recorded is not started until there is room"
+        );
     }
     home.let_nodes_through()?;
     home.watch();

@@ -19,7 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
@@ -98,6 +98,8 @@ pub struct Entries {
 pub enum RegisterError {
     #[error("cannot {what} {}: {source}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("process {pid} entered itself late into {}; it is ended before the next is launched", path.display())]
+    Late { path: PathBuf, pid: u32 },
     #[error("{} is not a record of this release ({why}); it was left as it is", path.display())]
     Foreign { path: PathBuf, why: String },
 }
@@ -114,6 +116,8 @@ impl RegisterError {
 pub struct Register {
     /// Nodes whose record another release wrote: what it says of them is not for us to overwrite.
     foreign: Arc<BTreeSet<PathBuf>>,
+    /// Nodes whose last intent could not be taken back: that is to be done before their next.
+    unrevoked: Arc<Mutex<BTreeSet<NodeName>>>,
     nodes: PathBuf,
     boot: String,
     pid_namespace: u64,
@@ -126,6 +130,7 @@ impl Register {
     pub fn new(nodes: PathBuf, groups: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self {
             foreign: Arc::default(),
+            unrevoked: Arc::default(),
             groups,
             nodes,
             boot: identity::boot_id()?,
@@ -176,6 +181,11 @@ impl Register {
             let why = "a later release of watchpost may run this node".into();
             return Err(RegisterError::Foreign { path, why });
         }
+        if self.unrevoked().contains(&node.name)
+            && let Found::Launched { pid, .. } = self.revoke(&node.name)?
+        {
+            return Err(RegisterError::Late { path, pid });
+        }
         let intent = Intent {
             format: FORMAT,
             boot: Cow::Borrowed(&self.boot),
@@ -198,7 +208,8 @@ impl Register {
     }
 
     /// Takes back an intent of which no process is known. Whoever is still to be born of it finds its record replaced, and
-    /// ends; whoever was quicker has entered itself into the former one, and is told of.
+    /// ends; whoever was quicker has entered itself into the former one, and is told of. Where that fails the node's next
+    /// life does not begin until it can be done.
     pub fn revoke(&self, node: &NodeName) -> Result<Found, RegisterError> {
         let path = self.directory(node).join(NAME);
         let revoke = || -> io::Result<Vec<u8>> {
@@ -208,11 +219,21 @@ impl Register {
             let mut file = make_anew(&path, &bytes)?;
             let known = bytes.len();
             former.take(MAX_RECORD).read_to_end(&mut bytes)?;
-            file.write_all(&bytes[known..])?;
+            // Without it the next agent finds the process by its marker.
+            let _ = file.write_all(&bytes[known..]);
             Ok(bytes)
         };
-        let bytes = revoke().map_err(|source| RegisterError::Io { what: "replace", path, source })?;
+        let revoked = revoke();
+        match revoked {
+            Ok(_) => self.unrevoked().remove(node),
+            Err(_) => self.unrevoked().insert(node.clone()),
+        };
+        let bytes = revoked.map_err(|source| RegisterError::Io { what: "replace", path, source })?;
         Ok(lines::read(&bytes).map_or(Found::Intended, |said| said.found))
+    }
+
+    fn unrevoked(&self) -> MutexGuard<'_, BTreeSet<NodeName>> {
+        self.unrevoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that this life is over and the node is to stay down until somebody asks.
@@ -284,12 +305,8 @@ impl Register {
                 (Ok(Reading::Record(record)), _) => entries.records.push(*record),
                 (Ok(Reading::Missing), Some(name)) => entries.lost.push((name, None)),
                 (Ok(Reading::Damaged(why)), name) => {
-                    let (path, aside) = (directory.join(NAME), directory.join(DAMAGED));
-                    fs::rename(&path, &aside).map_err(|source| RegisterError::Io {
-                        what: "set aside",
-                        path,
-                        source,
-                    })?;
+                    let path = directory.join(NAME);
+                    set_aside(&path).map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
                     entries.lost.extend(name.map(|name| (name, Some(why))));
                 }
                 (Ok(Reading::Missing | Reading::Nothing), _) => {}
@@ -300,7 +317,7 @@ impl Register {
         entries.lost.sort();
         let foreign = entries.refused.iter().filter_map(|error| match error {
             RegisterError::Foreign { path, .. } => Some(path.clone()),
-            RegisterError::Io { .. } => None,
+            RegisterError::Io { .. } | RegisterError::Late { .. } => None,
         });
         self.foreign = Arc::new(foreign.collect());
         Ok(entries)
@@ -344,6 +361,9 @@ impl Register {
 }
 
 /// Opens a record to which lines are to be added, and how long it is; `None` if there is none.
+///
+/// A line that another process is just writing may be seen without its end, where it crosses a page, and be cut off. Hardly
+/// anybody can be at that: the jobs of a node are done one after the other, and a launch is over once its newborn has written.
 fn open_to_add(path: &Path) -> io::Result<Option<(File, u64)>> {
     let file = match OpenOptions::new().read(true).append(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -375,6 +395,16 @@ fn make_anew(path: &Path, lines: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// Keeps a copy of a damaged record and removes it: whoever is still to be born of it finds it gone, and ends. Where there is
+/// no room for a copy it is renamed, and a newborn would go on.
+fn set_aside(path: &Path) -> io::Result<()> {
+    let aside = path.with_file_name(DAMAGED);
+    match fs::copy(path, &aside) {
+        Ok(_) => fs::remove_file(path),
+        Err(_) => fs::rename(path, aside),
+    }
+}
+
 /// What stands in the place of a record.
 enum Reading {
     Record(Box<Record>),
@@ -402,6 +432,8 @@ fn was_before_this_boot(written: SystemTime) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::model::{InstanceName, Role};
 
@@ -425,13 +457,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_took_down_with_it_is_no_record() {
+    fn what_the_machine_took_down_with_it_is_no_record_and_the_next_life_is_one() {
         let (_directory, mut register, node) = register();
-        let file = File::create(register.directory(&node.name).join(NAME)).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
-        let entries = register.read().unwrap();
-        assert!(entries.records.is_empty() && entries.lost.is_empty() && entries.refused.is_empty());
-        register.intend(&node, Life(1), Past::default()).unwrap();
+        let path = register.directory(&node.name).join(NAME);
+        for left in [Vec::new(), vec![0; 4096], [&[0; 4096][..], &lines::sealed("stopped 6")].concat()] {
+            fs::write(&path, left).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+            let entries = register.read().unwrap();
+            assert!(entries.records.is_empty() && entries.lost.is_empty() && entries.refused.is_empty());
+            register.intend(&node, Life(7), Past::default()).unwrap();
+            assert_eq!(found(&mut register), Found::Intended);
+        }
     }
 
     fn found(register: &mut Register) -> Found {
@@ -440,19 +477,58 @@ mod tests {
         entries.records[0].found
     }
 
+    /// By that a newborn knows that its record is no longer in force.
+    fn is_gone(record: &File) -> bool {
+        record.metadata().unwrap().nlink() == 0
+    }
+
+    #[test]
+    fn a_record_that_is_set_aside_is_nobodys_and_can_be_looked_into() {
+        let (_directory, mut register, node) = register();
+        let path = register.directory(&node.name).join(NAME);
+        let late = register.intend(&node, Life(1), Past::default()).unwrap();
+        fs::write(&path, "garbage").unwrap();
+        assert_eq!(register.read().unwrap().lost.len(), 1);
+        assert!(is_gone(&late) && !path.exists());
+        assert_eq!(fs::read(path.with_file_name(DAMAGED)).unwrap(), b"garbage");
+    }
+
     #[test]
     fn an_intent_that_is_taken_back_is_nobodys_record_and_whoever_was_quicker_is_found() {
         let (_directory, mut register, node) = register();
         let late = register.intend(&node, Life(1), Past::default()).unwrap();
         assert_eq!(register.revoke(&node.name).unwrap(), Found::Intended);
-        let links = std::os::unix::fs::MetadataExt::nlink(&late.metadata().unwrap());
-        assert_eq!(links, 0, "by that a newborn knows");
+        assert!(is_gone(&late));
 
         let mut quick = register.intend(&node, Life(2), Past::default()).unwrap();
         quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
         let launched = Found::Launched { pid: 70, start_time: 7000 };
         assert_eq!(register.revoke(&node.name).unwrap(), launched);
         assert_eq!(found(&mut register), launched, "and stays in the record");
+    }
+
+    #[test]
+    fn an_intent_that_could_not_be_taken_back_is_before_the_next_life_begins() {
+        let (_directory, register, node) = register();
+        let in_the_way = register.directory(&node.name).join("record.new");
+        let begin = |life| register.clone().intend(&node, Life(life), Past::default());
+        let fail_to_revoke = || {
+            fs::create_dir(&in_the_way).unwrap();
+            register.revoke(&node.name).unwrap_err();
+        };
+        let late = begin(1).unwrap();
+        fail_to_revoke();
+        assert!(!begin(2).unwrap_err().is_permanent());
+        assert!(!is_gone(&late));
+        fs::remove_dir(&in_the_way).unwrap();
+        let mut quick = begin(2).unwrap();
+        assert!(is_gone(&late));
+
+        fail_to_revoke();
+        fs::remove_dir(&in_the_way).unwrap();
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
+        assert!(matches!(begin(3), Err(RegisterError::Late { pid: 70, .. })));
+        begin(3).unwrap();
     }
 
     #[test]

@@ -34,11 +34,13 @@ fn an_agent_whose_disk_is_full_says_so_and_minds_what_runs_all_the_same() {
         let client = controller.client();
         let of =
             |name| sleeper(name, "instance = a\nrestart_delay = 20ms\nrestart_max_delay = 100ms\nrestart_limit = 0");
-        let file = scene.write("disk.cfg", &format!("[instances]\na\n\n{}{}", of("lives"), of("dies")));
+        let file = scene.write("disk.cfg", &format!("[instances]\na\n\n{}{}{}", of("lives"), of("dies"), of("lost")));
         let before = pids(&client.deployed(&file));
 
-        fill(&disk.join("filler"));
         agent.kill();
+        let record = agent.state_dir().join("nodes/lost/record");
+        fs::write(&record, "garbage").unwrap();
+        fill(&disk.join("filler"));
         processes::signal(before["dies"], Signal::KILL);
         eventually("it is dead", || (!processes::is_alive(before["dies"])).then_some(()));
         client.wait_for("lives", "UNKNOWN");
@@ -47,6 +49,10 @@ fn an_agent_whose_disk_is_full_says_so_and_minds_what_runs_all_the_same() {
         assert_eq!((lives.pid, lives.restarts), (Some(before["lives"]), 0));
         let said = "No space left on device (os error 28). What runs is minded all the same";
         assert!(agent.log().contains(said), "{}", agent.log());
+        // Nobody could write down that it was found.
+        assert_eq!(client.wait_for("lost", "RUNNING").pid, Some(before["lost"]));
+        assert_eq!(fs::read_to_string(record.with_file_name("record.damaged")).unwrap(), "garbage");
+        assert!(!record.exists());
         // It is minded: its end is noticed, and told.
         processes::signal(before["lives"], Signal::KILL);
         client.wait("both deaths are told", |status| {
@@ -64,7 +70,8 @@ fn an_agent_whose_disk_is_full_says_so_and_minds_what_runs_all_the_same() {
         fs::remove_file(disk.join("filler")).unwrap();
         let after = pids(&client.wait_for_all("RUNNING"));
         assert!(after["lives"] != before["lives"] && after["dies"] != before["dies"]);
-        for name in ["lives", "dies"] {
+        assert_eq!(after["lost"], before["lost"]);
+        for name in ["lives", "dies", "lost"] {
             assert_eq!(scene.processes_of(name), [after[name]]);
         }
         let events = client.events();

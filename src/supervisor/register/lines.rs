@@ -52,7 +52,7 @@ pub(super) enum Flaw {
     Foreign(String),
     #[error("{0}")]
     Damaged(&'static str),
-    /// Nothing of it is left.
+    /// Nothing of it is left, or nothing that says whose it was.
     #[error("it is empty")]
     Empty,
 }
@@ -86,13 +86,14 @@ pub(super) fn given_up(life: Life, reason: &str) -> String {
 
 /// Takes a record apart.
 pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
-    if bytes.is_empty() || bytes.starts_with(b"\0") {
-        return Err(Flaw::Empty);
-    }
     let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
     let lines: Vec<&[u8]> = lines.collect();
-    let last = lines.iter().rposition(|line| line.starts_with(b"{")).unwrap_or(0);
-    let (first, lines) = lines[last..].split_first().ok_or(Flaw::Damaged("its first line is cut off"))?;
+    let last = lines.iter().rposition(|line| line.starts_with(b"{"));
+    // A file system may have lost its beginning, and the next life was added behind that.
+    if last.is_none() && (bytes.is_empty() || bytes.starts_with(b"\0")) {
+        return Err(Flaw::Empty);
+    }
+    let (first, lines) = lines[last.unwrap_or(0)..].split_first().ok_or(Flaw::Damaged("its first line is cut off"))?;
     let Some(first) = unsealed(first) else {
         // Whoever writes another format may seal it in another way.
         return Err(match serde_json::from_slice::<AnyFormat>(first) {
@@ -234,7 +235,15 @@ mod tests {
         let mut later = record();
         later.extend(sealed("paused 7"));
         assert!(matches!(read(&later), Err(Flaw::Foreign(_))));
-        assert_eq!(read(b"\0\0\0\0"), Err(Flaw::Empty));
+    }
+
+    #[test]
+    fn a_record_whose_beginning_was_lost_counts_from_the_next_intent_on() {
+        let lost = [&[0; 4096][..], &sealed("stopped 6")].concat();
+        for nothing in [&b""[..], b"\0\0\0\0", &lost] {
+            assert_eq!(read(nothing), Err(Flaw::Empty));
+        }
+        assert_eq!(read(&[lost, record()].concat()), read(&record()));
     }
 
     #[test]

@@ -240,3 +240,22 @@ pub(super) fn make_home(directory: &Path, node: &Node, should_be_there: bool) ->
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InstanceName, Role};
+
+    #[test]
+    fn who_runs_as_root_or_as_its_agent_or_as_nobody_knows_whom_may_have_left_its_group() {
+        let mut node = Node::new(NodeName::new("a").unwrap(), InstanceName::new("i").unwrap(), Role::None);
+        assert!(!stays_in_its_group(&node), "it runs as its agent");
+        for user in ["root", "no-such-user"] {
+            node.user = Some(user.into());
+            assert!(!stays_in_its_group(&node), "{user}");
+        }
+        node.user = Some("nobody".into());
+        let (nobody, _) = user_of("nobody").unwrap();
+        assert_eq!(stays_in_its_group(&node), nobody != rustix::process::geteuid().as_raw());
+    }
+}

@@ -576,6 +576,13 @@ struct Cluster {
     features: Features,
 }
 
+/// An outcome, in words.
+fn told(outcome: &Outcome) -> String {
+    let node = outcome.node.as_ref().map(|node| node.to_string());
+    let who = node.or(outcome.instance.as_ref().map(|instance| instance.to_string())).unwrap_or("all".into());
+    format!("{who}: {}", outcome.error.as_deref().unwrap_or("done"))
+}
+
 impl Cluster {
     fn new(stored: Stored) -> Self {
         Self::with_log(stored, false, Recalled::default())
@@ -776,12 +783,7 @@ impl Cluster {
             ClientResponse::TestTimeoutResponse(answer) => vec![answer.outcome],
             other => panic!("{other:?}"),
         };
-        let words = |outcome: Outcome| {
-            let node = outcome.node.map(|node| node.to_string());
-            let who = node.or(outcome.instance.map(|instance| instance.to_string())).unwrap_or("all".into());
-            format!("{who}: {}", outcome.error.as_deref().unwrap_or("done"))
-        };
-        outcomes.into_iter().map(words).collect()
+        outcomes.iter().map(told).collect()
     }
 
     /// Everything that was sent since this was asked last, in words.

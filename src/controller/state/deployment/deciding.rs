@@ -182,6 +182,7 @@ impl State {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        self.note_followed(from, reqid, &outcomes);
         self.followed(from, reqid, now, fx);
         let answered = self.requests.answer(reqid, from, |_| {});
         let (is_deployment, is_complete) = match &answered {
@@ -392,6 +393,9 @@ impl State {
         }
         // Who does not do it at all, since it was asked again meanwhile, has not gone back: what was to move there may run.
         let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
+        if !has_refused {
+            self.note_followed(from, reqid, &outcomes);
+        }
         if !has_refused && self.following.as_ref().is_some_and(|following| following.has_asked(from, reqid)) {
             let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
             let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();

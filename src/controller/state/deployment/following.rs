@@ -67,23 +67,26 @@ impl State {
         self.last_number = last.number;
         let mut record = last.clone();
         let was_interrupted = record.ended.is_none();
-        if record.verdict == Verdict::Open {
-            record.verdict = if record.former.is_some() { Verdict::Old } else { Verdict::Refused };
+        if was_interrupted {
+            let why = decide_interrupted(&mut record);
+            record.end(record.verdict, &[Outcome::failed(why)], now);
         }
-        let Some(deployed) = self.shelf.deployed().cloned() else { return Vec::new() };
-        let mut following = match record.verdict {
-            Verdict::New => Following::to_the_new(record, &deployed),
-            Verdict::Old => Following::to_the_former(record, &deployed, BTreeSet::new()),
-            Verdict::Open | Verdict::Refused => return Vec::new(),
+        let deployed = self.shelf.deployed().cloned();
+        let mut following = match (record.verdict, deployed) {
+            (Verdict::New, Some(deployed)) => Following::to_the_new(record, &deployed),
+            (Verdict::Old, Some(deployed)) => Following::to_the_former(record, &deployed, BTreeSet::new()),
+            // Nobody has to follow it.
+            _ if was_interrupted => return vec![Save::Deployment(Box::new(record), None)],
+            _ => return Vec::new(),
         };
         if !was_interrupted {
             following.owing.clone_from(&following.record.owing);
         }
         if following.owing.is_empty() {
-            return Vec::new();
+            let save = Save::Deployment(Box::new(following.record), None);
+            return if was_interrupted { vec![save] } else { Vec::new() };
         }
         if was_interrupted {
-            following.record.ended = Some(now);
             following.record.owing.clone_from(&following.owing);
         }
         let save = Save::Deployment(Box::new(following.record.clone()), None);
@@ -104,6 +107,22 @@ impl State {
     pub(super) fn note_end(&mut self, record: &Record) {
         if let Some(following) = self.following.as_mut().filter(|following| following.record.number == record.number) {
             following.record = record.clone();
+        }
+    }
+
+    /// What became of the nodes of an instance that was asked for a decision when its deployment was over.
+    pub(in crate::controller::state) fn note_followed(
+        &mut self,
+        from: &InstanceName,
+        reqid: &RequestId,
+        outcomes: &[Outcome],
+    ) {
+        let has_to = |following: &&mut Following| {
+            following.record.ended.is_some() && following.has_asked(from, reqid) && following.owing.contains(from)
+        };
+        if let Some(following) = self.following.as_mut().filter(has_to) {
+            let own = outcomes.iter().map(|outcome| Outcome { instance: Some(from.clone()), ..outcome.clone() });
+            following.record.follow(&own.collect::<Vec<_>>());
         }
     }
 
@@ -175,7 +194,15 @@ impl State {
         let waits = self.shelf.deployed().is_some_and(|former| {
             following.is_back && former.names_on(from).any(|name| following.may_run_elsewhere(&name))
         });
-        if waits || !following.owing.remove(from) || !following.owing.is_empty() {
+        if waits || !following.owing.remove(from) {
+            return;
+        }
+        if !following.owing.is_empty() {
+            // What is known of those that are back is not to wait for one that never is.
+            if following.record.ended.is_some() {
+                following.record.owing.clone_from(&following.owing);
+                fx.push(Effect::Save(vec![Save::Deployment(Box::new(following.record.clone()), None)], None));
+            }
             return;
         }
         let Some(Following { mut record, .. }) = self.following.take() else { return };
@@ -297,6 +324,27 @@ impl State {
         // What waits to be written is not decided.
         let verdict = if deployment.phase == Phase::Deciding { Verdict::Open } else { status.verdict };
         Some(DeploymentStatus { switched, to_switch, under_way, verdict, ..status })
+    }
+}
+
+/// How a deployment is decided that a controller finds which was not there for its end; and why, in words.
+fn decide_interrupted(record: &mut Record) -> String {
+    const LOST: &str = "the controller ended in the middle of it";
+    match (record.verdict, &record.former) {
+        (Verdict::Open, Some(former)) => {
+            record.verdict = Verdict::Old;
+            format!("rolled back: configuration {former} is in force again: {LOST}, before it was decided")
+        }
+        (Verdict::Open, None) => {
+            record.verdict = Verdict::Refused;
+            format!("nothing was in force before, and nothing is: {LOST}, before it was decided")
+        }
+        (Verdict::New, _) => format!("{LOST}, when it was decided: every instance comes to it"),
+        (Verdict::Old, _) => {
+            let former = record.former.as_ref().map(|former| format!(": configuration {former} is in force again"));
+            format!("rolled back{}: {LOST}, when it was going back", former.unwrap_or_default())
+        }
+        (Verdict::Refused, _) => format!("nothing was touched: {LOST}"),
     }
 }
 

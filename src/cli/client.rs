@@ -207,7 +207,7 @@ impl Client {
         let url = self.url.clone();
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect) => {
-                CliError::NoController { url, reason: "nobody answers there".into() }
+                CliError::NoController { url, reason: "nobody answers there".into(), was_reached: false }
             }
             ureq::Error::Timeout(_) => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => CliError::Url(url),
@@ -217,9 +217,12 @@ impl Client {
             }
             ureq::Error::Io(error) => match complaint(&error) {
                 Some(reason) => CliError::Untrusted { url, reason },
-                None => CliError::NoController { url, reason: error.to_string() },
+                None => {
+                    let was_reached = !never_got_there(error.kind());
+                    CliError::NoController { url, reason: error.to_string(), was_reached }
+                }
             },
-            other => CliError::NoController { url, reason: other.to_string() },
+            other => CliError::NoController { url, reason: other.to_string(), was_reached: false },
         }
     }
 }
@@ -242,6 +245,12 @@ fn agent(tls: Option<ClientConfig>) -> Agent {
     }
 }
 
+/// Whether there was no connection that anything could have been said on.
+fn never_got_there(error: io::ErrorKind) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied};
+    matches!(error, AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied)
+}
+
 /// How an order is sent.
 #[derive(Debug, Clone, Copy)]
 pub enum Method {
@@ -261,7 +270,7 @@ pub struct Stream<T> {
 
 impl<T> Stream<T> {
     fn lost(&self, reason: impl ToString) -> CliError {
-        CliError::NoController { url: self.url.clone(), reason: reason.to_string() }
+        CliError::NoController { url: self.url.clone(), reason: reason.to_string(), was_reached: true }
     }
 }
 

@@ -31,6 +31,7 @@ mod lab;
 mod limits;
 mod links;
 mod log;
+mod lost_controller;
 mod lost_in_the_middle;
 mod network;
 mod orders;

@@ -142,9 +142,7 @@ impl State {
     pub(super) fn begin(&mut self, ticket: Ticket, order: Order, configuration: Kept, now: Now, fx: &mut Vec<Effect>) {
         let Order { reqid, in_one_step, terms, back_to } = order;
         let Terms { author, on_failure, all_at_once, without, detach } = terms;
-        let strangers = without.iter().filter(|name| !configuration.has(name));
-        let strangers = strangers.map(|name| Outcome::failed(format!("`{name}` is no instance of the configuration")));
-        let refusals: Vec<_> = self.refusal().unwrap_or_else(|| strangers.collect());
+        let refusals = self.refusal().unwrap_or_else(|| strangers(&without, &configuration));
         if !refusals.is_empty() {
             return fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusals)));
         }
@@ -595,6 +593,12 @@ fn deployed(
         true => client::SetConfigurationResponse { reqid, configuration, outcomes, deployment: None }.into(),
         false => client::DeployResponse { reqid, configuration, outcomes, deployment: None }.into(),
     }
+}
+
+/// What is said of instances that nobody is to wait for, and that it does not have.
+pub(super) fn strangers(without: &BTreeSet<InstanceName>, configuration: &Kept) -> Vec<Outcome> {
+    let strangers = without.iter().filter(|name| !configuration.has(name));
+    strangers.map(|name| Outcome::failed(format!("`{name}` is no instance of the configuration"))).collect()
 }
 
 /// So many instances, in words.

@@ -94,7 +94,7 @@ enum Verb {
     Agent(AgentArgs),
     /// Say what is wrong with a cluster file
     Check {
-        /// The cluster file
+        /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
         file: PathBuf,
     },
     /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client

@@ -189,6 +189,7 @@ impl Client {
                 CliError::NotPermitted { url, problem, hint: hint.into() }
             }
             400 | 422 => CliError::Wrong(problem),
+            404 => CliError::Absent(problem),
             504 => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
             _ => CliError::Refused { url, status, problem },
         })

@@ -112,6 +112,9 @@ pub enum CliError {
     /// The controller says that the request or the file is wrong.
     #[error("{}", .0.error)]
     Wrong(Problem),
+    /// There is no such thing.
+    #[error("{}", .0.error)]
+    Absent(Problem),
     /// The controller could not do it.
     #[error("the controller at {url} answers {status}: {}", problem.error)]
     Refused { url: String, status: u16, problem: Problem },
@@ -180,6 +183,7 @@ impl CliError {
             Self::Lost { .. } | Self::Fate { .. } => Exit::Unreachable,
             Self::NoController { .. }
             | Self::NotBegun { .. }
+            | Self::Absent(_)
             | Self::Refused { .. }
             | Self::Foreign { .. }
             | Self::Untrusted { .. }
@@ -220,12 +224,21 @@ impl CliError {
         is_away || matches!(self, Self::Refused { status: 503, .. })
     }
 
+    /// Why it is away, in few words.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::NoController { reason, .. } | Self::Lost { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// One line per complaint, where there are several.
     pub fn details(&self) -> &[String] {
         match self {
-            Self::Wrong(problem) | Self::Refused { problem, .. } | Self::NotPermitted { problem, .. } => {
-                &problem.details
-            }
+            Self::Wrong(problem)
+            | Self::Absent(problem)
+            | Self::Refused { problem, .. }
+            | Self::NotPermitted { problem, .. } => &problem.details,
             Self::Detailed(error) => error.details(),
             _ => &[],
         }

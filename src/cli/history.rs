@@ -130,10 +130,9 @@ pub fn lines(past: &Past, screen: Screen) -> Vec<String> {
 /// What a success comes to in the end: of what went back nothing is left, once its instance has followed.
 fn done(told: &Told, past: &Past) -> &'static str {
     let is_owing = told.instance.as_ref().is_some_and(|instance| past.owing.contains(instance));
-    match (&*past.verdict, &told.node) {
-        ("rolled-back", Some(_)) if is_owing => "to be undone",
-        ("rolled-back", Some(_)) => "undone",
-        ("rolled-back", None) => "as before",
+    match &*past.verdict {
+        "rolled-back" if is_owing => "yet to go back:",
+        "rolled-back" => "as before:",
         _ => "done",
     }
 }
@@ -225,13 +224,14 @@ mod tests {
         let lines = lines(&past(), Screen::pipe());
         assert_eq!(lines[0], "deployment    7");
         assert!(lines.contains(&"results       1 of 2 failed".to_owned()), "{lines:?}");
-        let last = ["  failed w on a: not ready ", "  rolled back: configuration c1 is in force again", "  undone v"];
+        let last =
+            ["  failed w on a: not ready ", "  rolled back: configuration c1 is in force again", "  as before: v"];
         let end: Vec<_> = lines[lines.len() - 3..].iter().map(|line| line.trim_end().to_owned()).collect();
         assert_eq!(end, last.map(|line| line.trim_end().to_owned()));
         let (node, instance) = (Some("v".to_owned()), Some("b".to_owned()));
         let results = vec![Told { node, instance: instance.clone(), error: None }];
         let owing = Past { owing: instance.into_iter().collect(), results, ..past() };
-        assert_eq!(super::lines(&owing, Screen::pipe()).last().unwrap(), "  to be undone v on b");
+        assert_eq!(super::lines(&owing, Screen::pipe()).last().unwrap(), "  yet to go back: v on b");
         let deployed = Past { verdict: "deployed".into(), ..past() };
         assert_eq!(super::lines(&deployed, Screen::pipe()).last().unwrap(), "  done v");
     }

@@ -133,8 +133,8 @@ pub fn look_for(client: &Client, lost: Lost, json: bool, screen: Screen) -> Resu
     let url = client.url().to_owned();
     if !json {
         let told = format!(
-            "{doing}: {}; looking for it for {} …",
-            error.to_string().lines().next().unwrap_or_default(),
+            "{doing}: the controller at {url} was lost ({}); looking for it for {} …",
+            error.reason(),
             humantime::format_duration(LOOKED_FOR)
         );
         let lines = Screen::of_stderr().sentence(&tame(&told), Default::default());

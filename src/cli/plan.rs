@@ -219,7 +219,9 @@ fn lines(plan: &Plan, screen: Screen) -> Vec<String> {
         let mut whole = plan.outcomes.iter().filter(|outcome| outcome.node.is_none());
         whole.any(|outcome| outcome.instance.as_ref() == Some(&instance.name))
     };
-    let able = plan.instances.iter().filter(|instance| !cannot(instance));
+    // Whoever was not understood would seem to leave.
+    let understood = if plan.complaints.is_empty() { &plan.instances[..] } else { &[] };
+    let able = understood.iter().filter(|instance| !cannot(instance));
     lines.extend(able.filter_map(|instance| instance_line(instance, plan.ok)));
     let wrong =
         |text: &String| whole.line([("wrong".into(), state_style("FAILED")), plain(format!(" {}", tame(text)))]);

@@ -132,7 +132,9 @@ pub async fn past(desk: Data<Desk>, number: Path<u64>) -> Answer<Past> {
     let number = number.into_inner();
     let all = desk.ask(GetHistoryRequest).await?.deployments.map_err(Problem::Internal)?;
     let found = all.into_iter().find(|record| record.number == number);
-    found.map(|record| Json(Past::from(record))).ok_or_else(|| Problem::Absent(no_such(number)))
+    found
+        .map(|record| Json(Past::from(record)))
+        .ok_or_else(|| Problem::Absent(format!("{}: see `watchpost history`", no_such(number))))
 }
 
 pub async fn diff(desk: Data<Desk>, numbers: Path<(u64, u64)>) -> Answer<Difference> {

@@ -46,7 +46,7 @@ fn whoever_deploys_finds_a_controller_that_was_killed_again_and_hears_what_it_de
         let shown = client.run(&["history", "show", &past.number.to_string()]).stdout;
         let line = |line: &str| shown.lines().any(|shown| shown == line);
         for name in ["moves-on-a on a", "moves-on-b on b", "moves-on-c on c"] {
-            assert!(line(&format!("  undone {name}")), "{name}: {shown}");
+            assert!(line(&format!("  as before: {name}")), "{name}: {shown}");
         }
         assert!(line(&format!("  {why}")) && !shown.contains("stays-"), "{shown}");
         if args.is_empty() {

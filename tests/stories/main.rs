@@ -21,6 +21,7 @@ mod failures;
 mod fleet;
 mod full_disk_at_rest;
 mod full_disk_while_deploying;
+mod gentle;
 mod given_up;
 mod health;
 mod hostile;

@@ -54,7 +54,13 @@ pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
         false if nodes == 0 => {
             writeln!(io::stdout(), "{name} is fine, but has no nodes: to deploy it removes all there are")?
         }
-        false => writeln!(io::stdout(), "{name} is fine: {nodes} nodes on {instances} instances")?,
+        false => {
+            let [nodes, instances] = [(nodes, "node"), (instances, "instance")].map(|(count, what)| match count {
+                1 => format!("1 {what}"),
+                _ => format!("{count} {what}s"),
+            });
+            writeln!(io::stdout(), "{name} is fine: {nodes} on {instances}")?;
+        }
     }
     Ok(Exit::Done)
 }

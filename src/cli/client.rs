@@ -29,6 +29,8 @@ pub const DEFAULT_CONTROLLER: &str = "http://127.0.0.1:2148";
 const QUESTION: Duration = ASKED_AROUND.saturating_add(Duration::from_secs(15));
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// After how long a stream is given up on which nothing comes.
+const SILENCE: Duration = Duration::from_secs(3 * KEEP_ALIVE.as_secs());
 /// The longest answer that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
 
@@ -154,7 +156,7 @@ impl Client {
 
     /// Opens a stream of objects; a silence of three keep-alives ends it with an error.
     pub fn stream<T>(&self, path: &str) -> Result<Stream<T>, CliError> {
-        let request = self.agent.get(self.at(path)).config().timeout_per_read(Some(3 * KEEP_ALIVE)).build();
+        let request = self.agent.get(self.at(path)).config().timeout_per_read(Some(SILENCE)).build();
         let request = request.header(header::AUTHORIZATION, self.authorization());
         let response = self.checked(request.header(header::ACCEPT, "application/x-ndjson").call())?;
         let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
@@ -283,6 +285,10 @@ impl<T: DeserializeOwned> Iterator for Stream<T> {
             let mut line = String::new();
             match self.lines.read_line(&mut line) {
                 Ok(0) => return None,
+                Err(error) if is_silence(&error) => {
+                    let silence = humantime::format_duration(SILENCE);
+                    return Some(Err(self.lost(format!("nothing was heard of it for {silence}"))));
+                }
                 Err(error) => return Some(Err(self.lost(error))),
                 Ok(_) => {}
             }
@@ -295,6 +301,12 @@ impl<T: DeserializeOwned> Iterator for Stream<T> {
             }
         }
     }
+}
+
+/// Whether a stream ends since nothing came on it.
+fn is_silence(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<ureq::Error>());
+    matches!(cause, Some(ureq::Error::Timeout(_)))
 }
 
 /// Whether whoever listens at `url` is on this machine. What cannot be read as a URL is nowhere.
@@ -316,6 +328,12 @@ fn read_token(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_on_which_nothing_comes_is_told_from_one_that_is_cut() {
+        let silent = io::Error::other(ureq::Error::Timeout(ureq::Timeout::PerCall));
+        assert!(is_silence(&silent) && !is_silence(&io::ErrorKind::UnexpectedEof.into()));
+    }
 
     #[test]
     fn only_addresses_of_this_machine_are_on_this_machine() {

@@ -392,7 +392,11 @@ fn may_write(path: &Path) -> Result<(), CliError> {
     let no_plan = |why: &str| CliError::NoPlan { path: path.into(), why: why.into() };
     match fs::metadata(path) {
         // A link that leads nowhere is not there either, and is replaced.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+            let looked = directory.map_or(Ok(()), |directory| fs::metadata(directory).map(drop));
+            looked.map_err(|source| CliError::Make { path: path.into(), source })
+        }
         Err(source) => Err(CliError::File { path: path.into(), source }),
         Ok(what) if what.is_file() => read(path).map(drop).map_err(|_| {
             no_plan("it is there already, and is no plan that could be written over: choose another name")
@@ -637,6 +641,8 @@ mod tests {
         assert_eq!(read(&path).ok().unwrap().plan, plan());
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
+        // Before anything is asked.
+        assert!(may_write(&home.path().join("nowhere/p.json")).is_err());
         let error = may_write(&other).unwrap_err().to_string();
         assert!(error.contains("is there already, and is no plan"), "{error}");
         fs::write(&path, r#"{"format":99}"#).unwrap();

@@ -145,7 +145,7 @@ fn a_configuration_that_is_wrong_in_ten_places_is_told_all_ten_at_once() {
         &taken,
         "program: cannot run `/nowhere/program`: No such file",
         "user: user `no-such-user` does not exist",
-        "nobody: no agent of that name ever connected: start one, or mend the name",
+        "nobody: no agent of that name is connected: start one, or mend the name",
     ];
     assert_eq!(said.len(), wanted.len(), "{said:#?}");
     said.iter().zip(wanted).for_each(|(said, wanted)| assert!(said.starts_with(wanted), "{said} is not {wanted}"));

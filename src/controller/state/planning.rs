@@ -128,7 +128,7 @@ impl State {
                     continue;
                 }
                 Some(why) if ever => why,
-                _ => "no agent of that name ever connected: start one, or mend the name".to_owned(),
+                _ => "no agent of that name is connected: start one, or mend the name".to_owned(),
             };
             planning.outcomes.push(Outcome::instance_failed(&name, why.clone()));
             planning.unchecked.insert(name, why);

@@ -86,7 +86,7 @@ fn whoever_cannot_say_is_spoken_for_and_named() {
     assert!(said("b").1.starts_with("not connected since "), "{:?}", said("b"));
     assert!(said("c").1.starts_with("its agent does not know `inspect_configuration_request`"), "{:?}", said("c"));
     assert_eq!(said("d"), (PlannedLink::Removed, String::new()));
-    let unknown = "no agent of that name ever connected: start one, or mend the name";
+    let unknown = "no agent of that name is connected: start one, or mend the name";
     assert_eq!(said("e"), (PlannedLink::Added, unknown.into()));
     let complained: Vec<_> = plan.outcomes.iter().map(|outcome| outcome.instance.clone().unwrap()).collect();
     assert_eq!(complained, ["a", "b", "e"].map(instance), "one of another release does as it is told all the same");

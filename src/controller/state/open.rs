@@ -219,6 +219,7 @@ impl State {
     /// The link to an instance is gone, with whatever it was asked on it, or answered. An agent that does nothing twice is
     /// given some time to come back: see [`Self::ask_again`].
     pub(super) fn give_up_on(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        self.loses_its_early_answer(name, now);
         self.is_early_no_more(name, now, fx);
         self.loses_its_turn(name, now, fx);
         let lost = Outcome::instance_failed(name, silence::LOST);

@@ -129,6 +129,7 @@ impl State {
         if reached.is_empty() {
             return fx.push(answer(sorted(outcomes)));
         }
+        self.note_order(verb, &reached, now, fx);
         let owes = reached.keys().cloned().collect();
         let since = |name: &NodeName| (name.clone(), self.nodes.get(name.as_str()).map(|status| status.since));
         let asked =

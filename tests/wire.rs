@@ -375,7 +375,12 @@ fn to_agent() -> Vec<ToAgent> {
     vec![
         AgentWelcomeRequest { reqid: reqid() }.into(),
         AgentStandbyRequest { reqid: reqid() }.into(),
-        SetConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
+        SetConfigurationRequest {
+            reqid: reqid(),
+            configuration: configuration().into(),
+            rest: [node("worker-2")].into(),
+        }
+        .into(),
         GetNodesRequest { reqid: reqid() }.into(),
         StartRequest { reqid: reqid(), nodes: BTreeSet::new() }.into(),
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
@@ -419,6 +424,7 @@ fn to_agent() -> Vec<ToAgent> {
             reqid: reqid(),
             configuration: ConfigurationId::new("c7").unwrap(),
             checked: RequestId::new("c1-7").unwrap(),
+            rest: [node("worker-2")].into(),
         }
         .into(),
         StageBundlesRequest { reqid: reqid(), bundles: [BundleId::new(Digest::of(b"a manifest"))].into() }.into(),

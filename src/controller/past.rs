@@ -101,6 +101,7 @@ mod tests {
             verdict,
             up: Default::default(),
             at_once: false,
+            rests: Default::default(),
             moves: Default::default(),
             owing: Default::default(),
             results: Vec::new(),

@@ -235,6 +235,7 @@ mod tests {
             verdict: Verdict::Open,
             up: [NodeName::new("w").unwrap()].into(),
             at_once: false,
+            rests: Default::default(),
             moves: BTreeMap::new(),
             owing: BTreeSet::new(),
             results: Vec::new(),

@@ -68,6 +68,8 @@ pub struct CommitConfigurationRequest {
     pub configuration: ConfigurationId,
     /// Of the [`CheckConfigurationRequest`].
     pub checked: RequestId,
+    /// Nodes that somebody has stopped meanwhile: they stay down.
+    pub rest: BTreeSet<NodeName>,
 }
 
 /// Agent → controller: what is to come into force by that request is not at hand, or not any more, and nothing was done. Send

@@ -69,6 +69,8 @@ pub struct Record {
     pub verdict: Verdict,
     /// Of the nodes that it touches, those that are to run where it comes to nothing. Empty once it is over.
     pub up: BTreeSet<NodeName>,
+    /// Nodes that somebody has stopped since it began: it starts none of them. Empty once it is over.
+    pub rests: BTreeSet<NodeName>,
     /// Nodes that it starts on another instance than before, and on which.
     pub moves: BTreeMap<NodeName, InstanceName>,
     /// The instances that had yet to follow when this was written.

@@ -169,6 +169,13 @@ impl Rollout {
         self.waiting.iter_mut().for_each(|waiting| waiting.retain(|turn| turn.instance != *instance));
     }
 
+    /// These have no turn any more, unless it has come.
+    pub fn pass_over(&mut self, nodes: &BTreeSet<NodeName>) {
+        let before = self.open();
+        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|turn| !nodes.contains(&turn.node)));
+        self.all -= before - self.open();
+    }
+
     /// Nothing is begun on that instance, and of what is under way there nothing will be heard.
     pub fn forget(&mut self, instance: &InstanceName) {
         let before = self.open();

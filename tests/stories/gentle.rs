@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::{Fleet, script, sleeper};
-use crate::phases::{ALL, last};
+use watchpost::web::history::Deployed;
+use watchpost::web::json::Status;
+
+use crate::common::{Fleet, Reserved, node, script, sleeper};
+use crate::phases::{ALL, all, cluster, colours, last, red, slow, staying};
 
 /// Six workers of that colour, and a node that is switched behind them.
 fn workers(colour: &str, behind: &str) -> Vec<String> {
@@ -41,5 +44,63 @@ fn a_deployment_that_goes_back_takes_down_one_worker_after_the_other_as_when_it_
     launched.sort();
     let twice: Vec<_> = (0..6).flat_map(|at| [format!("w{at}"), format!("w{at}")]).collect();
     assert_eq!((launched, missed.len()), (twice, 0), "each went forth and back");
+    assert_eq!(last(&fleet).verdict, "rolled-back");
+}
+
+/// Where `stays-a` and `moves-on-b` are stopped while all are blue and one is not ready yet, and the agent of both is
+/// started again.
+fn stopped_in_the_middle(fleet: &mut Fleet, reserved: &Reserved) {
+    let file = cluster(fleet, "blue", &slow(reserved));
+    let begun: Deployed = fleet.client.ask(&["deploy", "--detach", file.to_str().unwrap()]);
+    assert!(begun.verdict.ok, "{begun:?}");
+    fleet.client.wait("the slow one is being switched", |status| {
+        colours(status) == all("blue")
+            && status.deployment.as_ref().is_some_and(|it| it.under_way.contains(&"slow".into()))
+    });
+    let stopped = fleet.client.run(&["stop", "stays-a", "moves-on-b"]);
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    fleet.agent_mut("b").kill();
+    fleet.agent_mut("b").start_again();
+    fleet.client.wait("its agent has taken up what runs", |status| node(status, "stays-b").state == "RUNNING");
+}
+
+/// Waits until all is over: both rest, and whatever else moves on is of that colour.
+fn rest_among(fleet: &Fleet, colour: &str, before: &Status) {
+    let is_over = |status: &Status| {
+        let (rest, others): (Vec<_>, Vec<_>) =
+            status.nodes.iter().partition(|node| ["stays-a", "moves-on-b"].contains(&&*node.name));
+        status.deployment.is_none()
+            && rest.iter().all(|node| node.state == "STOPPED")
+            && others.iter().all(|node| node.state == "RUNNING")
+    };
+    let after = fleet.client.wait("what was stopped rests, and nothing else", is_over);
+    let mut want = all(colour);
+    want.remove("moves-on-b");
+    assert_eq!(colours(&after), want);
+    let (before, after) = (staying(before), staying(&after));
+    assert_eq!((after.len(), after.iter().all(|(name, pid)| before[name] == *pid)), (2, true));
+}
+
+#[test]
+fn who_is_stopped_in_the_middle_of_a_deployment_stays_down_when_it_is_done() {
+    let (mut fleet, before) = red();
+    let reserved = Reserved::new();
+    stopped_in_the_middle(&mut fleet, &reserved);
+    let _listener = reserved.listen();
+    fleet.client.wait("it is over", |status| status.deploying.is_none());
+    rest_among(&fleet, "blue", &before);
+    let past = last(&fleet);
+    assert!(past.verdict == "deployed" && past.results.iter().all(|it| it.error.is_none()), "{past:?}");
+    assert_eq!(fleet.client.run(&["start"]).code, 0);
+    fleet.client.wait_for_all("RUNNING");
+}
+
+#[test]
+fn who_is_stopped_in_the_middle_of_a_deployment_stays_down_when_all_go_back() {
+    let (mut fleet, before) = red();
+    stopped_in_the_middle(&mut fleet, &Reserved::new());
+    fleet.controller.kill();
+    fleet.controller.start_again();
+    rest_among(&fleet, "red", &before);
     assert_eq!(last(&fleet).verdict, "rolled-back");
 }

@@ -53,7 +53,7 @@ impl State {
 
     /// What was looked at by that request comes into force: nothing else may under its id.
     pub(super) fn commit(&mut self, request: CommitConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let CommitConfigurationRequest { reqid, configuration: id, checked } = request;
+        let CommitConfigurationRequest { reqid, configuration: id, checked, rest } = request;
         let is_meant =
             |staged: &mut Box<Staged>| staged.checked.as_ref() == Some(&checked) && staged.configuration.id == id;
         let Some(staged) = self.staged.take_if(is_meant) else { return self.answer(NotAtHand { reqid }) };
@@ -64,7 +64,7 @@ impl State {
         }
         self.give_up_preparing(OVERTAKEN);
         staged.configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
-        self.adopt(reqid, *staged, wall, fx);
+        self.adopt(reqid, *staged, &rest, wall, fx);
     }
 
     /// What was in force before is in force again. What did not change is left alone, also where it rests; and what serves

@@ -5,11 +5,13 @@
 //! undecided after a crash goes back. Where it stands whatever fails, it is decided before anything is switched.
 //!
 //! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, `returning` goes back,
-//! `following` is about instances that were not there, and `absence` about those that are lost in the middle.
+//! `following` is about instances that were not there, `absence` about those that are lost in the middle, and `orders` about
+//! what clients order meanwhile.
 
 mod absence;
 mod deciding;
 mod following;
+mod orders;
 mod returning;
 mod staging;
 mod switching;
@@ -162,6 +164,7 @@ impl State {
             ended: None,
             verdict: Verdict::Open,
             up: BTreeSet::new(),
+            rests: BTreeSet::new(),
             moves: BTreeMap::new(),
             owing: BTreeSet::new(),
             results: Vec::new(),
@@ -389,10 +392,13 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let counts = deployment.configuration.ranks;
         // What moves is missed from when it is ended where it was.
-        let (up, moves) = (self.up_before(deployment), self.moved_by(deployment));
+        let (mut up, moves) = (self.up_before(deployment), self.moved_by(deployment));
+        let rests = deployment.record.rests.clone();
+        up.retain(|node| !rests.contains(node));
         let before = self.since_when(&deployment.configuration);
         let pace = self.rules.pace;
         self.change(|deployment| {
+            deployment.turns.retain(|turn| !rests.contains(&turn.node));
             let rollout = Rollout::new(std::mem::take(&mut deployment.turns), counts, &pace);
             deployment.rollout = if deployment.record.at_once { rollout.all_at_once() } else { rollout };
             deployment.before = before;

@@ -129,6 +129,7 @@ impl State {
         if reached.is_empty() {
             return fx.push(answer(sorted(outcomes)));
         }
+        self.note_order(verb, &reached, now, fx);
         let owes = reached.keys().cloned().collect();
         let since = |name: &NodeName| (name.clone(), self.nodes.get(name.as_str()).map(|status| status.since));
         let asked =
@@ -219,6 +220,7 @@ impl State {
     /// The link to an instance is gone, with whatever it was asked on it, or answered. An agent that does nothing twice is
     /// given some time to come back: see [`Self::ask_again`].
     pub(super) fn give_up_on(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        self.loses_its_early_answer(name, now);
         self.is_early_no_more(name, now, fx);
         self.loses_its_turn(name, now, fx);
         let lost = Outcome::instance_failed(name, silence::LOST);

@@ -2,6 +2,7 @@ mod absent;
 mod away;
 mod limits;
 mod log;
+mod orders;
 mod phases;
 mod planning;
 mod returning;
@@ -791,18 +792,24 @@ impl Cluster {
     fn take_all_sent(&mut self) -> Vec<String> {
         let names = self.names.clone();
         let nodes = |nodes: &BTreeSet<NodeName>| nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
+        let resting = |rest: &BTreeSet<NodeName>| match rest.is_empty() {
+            true => String::new(),
+            false => format!(" but for {}", nodes(rest)),
+        };
         let words = |(link, message): (LinkId, ToAgent)| {
             let what = match message {
                 ToAgent::AgentWelcomeRequest(_) => "welcome".to_owned(),
                 ToAgent::AgentStandbyRequest(_) => "standby".to_owned(),
                 ToAgent::SetConfigurationRequest(request) => {
-                    format!("configuration {}", request.configuration.open().id)
+                    format!("configuration {}{}", request.configuration.open().id, resting(&request.rest))
                 }
                 ToAgent::StageBundlesRequest(request) => format!("stage {} bundles", request.bundles.len()),
                 ToAgent::CheckConfigurationRequest(request) => {
                     format!("check {}", request.configuration.open().id)
                 }
-                ToAgent::CommitConfigurationRequest(request) => format!("commit {}", request.configuration),
+                ToAgent::CommitConfigurationRequest(request) => {
+                    format!("commit {}{}", request.configuration, resting(&request.rest))
+                }
                 ToAgent::SwitchNodesRequest(request) => format!("switch {}", nodes(&request.nodes)),
                 ToAgent::RestoreConfigurationRequest(request) => {
                     let how = if request.at_once { "back at once" } else { "back" };
@@ -893,7 +900,7 @@ fn reply(name: &str, message: &ToAgent) -> Option<ToController> {
             let (reqid, outcome) = done(reqid);
             StageBundlesResponse { reqid, outcome }.into()
         }
-        ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
+        ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, .. }) => {
             // It speaks for the instance that its first node names.
             let of =
                 configuration.clone().open().nodes.first().map_or_else(|| instance("i"), |node| node.instance.clone());

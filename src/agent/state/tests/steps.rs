@@ -23,7 +23,7 @@ fn commands(configuration_id: &str) -> Configuration {
 /// With the nodes of `commands`, all of them RUNNING.
 fn running() -> Agent {
     let mut agent = Agent::new();
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: commands("c1").into() });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: commands("c1").into(), rest: [].into() });
     agent.obey_all();
     agent.taken = agent.told.len();
     agent.mail.clear();
@@ -46,7 +46,12 @@ impl Agent {
 
     fn commit(&mut self, reqid: &str, configuration: &str, checked: &str) {
         let configuration = ConfigurationId::new(configuration).unwrap();
-        self.order(CommitConfigurationRequest { reqid: id(reqid), configuration, checked: id(checked) });
+        self.order(CommitConfigurationRequest {
+            reqid: id(reqid),
+            configuration,
+            checked: id(checked),
+            rest: [].into(),
+        });
     }
 
     fn switch(&mut self, reqid: &str, configuration: &str, nodes: &[&str]) {
@@ -76,7 +81,7 @@ fn what_is_looked_at_touches_nothing_and_says_what_it_would_change() {
     next.nodes.push(new.into());
     assert_eq!(agent.check("check", next.clone()), ["new is new", "worker"]);
     assert_eq!((agent.take_told(), agent.state.statuses().len()), (vec![], 3));
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into() });
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into(), rest: [].into() });
     assert_eq!(agent.answers(), [("again".into(), vec!["instance: done".into()])], "c1 is in force");
     // An objection, such as to a full disk, is the whole answer.
     agent.holds = true;
@@ -106,7 +111,7 @@ fn nodes_are_switched_as_they_are_named_and_the_rest_follows_when_it_comes_into_
     agent.obey_all();
     assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "stop logger", "start manager"]);
     assert_eq!(agent.answers(), [("commit".into(), vec!["manager: done".into()])], "of the worker it has told");
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: next.into() });
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: next.into(), rest: [].into() });
     assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["again".to_owned()]));
 }
 
@@ -130,7 +135,11 @@ fn nothing_comes_into_force_but_what_was_looked_at_by_that_request_under_that_id
     agent.commit("late", "c2", "second");
     assert_eq!(agent.mail.pop(), Some(NotAtHand { reqid: id("late") }.into()));
     // It is said once that it is not at hand, and then it comes whole.
-    agent.order(SetConfigurationRequest { reqid: id("late"), configuration: changed("c2", &["worker"]).into() });
+    agent.order(SetConfigurationRequest {
+        reqid: id("late"),
+        configuration: changed("c2", &["worker"]).into(),
+        rest: [].into(),
+    });
     assert_eq!((agent.take_told(), agent.answers()), (vec![], vec![("late".into(), vec!["instance: done".into()])]));
     // What is in force already is looked at again, and nothing is done.
     agent.check("same", changed("c2", &["worker"]));
@@ -176,8 +185,55 @@ fn going_back_undoes_what_was_switched_and_leaves_the_rest_alone() {
     assert_eq!(agent.answers(), [("back".into(), vec!["worker: done".into()])]);
     let states: Vec<_> = agent.state.statuses().iter().map(|status| status.state).collect();
     assert_eq!(states, [NodeState::Stopped, NodeState::Stopped, NodeState::Running], "what rested rests");
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into() });
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into(), rest: [].into() });
     assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["again".to_owned()]), "it is in force");
+}
+
+#[test]
+fn who_is_stopped_while_it_is_deployed_stays_down_when_that_comes_into_force_also_after_a_restart() {
+    let rest: BTreeSet<NodeName> = ["manager", "worker"].map(node_name).into();
+    let mut agent = running();
+    agent.check("check", changed("c2", &["worker"]));
+    agent.order(StopRequest { reqid: id("stop"), nodes: rest.clone() });
+    agent.obey_all();
+    agent.take_told();
+    agent.answers();
+    let configuration = ConfigurationId::new("c2").unwrap();
+    let checked = id("check");
+    agent.order(CommitConfigurationRequest { reqid: id("commit"), configuration, checked, rest: rest.clone() });
+    agent.obey_all();
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.iter().any(|it| it.starts_with("start")), "{told:?}");
+    assert_eq!(agent.answers(), [("commit".into(), vec!["logger: done".into()])]);
+
+    // The next run of the agent finds them down, and does not know since when.
+    let mut agent = Agent::new();
+    let found = |node: &Arc<Node>| {
+        let runs = !rest.contains(&node.name);
+        let node = Arc::clone(node);
+        FoundNode { node, pid: runs.then_some(70), died: None, wanted: runs, guessed: false, given_up: None }
+    };
+    agent.step(Event::Found(commands("c1").nodes.iter().map(found).collect()));
+    agent.obey_all();
+    agent.take_told();
+    let configuration = changed("c2", &["worker"]).into();
+    agent.order(SetConfigurationRequest { reqid: id("share"), configuration, rest: rest.clone() });
+    agent.obey_all();
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.iter().any(|it| it.starts_with("start")), "{told:?}");
+    assert_eq!(agent.answers(), [("share".into(), vec!["logger: done".into()])]);
+
+    // Nor does the run behind that, which is told what was in force: its records have what nodes ran as last.
+    let mut agent = Agent::new();
+    agent.step(Event::WasInForce(ConfigurationId::new("c2").unwrap()));
+    agent.step(Event::Found(commands("c1").nodes.iter().map(found).collect()));
+    agent.obey_all();
+    agent.take_told();
+    let configuration = changed("c2", &["worker"]).into();
+    agent.order(SetConfigurationRequest { reqid: id("told"), configuration, rest: [].into() });
+    agent.obey_all();
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.iter().any(|it| it.starts_with("start")), "{told:?}");
 }
 
 /// Says who waits for its turn, and answers by its outcomes.
@@ -218,7 +274,7 @@ fn what_serves_goes_on_until_its_turn_comes_to_go_back_and_what_does_not_goes_ba
     agent.switch("last", "c1", &["manager"]);
     assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "start manager"]);
     agent.answers();
-    agent.order(SetConfigurationRequest { reqid: id("set"), configuration: commands("c1").into() });
+    agent.order(SetConfigurationRequest { reqid: id("set"), configuration: commands("c1").into(), rest: [].into() });
     assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["set".to_owned()]), "it is in force");
 }
 
@@ -252,7 +308,7 @@ fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
     port(&mut first, "manager", 2);
     port(&mut next, "logger", 2);
     port(&mut next, "manager", 1);
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into(), rest: [].into() });
     agent.obey_all();
     agent.take_told();
     agent.mail.clear();
@@ -275,7 +331,7 @@ fn nodes_of_zeek_are_switched_one_by_one_whatever_ports_their_hub_has() {
     };
     let mut agent = Agent::new();
     let first = cluster("c1", Duration::from_secs(7));
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into(), rest: [].into() });
     agent.obey_all();
     agent.take_told();
     agent.mail.clear();
@@ -293,7 +349,11 @@ fn nodes_of_zeek_are_switched_one_by_one_whatever_ports_their_hub_has() {
 #[test]
 fn files_are_tried_for_those_that_are_switched_alone_and_the_former_ones_used_again_when_all_goes_back() {
     let mut agent = Agent::new();
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", &NODES).into() });
+    agent.order(SetConfigurationRequest {
+        reqid: id("first"),
+        configuration: configuration("c1", &NODES).into(),
+        rest: [].into(),
+    });
     agent.obey_all();
     agent.preparations.clear();
     agent.mail.clear();

@@ -72,6 +72,10 @@ impl State {
     fn decided(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(Deployment { configuration, record, stands, .. }) = self.deployment.as_ref() else { return };
         let (configuration, record, stands) = (configuration.clone(), record.clone(), *stands);
+        if !record.rests.is_empty() {
+            // Some may have been stopped while it was being written.
+            fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
+        }
         self.release(&configuration.instances, now, fx);
         self.tell_given_up(&configuration, now.wall, fx);
         self.follow(Following::to_the_new(record, &configuration));
@@ -126,8 +130,8 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         self.gives(to, &reqid);
-        let configuration = configuration.clone();
-        self.send(to, CommitConfigurationRequest { reqid, configuration, checked }, fx);
+        let (configuration, rest) = (configuration.clone(), self.rests_of(to));
+        self.send(to, CommitConfigurationRequest { reqid, configuration, checked, rest }, fx);
     }
 
     /// What is to come into force there is not there any more: it is sent once again.
@@ -193,7 +197,7 @@ impl State {
         if !is_deployment {
             return self.tell_what_is_not(from, "deployed", &outcomes, now, fx);
         }
-        self.change(|deployment| deployment.outcomes.extend(outcomes));
+        self.change(|deployment| deployment.note(outcomes));
         if is_complete {
             self.complete(now, fx);
         }
@@ -252,6 +256,9 @@ impl State {
         record.owing = owing.map(|following| following.owing.clone()).unwrap_or_default();
         if record.owing.is_empty() || verdict == Verdict::New {
             (record.up, record.moves) = Default::default();
+        }
+        if record.owing.is_empty() {
+            record.rests.clear();
         }
         let what = format!("deployment {} of {}: {verdict}", record.number, record.configuration);
         self.tell_log(&self.rules.name, what, now.wall, fx);

@@ -228,7 +228,7 @@ impl State {
         let Some(Following { mut record, .. }) = self.following.take() else { return };
         // A deployment in progress writes that itself when it is over.
         if record.ended.is_some() {
-            (record.owing, record.up, record.moves) = Default::default();
+            (record.owing, record.up, record.moves, record.rests) = Default::default();
             let what = format!("deployment {} of {}: every instance has followed", record.number, record.configuration);
             self.tell_log(&self.rules.name, what, now.wall, fx);
             fx.push(Effect::Save(vec![Save::Deployment(Box::new(record), None)], None));

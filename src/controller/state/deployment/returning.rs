@@ -67,17 +67,17 @@ impl State {
         }
         // Who does not do it at all, since it was asked again meanwhile, has not gone back: what was to move there may run.
         let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
+        let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
+        let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();
+        self.is_not_as_before(from, outcomes, now, fx);
         if let Some(following) = self.following.as_mut().filter(|following| following.has_asked(from, reqid)) {
             following.has_said_who_waits(from);
             if !has_refused {
-                let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
-                let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();
                 self.have_a_turn(from, waiting);
                 self.note_followed(from, &outcomes);
                 self.went_back(from, Some(&failed), now, fx);
             }
         }
-        self.is_not_as_before(from, outcomes, now, fx);
         self.turn_back_on(now, fx);
         self.are_all_back(now, fx);
     }
@@ -167,14 +167,15 @@ impl State {
         let Some((_, nodes)) = following.steps.remove(reqid) else { return };
         following.rollout.settled(&nodes);
         // Who does not do it at all has not gone back, and is asked again when it is back.
-        match outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none()) {
+        let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
+        match has_refused {
             true => following.rollout.leave_out(from),
-            false => {
-                self.note_followed(from, &outcomes);
-                self.has_followed(from, now, fx);
-            }
+            false => self.note_followed(from, &outcomes),
         }
         self.is_not_as_before(from, outcomes, now, fx);
+        if !has_refused {
+            self.has_followed(from, now, fx);
+        }
         self.turn_back_on(now, fx);
         self.are_all_back(now, fx);
     }
@@ -211,7 +212,10 @@ impl State {
     }
 
     /// What did not come back is told, also to whoever deploys. It stops nobody else.
-    fn is_not_as_before(&mut self, of: &InstanceName, outcomes: Vec<Outcome>, now: Now, fx: &mut Vec<Effect>) {
+    fn is_not_as_before(&mut self, of: &InstanceName, mut outcomes: Vec<Outcome>, now: Now, fx: &mut Vec<Effect>) {
+        if let Some(Following { record, .. }) = &self.following {
+            outcomes.retain(|outcome| outcome.node.as_ref().is_none_or(|node| !record.rests.contains(node)));
+        }
         self.tell_what_is_not(of, "before", &outcomes, now, fx);
         let Some(deployment) = self.deployment.as_mut().filter(|it| it.phase == Phase::Returning) else { return };
         let failed = outcomes.into_iter().filter(|outcome| !outcome.is_success());

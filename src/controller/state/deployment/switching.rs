@@ -77,9 +77,7 @@ impl State {
         let Some(deployment) = &mut self.deployment else { return };
         // Of a step that nobody waits for any more nothing is heard.
         let Some((_, nodes)) = deployment.steps.remove(reqid) else { return };
-        deployment
-            .outcomes
-            .extend(outcomes.into_iter().filter(|outcome| outcome.node.is_some() || !outcome.is_success()));
+        deployment.note(outcomes.into_iter().filter(|outcome| outcome.node.is_some() || !outcome.is_success()));
         deployment.rollout.settled(&nodes);
         self.switch_on(now, fx);
     }

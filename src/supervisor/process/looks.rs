@@ -104,7 +104,8 @@ impl Look {
         let mut crowd = Crowd::new();
         for pid in numbers_in("/proc")?.into_iter().filter(|pid| *pid != std::process::id()) {
             if let Some(stat) = Stat::of(pid)? {
-                crowd.insert(pid, (stat, marker(pid)));
+                let marker = if stat.has_memory { marker(pid) } else { None };
+                crowd.insert(pid, (stat, marker));
             }
         }
         Ok(Self::of_crowd(&crowd, began))
@@ -139,6 +140,11 @@ impl Look {
     /// When it was over.
     pub fn ended(&self) -> Instant {
         self.ended
+    }
+
+    /// Whether anybody in that session has no mark, so that it matters whose session that is.
+    pub fn asks_whose_is(&self, session: u32) -> bool {
+        self.by_session.contains_key(&session)
     }
 
     /// Who belonged to the node with this marker, and with this session, if that names one: pids and start times, sorted
@@ -241,7 +247,8 @@ mod tests {
     fn crowd(members: &[(u32, u32, u32, Option<&str>)]) -> Crowd {
         let member = |&(pid, parent, session, marker): &(u32, u32, u32, Option<&str>)| {
             let start_time = u64::from(pid) * 100;
-            let stat = Stat { state: b'S', parent, session, start_time, is_half_made: false, wait_status: 0 };
+            let (has_memory, is_half_made) = (true, false);
+            let stat = Stat { state: b'S', parent, session, start_time, has_memory, is_half_made, wait_status: 0 };
             (pid, (stat, marker.map(|marker| marker.as_bytes().into())))
         };
         members.iter().map(member).collect()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::state::{Event, FoundNode};
 use crate::launch::Site;
 use crate::model::{Exit, InstanceName, Life, Node, NodeName, Role, Text};
+use crate::side_by_side::side_by_side;
 use crate::supervisor::history::Past;
 use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::{Groups, NoGroups};
@@ -34,8 +35,10 @@ pub(super) fn take_up(
     kernel_log: &mut KernelLog,
 ) -> io::Result<(BTreeMap<NodeName, Adoptable>, Vec<Event>)> {
     let (mut adoptable, mut nodes, mut told) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for record in records {
-        let process = running(&record)?;
+    // The kernel takes most of a start for that.
+    let running = side_by_side(&records, running);
+    for (record, process) in records.into_iter().zip(running) {
+        let process = process?;
         told.extend(tell_of_death(&record, process.as_ref()));
         let pid = process.as_ref().map(Process::pid);
         let count = || groups.as_ref().ok()?.oom_kills(&record.node.name);

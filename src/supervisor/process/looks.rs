@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::family::{given_to_us, marker, numbers_in};
 use super::stat::Stat;
+use crate::side_by_side::side_by_side;
 
 /// More are never asked for: a sweep that finds nothing takes two, one after the other.
 const KEPT: usize = 2;
@@ -101,12 +102,15 @@ impl Waiting {
 impl Look {
     fn at_everybody() -> io::Result<Self> {
         let began = Instant::now();
+        let mut pids = numbers_in("/proc")?;
+        pids.retain(|pid| *pid != std::process::id());
+        let seen = side_by_side(&pids, |pid| {
+            let seen = |stat: Stat| (stat, if stat.has_memory { marker(*pid) } else { None });
+            Stat::of(*pid).map(|stat| stat.map(seen))
+        });
         let mut crowd = Crowd::new();
-        for pid in numbers_in("/proc")?.into_iter().filter(|pid| *pid != std::process::id()) {
-            if let Some(stat) = Stat::of(pid)? {
-                let marker = if stat.has_memory { marker(pid) } else { None };
-                crowd.insert(pid, (stat, marker));
-            }
+        for (pid, seen) in pids.into_iter().zip(seen) {
+            crowd.extend(seen?.map(|seen| (pid, seen)));
         }
         Ok(Self::of_crowd(&crowd, began))
     }

@@ -149,10 +149,13 @@ fn death(
 /// A node whose process ended while nobody minded it.
 fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
     let Found::Launched { pid, start_time } = record.found else { return None };
+    if process.is_some() {
+        return None;
+    }
     let more = match record.here && Process::is_given_away(pid, start_time) {
         true => "; another process has its number now, and is left alone",
         false => "",
     };
     let msg = format!("process {pid} ended while its agent was away{more}");
-    process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
+    Some(Event::Trouble(Some(record.node.name.clone()), msg))
 }

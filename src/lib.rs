@@ -75,6 +75,7 @@ mod rest;
 pub mod run;
 mod seldom;
 pub mod settings;
+mod side_by_side;
 pub mod state_dir;
 mod stream;
 pub mod supervisor;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::state::{Event, FoundNode};
 use crate::launch::Site;
 use crate::model::{Exit, InstanceName, Life, Node, NodeName, Role, Text};
+use crate::side_by_side::side_by_side;
 use crate::supervisor::history::Past;
 use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::{Groups, NoGroups};
@@ -34,8 +35,10 @@ pub(super) fn take_up(
     kernel_log: &mut KernelLog,
 ) -> io::Result<(BTreeMap<NodeName, Adoptable>, Vec<Event>)> {
     let (mut adoptable, mut nodes, mut told) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for record in records {
-        let process = running(&record)?;
+    // The kernel takes most of a start for that.
+    let running = side_by_side(&records, running);
+    for (record, process) in records.into_iter().zip(running) {
+        let process = process?;
         told.extend(tell_of_death(&record, process.as_ref()));
         let pid = process.as_ref().map(Process::pid);
         let count = || groups.as_ref().ok()?.oom_kills(&record.node.name);
@@ -146,10 +149,13 @@ fn death(
 /// A node whose process ended while nobody minded it.
 fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
     let Found::Launched { pid, start_time } = record.found else { return None };
+    if process.is_some() {
+        return None;
+    }
     let more = match record.here && Process::is_given_away(pid, start_time) {
         true => "; another process has its number now, and is left alone",
         false => "",
     };
     let msg = format!("process {pid} ended while its agent was away{more}");
-    process.is_none().then(|| Event::Trouble(Some(record.node.name.clone()), msg))
+    Some(Event::Trouble(Some(record.node.name.clone()), msg))
 }

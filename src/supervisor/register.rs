@@ -327,10 +327,11 @@ impl Register {
         let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| {
             let found = file.metadata()?;
-            // With room for it and one byte more two calls read it; without, a dozen.
-            bytes.reserve(found.len().min(MAX_RECORD) as usize + 1);
+            // What comes behind that is not written yet. With room for it one call reads it; without, a dozen.
+            let length = found.len().min(MAX_RECORD);
+            bytes.reserve_exact(length as usize);
             let written = found.modified()?;
-            file.take(MAX_RECORD).read_to_end(&mut bytes).map(|_| written)
+            file.take(length).read_to_end(&mut bytes).map(|_| written)
         });
         let written = match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Missing),

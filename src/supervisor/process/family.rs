@@ -17,6 +17,9 @@ const MARKER: &[u8] = b"WATCHPOST_NODE=";
 /// The kernel lets an environment grow to no more, in bytes; a process may point it at more of its memory.
 const LONGEST_ENVIRONMENT: u64 = 6 << 20;
 
+/// Room in which most have their environment, so that one call brings it, in bytes.
+const USUAL_ENVIRONMENT: usize = 8 << 10;
+
 /// Nobody honest has more ancestors.
 const MOST_PARENTS: usize = 200;
 
@@ -266,7 +269,7 @@ pub(super) fn variable(pid: u32, name: &str) -> Option<OsString> {
 
 /// Empty if the process is gone, or not ours to look into: then its session has to tell.
 pub(super) fn environment(pid: u32) -> Vec<u8> {
-    let mut environment = Vec::new();
+    let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
     for _ in 0..EXEC_PATIENCE {
         let read = File::open(format!("/proc/{pid}/environ"))
             .and_then(|file| file.take(LONGEST_ENVIRONMENT).read_to_end(&mut environment));
@@ -335,6 +338,7 @@ mod tests {
                 parent,
                 session,
                 start_time: u64::from(pid) * 100,
+                has_memory: true,
                 is_half_made: false,
                 wait_status: 0,
             };

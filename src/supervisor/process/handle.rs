@@ -110,9 +110,10 @@ impl Process {
     pub(super) fn end(&self) -> End {
         let is_ours = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         is_ours.then(|| usage::end(&self.pidfd).ok().flatten()).flatten().unwrap_or_else(|| {
-            // Not our child, or its debugger has not let go of it, or somebody else in this program reaped it. Whoever
-            // reaps it may do so between the two, and then the second knows.
-            let status = self.ended_in_proc().or_else(|| info::wait_status(&self.pidfd));
+            // Not our child, or its debugger has not let go of it, or somebody else in this program reaped it. The kernel
+            // is asked first, since that takes least, and again, since whoever reaps it may have done so meanwhile.
+            let kept = || info::wait_status(&self.pidfd);
+            let status = kept().or_else(|| self.ended_in_proc()).or_else(kept);
             End { exit: status.map_or(Exit::Unknown, decoded), largest_resident: None }
         })
     }
@@ -130,12 +131,20 @@ impl Process {
 
     /// The status of a zombie, if the kernel lets us see it.
     fn ended_in_proc(&self) -> Option<i32> {
-        // 0 also stands for a status that is not for us, so look first at something that is kept from the same eyes:
-        // a zombie has no directory, and that much is told only to those who may know its status.
+        let status = self.zombie()?.wait_status;
+        if status != 0 {
+            return Some(status);
+        }
+        // 0 also stands for a status that is not for us, so look at something that is kept from the same eyes: a zombie
+        // has no directory, and that much is told only to those who may know its status.
         let looked = std::fs::read_link(format!("/proc/{}/cwd", self.pid()));
         let hidden = looked.is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
-        let stat = Stat::of(self.pid()).ok()?.filter(|stat| stat.start_time == self.start_time && stat.is_dead())?;
-        (stat.wait_status != 0 || !hidden).then_some(stat.wait_status)
+        // Nor has one who is gone.
+        (!hidden && self.zombie().is_some()).then_some(status)
+    }
+
+    fn zombie(&self) -> Option<Stat> {
+        Stat::of(self.pid()).ok()?.filter(|stat| stat.start_time == self.start_time && stat.is_dead())
     }
 }
 

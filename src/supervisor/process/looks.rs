@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::family::{given_to_us, marker, numbers_in};
 use super::stat::Stat;
+use crate::side_by_side::side_by_side;
 
 /// More are never asked for: a sweep that finds nothing takes two, one after the other.
 const KEPT: usize = 2;
@@ -101,11 +102,15 @@ impl Waiting {
 impl Look {
     fn at_everybody() -> io::Result<Self> {
         let began = Instant::now();
+        let mut pids = numbers_in("/proc")?;
+        pids.retain(|pid| *pid != std::process::id());
+        let seen = side_by_side(&pids, |pid| {
+            let seen = |stat: Stat| (stat, if stat.has_memory { marker(*pid) } else { None });
+            Stat::of(*pid).map(|stat| stat.map(seen))
+        });
         let mut crowd = Crowd::new();
-        for pid in numbers_in("/proc")?.into_iter().filter(|pid| *pid != std::process::id()) {
-            if let Some(stat) = Stat::of(pid)? {
-                crowd.insert(pid, (stat, marker(pid)));
-            }
+        for (pid, seen) in pids.into_iter().zip(seen) {
+            crowd.extend(seen?.map(|seen| (pid, seen)));
         }
         Ok(Self::of_crowd(&crowd, began))
     }
@@ -139,6 +144,11 @@ impl Look {
     /// When it was over.
     pub fn ended(&self) -> Instant {
         self.ended
+    }
+
+    /// Whether anybody in that session has no mark, so that it matters whose session that is.
+    pub fn asks_whose_is(&self, session: u32) -> bool {
+        self.by_session.contains_key(&session)
     }
 
     /// Who belonged to the node with this marker, and with this session, if that names one: pids and start times, sorted
@@ -241,7 +251,8 @@ mod tests {
     fn crowd(members: &[(u32, u32, u32, Option<&str>)]) -> Crowd {
         let member = |&(pid, parent, session, marker): &(u32, u32, u32, Option<&str>)| {
             let start_time = u64::from(pid) * 100;
-            let stat = Stat { state: b'S', parent, session, start_time, is_half_made: false, wait_status: 0 };
+            let (has_memory, is_half_made) = (true, false);
+            let stat = Stat { state: b'S', parent, session, start_time, has_memory, is_half_made, wait_status: 0 };
             (pid, (stat, marker.map(|marker| marker.as_bytes().into())))
         };
         members.iter().map(member).collect()

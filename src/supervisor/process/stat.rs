@@ -1,6 +1,10 @@
 //! `/proc/PID/stat`: the few of its fields that matter here.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+
+/// A line is never longer, in bytes: fifty numbers and a short name.
+pub(super) const LONGEST: usize = 2048;
 
 /// What the kernel says of a process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +15,8 @@ pub(super) struct Stat {
     pub session: u32,
     /// Clock ticks since boot; with the pid it names a process for good, within one boot.
     pub start_time: u64,
+    /// It has memory of its own, and so may have an environment: not the dead, nor threads of the kernel.
+    pub has_memory: bool,
     /// It has memory, and nothing in it that could be its environment: in the middle of exec. Also so of a process that
     /// we may not look into.
     pub is_half_made: bool,
@@ -21,8 +27,10 @@ pub(super) struct Stat {
 impl Stat {
     /// Reads the line of a process; `None` if there is none under this number.
     pub fn of(pid: u32) -> io::Result<Option<Self>> {
-        match std::fs::read(format!("/proc/{pid}/stat")) {
-            Ok(line) => Self::parse(&line).map(Some).ok_or_else(|| {
+        let mut line = [0; LONGEST];
+        // One call brings all of it. To look for more would take as long as the rest.
+        match File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut line)) {
+            Ok(length) => Self::parse(&line[..length]).map(Some).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has another form than expected"))
             }),
             Err(error) if is_gone(&error) => Ok(None),
@@ -43,11 +51,11 @@ impl Stat {
             session => u32::try_from(number(session)?).ok()?,
         };
         let start_time = number(fields.nth(15)?)?; // field 22
-        let memory = number(fields.next()?)?; // field 23
+        let has_memory = number(fields.next()?)? != 0; // field 23
         let environment_end = number(fields.nth(27)?)?; // field 51
         let wait_status = i32::try_from(number(fields.next()?)?).ok()?; // field 52
-        let is_half_made = memory != 0 && environment_end == 0;
-        Some(Self { state, parent, session, start_time, is_half_made, wait_status })
+        let is_half_made = has_memory && environment_end == 0;
+        Some(Self { state, parent, session, start_time, has_memory, is_half_made, wait_status })
     }
 
     /// Whether it is over: nothing runs any more, only its status may still be there.
@@ -72,7 +80,15 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_blanks_misleads_nobody() {
         let line = line("(a) S 9 (b)", 100, 5);
-        let want = Stat { state: b'Z', parent: 3, session: 6, start_time: 4711, is_half_made: false, wait_status: 15 };
+        let want = Stat {
+            state: b'Z',
+            parent: 3,
+            session: 6,
+            start_time: 4711,
+            has_memory: true,
+            is_half_made: false,
+            wait_status: 15,
+        };
         assert_eq!(Stat::parse(line.as_bytes()), Some(want));
     }
 

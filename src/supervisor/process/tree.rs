@@ -74,7 +74,9 @@ pub fn sweep_all(marker: &str, session: u32, waiting: &Waiting) -> Result<usize,
     let mut since = Some(waiting.since());
     sweep_until_clean(marker, || {
         let look = waiting.look(since.unwrap_or_else(Instant::now))?;
-        let found = look.of_the_node(marker, session_that_tells(marker, session)?);
+        // After most lives nobody is left in it.
+        let session = if look.asks_whose_is(session) { session_that_tells(marker, session)? } else { None };
+        let found = look.of_the_node(marker, session);
         // After a kill it begins anew.
         since = found.is_empty().then(|| look.ended());
         Ok(Some(found))

@@ -101,13 +101,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
             Err(_) => Flaw::Damaged("the checksum of its last intent is wrong"),
         });
     };
-    let format = serde_json::from_str::<AnyFormat>(first).map(|any| any.format);
-    match format {
-        Ok(FORMAT) => {}
-        Ok(format) => return Err(Flaw::Foreign(format!("its format is {format}"))),
-        Err(error) => return Err(Flaw::Foreign(error.to_string())),
+    let intent = serde_json::from_str::<Intent<'static>>(first).map_err(|error| foreign(first, &error))?;
+    if intent.format != FORMAT {
+        return Err(Flaw::Foreign(format!("its format is {}", intent.format)));
     }
-    let intent: Intent<'static> = serde_json::from_str(first).map_err(|error| Flaw::Foreign(error.to_string()))?;
     let (mut found, mut reason) = (Found::Intended, None);
     for line in lines {
         let line = unsealed(line).ok_or(Flaw::Damaged("the checksum of one of its lines is wrong"))?;
@@ -134,6 +131,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
     }
     let reason = reason.filter(|_| found == Found::GivenUp);
     Ok(Said { intent, found, reason })
+}
+
+/// A line that is none of ours.
+fn foreign(line: &str, error: &serde_json::Error) -> Flaw {
+    Flaw::Foreign(match serde_json::from_str(line) {
+        Ok(AnyFormat { format }) if format != FORMAT => format!("its format is {format}"),
+        _ => error.to_string(),
+    })
 }
 
 fn numbers(process: &str) -> Option<(u32, u64)> {

@@ -412,6 +412,7 @@ fn to_agent() -> Vec<ToAgent> {
             reqid: reqid(),
             configuration: configuration().into(),
             up: [node("worker-1")].into(),
+            at_once: true,
         }
         .into(),
         CommitConfigurationRequest {
@@ -446,7 +447,17 @@ fn to_controller() -> Vec<ToController> {
         }
         .into(),
         SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
-        RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
+        RestoreConfigurationResponse {
+            reqid: reqid(),
+            outcomes: Vec::new(),
+            waiting: vec![CheckedChange {
+                node: node("worker-1"),
+                role: Role::Worker,
+                runs: true,
+                shares: Some("eth0".into()),
+            }],
+        }
+        .into(),
         NotAtHand { reqid: reqid() }.into(),
         StageBundlesResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
         NotifyLayingOut {}.into(),

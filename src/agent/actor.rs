@@ -48,7 +48,7 @@ use crate::supervisor::hands::{FIRST as LAUNCHING, Subject};
 use crate::supervisor::output::Keeper;
 use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
-use crate::supervisor::process::reserve_berths;
+use crate::supervisor::process::{limits, reserve_berths};
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::register::Register;
 use crate::supervisor::workshop::{Clerks, Fact, WardId, Workshop};
@@ -174,12 +174,13 @@ impl Agent {
         let AgentSetup { instance, epoch, run, place, site, logs, groups, run_dir, output, crashes, bounds, host } =
             setup;
         reserve_berths(LAUNCHING)?; // ahead of all descriptors that nodes need
-        let keeper = Keeper::hire(site.nodes.clone(), output)?;
-        let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
-        let coroner = Coroner::new(instance.clone(), morgue);
         let places = groups.as_ref().ok().map(|groups| groups.home().to_owned());
         let mut register = Register::new(site.nodes.clone(), places)?;
         let mut entries = register.read().map_err(io::Error::other)?;
+        limits::make_room(entries.records.len()); // ahead of all threads
+        let keeper = Keeper::hire(site.nodes.clone(), output)?;
+        let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
+        let coroner = Coroner::new(instance.clone(), morgue);
         let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
         found.extend(retrieve(&mut entries, &instance, &site, &register)?);
         let mut kernel_log = KernelLog::open();

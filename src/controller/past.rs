@@ -100,6 +100,7 @@ mod tests {
             ended: None,
             verdict,
             up: Default::default(),
+            at_once: false,
             moves: Default::default(),
             owing: Default::default(),
             results: Vec::new(),

@@ -191,6 +191,7 @@ impl State {
         };
         let mut fx = Vec::new();
         let undecided = state.take_up_last(&stored, now.wall);
+        state.gather_to_go_back(now);
         fx.extend((!undecided.is_empty()).then_some(Effect::Save(undecided, None)));
         let Recalled { nodes, arrived, notes } = recalled;
         state.roster.recall(arrived);

@@ -234,6 +234,7 @@ mod tests {
             ended: None,
             verdict: Verdict::Open,
             up: [NodeName::new("w").unwrap()].into(),
+            at_once: false,
             moves: BTreeMap::new(),
             owing: BTreeSet::new(),
             results: Vec::new(),

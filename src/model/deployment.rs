@@ -62,6 +62,8 @@ pub struct Record {
     /// The deployment whose configuration it was to bring back.
     pub back_to: Option<u64>,
     pub began: Timestamp,
+    /// Whether all nodes are told at once, forth and back.
+    pub at_once: bool,
     /// When whoever deployed was told what came of it, by the wall clock.
     pub ended: Option<Timestamp>,
     pub verdict: Verdict,

@@ -124,6 +124,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
         return Err(RunError::Unreachable);
     }
+    let descriptors = limits::raise_open_files()?; // ahead of all threads
     let mut signals = Signals::listen()?;
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
@@ -143,7 +144,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     let (host, mut ends) = Host::start();
     let (agent, apart) = start_agent_among(AgentOptions {
         host: Some(host.recipient()),
-        ..agent_options(&settings, settings.agent.name.clone(), &home, home.nodes(), limits::raise_open_files()?)
+        ..agent_options(&settings, settings.agent.name.clone(), &home, home.nodes(), descriptors)
     })?;
     warn_of_the_service(&settings, apart);
     let mut addresses = BTreeMap::new();

@@ -37,6 +37,7 @@ pub async fn lab(
     files: Vec<Scan>,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
+    let descriptors = limits::raise_open_files()?; // ahead of all threads
     let mut signals = Signals::listen()?;
     let home = StateDir::take(&settings.state_dir)?;
     home.let_nodes_through()?;
@@ -72,7 +73,6 @@ pub async fn lab(
     home.write_addresses(&addresses)?;
     let mut agents = Vec::new();
     names.extend(left_behind(&home)?);
-    let descriptors = limits::raise_open_files()?;
     for name in names {
         // Each has a directory of its own, as it would have on a machine of its own.
         let options = agent_options(&settings, name.clone(), &home, home.nodes().join(name.as_str()), descriptors);

@@ -17,6 +17,7 @@ use watchpost::plan::{Pace, PortRules};
 
 use crate::chance::{Chance, Clock, with_seeds};
 use crate::files;
+use crate::gentle::Watched;
 use crate::machine::Machine;
 use crate::world::{configuration, node_names};
 
@@ -140,6 +141,8 @@ pub struct Cluster {
     pub steps: u64,
     /// Who is lost when so much has happened.
     pub loss: Option<(u64, Party)>,
+    /// What must hold at every step.
+    pub watched: Option<Watched>,
 }
 
 /// Whoever may be lost.
@@ -202,6 +205,7 @@ impl Cluster {
             answers: Vec::new(),
             steps: 0,
             loss: None,
+            watched: None,
         };
         cluster.start_controller();
         (0..INSTANCES.len()).for_each(|machine| cluster.soon(0..2000, Due::Dial(machine)));
@@ -531,6 +535,11 @@ impl Cluster {
             self.happen();
             if self.all_stay {
                 self.assert_nothing_runs_twice();
+            }
+            if let Some(watched) = &self.watched {
+                let statuses = self.machines.iter().flat_map(Machine::statuses);
+                let states = statuses.map(|status| (status.node, (status.instance, status.state)));
+                watched.assert_held(&states.collect());
             }
         }
         self.clock.advance_to(end);

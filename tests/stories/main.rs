@@ -21,6 +21,7 @@ mod failures;
 mod fleet;
 mod full_disk;
 mod full_disks;
+mod gentle;
 mod given_up;
 mod health;
 mod hostile;

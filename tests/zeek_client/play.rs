@@ -275,7 +275,7 @@ impl Handler<Mail<ToAgent>> for Agent {
                     self.say(SwitchNodesResponse { reqid, outcomes });
                 }
                 ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
-                    self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done] });
+                    self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done], waiting: Vec::new() });
                 }
                 ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. })
                     if !self.is_deaf_to("deploy") =>

@@ -35,8 +35,16 @@ enum Purpose {
     Check(RequestId),
     /// It comes into force.
     Configure(RequestId),
-    /// It was in force before, and is again; those nodes are to run.
-    Restore(RequestId, BTreeSet<NodeName>),
+    /// It was in force before, and is again.
+    Restore(RequestId, Back),
+}
+
+/// How all goes back to what was in force before.
+#[derive(Debug, Clone)]
+pub(super) struct Back {
+    /// Those nodes are to run.
+    pub up: BTreeSet<NodeName>,
+    pub at_once: bool,
 }
 
 /// What of a cluster is not in what its nodes know.
@@ -67,7 +75,7 @@ impl Purpose {
         match self {
             Self::Check(reqid) => CheckConfigurationResponse { reqid, outcomes, changes: Vec::new() }.into(),
             Self::Configure(reqid) => SetConfigurationResponse { reqid, outcomes }.into(),
-            Self::Restore(reqid, _) => RestoreConfigurationResponse { reqid, outcomes }.into(),
+            Self::Restore(reqid, _) => RestoreConfigurationResponse { reqid, outcomes, waiting: Vec::new() }.into(),
         }
     }
 }
@@ -109,19 +117,20 @@ impl State {
     }
 
     pub(super) fn restore(&mut self, request: RestoreConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let RestoreConfigurationRequest { reqid, configuration, up } = request;
+        let RestoreConfigurationRequest { reqid, configuration, up, at_once } = request;
+        let back = Back { up, at_once };
         let (configuration, rendering) = match self.understood(configuration.open()) {
             Ok(understood) => understood,
-            Err(why) => return self.refuse(Purpose::Restore(reqid, up), why),
+            Err(why) => return self.refuse(Purpose::Restore(reqid, back), why),
         };
         self.give_up_preparing("what was in force before is in force again");
         self.staged = None;
         let known = self.configuration.as_ref().filter(|present| present.is(&configuration));
         match known.and_then(|known| known.files) {
             None if configuration.is_prepared() => {
-                self.prepare(Purpose::Restore(reqid, up), configuration, rendering, fx)
+                self.prepare(Purpose::Restore(reqid, back), configuration, rendering, fx)
             }
-            files => self.go_back(reqid, InForce { files, ..configuration }, &up, wall, fx),
+            files => self.go_back(reqid, InForce { files, ..configuration }, &back, wall, fx),
         }
     }
 
@@ -170,7 +179,7 @@ impl State {
             Purpose::Restore(..) => Vec::new(),
             Purpose::Check(_) | Purpose::Configure(_) => self.changes_to(&have, &configuration),
         };
-        let launches: Vec<Arc<Node>> = changes.into_iter().filter_map(to_launch).collect();
+        let launches: Vec<Arc<Node>> = changes.iter().filter_map(to_launch).map(Arc::clone).collect();
         let count = launches.len();
         let nodes: Vec<Arc<Node>> = launches.into_iter().filter(|node| node.is_zeek()).collect();
         let counts = match purpose {
@@ -209,11 +218,11 @@ impl State {
         }
         match purpose {
             Purpose::Configure(reqid) => self.adopt(reqid, Staged::new(configuration), now.wall, fx),
-            Purpose::Restore(reqid, up) => self.go_back(reqid, configuration, &up, now.wall, fx),
+            Purpose::Restore(reqid, back) => self.go_back(reqid, configuration, &back, now.wall, fx),
             Purpose::Check(reqid) => {
                 let have = self.definitions();
                 let changes = self.changes_to(&have, &configuration);
-                let changes = changes.into_iter().filter_map(checked_change).collect();
+                let changes = changes.iter().filter_map(checked_change).collect();
                 let outcomes = vec![Outcome::instance_done(&self.instance)];
                 let checked = Some(reqid.clone());
                 self.staged = Some(Box::new(Staged { checked, ..Staged::new(configuration) }));
@@ -345,15 +354,15 @@ impl InForce {
 }
 
 /// Whether a change launches the node: as it is then.
-fn to_launch(change: NodeChange) -> Option<Arc<Node>> {
+fn to_launch<'a>(change: &NodeChange<'a>) -> Option<&'a Arc<Node>> {
     match change {
-        NodeChange::Start(node) | NodeChange::Replace { want: node, .. } => Some(Arc::clone(node)),
+        NodeChange::Start(node) | NodeChange::Replace { want: node, .. } => Some(node),
         NodeChange::Keep(_) | NodeChange::Remove(_) => None,
     }
 }
 
 /// What a controller has to know of a change that launches the node.
-fn checked_change(change: NodeChange) -> Option<CheckedChange> {
+pub(super) fn checked_change(change: &NodeChange<'_>) -> Option<CheckedChange> {
     let runs = matches!(change, NodeChange::Replace { .. });
     let node = to_launch(change)?;
     Some(CheckedChange { node: node.name.clone(), role: node.role, runs, shares: node.interface.clone() })

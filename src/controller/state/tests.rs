@@ -4,6 +4,7 @@ mod limits;
 mod log;
 mod phases;
 mod planning;
+mod returning;
 mod versions;
 
 use std::net::IpAddr;
@@ -802,7 +803,8 @@ impl Cluster {
                 ToAgent::CommitConfigurationRequest(request) => format!("commit {}", request.configuration),
                 ToAgent::SwitchNodesRequest(request) => format!("switch {}", nodes(&request.nodes)),
                 ToAgent::RestoreConfigurationRequest(request) => {
-                    format!("back to {} with {}", request.configuration.open().id, nodes(&request.up))
+                    let how = if request.at_once { "back at once" } else { "back" };
+                    format!("{how} to {} with {}", request.configuration.open().id, nodes(&request.up))
                 }
                 ToAgent::StopRequest(request) => format!("stop {}", nodes(&request.nodes)),
                 ToAgent::StartRequest(request) => format!("start {}", nodes(&request.nodes)),
@@ -910,7 +912,7 @@ fn reply(name: &str, message: &ToAgent) -> Option<ToController> {
         }
         ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
             let (reqid, outcome) = done(reqid);
-            RestoreConfigurationResponse { reqid, outcomes: vec![outcome] }.into()
+            RestoreConfigurationResponse { reqid, outcomes: vec![outcome], waiting: vec![] }.into()
         }
         ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
             let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();

@@ -58,7 +58,8 @@ impl Agent {
 
     fn back(&mut self, reqid: &str, configuration: Configuration, up: &[&str]) {
         let up = up.iter().map(|name| node_name(name)).collect();
-        self.order(RestoreConfigurationRequest { reqid: id(reqid), configuration: configuration.into(), up });
+        let configuration = configuration.into();
+        self.order(RestoreConfigurationRequest { reqid: id(reqid), configuration, up, at_once: true });
         self.obey_all();
     }
 }
@@ -177,6 +178,66 @@ fn going_back_undoes_what_was_switched_and_leaves_the_rest_alone() {
     assert_eq!(states, [NodeState::Stopped, NodeState::Stopped, NodeState::Running], "what rested rests");
     agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into() });
     assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["again".to_owned()]), "it is in force");
+}
+
+/// Says who waits for its turn, and answers by its outcomes.
+fn back_in_turns(agent: &mut Agent, reqid: &str, up: &[&str]) -> (Vec<String>, Vec<String>) {
+    let up = up.iter().map(|name| node_name(name)).collect();
+    let configuration = commands("c1").into();
+    agent.order(RestoreConfigurationRequest { reqid: id(reqid), configuration, up, at_once: false });
+    agent.obey_all();
+    let Some(ToController::RestoreConfigurationResponse(answer)) = agent.mail.pop() else { panic!("{:?}", agent.mail) };
+    let waiting = answer.waiting.iter().map(|change| change.node.to_string()).collect();
+    let outcomes = answer.outcomes.iter().filter_map(|outcome| outcome.node.as_ref()).map(NodeName::to_string);
+    (waiting, outcomes.collect())
+}
+
+/// All three run what is new, but for the logger, which failed.
+fn switched_in_vain() -> Agent {
+    let mut agent = running();
+    agent.check("check", changed("c2", &["logger", "manager", "worker"]));
+    agent.switch("one", "c2", &["logger", "manager", "worker"]);
+    agent.report(&node_name("logger"), NodeState::Failed, None);
+    agent.take_told();
+    agent.mail.clear();
+    agent
+}
+
+#[test]
+fn what_serves_goes_on_until_its_turn_comes_to_go_back_and_what_does_not_goes_back_at_once() {
+    let mut agent = switched_in_vain();
+    let (waiting, back) = back_in_turns(&mut agent, "back", &["logger", "manager", "worker"]);
+    assert_eq!((waiting, back), (vec!["manager".into(), "worker".into()], vec!["logger".into()]));
+    assert_eq!(agent.take_told(), ["stop logger", "redefine logger", "start logger"]);
+    agent.switch("turn", "c1", &["worker"]);
+    assert_eq!(agent.take_told(), ["stop worker", "redefine worker", "start worker"]);
+    assert_eq!(agent.answers(), [("turn".into(), vec!["worker: done".into()])]);
+    // Asked again, such as over a new link, it says who still waits.
+    let (waiting, back) = back_in_turns(&mut agent, "again", &["logger", "manager", "worker"]);
+    assert_eq!((waiting, back), (vec!["manager".into()], vec!["logger".into(), "worker".into()]));
+    agent.switch("last", "c1", &["manager"]);
+    assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "start manager"]);
+    agent.answers();
+    agent.order(SetConfigurationRequest { reqid: id("set"), configuration: commands("c1").into() });
+    assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["set".to_owned()]), "it is in force");
+}
+
+#[test]
+fn who_is_stopped_while_it_waits_to_go_back_is_as_before_and_stays_down() {
+    let mut agent = switched_in_vain();
+    back_in_turns(&mut agent, "back", &["logger", "manager", "worker"]);
+    agent.order(StopRequest { reqid: id("stop"), nodes: [node_name("worker")].into() });
+    agent.obey_all();
+    agent.take_told();
+    agent.answers();
+    agent.switch("turn", "c1", &["manager", "worker"]);
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.contains(&"start worker".to_owned()), "{told:?}");
+    assert_eq!(agent.answers(), [("turn".into(), vec!["manager: done".into()])]);
+    agent.order(StartRequest { reqid: id("start"), nodes: [node_name("worker")].into() });
+    agent.obey_all();
+    let (waiting, _) = back_in_turns(&mut agent, "again", &["logger", "manager", "worker"]);
+    assert_eq!(waiting, [""; 0], "it runs what it ran before");
 }
 
 #[test]

@@ -10,13 +10,14 @@ use crate::controller::store::{Save, Stored};
 use crate::message::agent;
 use crate::message::client::{DeploymentPhase, DeploymentStatus};
 use crate::model::{InstanceName, NodeName, Now, Outcome, Record, RequestId, Timestamp, Verdict};
+use crate::plan::{Pace, Rollout};
 
 /// A decision that not all instances have followed.
 #[derive(Debug, Clone)]
 pub(in crate::controller::state) struct Following {
     pub record: Record,
     /// Whether it is the former configuration that they go back to.
-    is_back: bool,
+    pub is_back: bool,
     pub owing: BTreeSet<InstanceName>,
     /// Those of them that run nothing any more that has to go back to another instance.
     cleared: BTreeSet<InstanceName>,
@@ -24,24 +25,41 @@ pub(in crate::controller::state) struct Following {
     stuck: BTreeMap<InstanceName, BTreeSet<NodeName>>,
     /// What each instance was asked for it last. An answer to anything else, also to what it was asked before, says nothing
     /// about it: since then more may have to come back.
-    asked: BTreeMap<InstanceName, RequestId>,
+    pub asked: BTreeMap<InstanceName, RequestId>,
+    /// Who has said which of its nodes wait for their turn to go back.
+    pub said: BTreeSet<InstanceName>,
+    /// Those nodes.
+    pub rollout: Rollout,
+    /// Who was told to have which of them go back, and has not answered.
+    pub steps: BTreeMap<RequestId, (InstanceName, BTreeSet<NodeName>)>,
+    /// As long as it is open all are given time to come back.
+    pub gathering: Option<RequestId>,
 }
 
 impl Following {
     pub fn to_the_new(record: Record, configuration: &Kept) -> Self {
         let owing = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
-        Self::new(record, false, owing)
+        Self::new(record, false, owing, Rollout::new([], Default::default(), &Pace::default()))
     }
 
-    pub fn to_the_former(record: Record, former: &Kept, strangers: BTreeSet<InstanceName>) -> Self {
+    pub fn to_the_former(record: Record, former: &Kept, strangers: BTreeSet<InstanceName>, pace: &Pace) -> Self {
         let of_it = former.instances.iter().map(|instance| instance.name.clone());
         let owing = of_it.chain(strangers).collect();
-        Self::new(record, true, owing)
+        Self::new(record, true, owing, Rollout::new([], former.ranks, pace))
     }
 
-    fn new(record: Record, is_back: bool, owing: BTreeSet<InstanceName>) -> Self {
-        let (cleared, stuck, asked) = Default::default();
-        Self { record, is_back, owing, cleared, stuck, asked }
+    fn new(record: Record, is_back: bool, owing: BTreeSet<InstanceName>, rollout: Rollout) -> Self {
+        let (cleared, stuck, asked, said, steps) = Default::default();
+        Self { record, is_back, owing, cleared, stuck, asked, said, rollout, steps, gathering: None }
+    }
+
+    pub fn has_said_who_waits(&mut self, name: &InstanceName) {
+        self.said.insert(name.clone());
+    }
+
+    /// Whether nodes there have yet to go back, for all that is known.
+    fn waits_for_turns(&self, of: &InstanceName) -> bool {
+        !self.said.contains(of) || self.rollout.has(of) || self.steps.values().any(|(instance, _)| instance == of)
     }
 
     /// The nodes that were to move there.
@@ -73,7 +91,7 @@ impl State {
         let Some(deployed) = self.shelf.deployed().cloned() else { return Vec::new() };
         let mut following = match record.verdict {
             Verdict::New => Following::to_the_new(record, &deployed),
-            Verdict::Old => Following::to_the_former(record, &deployed, BTreeSet::new()),
+            Verdict::Old => Following::to_the_former(record, &deployed, BTreeSet::new(), &self.rules.pace),
             Verdict::Open | Verdict::Refused => return Vec::new(),
         };
         if !was_interrupted {
@@ -133,7 +151,10 @@ impl State {
         let moved = following.moved_to(from).filter(|node| failed.is_some_and(|failed| failed.contains(*node)));
         let stuck: BTreeSet<NodeName> = moved.cloned().collect();
         match stuck.is_empty() {
-            true => self.has_followed(from, now, fx),
+            true => {
+                following.stuck.remove(from);
+                self.has_followed(from, now, fx);
+            }
             false => drop(following.stuck.insert(from.clone(), stuck)),
         }
     }
@@ -171,10 +192,13 @@ impl State {
     pub(in crate::controller::state) fn has_followed(&mut self, from: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         self.let_nodes_back_from(from, now, fx);
         let Some(following) = &mut self.following else { return };
-        // It has followed when its nodes are back that were to move away from it.
-        let waits = self.shelf.deployed().is_some_and(|former| {
-            following.is_back && former.names_on(from).any(|name| following.may_run_elsewhere(&name))
-        });
+        // It has followed when its nodes are back that were to move away from it, and those that wait for their turn.
+        let waits =
+            self.shelf.deployed().filter(|former| following.is_back && former.has(from)).is_some_and(|former| {
+                following.stuck.contains_key(from)
+                    || following.waits_for_turns(from)
+                    || former.names_on(from).any(|name| following.may_run_elsewhere(&name))
+            });
         if waits || !following.owing.remove(from) || !following.owing.is_empty() {
             return;
         }
@@ -251,9 +275,11 @@ impl State {
             |name: &NodeName| self.following.as_ref().is_some_and(|following| following.may_run_elsewhere(name));
         let is_up = |name: &NodeName| touched.is_some_and(|touched| touched.contains(name)) && !waits(name);
         let up = former.names_on(to).filter(is_up).collect();
+        let at_once = self.following.as_ref().is_some_and(|following| following.record.at_once);
+        self.has_to_say_who_waits(to);
         self.gives(to, &reqid);
         let configuration = self.share_of(former, to);
-        self.send(to, agent::RestoreConfigurationRequest { reqid, configuration, up }, fx);
+        self.send(to, agent::RestoreConfigurationRequest { reqid, configuration, up, at_once }, fx);
     }
 
     /// That instance is given a configuration by this request.
@@ -289,10 +315,13 @@ impl State {
         let owing = match deployment.phase {
             Phase::Gathering => self.roster.missing(deployment.awaited()).into_keys().collect(),
             Phase::Switching => deployment.steps.values().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(),
+            Phase::Returning => self.following.iter().flat_map(|following| following.owing.clone()).collect(),
             _ => self.requests.get(&deployment.inner).map(|open| open.owes.clone()).unwrap_or_default(),
         };
-        let (switched, to_switch) = deployment.rollout.progress();
-        let under_way = deployment.rollout.under_way().take(MOST_NAMED).cloned().collect();
+        let back = self.following.as_ref().filter(|_| deployment.phase == Phase::Returning);
+        let rollout = back.map_or(&deployment.rollout, |following| &following.rollout);
+        let (switched, to_switch) = rollout.progress();
+        let under_way = rollout.under_way().take(MOST_NAMED).cloned().collect();
         let status = of(&deployment.record, deployment.phase_shown(), owing.into_iter().collect());
         // What waits to be written is not decided.
         let verdict = if deployment.phase == Phase::Deciding { Verdict::Open } else { status.verdict };

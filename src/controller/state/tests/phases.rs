@@ -185,7 +185,10 @@ fn where_a_node_does_not_become_ready_every_instance_goes_back() {
     cluster.take_all_sent();
     cluster.reply("c");
     assert_eq!(cluster.verdict(), (Verdict::Old, "c1".into()));
-    assert_eq!(cluster.take_all_sent(), ["a: back to c1 with n1", "b: back to c1 with n2", "c: back to c1 with n3"]);
+    assert_eq!(
+        cluster.take_all_sent(),
+        ["a: back at once to c1 with n1", "b: back at once to c1 with n2", "c: back at once to c1 with n3"]
+    );
     ["a", "b", "c"].iter().for_each(|name| cluster.reply(name));
     let words = "all: rolled back: configuration c1 is in force again";
     assert_eq!(cluster.answer("deploy"), ["n1: done", "n2: not ready", "n3: done", words]);
@@ -207,9 +210,12 @@ fn who_refuses_to_go_back_since_it_was_asked_again_has_not_gone_back() {
     cluster.lose("a");
     cluster.connect("a");
     cluster.reply("a");
-    assert!(cluster.take_all_sent().contains(&"a: back to c1 with n1".to_owned()), "it may not have heard of it");
+    assert!(
+        cluster.take_all_sent().contains(&"a: back at once to c1 with n1".to_owned()),
+        "it may not have heard of it"
+    );
     let outcomes = vec![Outcome::instance_failed(&instance("a"), "what was in force before is in force again")];
-    cluster.say("a", RestoreConfigurationResponse { reqid: first, outcomes });
+    cluster.say("a", RestoreConfigurationResponse { reqid: first, outcomes, waiting: vec![] });
     assert!(cluster.state.has_yet_to_follow(&instance("a")), "what it runs of the new one it still runs");
     cluster.reply("a");
     assert!(!cluster.state.has_yet_to_follow(&instance("a")));
@@ -225,7 +231,10 @@ fn what_rested_before_rests_when_all_goes_back() {
     cluster.fail("c", "n3");
     cluster.take_all_sent();
     cluster.reply("b");
-    assert_eq!(cluster.take_all_sent(), ["a: back to c1 with n1", "b: back to c1 with ", "c: back to c1 with n3"]);
+    assert_eq!(
+        cluster.take_all_sent(),
+        ["a: back at once to c1 with n1", "b: back at once to c1 with ", "c: back at once to c1 with n3"]
+    );
 }
 
 #[test]

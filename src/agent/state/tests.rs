@@ -340,7 +340,7 @@ fn what_a_zeek_node_counts_is_told_and_goes_with_its_process() {
         memory: 0,
         events: 0,
     };
-    let counts = |dropped| Event::Counts(node_name("worker"), counted(dropped));
+    let counts = |dropped| Event::Counts(node_name("worker"), Box::new(counted(dropped)));
     agent.mail.clear();
     let last = agent.state.outbox().last();
     agent.step(counts(10));

@@ -204,9 +204,13 @@ impl State {
         let Some(following) = &mut self.following else { return };
         following.said.remove(name);
         following.rollout.forget(name);
-        for (reqid, _) in following.steps.extract_if(.., |_, (instance, _)| instance == name) {
-            self.requests.close(&reqid);
-        }
+        following.steps.retain(|reqid, (instance, _)| {
+            let is_its = instance == name;
+            if is_its {
+                self.requests.close(reqid);
+            }
+            !is_its
+        });
     }
 
     /// What did not come back is told, also to whoever deploys. It stops nobody else.

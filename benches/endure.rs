@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use common::cluster::{Cluster, Place, be_an_agent_if_asked};
 use common::figures::{Sample, options};
@@ -16,8 +17,10 @@ use watchpost::model::{Exit, NodeName, NodeState};
 
 const NODES: usize = 500;
 const STORMS: usize = 20;
-/// What may be added to what the agent had in the second tenth, in percent.
+/// What may be added to what the agent had after two tenths, in percent.
 const GROWTH: f64 = 2.0;
+/// So long after a storm there is rest: memory was given back, and the threads that it added are gone.
+const REST: Duration = Duration::from_secs(15);
 
 fn main() {
     be_an_agent_if_asked();
@@ -29,13 +32,10 @@ fn main() {
     let mut watch = Watch::default();
     watch.until_all_run(&cluster, NODES);
     let storms = STORMS * options.factor;
-    let (mut before, mut own, mut all) = (None, Vec::new(), Vec::new());
+    let (mut own, mut all, mut at_rest) = (Vec::new(), Vec::new(), Vec::new());
     for storm in 0..storms {
-        if storm == storms / 10 {
-            before = Some(Taken::by(cluster.agent()));
-        }
-        own.push(memory(cluster.agent(), "Pss_Anon:"));
-        all.push(memory(cluster.agent(), "Pss:"));
+        own.push(memory(cluster.agent(), OWN));
+        all.push(memory(cluster.agent(), ALL));
         for pid in watch.pids.values() {
             let pid = Pid::from_raw(i32::try_from(*pid).expect("a pid")).expect("a pid");
             kill_process(pid, Signal::KILL).expect("it runs");
@@ -43,19 +43,28 @@ fn main() {
         watch.running = 0;
         watch.until_all_run(&cluster, NODES);
         nursery.births(NODES);
+        if [storms / 5, storms].contains(&(storm + 1)) {
+            std::thread::sleep(REST);
+            at_rest.push(Taken::by(cluster.agent()));
+        }
     }
-    let (before, after) = (before.expect("a first tenth"), Taken::by(cluster.agent()));
+    let [early, late] = &at_rest[..] else { panic!("rest came twice") };
     println!("{} lives ended and came back; {} changes, each once and in order", storms * NODES, watch.changes);
-    println!("  zombies: {}, descriptors: {} then {}", after.zombies, before.descriptors, after.descriptors);
-    // How many pages of the program are there is the kernel's business, and with whom they are shared.
-    for (what, each, goal) in [("of its own", own, Some(GROWTH)), ("with its share of what is shared", all, None)] {
-        let of_tenth = |tenth| each[tenth * storms / 10..(tenth + 1) * storms / 10].iter().copied().collect::<Sample>();
-        let (early, late) = (of_tenth(1), of_tenth(9));
-        let growth = 100.0 * (late.median() / early.median() - 1.0);
+    println!("  zombies: {}, descriptors: {} then {}", late.zombies, early.descriptors, late.descriptors);
+    println!("  memory, KiB, at rest after a fifth and in the end");
+    for (what, early, late, goal) in
+        [("of its own", early.own, late.own, Some(GROWTH)), ("of all", early.all, late.all, None)]
+    {
         let goal = goal.map_or(String::new(), |goal| format!(", goal {goal} %"));
-        println!("  memory {what}, KiB, in the second tenth and in the last: {early} and {late}, {growth:+.2} %{goal}");
+        println!("    {what}: {early} and {late}, {:+.2} %{goal}", 100.0 * (late / early - 1.0));
     }
-    assert_eq!((after.zombies, after.descriptors), (0, before.descriptors));
+    println!("  the same at once after a storm, the median of each tenth");
+    // How many pages of the program are there is the kernel's business, and with whom they are shared.
+    for (what, each) in [("of its own", own), ("of all", all)] {
+        let tenths = each.chunks(storms / 10).map(|tenth| tenth.iter().copied().collect::<Sample>().median());
+        println!("    {what}: {}", tenths.map(|median| format!("{median:.0}")).collect::<Vec<_>>().join(" "));
+    }
+    assert_eq!((late.zombies, late.descriptors), (0, early.descriptors));
 }
 
 /// What the observer was told.
@@ -94,7 +103,14 @@ impl Watch {
 struct Taken {
     zombies: usize,
     descriptors: usize,
+    /// In KiB.
+    own: f64,
+    all: f64,
 }
+
+const OWN: &str = "Pss_Anon:";
+/// With its share of what is shared, such as the program.
+const ALL: &str = "Pss:";
 
 /// That line of what a process takes, in KiB.
 fn memory(pid: u32, what: &str) -> f64 {
@@ -112,6 +128,7 @@ impl Taken {
         };
         let all = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
         let stats = all.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-        Self { zombies: stats.filter(is_zombie).count(), descriptors }
+        let zombies = stats.filter(is_zombie).count();
+        Self { zombies, descriptors, own: memory(pid, OWN), all: memory(pid, ALL) }
     }
 }

@@ -400,7 +400,8 @@ fn bare_receiver(agents: usize, changes: usize) -> (f64, f64) {
         for ((_, configuration), writer) in own.into_iter().zip(&mut writers) {
             let mut share = Vec::new();
             let reqid = name("share", RequestId::new);
-            let request = agent::SetConfigurationRequest { reqid, configuration: configuration.into() };
+            let request =
+                agent::SetConfigurationRequest { reqid, configuration: configuration.into(), rest: [].into() };
             ToAgent::from(request).append_to(&mut share).expect("it can be encoded");
             writer.write_all(&share).await.expect("an agent");
         }

@@ -1,5 +1,6 @@
-//! Watchpost beside the supervisors that others use, in turns, with the same children: from SIGKILL of a child to the next
-//! one, all killed at once until all are back, memory for each child, and all stopped by a signal to the supervisor.
+//! Watchpost beside the supervisors that others use, and a floor that is nothing but the loop, in turns, with the same children:
+//! from SIGKILL of a child to the next one, all killed at once until all are back, memory for each child, and all stopped by
+//! a signal to the supervisor.
 //!
 //! `benches/peers/run` installs them. Arguments are names, of which one or more are chosen, and counts of children. It takes
 //! minutes, and says whose turn it is.
@@ -14,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::figures::{Sample, now, options};
+use common::keeper::be_a_keeper_if_asked;
 use common::nursery::{Nursery, Stamp};
 use common::peers::{Peer, Running};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -28,6 +30,7 @@ const COUNTS: [usize; 3] = [10, 100, 1000];
 const REST: Duration = Duration::from_millis(1500);
 
 fn main() {
+    be_a_keeper_if_asked();
     if options().is_none() {
         return;
     }

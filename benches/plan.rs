@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -165,7 +166,8 @@ impl Stage {
         let Checked { configuration, complaints } =
             configuration::check(text, "cluster.cfg", "here", id("new"), &PortRules::default());
         assert!(complaints.is_empty(), "{complaints:?}");
-        let request = PlanRequest { reqid, configuration, complaints, all_at_once: false };
+        let without = BTreeSet::new();
+        let request = PlanRequest { reqid, configuration, complaints, all_at_once: false, without };
         let effects = self.state.step(Event::Ask(ticket, request.into()), self.now);
         let questions: Vec<(LinkId, Vec<u8>)> = effects.into_iter().filter_map(question).collect();
         let mut took = since(began);

@@ -19,6 +19,7 @@ mod interrupt;
 mod invite;
 mod join;
 mod logs;
+mod look_on;
 mod netstats;
 mod orders;
 mod pki;
@@ -39,6 +40,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -62,7 +64,7 @@ use crate::model::Endpoint;
 use crate::settings::ControllerSettings;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments or file, 3 `status --check`: not as it \
-should be, 4 part of the cluster is unreachable, 5 not permitted, 124 timed out, 130 Ctrl-C.";
+should be, 4 part of the cluster is unreachable, or was before it was heard what came of an order, 5 not permitted, 124 timed out, 130 Ctrl-C.";
 
 /// Runs clusters of long-lived processes, and tells the truth about them.
 #[derive(Debug, Parser)]
@@ -92,7 +94,7 @@ enum Verb {
     Agent(AgentArgs),
     /// Say what is wrong with a cluster file
     Check {
-        /// The cluster file
+        /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
         file: PathBuf,
     },
     /// Make a cluster file of files of zeekctl, of Zeek's systemd generator or of zeek-client
@@ -350,7 +352,9 @@ pub struct DoctorArgs {
 
 /// Does what the arguments say.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
-    let Cli { version, json, no_color, verb } = Cli::try_parse_from(args)?;
+    let args: Vec<OsString> = args.into_iter().collect();
+    let parsed = Cli::try_parse_from(&args).map_err(|error| as_typed(error, &args));
+    let Cli { version, json, no_color, verb } = parsed?;
     let Some(verb) = verb.filter(|_| !version) else { return print_version(json) };
     if no_color {
         anstream::ColorChoice::Never.write_global();
@@ -407,6 +411,23 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
         Verb::Doctor(args) => doctor::run(&args, json, screen),
         Verb::Completions { shell } => print_completions(shell),
     }
+}
+
+/// What is wrong with the arguments, without those that the environment gave: a usage would show them as required.
+fn as_typed(error: clap::Error, args: &[OsString]) -> clap::Error {
+    if !error.use_stderr() {
+        return error; // help names the variables, and is asked for
+    }
+    match without_environment(Cli::command()).try_get_matches_from(args) {
+        Err(typed) if typed.kind() == error.kind() => typed,
+        _ => error,
+    }
+}
+
+fn without_environment(command: clap::Command) -> clap::Command {
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let bare = command.mut_args(|arg| arg.env(Resettable::Reset));
+    verbs.into_iter().fold(bare, |command, verb| command.mut_subcommand(verb, without_environment))
 }
 
 fn print_version(json: bool) -> Result<Exit, CliError> {

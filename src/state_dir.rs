@@ -4,16 +4,19 @@
 //! reads: the token, and the addresses under which the daemons are found.
 
 mod format;
+mod lock;
 mod loss;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use lock::Holder;
 
 use crate::supervisor::process::identity;
 
@@ -40,10 +43,10 @@ pub enum StateDirError {
     )]
     Writable { path: PathBuf, mode: u32 },
     #[error(
-        "the state directory {} is in use by {}: stop that process, or choose another one by `state_dir`",
-        path.display(), describe(*pid)
+        "the state directory {} is in use by {by}, or choose another one by `state_dir`",
+        path.display()
     )]
-    Taken { path: PathBuf, pid: Option<u32> },
+    Taken { path: PathBuf, by: Holder },
     #[error(
         "the state directory {} is in format {format}, of watchpost {release}, and watchpost {} knows formats up to {}: \
          run that release, or choose another directory by `state_dir`; nothing in it was touched",
@@ -79,10 +82,6 @@ impl StateDirError {
         let (Self::Write { source, .. } | Self::Create { source, .. }) = self else { return false };
         matches!(source.kind(), StorageFull | QuotaExceeded)
     }
-}
-
-fn describe(pid: Option<u32>) -> String {
-    pid.map_or("another process".into(), |pid| format!("process {pid}"))
 }
 
 /// A state directory that this process holds until the value is dropped.
@@ -121,7 +120,7 @@ impl StateDir {
         let path =
             std::path::absolute(path).map_err(|source| StateDirError::Create { path: path.to_owned(), source })?;
         make_private(&path)?;
-        let lock = lock(&path)?;
+        let lock = lock::lock(&path)?;
         let format = format::check(&path)?;
         Ok((Self { path, lock }, format))
     }
@@ -248,24 +247,6 @@ fn make_private(path: &Path) -> Result<(), StateDirError> {
         mode if mode & 0o022 != 0 => Err(StateDirError::Writable { path: path.to_owned(), mode }),
         _ => Ok(()),
     }
-}
-
-/// Locks the directory. Our pid is still to be left in the lock file, for whoever comes second.
-fn lock(directory: &Path) -> Result<File, StateDirError> {
-    let path = directory.join(LOCK);
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = open.map_err(write_error(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            // Unreadable, or caught between lock and pid: then the refusal names nobody.
-            let pid = file.take(32).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(StateDirError::Taken { path: directory.to_owned(), pid });
-        }
-        Err(TryLockError::Error(source)) => return Err(StateDirError::Write { path, source }),
-    }
-    Ok(file)
 }
 
 /// The content of a small file and its mode; `None` if it is not there.

@@ -375,7 +375,12 @@ fn to_agent() -> Vec<ToAgent> {
     vec![
         AgentWelcomeRequest { reqid: reqid() }.into(),
         AgentStandbyRequest { reqid: reqid() }.into(),
-        SetConfigurationRequest { reqid: reqid(), configuration: configuration().into() }.into(),
+        SetConfigurationRequest {
+            reqid: reqid(),
+            configuration: configuration().into(),
+            rest: [node("worker-2")].into(),
+        }
+        .into(),
         GetNodesRequest { reqid: reqid() }.into(),
         StartRequest { reqid: reqid(), nodes: BTreeSet::new() }.into(),
         StopRequest { reqid: reqid(), nodes: [node("worker-1"), node("worker-2")].into() }.into(),
@@ -412,12 +417,14 @@ fn to_agent() -> Vec<ToAgent> {
             reqid: reqid(),
             configuration: configuration().into(),
             up: [node("worker-1")].into(),
+            at_once: true,
         }
         .into(),
         CommitConfigurationRequest {
             reqid: reqid(),
             configuration: ConfigurationId::new("c7").unwrap(),
             checked: RequestId::new("c1-7").unwrap(),
+            rest: [node("worker-2")].into(),
         }
         .into(),
         StageBundlesRequest { reqid: reqid(), bundles: [BundleId::new(Digest::of(b"a manifest"))].into() }.into(),
@@ -446,7 +453,17 @@ fn to_controller() -> Vec<ToController> {
         }
         .into(),
         SwitchNodesResponse { reqid: reqid(), outcomes: outcomes() }.into(),
-        RestoreConfigurationResponse { reqid: reqid(), outcomes: Vec::new() }.into(),
+        RestoreConfigurationResponse {
+            reqid: reqid(),
+            outcomes: Vec::new(),
+            waiting: vec![CheckedChange {
+                node: node("worker-1"),
+                role: Role::Worker,
+                runs: true,
+                shares: Some("eth0".into()),
+            }],
+        }
+        .into(),
         NotAtHand { reqid: reqid() }.into(),
         StageBundlesResponse { reqid: reqid(), outcome: Outcome::instance_done(&instance()) }.into(),
         NotifyLayingOut {}.into(),

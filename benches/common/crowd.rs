@@ -245,7 +245,9 @@ impl Agent {
                 // Whatever it changes it changes when all of it comes into force.
                 self.say(CheckConfigurationResponse { reqid, outcomes: Vec::new(), changes: Vec::new() });
             }
-            ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, configuration, checked }) => {
+            ToAgent::CommitConfigurationRequest(CommitConfigurationRequest {
+                reqid, configuration, checked, ..
+            }) => {
                 let is_meant =
                     |(by, staged): &mut (RequestId, Configuration)| *by == checked && staged.id == configuration;
                 match self.checked.take_if(is_meant) {
@@ -253,7 +255,7 @@ impl Agent {
                     None => self.say(NotAtHand { reqid }),
                 }
             }
-            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
+            ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, .. }) => {
                 self.adopt(reqid, &configuration.open());
             }
             _ => {}

@@ -81,6 +81,14 @@ impl Keeper {
         keeper
     }
 
+    /// The process that keeps them.
+    pub fn id(&self) -> u32 {
+        match &self.worker {
+            Worker::Thread(..) => std::process::id(),
+            Worker::Process(process) => process.id(),
+        }
+    }
+
     /// Kills a child; the moment before.
     pub fn kill(&self, number: usize) -> u64 {
         let began = now();

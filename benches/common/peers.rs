@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::daemons::Daemons;
+use super::keeper::{Keeper, Told};
 use super::nursery::Nursery;
 
 /// The program that Erlang runs.
@@ -22,10 +23,12 @@ pub enum Peer {
     Supervisord,
     S6,
     Erlang,
+    /// A bare loop in a process of its own, which tells of each end: nobody can be much faster.
+    Floor,
 }
 
 impl Peer {
-    pub const OTHERS: [Self; 4] = [Self::Runit, Self::Supervisord, Self::S6, Self::Erlang];
+    pub const OTHERS: [Self; 5] = [Self::Runit, Self::Supervisord, Self::S6, Self::Erlang, Self::Floor];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -34,6 +37,7 @@ impl Peer {
             Self::Supervisord => "supervisord",
             Self::S6 => "s6",
             Self::Erlang => "erlang",
+            Self::Floor => "floor",
         }
     }
 
@@ -42,15 +46,16 @@ impl Peer {
         if self == Self::Runit { count.min(MOST_OF_RUNIT) } else { count }
     }
 
-    /// Erlang's ports close a pipe to them, and that is all.
+    /// Erlang's ports close a pipe to them, and that is all; the floor kills them.
     pub fn stops_its_children(self) -> bool {
-        self != Self::Erlang
+        !matches!(self, Self::Erlang | Self::Floor)
     }
 }
 
 /// A supervisor with its children. Dropping it asks it to end, and waits.
 pub enum Running {
     Watchpost(Box<Daemons>),
+    Floor(Keeper),
     Other { process: Child, stop: Signal },
 }
 
@@ -64,6 +69,7 @@ impl Running {
                 daemons.deploy(nursery, count);
                 return Self::Watchpost(Box::new(daemons));
             }
+            Peer::Floor => return Self::Floor(Keeper::start(nursery, 0, count, Told::Process)),
             Peer::Runit => {
                 services(nursery, &home, count);
                 (of_services(nursery, "runsvdir", ["-P", "."]), Signal::HUP)
@@ -95,6 +101,7 @@ impl Running {
     pub fn roots(&self) -> Vec<u32> {
         match self {
             Self::Watchpost(daemons) => vec![daemons.agent.id(), daemons.controller.daemon.id()],
+            Self::Floor(keeper) => vec![keeper.id()],
             Self::Other { process, .. } => vec![process.id()],
         }
     }
@@ -103,6 +110,7 @@ impl Running {
     pub fn ask_to_stop(&mut self) {
         match self {
             Self::Watchpost(daemons) => daemons.end_agent(),
+            Self::Floor(_) => {} // it ends when it is dropped
             Self::Other { process, stop } => {
                 kill_process(Pid::from_child(process), *stop).expect("it lives, or we have not waited for it");
             }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::message::agent::{
-    AgentStandbyResponse, RestartResponse, RestoreConfigurationResponse, SetConfigurationResponse, StartResponse,
-    StopResponse, SwitchNodesResponse, ToController,
+    AgentStandbyResponse, CheckedChange, RestartResponse, RestoreConfigurationResponse, SetConfigurationResponse,
+    StartResponse, StopResponse, SwitchNodesResponse, ToController,
 };
 use crate::model::{InstanceName, NodeName, Outcome, Output, RequestId};
 
@@ -40,6 +40,8 @@ struct Job {
     reqid: RequestId,
     waits: BTreeMap<NodeName, Wish>,
     outcomes: BTreeMap<NodeName, Outcome>,
+    /// What its answer says besides: the nodes that it leaves alone for now.
+    waiting: Vec<CheckedChange>,
 }
 
 impl Jobs {
@@ -66,7 +68,20 @@ impl Jobs {
             (name.clone(), Outcome::node_failed(&self.instance, &name, error, None))
         };
         let outcomes = strangers.into_iter().map(unknown).collect();
-        self.open.push(Job { kind, reqid, waits: waits.into_iter().collect(), outcomes });
+        self.open.push(Job { kind, reqid, waits: waits.into_iter().collect(), outcomes, waiting: Vec::new() });
+    }
+
+    /// An order has come to go back, which leaves these nodes alone until they have their turn.
+    pub fn open_beside_waiting(
+        &mut self,
+        reqid: RequestId,
+        waits: impl IntoIterator<Item = (NodeName, Wish)>,
+        waiting: Vec<CheckedChange>,
+    ) {
+        self.open(Kind::Restore, reqid, waits);
+        if let Some(job) = self.open.last_mut() {
+            job.waiting = waiting;
+        }
     }
 
     /// Whether that order still waits for a node.
@@ -118,7 +133,7 @@ pub(super) fn leave_out_output_beyond(most: usize, outcomes: &mut [Outcome]) {
 
 impl Job {
     fn answer(self, instance: &InstanceName) -> ToController {
-        let Self { kind, reqid, outcomes, .. } = self;
+        let Self { kind, reqid, outcomes, waiting, .. } = self;
         let mut outcomes: Vec<Outcome> = outcomes.into_values().collect();
         leave_out_output_beyond(MOST_OUTPUT, &mut outcomes);
         match kind {
@@ -133,7 +148,7 @@ impl Job {
                 }
                 match kind {
                     Kind::Switch => SwitchNodesResponse { reqid, outcomes }.into(),
-                    Kind::Restore => RestoreConfigurationResponse { reqid, outcomes }.into(),
+                    Kind::Restore => RestoreConfigurationResponse { reqid, outcomes, waiting }.into(),
                     _ => SetConfigurationResponse { reqid, outcomes }.into(),
                 }
             }

@@ -12,6 +12,8 @@ use crate::message::frames::{self, Frames};
 
 /// How long a sheet gets, in bytes: small enough for the cache and for what the allocator gives out and takes back at once.
 const SHEET: usize = 16 << 10;
+/// How many are used again at the most: as many as arrive together, about.
+const BLANK: usize = 4;
 
 /// The bounds of an outbox, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,9 @@ pub struct Outbox {
     restored: u64,
     /// Everything from `base` to `end`, and what came before it on the first sheet.
     sheets: VecDeque<Sheet>,
+    /// Empty sheets for what comes next, while there are others. To have each made anew is to have the allocator look
+    /// through all small pieces that were freed meanwhile.
+    blank: Vec<Vec<u8>>,
     /// What comes before this need not be kept.
     base: Mark,
     /// What comes before this has arrived, though the controller would not have it after a crash.
@@ -94,6 +99,7 @@ impl Outbox {
             bounds,
             restored: number,
             sheets,
+            blank: Vec::new(),
             base: end,
             arrived: end,
             sent: end,
@@ -173,7 +179,8 @@ impl Outbox {
             last => {
                 // Who has filled one is likely to fill the next.
                 let room = if last.is_some() { SHEET + SHEET / 16 } else { 0 };
-                self.sheets.push_back(Sheet { begin: self.end, bytes: Vec::with_capacity(room) });
+                let bytes = self.blank.pop().unwrap_or_else(|| Vec::with_capacity(room));
+                self.sheets.push_back(Sheet { begin: self.end, bytes });
                 self.sheets.back_mut().expect("the sheet that was just begun")
             }
         };
@@ -206,9 +213,7 @@ impl Outbox {
         self.sent = self.sent.max(self.arrived); // on an earlier link
         // Nothing can be kept there that has not arrived.
         self.base = self.mark(kept).min(self.arrived).max(self.base);
-        while self.sheets.front().is_some_and(|sheet| sheet.end_at() <= self.base.at) {
-            self.sheets.pop_front();
-        }
+        self.let_go();
         if !self.open {
             (self.open, self.snapshot_due) = (true, true);
         }
@@ -251,6 +256,21 @@ impl Outbox {
     /// Whether nothing waits for the window.
     pub fn all_is_sent(&self) -> bool {
         self.open && self.sent == self.end
+    }
+
+    /// Lets the sheets go that nobody needs, or uses them again.
+    fn let_go(&mut self) {
+        let done = self.sheets.partition_point(|sheet| sheet.end_at() <= self.base.at);
+        for Sheet { mut bytes, .. } in self.sheets.drain(..done) {
+            // A longer one held something that is hardly ever said.
+            if self.blank.len() < BLANK && (SHEET..2 * SHEET).contains(&bytes.capacity()) {
+                bytes.clear();
+                self.blank.push(bytes);
+            }
+        }
+        if self.sheets.is_empty() {
+            self.blank = Vec::new();
+        }
     }
 
     /// The place behind that number; the nearest one that is known.
@@ -385,6 +405,23 @@ mod tests {
         assert_eq!(numbers(&batch), [2, 3]);
         assert_eq!(batch.snapshot, Some(3));
         assert_eq!(outbox.next_batch(), nothing());
+    }
+
+    #[test]
+    fn sheets_are_used_again_while_there_is_news_and_go_with_the_last_of_it() {
+        let text = "x".repeat(1000);
+        let count = 10 * SHEET / length(&text);
+        let mut outbox = Outbox::new(Bounds::default());
+        (0..count).for_each(|_| outbox.push(log(&text)));
+        let some = count as u64 * 8 / 10;
+        outbox.received(some, some);
+        assert_eq!(outbox.blank.len(), BLANK, "more of them would hold memory for nobody");
+        (0..count).for_each(|_| outbox.push(log(&text)));
+        let kept: Vec<_> =
+            outbox.kept().iter().map(|frame| Item::read(frame.kind, frame.body).unwrap().number()).collect();
+        assert_eq!(kept, (some + 1..=2 * count as u64).collect::<Vec<_>>());
+        outbox.received(outbox.last(), outbox.last());
+        assert!(outbox.sheets.is_empty() && outbox.blank.capacity() == 0);
     }
 
     #[test]

@@ -179,7 +179,9 @@ impl Spool {
             }
             _ => self.make_anew(outbox),
         };
-        self.buffer.shrink_to(ROOM);
+        if self.buffer.len() < ROOM {
+            self.buffer.shrink_to(ROOM); // else there is likely to be as much again
+        }
         match kept {
             Ok(()) => {
                 (self.written, self.acknowledged) = (outbox.last(), outbox.base());

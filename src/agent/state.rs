@@ -146,7 +146,7 @@ pub enum Event {
     /// What the process of this node says of itself.
     Says(NodeName, Text),
     /// What the process of this Zeek node counts.
-    Counts(NodeName, NetStats),
+    Counts(NodeName, Box<NetStats>),
     /// The supervisor of this node panicked; its successor found this.
     Revived {
         node: NodeName,
@@ -514,7 +514,7 @@ impl State {
     }
 
     /// The last figures count; they go with their process. What is too little is told as news.
-    fn counts(&mut self, name: NodeName, counted: NetStats, now: Now) {
+    fn counts(&mut self, name: NodeName, counted: Box<NetStats>, now: Now) {
         let rules = self
             .configuration
             .as_ref()
@@ -522,7 +522,7 @@ impl State {
         let Some(entry) = self.nodes.get_mut(&name).filter(|entry| entry.status.pid.is_some()) else { return };
         // An agent that has just returned does not know yet what is too little.
         let finding = rules.and_then(|rules| entry.loss.get_or_insert_default().hear(&counted, &rules, now.mono));
-        entry.status.netstats = Some(Box::new(counted));
+        entry.status.netstats = Some(counted);
         if self.linked {
             self.counting.insert(name.clone());
         }

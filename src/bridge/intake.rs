@@ -89,7 +89,7 @@ impl<In: Wire> Intake<In> {
         }
     }
 
-    /// Reads one thing and says how many bytes it was; 0 if it is not whole yet.
+    /// Reads one thing, or all that is read elsewhere, and says how many bytes it was; 0 if it is not whole yet.
     fn take_one(&mut self, bytes: &[u8], arrived: &mut Arrived<In>) -> Result<usize, LinkError> {
         if let Stage::Magic = self.stage {
             let Some(first) = bytes.first_chunk::<4>() else { return Ok(0) };
@@ -111,9 +111,9 @@ impl<In: Wire> Intake<In> {
         if frame.kind < FIRST_MAIL_KIND {
             self.control(&frame, arrived)?;
         } else if let Stage::Open = self.stage
-            && In::gather(&frame, bytes, &mut arrived.messages)
+            && let gathered @ 1.. = In::gather(&frame, bytes, &mut arrived.messages)
         {
-            // It is read by whoever gets it.
+            return Ok(gathered); // read by whoever gets it
         } else if let Stage::First | Stage::Open = self.stage {
             if arrived.messages.capacity() == 0 {
                 // Most batches hold one kind of message, so the first frame tells how many fit into these bytes.

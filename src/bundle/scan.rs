@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
@@ -76,13 +76,19 @@ impl Stamp {
     }
 }
 
-/// Reads what these paths name, each to stand under its last name. Relative ones are taken from `base`.
+/// Reads what these paths name, each to stand under its last name. Relative ones are taken from `base`, where the cluster file
+/// is: they do not lead out of it, and that whole directory is nobody's.
 ///
 /// The complaints are in the order in which they were found; each begins with a path.
 pub fn scan(base: &Path, paths: &[String]) -> Result<Scan, Vec<String>> {
-    let mut scanner = Scanner::default();
+    let home = statat(CWD, base, AtFlags::empty()).ok().map(|stat| Stamp::of(&stat).place);
+    let mut scanner = Scanner { home, ..Scanner::default() };
     let mut tops: BTreeMap<String, &String> = BTreeMap::new();
     for path in paths {
+        if let Some(what) = leads_out(base, Path::new(path)) {
+            scanner.complain(Path::new(path), what);
+            continue;
+        }
         let whole = base.join(path);
         // Without a last name, such as of `..`, there is nothing to call it by. A slash behind it would follow a link.
         let named = whole.file_name().zip(whole.parent()).map(|(name, parent)| (name.to_owned(), parent.join(name)));
@@ -102,8 +108,41 @@ pub fn scan(base: &Path, paths: &[String]) -> Result<Scan, Vec<String>> {
     scanner.finish()
 }
 
+/// Why a relative path may lead to what is not in `base`, if it may.
+fn leads_out(base: &Path, path: &Path) -> Option<String> {
+    const IF_MEANT: &str = "write the path in full if that is meant";
+    let mut depth = 0usize;
+    let mut at = base.to_owned();
+    let mut parts = path.components().peekable();
+    while let Some(part) = parts.next() {
+        match part {
+            Component::RootDir | Component::Prefix(_) => return None,
+            Component::CurDir => continue,
+            Component::ParentDir => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return Some(format!("it leads out of the directory of the cluster file: {IF_MEANT}")),
+            },
+            Component::Normal(_) => depth += 1,
+        }
+        at.push(part);
+        // What the last one is, is looked at with what it holds.
+        let is_link = || statat(CWD, &at, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| is_link(&stat));
+        if parts.peek().is_some() && is_link() {
+            let link = at.strip_prefix(base).unwrap_or(&at).display();
+            return Some(format!("`{link}` on the way to it is a link, which may lead anywhere: {IF_MEANT}"));
+        }
+    }
+    None
+}
+
+fn is_link(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
+}
+
 #[derive(Default)]
 struct Scanner {
+    /// The directory of the cluster file.
+    home: Option<(u64, u64)>,
     entries: Vec<Entry>,
     sources: BTreeMap<Digest, FoundFile>,
     /// How many bytes are in all files that were found.
@@ -171,6 +210,10 @@ impl Scanner {
             Ok(listed) => listed,
             Err(error) => return self.complain(at, format!("it cannot be read: {}", io::Error::from(error))),
         };
+        if self.home == Some(Stamp::of(&stat).place) {
+            let what = "it is the directory of the cluster file, which would travel along: name what nodes need of it";
+            return self.complain(at, what);
+        }
         self.entries.push(entry(path.clone(), &stat, Kind::Directory));
         for name in names {
             let at = at.join(&name);
@@ -328,7 +371,8 @@ mod tests {
         let name = std::ffi::OsString::from_vec(b"no\xfftext".to_vec());
         fs::write(base.join("site").join(name), "").unwrap();
         fs::write(base.join("site/new\nline"), "").unwrap();
-        let got = complaints(base, &["site", "way/", "nowhere", "/dev/null", ".."]);
+        let got =
+            complaints(base, &["site", "way/", "nowhere", "/dev/null", "..", "site/../../x", "way/deep", "/", "."]);
         let want = [
             "site/deep/link: it is a link",
             "site/fifo: it is a FIFO",
@@ -338,7 +382,11 @@ mod tests {
             "way: it is a link",
             "nowhere: it cannot be read: No such file or directory",
             "/dev/null: it is a device",
-            "..: it has no last name",
+            "..: it leads out of the directory of the cluster file: write the path in full if that is meant",
+            "site/../../x: it leads out of the directory of the cluster file",
+            "way/deep: `way` on the way to it is a link, which may lead anywhere",
+            "/: it has no last name",
+            &format!("{}: it is the directory of the cluster file", base.display()),
         ];
         assert_eq!(got.len(), want.len(), "{got:#?}");
         for (got, want) in got.iter().zip(want) {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::error::{CliError, Exit};
 use super::files::Files;
+use super::import::cluster_text;
 use crate::model::{Configuration, ConfigurationId, cluster_file};
 use crate::plan::PortRules;
 use crate::settings::Machine;
@@ -43,7 +44,7 @@ pub(super) fn usable(text: &[u8], name: &str, files: &Files, rules: &PortRules) 
 /// Reads a cluster file and prints what it describes; the error lists every complaint.
 pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let name = file.display().to_string();
-    let text = read_cluster_file(file)?;
+    let text = cluster_text(file)?;
     // Where the controller listens is not known here.
     let rules = PortRules { controller: None, ..PortRules::default() };
     let configuration = usable(&text, &name, &Files::of(file, &text)?, &rules)?;
@@ -53,7 +54,13 @@ pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
         false if nodes == 0 => {
             writeln!(io::stdout(), "{name} is fine, but has no nodes: to deploy it removes all there are")?
         }
-        false => writeln!(io::stdout(), "{name} is fine: {nodes} nodes on {instances} instances")?,
+        false => {
+            let [nodes, instances] = [(nodes, "node"), (instances, "instance")].map(|(count, what)| match count {
+                1 => format!("1 {what}"),
+                _ => format!("{count} {what}s"),
+            });
+            writeln!(io::stdout(), "{name} is fine: {nodes} on {instances}")?;
+        }
     }
     Ok(Exit::Done)
 }

@@ -29,6 +29,8 @@ pub const DEFAULT_CONTROLLER: &str = "http://127.0.0.1:2148";
 const QUESTION: Duration = ASKED_AROUND.saturating_add(Duration::from_secs(15));
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// After how long a stream is given up on which nothing comes.
+const SILENCE: Duration = Duration::from_secs(3 * KEEP_ALIVE.as_secs());
 /// The longest answer that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
 
@@ -154,7 +156,7 @@ impl Client {
 
     /// Opens a stream of objects; a silence of three keep-alives ends it with an error.
     pub fn stream<T>(&self, path: &str) -> Result<Stream<T>, CliError> {
-        let request = self.agent.get(self.at(path)).config().timeout_per_read(Some(3 * KEEP_ALIVE)).build();
+        let request = self.agent.get(self.at(path)).config().timeout_per_read(Some(SILENCE)).build();
         let request = request.header(header::AUTHORIZATION, self.authorization());
         let response = self.checked(request.header(header::ACCEPT, "application/x-ndjson").call())?;
         let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
@@ -189,6 +191,7 @@ impl Client {
                 CliError::NotPermitted { url, problem, hint: hint.into() }
             }
             400 | 422 => CliError::Wrong(problem),
+            404 => CliError::Absent(problem),
             504 => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
             _ => CliError::Refused { url, status, problem },
         })
@@ -207,7 +210,7 @@ impl Client {
         let url = self.url.clone();
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect) => {
-                CliError::NoController { url, reason: "nobody answers there".into() }
+                CliError::NoController { url, reason: "nobody answers there".into(), was_reached: false }
             }
             ureq::Error::Timeout(_) => CliError::TimedOut { url, after: self.timeout.unwrap_or(QUESTION) },
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => CliError::Url(url),
@@ -217,9 +220,12 @@ impl Client {
             }
             ureq::Error::Io(error) => match complaint(&error) {
                 Some(reason) => CliError::Untrusted { url, reason },
-                None => CliError::NoController { url, reason: error.to_string() },
+                None => {
+                    let was_reached = !never_got_there(error.kind());
+                    CliError::NoController { url, reason: error.to_string(), was_reached }
+                }
             },
-            other => CliError::NoController { url, reason: other.to_string() },
+            other => CliError::NoController { url, reason: other.to_string(), was_reached: false },
         }
     }
 }
@@ -242,6 +248,12 @@ fn agent(tls: Option<ClientConfig>) -> Agent {
     }
 }
 
+/// Whether there was no connection that anything could have been said on.
+fn never_got_there(error: io::ErrorKind) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied};
+    matches!(error, AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied)
+}
+
 /// How an order is sent.
 #[derive(Debug, Clone, Copy)]
 pub enum Method {
@@ -261,7 +273,7 @@ pub struct Stream<T> {
 
 impl<T> Stream<T> {
     fn lost(&self, reason: impl ToString) -> CliError {
-        CliError::NoController { url: self.url.clone(), reason: reason.to_string() }
+        CliError::NoController { url: self.url.clone(), reason: reason.to_string(), was_reached: true }
     }
 }
 
@@ -273,6 +285,10 @@ impl<T: DeserializeOwned> Iterator for Stream<T> {
             let mut line = String::new();
             match self.lines.read_line(&mut line) {
                 Ok(0) => return None,
+                Err(error) if is_silence(&error) => {
+                    let silence = humantime::format_duration(SILENCE);
+                    return Some(Err(self.lost(format!("nothing was heard of it for {silence}"))));
+                }
                 Err(error) => return Some(Err(self.lost(error))),
                 Ok(_) => {}
             }
@@ -285,6 +301,12 @@ impl<T: DeserializeOwned> Iterator for Stream<T> {
             }
         }
     }
+}
+
+/// Whether a stream ends since nothing came on it.
+fn is_silence(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<ureq::Error>());
+    matches!(cause, Some(ureq::Error::Timeout(_)))
 }
 
 /// Whether whoever listens at `url` is on this machine. What cannot be read as a URL is nowhere.
@@ -306,6 +328,12 @@ fn read_token(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_on_which_nothing_comes_is_told_from_one_that_is_cut() {
+        let silent = io::Error::other(ureq::Error::Timeout(ureq::Timeout::PerCall));
+        assert!(is_silence(&silent) && !is_silence(&io::ErrorKind::UnexpectedEof.into()));
+    }
 
     #[test]
     fn only_addresses_of_this_machine_are_on_this_machine() {

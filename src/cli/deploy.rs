@@ -2,26 +2,29 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::check::{has_no_nodes, usable};
-use super::client::{Client, Events, Method};
+use super::client::{Client, Method};
 use super::error::{CliError, Exit};
 use super::events::encode;
 use super::files::Files;
 use super::import::cluster_text;
+use super::look_on::{self, Lost, Progress};
 use super::orders::{self, body};
 use super::plan::{self, PlanArgs};
-use super::screen::{Screen, plain, state_style, tame};
-use super::{Connection, history, interrupt};
+use super::screen::Screen;
+use super::{Connection, interrupt};
 use crate::model::InstanceName;
 use crate::plan::PortRules;
-use crate::web::history::{Deployed, Past};
-use crate::web::json::{ConfigurationText, Event, Status};
+use crate::web::desk::new_reqid;
+use crate::web::history::Deployed;
+use crate::web::json::{ConfigurationText, Status, Verdict};
 
 /// The arguments of `watchpost deploy`.
 #[derive(Debug, Args)]
@@ -29,8 +32,8 @@ pub struct DeployArgs {
     /// The cluster file, or a zeek.conf or node.cfg as `import` reads it
     #[arg(required_unless_present_any = ["attach", "plan"])]
     pub file: Option<PathBuf>,
-    /// Carry out a plan that `plan --out` saved, unless something else is deployed by now
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "dry_run", "attach"])]
+    /// Carry out a plan that `plan --out` saved, in the way that it says, unless something else is deployed by now
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "dry_run", "attach", "all_at_once", "without"])]
     pub plan: Option<PathBuf>,
     /// Only show what it would do, as `plan` does
     #[arg(long, conflicts_with = "attach")]
@@ -57,15 +60,24 @@ pub struct How {
     /// settings say]
     #[arg(long, value_name = "WHAT")]
     pub on_failure: Option<OnFailure>,
-    /// Change everything at once, in place of so many nodes at a time
-    #[arg(long)]
-    pub all_at_once: bool,
-    /// Do not wait for this instance: it follows when it can be reached. May be given more than once
-    #[arg(long, value_name = "INSTANCE")]
-    pub without: Vec<String>,
+    #[command(flatten)]
+    pub pace: Pace,
     /// Return once it has begun
     #[arg(long)]
     pub detach: bool,
+}
+
+/// In which way it is carried out: a plan is made for one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+pub struct Pace {
+    /// Change everything at once, in place of so many nodes at a time
+    #[arg(long)]
+    #[serde(default)]
+    pub all_at_once: bool,
+    /// Do not wait for this instance: it follows when it can be reached. May be given more than once
+    #[arg(long, value_name = "INSTANCE")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// What becomes of a deployment that fails.
@@ -87,21 +99,25 @@ pub struct RollbackArgs {
 }
 
 impl How {
-    fn query(&self, more: Option<String>) -> Result<String, CliError> {
-        self.without.iter().try_for_each(|name| InstanceName::new(name).map(drop))?;
+    fn query(&self, more: impl IntoIterator<Item = String>) -> Result<String, CliError> {
         let on_failure = self.on_failure.map(|what| match what {
             OnFailure::Back => "on_failure=back".to_owned(),
             OnFailure::Keep => "on_failure=keep".to_owned(),
         });
+        self.pace.query(on_failure.into_iter().chain(self.detach.then(|| "detach=true".to_owned())).chain(more))
+    }
+}
+
+impl Pace {
+    /// What stands behind the path of an order, with more of that kind.
+    pub fn query(&self, more: impl IntoIterator<Item = String>) -> Result<String, CliError> {
+        self.without.iter().try_for_each(|name| InstanceName::new(name).map(drop))?;
         let without: Vec<_> = self.without.iter().map(|name| encode(name)).collect();
-        let parts = [
-            on_failure,
+        let own = [
             self.all_at_once.then(|| "all_at_once=true".to_owned()),
             (!without.is_empty()).then(|| format!("without={}", without.join(","))),
-            self.detach.then(|| "detach=true".to_owned()),
-            more,
         ];
-        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        let parts: Vec<_> = own.into_iter().flatten().chain(more).collect();
         Ok(if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) })
     }
 }
@@ -112,12 +128,11 @@ pub fn deploy(args: DeployArgs, json: bool, screen: Screen) -> Result<Exit, CliE
     let DeployArgs { file, plan, dry_run, detailed_exitcode, empty, attach: _, how, connection } = args;
     match (file, plan) {
         (Some(file), _) if dry_run => {
-            let all_at_once = how.all_at_once;
-            plan::run(PlanArgs { file, out: None, detailed_exitcode, all_at_once, connection }, json, screen)
+            plan::run(PlanArgs { file, out: None, detailed_exitcode, pace: how.pace, connection }, json, screen)
         }
         (Some(file), _) => deploy_file(&connection.open()?, &file, empty, &how, json, screen),
         (None, Some(plan)) => plan::deploy(&connection.open()?, &plan, empty, how, json, screen),
-        (None, None) => attach(&connection.open()?, json, screen),
+        (None, None) => look_on::attach(&connection.open()?, json, screen),
     }
 }
 
@@ -144,10 +159,11 @@ fn deploy_file(
     }
     files.send(client, json, screen)?;
     let text = ConfigurationText { file: name, text: orders::text_of(file, text)?, upon: None, bundles: files.told() };
-    deploy_text(client, &text, how, removes, json, screen)
+    Ok(deploy_text(client, &text, how, removes, json, screen)?.0)
 }
 
-/// The same for the text of one. `removes` says how many nodes there are, where it removes all of them.
+/// The same for the text of one, and what the controller answered, unless nobody waited for that. `removes` says how many
+/// nodes there are, where it removes all of them.
 pub(super) fn deploy_text(
     client: &Client,
     text: &ConfigurationText,
@@ -155,13 +171,16 @@ pub(super) fn deploy_text(
     removes: Option<usize>,
     json: bool,
     screen: Screen,
-) -> Result<Exit, CliError> {
+) -> Result<(Exit, Option<Verdict>), CliError> {
+    let reqid = fresh_id()?;
     let order = Order {
         method: Method::Put,
-        path: format!("/api/v1/configuration{}", how.query(None)?),
+        path: format!("/api/v1/configuration{}", how.query([format!("reqid={reqid}")])?),
+        reqid,
         doing: format!("deploying {}", text.file),
         body: body(text),
         detached: how.detach,
+        without: how.pace.without.clone(),
         removes,
     };
     give(client, order, json, screen)
@@ -170,166 +189,99 @@ pub(super) fn deploy_text(
 /// Deploys again what an earlier deployment put in force.
 pub fn rollback(args: RollbackArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     let RollbackArgs { number, how, connection } = args;
+    let reqid = fresh_id()?;
+    let more = number.map(|number| format!("to={number}")).into_iter().chain([format!("reqid={reqid}")]);
     let order = Order {
         method: Method::Post,
-        path: format!("/api/v1/rollback{}", how.query(number.map(|number| format!("to={number}")))?),
+        path: format!("/api/v1/rollback{}", how.query(more)?),
+        reqid,
         doing: number.map_or("rolling back".into(), |number| format!("rolling back to deployment {number}")),
         body: "{}".into(),
         detached: how.detach,
+        without: how.pace.without,
         removes: None,
     };
-    give(&connection.open()?, order, json, screen)
+    Ok(give(&connection.open()?, order, json, screen)?.0)
+}
+
+/// By what a deployment is found again whose controller was lost before it answered.
+fn fresh_id() -> Result<String, CliError> {
+    new_reqid().map(|reqid| reqid.to_string()).map_err(|problem| CliError::Internal(problem.to_string()))
 }
 
 struct Order {
     method: Method,
     path: String,
+    reqid: String,
     body: String,
     /// What is going on meanwhile, such as `deploying cluster.cfg`.
     doing: String,
     detached: bool,
+    /// Instances that it does not wait for.
+    without: Vec<String>,
     /// How many nodes there are that the order removes, where it removes all of them.
     removes: Option<usize>,
 }
 
-fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let Order { method, path, body, doing, detached, removes } = order;
-    let progress = (screen.is_terminal() && !json && !detached).then(|| Progress::begin(client)).transpose()?;
-    if screen.is_terminal() && !json {
+fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<(Exit, Option<Verdict>), CliError> {
+    let Order { method, path, reqid, body, doing, detached, without, removes } = order;
+    let shows = screen.is_terminal() && !json;
+    // Whoever waits for no end need not know whether the controller is still there.
+    let progress = (!detached).then(|| Progress::begin(client)).transpose()?;
+    if shows {
         writeln!(io::stderr(), "{doing} …")?;
     }
     let sender = client.clone();
-    let answer = interrupt::unless(interrupt::interrupted(), move || sender.order::<Deployed>(method, &path, &body))?;
-    drop(progress);
-    let Some(answer) = answer else {
-        return detach(&doing);
+    let ordered = move || ordered(sender, method, path, body, progress, shows);
+    let Some(answer) = interrupt::unless(interrupt::interrupted(), ordered)? else {
+        return Ok((look_on::detach(&doing)?, None));
     };
-    let (text, Deployed { verdict, deployment }) = answer?;
+    let (text, Deployed { verdict, deployment }) = match answer {
+        Err(error @ CliError::Lost { .. }) => {
+            let lost = Lost { reqid, doing, detached, without, error };
+            return Ok((look_on::look_for(client, lost, json, screen)?, None));
+        }
+        answer => answer?,
+    };
     let mut out = io::stdout().lock();
     match (json, detached && verdict.ok, deployment) {
         (true, _, _) => writeln!(out, "{}", text.trim_end())?,
-        (false, true, Some(number)) => {
-            writeln!(out, "deployment {number} has begun: see it with `watchpost deploy --attach`")?;
-        }
+        (false, true, Some(number)) => look_on::has_begun(&mut out, number)?,
         _ => {
             orders::lines(&verdict, "deployed", removes, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?
         }
     }
-    Ok(orders::exit(&verdict))
+    Ok((orders::exit(&verdict), Some(verdict)))
 }
 
-fn detach(doing: &str) -> Result<Exit, CliError> {
-    let told = format!(
-        "detached: {doing} goes on without you; `watchpost deploy --attach` shows it, `watchpost history` what came of it"
-    );
-    let lines = Screen::of_stderr().sentence(&told, Default::default());
-    lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;
-    Ok(Exit::Interrupted)
-}
+/// How long an answer may take to arrive once nothing else does.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Looks on at the deployment that is under way.
-fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    // What happens from here on is seen, whatever the status says next.
-    let events = client.events("last=0&follow=true&snapshot=false")?;
-    let (_, status) = client.get::<Status>("/api/v1/status")?;
-    let Some(present) = status.deployment.filter(|_| status.deploying.is_some()) else {
-        writeln!(io::stderr(), "no deployment is under way: `watchpost history` shows those before")?;
-        return Ok(Exit::Done);
+/// Gives the order, and waits for its answer, but not for a controller from which nothing is heard any more: its events say
+/// that it is there, also where nothing happens.
+fn ordered(
+    client: Client,
+    method: Method,
+    path: String,
+    body: String,
+    progress: Option<Progress>,
+    shows: bool,
+) -> Result<(String, Deployed), CliError> {
+    let (answers, answered) = mpsc::channel();
+    let silence = answers.clone();
+    thread::spawn(move || answers.send(Ok(client.order::<Deployed>(method, &path, &body))));
+    let over = progress.map(|progress| progress.show(shows, move |error| drop(silence.send(Err(error)))));
+    // It ends with its answer, or with a panic that was shown.
+    let gone = || CliError::Internal("nobody is left to answer".into());
+    let answer = match answered.recv().map_err(|_| gone())? {
+        Ok(answer) => answer,
+        Err(silent) => match answered.recv_timeout(LAST_WORDS) {
+            Ok(Ok(answer)) => answer,
+            _ => Err(silent),
+        },
     };
-    let who = history::who(&present.who, present.from.as_deref());
-    let what = format!("deployment {} of {}, by {who} since {}", present.number, present.configuration, present.since);
-    let (number, called) = (present.number, format!("deployment {} of {}", present.number, present.configuration));
-    let shows = screen.is_terminal() && !json;
-    let looked = interrupt::unless(interrupt::interrupted(), move || {
-        // Whoever has read this can detach.
-        if !json {
-            writeln!(io::stderr(), "{}: {}", tame(&what), tame(&present.phase))?;
-        }
-        look_on(events, number, called, shows)
-    })?;
-    let Some(looked) = looked else { return detach(&format!("deployment {number}")) };
-    looked?;
-    let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
-    let mut out = io::stdout().lock();
-    match json {
-        true => writeln!(out, "{}", text.trim_end())?,
-        false => history::lines(&past, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
-    }
-    Ok(if past.verdict == "deployed" && past.failed == 0 { Exit::Done } else { Exit::Failed })
-}
-
-/// Shows what happens until that deployment is over, which was called so.
-fn look_on(events: Events, number: u64, called: String, shows: bool) -> Result<(), CliError> {
-    let mut called = Some(called);
-    for event in events {
-        let (_, event) = event?;
-        if let Some(line) = line(&event, &mut called).filter(|_| shows) {
-            writeln!(io::stderr(), "{line}")?;
-        }
-        if is_over(&event, number) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Whether this says how that deployment ended.
-fn is_over(event: &Event, number: u64) -> bool {
-    let said = event.msg.as_deref().and_then(|msg| msg.strip_prefix(&format!("deployment {number} of ")));
-    let how = said.and_then(|said| said.rsplit_once(": ")).map(|(_, how)| how);
-    event.kind == "log" && matches!(how, Some("deployed" | "rolled-back" | "refused"))
-}
-
-/// What an event says to somebody who waits for a deployment. What that is called is said once.
-fn line(event: &Event, called: &mut Option<String>) -> Option<String> {
-    let screen = Screen::of_stderr();
-    match (event.kind.as_str(), &event.node, &event.msg) {
-        ("log", None, Some(msg)) if msg.starts_with("deployment ") => {
-            let (of, what) = msg.rsplit_once(": ").unwrap_or((msg, msg));
-            let is_known = called.as_deref() == Some(of);
-            *called = Some(of.to_owned());
-            Some(screen.line([plain(tame(if is_known { what } else { msg }))]))
-        }
-        ("change", Some(node), _) => {
-            let new = event.new.as_deref().unwrap_or_default();
-            let on = event.instance.as_deref().unwrap_or_default();
-            let reason = event.reason.as_deref().filter(|reason| !reason.is_empty());
-            let why = reason.map_or_else(String::new, |reason| format!(": {}", tame(reason)));
-            let what = [(tame(new), state_style(new)), plain(format!("  {} on {}{why}", tame(node), tame(on)))];
-            Some(screen.line([plain("  ")].into_iter().chain(what)))
-        }
-        _ => None,
-    }
-}
-
-/// Shows on standard error what happens, until it is dropped.
-struct Progress(Arc<AtomicBool>);
-
-impl Progress {
-    fn begin(client: &Client) -> Result<Self, CliError> {
-        let events = client.events("last=0&follow=true&snapshot=false")?;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&is_over);
-        // It ends with the process, or with the first event behind the verdict.
-        thread::spawn(move || {
-            let mut called = None;
-            for (_, event) in events.map_while(Result::ok) {
-                if seen.load(Ordering::Relaxed) {
-                    break;
-                }
-                if let Some(line) = line(&event, &mut called) {
-                    let _ = writeln!(io::stderr(), "{line}"); // a terminal that is gone needs no progress
-                }
-            }
-        });
-        Ok(Self(is_over))
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    drop(over);
+    answer.map_err(CliError::of_order)
 }
 
 #[cfg(test)]
@@ -340,35 +292,13 @@ mod tests {
     fn what_was_wished_stands_in_the_address() {
         let how = How {
             on_failure: Some(OnFailure::Keep),
-            all_at_once: true,
-            without: vec!["a".into(), "b-1".into()],
+            pace: Pace { all_at_once: true, without: vec!["a".into(), "b-1".into()] },
             detach: true,
         };
-        let want = "?on_failure=keep&all_at_once=true&without=a,b-1&detach=true&to=7";
-        assert_eq!(how.query(Some("to=7".into())).unwrap(), want);
-        assert_eq!(How::default().query(None).unwrap(), "");
-        assert!(How { without: vec!["a&b=c".into(), String::new()], ..How::default() }.query(None).is_err());
-    }
-
-    #[test]
-    fn the_end_of_a_deployment_is_known_by_its_number() {
-        let said = |msg: &str| Event { kind: "log".into(), msg: Some(msg.into()), ..Event::default() };
-        assert!(is_over(&said("deployment 7 of c1: rolled-back"), 7));
-        assert!(is_over(&said("deployment 7 of a: b: deployed"), 7), "whatever a configuration is called");
-        for other in ["deployment 71 of c1: deployed", "deployment 7 of c1: going back", "deployed"] {
-            assert!(!is_over(&said(other), 7), "{other}");
-        }
-    }
-
-    #[test]
-    fn what_a_deployment_is_called_is_said_once() {
-        let said = |msg: &str| Event { kind: "log".into(), msg: Some(msg.into()), ..Event::default() };
-        let mut called = None;
-        assert_eq!(line(&said("something else"), &mut called), None);
-        let mut shown = |msg: &str| line(&said(msg), &mut called).unwrap();
-        let text = shown("deployment 7 of c1: gathering\x1b");
-        assert!(text.starts_with("deployment 7 of c1: gathering") && !text.contains('\x1b'), "{text}");
-        assert_eq!(shown("deployment 7 of c1: deciding"), "deciding");
-        assert_eq!(shown("deployment 8 of c2: gathering"), "deployment 8 of c2: gathering");
+        let want = "?all_at_once=true&without=a,b-1&on_failure=keep&detach=true&to=7";
+        assert_eq!(how.query(["to=7".into()]).unwrap(), want);
+        assert_eq!(How::default().query([]).unwrap(), "");
+        let strange = Pace { without: vec!["a&b=c".into(), String::new()], ..Pace::default() };
+        assert!(strange.query([]).is_err());
     }
 }

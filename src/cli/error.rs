@@ -20,7 +20,7 @@ pub enum Exit {
     Usage = 2,
     /// `status --check`: something that should run does not.
     NotMet = 3,
-    /// The answer was printed, and part of the cluster is missing from it.
+    /// The answer was printed, and part of the cluster is missing from it; or nobody heard the answer to an order.
     Unreachable = 4,
     NotPermitted = 5,
     TimedOut = 124,
@@ -72,7 +72,29 @@ pub enum CliError {
         "cannot reach the controller at {url}: {reason}\n  is it running there? a lab prints its address when it \
              starts; give it with --controller URL or WATCHPOST_CONTROLLER"
     )]
-    NoController { url: String, reason: String },
+    NoController {
+        url: String,
+        reason: String,
+        /// Whether it was there when it was asked, so that it may have heard.
+        was_reached: bool,
+    },
+    /// An order was given, and nobody hears what came of it.
+    #[error(
+        "the controller at {url} was lost before it answered: {reason}\n  whether what was ordered is done is not known here: \
+             see `watchpost status`"
+    )]
+    Lost { url: String, reason: String },
+    #[error(
+        "the controller at {url} was lost while {doing}, and not found again within {}: what came of it is not known \
+             here\n  once it can be reached, `watchpost deploy --attach` shows whether it is still under way, and \
+             `watchpost history` what came of it", humantime::format_duration(*looked_for)
+    )]
+    Fate { url: String, doing: String, looked_for: Duration },
+    #[error(
+        "the controller at {url} was lost while {doing}, and knows of no such deployment now that it is found again: nothing \
+             was touched, so deploy again"
+    )]
+    NotBegun { url: String, doing: String },
     #[error("the controller at {url} did not answer within {}\n  what was ordered may still be carried out: see \
              `watchpost status`, or wait longer with --timeout", humantime::format_duration(*after))]
     TimedOut { url: String, after: Duration },
@@ -90,6 +112,9 @@ pub enum CliError {
     /// The controller says that the request or the file is wrong.
     #[error("{}", .0.error)]
     Wrong(Problem),
+    /// There is no such thing.
+    #[error("{}", .0.error)]
+    Absent(Problem),
     /// The controller could not do it.
     #[error("the controller at {url} answers {status}: {}", problem.error)]
     Refused { url: String, status: u16, problem: Problem },
@@ -155,7 +180,10 @@ impl CliError {
             Self::Closed => Exit::Done,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::NotPermitted { .. } | Self::Unwelcome { .. } => Exit::NotPermitted,
+            Self::Lost { .. } | Self::Fate { .. } => Exit::Unreachable,
             Self::NoController { .. }
+            | Self::NotBegun { .. }
+            | Self::Absent(_)
             | Self::Refused { .. }
             | Self::Foreign { .. }
             | Self::Untrusted { .. }
@@ -181,12 +209,36 @@ impl CliError {
         }
     }
 
+    /// The same of an order that may have been heard: what came of it is open then.
+    pub fn of_order(self) -> Self {
+        match self {
+            Self::NoController { url, reason, was_reached: true } => Self::Lost { url, reason },
+            Self::Refused { url, status: 503, problem } => Self::Lost { url, reason: problem.error },
+            other => other,
+        }
+    }
+
+    /// Whether the controller may answer if it is asked again in a while.
+    pub fn is_away(&self) -> bool {
+        let is_away = matches!(self, Self::NoController { .. } | Self::Lost { .. } | Self::TimedOut { .. });
+        is_away || matches!(self, Self::Refused { status: 503, .. })
+    }
+
+    /// Why it is away, in few words.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::NoController { reason, .. } | Self::Lost { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// One line per complaint, where there are several.
     pub fn details(&self) -> &[String] {
         match self {
-            Self::Wrong(problem) | Self::Refused { problem, .. } | Self::NotPermitted { problem, .. } => {
-                &problem.details
-            }
+            Self::Wrong(problem)
+            | Self::Absent(problem)
+            | Self::Refused { problem, .. }
+            | Self::NotPermitted { problem, .. } => &problem.details,
             Self::Detailed(error) => error.details(),
             _ => &[],
         }

@@ -170,7 +170,7 @@ impl<'a> Sources<'a> {
             true => Ok(()),
             false => {
                 let reason = format!("it says that {} of {size} bytes came", came.bytes);
-                Err(CliError::NoController { url: client.url().to_owned(), reason })
+                Err(CliError::NoController { url: client.url().to_owned(), reason, was_reached: true })
             }
         }
     }

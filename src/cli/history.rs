@@ -41,6 +41,8 @@ pub fn list(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliErro
     } else if !history.deployments.is_empty() {
         let rows: Vec<_> = history.deployments.iter().map(row).collect();
         table::lines(&COLUMNS, &rows, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    } else {
+        writeln!(io::stderr(), "nothing was deployed yet: `watchpost deploy FILE` does it")?;
     }
     Ok(Exit::Done)
 }
@@ -121,11 +123,22 @@ pub fn lines(past: &Past, screen: Screen) -> Vec<String> {
     say("yet to follow", &past.owing.join(", "), none);
     let results = format!("{} of {} failed", past.failed, past.results_in_all);
     say("results", if past.results_in_all > 0 { &results } else { "" }, none);
-    lines.extend(past.results.iter().flat_map(|told| result(told, screen)));
+    lines.extend(past.results.iter().flat_map(|told| result(told, done(told, past), screen)));
     lines
 }
 
-fn result(told: &Told, screen: Screen) -> Vec<String> {
+/// What a success comes to in the end: of what went back nothing is left, once its instance has followed.
+fn done(told: &Told, past: &Past) -> &'static str {
+    let is_owing = told.instance.as_ref().is_some_and(|instance| past.owing.contains(instance));
+    match &*past.verdict {
+        "rolled-back" if is_owing => "yet to go back:",
+        "rolled-back" => "as before:",
+        _ => "done",
+    }
+}
+
+/// What became of a node, or was objected. `done` says what became of it where nothing failed.
+fn result(told: &Told, done: &str, screen: Screen) -> Vec<String> {
     let failed = |word: &str, text: &str| screen.paragraph(2, (word.to_owned(), state_style("FAILED")), text);
     let who = match (&told.node, &told.instance) {
         (Some(node), Some(instance)) => format!("{node} on {instance}"),
@@ -141,7 +154,7 @@ fn result(told: &Told, screen: Screen) -> Vec<String> {
     };
     match &told.error {
         Some(error) => failed("failed", &format!("{}: {}", tame(&who), tame(error))),
-        None => vec![format!("  done {}", tame(&who))],
+        None => vec![format!("  {done} {}", tame(&who))],
     }
 }
 
@@ -211,9 +224,16 @@ mod tests {
         let lines = lines(&past(), Screen::pipe());
         assert_eq!(lines[0], "deployment    7");
         assert!(lines.contains(&"results       1 of 2 failed".to_owned()), "{lines:?}");
-        let last = ["  failed w on a: not ready ", "  rolled back: configuration c1 is in force again", "  done v"];
+        let last =
+            ["  failed w on a: not ready ", "  rolled back: configuration c1 is in force again", "  as before: v"];
         let end: Vec<_> = lines[lines.len() - 3..].iter().map(|line| line.trim_end().to_owned()).collect();
         assert_eq!(end, last.map(|line| line.trim_end().to_owned()));
+        let (node, instance) = (Some("v".to_owned()), Some("b".to_owned()));
+        let results = vec![Told { node, instance: instance.clone(), error: None }];
+        let owing = Past { owing: instance.into_iter().collect(), results, ..past() };
+        assert_eq!(super::lines(&owing, Screen::pipe()).last().unwrap(), "  yet to go back: v on b");
+        let deployed = Past { verdict: "deployed".into(), ..past() };
+        assert_eq!(super::lines(&deployed, Screen::pipe()).last().unwrap(), "  done v");
     }
 
     #[test]

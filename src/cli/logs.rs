@@ -57,7 +57,7 @@ pub fn run(client: &Client, node: &str, choice: Choice, json: bool, screen: Scre
             match client.stream(&path(&node, choice, since.as_deref())) {
                 Err(CliError::NoController { .. } | CliError::TimedOut { .. }) => {}
                 // A controller that just began does not know its nodes before their agents are back.
-                Err(CliError::Refused { status: 404, .. }) if since.is_some() => {}
+                Err(CliError::Absent(_)) if since.is_some() => {}
                 other => break other?,
             }
         };

@@ -67,7 +67,7 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<Exi
         writeln!(io::stderr(), "detached: {doing} goes on without you; see `watchpost status --watch`")?;
         return Ok(Exit::Interrupted);
     };
-    let (text, verdict) = answer?;
+    let (text, verdict) = answer.map_err(CliError::of_order)?;
     let mut out = io::stdout().lock();
     match json {
         true => writeln!(out, "{}", text.trim_end())?,

@@ -13,14 +13,15 @@ use serde::{Deserialize, Serialize};
 use super::Connection;
 use super::check::has_no_nodes;
 use super::client::{Client, Method};
-use super::deploy::{How, deploy_text};
+use super::deploy::{How, Pace, deploy_text};
 use super::error::{CliError, Exit};
 use super::files::{Files, base_of};
 use super::import::cluster_text;
 use super::orders::{self, body, failure};
 use super::screen::{Screen, plain, state_style, tame};
 use super::table::{self, Cell, Column, words};
-use crate::web::json::{ConfigurationText, FoundFiles, Plan, Status, Upon};
+use crate::message::pending::OVERTAKEN;
+use crate::web::json::{ConfigurationText, FoundFiles, Plan, Upon, Verdict};
 use crate::web::plan::{Instance, Node, Step};
 
 /// The format of a saved plan; another number is of another release.
@@ -46,9 +47,8 @@ pub struct PlanArgs {
     /// Exit with 0 if nothing would change, with 2 if something would, and with 1 if something is wrong
     #[arg(long)]
     pub detailed_exitcode: bool,
-    /// As if everything were changed at once, in place of so many nodes at a time
-    #[arg(long)]
-    pub all_at_once: bool,
+    #[command(flatten)]
+    pub pace: Pace,
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -67,9 +67,9 @@ struct Saved {
     /// What was found of the files that it names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     bundles: Vec<FoundFiles>,
-    /// Whether everything is to be changed at once.
-    #[serde(default)]
-    all_at_once: bool,
+    /// How it is to be deployed.
+    #[serde(flatten)]
+    pace: Pace,
     plan: Plan,
 }
 
@@ -88,7 +88,8 @@ pub fn run(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError>
 }
 
 fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let PlanArgs { file, out, detailed_exitcode, all_at_once, connection } = args;
+    let PlanArgs { file, out, detailed_exitcode, pace, connection } = args;
+    let path = format!("/api/v1/plan{}", pace.query([])?);
     let client = connection.open()?;
     let name = file.display().to_string();
     let text = cluster_text(&file)?;
@@ -102,7 +103,7 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
     }
     files.send(&client, json, screen)?;
     let bundles = files.told();
-    let (answer, plan) = ask(&client, &name, &text, &bundles, all_at_once)?;
+    let (answer, plan) = ask(&client, &path, &name, &text, &bundles)?;
     {
         let mut stdout = io::stdout().lock();
         match json {
@@ -115,7 +116,7 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
         match plan.ok {
             true => {
                 let base = base_of(&file)?;
-                save(&out, &Saved { format: FORMAT, file: name, base, text, bundles, all_at_once, plan })?;
+                save(&out, &Saved { format: FORMAT, file: name, base, text, bundles, pace, plan })?;
                 writeln!(io::stderr(), "saved: carry it out with `watchpost deploy --plan {}`", out.display())?;
             }
             false => writeln!(io::stderr(), "not saved: it cannot be carried out as it is")?,
@@ -126,14 +127,13 @@ fn make(args: PlanArgs, json: bool, screen: Screen) -> Result<Exit, CliError> {
 
 fn ask(
     client: &Client,
+    path: &str,
     file: &str,
     text: &str,
     bundles: &[FoundFiles],
-    all_at_once: bool,
 ) -> Result<(String, Plan), CliError> {
     let text =
         ConfigurationText { file: file.to_owned(), text: text.to_owned(), upon: None, bundles: bundles.to_vec() };
-    let path = if all_at_once { "/api/v1/plan?all_at_once=true" } else { "/api/v1/plan" };
     client.order(Method::Post, path, &body(&text))
 }
 
@@ -146,8 +146,9 @@ pub fn deploy(
     json: bool,
     screen: Screen,
 ) -> Result<Exit, CliError> {
-    let Saved { file, base, text, bundles, plan, all_at_once, .. } = read(path)?;
-    how.all_at_once |= all_at_once;
+    let Saved { file, base, text, bundles, plan, pace, .. } = read(path)?;
+    let anew = format!("/api/v1/plan{}", pace.query([])?);
+    how.pace = pace;
     if !empty && has_no_nodes(text.as_bytes(), &file)? {
         return Err(CliError::Empty(path.into()));
     }
@@ -157,16 +158,18 @@ pub fn deploy(
     }
     let upon = Some(Upon { deployed: plan.deployed.clone() });
     let order = ConfigurationText { file: file.clone(), text: text.clone(), upon, bundles: bundles.clone() };
-    let exit = deploy_text(client, &order, &how, None, json, screen)?;
-    if exit == Exit::Failed && !json {
-        let (_, now) = client.get::<Status>("/api/v1/status")?;
-        if now.configuration != plan.deployed {
-            let (_, anew) = ask(client, &file, &text, &bundles, how.all_at_once)?;
-            otherwise(&plan, &anew).iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))?;
-            writeln!(io::stderr(), "  plan it anew: `watchpost plan FILE --out {}`", path.display())?;
-        }
+    let (exit, verdict) = deploy_text(client, &order, &how, None, json, screen)?;
+    if verdict.is_some_and(|verdict| is_overtaken(&verdict)) && !json {
+        let (_, now) = ask(client, &anew, &file, &text, &bundles)?;
+        otherwise(&plan, &now).iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))?;
+        writeln!(io::stderr(), "  plan it anew: `watchpost plan FILE --out {}`", path.display())?;
     }
     Ok(exit)
+}
+
+/// Whether something else is deployed by now than what it was made upon.
+fn is_overtaken(verdict: &Verdict) -> bool {
+    verdict.outcomes.iter().any(|outcome| outcome.error.as_deref().is_some_and(|error| error.starts_with(OVERTAKEN)))
 }
 
 /// What a plan would do that was made now, where it is not what the former one would have done.
@@ -211,14 +214,15 @@ fn lines(plan: &Plan, screen: Screen) -> Vec<String> {
     }
     lines.extend(in_steps(plan, screen));
     let whole = Screen { width: None, ..screen };
-    // A reason that is a complaint as well is said there.
-    let is_complaint = |instance: &Instance| {
-        plan.outcomes.iter().any(|outcome| {
-            (&outcome.instance, &outcome.node, &outcome.error)
-                == (&Some(instance.name.clone()), &None, &instance.unchecked)
-        })
+    // That one cannot take part is a complaint, and what else it would do nobody needs to know then.
+    let cannot = |instance: &Instance| {
+        let mut whole = plan.outcomes.iter().filter(|outcome| outcome.node.is_none());
+        whole.any(|outcome| outcome.instance.as_ref() == Some(&instance.name))
     };
-    lines.extend(plan.instances.iter().filter_map(|instance| instance_line(instance, !is_complaint(instance))));
+    // Whoever was not understood would seem to leave.
+    let understood = if plan.complaints.is_empty() { &plan.instances[..] } else { &[] };
+    let able = understood.iter().filter(|instance| !cannot(instance));
+    lines.extend(able.filter_map(|instance| instance_line(instance, plan.ok)));
     let wrong =
         |text: &String| whole.line([("wrong".into(), state_style("FAILED")), plain(format!(" {}", tame(text)))]);
     lines.extend(plan.complaints.iter().map(wrong));
@@ -328,16 +332,18 @@ fn keys(node: &Node) -> Vec<String> {
     node.keys.iter().map(shown).collect()
 }
 
-/// What is to be said of an instance, if anything is.
-fn instance_line(instance: &Instance, with_reason: bool) -> Option<String> {
-    let change = match &*instance.change {
-        "added" => "joins the cluster",
-        "removed" => "leaves the cluster, and stands by",
-        "reconnected" => "is reached in another way",
+/// What is to be said of an instance, if anything is. Where the plan cannot be carried out, it is what would be.
+fn instance_line(instance: &Instance, is_possible: bool) -> Option<String> {
+    let change = match (&*instance.change, is_possible) {
+        ("added", true) => "joins the cluster",
+        ("added", false) => "would join the cluster",
+        ("removed", true) => "leaves the cluster, and stands by",
+        ("removed", false) => "would leave the cluster, and stand by",
+        ("reconnected", true) => "is reached in another way",
+        ("reconnected", false) => "would be reached in another way",
         _ => "",
     };
-    let unchecked =
-        instance.unchecked.as_ref().filter(|_| with_reason).map(|why| format!("not checked: {}", tame(why)));
+    let unchecked = instance.unchecked.as_ref().map(|why| format!("not checked: {}", tame(why)));
     let parts: Vec<String> =
         Some(change.to_owned()).filter(|change| !change.is_empty()).into_iter().chain(unchecked).collect();
     (!parts.is_empty()).then(|| format!("instance {}: {}", tame(&instance.name), parts.join("; ")))
@@ -380,17 +386,28 @@ fn usual(plan: &Plan) -> Exit {
 
 // --- the file of a plan ---
 
-/// Only a file that is not there, or that is a plan, is written over.
+/// Whether it can be written there: a file that is not there yet, or that is a plan. What is no file is not looked into, since
+/// that may wait for ever.
 fn may_write(path: &Path) -> Result<(), CliError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    let no_plan = |why: &str| CliError::NoPlan { path: path.into(), why: why.into() };
+    match fs::metadata(path) {
+        // A link that leads nowhere is not there either, and is replaced.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+            let looked = directory.map_or(Ok(()), |directory| fs::metadata(directory).map(drop));
+            looked.map_err(|source| CliError::Make { path: path.into(), source })
+        }
         Err(source) => Err(CliError::File { path: path.into(), source }),
-        Ok(_) => read(path).map(drop).map_err(|_| CliError::NoPlan {
-            path: path.into(),
-            why: "it is there already, and is no plan that could be written over: choose another name".into(),
+        Ok(what) if what.is_file() => read(path).map(drop).map_err(|_| {
+            no_plan("it is there already, and is no plan that could be written over: choose another name")
         }),
+        Ok(_) => Err(no_plan(NO_FILE)),
     }
 }
+
+/// A plan is kept for later, as a whole: what it is to be read from again must be a file.
+const NO_FILE: &str =
+    "it is no file: a plan is kept in one; name a file, or have it printed by `--json` without `--out`";
 
 /// A cluster file may hold secrets, so the plan is for its owner alone. It is whole or not there.
 fn save(path: &Path, saved: &Saved) -> Result<(), CliError> {
@@ -514,14 +531,24 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_said_once() {
+    fn an_instance_that_cannot_take_part_is_not_said_to_join_and_others_are_said_to_be_about_to() {
         let why = || Some("never connected".to_owned());
-        let instances = vec![Instance { name: "x".into(), change: "added".into(), unchecked: why() }];
+        let instance = |name: &str, change: &str, why: Option<&str>| Instance {
+            name: name.into(),
+            change: change.into(),
+            unchecked: why.map(String::from),
+        };
+        let instances = vec![
+            instance("b", "removed", None),
+            instance("x", "added", Some("never connected")),
+            instance("y", "added", Some("it is slow")),
+        ];
         let outcomes =
             vec![Outcome { instance: Some("x".into()), node: None, error: why(), unreachable: true, output: None }];
         let plan = Plan { ok: false, instances, outcomes, ..Plan::default() };
         let want = [
-            "instance x: joins the cluster",
+            "instance b: would leave the cluster, and stand by",
+            "instance y: would join the cluster; not checked: it is slow",
             "cannot x: never connected",
             "plan: it cannot be deployed as it is: 1 complaint",
         ];
@@ -605,7 +632,7 @@ mod tests {
                     base: PathBuf::new(),
                     text: "t".into(),
                     bundles: Vec::new(),
-                    all_at_once: false,
+                    pace: Pace::default(),
                     plan: plan(),
                 },
             )
@@ -614,6 +641,8 @@ mod tests {
         assert_eq!(read(&path).ok().unwrap().plan, plan());
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
+        // Before anything is asked.
+        assert!(may_write(&home.path().join("nowhere/p.json")).is_err());
         let error = may_write(&other).unwrap_err().to_string();
         assert!(error.contains("is there already, and is no plan"), "{error}");
         fs::write(&path, r#"{"format":99}"#).unwrap();

@@ -12,7 +12,6 @@ use actix::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
-use tokio::task::yield_now;
 
 use super::blobs::Blobs;
 use super::lending::Lending;
@@ -31,8 +30,8 @@ use crate::model::{InstanceName, Now, Outcome};
 use crate::rest::Rest;
 use crate::trust::{Certificate, Registrar};
 
-/// In so many turns of the event loop news has reached those who listen; and an agent beside us has its nodes launched.
-const TELLING: u8 = 12;
+/// After so long news has reached those who listen; and an agent beside us has its nodes launched.
+const TELLING: Duration = Duration::from_millis(1);
 /// How long an entry of the log is likely to be asked for.
 const NEW_FOR: Duration = Duration::from_secs(1);
 
@@ -242,19 +241,14 @@ impl Controller {
     }
 
     /// Hands what is to be kept to its thread once those who listen had their turn: to wake a thread takes longer than to
-    /// tell them.
+    /// tell them. Until then this one sleeps, and leaves the processor to them.
     fn hand_over_soon(&mut self, ctx: &mut Context<Self>) {
         if self.journal.as_ref().is_some_and(Journal::has_gathered) && !std::mem::replace(&mut self.hands_over, true) {
-            let told = async {
-                for _ in 0..TELLING {
-                    yield_now().await;
-                }
-            };
-            ctx.spawn(wrap_future::<_, Self>(told).map(|(), me, ctx| {
+            ctx.run_later(TELLING, |me, ctx| {
                 me.hands_over = false;
                 me.journal.iter_mut().for_each(Journal::hand_over);
                 me.mind_how_much_waits(ctx);
-            }));
+            });
         }
     }
 

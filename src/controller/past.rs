@@ -100,6 +100,8 @@ mod tests {
             ended: None,
             verdict,
             up: Default::default(),
+            at_once: false,
+            rests: Default::default(),
             moves: Default::default(),
             owing: Default::default(),
             results: Vec::new(),

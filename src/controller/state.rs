@@ -191,6 +191,7 @@ impl State {
         };
         let mut fx = Vec::new();
         let undecided = state.take_up_last(&stored, now.wall);
+        state.gather_to_go_back(now);
         fx.extend((!undecided.is_empty()).then_some(Effect::Save(undecided, None)));
         let Recalled { nodes, arrived, notes } = recalled;
         state.roster.recall(arrived);
@@ -583,8 +584,8 @@ impl State {
 
     fn send_share(&mut self, to: &InstanceName, whole: &Kept, reqid: RequestId, fx: &mut Vec<Effect>) {
         self.gives(to, &reqid);
-        let configuration = self.share_of(whole, to);
-        self.send(to, agent::SetConfigurationRequest { reqid, configuration }, fx);
+        let (configuration, rest) = (self.share_of(whole, to), self.rests_of(to));
+        self.send(to, agent::SetConfigurationRequest { reqid, configuration, rest }, fx);
     }
 
     /// What the agent of an instance needs to know of a configuration, with the keys of its Zeek nodes.

@@ -234,6 +234,8 @@ mod tests {
             ended: None,
             verdict: Verdict::Open,
             up: [NodeName::new("w").unwrap()].into(),
+            at_once: false,
+            rests: Default::default(),
             moves: BTreeMap::new(),
             owing: BTreeSet::new(),
             results: Vec::new(),

@@ -124,6 +124,8 @@ pub struct AgentStandbyResponse {
 pub struct SetConfigurationRequest {
     pub reqid: RequestId,
     pub configuration: Share,
+    /// Nodes that somebody has stopped since it is being deployed: they stay down.
+    pub rest: BTreeSet<NodeName>,
 }
 
 /// A configuration on its way to an agent. On the wire it is a [`Configuration`] behind its length in bytes: who keeps it

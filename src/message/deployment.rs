@@ -38,7 +38,8 @@ pub struct CheckedChange {
     pub shares: Option<String>,
 }
 
-/// Controller → agent: these nodes are to be as they are in the configuration that was checked last. Others go on.
+/// Controller → agent: these nodes are to be as they are in the configuration that was checked last, or, where that came to
+/// nothing, in the one that is in force again. Others go on.
 ///
 /// Answered by [`SwitchNodesResponse`] when each is ready, or will not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ pub struct CommitConfigurationRequest {
     pub configuration: ConfigurationId,
     /// Of the [`CheckConfigurationRequest`].
     pub checked: RequestId,
+    /// Nodes that somebody has stopped meanwhile: they stay down.
+    pub rest: BTreeSet<NodeName>,
 }
 
 /// Agent → controller: what is to come into force by that request is not at hand, or not any more, and nothing was done. Send
@@ -78,13 +81,16 @@ pub struct NotAtHand {
 
 /// Controller → agent: the deployment came to nothing, and this is in force as it was before. What did not change goes on.
 ///
-/// Nobody objects to it any more. Answered by [`RestoreConfigurationResponse`] when all is as it was, or will not be.
+/// What serves goes on, too, until its turn comes by a [`SwitchNodesRequest`]: what is down, or not ready, goes back at once.
+/// Nobody objects to it any more. Answered by [`RestoreConfigurationResponse`] when that is as it was, or will not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreConfigurationRequest {
     pub reqid: RequestId,
     pub configuration: Share,
     /// Of the nodes that the deployment touched, those that were to run before.
     pub up: BTreeSet<NodeName>,
+    /// Nobody has a turn of its own: all go back now.
+    pub at_once: bool,
 }
 
 /// Agent → controller: what became of each node that had to go back, sorted by name; or one outcome for the instance.
@@ -92,4 +98,6 @@ pub struct RestoreConfigurationRequest {
 pub struct RestoreConfigurationResponse {
     pub reqid: RequestId,
     pub outcomes: Vec<Outcome>,
+    /// The nodes that serve, and wait for their turn to go back; sorted by name.
+    pub waiting: Vec<CheckedChange>,
 }

@@ -172,10 +172,10 @@ pub trait Wire: Sized + Send + 'static {
     fn append_to(&self, out: &mut Vec<u8>) -> Result<(), FrameError>;
     /// Reads a message back. [`FrameError::UnknownKind`] may be skipped; every other error may not.
     fn decode(kind: u16, body: &[u8]) -> Result<Self, FrameError>;
-    /// Adds a message to `messages` as the frame that it came in, which `bytes` begin with, if whoever gets them reads it
-    /// there. False if this one has to be decoded.
-    fn gather(_frame: &Frame<'_>, _bytes: &[u8], _messages: &mut Vec<Self>) -> bool {
-        false
+    /// Adds the messages that `bytes` begin with to `messages` in the frames that they came in, if whoever gets them reads
+    /// them there; `first` is the first of these frames. How many bytes they take up; 0 if this one has to be decoded.
+    fn gather(_first: &Frame<'_>, _bytes: &[u8], _messages: &mut Vec<Self>) -> usize {
+        0
     }
     /// The message's name, such as `NotifyChange`.
     fn name(&self) -> &'static str;
@@ -243,16 +243,17 @@ macro_rules! wire_enum {
                 }
             }
 
-            $(fn gather(frame: &$crate::message::frame::Frame<'_>, bytes: &[u8], messages: &mut Vec<Self>) -> bool {
+            $(fn gather(first: &$crate::message::frame::Frame<'_>, bytes: &[u8], messages: &mut Vec<Self>) -> usize {
                 use $crate::message::frame::Body;
-                if frame.kind != $gathered::KIND {
-                    return false;
+                if first.kind != $gathered::KIND {
+                    return 0;
                 }
+                let gathered = $crate::message::frames::of_one_kind(first, bytes);
                 match messages.last_mut() {
-                    Some(Self::$frames(frames)) => frames.push(&bytes[..frame.size]),
-                    _ => messages.push(Self::$frames($crate::message::frames::Frames::begin(frame, bytes))),
+                    Some(Self::$frames(frames)) => frames.push(gathered),
+                    _ => messages.push(Self::$frames(gathered.into())),
                 }
-                true
+                gathered.len()
             })?
 
             fn name(&self) -> &'static str {

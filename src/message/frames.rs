@@ -9,21 +9,19 @@ use super::frame::{Frame, MAX_FRAME, Wire, split};
 pub struct Frames(Vec<u8>);
 
 impl Frames {
-    /// The frame that `bytes` begin with. There is room for all of them: often the rest is as much of the same.
-    pub fn begin(frame: &Frame<'_>, bytes: &[u8]) -> Self {
-        let mut all = Vec::with_capacity(bytes.len());
-        all.extend_from_slice(&bytes[..frame.size]);
-        Self(all)
-    }
-
     /// Adds bytes that are whole frames.
     pub fn push(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    /// The frames, in order.
+    /// The frames, in order, up to what is no whole one.
     pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
-        pieces(&self.0).filter_map(|piece| split(piece, MAX_FRAME).ok().flatten())
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let frame = split(rest, MAX_FRAME).ok()??;
+            rest = &rest[frame.size..];
+            Some(frame)
+        })
     }
 
     /// What they say, as far as it is understood here.
@@ -40,6 +38,17 @@ impl Frames {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Of `bytes` those of the frames that they begin with and that are of the same kind as the first, which is known.
+pub fn of_one_kind<'a>(first: &Frame<'_>, bytes: &'a [u8]) -> &'a [u8] {
+    let mut length = first.size;
+    while let Ok(Some(next)) = split(&bytes[length..], MAX_FRAME)
+        && next.kind == first.kind
+    {
+        length += next.size;
+    }
+    &bytes[..length]
 }
 
 /// The bytes of each frame in `bytes`, up to what is no whole one.
@@ -71,5 +80,28 @@ impl<'a> FromIterator<&'a [u8]> for Frames {
 impl fmt::Debug for Frames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} frames", self.iter().count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::frame::append;
+
+    #[test]
+    fn what_is_of_one_kind_goes_together_up_to_another_or_to_what_is_not_whole() {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::new();
+        for kind in [0x0212, 0x0212, 0x0213, 0x0212] {
+            append(&mut bytes, kind, "Any", &"a text").unwrap();
+            ends.push(bytes.len());
+        }
+        let together = |bytes: &[u8]| of_one_kind(&split(bytes, MAX_FRAME).unwrap().unwrap(), bytes).len();
+        assert_eq!(together(&bytes), ends[1]);
+        assert_eq!(together(&bytes[..ends[1] - 1]), ends[0], "the second is not whole");
+        assert_eq!(together(&bytes[ends[1]..]), ends[2] - ends[1]);
+        assert_eq!(together(&bytes[ends[2]..]), ends[3] - ends[2], "and there is no other");
+        let kinds: Vec<_> = Frames::from(&bytes[..ends[3] - 1]).iter().map(|frame| frame.kind).collect();
+        assert_eq!(kinds, [0x0212, 0x0212, 0x0213]);
     }
 }

@@ -1,8 +1,10 @@
-//! What is said to whoever would deploy while another deployment is under way.
+//! What is said to whoever would deploy while another deployment is under way, or upon what is not deployed any more.
 
 use crate::model::{Outcome, RequestId};
 
 const STILL_PENDING: &str = "still pending";
+/// What begins with this is said to whoever deploys a plan of before.
+pub const OVERTAKEN: &str = "the cluster has changed since this was planned";
 
 /// That the deployment `reqid` was sooner, in the words that clients know.
 pub fn refusal(reqid: &RequestId) -> Outcome {

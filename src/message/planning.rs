@@ -1,5 +1,7 @@
 //! Client ⇄ controller: what a deployment would do. Part of [`super::client`].
 
+use std::collections::BTreeSet;
+
 use crate::model::{Configuration, ConfigurationId, InstanceName, Outcome, Planned, PlannedStep, RequestId};
 
 /// What would a deployment of this configuration do, and what stands in its way? Changes nothing.
@@ -12,6 +14,8 @@ pub struct PlanRequest {
     pub complaints: Vec<String>,
     /// Whether it would be told to all agents at once, in place of so many nodes at a time.
     pub all_at_once: bool,
+    /// Instances that nobody would wait for: their agents are not asked.
+    pub without: BTreeSet<InstanceName>,
 }
 
 /// The plan.

@@ -62,11 +62,15 @@ pub struct Record {
     /// The deployment whose configuration it was to bring back.
     pub back_to: Option<u64>,
     pub began: Timestamp,
+    /// Whether all nodes are told at once, forth and back.
+    pub at_once: bool,
     /// When whoever deployed was told what came of it, by the wall clock.
     pub ended: Option<Timestamp>,
     pub verdict: Verdict,
     /// Of the nodes that it touches, those that are to run where it comes to nothing. Empty once it is over.
     pub up: BTreeSet<NodeName>,
+    /// Nodes that somebody has stopped since it began: it starts none of them. Empty once it is over.
+    pub rests: BTreeSet<NodeName>,
     /// Nodes that it starts on another instance than before, and on which.
     pub moves: BTreeMap<NodeName, InstanceName>,
     /// The instances that had yet to follow when this was written.
@@ -116,5 +120,84 @@ impl Record {
         let bare = |outcome: &Outcome| Outcome { output: None, ..outcome.clone() };
         self.results = failed.into_iter().chain(fine).take(MOST_RESULTS).map(bare).collect();
         self.left_out = (outcomes.len() - self.results.len()) as u64;
+    }
+
+    /// What became of the nodes of an instance that followed when it was over. Of one that was gone back from, what failed
+    /// stays: it says why.
+    pub fn follow(&mut self, outcomes: &[Outcome]) {
+        let place = |outcome: &Outcome| (outcome.instance.clone(), outcome.node.clone());
+        let fresh: BTreeSet<_> = outcomes.iter().map(place).collect();
+        let stays = |known: &Outcome| match self.verdict {
+            Verdict::New => !fresh.contains(&place(known)),
+            _ => !known.is_success() || !fresh.contains(&place(known)),
+        };
+        let mut all: Vec<Outcome> = std::mem::take(&mut self.results);
+        all.retain(|known| stays(known));
+        let known: BTreeSet<_> = all.iter().map(place).collect();
+        all.extend(outcomes.iter().filter(|outcome| !known.contains(&place(outcome))).cloned());
+        all.sort_by_key(|outcome| (outcome.node.is_none(), outcome.node.clone(), outcome.instance.clone()));
+        let (left_out, ended) = (self.left_out, self.ended);
+        self.end(self.verdict, &all, ended.unwrap_or(self.began));
+        self.left_out += left_out;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(verdict: Verdict) -> Record {
+        let id = || ConfigurationId::new("c2").unwrap();
+        Record {
+            number: 1,
+            reqid: RequestId::new("r").unwrap(),
+            author: Author::default(),
+            configuration: id(),
+            former: Some(id()),
+            back_to: None,
+            began: Timestamp(1),
+            at_once: false,
+            ended: Some(Timestamp(2)),
+            verdict,
+            up: BTreeSet::new(),
+            moves: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            results: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_those_who_follow_stands_beside_why_it_was_decided_so() {
+        let (a, w1, w2) = (InstanceName::new("a").unwrap(), NodeName::new("w1").unwrap(), NodeName::new("w2").unwrap());
+        let failed = |node, error: &str| Outcome::node_failed(&a, node, error.into(), None);
+        let told = |record: &Record| -> Vec<String> {
+            let who = |outcome: &Outcome| outcome.node.as_ref().map_or("all".into(), NodeName::to_string);
+            let one = |it: &Outcome| format!("{}: {}", who(it), it.error.as_deref().unwrap_or("done"));
+            record.results.iter().map(one).collect()
+        };
+        for (verdict, want) in [
+            (Verdict::New, ["w2: never ready", "all: why", "w1: done"]),
+            (Verdict::Old, ["w1: lost", "w2: never ready", "all: why"]),
+        ] {
+            let mut record = record(verdict);
+            record.end(verdict, &[failed(&w1, "lost"), Outcome::failed("why")], Timestamp(7));
+            record.follow(&[Outcome::node_done(&a, &w1), failed(&w2, "never ready")]);
+            assert_eq!((told(&record), record.ended), (want.map(String::from).into(), Some(Timestamp(7))));
+        }
+    }
+
+    #[test]
+    fn of_very_many_results_those_that_failed_are_kept_and_the_others_counted() {
+        let a = InstanceName::new("a").unwrap();
+        let nodes: Vec<_> = (0..1200).map(|at| NodeName::new(&format!("w{at}")).unwrap()).collect();
+        let mut record = record(Verdict::New);
+        for half in nodes.chunks(600) {
+            let mut outcomes: Vec<_> = half.iter().map(|node| Outcome::node_done(&a, node)).collect();
+            outcomes[599] = Outcome::node_failed(&a, &half[599], "no".into(), None);
+            record.follow(&outcomes);
+        }
+        let failed = record.results.iter().take_while(|outcome| !outcome.is_success()).count();
+        assert_eq!((failed, record.results.len(), record.left_out), (2, MOST_RESULTS, 200));
     }
 }

@@ -1,14 +1,15 @@
 //! In which order a deployment would change nodes, as far as that is known before it begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::order::RANKS;
 use super::rollout::{Pace, Rollout, Turn};
-use crate::model::{Action, Node, NodeName, Planned, PlannedPhase, PlannedStep};
+use crate::model::{Action, InstanceName, Node, NodeName, Planned, PlannedPhase, PlannedStep};
 
 /// The steps of a deployment that does this, one behind the other. `wanted` are the nodes as they would be, `counts` how many
-/// there would be of each rank. Without a `pace` all are told at once, and each agent keeps the order of roles.
+/// there would be of each rank. Without a `pace` all are told at once, and each agent keeps the order of roles. Instances that
+/// nobody waits for are told when it is decided.
 ///
 /// As if all nodes of a step got ready at once: where one is ready earlier the next one does not wait for the others.
 pub fn steps(
@@ -16,11 +17,17 @@ pub fn steps(
     wanted: impl IntoIterator<Item = Arc<Node>>,
     counts: [usize; RANKS],
     pace: Option<&Pace>,
+    without: &BTreeSet<InstanceName>,
 ) -> Vec<PlannedStep> {
     let (mut moving, mut committing, mut turning) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for Planned { node, action, .. } in nodes {
+    for Planned { node, action, instance } in nodes {
         match action {
             Action::Keep => {}
+            Action::Start { .. } | Action::Restart(_) if without.contains(instance) => committing.push(node.clone()),
+            Action::Move { .. } if without.contains(instance) => {
+                moving.push(node.clone());
+                committing.push(node.clone());
+            }
             Action::Move { .. } => {
                 moving.push(node.clone());
                 turning.insert(node, false);
@@ -58,7 +65,7 @@ fn step(phase: PlannedPhase, mut nodes: Vec<NodeName>) -> Option<PlannedStep> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Because, InstanceName, NodeState, Role};
+    use crate::model::{Because, NodeState, Role};
 
     #[test]
     fn what_moves_ends_first_roles_follow_one_another_and_what_is_not_wanted_ends_last() {
@@ -89,9 +96,10 @@ mod tests {
             let names: Vec<_> = step.nodes.iter().map(NodeName::as_str).collect();
             format!("{}: {}", step.phase, names.join(" "))
         };
-        let steps = |nodes: &[Planned], pace: Option<&Pace>| -> Vec<String> {
-            steps(nodes, wanted.clone(), [8; RANKS], pace).into_iter().map(words).collect()
+        let steps_without = |nodes: &[Planned], pace: Option<&Pace>, without: BTreeSet<InstanceName>| -> Vec<String> {
+            steps(nodes, wanted.clone(), [8; RANKS], pace, &without).into_iter().map(words).collect()
         };
+        let steps = |nodes: &[Planned], pace: Option<&Pace>| steps_without(nodes, pace, BTreeSet::new());
         let usual = Some(&Pace::default());
         let want = [
             "moving: mover",
@@ -105,6 +113,16 @@ mod tests {
         assert_eq!(steps(&[planned("kept", Action::Keep)], usual), [""; 0]);
         let at_once = ["moving: mover", "switching: m mover new other w1 w2 w3 w4", "committing: old rests"];
         assert_eq!(steps(&all, None), at_once);
+        // Where nobody waits for it, its agent is told when it is decided.
+        let of_it = [
+            planned("mover", Action::Move { from: InstanceName::new("b").unwrap() }),
+            planned("new", Action::Start { was: None }),
+            planned("m", restart()),
+        ];
+        assert_eq!(
+            steps_without(&of_it, usual, BTreeSet::from([instance()])),
+            ["moving: mover", "committing: m mover new"]
+        );
     }
 
     #[test]
@@ -116,7 +134,7 @@ mod tests {
             Arc::new(Node { interface: Some("eth0".into()), ..node })
         });
         let restart = |node| Planned { instance: instance.clone(), node, action: Action::Restart(Because::default()) };
-        let steps = steps(&names.map(restart), wanted, [100; RANKS], Some(&Pace::default()));
+        let steps = steps(&names.map(restart), wanted, [100; RANKS], Some(&Pace::default()), &BTreeSet::new());
         assert_eq!(steps.iter().map(|step| step.nodes.len()).collect::<Vec<_>>(), [1, 1, 1]);
     }
 }

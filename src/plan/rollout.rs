@@ -100,12 +100,18 @@ pub struct Rollout {
 impl Rollout {
     /// Of these nodes, where there are `counts` nodes of each rank in all.
     pub fn new(turns: impl IntoIterator<Item = Turn>, counts: [usize; RANKS], pace: &Pace) -> Self {
-        let mut waiting: [VecDeque<Turn>; RANKS] = Default::default();
-        let turns: BTreeSet<Turn> = turns.into_iter().collect();
-        let all = turns.len();
-        turns.into_iter().for_each(|turn| waiting[rank(turn.role)].push_back(turn));
         let most = std::array::from_fn(|at| pace.0[at].of(counts[at]));
-        Self { waiting, under_way: BTreeMap::new(), most, at_once: false, all, done: 0, begun_on: BTreeSet::new() }
+        let (waiting, under_way, begun_on) = Default::default();
+        let mut rollout = Self { waiting, under_way, most, at_once: false, all: 0, done: 0, begun_on };
+        rollout.add(turns);
+        rollout
+    }
+
+    /// These have a turn, too.
+    pub fn add(&mut self, turns: impl IntoIterator<Item = Turn>) {
+        let turns: BTreeSet<Turn> = turns.into_iter().collect();
+        self.all += turns.len();
+        turns.into_iter().for_each(|turn| self.waiting[rank(turn.role)].push_back(turn));
     }
 
     /// The same with all of them told at once: each agent keeps the order of roles among its own nodes.
@@ -161,6 +167,30 @@ impl Rollout {
     /// Nothing more is begun on that instance.
     pub fn leave_out(&mut self, instance: &InstanceName) {
         self.waiting.iter_mut().for_each(|waiting| waiting.retain(|turn| turn.instance != *instance));
+    }
+
+    /// These have no turn any more, unless it has come.
+    pub fn pass_over(&mut self, nodes: &BTreeSet<NodeName>) {
+        let before = self.open();
+        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|turn| !nodes.contains(&turn.node)));
+        self.all -= before - self.open();
+    }
+
+    /// Nothing is begun on that instance, and of what is under way there nothing will be heard.
+    pub fn forget(&mut self, instance: &InstanceName) {
+        let before = self.open();
+        self.leave_out(instance);
+        self.under_way.retain(|_, turn| turn.instance != *instance);
+        self.all -= before - self.open();
+    }
+
+    /// Whether nodes of that instance are under way, or wait.
+    pub fn has(&self, instance: &InstanceName) -> bool {
+        self.under_way.values().chain(self.waiting.iter().flatten()).any(|turn| turn.instance == *instance)
+    }
+
+    fn open(&self) -> usize {
+        self.under_way.len() + self.waiting.iter().map(VecDeque::len).sum::<usize>()
     }
 
     /// Nothing more is begun.
@@ -274,6 +304,20 @@ mod tests {
         assert_eq!(settle(&mut rollout), "w1 w4 w3");
         assert_eq!(settle(&mut rollout), "w2");
         assert!(rollout.is_done());
+    }
+
+    #[test]
+    fn what_comes_later_has_its_turn_too_and_of_who_is_lost_nothing_is_heard() {
+        let turns = [turn("w1", "a", Role::Worker, true), turn("w2", "a", Role::Worker, true)];
+        let mut rollout = Rollout::new(turns, counts(4), &Pace::default());
+        assert_eq!(rollout.begin_more().len(), 1);
+        rollout.add([turn("l", "b", Role::Logger, true), turn("w3", "b", Role::Worker, true)]);
+        assert_eq!((settle(&mut rollout), rollout.progress()), ("l".into(), (1, 4)));
+        assert_eq!(settle(&mut rollout), "", "w1 is still missed");
+        let [a, b] = ["a", "b"].map(|name| InstanceName::new(name).unwrap());
+        rollout.forget(&a);
+        assert!(!rollout.has(&a) && rollout.has(&b));
+        assert_eq!((settle(&mut rollout), rollout.progress(), rollout.is_done()), ("w3".into(), (2, 2), true));
     }
 
     #[test]

@@ -367,7 +367,7 @@ impl Supervisor {
             });
         }
         if let Some(counts) = counts {
-            self.tell(FromSupervisor::Counts(name, counts));
+            self.tell(FromSupervisor::Counts(name, Box::new(counts)));
         }
         if is_present && hello.is_some() && self.node.ready_by() == ReadyBy::Zeek {
             self.drive(Event::Ready(life), ctx);

@@ -44,7 +44,7 @@ pub enum FromSupervisor {
     /// Something worth a line in a log.
     Remark(NodeName, String),
     /// What the node counts now.
-    Counts(NodeName, NetStats),
+    Counts(NodeName, Box<NetStats>),
     /// What the node says of itself now; empty if that is nothing.
     Says(NodeName, Text),
     /// The supervisor of this ward is gone: dismissed, or by a panic.

@@ -53,8 +53,6 @@ const STUCK_AFTER: Duration = Duration::from_millis(100);
 const BEFORE_GROUPS: Duration = Duration::from_millis(500);
 /// How many groups are removed in one go.
 const GROUPS: usize = 32;
-/// In so many turns of the event loop the news of a death has left.
-const TELLING: u8 = 8;
 
 /// Who looks after what nodes leave: each has a thread of its own.
 pub struct Clerks {

@@ -77,7 +77,7 @@ pub fn check_with(
     let mut reading = cluster_file::read(file, text, id, hostname);
     let mut said = BTreeSet::new();
     reading.give_files(|paths| found.get(paths).and_then(|found| found.as_ref().ok().copied()));
-    let understood = reading.understood();
+    let mut understood = reading.understood();
     for node in &understood.nodes {
         let paths = node.files.as_ref().filter(|files| files.bundle.is_none()).map(|files| &files.paths);
         // Once for all nodes that are to have the same.
@@ -97,6 +97,12 @@ pub fn check_with(
     match reading.finish() {
         Ok(configuration) => Checked { configuration, complaints: Vec::new() },
         Err(error) => {
+            // Nobody goes on to say of these that they were not read.
+            let is_wrong = |paths: &Vec<String>| found.get(paths).is_some_and(Result::is_err);
+            understood.nodes.retain(|node| {
+                let files = node.files.as_ref().filter(|files| files.bundle.is_none());
+                !files.is_some_and(|files| is_wrong(&files.paths))
+            });
             let complaints = error.to_string().lines().map(str::to_owned).collect();
             Checked { configuration: understood, complaints }
         }
@@ -155,6 +161,19 @@ mod tests {
             let whole = ["undeclared", "multiple", "collide"];
             assert!(!got.iter().any(|got| whole.iter().any(|whole| got.contains(whole))), "{text}: {got:?}");
         }
+    }
+
+    #[test]
+    fn nodes_whose_files_are_wrong_are_not_looked_at_any_further() {
+        let text = "[role worker]\nfiles = gone\n[a]\nrole = worker\n[b]\nrole = none\ncommand = true\nfiles = there\n";
+        let bundle: BundleId = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let found = [("gone", Err(vec!["gone: it is not there".to_owned()])), ("there", Ok(bundle))];
+        let found: Found = found.into_iter().map(|(path, found)| (vec![path.to_owned()], found)).collect();
+        let id = ConfigurationId::new("1").unwrap();
+        let Checked { configuration, complaints } = check_with(text, "c.cfg", "host", id, &PortRules::default(), found);
+        assert_eq!(complaints, ["c.cfg:2: [role worker] files: gone: it is not there"]);
+        let left: Vec<_> = configuration.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(left, ["b"]);
     }
 
     #[test]

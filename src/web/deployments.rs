@@ -17,7 +17,8 @@ use super::routes::Answer;
 use super::visitor::Visitor;
 use super::{Reader, configuration};
 use crate::message::client::*;
-use crate::model::{Author, Configuration, InstanceName, OnFailure};
+use crate::message::pending;
+use crate::model::{Author, Configuration, InstanceName, OnFailure, RequestId};
 
 /// What whoever deploys may say about how.
 #[derive(Debug, Default, Deserialize)]
@@ -33,9 +34,18 @@ pub struct Wish {
     detach: Option<bool>,
     /// Of a rollback: to what this deployment deployed.
     to: Option<u64>,
+    /// By what it is known, to whoever may lose the answer; no other deployment had it. Absent: it gets one.
+    reqid: Option<String>,
 }
 
 impl Wish {
+    fn reqid(&self) -> Result<RequestId, Problem> {
+        match &self.reqid {
+            Some(reqid) => Ok(RequestId::new(reqid)?),
+            None => new_reqid(),
+        }
+    }
+
     fn terms(&self, author: Author) -> Result<Terms, Problem> {
         let on_failure = match self.on_failure.as_deref() {
             None => None,
@@ -43,11 +53,16 @@ impl Wish {
             Some("keep") => Some(OnFailure::Keep),
             Some(_) => return Err(Problem::Malformed("on_failure is `back` or `keep`".into())),
         };
-        let without = self.without.iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty());
-        let without = without.map(InstanceName::new).collect::<Result<BTreeSet<_>, _>>()?;
+        let without = named(self.without.as_deref())?;
         let (all_at_once, detach) = (self.all_at_once.unwrap_or_default(), self.detach.unwrap_or_default());
         Ok(Terms { author, on_failure, all_at_once, without, detach })
     }
+}
+
+/// Instances, as they stand in an address, with commas between them.
+pub(super) fn named(instances: Option<&str>) -> Result<BTreeSet<InstanceName>, Problem> {
+    let names = instances.into_iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty());
+    Ok(names.map(InstanceName::new).collect::<Result<_, _>>()?)
 }
 
 /// Who deploys, as the guard let them in.
@@ -76,7 +91,7 @@ pub async fn set_configuration(
     let terms = wish.terms(by.0)?;
     let detached = terms.detach;
     let upon = body.upon.as_ref().map(Upon::read).transpose()?;
-    let answer = desk.ask(SetConfigurationRequest { reqid: new_reqid()?, configuration, upon, terms }).await?;
+    let answer = desk.ask(SetConfigurationRequest { reqid: wish.reqid()?, configuration, upon, terms }).await?;
     let SetConfigurationResponse { configuration, outcomes, deployment, .. } = answer;
     Ok(told(&desk, DeployResponse { reqid: answer.reqid, configuration, outcomes, deployment }, detached).await)
 }
@@ -84,19 +99,23 @@ pub async fn set_configuration(
 pub async fn deploy(desk: Data<Desk>, wish: Query<Wish>, by: By) -> Answer<Deployed> {
     let terms = wish.terms(by.0)?;
     let detached = terms.detach;
-    let answer = desk.ask(DeployRequest { reqid: new_reqid()?, terms }).await?;
+    let answer = desk.ask(DeployRequest { reqid: wish.reqid()?, terms }).await?;
     Ok(told(&desk, answer, detached).await)
 }
 
 pub async fn rollback(desk: Data<Desk>, wish: Query<Wish>, by: By) -> Answer<Deployed> {
     let terms = wish.terms(by.0)?;
     let detached = terms.detach;
-    let answer = desk.ask(RollbackRequest { reqid: new_reqid()?, to: wish.to, terms }).await?;
+    let answer = desk.ask(RollbackRequest { reqid: wish.reqid()?, to: wish.to, terms }).await?;
     Ok(told(&desk, answer, detached).await)
 }
 
 async fn told(desk: &Desk, answer: DeployResponse, detached: bool) -> Json<Deployed> {
-    let DeployResponse { configuration, outcomes, deployment, .. } = answer;
+    let DeployResponse { configuration, mut outcomes, deployment, .. } = answer;
+    // It is for those who know it: who deploys since when is said beside it.
+    if outcomes.len() > 1 {
+        outcomes.retain(|outcome| !pending::is_meant_by(outcome));
+    }
     let reach = Reach::after(&outcomes, desk).await;
     let has_begun = detached && deployment.is_some() && outcomes.is_empty();
     let verdict = Verdict::of_configuration(configuration, outcomes, &reach);
@@ -113,7 +132,9 @@ pub async fn past(desk: Data<Desk>, number: Path<u64>) -> Answer<Past> {
     let number = number.into_inner();
     let all = desk.ask(GetHistoryRequest).await?.deployments.map_err(Problem::Internal)?;
     let found = all.into_iter().find(|record| record.number == number);
-    found.map(|record| Json(Past::from(record))).ok_or_else(|| Problem::Absent(no_such(number)))
+    found
+        .map(|record| Json(Past::from(record)))
+        .ok_or_else(|| Problem::Absent(format!("{}: see `watchpost history`", no_such(number))))
 }
 
 pub async fn diff(desk: Data<Desk>, numbers: Path<(u64, u64)>) -> Answer<Difference> {

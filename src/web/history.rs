@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::json::Verdict as Answered;
+use super::json::{Outcome, Verdict as Answered};
 use crate::message::client::DeploymentStatus;
 use crate::model::{self, Configuration, InstanceName, NodeName, Record};
 use crate::plan::{self, NodeChange};
@@ -62,6 +62,9 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Past {
     pub number: u64,
+    /// By what whoever deployed may know it.
+    #[serde(default)]
+    pub reqid: String,
     pub who: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
@@ -119,6 +122,7 @@ impl From<Record> for Past {
         };
         Self {
             number: record.number,
+            reqid: record.reqid.to_string(),
             who: record.author.who,
             from: record.author.from.map(|from| from.to_string()),
             began: record.began.to_string(),
@@ -194,4 +198,29 @@ pub struct Deployed {
     pub verdict: Answered,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<u64>,
+}
+
+impl Deployed {
+    /// That it has begun, and nobody waits for it.
+    pub fn begun(number: u64) -> Self {
+        let verdict = Answered { ok: true, configuration: None, outcomes: Vec::new() };
+        Self { verdict, deployment: Some(number) }
+    }
+}
+
+/// The answer once more, as far as it is kept: without what nodes wrote.
+impl From<&Past> for Deployed {
+    fn from(past: &Past) -> Self {
+        let is_in_force = past.verdict == "deployed";
+        let outcome = |told: &Told| {
+            let Told { instance, node, error } = told.clone();
+            Outcome { instance, node, error, unreachable: false, output: None }
+        };
+        let verdict = Answered {
+            ok: is_in_force && past.failed == 0,
+            configuration: is_in_force.then(|| past.configuration.clone()),
+            outcomes: past.results.iter().map(outcome).collect(),
+        };
+        Self { verdict, deployment: Some(past.number) }
+    }
 }

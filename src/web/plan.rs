@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Reader;
 use super::changed::{Bundles, ChangedFiles};
 use super::configuration::{self, Checked};
+use super::deployments::named;
 use super::desk::{Desk, new_reqid, random_hex};
 use super::json::{ConfigurationText, Outcome};
 use super::problem::Problem;
@@ -113,6 +114,8 @@ pub(super) struct Wish {
     /// Everything at once, in place of so many nodes at a time.
     #[serde(default)]
     all_at_once: bool,
+    /// Instances that nobody would wait for, with commas between them.
+    without: Option<String>,
 }
 
 pub(super) async fn plan(
@@ -121,6 +124,7 @@ pub(super) async fn plan(
     wish: Query<Wish>,
     body: Json<ConfigurationText>,
 ) -> Result<Json<Plan>, Problem> {
+    let without = named(wish.without.as_deref())?;
     let found = configuration::found(&body)?;
     let ConfigurationText { file, text, upon, .. } = body.into_inner();
     if upon.is_some() {
@@ -133,7 +137,8 @@ pub(super) async fn plan(
         configuration::check_with(&text, &file, &reader.hostname, id, &reader.ports, found);
     let wanted = Bundles::of(&configuration);
     let all_at_once = wish.all_at_once;
-    let answer = desk.ask(PlanRequest { reqid: new_reqid()?, configuration, complaints, all_at_once }).await?;
+    let reqid = new_reqid()?;
+    let answer = desk.ask(PlanRequest { reqid, configuration, complaints, all_at_once, without }).await?;
     let mut plan = Plan::from(*answer.plan);
     name_files(&desk, wanted, &mut plan).await?;
     Ok(Json(plan))

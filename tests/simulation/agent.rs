@@ -150,7 +150,9 @@ impl Lone {
     }
 
     fn deploy(&mut self, configuration: watchpost::model::Configuration) {
-        self.ask(|reqid| SetConfigurationRequest { reqid, configuration: configuration.into() }.into());
+        self.ask(|reqid| {
+            SetConfigurationRequest { reqid, configuration: configuration.into(), rest: [].into() }.into()
+        });
     }
 
     fn ask(&mut self, order: impl FnOnce(RequestId) -> ToAgent) {

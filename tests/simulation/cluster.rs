@@ -12,11 +12,12 @@ use watchpost::controller::state::{Effect, Event, Rules, State, Ticket};
 use watchpost::controller::store::{Save, Stored};
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::client::*;
-use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailure, RequestId};
+use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailure, Outcome, RequestId};
 use watchpost::plan::{Pace, PortRules};
 
 use crate::chance::{Chance, Clock, with_seeds};
 use crate::files;
+use crate::gentle::Watched;
 use crate::machine::Machine;
 use crate::world::{configuration, node_names};
 
@@ -140,6 +141,11 @@ pub struct Cluster {
     pub steps: u64,
     /// Who is lost when so much has happened.
     pub loss: Option<(u64, Party)>,
+    /// Which node a client stops when so much has happened.
+    pub stop: Option<(u64, NodeName)>,
+    stopped: Option<Ticket>,
+    /// What must hold at every step.
+    pub watched: Option<Watched>,
 }
 
 /// Whoever may be lost.
@@ -202,6 +208,9 @@ impl Cluster {
             answers: Vec::new(),
             steps: 0,
             loss: None,
+            stop: None,
+            stopped: None,
+            watched: None,
         };
         cluster.start_controller();
         (0..INSTANCES.len()).for_each(|machine| cluster.soon(0..2000, Due::Dial(machine)));
@@ -336,6 +345,15 @@ impl Cluster {
     pub fn begin_to_deploy(&mut self, configuration: Configuration, on_failure: OnFailure) {
         let terms = Terms { on_failure: Some(on_failure), ..Terms::default() };
         self.ask(|reqid| SetConfigurationRequest { reqid, configuration, upon: None, terms }.into());
+    }
+
+    /// Whether what was to be stopped is, as whoever asked was told.
+    pub fn is_stopped(&self) -> bool {
+        let is_it = |(of, _): &&(Ticket, ClientResponse)| Some(*of) == self.stopped;
+        match self.answers.iter().find(is_it) {
+            Some((_, ClientResponse::StopResponse(answer))) => answer.outcomes.iter().all(Outcome::is_success),
+            _ => false,
+        }
     }
 
     /// Waits until no deployment is under way. How much has happened by then.
@@ -532,6 +550,11 @@ impl Cluster {
             if self.all_stay {
                 self.assert_nothing_runs_twice();
             }
+            if let Some(watched) = &self.watched {
+                let statuses = self.machines.iter().flat_map(Machine::statuses);
+                let states = statuses.map(|status| (status.node, (status.instance, status.state)));
+                watched.assert_held(&states.collect());
+            }
         }
         self.clock.advance_to(end);
     }
@@ -542,6 +565,10 @@ impl Cluster {
         self.steps += 1;
         if let Some((_, party)) = self.loss.take_if(|(at, _)| *at == self.steps) {
             self.lose(party);
+        }
+        if let Some((_, node)) = self.stop.take_if(|(at, _)| *at == self.steps) {
+            let ticket = self.ask(|reqid| StopRequest { reqid, nodes: [node].into() }.into());
+            self.stopped = Some(ticket);
         }
         if let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now.mono) {
             let due = entry.remove();

@@ -12,7 +12,9 @@ use watchpost::agent::state::{Effect, Event, FoundNode, State};
 use watchpost::launch::zeek::Objection;
 use watchpost::message::agent::{ReadBlobsRequest, StageBundlesRequest, ToAgent, ToController};
 use watchpost::message::node::{NodeOrder, NodeReport};
-use watchpost::model::{ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now, Text};
+use watchpost::model::{
+    Configuration, ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now, Text,
+};
 use watchpost::plan::order::{STOP_PATIENCE, rank};
 use watchpost::supervisor::state as supervisor;
 use watchpost::supervisor::workshop::WardId;
@@ -317,6 +319,14 @@ impl Machine {
     /// What the agent says of its nodes; empty while it is down.
     pub fn statuses(&self) -> Vec<NodeStatus> {
         self.agent.as_ref().map_or_else(Vec::new, State::statuses)
+    }
+
+    /// Panics unless those of its nodes that run run as they are defined here.
+    pub fn assert_runs(&self, share: &Configuration) {
+        for name in self.processes.keys() {
+            let defined = share.nodes.iter().find(|node| node.name == *name);
+            assert_eq!(defined, self.records.get(name).map(|record| &record.node), "on {}", self.name);
+        }
     }
 
     /// Panics unless the agent says exactly what its supervisors told it, and they what is so.

@@ -7,6 +7,7 @@ mod chance;
 mod cluster;
 mod deployments;
 mod files;
+mod gentle;
 mod log;
 mod machine;
 mod world;

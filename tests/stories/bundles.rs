@@ -102,9 +102,10 @@ fn whatever_cannot_travel_is_refused_by_every_verb_all_at_once_and_nothing_is_to
     let place = Place::new();
     let scene = &place.fleet.scene;
     symlink("/etc/passwd", scene.path("site/link")).unwrap();
+    symlink("/etc", scene.path("ways")).unwrap();
     File::create(scene.path("site/gigabyte")).unwrap().set_len(1 << 30).unwrap();
     let sections = [
-        sleeper("on-a", "instance = a\nfiles = site /dev/null ../.. nowhere"),
+        sleeper("on-a", "instance = a\nfiles = site /dev/null ../.. nowhere . site/../../../etc/passwd ways/out"),
         sleeper("on-b", "instance = b\nfiles = intel.dat site/../intel.dat\nuser = no-such-user"),
         "[on-c]\ninstance = c\nfiles = site\ncomand = x\nrole = none\n".into(),
     ];
@@ -115,7 +116,10 @@ fn whatever_cannot_travel_is_refused_by_every_verb_all_at_once_and_nothing_is_to
         "site/gigabyte: it has 1073741824 bytes, and a file of a bundle has at most 268435456",
         "site/link: it is a link",
         "/dev/null: it is a device",
-        "../..: it has no last name",
+        "../..: it leads out of the directory of the cluster file",
+        "it is the directory of the cluster file, which would travel along",
+        "site/../../../etc/passwd: it leads out of the directory of the cluster file",
+        "ways/out: `ways` on the way to it is a link",
         "nowhere: it cannot be read: No such file or directory",
         "it would be found as `intel.dat`, and so would intel.dat: rename one of them",
         "[on-c] comand: is not a key of a node",
@@ -132,6 +136,7 @@ fn whatever_cannot_travel_is_refused_by_every_verb_all_at_once_and_nothing_is_to
             assert_eq!(said.matches(want).count(), 1, "{args:?}: {want} in {said}");
         }
         assert!(said.contains("[on-a] files: "), "{said}");
+        assert!(!said.contains("nobody has read them"), "{said}");
     }
     assert_eq!(pids(&place.fleet.client.status()), pids(&before));
     assert_eq!(count(&place.blobs()), 0, "what is refused is not sent");

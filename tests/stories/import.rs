@@ -23,7 +23,7 @@ fn the_files_of_zeekctl_are_found_beside_one_another_and_become_a_cluster_file()
     assert!(text.contains("networks = 10.0.0.0/8") && text.contains("[worker-1-2]"), "{text}");
     let check = scene.watchpost(&["check", cluster.to_str().unwrap()]).output().unwrap();
     let found = String::from_utf8(check.stdout).unwrap();
-    assert!(check.status.success() && found.contains("is fine: 4 nodes on 1 instances"), "{found}");
+    assert!(check.status.success() && found.contains("is fine: 4 nodes on 1 instance\n"), "{found}");
 
     let again = scene.watchpost(&import).output().unwrap();
     assert_eq!(again.status.code(), Some(2), "what is there is not written over");

@@ -145,7 +145,7 @@ fn a_configuration_that_is_wrong_in_ten_places_is_told_all_ten_at_once() {
         &taken,
         "program: cannot run `/nowhere/program`: No such file",
         "user: user `no-such-user` does not exist",
-        "nobody: no agent of that name ever connected: start one, or mend the name",
+        "nobody: no agent of that name is connected: start one, or mend the name",
     ];
     assert_eq!(said.len(), wanted.len(), "{said:#?}");
     said.iter().zip(wanted).for_each(|(said, wanted)| assert!(said.starts_with(wanted), "{said} is not {wanted}"));
@@ -236,6 +236,99 @@ fn a_plan_that_was_saved_is_carried_out_unless_the_cluster_has_changed_since() {
     let refused = lab.client.run(&["deploy", "--plan", &other]);
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(refused.stderr.contains("it is not what `watchpost plan --out` writes"), "{refused:?}");
+}
+
+#[test]
+fn a_plan_is_saved_in_a_file_and_waits_for_nobody_to_read_it_elsewhere() {
+    let lab = Lab::start(Some(&sleeper("same", "")));
+    lab.client.wait_for_all("RUNNING");
+    let file = lab.scene.write("next.cfg", &sleeper("same", ""));
+    let fifo = lab.scene.path("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    // The output of a command is a pipe, too.
+    for out in ["/dev/stdout", "/dev/null", fifo.to_str().unwrap(), lab.scene.path("").to_str().unwrap()] {
+        let answer = lab.client.run(&["plan", file.to_str().unwrap(), "--out", out]);
+        assert_eq!((answer.code, &*answer.stdout), (2, ""), "{out}: {answer:?}");
+        assert!(answer.stderr.contains("it is no file: a plan is kept in one"), "{out}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_plan_is_carried_out_in_the_way_that_it_was_made_for() {
+    let mut fleet = Fleet::with_nodes();
+    fleet.agent_mut("b").kill();
+    fleet.client.wait("b is gone", |status| status.nodes.iter().any(|node| node.state == "UNKNOWN"));
+    let nodes = [("on-a", "a"), ("on-b", "b"), ("also-b", "b"), ("on-c", "c"), ("new", "b")];
+    let nodes = nodes.map(|(name, instance)| sleeper(name, &format!("instance = {instance}")));
+    let file = fleet.file(&["a", "b", "c"], &nodes);
+    let path = file.to_str().unwrap();
+    assert_eq!(planned(&fleet.client, &[path], 4).outcomes.len(), 1, "it would be waited for in vain");
+    let saved = fleet.scene.path("p.json").display().to_string();
+    let plan = planned(&fleet.client, &[path, "--without", "b", "--all-at-once", "--out", &saved], 0);
+    assert_eq!(plan.steps.iter().map(|step| &*step.phase).collect::<Vec<_>>(), ["committing"], "{plan:?}");
+    let dry = fleet.client.run(&["deploy", "--dry-run", path, "--without", "b", "--detailed-exitcode"]);
+    assert_eq!(dry.code, 2, "{dry:?}");
+    // It says so itself.
+    for other in [&["--without", "c"][..], &["--all-at-once"], &["--dry-run"], &["--attach"], &[path]] {
+        let refused = fleet.client.run(&[&["deploy", "--plan", &saved], other].concat());
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.stderr.contains("cannot be used with"), "{refused:?}");
+    }
+    let done = fleet.client.run(&["deploy", "--plan", &saved]);
+    assert_eq!(done.code, 0, "nobody waits for b: {done:?}");
+    fleet.agent_mut("b").start_again();
+    fleet.client.wait_for("new", "RUNNING");
+}
+
+#[test]
+fn whoever_carries_out_a_plan_beside_a_deployment_hears_of_that_alone() {
+    let (fleet, _) = crate::phases::red();
+    let saved = fleet.scene.path("p.json").display().to_string();
+    let next = crate::phases::cluster(&fleet, "green", "");
+    assert_eq!(fleet.client.run(&["plan", next.to_str().unwrap(), "--out", &saved]).code, 0);
+    let reserved = crate::common::Reserved::new();
+    let file = crate::phases::cluster(&fleet, "blue", &crate::phases::slow(&reserved));
+    let keep = ["deploy", "--detach", "--on-failure", "keep", file.to_str().unwrap()];
+    assert_eq!(fleet.client.run(&keep).code, 0);
+    // It is decided before anything is switched, so something else is deployed by now.
+    fleet.client.wait("it is decided", |status| {
+        status.deployment.as_ref().is_some_and(|present| present.verdict == "deployed")
+    });
+    let refused = fleet.client.run(&["deploy", "--plan", &saved]);
+    let lines: Vec<_> = refused.stdout.lines().collect();
+    assert!(refused.code == 1 && lines.len() == 2 && lines[1] == "not deployed", "{refused:?}");
+    assert!(lines[0].starts_with("failed controller: deployment 2 is under way, by "), "{refused:?}");
+    assert_eq!(refused.stderr, "");
+    let _listener = reserved.listen();
+    fleet.client.wait_for_all("RUNNING");
+}
+
+#[test]
+fn whoever_asks_wrongly_is_shown_what_is_missing_and_not_what_the_environment_gave() {
+    let scene = Scene::new();
+    let mut command = scene.watchpost(&["deploy"]);
+    command.env("WATCHPOST_CONTROLLER", "http://127.0.0.1:1").env("WATCHPOST_TOKEN_FILE", "/nowhere");
+    let answer = crate::common::Answer::of(command.output().unwrap());
+    assert_eq!(answer.code, 2, "{answer:?}");
+    assert!(answer.stderr.contains("Usage: watchpost deploy <FILE>"), "{answer:?}");
+    assert!(!answer.stderr.contains("--controller") && !answer.stderr.contains("--token-file"), "{answer:?}");
+}
+
+#[test]
+fn whoever_asks_before_anything_was_deployed_is_told_so() {
+    let scene = Scene::new();
+    let any = scene.any_port();
+    let controller = Daemon::start(&scene, "controller", &["controller", "--listen", &any, "--http", &any]);
+    let client = controller.client();
+    for (args, said, json) in [
+        (&["history"][..], "nothing was deployed yet: `watchpost deploy FILE` does it\n", "{\"deployments\":[]}\n"),
+        (&["deploy", "--attach"], "no deployment is under way: `watchpost history` shows those before\n", "null\n"),
+    ] {
+        let told = client.run(args);
+        assert_eq!((told.code, &*told.stdout, &*told.stderr), (0, "", said), "{args:?}");
+        let told = client.run(&[args, &["--json"]].concat());
+        assert_eq!((told.code, &*told.stdout), (0, json), "{args:?}");
+    }
 }
 
 #[test]

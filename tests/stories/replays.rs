@@ -129,7 +129,7 @@ fn an_acknowledgement_of_news_that_was_never_told_is_refused_and_nothing_is_told
     let received = |seq| NewsReceived { epoch: hello.epoch, seq, kept: 0 };
     controller.order(received(0));
     let reqid = RequestId::new("share").unwrap();
-    controller.order(SetConfigurationRequest { reqid, configuration: one_node().into() });
+    controller.order(SetConfigurationRequest { reqid, configuration: one_node().into(), rest: [].into() });
     let last = Cell::new(0);
     let running = controller.hear(|said| match said {
         Said::ToController(ToController::NotifyChange(change)) => {

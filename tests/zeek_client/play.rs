@@ -187,7 +187,7 @@ impl Agent {
         self.manners.deaf_to.contains(what)
     }
 
-    fn configure(&mut self, SetConfigurationRequest { reqid, configuration }: SetConfigurationRequest) {
+    fn configure(&mut self, SetConfigurationRequest { reqid, configuration, .. }: SetConfigurationRequest) {
         let configuration = configuration.open();
         let status = |node: &Node| NodeStatus {
             node: node.name.clone(),
@@ -275,13 +275,13 @@ impl Handler<Mail<ToAgent>> for Agent {
                     self.say(SwitchNodesResponse { reqid, outcomes });
                 }
                 ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
-                    self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done] });
+                    self.say(RestoreConfigurationResponse { reqid, outcomes: vec![done], waiting: Vec::new() });
                 }
                 ToAgent::CommitConfigurationRequest(CommitConfigurationRequest { reqid, .. })
                     if !self.is_deaf_to("deploy") =>
                 {
                     if let Some(configuration) = self.checked.take() {
-                        self.configure(SetConfigurationRequest { reqid, configuration });
+                        self.configure(SetConfigurationRequest { reqid, configuration, rest: [].into() });
                     }
                 }
                 ToAgent::SetConfigurationRequest(request) if !self.is_deaf_to("deploy") => self.configure(request),

@@ -120,7 +120,8 @@ impl State {
                 Some(SwitchNodesResponse { reqid: reqid.clone(), outcomes }.into())
             }
             ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
-                Some(RestoreConfigurationResponse { reqid: reqid.clone(), outcomes }.into())
+                let waiting = Vec::new();
+                Some(RestoreConfigurationResponse { reqid: reqid.clone(), outcomes, waiting }.into())
             }
             ToAgent::StartRequest(StartRequest { reqid, .. }) => {
                 Some(StartResponse { reqid: reqid.clone(), outcomes }.into())

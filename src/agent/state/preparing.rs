@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Effect, Entry, Goal, InForce, State};
+use super::{Effect, Goal, InForce, State};
 use crate::agent::jobs::{self, Kind};
 use crate::archive::Wish;
 use crate::launch::zeek::{Objection, Preparation};
@@ -33,10 +33,18 @@ pub(super) struct Preparing {
 enum Purpose {
     /// It is kept at hand.
     Check(RequestId),
-    /// It comes into force.
-    Configure(RequestId),
-    /// It was in force before, and is again; those nodes are to run.
-    Restore(RequestId, BTreeSet<NodeName>),
+    /// It comes into force; those nodes rest.
+    Configure(RequestId, BTreeSet<NodeName>),
+    /// It was in force before, and is again.
+    Restore(RequestId, Back),
+}
+
+/// How all goes back to what was in force before.
+#[derive(Debug, Clone)]
+pub(super) struct Back {
+    /// Those nodes are to run.
+    pub up: BTreeSet<NodeName>,
+    pub at_once: bool,
 }
 
 /// What of a cluster is not in what its nodes know.
@@ -58,7 +66,7 @@ pub(super) struct Staged {
 
 impl Purpose {
     fn reqid(&self) -> &RequestId {
-        let (Self::Check(reqid) | Self::Configure(reqid) | Self::Restore(reqid, _)) = self;
+        let (Self::Check(reqid) | Self::Configure(reqid, _) | Self::Restore(reqid, _)) = self;
         reqid
     }
 
@@ -66,8 +74,8 @@ impl Purpose {
     fn refusal(self, outcomes: Vec<Outcome>) -> ToController {
         match self {
             Self::Check(reqid) => CheckConfigurationResponse { reqid, outcomes, changes: Vec::new() }.into(),
-            Self::Configure(reqid) => SetConfigurationResponse { reqid, outcomes }.into(),
-            Self::Restore(reqid, _) => RestoreConfigurationResponse { reqid, outcomes }.into(),
+            Self::Configure(reqid, _) => SetConfigurationResponse { reqid, outcomes }.into(),
+            Self::Restore(reqid, _) => RestoreConfigurationResponse { reqid, outcomes, waiting: Vec::new() }.into(),
         }
     }
 }
@@ -88,10 +96,10 @@ impl State {
     }
 
     pub(super) fn configure(&mut self, request: SetConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let SetConfigurationRequest { reqid, configuration } = request;
+        let SetConfigurationRequest { reqid, configuration, rest } = request;
         let (configuration, rendering) = match self.understood(configuration.open()) {
             Ok(understood) => understood,
-            Err(why) => return self.refuse(Purpose::Configure(reqid), why),
+            Err(why) => return self.refuse(Purpose::Configure(reqid, rest), why),
         };
         if self.is_in_force(&configuration) {
             let outcomes = vec![Outcome::instance_done(&self.instance)];
@@ -100,28 +108,29 @@ impl State {
         self.give_up_preparing(OVERTAKEN);
         configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
         match self.staged.take_if(|staged| staged.configuration.is(&configuration)) {
-            Some(staged) => self.adopt(reqid, *staged, wall, fx),
+            Some(staged) => self.adopt(reqid, *staged, &rest, wall, fx),
             None if configuration.is_prepared() => {
-                self.prepare(Purpose::Configure(reqid), configuration, rendering, fx)
+                self.prepare(Purpose::Configure(reqid, rest), configuration, rendering, fx)
             }
-            None => self.adopt(reqid, Staged::new(configuration), wall, fx),
+            None => self.adopt(reqid, Staged::new(configuration), &rest, wall, fx),
         }
     }
 
     pub(super) fn restore(&mut self, request: RestoreConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let RestoreConfigurationRequest { reqid, configuration, up } = request;
+        let RestoreConfigurationRequest { reqid, configuration, up, at_once } = request;
+        let back = Back { up, at_once };
         let (configuration, rendering) = match self.understood(configuration.open()) {
             Ok(understood) => understood,
-            Err(why) => return self.refuse(Purpose::Restore(reqid, up), why),
+            Err(why) => return self.refuse(Purpose::Restore(reqid, back), why),
         };
         self.give_up_preparing("what was in force before is in force again");
         self.staged = None;
         let known = self.configuration.as_ref().filter(|present| present.is(&configuration));
         match known.and_then(|known| known.files) {
             None if configuration.is_prepared() => {
-                self.prepare(Purpose::Restore(reqid, up), configuration, rendering, fx)
+                self.prepare(Purpose::Restore(reqid, back), configuration, rendering, fx)
             }
-            files => self.go_back(reqid, InForce { files, ..configuration }, &up, wall, fx),
+            files => self.go_back(reqid, InForce { files, ..configuration }, &back, wall, fx),
         }
     }
 
@@ -168,14 +177,14 @@ impl State {
         // Nobody is asked about what ran before: it comes back as it was.
         let changes = match purpose {
             Purpose::Restore(..) => Vec::new(),
-            Purpose::Check(_) | Purpose::Configure(_) => self.changes_to(&have, &configuration),
+            Purpose::Check(_) | Purpose::Configure(..) => self.changes_to(&have, &configuration),
         };
-        let launches: Vec<Arc<Node>> = changes.into_iter().filter_map(to_launch).collect();
+        let launches: Vec<Arc<Node>> = changes.iter().filter_map(to_launch).map(Arc::clone).collect();
         let count = launches.len();
         let nodes: Vec<Arc<Node>> = launches.into_iter().filter(|node| node.is_zeek()).collect();
         let counts = match purpose {
             Purpose::Check(_) => count > 0,
-            Purpose::Configure(_) | Purpose::Restore(..) => !nodes.is_empty(),
+            Purpose::Configure(..) | Purpose::Restore(..) => !nodes.is_empty(),
         };
         let with_files: Vec<_> = configuration.nodes.iter().filter(|node| node.files.is_some()).cloned().collect();
         self.note_files(&with_files);
@@ -208,12 +217,12 @@ impl State {
             self.notify_error(node, what, now.wall);
         }
         match purpose {
-            Purpose::Configure(reqid) => self.adopt(reqid, Staged::new(configuration), now.wall, fx),
-            Purpose::Restore(reqid, up) => self.go_back(reqid, configuration, &up, now.wall, fx),
+            Purpose::Configure(reqid, rest) => self.adopt(reqid, Staged::new(configuration), &rest, now.wall, fx),
+            Purpose::Restore(reqid, back) => self.go_back(reqid, configuration, &back, now.wall, fx),
             Purpose::Check(reqid) => {
                 let have = self.definitions();
                 let changes = self.changes_to(&have, &configuration);
-                let changes = changes.into_iter().filter_map(checked_change).collect();
+                let changes = changes.iter().filter_map(checked_change).collect();
                 let outcomes = vec![Outcome::instance_done(&self.instance)];
                 let checked = Some(reqid.clone());
                 self.staged = Some(Box::new(Staged { checked, ..Staged::new(configuration) }));
@@ -222,27 +231,41 @@ impl State {
         }
     }
 
-    /// Makes a configuration the one in force.
-    pub(super) fn adopt(&mut self, reqid: RequestId, staged: Staged, wall: Timestamp, fx: &mut Vec<Effect>) {
+    /// Makes a configuration the one in force. Of these nodes, which somebody has stopped, none is started.
+    pub(super) fn adopt(
+        &mut self,
+        reqid: RequestId,
+        staged: Staged,
+        rest: &BTreeSet<NodeName>,
+        wall: Timestamp,
+        fx: &mut Vec<Effect>,
+    ) {
         let Staged { configuration: wished, switched, .. } = staged;
         let have = self.definitions();
         let mut changes = self.changes_to(&have, &wished);
         // The same configuration told again, to the next run of the agent, starts nothing that was stopped since, nor
         // what was given up.
         let is_told_again = self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id);
-        let waits_for_a_person = |entry: &Entry| entry.goal == Goal::Rest || entry.status.state == NodeState::Failed;
-        let rests = |name| is_told_again && self.nodes.get(name).is_some_and(|entry| waits_for_a_person(entry));
+        let entry = |name: &NodeName| self.nodes.get(name).filter(|_| is_told_again);
+        let is_given_up = |name: &NodeName| entry(name).is_some_and(|entry| entry.status.state == NodeState::Failed);
+        let rests = |name: &NodeName| rest.contains(name) || entry(name).is_some_and(|entry| entry.goal == Goal::Rest);
+        let rests: BTreeSet<NodeName> =
+            changes.iter().map(NodeChange::name).filter(|name| rests(name)).cloned().collect();
         // What was switched is as it is wanted, and whoever waits for that has heard of it.
-        changes.retain(
-            |change| !matches!(change, NodeChange::Keep(node) if rests(&node.name) || switched.contains(&node.name)),
-        );
-        let waits = changes.iter().map(|change| match change {
-            NodeChange::Remove(_) => (change.name().clone(), jobs::Wish::Down),
-            _ => (change.name().clone(), jobs::Wish::Up),
+        let is_left_alone = |name: &NodeName| rests.contains(name) || is_given_up(name) || switched.contains(name);
+        changes.retain(|change| !matches!(change, NodeChange::Keep(node) if is_left_alone(&node.name)));
+        let waits = changes.iter().filter_map(|change| match change {
+            NodeChange::Remove(_) => Some((change.name().clone(), jobs::Wish::Down)),
+            _ => (!rests.contains(change.name())).then(|| (change.name().clone(), jobs::Wish::Up)),
         });
         self.jobs.open(Kind::Configure, reqid, waits);
         self.use_files(&wished, fx);
-        changes.into_iter().for_each(|change| self.begin(change, wall, fx));
+        for change in changes {
+            match rests.contains(change.name()) {
+                true => self.begin_at_rest(change, wall, fx),
+                false => self.begin(change, wall, fx),
+            }
+        }
         self.is_now(wished, fx);
     }
 
@@ -345,15 +368,15 @@ impl InForce {
 }
 
 /// Whether a change launches the node: as it is then.
-fn to_launch(change: NodeChange) -> Option<Arc<Node>> {
+fn to_launch<'a>(change: &NodeChange<'a>) -> Option<&'a Arc<Node>> {
     match change {
-        NodeChange::Start(node) | NodeChange::Replace { want: node, .. } => Some(Arc::clone(node)),
+        NodeChange::Start(node) | NodeChange::Replace { want: node, .. } => Some(node),
         NodeChange::Keep(_) | NodeChange::Remove(_) => None,
     }
 }
 
 /// What a controller has to know of a change that launches the node.
-fn checked_change(change: NodeChange) -> Option<CheckedChange> {
+pub(super) fn checked_change(change: &NodeChange<'_>) -> Option<CheckedChange> {
     let runs = matches!(change, NodeChange::Replace { .. });
     let node = to_launch(change)?;
     Some(CheckedChange { node: node.name.clone(), role: node.role, runs, shares: node.interface.clone() })

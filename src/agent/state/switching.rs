@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::preparing::{OVERTAKEN, Staged, ports};
+use super::preparing::{Back, OVERTAKEN, Staged, checked_change, ports};
 use super::{Effect, Goal, InForce, State};
 use crate::agent::jobs::{Kind, Wish};
+use crate::agent::order::Step;
 use crate::message::agent::*;
 use crate::model::{NodeName, NodeState, Outcome, RequestId, Timestamp};
 use crate::plan::NodeChange;
@@ -15,6 +16,9 @@ impl State {
     pub(super) fn switch(&mut self, request: SwitchNodesRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
         let SwitchNodesRequest { reqid, configuration: id, nodes } = request;
         let Some(mut staged) = self.staged.take_if(|staged| staged.configuration.id == id) else {
+            if let Some(in_force) = self.configuration.clone().filter(|in_force| in_force.id == id) {
+                return self.switch_back(reqid, &in_force, &nodes, wall, fx);
+            }
             let why = format!("it does not have configuration {id} at hand any more: was its agent started again?");
             let outcomes = vec![Outcome::instance_failed(&self.instance, why)];
             return self.answer(SwitchNodesResponse { reqid, outcomes });
@@ -49,7 +53,7 @@ impl State {
 
     /// What was looked at by that request comes into force: nothing else may under its id.
     pub(super) fn commit(&mut self, request: CommitConfigurationRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let CommitConfigurationRequest { reqid, configuration: id, checked } = request;
+        let CommitConfigurationRequest { reqid, configuration: id, checked, rest } = request;
         let is_meant =
             |staged: &mut Box<Staged>| staged.checked.as_ref() == Some(&checked) && staged.configuration.id == id;
         let Some(staged) = self.staged.take_if(is_meant) else { return self.answer(NotAtHand { reqid }) };
@@ -60,44 +64,104 @@ impl State {
         }
         self.give_up_preparing(OVERTAKEN);
         staged.configuration.nodes.iter().for_each(|node| self.define(node, wall, fx));
-        self.adopt(reqid, *staged, wall, fx);
+        self.adopt(reqid, *staged, &rest, wall, fx);
     }
 
-    /// What was in force before is in force again. What did not change is left alone, also where it rests.
+    /// What was in force before is in force again. What did not change is left alone, also where it rests; and what serves
+    /// goes on until its turn comes, unless all go back at once.
     pub(super) fn go_back(
         &mut self,
         reqid: RequestId,
         wished: InForce,
-        up: &BTreeSet<NodeName>,
+        back: &Back,
         wall: Timestamp,
         fx: &mut Vec<Effect>,
     ) {
+        let Back { up, at_once } = back;
         wished.nodes.iter().for_each(|node| self.define(node, wall, fx));
         let have = self.definitions();
         let mut changes = self.changes_to(&have, &wished);
         changes.retain(|change| !matches!(change, NodeChange::Keep(node) if !up.contains(&node.name)));
+        let serves = |change: &NodeChange<'_>| !at_once && up.contains(change.name()) && self.serves(change);
+        let first = changes.iter().filter(|change| up.contains(change.name()) && !serves(change));
+        let first: BTreeSet<NodeName> = first.map(|change| change.name().clone()).collect();
+        let first = with_those_in_the_way(&changes, &first);
+        let (waiting, changes): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| serves(change) && !first.contains(change.name()));
         let waits = changes.iter().filter_map(|change| match change {
             NodeChange::Remove(node) => Some((node.name.clone(), Wish::Down)),
             change => up.contains(change.name()).then(|| (change.name().clone(), Wish::Up)),
         });
-        self.jobs.open(Kind::Restore, reqid, waits);
+        let waiting: Vec<_> = waiting.iter().filter_map(checked_change).collect();
+        let strays = !waiting.is_empty();
+        self.jobs.open_beside_waiting(reqid, waits, waiting);
         self.use_files(&wished, fx);
         for change in changes {
-            match change {
-                NodeChange::Start(node) if !up.contains(&node.name) => {
-                    self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
-                    self.want_down(&node.name, Goal::Rest, fx);
-                }
-                NodeChange::Replace { want, .. } if !up.contains(&want.name) => {
-                    self.want_down(&want.name, Goal::Rest, fx);
-                    if let Some(entry) = self.nodes.get_mut(&want.name) {
-                        entry.next = Some(Arc::clone(want));
-                    }
-                }
-                change => self.begin(change, wall, fx),
+            match up.contains(change.name()) {
+                true => self.begin(change, wall, fx),
+                false => self.begin_at_rest(change, wall, fx),
             }
         }
         self.is_now(wished, fx);
+        self.strays = strays;
+    }
+
+    /// The turn of these nodes has come to go back to what is in force again.
+    fn switch_back(
+        &mut self,
+        reqid: RequestId,
+        in_force: &InForce,
+        nodes: &BTreeSet<NodeName>,
+        wall: Timestamp,
+        fx: &mut Vec<Effect>,
+    ) {
+        let have = self.definitions();
+        let changes = self.changes_to(&have, in_force);
+        let with_room = with_those_in_the_way(&changes, nodes);
+        let rests =
+            |name: &NodeName| self.nodes.get(name).is_some_and(|entry| matches!(entry.goal, Goal::Rest | Goal::Pause));
+        // Whom somebody has stopped meanwhile nobody starts.
+        let at_rest: BTreeSet<NodeName> = with_room.iter().filter(|name| rests(name)).cloned().collect();
+        let is_awaited = |name: &NodeName| nodes.contains(name) && !at_rest.contains(name);
+        let awaited = changes.iter().map(NodeChange::name).filter(|name| is_awaited(name));
+        let strangers = nodes.iter().filter(|name| !in_force.nodes.iter().any(|node| node.name == **name));
+        self.jobs.open_beside(Kind::Switch, reqid, awaited.map(|name| (name.clone(), Wish::Up)), strangers.cloned());
+        let (begun, others): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| with_room.contains(change.name()));
+        for change in begun {
+            match at_rest.contains(change.name()) {
+                true => self.begin_at_rest(change, wall, fx),
+                false => self.begin(change, wall, fx),
+            }
+        }
+        self.strays = others.iter().any(|change| matches!(change, NodeChange::Replace { .. }));
+    }
+
+    /// Has a node become what it is to be, and rest.
+    pub(super) fn begin_at_rest(&mut self, change: NodeChange<'_>, wall: Timestamp, fx: &mut Vec<Effect>) {
+        match change {
+            NodeChange::Start(node) => {
+                self.take_in(Arc::clone(node), NodeState::Stopped, None, wall, fx);
+                self.want_down(&node.name, Goal::Rest, fx);
+            }
+            NodeChange::Replace { want, .. } => {
+                self.want_down(&want.name, Goal::Rest, fx);
+                if let Some(entry) = self.nodes.get_mut(&want.name) {
+                    entry.next = Some(Arc::clone(want));
+                }
+            }
+            change @ NodeChange::Remove(_) => self.begin(change, wall, fx),
+            NodeChange::Keep(_) => {} // as it is
+        }
+    }
+
+    /// Whether a node that is to be another is ready as what it is, and nothing else is wished of it.
+    fn serves(&self, change: &NodeChange<'_>) -> bool {
+        let NodeChange::Replace { want, .. } = change else { return false };
+        self.nodes.get(&want.name).is_some_and(|entry| {
+            let is_ready = entry.status.state == NodeState::Running && entry.place.step == Step::Idle;
+            is_ready && entry.goal == Goal::Run
+        })
     }
 }
 

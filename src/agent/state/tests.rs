@@ -62,7 +62,11 @@ fn nothing_is_started_while_everything_is_being_stopped() {
     agent.step(Event::StopAll { for_now: false });
     agent.order(StartRequest { reqid: id("start"), nodes: BTreeSet::new() });
     agent.order(RestartRequest { reqid: id("restart"), nodes: BTreeSet::new() });
-    agent.order(SetConfigurationRequest { reqid: id("deploy"), configuration: configuration("c2", &nodes).into() });
+    agent.order(SetConfigurationRequest {
+        reqid: id("deploy"),
+        configuration: configuration("c2", &nodes).into(),
+        rest: [].into(),
+    });
     let refused = vec!["instance: its agent is stopping all nodes".to_owned()];
     let answers = ["start", "restart", "deploy"].map(|reqid| (reqid.to_owned(), refused.clone()));
     assert_eq!(agent.answers(), answers);
@@ -104,6 +108,7 @@ fn a_configuration_asked_for_again_is_answered_when_it_is_done() {
     let request = SetConfigurationRequest {
         reqid: id("deploy"),
         configuration: configuration("c1", &[("worker", Role::Worker)]).into(),
+        rest: [].into(),
     };
     agent.order(request.clone());
     agent.step(Event::LinkDown);
@@ -211,13 +216,13 @@ fn nothing_is_stopped_for_a_configuration_that_is_objected_to() {
     let mut wanted =
         configuration("c2", &[("manager", Role::Manager), ("worker", Role::Worker), ("new", Role::Worker)]);
     wanted.zeek.get_or_insert_default().metrics_port = Some(0);
-    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into() });
+    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into(), rest: [].into() });
     let (number, preparation) = agent.preparations.pop().unwrap();
     let looked_at: Vec<_> = preparation.nodes.iter().map(|node| node.name.to_string()).collect();
     assert_eq!(looked_at, ["manager", "new"], "the worker that stays is not looked at");
     assert_eq!(preparation.layout.len(), 3);
     // Asked again, over a new link say: one answer is enough.
-    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into() });
+    agent.order(SetConfigurationRequest { reqid: id("second"), configuration: wanted.clone().into(), rest: [].into() });
     assert!(agent.preparations.is_empty());
     let what = "line 3: syntax error".to_owned();
     let objection = Objection { node: Some(node_name("new")), what, output: None };
@@ -227,7 +232,7 @@ fn nothing_is_stopped_for_a_configuration_that_is_objected_to() {
     assert_eq!(agent.state.statuses().len(), 2, "what is in force stays so");
     // A late finding about it says nothing about the next one.
     wanted.id = ConfigurationId::new("c3").unwrap();
-    agent.order(SetConfigurationRequest { reqid: id("third"), configuration: wanted.into() });
+    agent.order(SetConfigurationRequest { reqid: id("third"), configuration: wanted.into(), rest: [].into() });
     agent.step(Event::Prepared(number, Vec::new()));
     assert_eq!(agent.take_told(), [""; 0]);
     agent.step(Event::Prepared(number + 1, Vec::new()));
@@ -241,7 +246,7 @@ fn what_is_looked_at_is_given_up_for_what_comes_later() {
     let nodes = [("manager", Role::Manager)];
     let ask = |agent: &mut Agent, reqid: &str, configuration_id: &str| {
         let configuration = configuration(configuration_id, &nodes).into();
-        agent.order(SetConfigurationRequest { reqid: id(reqid), configuration });
+        agent.order(SetConfigurationRequest { reqid: id(reqid), configuration, rest: [].into() });
     };
     let mut agent = Agent::new();
     agent.holds = true;
@@ -267,7 +272,11 @@ fn what_runs_goes_on_although_there_is_something_to_object() {
     let nodes = [("manager", Role::Manager)];
     let mut agent = Agent::running(&nodes);
     agent.holds = true;
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: configuration("c2", &nodes).into() });
+    agent.order(SetConfigurationRequest {
+        reqid: id("again"),
+        configuration: configuration("c2", &nodes).into(),
+        rest: [].into(),
+    });
     agent.step(Event::Prepared(2, vec![Objection::of_all("there is no Zeek any more")]));
     let kinds = agent.mail.iter().flat_map(|mail| match mail {
         ToController::News(news) => news.iter().map(|frame| frame.kind).collect(),
@@ -286,7 +295,7 @@ fn nodes_that_nobody_could_find_are_refused() {
     wanted.instances.push(Instance { name: other.clone(), host: Some([10, 0, 0, 2].into()), port: None });
     let (name, role) = (node_name("worker"), Role::Worker);
     wanted.peers.push(Peer { name, instance: other, role, port: None, metrics_port: None });
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: wanted.into() });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: wanted.into(), rest: [].into() });
     let answers = agent.answers();
     assert!(answers[0].1[0].starts_with("instance: nobody knows the address of instance 'i'"), "{answers:?}");
 }
@@ -331,7 +340,7 @@ fn what_a_zeek_node_counts_is_told_and_goes_with_its_process() {
         memory: 0,
         events: 0,
     };
-    let counts = |dropped| Event::Counts(node_name("worker"), counted(dropped));
+    let counts = |dropped| Event::Counts(node_name("worker"), Box::new(counted(dropped)));
     agent.mail.clear();
     let last = agent.state.outbox().last();
     agent.step(counts(10));
@@ -441,7 +450,11 @@ impl Agent {
     /// With these nodes, all RUNNING.
     fn running(nodes: &[(&str, Role)]) -> Self {
         let mut agent = Self::new();
-        agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", nodes).into() });
+        agent.order(SetConfigurationRequest {
+            reqid: id("first"),
+            configuration: configuration("c1", nodes).into(),
+            rest: [].into(),
+        });
         agent.obey_all();
         assert_eq!(agent.answered(), ["first"]);
         agent.taken = agent.told.len();

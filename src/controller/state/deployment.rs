@@ -4,12 +4,15 @@
 //! once, in the journal: for the new configuration when that is written, and else for the former. So whoever finds it
 //! undecided after a crash goes back. Where it stands whatever fails, it is decided before anything is switched.
 //!
-//! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, `following` is about
-//! instances that were not there, and `absence` about those that are lost in the middle.
+//! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, `returning` goes back,
+//! `following` is about instances that were not there, `absence` about those that are lost in the middle, and `orders` about
+//! what clients order meanwhile.
 
 mod absence;
 mod deciding;
 mod following;
+mod orders;
+mod returning;
 mod staging;
 mod switching;
 
@@ -17,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) use self::following::Following;
+use self::switching::in_few_words;
 use super::{Effect, Parent, State, Ticket};
 use crate::controller::kept::{Head, Kept};
 use crate::controller::store::{Save, Slot};
@@ -44,7 +48,6 @@ pub(super) struct Deployment {
     /// Whether it is decided for the new configuration before anything is switched, since it is to stand whatever fails, or
     /// since there is nothing to go back to.
     stands: bool,
-    all_at_once: bool,
     /// Instances that nobody waits for.
     without: BTreeSet<InstanceName>,
     configuration: Kept,
@@ -142,9 +145,7 @@ impl State {
     pub(super) fn begin(&mut self, ticket: Ticket, order: Order, configuration: Kept, now: Now, fx: &mut Vec<Effect>) {
         let Order { reqid, in_one_step, terms, back_to } = order;
         let Terms { author, on_failure, all_at_once, without, detach } = terms;
-        let strangers = without.iter().filter(|name| !configuration.has(name));
-        let strangers = strangers.map(|name| Outcome::failed(format!("`{name}` is no instance of the configuration")));
-        let refusals: Vec<_> = self.refusal().unwrap_or_else(|| strangers.collect());
+        let refusals = self.refusal().unwrap_or_else(|| strangers(&without, &configuration));
         if !refusals.is_empty() {
             return fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusals)));
         }
@@ -159,9 +160,11 @@ impl State {
             former,
             back_to,
             began: now.wall,
+            at_once: all_at_once,
             ended: None,
             verdict: Verdict::Open,
             up: BTreeSet::new(),
+            rests: BTreeSet::new(),
             moves: BTreeMap::new(),
             owing: BTreeSet::new(),
             results: Vec::new(),
@@ -176,7 +179,6 @@ impl State {
             record,
             in_one_step,
             stands,
-            all_at_once,
             without,
             configuration,
             inner,
@@ -390,12 +392,15 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let counts = deployment.configuration.ranks;
         // What moves is missed from when it is ended where it was.
-        let (up, moves) = (self.up_before(deployment), self.moved_by(deployment));
+        let (mut up, moves) = (self.up_before(deployment), self.moved_by(deployment));
+        let rests = deployment.record.rests.clone();
+        up.retain(|node| !rests.contains(node));
         let before = self.since_when(&deployment.configuration);
         let pace = self.rules.pace;
         self.change(|deployment| {
+            deployment.turns.retain(|turn| !rests.contains(&turn.node));
             let rollout = Rollout::new(std::mem::take(&mut deployment.turns), counts, &pace);
-            deployment.rollout = if deployment.all_at_once { rollout.all_at_once() } else { rollout };
+            deployment.rollout = if deployment.record.at_once { rollout.all_at_once() } else { rollout };
             deployment.before = before;
             (deployment.record.up, deployment.record.moves) = (up, moves);
         });
@@ -416,7 +421,12 @@ impl State {
         let stay: BTreeSet<(&str, &str)> =
             deployment.configuration.heads().map(|head| (head.name, head.instance)).collect();
         let switched: BTreeSet<&str> = deployment.turns.iter().map(|turn| turn.node.as_str()).collect();
-        let is_touched = |head: &Head<'_>| switched.contains(head.name) || !stay.contains(&(head.name, head.instance));
+        // Also what has yet to go back from the deployment before.
+        let goes_back = self.following.as_ref().filter(|following| following.is_back);
+        let is_touched = |head: &Head<'_>| {
+            let goes_back = goes_back.is_some_and(|following| following.record.up.contains(&head.name()));
+            goes_back || switched.contains(head.name) || !stay.contains(&(head.name, head.instance))
+        };
         let is_up = |head: &Head<'_>| {
             let rests = |status: &NodeStatus| matches!(status.state, NodeState::Stopped | NodeState::Failed);
             self.nodes.get(head.name).is_some_and(|status| !rests(status))
@@ -595,6 +605,12 @@ fn deployed(
         true => client::SetConfigurationResponse { reqid, configuration, outcomes, deployment: None }.into(),
         false => client::DeployResponse { reqid, configuration, outcomes, deployment: None }.into(),
     }
+}
+
+/// What is said of instances that nobody is to wait for, and that it does not have.
+pub(super) fn strangers(without: &BTreeSet<InstanceName>, configuration: &Kept) -> Vec<Outcome> {
+    let strangers = without.iter().filter(|name| !configuration.has(name));
+    strangers.map(|name| Outcome::failed(format!("`{name}` is no instance of the configuration"))).collect()
 }
 
 /// So many instances, in words.

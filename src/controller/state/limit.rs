@@ -73,7 +73,7 @@ impl State {
             Parent::Output(..) | Parent::TestTimeout(..) | Parent::Limit(_) => {}
             Parent::Hello(_) | Parent::Welcome | Parent::Standby | Parent::Move => {}
             Parent::Deploy | Parent::Redeploy | Parent::Gather | Parent::Away(_) => {}
-            Parent::Stage | Parent::Check | Parent::Switch | Parent::Restore => {}
+            Parent::Stage | Parent::Check | Parent::Switch | Parent::Restore | Parent::Back | Parent::Regather => {}
         }
         parent.answer(vec![Outcome::failed(TIMED_OUT)])
     }

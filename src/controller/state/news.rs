@@ -227,8 +227,8 @@ impl State {
             M::SwitchNodesResponse(SwitchNodesResponse { reqid, outcomes }) => {
                 self.step_answered(from, &reqid, outcomes, now, fx);
             }
-            M::RestoreConfigurationResponse(RestoreConfigurationResponse { reqid, outcomes }) => {
-                self.back_answered(from, &reqid, outcomes, now, fx);
+            M::RestoreConfigurationResponse(RestoreConfigurationResponse { reqid, outcomes, waiting }) => {
+                self.back_answered(from, &reqid, (outcomes, waiting), now, fx);
             }
             M::SetConfigurationResponse(SetConfigurationResponse { reqid, outcomes }) => {
                 self.shares_answered(from, &reqid, outcomes, now, fx);

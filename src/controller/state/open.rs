@@ -37,6 +37,10 @@ pub(super) enum Parent {
     Restore,
     /// An instance came back.
     Redeploy,
+    /// Some nodes go back, since their turn has come.
+    Back,
+    /// Those who have to go back are given time to appear; nobody owes an answer, only the deadline counts.
+    Regather,
     /// An instance was lost in the middle of the deployment of this number, which waits until then.
     Away(u64),
     /// The deployment in progress waits for instances to appear; nobody owes an answer, only the deadline counts.
@@ -125,6 +129,7 @@ impl State {
         if reached.is_empty() {
             return fx.push(answer(sorted(outcomes)));
         }
+        self.note_order(verb, &reached, now, fx);
         let owes = reached.keys().cloned().collect();
         let since = |name: &NodeName| (name.clone(), self.nodes.get(name.as_str()).map(|status| status.since));
         let asked =
@@ -215,7 +220,9 @@ impl State {
     /// The link to an instance is gone, with whatever it was asked on it, or answered. An agent that does nothing twice is
     /// given some time to come back: see [`Self::ask_again`].
     pub(super) fn give_up_on(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        self.loses_its_early_answer(name, now);
         self.is_early_no_more(name, now, fx);
+        self.loses_its_turn(name, now, fx);
         let lost = Outcome::instance_failed(name, silence::LOST);
         let comes_back_by = now.mono + self.rules.request_timeout;
         for reqid in self.requests.owed_by(name) {
@@ -265,8 +272,13 @@ impl State {
             // It is asked again when it comes back, until the deadline.
             Parent::Deploy | Parent::Move | Parent::Stage | Parent::Check | Parent::Switch | Parent::Restore => {}
             // The next link begins with a welcome of its own.
-            Parent::Welcome | Parent::Standby | Parent::Redeploy => drop(self.requests.close(reqid)),
-            Parent::Hello(_) | Parent::Gather | Parent::TestTimeout(..) | Parent::Limit(_) | Parent::Away(_) => {}
+            Parent::Welcome | Parent::Standby | Parent::Redeploy | Parent::Back => drop(self.requests.close(reqid)),
+            Parent::Regather
+            | Parent::Hello(_)
+            | Parent::Gather
+            | Parent::TestTimeout(..)
+            | Parent::Limit(_)
+            | Parent::Away(_) => {}
             Parent::Read(reading) => {
                 let error = lost.error.clone().unwrap_or_default();
                 fx.push(reading.answer(Err(client::Unread::OutOfReach(error))));
@@ -326,7 +338,10 @@ impl State {
                         self.let_go(&name, fx);
                     }
                 }
+                self.turn_back_on(now, fx);
             }
+            Parent::Back => self.turn_is_late(&reqid, now, fx),
+            Parent::Regather => self.turn_back_on(now, fx),
             Parent::Limit(ticket) => self.over_limit(ticket, fx),
             Parent::Away(number) => owes.iter().for_each(|name| self.stays_away(name, number, now, fx)),
             parent => fx.extend(self.answer_late(parent, &owes)),
@@ -358,8 +373,8 @@ impl Parent {
             Self::Crashes(crashes) => Some(crashes.ticket),
             Self::Plan(planning) => Some(planning.ticket),
             Self::Hello(_) | Self::Welcome | Self::Standby | Self::Move | Self::Deploy | Self::Redeploy => None,
-            Self::Gather | Self::Stage | Self::Check | Self::Switch | Self::Restore => None,
-            Self::Limit(_) | Self::Away(_) => None,
+            Self::Gather | Self::Stage | Self::Check | Self::Switch | Self::Restore | Self::Back => None,
+            Self::Limit(_) | Self::Away(_) | Self::Regather => None,
         }
     }
 
@@ -383,7 +398,9 @@ impl Parent {
             | Self::Stage
             | Self::Check
             | Self::Switch
-            | Self::Restore => {
+            | Self::Restore
+            | Self::Back
+            | Self::Regather => {
                 return None;
             }
             Self::Nodes(ticket, reqid, Told { mut nodes, mut agents, outcomes }) => {

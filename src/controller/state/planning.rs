@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::deployment::dial;
+use super::deployment::{dial, strangers};
 use super::open::{Parent, sorted};
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::controller::kept::Kept;
@@ -12,6 +12,7 @@ use crate::message::client::{
     ClientResponse, ClusterPlan, Deployed, PlanRequest, PlanResponse, PlannedInstance, PlannedLink,
     SetConfigurationRequest,
 };
+use crate::message::pending::OVERTAKEN;
 use crate::model::{
     Action, ConfigurationId, Inspection, InstanceName, Now, Outcome, Planned, PlannedStep, RequestId, Step,
 };
@@ -29,6 +30,8 @@ pub(super) struct Planning {
     deployed: Option<Kept>,
     /// As it would be deployed.
     wanted: Kept,
+    /// Instances that nobody would wait for.
+    without: BTreeSet<InstanceName>,
     /// `None`: all would be told at once.
     pace: Option<Pace>,
     instances: BTreeMap<InstanceName, PlannedLink>,
@@ -41,7 +44,7 @@ pub(super) struct Planning {
 
 impl State {
     pub(super) fn plan(&mut self, ticket: Ticket, request: PlanRequest, now: Now, fx: &mut Vec<Effect>) {
-        let PlanRequest { reqid, configuration, mut complaints, all_at_once } = request;
+        let PlanRequest { reqid, configuration, mut complaints, all_at_once, without } = request;
         if complaints.is_empty() {
             complaints = plan::validate(&configuration, &self.rules.ports);
         }
@@ -69,12 +72,14 @@ impl State {
         let (told, unchecked) = Default::default();
         // No other deployment is begun before that one is over, and what it leaves behind nobody knows.
         // One sentence is enough: the last one says who it is.
-        let outcomes = self.refusal().and_then(|mut refusal| refusal.pop()).into_iter().collect();
+        let mut outcomes = Vec::from_iter(self.refusal().and_then(|mut refusal| refusal.pop()));
+        outcomes.extend(strangers(&without, &wanted));
         let mut planning = Planning {
             ticket,
             reqid,
             deployed,
             wanted,
+            without,
             pace: (!all_at_once).then_some(self.rules.pace),
             instances,
             told,
@@ -107,6 +112,10 @@ impl State {
         let mut asked = BTreeSet::new();
         for instance in &*planning.wanted.instances.clone() {
             let name = instance.name.clone();
+            if planning.without.contains(&name) {
+                planning.unchecked.insert(name, "nobody waits for it: it follows when it can be reached".into());
+                continue;
+            }
             if self.roster.link(&name).is_some() {
                 asked.insert(name);
                 continue;
@@ -119,7 +128,7 @@ impl State {
                     continue;
                 }
                 Some(why) if ever => why,
-                _ => "no agent of that name ever connected: start one, or mend the name".to_owned(),
+                _ => "no agent of that name is connected: start one, or mend the name".to_owned(),
             };
             planning.outcomes.push(Outcome::instance_failed(&name, why.clone()));
             planning.unchecked.insert(name, why);
@@ -171,9 +180,7 @@ impl State {
         let called = |id: Option<&ConfigurationId>| id.map_or("none".to_owned(), |id| format!("configuration {id}"));
         (deployed != meant.as_ref()).then(|| {
             let (now, then) = (called(deployed), called(meant.as_ref()));
-            Outcome::failed(format!(
-                "the cluster has changed since this was planned: {now} is deployed now, {then} was then"
-            ))
+            Outcome::failed(format!("{OVERTAKEN}: {now} is deployed now, {then} was then"))
         })
     }
 }
@@ -231,6 +238,6 @@ impl Planning {
     fn steps_of(&self, nodes: &[Planned]) -> Vec<PlannedStep> {
         let mut counts = [0; plan::order::RANKS];
         self.wanted.heads().for_each(|head| counts[plan::order::rank(head.role)] += 1);
-        plan::preview::steps(nodes, self.wanted.nodes(), counts, self.pace.as_ref())
+        plan::preview::steps(nodes, self.wanted.nodes(), counts, self.pace.as_ref(), &self.without)
     }
 }

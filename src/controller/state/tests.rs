@@ -2,8 +2,10 @@ mod absent;
 mod away;
 mod limits;
 mod log;
+mod orders;
 mod phases;
 mod planning;
+mod returning;
 mod versions;
 
 use std::net::IpAddr;
@@ -576,6 +578,13 @@ struct Cluster {
     features: Features,
 }
 
+/// An outcome, in words.
+fn told(outcome: &Outcome) -> String {
+    let node = outcome.node.as_ref().map(|node| node.to_string());
+    let who = node.or(outcome.instance.as_ref().map(|instance| instance.to_string())).unwrap_or("all".into());
+    format!("{who}: {}", outcome.error.as_deref().unwrap_or("done"))
+}
+
 impl Cluster {
     fn new(stored: Stored) -> Self {
         Self::with_log(stored, false, Recalled::default())
@@ -776,33 +785,35 @@ impl Cluster {
             ClientResponse::TestTimeoutResponse(answer) => vec![answer.outcome],
             other => panic!("{other:?}"),
         };
-        let words = |outcome: Outcome| {
-            let node = outcome.node.map(|node| node.to_string());
-            let who = node.or(outcome.instance.map(|instance| instance.to_string())).unwrap_or("all".into());
-            format!("{who}: {}", outcome.error.as_deref().unwrap_or("done"))
-        };
-        outcomes.into_iter().map(words).collect()
+        outcomes.iter().map(told).collect()
     }
 
     /// Everything that was sent since this was asked last, in words.
     fn take_all_sent(&mut self) -> Vec<String> {
         let names = self.names.clone();
         let nodes = |nodes: &BTreeSet<NodeName>| nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
+        let resting = |rest: &BTreeSet<NodeName>| match rest.is_empty() {
+            true => String::new(),
+            false => format!(" but for {}", nodes(rest)),
+        };
         let words = |(link, message): (LinkId, ToAgent)| {
             let what = match message {
                 ToAgent::AgentWelcomeRequest(_) => "welcome".to_owned(),
                 ToAgent::AgentStandbyRequest(_) => "standby".to_owned(),
                 ToAgent::SetConfigurationRequest(request) => {
-                    format!("configuration {}", request.configuration.open().id)
+                    format!("configuration {}{}", request.configuration.open().id, resting(&request.rest))
                 }
                 ToAgent::StageBundlesRequest(request) => format!("stage {} bundles", request.bundles.len()),
                 ToAgent::CheckConfigurationRequest(request) => {
                     format!("check {}", request.configuration.open().id)
                 }
-                ToAgent::CommitConfigurationRequest(request) => format!("commit {}", request.configuration),
+                ToAgent::CommitConfigurationRequest(request) => {
+                    format!("commit {}{}", request.configuration, resting(&request.rest))
+                }
                 ToAgent::SwitchNodesRequest(request) => format!("switch {}", nodes(&request.nodes)),
                 ToAgent::RestoreConfigurationRequest(request) => {
-                    format!("back to {} with {}", request.configuration.open().id, nodes(&request.up))
+                    let how = if request.at_once { "back at once" } else { "back" };
+                    format!("{how} to {} with {}", request.configuration.open().id, nodes(&request.up))
                 }
                 ToAgent::StopRequest(request) => format!("stop {}", nodes(&request.nodes)),
                 ToAgent::StartRequest(request) => format!("start {}", nodes(&request.nodes)),
@@ -889,7 +900,7 @@ fn reply(name: &str, message: &ToAgent) -> Option<ToController> {
             let (reqid, outcome) = done(reqid);
             StageBundlesResponse { reqid, outcome }.into()
         }
-        ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration }) => {
+        ToAgent::SetConfigurationRequest(SetConfigurationRequest { reqid, configuration, .. }) => {
             // It speaks for the instance that its first node names.
             let of =
                 configuration.clone().open().nodes.first().map_or_else(|| instance("i"), |node| node.instance.clone());
@@ -910,7 +921,7 @@ fn reply(name: &str, message: &ToAgent) -> Option<ToController> {
         }
         ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
             let (reqid, outcome) = done(reqid);
-            RestoreConfigurationResponse { reqid, outcomes: vec![outcome] }.into()
+            RestoreConfigurationResponse { reqid, outcomes: vec![outcome], waiting: vec![] }.into()
         }
         ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
             let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();

@@ -37,9 +37,11 @@ impl State {
                 Some(Parent::Check) => {
                     self.check_answered(&from, &reqid, (vec![outcome.clone()], Vec::new()), now, fx);
                 }
-                Some(Parent::Switch) => self.step_answered(&from, &reqid, vec![outcome.clone()], now, fx),
+                Some(Parent::Switch | Parent::Back) => {
+                    self.step_answered(&from, &reqid, vec![outcome.clone()], now, fx)
+                }
                 Some(Parent::Restore) => {
-                    self.back_answered(&from, &reqid, vec![outcome.clone()], now, fx);
+                    self.back_answered(&from, &reqid, (vec![outcome.clone()], Vec::new()), now, fx);
                     // It could not be told to leave what it runs.
                     self.went_back(&from, None, now, fx);
                     self.are_all_back(now, fx);
@@ -61,7 +63,7 @@ impl Parent {
             Self::Deploy => &[agent::SetConfigurationRequest::KIND, agent::CommitConfigurationRequest::KIND],
             Self::Stage => &[agent::StageBundlesRequest::KIND],
             Self::Check => &[agent::CheckConfigurationRequest::KIND],
-            Self::Switch => &[agent::SwitchNodesRequest::KIND],
+            Self::Switch | Self::Back => &[agent::SwitchNodesRequest::KIND],
             Self::Restore => &[agent::RestoreConfigurationRequest::KIND],
             Self::Redeploy => &[agent::SetConfigurationRequest::KIND, agent::RestoreConfigurationRequest::KIND],
             Self::Nodes(..) => &[agent::GetNodesRequest::KIND],
@@ -75,7 +77,9 @@ impl Parent {
             Self::Crashes(_) => &[agent::GetCrashesRequest::KIND],
             Self::Plan(_) => &[agent::InspectConfigurationRequest::KIND],
             Self::Read(_) => &[agent::ReadOutputRequest::KIND],
-            Self::Hello(_) | Self::Gather | Self::TestTimeout(..) | Self::Limit(_) | Self::Away(_) => &[],
+            Self::Hello(_) | Self::Gather | Self::TestTimeout(..) | Self::Limit(_) | Self::Away(_) | Self::Regather => {
+                &[]
+            }
         };
         kinds.contains(&kind)
     }

@@ -104,9 +104,21 @@ impl Reading {
         self.complain(lines::INSTANCES, Some(name), what.into());
     }
 
-    /// Adds a complaint about a node, or a key of it.
+    /// Adds a complaint about a node, or a key of it: where that stands, which may be where its role is.
     pub fn complain_of_node(&mut self, name: &str, key: Option<&str>, what: impl Into<String>) {
-        self.complain(name, key, what.into());
+        let role = key.and_then(|key| self.role_with(name, key));
+        self.complain(role.as_deref().unwrap_or(name), key, what.into());
+    }
+
+    /// The section of a node's role, if it has that key and the node's own has not.
+    fn role_with(&self, name: &str, key: &str) -> Option<String> {
+        let has = |place: &Place| place.keys.contains_key(key);
+        let node = self.configuration.nodes.iter().find(|node| node.name.as_str() == name)?;
+        let is_of_role = |section: &str| {
+            section.strip_prefix(read::ROLE).is_some_and(|role| role.trim().eq_ignore_ascii_case(node.role.as_str()))
+        };
+        let found = || self.places.0.iter().find(|(section, place)| is_of_role(section) && has(place));
+        if self.places.0.get(name).is_some_and(has) { None } else { found().map(|(section, _)| section.clone()) }
     }
 
     /// Adds a complaint about what all Zeek nodes share.
@@ -318,6 +330,16 @@ mod tests {
             assert_eq!((error.complaints.len(), error.more), (100, true));
             assert!(error.to_string().ends_with("reading stopped here: is this a cluster file?"));
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said_where_it_stands() {
+        let text =
+            "[role worker]\nfiles = gone\n[a]\nrole = worker\n[b]\nrole = worker\nfiles = lost\n[c]\nrole = proxy\n";
+        let mut reading = super::read("c.cfg", text, ConfigurationId::new("1").unwrap(), "host");
+        ["a", "b", "c"].iter().for_each(|name| reading.complain_of_node(name, Some("files"), "no"));
+        let said = reading.finish().unwrap_err().to_string();
+        assert_eq!(said, "c.cfg:2: [role worker] files: no\nc.cfg:7: [b] files: no\nc.cfg:8: [c]: no");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{Complaints, zeek};
 use crate::model::{Configuration, ConfigurationId, Instance, InstanceName, Node, NodeName, Role};
 
 /// What the section of a role begins with, before the role.
-const ROLE: &str = "role ";
+pub(super) const ROLE: &str = "role ";
 
 /// The configuration that the sections describe, as far as they can be understood.
 pub(super) fn configuration(

@@ -6,13 +6,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{DupFlags, Errno};
 
-/// Berths that nobody uses: there are as many as children were ever started at once.
-static FREE: Mutex<Vec<Places>> = Mutex::new(Vec::new());
+/// Berths that nobody uses.
+static FREE: Mutex<Free> = Mutex::new(Free { places: Vec::new(), kept: 0 });
+
+struct Free {
+    places: Vec<Places>,
+    /// So many are kept for the next child; others that many children at once needed are given back.
+    kept: usize,
+}
 
 /// What lies where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +39,9 @@ struct Places {
     places: [OwnedFd; 3],
 }
 
-/// Sees to it that so many children can be started at once, as long as low numbers are free.
+/// Sees to it that so many children more can be started at once, as long as low numbers are free.
 pub fn reserve(count: usize) -> io::Result<()> {
+    free().kept += count;
     let berths: Vec<_> = (0..count).map(|_| Berth::take()).collect::<Result<_, _>>()?;
     drop(berths);
     Ok(())
@@ -43,7 +50,7 @@ pub fn reserve(count: usize) -> io::Result<()> {
 impl Berth {
     /// One that is free.
     pub fn take() -> Result<Self, Errno> {
-        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let free = free().places.pop();
         free.map_or_else(Places::new, Ok).map(|places| Self(Some(places)))
     }
 
@@ -77,8 +84,24 @@ impl Berth {
 impl Drop for Berth {
     fn drop(&mut self) {
         let cleared = self.0.take().and_then(|mut places| places.clear().is_ok().then_some(places));
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).extend(cleared);
+        let given_back = cleared.and_then(|places| free().put(places));
+        drop(given_back); // which closes them, while nobody waits for that
     }
+}
+
+impl Free {
+    /// What is not kept is handed back.
+    fn put(&mut self, places: Places) -> Option<Places> {
+        if self.places.len() >= self.kept {
+            return Some(places);
+        }
+        self.places.push(places);
+        None
+    }
+}
+
+fn free() -> MutexGuard<'static, Free> {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Places {
@@ -112,10 +135,17 @@ mod tests {
         let path = home.path().join("file");
         berth.put(Place::Record, File::create(&path).unwrap()).unwrap();
         let number = berth.at(Place::Record).as_raw_fd();
-        let lies_there = || std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
-        assert_eq!(lies_there(), path);
+        let lies_there = || std::fs::read_link(format!("/proc/self/fd/{number}")).ok();
+        assert_eq!(lies_there().as_ref(), Some(&path));
         assert!(number > 2 && berth.beyond() > number.unsigned_abs());
         drop(berth);
-        assert_ne!(lies_there(), path);
+        assert_ne!(lies_there().as_ref(), Some(&path));
+    }
+
+    #[test]
+    fn a_crowd_of_children_leaves_no_more_berths_than_are_kept() {
+        let mut free = Free { places: Vec::new(), kept: 2 };
+        let given_back: Vec<_> = (0..5).map(|_| free.put(Places::new().unwrap()).is_some()).collect();
+        assert_eq!((given_back, free.places.len()), (vec![false, false, true, true, true], 2));
     }
 }

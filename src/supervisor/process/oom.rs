@@ -5,11 +5,13 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
+use std::mem::MaybeUninit;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::groups::{Groups, NoGroups};
 use super::identity;
@@ -92,25 +94,24 @@ impl KernelLog {
     /// Reads on, and whether it came to the end; `None` if it cannot be read.
     fn catch_up(&mut self) -> Option<bool> {
         let file = self.file.as_mut()?;
-        let mut entry = [0; LONGEST];
+        // Mostly there is nothing to read: to clear so much first would take longer than to ask.
+        let mut entry = [MaybeUninit::uninit(); LONGEST];
         for _ in 0..self.most {
-            match file.read(&mut entry) {
-                Ok(0) => return Some(true),
-                Ok(length) => {
-                    if let Some(victim) = victim(entry.get(..length).unwrap_or_default()) {
+            match rustix::io::read(&*file, &mut entry) {
+                Ok(([], _)) => return Some(true),
+                Ok((entry, _)) => {
+                    if let Some(victim) = victim(entry) {
                         self.victims.truncate(MOST_VICTIMS - 1);
                         self.victims.push_front(victim);
                     }
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Some(true),
-                    // Entries were overwritten before they were read: it goes on with the oldest there is.
-                    io::ErrorKind::Interrupted | io::ErrorKind::BrokenPipe => {}
-                    _ => {
-                        self.file = None;
-                        return None;
-                    }
-                },
+                Err(Errno::AGAIN) => return Some(true),
+                // Entries were overwritten before they were read: it goes on with the oldest there is.
+                Err(Errno::INTR | Errno::PIPE) => {}
+                Err(_) => {
+                    self.file = None;
+                    return None;
+                }
             }
         }
         Some(false)

@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 use super::launching::{Born, Leader, Origin};
 use super::questions::{ASKER, ASKER_PID};
 use super::reading::Bystander;
-use super::{Benches, Done, End, Fact, TELLING, Tools, WardId, Word};
+use super::{Benches, Done, End, Fact, Tools, WardId, Word};
 use crate::model::{Exit, Life, Timestamp};
 use crate::supervisor::channel::News;
 use crate::supervisor::hands::Hands;
@@ -19,7 +19,8 @@ use crate::supervisor::process::notices::NotifySocket;
 use crate::supervisor::process::{Ended, Process};
 use crate::supervisor::state::LaunchFailure;
 
-/// While work waits for the hands, what they have done is heard so long after what was heard before.
+/// While work waits for the hands, what they have done is heard so long after what was heard before. And so long after a
+/// death was heard of, the news of it has left.
 const MOMENT: Duration = Duration::from_millis(1);
 /// And so much of it in one turn.
 const AT_ONCE: usize = 256;
@@ -35,9 +36,8 @@ impl Benches {
 
     /// Reports deaths to the coroner when the news of them is on its way.
     pub(super) async fn report_deaths(self: Rc<Self>, tools: Arc<Tools>) {
-        for _ in 0..TELLING {
-            yield_now().await;
-        }
+        // Asleep: to look on until it has left takes the processor from whoever is to hear of it, or to launch.
+        tokio::time::sleep(MOMENT).await;
         for death in self.deaths.take() {
             tools.coroner.examine(death, || Bystander(Arc::downgrade(&tools)));
         }

@@ -233,7 +233,11 @@ impl World {
             }
             H::Deploy(version) => {
                 let configuration = configuration(version, terms).into();
-                self.order(happening, SetConfigurationRequest { reqid: id("deploy"), configuration }.into(), terms);
+                self.order(
+                    happening,
+                    SetConfigurationRequest { reqid: id("deploy"), configuration, rest: [].into() }.into(),
+                    terms,
+                );
             }
             H::Standby => self.order(happening, AgentStandbyRequest { reqid: id("standby") }.into(), terms),
             H::Start => self.order(happening, StartRequest { reqid: id("start"), nodes: nodes() }.into(), terms),

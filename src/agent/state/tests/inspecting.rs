@@ -115,7 +115,11 @@ fn with<const N: usize>(id: &str, wanted: [Option<(&str, u16)>; N]) -> Configura
 }
 
 fn deploy(agent: &mut Agent, id_of_it: &str, wanted: [Option<(&str, u16)>; 2]) {
-    agent.order(SetConfigurationRequest { reqid: id(id_of_it), configuration: with(id_of_it, wanted).into() });
+    agent.order(SetConfigurationRequest {
+        reqid: id(id_of_it),
+        configuration: with(id_of_it, wanted).into(),
+        rest: [].into(),
+    });
     agent.obey_all();
     agent.mail.clear();
 }

@@ -23,7 +23,7 @@ fn commands(configuration_id: &str) -> Configuration {
 /// With the nodes of `commands`, all of them RUNNING.
 fn running() -> Agent {
     let mut agent = Agent::new();
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: commands("c1").into() });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: commands("c1").into(), rest: [].into() });
     agent.obey_all();
     agent.taken = agent.told.len();
     agent.mail.clear();
@@ -46,7 +46,12 @@ impl Agent {
 
     fn commit(&mut self, reqid: &str, configuration: &str, checked: &str) {
         let configuration = ConfigurationId::new(configuration).unwrap();
-        self.order(CommitConfigurationRequest { reqid: id(reqid), configuration, checked: id(checked) });
+        self.order(CommitConfigurationRequest {
+            reqid: id(reqid),
+            configuration,
+            checked: id(checked),
+            rest: [].into(),
+        });
     }
 
     fn switch(&mut self, reqid: &str, configuration: &str, nodes: &[&str]) {
@@ -58,7 +63,8 @@ impl Agent {
 
     fn back(&mut self, reqid: &str, configuration: Configuration, up: &[&str]) {
         let up = up.iter().map(|name| node_name(name)).collect();
-        self.order(RestoreConfigurationRequest { reqid: id(reqid), configuration: configuration.into(), up });
+        let configuration = configuration.into();
+        self.order(RestoreConfigurationRequest { reqid: id(reqid), configuration, up, at_once: true });
         self.obey_all();
     }
 }
@@ -75,7 +81,7 @@ fn what_is_looked_at_touches_nothing_and_says_what_it_would_change() {
     next.nodes.push(new.into());
     assert_eq!(agent.check("check", next.clone()), ["new is new", "worker"]);
     assert_eq!((agent.take_told(), agent.state.statuses().len()), (vec![], 3));
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into() });
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into(), rest: [].into() });
     assert_eq!(agent.answers(), [("again".into(), vec!["instance: done".into()])], "c1 is in force");
     // An objection, such as to a full disk, is the whole answer.
     agent.holds = true;
@@ -105,7 +111,7 @@ fn nodes_are_switched_as_they_are_named_and_the_rest_follows_when_it_comes_into_
     agent.obey_all();
     assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "stop logger", "start manager"]);
     assert_eq!(agent.answers(), [("commit".into(), vec!["manager: done".into()])], "of the worker it has told");
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: next.into() });
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: next.into(), rest: [].into() });
     assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["again".to_owned()]));
 }
 
@@ -129,7 +135,11 @@ fn nothing_comes_into_force_but_what_was_looked_at_by_that_request_under_that_id
     agent.commit("late", "c2", "second");
     assert_eq!(agent.mail.pop(), Some(NotAtHand { reqid: id("late") }.into()));
     // It is said once that it is not at hand, and then it comes whole.
-    agent.order(SetConfigurationRequest { reqid: id("late"), configuration: changed("c2", &["worker"]).into() });
+    agent.order(SetConfigurationRequest {
+        reqid: id("late"),
+        configuration: changed("c2", &["worker"]).into(),
+        rest: [].into(),
+    });
     assert_eq!((agent.take_told(), agent.answers()), (vec![], vec![("late".into(), vec!["instance: done".into()])]));
     // What is in force already is looked at again, and nothing is done.
     agent.check("same", changed("c2", &["worker"]));
@@ -175,8 +185,115 @@ fn going_back_undoes_what_was_switched_and_leaves_the_rest_alone() {
     assert_eq!(agent.answers(), [("back".into(), vec!["worker: done".into()])]);
     let states: Vec<_> = agent.state.statuses().iter().map(|status| status.state).collect();
     assert_eq!(states, [NodeState::Stopped, NodeState::Stopped, NodeState::Running], "what rested rests");
-    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into() });
+    agent.order(SetConfigurationRequest { reqid: id("again"), configuration: commands("c1").into(), rest: [].into() });
     assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["again".to_owned()]), "it is in force");
+}
+
+#[test]
+fn who_is_stopped_while_it_is_deployed_stays_down_when_that_comes_into_force_also_after_a_restart() {
+    let rest: BTreeSet<NodeName> = ["manager", "worker"].map(node_name).into();
+    let mut agent = running();
+    agent.check("check", changed("c2", &["worker"]));
+    agent.order(StopRequest { reqid: id("stop"), nodes: rest.clone() });
+    agent.obey_all();
+    agent.take_told();
+    agent.answers();
+    let configuration = ConfigurationId::new("c2").unwrap();
+    let checked = id("check");
+    agent.order(CommitConfigurationRequest { reqid: id("commit"), configuration, checked, rest: rest.clone() });
+    agent.obey_all();
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.iter().any(|it| it.starts_with("start")), "{told:?}");
+    assert_eq!(agent.answers(), [("commit".into(), vec!["logger: done".into()])]);
+
+    // The next run of the agent finds them down, and does not know since when.
+    let mut agent = Agent::new();
+    let found = |node: &Arc<Node>| {
+        let runs = !rest.contains(&node.name);
+        let node = Arc::clone(node);
+        FoundNode { node, pid: runs.then_some(70), died: None, wanted: runs, guessed: false, given_up: None }
+    };
+    agent.step(Event::Found(commands("c1").nodes.iter().map(found).collect()));
+    agent.obey_all();
+    agent.take_told();
+    let configuration = changed("c2", &["worker"]).into();
+    agent.order(SetConfigurationRequest { reqid: id("share"), configuration, rest: rest.clone() });
+    agent.obey_all();
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.iter().any(|it| it.starts_with("start")), "{told:?}");
+    assert_eq!(agent.answers(), [("share".into(), vec!["logger: done".into()])]);
+
+    // Nor does the run behind that, which is told what was in force: its records have what nodes ran as last.
+    let mut agent = Agent::new();
+    agent.step(Event::WasInForce(ConfigurationId::new("c2").unwrap()));
+    agent.step(Event::Found(commands("c1").nodes.iter().map(found).collect()));
+    agent.obey_all();
+    agent.take_told();
+    let configuration = changed("c2", &["worker"]).into();
+    agent.order(SetConfigurationRequest { reqid: id("told"), configuration, rest: [].into() });
+    agent.obey_all();
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.iter().any(|it| it.starts_with("start")), "{told:?}");
+}
+
+/// Says who waits for its turn, and answers by its outcomes.
+fn back_in_turns(agent: &mut Agent, reqid: &str, up: &[&str]) -> (Vec<String>, Vec<String>) {
+    let up = up.iter().map(|name| node_name(name)).collect();
+    let configuration = commands("c1").into();
+    agent.order(RestoreConfigurationRequest { reqid: id(reqid), configuration, up, at_once: false });
+    agent.obey_all();
+    let Some(ToController::RestoreConfigurationResponse(answer)) = agent.mail.pop() else { panic!("{:?}", agent.mail) };
+    let waiting = answer.waiting.iter().map(|change| change.node.to_string()).collect();
+    let outcomes = answer.outcomes.iter().filter_map(|outcome| outcome.node.as_ref()).map(NodeName::to_string);
+    (waiting, outcomes.collect())
+}
+
+/// All three run what is new, but for the logger, which failed.
+fn switched_in_vain() -> Agent {
+    let mut agent = running();
+    agent.check("check", changed("c2", &["logger", "manager", "worker"]));
+    agent.switch("one", "c2", &["logger", "manager", "worker"]);
+    agent.report(&node_name("logger"), NodeState::Failed, None);
+    agent.take_told();
+    agent.mail.clear();
+    agent
+}
+
+#[test]
+fn what_serves_goes_on_until_its_turn_comes_to_go_back_and_what_does_not_goes_back_at_once() {
+    let mut agent = switched_in_vain();
+    let (waiting, back) = back_in_turns(&mut agent, "back", &["logger", "manager", "worker"]);
+    assert_eq!((waiting, back), (vec!["manager".into(), "worker".into()], vec!["logger".into()]));
+    assert_eq!(agent.take_told(), ["stop logger", "redefine logger", "start logger"]);
+    agent.switch("turn", "c1", &["worker"]);
+    assert_eq!(agent.take_told(), ["stop worker", "redefine worker", "start worker"]);
+    assert_eq!(agent.answers(), [("turn".into(), vec!["worker: done".into()])]);
+    // Asked again, such as over a new link, it says who still waits.
+    let (waiting, back) = back_in_turns(&mut agent, "again", &["logger", "manager", "worker"]);
+    assert_eq!((waiting, back), (vec!["manager".into()], vec!["logger".into(), "worker".into()]));
+    agent.switch("last", "c1", &["manager"]);
+    assert_eq!(agent.take_told(), ["stop manager", "redefine manager", "start manager"]);
+    agent.answers();
+    agent.order(SetConfigurationRequest { reqid: id("set"), configuration: commands("c1").into(), rest: [].into() });
+    assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["set".to_owned()]), "it is in force");
+}
+
+#[test]
+fn who_is_stopped_while_it_waits_to_go_back_is_as_before_and_stays_down() {
+    let mut agent = switched_in_vain();
+    back_in_turns(&mut agent, "back", &["logger", "manager", "worker"]);
+    agent.order(StopRequest { reqid: id("stop"), nodes: [node_name("worker")].into() });
+    agent.obey_all();
+    agent.take_told();
+    agent.answers();
+    agent.switch("turn", "c1", &["manager", "worker"]);
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine worker".to_owned()) && !told.contains(&"start worker".to_owned()), "{told:?}");
+    assert_eq!(agent.answers(), [("turn".into(), vec!["manager: done".into()])]);
+    agent.order(StartRequest { reqid: id("start"), nodes: [node_name("worker")].into() });
+    agent.obey_all();
+    let (waiting, _) = back_in_turns(&mut agent, "again", &["logger", "manager", "worker"]);
+    assert_eq!(waiting, [""; 0], "it runs what it ran before");
 }
 
 #[test]
@@ -191,7 +308,7 @@ fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
     port(&mut first, "manager", 2);
     port(&mut next, "logger", 2);
     port(&mut next, "manager", 1);
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into(), rest: [].into() });
     agent.obey_all();
     agent.take_told();
     agent.mail.clear();
@@ -214,7 +331,7 @@ fn nodes_of_zeek_are_switched_one_by_one_whatever_ports_their_hub_has() {
     };
     let mut agent = Agent::new();
     let first = cluster("c1", Duration::from_secs(7));
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into() });
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into(), rest: [].into() });
     agent.obey_all();
     agent.take_told();
     agent.mail.clear();
@@ -232,7 +349,11 @@ fn nodes_of_zeek_are_switched_one_by_one_whatever_ports_their_hub_has() {
 #[test]
 fn files_are_tried_for_those_that_are_switched_alone_and_the_former_ones_used_again_when_all_goes_back() {
     let mut agent = Agent::new();
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: configuration("c1", &NODES).into() });
+    agent.order(SetConfigurationRequest {
+        reqid: id("first"),
+        configuration: configuration("c1", &NODES).into(),
+        rest: [].into(),
+    });
     agent.obey_all();
     agent.preparations.clear();
     agent.mail.clear();

@@ -92,6 +92,14 @@ impl State {
         }
     }
 
+    /// Whoever loses its link before it has answered the welcome may be back as another run, which has not looked: what it
+    /// has answered does not count yet. The same run answers as it did.
+    pub(in crate::controller::state) fn loses_its_early_answer(&mut self, name: &InstanceName, now: Now) {
+        if self.was_asked_early(name) {
+            self.has_to_look_again(name, now);
+        }
+    }
+
     /// It was waited for long enough: the deployment goes on as if it had said that it cannot.
     pub(in crate::controller::state) fn stays_away(
         &mut self,

@@ -11,9 +11,7 @@ use crate::controller::store::{Save, Slot};
 use crate::message::agent::{CommitConfigurationRequest, NotifyError};
 use crate::message::client::News;
 use crate::message::silence;
-use crate::model::{
-    ConfigurationId, InstanceName, NodeState, NodeStatus, Now, Outcome, Record, RequestId, Timestamp, Verdict,
-};
+use crate::model::{ConfigurationId, InstanceName, NodeState, NodeStatus, Now, Outcome, RequestId, Timestamp, Verdict};
 use crate::request::Answered;
 
 impl State {
@@ -74,6 +72,10 @@ impl State {
     fn decided(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(Deployment { configuration, record, stands, .. }) = self.deployment.as_ref() else { return };
         let (configuration, record, stands) = (configuration.clone(), record.clone(), *stands);
+        if !record.rests.is_empty() {
+            // Some may have been stopped while it was being written.
+            fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
+        }
         self.release(&configuration.instances, now, fx);
         self.tell_given_up(&configuration, now.wall, fx);
         self.follow(Following::to_the_new(record, &configuration));
@@ -128,8 +130,8 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         self.gives(to, &reqid);
-        let configuration = configuration.clone();
-        self.send(to, CommitConfigurationRequest { reqid, configuration, checked }, fx);
+        let (configuration, rest) = (configuration.clone(), self.rests_of(to));
+        self.send(to, CommitConfigurationRequest { reqid, configuration, checked, rest }, fx);
     }
 
     /// What is to come into force there is not there any more: it is sent once again.
@@ -182,6 +184,9 @@ impl State {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        if self.following.as_ref().is_some_and(|following| following.has_asked(from, reqid)) {
+            self.note_followed(from, &outcomes);
+        }
         self.followed(from, reqid, now, fx);
         let answered = self.requests.answer(reqid, from, |_| {});
         let (is_deployment, is_complete) = match &answered {
@@ -192,13 +197,20 @@ impl State {
         if !is_deployment {
             return self.tell_what_is_not(from, "deployed", &outcomes, now, fx);
         }
-        self.change(|deployment| deployment.outcomes.extend(outcomes));
+        self.change(|deployment| deployment.note(outcomes));
         if is_complete {
             self.complete(now, fx);
         }
     }
 
-    fn tell_what_is_not(&self, of: &InstanceName, how: &str, outcomes: &[Outcome], now: Now, fx: &mut Vec<Effect>) {
+    pub(super) fn tell_what_is_not(
+        &self,
+        of: &InstanceName,
+        how: &str,
+        outcomes: &[Outcome],
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
         for outcome in outcomes.iter().filter(|outcome| !outcome.is_success()) {
             let error = outcome.error.as_deref().unwrap_or_default();
             let node = outcome.node.as_ref().map_or_else(String::new, |node| format!("node {node}: "));
@@ -228,7 +240,7 @@ impl State {
     }
 
     /// It is over: that is written, and whoever deploys is told when it is.
-    fn end(
+    pub(super) fn end(
         &mut self,
         deployment: Deployment,
         verdict: Verdict,
@@ -244,6 +256,9 @@ impl State {
         record.owing = owing.map(|following| following.owing.clone()).unwrap_or_default();
         if record.owing.is_empty() || verdict == Verdict::New {
             (record.up, record.moves) = Default::default();
+        }
+        if record.owing.is_empty() {
+            record.rests.clear();
         }
         let what = format!("deployment {} of {}: {verdict}", record.number, record.configuration);
         self.tell_log(&self.rules.name, what, now.wall, fx);
@@ -304,7 +319,8 @@ impl State {
         let Some(deployment) = self.deployment.as_mut().filter(|deployment| deployment.inner == *inner) else { return };
         let phase = deployment.phase;
         if phase == Phase::Returning {
-            return self.finish_going_back(now, fx);
+            self.finish_going_back(now, fx);
+            return self.turn_back_on(now, fx);
         }
         let missing = self.roster.missing(deployment.awaited().cloned().collect::<Vec<_>>().iter());
         let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
@@ -337,92 +353,10 @@ impl State {
         }
     }
 
-    fn need_the_former(&mut self, now: Now, fx: &mut Vec<Effect>) {
+    pub(super) fn need_the_former(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let instances = self.shelf.deployed().map(|deployed| Arc::clone(&deployed.instances)).unwrap_or_default();
         self.release(&instances, now, fx);
         self.admit(&instances, now, fx);
-    }
-
-    // --- going back ---
-
-    /// It is decided for what was in force before. Whether that can be written does not matter: whoever finds it undecided
-    /// decides so.
-    pub(super) fn go_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployment) = &mut self.deployment else { return };
-        deployment.record.verdict = Verdict::Old;
-        for reqid in std::mem::take(&mut deployment.steps).keys() {
-            self.requests.close(reqid);
-        }
-        self.requests.close(&deployment.inner.clone());
-        // What was not begun elsewhere cannot run there.
-        let begun: BTreeSet<_> = deployment.rollout.begun_on().cloned().collect();
-        deployment.record.moves.retain(|_, there| begun.contains(there));
-        let (record, touched) = (deployment.record.clone(), deployment.touched_instances());
-        fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
-        self.tell_progress("going back", now, fx);
-        let Some(former) = self.shelf.deployed().cloned() else {
-            self.need_the_former(now, fx);
-            return self.finish_going_back(now, fx);
-        };
-        // Those that are new have to follow, too: they stand by.
-        let strangers = touched.into_iter().filter(|name| !former.has(name)).collect();
-        self.follow(Following::to_the_former(record, &former, strangers));
-        self.need_the_former(now, fx);
-        // A way to go back and another one to start again what had moved.
-        let deadline = now.mono + self.patience_of_deployment() * 2;
-        let owes: BTreeSet<_> = former.instances.iter().map(|instance| instance.name.clone()).collect();
-        let inner = self.open(Parent::Restore, owes.clone(), deadline);
-        self.enter(Phase::Returning, inner.clone());
-        for name in &owes {
-            self.send_back(name, &former, inner.clone(), fx);
-        }
-        self.are_all_back(now, fx);
-    }
-
-    pub(in crate::controller::state) fn back_answered(
-        &mut self,
-        from: &InstanceName,
-        reqid: &RequestId,
-        outcomes: Vec<Outcome>,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        if self.requests.get(reqid).is_some_and(|open| open.parent == Parent::Redeploy) {
-            self.requests.answer(reqid, from, |_| {});
-        }
-        // Who does not do it at all, since it was asked again meanwhile, has not gone back: what was to move there may run.
-        let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
-        if !has_refused && self.following.as_ref().is_some_and(|following| following.has_asked(from, reqid)) {
-            let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
-            let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();
-            self.went_back(from, Some(&failed), now, fx);
-        }
-        self.tell_what_is_not(from, "before", &outcomes, now, fx);
-        self.are_all_back(now, fx);
-    }
-
-    /// Ends it if everybody who can be reached has gone back.
-    pub(in crate::controller::state) fn are_all_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(deployment) = self.deployment.as_ref().filter(|it| it.phase == Phase::Returning) else { return };
-        let inner = deployment.inner.clone();
-        let owes = self.following.as_ref().map(|following| &following.owing);
-        if owes.into_iter().flatten().all(|name| self.roster.link(name).is_none()) {
-            self.requests.close(&inner);
-            self.finish_going_back(now, fx);
-        }
-    }
-
-    fn finish_going_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(mut deployment) = self.deployment.take() else { return };
-        let owing = self.following.as_ref().map(|following| &following.owing);
-        let words = in_words(&deployment.record, owing);
-        deployment.outcomes.push(Outcome::failed(words));
-        if let Some(former) = self.shelf.deployed().cloned() {
-            // What was taken away meanwhile, and rests where it is again, nobody tells of.
-            publish_own(self.nodes.expect(&former, NodeState::Stopped, now.wall), fx);
-        }
-        self.forget_lost(now.wall, fx);
-        self.end(deployment, Verdict::Old, None, now, fx);
     }
 
     /// How long agents may take to go from what is deployed to what is to be, or back.
@@ -438,21 +372,7 @@ impl Deployment {
     }
 
     /// Where anything may be otherwise.
-    fn touched_instances(&self) -> BTreeSet<InstanceName> {
+    pub(super) fn touched_instances(&self) -> BTreeSet<InstanceName> {
         self.rollout.begun_on().chain(self.moving.keys()).cloned().collect()
-    }
-}
-
-/// What came of a deployment that was gone back from.
-fn in_words(record: &Record, owing: Option<&BTreeSet<InstanceName>>) -> String {
-    let former = match &record.former {
-        Some(former) => format!("configuration {former} is in force again"),
-        None => "nothing was in force before".to_owned(),
-    };
-    let owing: Vec<_> = owing.into_iter().flatten().map(|name| format!("`{name}`")).collect();
-    match &owing[..] {
-        [] => format!("rolled back: {former}"),
-        [one] => format!("rolled back: {former}; {one} will follow when it can be reached"),
-        all => format!("rolled back: {former}; {} will follow when they can be reached", all.join(", ")),
     }
 }

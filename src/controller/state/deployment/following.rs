@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::returning::not_as_before;
 use super::{Deployment, MOST_NAMED, Phase};
 use crate::controller::kept::Kept;
 use crate::controller::state::open::Parent;
@@ -10,13 +11,14 @@ use crate::controller::store::{Save, Stored};
 use crate::message::agent;
 use crate::message::client::{DeploymentPhase, DeploymentStatus};
 use crate::model::{InstanceName, NodeName, Now, Outcome, Record, RequestId, Timestamp, Verdict};
+use crate::plan::{Pace, Rollout};
 
 /// A decision that not all instances have followed.
 #[derive(Debug, Clone)]
 pub(in crate::controller::state) struct Following {
     pub record: Record,
     /// Whether it is the former configuration that they go back to.
-    is_back: bool,
+    pub is_back: bool,
     pub owing: BTreeSet<InstanceName>,
     /// Those of them that run nothing any more that has to go back to another instance.
     cleared: BTreeSet<InstanceName>,
@@ -24,24 +26,41 @@ pub(in crate::controller::state) struct Following {
     stuck: BTreeMap<InstanceName, BTreeSet<NodeName>>,
     /// What each instance was asked for it last. An answer to anything else, also to what it was asked before, says nothing
     /// about it: since then more may have to come back.
-    asked: BTreeMap<InstanceName, RequestId>,
+    pub asked: BTreeMap<InstanceName, RequestId>,
+    /// Who has said which of its nodes wait for their turn to go back.
+    pub said: BTreeSet<InstanceName>,
+    /// Those nodes.
+    pub rollout: Rollout,
+    /// Who was told to have which of them go back, and has not answered.
+    pub steps: BTreeMap<RequestId, (InstanceName, BTreeSet<NodeName>)>,
+    /// As long as it is open all are given time to come back.
+    pub gathering: Option<RequestId>,
 }
 
 impl Following {
     pub fn to_the_new(record: Record, configuration: &Kept) -> Self {
         let owing = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
-        Self::new(record, false, owing)
+        Self::new(record, false, owing, Rollout::new([], Default::default(), &Pace::default()))
     }
 
-    pub fn to_the_former(record: Record, former: &Kept, strangers: BTreeSet<InstanceName>) -> Self {
+    pub fn to_the_former(record: Record, former: &Kept, strangers: BTreeSet<InstanceName>, pace: &Pace) -> Self {
         let of_it = former.instances.iter().map(|instance| instance.name.clone());
         let owing = of_it.chain(strangers).collect();
-        Self::new(record, true, owing)
+        Self::new(record, true, owing, Rollout::new([], former.ranks, pace))
     }
 
-    fn new(record: Record, is_back: bool, owing: BTreeSet<InstanceName>) -> Self {
-        let (cleared, stuck, asked) = Default::default();
-        Self { record, is_back, owing, cleared, stuck, asked }
+    fn new(record: Record, is_back: bool, owing: BTreeSet<InstanceName>, rollout: Rollout) -> Self {
+        let (cleared, stuck, asked, said, steps) = Default::default();
+        Self { record, is_back, owing, cleared, stuck, asked, said, rollout, steps, gathering: None }
+    }
+
+    pub fn has_said_who_waits(&mut self, name: &InstanceName) {
+        self.said.insert(name.clone());
+    }
+
+    /// Whether nodes there have yet to go back, for all that is known.
+    fn waits_for_turns(&self, of: &InstanceName) -> bool {
+        !self.said.contains(of) || self.rollout.has(of) || self.steps.values().any(|(instance, _)| instance == of)
     }
 
     /// The nodes that were to move there.
@@ -67,23 +86,28 @@ impl State {
         self.last_number = last.number;
         let mut record = last.clone();
         let was_interrupted = record.ended.is_none();
-        if record.verdict == Verdict::Open {
-            record.verdict = if record.former.is_some() { Verdict::Old } else { Verdict::Refused };
+        if was_interrupted {
+            let why = decide_interrupted(&mut record);
+            record.end(record.verdict, &[Outcome::failed(why)], now);
         }
-        let Some(deployed) = self.shelf.deployed().cloned() else { return Vec::new() };
-        let mut following = match record.verdict {
-            Verdict::New => Following::to_the_new(record, &deployed),
-            Verdict::Old => Following::to_the_former(record, &deployed, BTreeSet::new()),
-            Verdict::Open | Verdict::Refused => return Vec::new(),
+        let deployed = self.shelf.deployed().cloned();
+        let mut following = match (record.verdict, deployed) {
+            (Verdict::New, Some(deployed)) => Following::to_the_new(record, &deployed),
+            (Verdict::Old, Some(deployed)) => {
+                Following::to_the_former(record, &deployed, BTreeSet::new(), &self.rules.pace)
+            }
+            // Nobody has to follow it.
+            _ if was_interrupted => return vec![Save::Deployment(Box::new(record), None)],
+            _ => return Vec::new(),
         };
         if !was_interrupted {
             following.owing.clone_from(&following.record.owing);
         }
         if following.owing.is_empty() {
-            return Vec::new();
+            let save = Save::Deployment(Box::new(following.record), None);
+            return if was_interrupted { vec![save] } else { Vec::new() };
         }
         if was_interrupted {
-            following.record.ended = Some(now);
             following.record.owing.clone_from(&following.owing);
         }
         let save = Save::Deployment(Box::new(following.record.clone()), None);
@@ -105,6 +129,15 @@ impl State {
         if let Some(following) = self.following.as_mut().filter(|following| following.record.number == record.number) {
             following.record = record.clone();
         }
+    }
+
+    /// What became of nodes of an instance that follows when its deployment is over.
+    pub(super) fn note_followed(&mut self, from: &InstanceName, outcomes: &[Outcome]) {
+        let has_to = |following: &&mut Following| following.record.ended.is_some() && following.owing.contains(from);
+        let Some(following) = self.following.as_mut().filter(has_to) else { return };
+        let own = outcomes.iter().map(|outcome| Outcome { instance: Some(from.clone()), ..outcome.clone() });
+        let own: Vec<_> = own.map(|outcome| if following.is_back { not_as_before(outcome) } else { outcome }).collect();
+        following.record.follow(&own);
     }
 
     /// An instance answered what it was asked for a decision: it has followed.
@@ -133,7 +166,10 @@ impl State {
         let moved = following.moved_to(from).filter(|node| failed.is_some_and(|failed| failed.contains(*node)));
         let stuck: BTreeSet<NodeName> = moved.cloned().collect();
         match stuck.is_empty() {
-            true => self.has_followed(from, now, fx),
+            true => {
+                following.stuck.remove(from);
+                self.has_followed(from, now, fx);
+            }
             false => drop(following.stuck.insert(from.clone(), stuck)),
         }
     }
@@ -171,17 +207,28 @@ impl State {
     pub(in crate::controller::state) fn has_followed(&mut self, from: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         self.let_nodes_back_from(from, now, fx);
         let Some(following) = &mut self.following else { return };
-        // It has followed when its nodes are back that were to move away from it.
-        let waits = self.shelf.deployed().is_some_and(|former| {
-            following.is_back && former.names_on(from).any(|name| following.may_run_elsewhere(&name))
-        });
-        if waits || !following.owing.remove(from) || !following.owing.is_empty() {
+        // It has followed when its nodes are back that were to move away from it, and those that wait for their turn.
+        let waits =
+            self.shelf.deployed().filter(|former| following.is_back && former.has(from)).is_some_and(|former| {
+                following.stuck.contains_key(from)
+                    || following.waits_for_turns(from)
+                    || former.names_on(from).any(|name| following.may_run_elsewhere(&name))
+            });
+        if waits || !following.owing.remove(from) {
+            return;
+        }
+        if !following.owing.is_empty() {
+            // What is known of those that are back is not to wait for one that never is.
+            if following.record.ended.is_some() {
+                following.record.owing.clone_from(&following.owing);
+                fx.push(Effect::Save(vec![Save::Deployment(Box::new(following.record.clone()), None)], None));
+            }
             return;
         }
         let Some(Following { mut record, .. }) = self.following.take() else { return };
         // A deployment in progress writes that itself when it is over.
         if record.ended.is_some() {
-            (record.owing, record.up, record.moves) = Default::default();
+            (record.owing, record.up, record.moves, record.rests) = Default::default();
             let what = format!("deployment {} of {}: every instance has followed", record.number, record.configuration);
             self.tell_log(&self.rules.name, what, now.wall, fx);
             fx.push(Effect::Save(vec![Save::Deployment(Box::new(record), None)], None));
@@ -251,9 +298,11 @@ impl State {
             |name: &NodeName| self.following.as_ref().is_some_and(|following| following.may_run_elsewhere(name));
         let is_up = |name: &NodeName| touched.is_some_and(|touched| touched.contains(name)) && !waits(name);
         let up = former.names_on(to).filter(is_up).collect();
+        let at_once = self.following.as_ref().is_some_and(|following| following.record.at_once);
+        self.has_to_say_who_waits(to);
         self.gives(to, &reqid);
         let configuration = self.share_of(former, to);
-        self.send(to, agent::RestoreConfigurationRequest { reqid, configuration, up }, fx);
+        self.send(to, agent::RestoreConfigurationRequest { reqid, configuration, up, at_once }, fx);
     }
 
     /// That instance is given a configuration by this request.
@@ -289,14 +338,38 @@ impl State {
         let owing = match deployment.phase {
             Phase::Gathering => self.roster.missing(deployment.awaited()).into_keys().collect(),
             Phase::Switching => deployment.steps.values().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(),
+            Phase::Returning => self.following.iter().flat_map(|following| following.owing.clone()).collect(),
             _ => self.requests.get(&deployment.inner).map(|open| open.owes.clone()).unwrap_or_default(),
         };
-        let (switched, to_switch) = deployment.rollout.progress();
-        let under_way = deployment.rollout.under_way().take(MOST_NAMED).cloned().collect();
+        let back = self.following.as_ref().filter(|_| deployment.phase == Phase::Returning);
+        let rollout = back.map_or(&deployment.rollout, |following| &following.rollout);
+        let (switched, to_switch) = rollout.progress();
+        let under_way = rollout.under_way().take(MOST_NAMED).cloned().collect();
         let status = of(&deployment.record, deployment.phase_shown(), owing.into_iter().collect());
         // What waits to be written is not decided.
         let verdict = if deployment.phase == Phase::Deciding { Verdict::Open } else { status.verdict };
         Some(DeploymentStatus { switched, to_switch, under_way, verdict, ..status })
+    }
+}
+
+/// How a deployment is decided that a controller finds which was not there for its end; and why, in words.
+fn decide_interrupted(record: &mut Record) -> String {
+    const LOST: &str = "the controller ended in the middle of it";
+    match (record.verdict, &record.former) {
+        (Verdict::Open, Some(former)) => {
+            record.verdict = Verdict::Old;
+            format!("rolled back: configuration {former} is in force again: {LOST}, before it was decided")
+        }
+        (Verdict::Open, None) => {
+            record.verdict = Verdict::Refused;
+            format!("nothing was in force before, and nothing is: {LOST}, before it was decided")
+        }
+        (Verdict::New, _) => format!("{LOST}, when it was decided: every instance comes to it"),
+        (Verdict::Old, _) => {
+            let former = record.former.as_ref().map(|former| format!(": configuration {former} is in force again"));
+            format!("rolled back{}: {LOST}, when it was going back", former.unwrap_or_default())
+        }
+        (Verdict::Refused, _) => format!("nothing was touched: {LOST}"),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::controller::state::open::Parent;
 use crate::controller::state::{Effect, State, TIMED_OUT};
 use crate::message::{agent, silence};
 use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
+use crate::plan::Rollout;
 
 impl State {
     pub(super) fn begin_to_switch(&mut self, now: Now, fx: &mut Vec<Effect>) {
@@ -34,11 +35,9 @@ impl State {
         }
         if let Some(deployment) = &self.deployment {
             let (done, all) = deployment.rollout.progress();
-            let named: Vec<_> = deployment.rollout.under_way().take(5).map(NodeName::as_str).collect();
+            let named = in_few_words(&deployment.rollout);
             if !named.is_empty() {
-                let more = if deployment.rollout.under_way().count() > named.len() { ", ..." } else { "" };
-                let what = format!("{done} of {all} nodes switched, now {}{more}", named.join(", "));
-                self.tell_progress(&what, now, fx);
+                self.tell_progress(&format!("{done} of {all} nodes switched, now {named}"), now, fx);
             }
         }
         if is_over {
@@ -71,13 +70,14 @@ impl State {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        if self.following.as_ref().is_some_and(|following| following.steps.contains_key(reqid)) {
+            return self.turn_answered(from, reqid, outcomes, now, fx);
+        }
         self.requests.answer(reqid, from, |_| {});
         let Some(deployment) = &mut self.deployment else { return };
         // Of a step that nobody waits for any more nothing is heard.
         let Some((_, nodes)) = deployment.steps.remove(reqid) else { return };
-        deployment
-            .outcomes
-            .extend(outcomes.into_iter().filter(|outcome| outcome.node.is_some() || !outcome.is_success()));
+        deployment.note(outcomes.into_iter().filter(|outcome| outcome.node.is_some() || !outcome.is_success()));
         deployment.rollout.settled(&nodes);
         self.switch_on(now, fx);
     }
@@ -105,6 +105,13 @@ impl State {
             (false, false) => self.decide(now, fx),
         }
     }
+}
+
+/// The first of the nodes that are under way.
+pub(super) fn in_few_words(rollout: &Rollout) -> String {
+    let named: Vec<_> = rollout.under_way().take(5).map(NodeName::as_str).collect();
+    let more = if rollout.under_way().count() > named.len() { ", ..." } else { "" };
+    named.join(", ") + more
 }
 
 impl Deployment {

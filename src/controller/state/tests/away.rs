@@ -130,6 +130,34 @@ fn who_was_started_again_when_all_had_looked_and_one_is_not_welcome_yet_looks_ag
 }
 
 #[test]
+fn who_is_the_last_to_answer_the_welcome_and_is_started_again_looks_again() {
+    let mut cluster = Cluster::new(Stored::default());
+    (cluster.answers_itself, cluster.checks) = (false, true);
+    cluster.connect("a");
+    cluster.connect_as("b", NotifyAgentHello { place: 5, ..hello("b") });
+    cluster.take_all_sent();
+    cluster.deploy("deploy", configuration("c1", &[("a", "n1"), ("b", "n2")]));
+    let b = cluster.links["b"];
+    cluster.told.retain(|(of, told)| *of != b || !matches!(told, ToAgent::AgentWelcomeRequest(_)));
+    ["a", "b"].iter().for_each(|name| cluster.reply(name));
+    cluster.take_all_sent();
+    // Its new link comes before the end of the former is known, or behind it.
+    for (run, is_lost) in [(77, false), (78, true)] {
+        if is_lost {
+            cluster.lose("b");
+            assert_eq!(cluster.take_all_sent(), [""; 0], "all have looked, and b may have forgotten it");
+        }
+        cluster.connect_as("b", NotifyAgentHello { run, place: 5, ..hello("b") });
+        let told = cluster.take_all_sent();
+        assert_eq!(told, ["b: received", "b: welcome"], "run {run}");
+        cluster.reply("b");
+        assert_eq!(cluster.take_all_sent(), ["b: check c1"]);
+    }
+    cluster.reply("b");
+    assert_eq!(cluster.take_all_sent(), ["a: commit c1", "b: commit c1"]);
+}
+
+#[test]
 fn where_it_is_to_stand_nobody_waits_for_each_node_of_who_is_lost_and_it_follows() {
     let mut cluster = switching(OnFailure::Keep);
     cluster.take_all_sent();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::bundle::{BundleId, Digest};
 use crate::message::client::{DeploymentPhase, Terms};
-use crate::model::{NodeFiles, OnFailure, Verdict};
+use crate::model::{NodeFiles, OnFailure, Record, Verdict};
 
 /// Three instances with a node each, of which a deployment would change these.
 fn deployed(changed: &[(&str, &str)]) -> Cluster {
@@ -29,6 +29,11 @@ impl Cluster {
     fn verdict(&self) -> (Verdict, String) {
         let last = self.saved.last.as_ref().unwrap();
         (last.verdict, self.saved.deployed.as_ref().unwrap().id.to_string())
+    }
+
+    /// What the journal has of the last one.
+    fn results(&self) -> Vec<String> {
+        self.saved.last.as_ref().unwrap().results.iter().map(told).collect()
     }
 
     /// Of the step that was sent to this instance last, that node does not become ready.
@@ -185,7 +190,10 @@ fn where_a_node_does_not_become_ready_every_instance_goes_back() {
     cluster.take_all_sent();
     cluster.reply("c");
     assert_eq!(cluster.verdict(), (Verdict::Old, "c1".into()));
-    assert_eq!(cluster.take_all_sent(), ["a: back to c1 with n1", "b: back to c1 with n2", "c: back to c1 with n3"]);
+    assert_eq!(
+        cluster.take_all_sent(),
+        ["a: back at once to c1 with n1", "b: back at once to c1 with n2", "c: back at once to c1 with n3"]
+    );
     ["a", "b", "c"].iter().for_each(|name| cluster.reply(name));
     let words = "all: rolled back: configuration c1 is in force again";
     assert_eq!(cluster.answer("deploy"), ["n1: done", "n2: not ready", "n3: done", words]);
@@ -207,9 +215,12 @@ fn who_refuses_to_go_back_since_it_was_asked_again_has_not_gone_back() {
     cluster.lose("a");
     cluster.connect("a");
     cluster.reply("a");
-    assert!(cluster.take_all_sent().contains(&"a: back to c1 with n1".to_owned()), "it may not have heard of it");
+    assert!(
+        cluster.take_all_sent().contains(&"a: back at once to c1 with n1".to_owned()),
+        "it may not have heard of it"
+    );
     let outcomes = vec![Outcome::instance_failed(&instance("a"), "what was in force before is in force again")];
-    cluster.say("a", RestoreConfigurationResponse { reqid: first, outcomes });
+    cluster.say("a", RestoreConfigurationResponse { reqid: first, outcomes, waiting: vec![] });
     assert!(cluster.state.has_yet_to_follow(&instance("a")), "what it runs of the new one it still runs");
     cluster.reply("a");
     assert!(!cluster.state.has_yet_to_follow(&instance("a")));
@@ -225,7 +236,10 @@ fn what_rested_before_rests_when_all_goes_back() {
     cluster.fail("c", "n3");
     cluster.take_all_sent();
     cluster.reply("b");
-    assert_eq!(cluster.take_all_sent(), ["a: back to c1 with n1", "b: back to c1 with ", "c: back to c1 with n3"]);
+    assert_eq!(
+        cluster.take_all_sent(),
+        ["a: back at once to c1 with n1", "b: back at once to c1 with ", "c: back at once to c1 with n3"]
+    );
 }
 
 #[test]
@@ -303,8 +317,13 @@ fn a_controller_that_finds_a_deployment_undecided_has_all_go_back() {
     assert_eq!(restarted.phase(), Some((DeploymentPhase::Following, Verdict::Old, all)));
     restarted.connect("a");
     assert_eq!(restarted.take_all_sent(), ["a: received", "a: welcome", "a: back to c1 with n1"]);
+    let why = "all: rolled back: configuration c1 is in force again: the controller ended in the middle of it, before it was \
+               decided";
+    assert_eq!(restarted.results(), [why, "a: done"], "what becomes of one is known before the others are back");
+    assert_eq!(restarted.saved.last.as_ref().unwrap().owing, ["b", "c"].map(instance).into());
     ["b", "c"].iter().for_each(|name| restarted.connect(name));
     assert_eq!(restarted.phase(), None);
+    assert_eq!(restarted.results(), [why, "a: done", "b: done", "c: done"]);
     restarted.lose("a");
     restarted.take_all_sent();
     restarted.connect("a");
@@ -322,8 +341,23 @@ fn a_controller_that_finds_a_deployment_decided_has_all_follow() {
     assert_eq!(restarted.take_all_sent(), ["b: received", "b: welcome", "b: configuration c2"]);
     ["a", "c"].iter().for_each(|name| restarted.connect(name));
     assert_eq!((restarted.phase(), restarted.verdict()), (None, (Verdict::New, "c2".into())));
+    let why = "all: the controller ended in the middle of it, when it was decided: every instance comes to it";
+    assert_eq!(restarted.results(), [why, "a: done", "b: done", "c: done"]);
     restarted.deploy("next", configuration("c3", &ALL));
     assert_eq!(restarted.saved.last.as_ref().unwrap().number, cluster.saved.last.as_ref().unwrap().number + 1);
+}
+
+#[test]
+fn a_first_deployment_that_a_controller_finds_undecided_is_written_to_have_come_to_nothing() {
+    let mut cluster = deployed(&ALL);
+    cluster.deploy("deploy", next());
+    let begun = cluster.saved.last.clone().map(|record| Record { former: None, ..record });
+    assert_eq!(begun.as_ref().map(|record| record.verdict), Some(Verdict::Open));
+    let restarted = Cluster::new(Stored { last: begun, ..Stored::default() });
+    assert_eq!(restarted.saved.last.as_ref().unwrap().verdict, Verdict::Refused);
+    let why = "all: nothing was in force before, and nothing is: the controller ended in the middle of it, before it was \
+               decided";
+    assert_eq!(restarted.results(), [why]);
 }
 
 #[test]

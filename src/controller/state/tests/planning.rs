@@ -86,7 +86,7 @@ fn whoever_cannot_say_is_spoken_for_and_named() {
     assert!(said("b").1.starts_with("not connected since "), "{:?}", said("b"));
     assert!(said("c").1.starts_with("its agent does not know `inspect_configuration_request`"), "{:?}", said("c"));
     assert_eq!(said("d"), (PlannedLink::Removed, String::new()));
-    let unknown = "no agent of that name ever connected: start one, or mend the name";
+    let unknown = "no agent of that name is connected: start one, or mend the name";
     assert_eq!(said("e"), (PlannedLink::Added, unknown.into()));
     let complained: Vec<_> = plan.outcomes.iter().map(|outcome| outcome.instance.clone().unwrap()).collect();
     assert_eq!(complained, ["a", "b", "e"].map(instance), "one of another release does as it is told all the same");
@@ -122,6 +122,7 @@ fn what_is_wrong_with_it_is_all_said_and_of_what_was_not_understood_nothing_else
         configuration: nothing,
         complaints: vec!["c.cfg:1: no".into()],
         all_at_once: false,
+        without: BTreeSet::new(),
     };
     cluster.ask("read", |reqid| request(reqid).into());
     assert_eq!(cluster.planned("read").complaints, ["c.cfg:1: no"]);
@@ -159,6 +160,31 @@ fn what_an_instance_runs_that_is_given_up_is_said_to_run_on() {
     assert_eq!(words(&plan.nodes), ["n1 on a: Keep", "n2 on a: Move { from: InstanceName(\"b\") }"]);
     let why = plan.instances[1].unchecked.as_deref();
     assert_eq!(why, Some("it is out of reach: what it runs ends when it comes back"));
+}
+
+#[test]
+fn an_instance_that_nobody_is_to_wait_for_is_not_asked_and_what_it_gets_comes_last() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.lose("b");
+    let wanted = configuration("c2", &[("a", "n1"), ("b", "n2"), ("b", "n3")]);
+    cluster.plan("waits", wanted.clone());
+    cluster.inspected("a", Ok(Inspection::default()));
+    assert_eq!(cluster.planned("waits").outcomes.len(), 1, "it would wait in vain");
+    cluster.plan_without("plan", wanted.clone(), &["b"]);
+    let kept = Step { node: node("n1"), action: Action::Keep };
+    cluster.inspected("a", Ok(Inspection { steps: vec![kept], complaints: vec![] }));
+    let plan = cluster.planned("plan");
+    assert_eq!(plan.outcomes, []);
+    let why = plan.instances[1].unchecked.as_deref();
+    assert_eq!(why, Some("nobody waits for it: it follows when it can be reached"));
+    assert_eq!(words(&plan.nodes), ["n1 on a: Keep", "n2 on b: Keep", "n3 on b: Start { was: None }"]);
+    let steps: Vec<_> = plan.steps.iter().map(|step| (step.phase.to_string(), step.nodes.len())).collect();
+    assert_eq!(steps, [("committing".to_owned(), 1)]);
+    // As a deployment, it takes no names that nobody has.
+    cluster.plan_without("stranger", wanted, &["x"]);
+    cluster.inspected("a", Ok(Inspection::default()));
+    let told = cluster.planned("stranger").outcomes;
+    assert_eq!(told.last().unwrap().error.as_deref(), Some("`x` is no instance of the configuration"));
 }
 
 #[test]
@@ -210,7 +236,13 @@ fn words(nodes: &[Planned]) -> Vec<String> {
 
 impl Cluster {
     fn plan(&mut self, name: &str, configuration: Configuration) {
-        self.ask(name, |reqid| PlanRequest { reqid, configuration, complaints: Vec::new(), all_at_once: false }.into());
+        self.plan_without(name, configuration, &[]);
+    }
+
+    fn plan_without(&mut self, name: &str, configuration: Configuration, without: &[&str]) {
+        let without = without.iter().map(|name| instance(name)).collect();
+        let (complaints, all_at_once) = (Vec::new(), false);
+        self.ask(name, |reqid| PlanRequest { reqid, configuration, complaints, all_at_once, without }.into());
     }
 
     /// That agent answers what it was asked.

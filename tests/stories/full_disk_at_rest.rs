@@ -19,7 +19,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn an_agent_whose_disk_is_full_says_so_and_minds_what_runs_all_the_same() {
-    let test = "full_disk::an_agent_whose_disk_is_full_says_so_and_minds_what_runs_all_the_same";
+    let test = "full_disk_at_rest::an_agent_whose_disk_is_full_says_so_and_minds_what_runs_all_the_same";
     // In there a file system of its own can be mounted.
     apart::as_init(test, || {
         let scene = Scene::new();

@@ -1,0 +1,428 @@
+//! Whoever looks on at a deployment: while it goes on, later by `--attach`, and once more where its controller was lost.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Events};
+use super::error::{CliError, Exit};
+use super::history;
+use super::interrupt;
+use super::orders::body;
+use super::screen::{Screen, plain, state_style, tame};
+use crate::web::history::{Deployed, Deployment, History, Past};
+use crate::web::json::{Event, Status};
+
+/// What happens from now on, and no word of what was.
+const FROM_NOW_ON: &str = "last=0&follow=true&snapshot=false";
+/// How long a controller is looked for that was lost in the middle of a deployment: one that is started again is back by then.
+const LOOKED_FOR: Duration = Duration::from_secs(30);
+/// Between two attempts, at first and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+
+/// Says that it goes on without whoever pressed Ctrl-C.
+pub fn detach(doing: &str) -> Result<Exit, CliError> {
+    let told = format!(
+        "detached: {doing} goes on without you; `watchpost deploy --attach` shows it, `watchpost history` what came of it"
+    );
+    let lines = Screen::of_stderr().sentence(&told, Default::default());
+    lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;
+    Ok(Exit::Interrupted)
+}
+
+/// Says that a deployment has begun whose end nobody waits for.
+pub fn has_begun(out: &mut impl Write, number: u64) -> Result<(), CliError> {
+    Ok(writeln!(out, "deployment {number} has begun: see it with `watchpost deploy --attach`")?)
+}
+
+/// Looks on at the deployment that is under way.
+pub fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    // What happens from here on is seen, whatever the status says next.
+    let events = client.events(FROM_NOW_ON)?;
+    let (_, status) = client.get::<Status>("/api/v1/status")?;
+    let (is_over, present) = (status.deploying.is_none(), status.deployment);
+    let Some(present) = present.as_ref().filter(|_| !is_over) else {
+        writeln!(io::stderr(), "{}", nothing(present.as_ref()))?;
+        if json {
+            writeln!(io::stdout(), "null")?;
+        }
+        return Ok(Exit::Done);
+    };
+    let (number, shows) = (present.number, screen.is_terminal() && !json);
+    let seen = Seen::of(present);
+    let looked = interrupt::unless(interrupt::interrupted(), move || {
+        // Whoever has read this can detach.
+        if !json {
+            seen.introduce()?;
+        }
+        seen.look_on(events, shows)
+    })?;
+    match looked {
+        None => detach(&format!("deployment {number}")),
+        Some(Err(error)) if error.is_away() => {
+            let lost = Lost {
+                reqid: present.reqid.clone(),
+                doing: format!("deployment {number}"),
+                detached: false,
+                without: Vec::new(),
+                error,
+            };
+            look_for(client, lost, json, screen)
+        }
+        Some(looked) => {
+            looked?;
+            let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
+            tell(&past, json.then_some(text), screen)
+        }
+    }
+}
+
+/// What is said where no deployment is under way; those that have yet to follow the last one are named.
+fn nothing(last: Option<&Deployment>) -> String {
+    let shown = "`watchpost history` shows those before";
+    match last {
+        None => format!("no deployment is under way: {shown}"),
+        Some(Deployment { number, verdict, owing, .. }) => tame(&format!(
+            "no deployment is under way; {number} is decided ({verdict}), and {} yet to follow it: {shown}",
+            match &owing[..] {
+                [one] => format!("{one} has"),
+                all => format!("{} have", all.join(", ")),
+            }
+        )),
+    }
+}
+
+/// Says what came of one that is over.
+fn tell(past: &Past, text: Option<String>, screen: Screen) -> Result<Exit, CliError> {
+    let mut out = io::stdout().lock();
+    match text {
+        Some(text) => writeln!(out, "{}", text.trim_end())?,
+        None => history::lines(past, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+    }
+    Ok(if past.verdict == "deployed" && past.failed == 0 { Exit::Done } else { Exit::Failed })
+}
+
+// --- where the controller was lost ---
+
+/// A deployment that was ordered from a controller which was lost before it answered.
+pub struct Lost {
+    pub reqid: String,
+    /// Such as `deploying cluster.cfg`.
+    pub doing: String,
+    /// Whether nobody waits for its end.
+    pub detached: bool,
+    /// Instances that it does not wait for.
+    pub without: Vec<String>,
+    pub error: CliError,
+}
+
+/// What is known of it once the controller was found again.
+enum Found {
+    Begun(u64),
+    Over(Box<Past>),
+    /// It was begun and not written down, and so nothing was touched; or it never came there.
+    Unknown,
+}
+
+/// Looks for the controller for a while, and for what came of the deployment there. It is known by its id, so that it is not
+/// taken for another one.
+pub fn look_for(client: &Client, lost: Lost, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    let Lost { reqid, doing, detached, without, error } = lost;
+    let url = client.url().to_owned();
+    if !json {
+        let told = format!(
+            "{doing}: the controller at {url} was lost ({}); looking for it for {} …",
+            error.reason(),
+            humantime::format_duration(LOOKED_FOR)
+        );
+        let lines = Screen::of_stderr().sentence(&tame(&told), Default::default());
+        lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;
+    }
+    let given_up = without.clone();
+    let search = Search {
+        client: client.clone(),
+        reqid,
+        detached,
+        without,
+        says: !json,
+        shows: screen.is_terminal() && !json,
+        patience: LOOKED_FOR,
+    };
+    let look = move || search.run();
+    let Some(found) = interrupt::unless(interrupt::interrupted(), look)? else { return detach(&doing) };
+    let found = found.map_err(|error| match error.is_away() {
+        true => CliError::Fate { url: url.clone(), doing: doing.clone(), looked_for: LOOKED_FOR },
+        false => error,
+    })?;
+    match found {
+        Found::Unknown => Err(CliError::NotBegun { url, doing }),
+        Found::Begun(number) => {
+            let mut out = io::stdout().lock();
+            match json {
+                true => writeln!(out, "{}", body(&Deployed::begun(number)))?,
+                false => has_begun(&mut out, number)?,
+            }
+            Ok(Exit::Done)
+        }
+        Found::Over(past) => {
+            // In the shape of the answer that was lost.
+            let text = json.then(|| body(&Deployed::from(&*past)));
+            let is_waited_for = past.owing.iter().any(|name| !given_up.contains(name));
+            match tell(&past, text, screen)? {
+                Exit::Done if is_waited_for => Ok(Exit::Unreachable),
+                exit => Ok(exit),
+            }
+        }
+    }
+}
+
+/// Who looks for a deployment, and how.
+struct Search {
+    client: Client,
+    reqid: String,
+    detached: bool,
+    without: Vec<String>,
+    /// Whether it is said what is found to be under way, and shown how it goes on.
+    says: bool,
+    shows: bool,
+    /// For how long after the controller was seen last.
+    patience: Duration,
+}
+
+impl Search {
+    /// Asks again and again, with pauses, until the controller has answered, or was away for too long. Those who have yet to
+    /// follow what it decided are given as long.
+    fn run(&self) -> Result<Found, CliError> {
+        let [mut pause, longest] = PAUSES;
+        let mut until = Instant::now() + self.patience;
+        loop {
+            let (found, was_seen) = self.attempt();
+            let is_late = Instant::now() >= until && !was_seen;
+            match found {
+                Err(error) if error.is_away() && !is_late => {}
+                Ok(Found::Over(past)) if self.waits_for_some(&past) && !is_late => {}
+                found => return found,
+            }
+            if was_seen {
+                // It was there, and is lost once more.
+                (pause, until) = (PAUSES[0], Instant::now() + self.patience);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    fn waits_for_some(&self, past: &Past) -> bool {
+        past.owing.iter().any(|name| !self.without.contains(name))
+    }
+
+    /// Looks once; where the deployment is under way, to its end. Also whether it was.
+    fn attempt(&self) -> (Result<Found, CliError>, bool) {
+        let present = match self.under_way() {
+            Ok(present) => present,
+            Err(error) => return (Err(error), false),
+        };
+        let Some((events, present)) = present else { return (self.look_up(), false) };
+        if self.detached {
+            return (Ok(Found::Begun(present.number)), true);
+        }
+        let seen = Seen::of(&present);
+        let looked = if self.says { seen.introduce() } else { Ok(()) };
+        let looked = looked.and_then(|()| seen.look_on(events, self.shows));
+        (looked.and_then(|()| self.look_up()), true)
+    }
+
+    fn under_way(&self) -> Result<Option<(Events, Deployment)>, CliError> {
+        let events = self.client.events(FROM_NOW_ON)?;
+        let (_, status) = self.client.get::<Status>("/api/v1/status")?;
+        let present = status.deployment.filter(|present| present.reqid == self.reqid && status.deploying.is_some());
+        Ok(present.map(|present| (events, present)))
+    }
+
+    /// What the history has of it.
+    fn look_up(&self) -> Result<Found, CliError> {
+        let (_, history) = self.client.get::<History>("/api/v1/history")?;
+        let Some(past) = history.deployments.iter().find(|past| past.reqid == self.reqid) else {
+            return Ok(Found::Unknown);
+        };
+        let (_, past) = self.client.get::<Past>(&format!("/api/v1/history/{}", past.number))?;
+        Ok(Found::Over(Box::new(past)))
+    }
+}
+
+// --- what is seen ---
+
+/// A deployment that somebody looks on at.
+struct Seen {
+    number: u64,
+    /// What its lines in the log begin with.
+    called: String,
+    /// Who deploys, since when, and how far it is.
+    whole: String,
+}
+
+impl Seen {
+    fn of(present: &Deployment) -> Self {
+        let Deployment { number, configuration, since, phase, .. } = present;
+        let who = history::who(&present.who, present.from.as_deref());
+        let called = format!("deployment {number} of {configuration}");
+        let whole = tame(&format!("{called}, by {who} since {since}: {phase}"));
+        Self { number: *number, called, whole }
+    }
+
+    fn introduce(&self) -> Result<(), CliError> {
+        Ok(writeln!(io::stderr(), "{}", self.whole)?)
+    }
+
+    /// Shows what happens until it is over.
+    fn look_on(self, events: Events, shows: bool) -> Result<(), CliError> {
+        let mut called = Some(self.called);
+        for event in events {
+            let (_, event) = event?;
+            if let Some(line) = line(&event, &mut called).filter(|_| shows) {
+                writeln!(io::stderr(), "{line}")?;
+            }
+            if is_over(&event, self.number) {
+                return Ok(());
+            }
+        }
+        Ok(()) // the controller has ended the stream; what came of it is in the history
+    }
+}
+
+/// Whether this says how that deployment ended.
+fn is_over(event: &Event, number: u64) -> bool {
+    let said = event.msg.as_deref().and_then(|msg| msg.strip_prefix(&format!("deployment {number} of ")));
+    let how = said.and_then(|said| said.rsplit_once(": ")).map(|(_, how)| how);
+    event.kind == "log" && matches!(how, Some("deployed" | "rolled-back" | "refused"))
+}
+
+/// What an event says to somebody who waits for a deployment. What that is called is said once.
+fn line(event: &Event, called: &mut Option<String>) -> Option<String> {
+    let screen = Screen::of_stderr();
+    match (event.kind.as_str(), &event.node, &event.msg) {
+        ("log", None, Some(msg)) if msg.starts_with("deployment ") => {
+            let (of, what) = msg.rsplit_once(": ").unwrap_or((msg, msg));
+            let is_known = called.as_deref() == Some(of);
+            *called = Some(of.to_owned());
+            Some(screen.line([plain(tame(if is_known { what } else { msg }))]))
+        }
+        ("change", Some(node), _) => {
+            let new = event.new.as_deref().unwrap_or_default();
+            let on = event.instance.as_deref().unwrap_or_default();
+            let reason = event.reason.as_deref().filter(|reason| !reason.is_empty());
+            let why = reason.map_or_else(String::new, |reason| format!(": {}", tame(reason)));
+            let what = [(tame(new), state_style(new)), plain(format!("  {} on {}{why}", tame(node), tame(on)))];
+            Some(screen.line([plain("  ")].into_iter().chain(what)))
+        }
+        _ => None,
+    }
+}
+
+/// What happens from when it was begun.
+pub struct Progress(Events);
+
+/// Nothing is shown any more once it is dropped.
+pub struct Over(Arc<AtomicBool>);
+
+impl Progress {
+    /// It is seen from here on, whatever is ordered next.
+    pub fn begin(client: &Client) -> Result<Self, CliError> {
+        client.events(FROM_NOW_ON).map(Self)
+    }
+
+    /// Shows it on standard error, if at all, until that is over; `silent` hears why nothing comes any more.
+    pub fn show(self, shows: bool, silent: impl FnOnce(CliError) + Send + 'static) -> Over {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        // It ends with the process, or with the first event behind the verdict.
+        thread::spawn(move || {
+            let mut called = None;
+            for event in self.0 {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                match event {
+                    Ok((_, event)) => {
+                        if let Some(line) = line(&event, &mut called).filter(|_| shows) {
+                            let _ = writeln!(io::stderr(), "{line}"); // a terminal that is gone needs no progress
+                        }
+                    }
+                    Err(error) => return silent(error),
+                }
+            }
+        });
+        Over(over)
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_that_stays_away_leaves_open_what_came_of_a_deployment() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = Client::with_token(&format!("http://{closed}"), None).unwrap();
+        let patience = Duration::from_millis(150);
+        let (reqid, without) = ("http-1".to_owned(), Vec::new());
+        let search = Search { client, reqid, detached: false, without, says: false, shows: false, patience };
+        let began = Instant::now();
+        let found = search.run();
+        assert!(found.is_err_and(|error| error.is_away()) && began.elapsed() >= patience);
+        let url = format!("http://{closed}");
+        let fate = CliError::Fate { url, doing: "deploying c.cfg".into(), looked_for: LOOKED_FOR };
+        let said = fate.to_string();
+        assert_eq!(fate.exit(), Exit::Unreachable);
+        for words in ["lost while deploying c.cfg", "within 30s", "`watchpost deploy --attach`", "`watchpost history`"]
+        {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn whoever_looks_on_at_nothing_is_told_so_and_who_has_yet_to_follow() {
+        assert_eq!(nothing(None), "no deployment is under way: `watchpost history` shows those before");
+        let last = Deployment {
+            number: 7,
+            verdict: "rolled-back".into(),
+            owing: vec!["a".into(), "b".into()],
+            ..Deployment::default()
+        };
+        assert_eq!(
+            nothing(Some(&last)),
+            "no deployment is under way; 7 is decided (rolled-back), and a, b have yet to follow it: `watchpost history` \
+             shows those before"
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_deployment_is_known_by_its_number() {
+        let said = |msg: &str| Event { kind: "log".into(), msg: Some(msg.into()), ..Event::default() };
+        assert!(is_over(&said("deployment 7 of c1: rolled-back"), 7));
+        assert!(is_over(&said("deployment 7 of a: b: deployed"), 7), "whatever a configuration is called");
+        for other in ["deployment 71 of c1: deployed", "deployment 7 of c1: going back", "deployed"] {
+            assert!(!is_over(&said(other), 7), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_deployment_is_called_is_said_once() {
+        let said = |msg: &str| Event { kind: "log".into(), msg: Some(msg.into()), ..Event::default() };
+        let mut called = None;
+        assert_eq!(line(&said("something else"), &mut called), None);
+        let mut shown = |msg: &str| line(&said(msg), &mut called).unwrap();
+        let text = shown("deployment 7 of c1: gathering\x1b");
+        assert!(text.starts_with("deployment 7 of c1: gathering") && !text.contains('\x1b'), "{text}");
+        assert_eq!(shown("deployment 7 of c1: deciding"), "deciding");
+        assert_eq!(shown("deployment 8 of c2: gathering"), "deployment 8 of c2: gathering");
+    }
+}

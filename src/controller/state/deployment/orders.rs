@@ -1,0 +1,99 @@
+//! What clients order while a deployment is under way, or followed, holds: who is stopped is started neither by it nor by
+//! its coming to nothing, and who is started is not stopped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Deployment, Phase};
+use crate::controller::state::open::Verb;
+use crate::controller::state::{Effect, State};
+use crate::controller::store::Save;
+use crate::model::{InstanceName, NodeName, Now, Outcome, Record, Verdict};
+
+impl State {
+    /// Those nodes are told to start or to stop.
+    pub(in crate::controller::state) fn note_order(
+        &mut self,
+        verb: Verb,
+        told: &BTreeMap<InstanceName, BTreeSet<NodeName>>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        if self.deployment.is_none() && self.following.is_none() {
+            return;
+        }
+        // An agent that does not have a node yet refuses the order.
+        let has = |instance: &InstanceName, node: &NodeName| {
+            let is_there = self.nodes.get(node.as_str()).is_some_and(|status| status.instance == *instance);
+            is_there && !self.nodes.is_absent(node.as_str())
+        };
+        let had = told.iter().flat_map(|(instance, nodes)| nodes.iter().filter(|node| has(instance, node)));
+        let nodes: BTreeSet<NodeName> = had.cloned().collect();
+        let mut to_save = None;
+        if let Some(following) = &mut self.following {
+            let owing = told.iter().filter(|(instance, _)| following.owing.contains(*instance));
+            let owing: BTreeSet<NodeName> = owing.flat_map(|(_, told)| told & &nodes).collect();
+            if following.record.note_order(verb, &owing) {
+                to_save = Some(following.record.clone());
+            }
+        }
+        if let Some(deployment) = &mut self.deployment {
+            let has_changed = deployment.record.note_order(verb, &nodes);
+            if verb == Verb::Stop {
+                deployment.rollout.pass_over(&nodes);
+            }
+            // While it is being decided nothing else is written of it: see `decided`.
+            let is_written = deployment.is_written && deployment.phase != Phase::Deciding;
+            to_save = (has_changed && is_written).then(|| deployment.record.clone()).or(to_save);
+            if has_changed && verb == Verb::Stop {
+                let names: Vec<_> = nodes.iter().take(5).map(NodeName::as_str).collect();
+                let more = if nodes.len() > names.len() { ", ..." } else { "" };
+                self.tell_progress(
+                    &format!("leaves down what is stopped meanwhile: {}{more}", names.join(", ")),
+                    now,
+                    fx,
+                );
+            }
+        }
+        fx.extend(to_save.map(|record| Effect::Save(vec![Save::Deployment(Box::new(record), None)], None)));
+    }
+
+    /// What of the nodes there was stopped since what is deployed, which it has yet to follow, began to be deployed.
+    pub(in crate::controller::state) fn rests_of(&self, instance: &InstanceName) -> BTreeSet<NodeName> {
+        let following = self.following.as_ref().filter(|it| !it.is_back && it.owing.contains(instance));
+        let (Some(following), Some(deployed)) = (following, self.shelf.deployed()) else { return BTreeSet::new() };
+        if following.record.rests.is_empty() {
+            return BTreeSet::new();
+        }
+        deployed.names_on(instance).filter(|name| following.record.rests.contains(name)).collect()
+    }
+}
+
+impl Deployment {
+    /// Takes in what became of nodes. That somebody has stopped one is no failure.
+    pub(super) fn note(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
+        let rests = |outcome: &Outcome| outcome.node.as_ref().is_some_and(|node| self.record.rests.contains(node));
+        self.outcomes.extend(outcomes.into_iter().filter(|outcome| outcome.is_success() || !rests(outcome)));
+    }
+}
+
+impl Record {
+    /// Whether anything is otherwise by that.
+    fn note_order(&mut self, verb: Verb, nodes: &BTreeSet<NodeName>) -> bool {
+        let before = (self.rests.len(), self.up.len());
+        for node in nodes {
+            match verb {
+                Verb::Stop => {
+                    self.rests.insert(node.clone());
+                    self.up.remove(node);
+                }
+                Verb::Start | Verb::Restart => {
+                    self.rests.remove(node);
+                    if self.verdict != Verdict::New {
+                        self.up.insert(node.clone());
+                    }
+                }
+            }
+        }
+        before != (self.rests.len(), self.up.len())
+    }
+}

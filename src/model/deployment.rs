@@ -160,6 +160,7 @@ mod tests {
             ended: Some(Timestamp(2)),
             verdict,
             up: BTreeSet::new(),
+            rests: BTreeSet::new(),
             moves: BTreeMap::new(),
             owing: BTreeSet::new(),
             results: Vec::new(),

@@ -69,12 +69,15 @@ impl State {
         let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
         let failed = outcomes.iter().filter(|outcome| !outcome.is_success());
         let failed: BTreeSet<_> = failed.filter_map(|outcome| outcome.node.clone()).collect();
+        let is_asked = self.following.as_ref().is_some_and(|following| following.has_asked(from, reqid));
+        if is_asked && !has_refused {
+            self.note_followed(from, &outcomes);
+        }
         self.is_not_as_before(from, outcomes, now, fx);
-        if let Some(following) = self.following.as_mut().filter(|following| following.has_asked(from, reqid)) {
+        if let Some(following) = self.following.as_mut().filter(|_| is_asked) {
             following.has_said_who_waits(from);
             if !has_refused {
                 self.have_a_turn(from, waiting);
-                self.note_followed(from, &outcomes);
                 self.went_back(from, Some(&failed), now, fx);
             }
         }

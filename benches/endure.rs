@@ -17,7 +17,8 @@ use watchpost::model::{Exit, NodeName, NodeState};
 
 const NODES: usize = 500;
 const STORMS: usize = 20;
-/// What may be added to what the agent had after two tenths, in percent.
+const FIFTHS: usize = 5;
+/// What may be added to what the agent had in use after a fifth, in percent.
 const GROWTH: f64 = 2.0;
 /// So long after a storm there is rest: memory was given back, and the threads that it added are gone.
 const REST: Duration = Duration::from_secs(15);
@@ -43,28 +44,30 @@ fn main() {
         watch.running = 0;
         watch.until_all_run(&cluster, NODES);
         nursery.births(NODES);
-        if [storms / 5, storms].contains(&(storm + 1)) {
+        if (storm + 1) % (storms / FIFTHS) == 0 {
             std::thread::sleep(REST);
-            at_rest.push(Taken::by(cluster.agent()));
+            at_rest.push(Taken::by(&mut cluster));
         }
     }
-    let [early, late] = &at_rest[..] else { panic!("rest came twice") };
+    let (Some(early), Some(late)) = (at_rest.first(), at_rest.last()) else { panic!("there was rest") };
     println!("{} lives ended and came back; {} changes, each once and in order", storms * NODES, watch.changes);
     println!("  zombies: {}, descriptors: {} then {}", late.zombies, early.descriptors, late.descriptors);
-    println!("  memory, KiB, at rest after a fifth and in the end");
-    for (what, early, late, goal) in
-        [("of its own", early.own, late.own, Some(GROWTH)), ("of all", early.all, late.all, None)]
-    {
-        let goal = goal.map_or(String::new(), |goal| format!(", goal {goal} %"));
-        println!("    {what}: {early} and {late}, {:+.2} %{goal}", 100.0 * (late / early - 1.0));
-    }
+    println!("  of its heap in use at rest after each fifth, KiB, and more than after the first, goal {GROWTH} %");
+    show(at_rest.iter().map(|taken| taken.heap).collect());
+    // What is free, and what of it goes back to the system, is the allocator's business; pages of the program are the kernel's.
+    println!("  memory of its own at rest after each fifth, KiB");
+    show(at_rest.iter().map(|taken| taken.own).collect());
     println!("  the same at once after a storm, the median of each tenth");
-    // How many pages of the program are there is the kernel's business, and with whom they are shared.
-    for (what, each) in [("of its own", own), ("of all", all)] {
-        let tenths = each.chunks(storms / 10).map(|tenth| tenth.iter().copied().collect::<Sample>().median());
-        println!("    {what}: {}", tenths.map(|median| format!("{median:.0}")).collect::<Vec<_>>().join(" "));
-    }
+    show(own.chunks(storms / 10).map(|tenth| tenth.iter().copied().collect::<Sample>().median()).collect());
+    println!("  the same with its share of what is shared");
+    show(all.chunks(storms / 10).map(|tenth| tenth.iter().copied().collect::<Sample>().median()).collect());
     assert_eq!((late.zombies, late.descriptors), (0, early.descriptors));
+}
+
+fn show(each: Vec<f64>) {
+    let growth = |figure: &f64| 100.0 * (figure / each[0] - 1.0);
+    let figures = each.iter().map(|figure| format!("{figure:.0} ({:+.1} %)", growth(figure)));
+    println!("    {}", figures.collect::<Vec<_>>().join(", "));
 }
 
 /// What the observer was told.
@@ -99,13 +102,13 @@ impl Watch {
     }
 }
 
-/// What a process takes of the machine.
+/// What the agent takes of the machine.
 struct Taken {
     zombies: usize,
     descriptors: usize,
     /// In KiB.
+    heap: f64,
     own: f64,
-    all: f64,
 }
 
 const OWN: &str = "Pss_Anon:";
@@ -120,7 +123,8 @@ fn memory(pid: u32, what: &str) -> f64 {
 }
 
 impl Taken {
-    fn by(pid: u32) -> Self {
+    fn by(cluster: &mut Cluster) -> Self {
+        let (pid, heap) = (cluster.agent(), cluster.heap_of_agent() as f64 / 1024.0);
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours").count();
         let is_zombie = |stat: &String| {
             let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
@@ -129,6 +133,6 @@ impl Taken {
         let all = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
         let stats = all.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
         let zombies = stats.filter(is_zombie).count();
-        Self { zombies, descriptors, own: memory(pid, OWN), all: memory(pid, ALL) }
+        Self { zombies, descriptors, heap, own: memory(pid, OWN) }
     }
 }

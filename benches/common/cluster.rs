@@ -2,6 +2,7 @@
 //! bridge in another process, which is this program started again.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -107,6 +108,16 @@ impl Cluster {
         self.remote.as_ref().expect("a remote agent").id()
     }
 
+    /// Bytes of the remote agent's heap that are in use.
+    pub fn heap_of_agent(&mut self) -> usize {
+        let agent = self.remote.as_mut().expect("a remote agent");
+        let (question, answer) = (agent.stdin.as_mut().expect("a pipe"), agent.stdout.as_mut().expect("a pipe"));
+        writeln!(question, "?").expect("it listens");
+        let mut line = String::new();
+        BufReader::new(answer).read_line(&mut line).expect("it answers");
+        line.trim_end().parse().expect("a number")
+    }
+
     /// Where the remote agent's nodes have a directory each.
     pub fn nodes(&self) -> &Path {
         &self.way.as_ref().expect("a remote agent").1
@@ -196,13 +207,21 @@ pub fn be_an_agent_if_asked() {
         let _bridge = AgentBridge::open(&agent, &link, None, Some(address.into())).expect("a dialler");
         let (gone, is_gone) = oneshot::channel();
         std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            for asked in std::io::stdin().lines() {
+                let _ = asked.and_then(|_| writeln!(std::io::stdout(), "{}", heap_in_use())); // whoever asks reads it
+            }
             let _ = gone.send(());
         });
         let _ = is_gone.await;
         agent.send(StopAllNodes).await.expect("a live agent");
     });
     std::process::exit(0);
+}
+
+/// Bytes that this process has from the allocator and has not given back to it.
+fn heap_in_use() -> usize {
+    // SAFETY: it takes no pointer, and locks each heap while it looks.
+    unsafe { libc::mallinfo2() }.uordblks
 }
 
 fn begin_agent(nodes: &Path) -> Addr<Agent> {
@@ -216,7 +235,14 @@ fn begin_agent(nodes: &Path) -> Addr<Agent> {
 
 fn spawn_agent(address: SocketAddr, nodes: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.arg(AGENT).arg(address.to_string()).arg(nodes).stdin(Stdio::piped()).spawn().expect("this program again")
+    command
+        .arg(AGENT)
+        .arg(address.to_string())
+        .arg(nodes)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program again")
 }
 
 /// Nodes of one role that are ready at once, are restarted at once and for ever, and do nothing.

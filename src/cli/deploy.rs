@@ -243,15 +243,29 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<(Ex
         }
         answer => answer?,
     };
+    let later = follows_later(&verdict, &without);
     let mut out = io::stdout().lock();
     match (json, detached && verdict.ok, deployment) {
         (true, _, _) => writeln!(out, "{}", text.trim_end())?,
         (false, true, Some(number)) => look_on::has_begun(&mut out, number)?,
         _ => {
-            orders::lines(&verdict, "deployed", removes, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?
+            let lines = orders::lines(&verdict, "deployed", removes, screen).into_iter().chain(later);
+            lines.into_iter().try_for_each(|line| writeln!(out, "{line}"))?
         }
     }
     Ok((orders::exit(&verdict), Some(verdict)))
+}
+
+/// Says who of those that were not waited for was not there.
+fn follows_later(verdict: &Verdict, without: &[String]) -> Option<String> {
+    let was_there = |name: &&String| verdict.outcomes.iter().any(|outcome| outcome.instance.as_ref() == Some(name));
+    let away: Vec<_> = without.iter().filter(|name| !was_there(name)).map(|name| format!("`{name}`")).collect();
+    match &away[..] {
+        _ if verdict.configuration.is_none() => None,
+        [] => None,
+        [one] => Some(format!("{one} will follow when it can be reached")),
+        all => Some(format!("{} will follow when they can be reached", all.join(", "))),
+    }
 }
 
 /// How long an answer may take to arrive once nothing else does.
@@ -287,6 +301,7 @@ fn ordered(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::json::Outcome;
 
     #[test]
     fn what_was_wished_stands_in_the_address() {
@@ -300,5 +315,24 @@ mod tests {
         assert_eq!(How::default().query([]).unwrap(), "");
         let strange = Pace { without: vec!["a&b=c".into(), String::new()], ..Pace::default() };
         assert!(strange.query([]).is_err());
+    }
+
+    #[test]
+    fn who_was_not_waited_for_and_was_not_there_is_named() {
+        let done = |instance: &str| Outcome {
+            instance: Some(instance.into()),
+            node: Some("w1".into()),
+            error: None,
+            unreachable: false,
+            output: None,
+        };
+        let mut verdict = Verdict { ok: true, configuration: Some("c1".into()), outcomes: vec![done("a")] };
+        let without = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let told = |verdict: &Verdict, names: &[&str]| follows_later(verdict, &without(names));
+        assert_eq!(told(&verdict, &["a"]), None, "it was there");
+        assert_eq!(told(&verdict, &["a", "b"]).unwrap(), "`b` will follow when it can be reached");
+        assert_eq!(told(&verdict, &["b", "c"]).unwrap(), "`b`, `c` will follow when they can be reached");
+        verdict.configuration = None;
+        assert_eq!(told(&verdict, &["b"]), None, "there is nothing to follow");
     }
 }

@@ -22,11 +22,13 @@ const COLUMNS: [Column; 7] = [
     words("WHO"),
 ];
 
+const NOTHING_YET: &str = "nothing was deployed yet: `watchpost deploy FILE` does it";
+
 #[derive(Debug, Subcommand)]
 pub enum HistoryVerb {
-    /// Show all that is known of one
+    /// Show all that is known of one, without a number of the last
     Show {
-        number: u64,
+        number: Option<u64>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -42,18 +44,25 @@ pub fn list(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliErro
         let rows: Vec<_> = history.deployments.iter().map(row).collect();
         table::lines(&COLUMNS, &rows, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     } else {
-        writeln!(io::stderr(), "nothing was deployed yet: `watchpost deploy FILE` does it")?;
+        writeln!(io::stderr(), "{NOTHING_YET}")?;
     }
     Ok(Exit::Done)
 }
 
-/// Shows one.
-pub fn show(client: &Client, number: u64, json: bool, screen: Screen) -> Result<Exit, CliError> {
+/// Shows one, the last if no number is given.
+pub fn show(client: &Client, number: Option<u64>, json: bool, screen: Screen) -> Result<Exit, CliError> {
+    let (_, history) = client.get::<History>("/api/v1/history")?;
+    let last = history.deployments.last().map(|past| past.number);
+    let Some(number) = number.or(last) else {
+        writeln!(io::stderr(), "{NOTHING_YET}")?;
+        return Ok(Exit::Done);
+    };
+    let is_last = last.is_none_or(|last| last <= number);
     let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
     let mut out = io::stdout().lock();
     match json {
         true => writeln!(out, "{}", text.trim_end())?,
-        false => lines(&past, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+        false => lines(&past, is_last, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
     }
     Ok(Exit::Done)
 }
@@ -102,8 +111,8 @@ fn style(verdict: &str) -> anstyle::Style {
     })
 }
 
-/// All that is known of one deployment.
-pub fn lines(past: &Past, screen: Screen) -> Vec<String> {
+/// All that is known of one deployment. Nobody follows it any more if it is not the last.
+pub fn lines(past: &Past, is_last: bool, screen: Screen) -> Vec<String> {
     let whole = Screen { width: None, ..screen };
     let mut lines = Vec::new();
     let mut say = |what: &str, text: &str, style: anstyle::Style| {
@@ -120,7 +129,7 @@ pub fn lines(past: &Past, screen: Screen) -> Vec<String> {
     say("who", &who(&past.who, past.from.as_deref()), none);
     say("began", &past.began, none);
     say("took", &took(past).unwrap_or_default(), none);
-    say("yet to follow", &past.owing.join(", "), none);
+    say(if is_last { "yet to follow" } else { "not followed" }, &past.owing.join(", "), none);
     let results = format!("{} of {} failed", past.failed, past.results_in_all);
     say("results", if past.results_in_all > 0 { &results } else { "" }, none);
     lines.extend(past.results.iter().flat_map(|told| result(told, done(told, past), screen)));
@@ -221,7 +230,7 @@ mod tests {
 
     #[test]
     fn one_in_full_names_what_failed_first() {
-        let lines = lines(&past(), Screen::pipe());
+        let lines = lines(&past(), true, Screen::pipe());
         assert_eq!(lines[0], "deployment    7");
         assert!(lines.contains(&"results       1 of 2 failed".to_owned()), "{lines:?}");
         let last =
@@ -231,9 +240,13 @@ mod tests {
         let (node, instance) = (Some("v".to_owned()), Some("b".to_owned()));
         let results = vec![Told { node, instance: instance.clone(), error: None }];
         let owing = Past { owing: instance.into_iter().collect(), results, ..past() };
-        assert_eq!(super::lines(&owing, Screen::pipe()).last().unwrap(), "  yet to go back: v on b");
+        assert_eq!(super::lines(&owing, true, Screen::pipe()).last().unwrap(), "  yet to go back: v on b");
+        let says = |is_last, what: &str| {
+            super::lines(&owing, is_last, Screen::pipe()).iter().any(|line| line.starts_with(what))
+        };
+        assert!(says(true, "yet to follow b") && says(false, "not followed  b") && !says(false, "yet to follow"));
         let deployed = Past { verdict: "deployed".into(), ..past() };
-        assert_eq!(super::lines(&deployed, Screen::pipe()).last().unwrap(), "  done v");
+        assert_eq!(super::lines(&deployed, true, Screen::pipe()).last().unwrap(), "  done v");
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn tell(past: &Past, text: Option<String>, screen: Screen) -> Result<Exit, CliEr
     let mut out = io::stdout().lock();
     match text {
         Some(text) => writeln!(out, "{}", text.trim_end())?,
-        None => history::lines(past, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+        None => history::lines(past, true, screen).iter().try_for_each(|line| writeln!(out, "{line}"))?,
     }
     Ok(if past.verdict == "deployed" && past.failed == 0 { Exit::Done } else { Exit::Failed })
 }

@@ -63,6 +63,8 @@ pub(super) struct Deployment {
     /// What is ended where it was, to be started elsewhere.
     moving: BTreeMap<InstanceName, BTreeSet<NodeName>>,
     rollout: Rollout,
+    /// What moves, and was begun to be started where it will be.
+    arrives: BTreeSet<NodeName>,
     /// Who was told to switch which nodes, and has not answered.
     steps: BTreeMap<RequestId, (InstanceName, BTreeSet<NodeName>)>,
     /// Since when nodes that have to change were in the state that they had before.
@@ -173,7 +175,7 @@ impl State {
         self.admit(&configuration.instances, now, fx);
         let inner = self.open(Parent::Gather, BTreeSet::new(), now.mono + self.rules.request_timeout);
         let rollout = Rollout::new([], Default::default(), &self.rules.pace);
-        let (early, turns, moving, steps, before, outcomes, lost) = Default::default();
+        let (early, turns, moving, arrives, steps, before, outcomes, lost) = Default::default();
         self.deployment = Some(Deployment {
             ticket: Some(ticket).filter(|_| !detach),
             record,
@@ -188,6 +190,7 @@ impl State {
             turns,
             moving,
             rollout,
+            arrives,
             steps,
             before,
             outcomes,

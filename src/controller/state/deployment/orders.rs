@@ -23,6 +23,9 @@ impl State {
         }
         // An agent that does not have a node yet refuses the order.
         let has = |instance: &InstanceName, node: &NodeName| {
+            if self.place_of_what_arrives(node) == Some(instance) {
+                return true; // it was told to start it, on the same link
+            }
             let is_there = self.nodes.get(node.as_str()).is_some_and(|status| status.instance == *instance);
             is_there && !self.nodes.is_absent(node.as_str())
         };
@@ -55,6 +58,13 @@ impl State {
             }
         }
         fx.extend(to_save.map(|record| Effect::Save(vec![Save::Deployment(Box::new(record), None)], None)));
+    }
+
+    /// Where a node that moves is, or is being, started before that is decided: it is down where it was.
+    pub(in crate::controller::state) fn place_of_what_arrives(&self, node: &NodeName) -> Option<&InstanceName> {
+        let is_open = |it: &&Deployment| matches!(it.phase, Phase::Switching | Phase::Deciding);
+        let deployment = self.deployment.as_ref().filter(is_open)?;
+        deployment.record.moves.get(node).filter(|_| deployment.arrives.contains(node))
     }
 
     /// What of the nodes there was stopped since what is deployed, which it has yet to follow, began to be deployed.

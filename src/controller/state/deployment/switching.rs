@@ -26,6 +26,10 @@ impl State {
         let deadline = now.mono + self.patience_of_deployment();
         let unreached: Vec<_> = begun.keys().filter(|name| self.roster.link(name).is_none()).cloned().collect();
         for (instance, nodes) in begun {
+            self.change(|deployment| {
+                let moves = nodes.iter().filter(|node| deployment.record.moves.contains_key(*node));
+                deployment.arrives.extend(moves.cloned());
+            });
             let reqid = self.open(Parent::Switch, BTreeSet::from([instance.clone()]), deadline);
             self.change(|deployment| drop(deployment.steps.insert(reqid.clone(), (instance.clone(), nodes))));
             self.send_step(&reqid, fx);

@@ -149,3 +149,50 @@ fn who_follows_later_leaves_down_what_was_stopped_meanwhile() {
     assert_eq!(next.take_all_sent(), ["c: received", "c: welcome", "c: configuration c2 but for n4"]);
     assert!(next.saved.last.as_ref().unwrap().rests.is_empty(), "everybody has followed");
 }
+
+/// n1 was ended on a, and n1 or n2 is being switched on b.
+fn moving() -> Cluster {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2"), ("b", "n3")]);
+    cluster.would_change = ["n1", "n2"].map(|name| ("b".into(), name.into())).into();
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n4"), ("b", "n1"), ("b", "n2"), ("b", "n3")]));
+    cluster.reply("a");
+    assert_eq!(cluster.take_all_sent(), ["a: stop n1", "b: switch n1"]);
+    cluster
+}
+
+#[test]
+fn a_node_that_moved_is_stopped_where_it_is_started_and_rests_whatever_becomes_of_the_deployment() {
+    let mut cluster = moving();
+    cluster.stop("n1");
+    assert_eq!(cluster.take_all_sent(), ["b: stop n1"], "on a it is down");
+    cluster.reply("b");
+    assert_eq!(cluster.answer("stop"), ["n1: done"]);
+    assert_eq!(cluster.take_all_sent(), ["b: switch n2"]);
+    cluster.stop("n1");
+    assert_eq!(cluster.take_all_sent(), ["b: stop n1"], "also when its turn is over");
+    cluster.obeys("b");
+    assert_eq!(cluster.take_all_sent(), ["a: commit c2", "b: commit c2 but for n1"]);
+
+    let mut cluster = moving();
+    cluster.obeys("b");
+    cluster.stop("n1");
+    let reqid = cluster.take_sent("b", |message| match message {
+        ToAgent::SwitchNodesRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n2"), "not ready".into(), None)];
+    cluster.say("b", SwitchNodesResponse { reqid, outcomes });
+    assert_eq!(cluster.take_all_sent()[1..], ["a: back to c1 with ", "b: back to c1 with n2"]);
+}
+
+#[test]
+fn that_a_node_that_moved_is_down_where_it_was_does_not_say_that_it_was_stopped() {
+    let mut cluster = moving();
+    cluster.say("a", change("a", "n1", NodeState::Stopped));
+    cluster.ask("start", |reqid| client::StartRequest { reqid, nodes: [node("n1")].into() }.into());
+    assert_eq!(cluster.answer("start"), ["n1: it is moving to another instance: deployment deploy still pending"]);
+    cluster.stop("n1");
+    cluster.pass(Duration::from_secs(3600));
+    assert_eq!(cluster.answer("stop")[0], "n1: request timed out");
+}

@@ -810,7 +810,9 @@ impl Cluster {
                 ToAgent::CommitConfigurationRequest(request) => {
                     format!("commit {}{}", request.configuration, resting(&request.rest))
                 }
-                ToAgent::SwitchNodesRequest(request) => format!("switch {}", nodes(&request.nodes)),
+                ToAgent::SwitchNodesRequest(request) => {
+                    format!("switch {}{}", nodes(&request.nodes), resting(&request.rest))
+                }
                 ToAgent::RestoreConfigurationRequest(request) => {
                     let how = if request.at_once { "back at once" } else { "back" };
                     format!("{how} to {} with {}", request.configuration.open().id, nodes(&request.up))

@@ -71,10 +71,7 @@ impl State {
     pub(in crate::controller::state) fn rests_of(&self, instance: &InstanceName) -> BTreeSet<NodeName> {
         let following = self.following.as_ref().filter(|it| !it.is_back && it.owing.contains(instance));
         let (Some(following), Some(deployed)) = (following, self.shelf.deployed()) else { return BTreeSet::new() };
-        if following.record.rests.is_empty() {
-            return BTreeSet::new();
-        }
-        deployed.names_on(instance).filter(|name| following.record.rests.contains(name)).collect()
+        following.record.rests_among(|| deployed.names_on(instance))
     }
 }
 
@@ -87,6 +84,14 @@ impl Deployment {
 }
 
 impl Record {
+    /// Those of these nodes that somebody has stopped. Mostly nobody has, and nobody asks which there are.
+    pub(super) fn rests_among<T: Iterator<Item = NodeName>>(&self, names: impl FnOnce() -> T) -> BTreeSet<NodeName> {
+        match self.rests.is_empty() {
+            true => BTreeSet::new(),
+            false => names().filter(|name| self.rests.contains(name)).collect(),
+        }
+    }
+
     /// Whether anything is otherwise by that.
     fn note_order(&mut self, verb: Verb, nodes: &BTreeSet<NodeName>) -> bool {
         let before = (self.rests.len(), self.up.len());

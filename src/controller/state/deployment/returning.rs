@@ -112,10 +112,11 @@ impl State {
         let patience = deployment.map_or(patience, |deployment| self.patience(&deployment.configuration));
         for (instance, nodes) in begun {
             let reqid = self.open(Parent::Back, BTreeSet::from([instance.clone()]), now.mono + patience);
-            if let Some(following) = &mut self.following {
-                following.steps.insert(reqid.clone(), (instance.clone(), nodes.clone()));
-            }
-            self.send(&instance, SwitchNodesRequest { reqid, configuration: id.clone(), nodes }, fx);
+            let Some(following) = &mut self.following else { return };
+            following.steps.insert(reqid.clone(), (instance.clone(), nodes.clone()));
+            let its = || self.shelf.deployed().into_iter().flat_map(|former| former.names_on(&instance));
+            let rest = following.record.rests_among(its);
+            self.send(&instance, SwitchNodesRequest { reqid, configuration: id.clone(), nodes, rest }, fx);
         }
         // As long as it goes on, whoever deploys waits for it.
         if let Some(deployment) = &self.deployment {

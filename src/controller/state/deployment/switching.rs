@@ -53,9 +53,10 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let Some((to, nodes)) = deployment.steps.get(reqid).cloned() else { return };
         let configuration = deployment.configuration.id.clone();
+        let rest = deployment.record.rests_among(|| deployment.configuration.names_on(&to));
         // It has, or will have, what it said that it did not have.
         self.nodes.may_have_these(&nodes);
-        self.send(&to, agent::SwitchNodesRequest { reqid: reqid.clone(), configuration, nodes }, fx);
+        self.send(&to, agent::SwitchNodesRequest { reqid: reqid.clone(), configuration, nodes, rest }, fx);
     }
 
     /// It came back in the middle: what it was told may have been lost with the link. It is told nothing else.

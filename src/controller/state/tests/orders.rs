@@ -53,7 +53,7 @@ fn who_is_stopped_before_its_turn_has_none_and_rests_when_it_is_decided() {
     cluster.obeys("c");
     assert_eq!(
         cluster.take_all_sent(),
-        ["c: switch n4", "a: commit c2 but for n2", "b: commit c2", "c: commit c2 but for same"]
+        ["c: switch n4 but for same", "a: commit c2 but for n2", "b: commit c2", "c: commit c2 but for same"]
     );
     // Another run of the agent has forgotten it.
     let reqid = cluster.told.iter().find_map(|(_, told)| match told {
@@ -75,7 +75,7 @@ fn who_is_stopped_in_its_turn_does_not_fail_the_deployment() {
     cluster.stop("n1");
     cluster.take_sent("a", |message| matches!(message, ToAgent::StopRequest(_)).then_some(()));
     let mut cluster = switching_with_stop(cluster);
-    assert_eq!(cluster.take_all_sent(), ["a: switch n2"]);
+    assert_eq!(cluster.take_all_sent(), ["a: switch n2 but for n1"]);
     ["a", "b", "c"].iter().for_each(|name| cluster.obeys(name));
     assert_eq!(cluster.take_all_sent()[2..], ["a: commit c2 but for n1", "b: commit c2", "c: commit c2"]);
 }
@@ -168,7 +168,7 @@ fn a_node_that_moved_is_stopped_where_it_is_started_and_rests_whatever_becomes_o
     assert_eq!(cluster.take_all_sent(), ["b: stop n1"], "on a it is down");
     cluster.reply("b");
     assert_eq!(cluster.answer("stop"), ["n1: done"]);
-    assert_eq!(cluster.take_all_sent(), ["b: switch n2"]);
+    assert_eq!(cluster.take_all_sent(), ["b: switch n2 but for n1"]);
     cluster.stop("n1");
     assert_eq!(cluster.take_all_sent(), ["b: stop n1"], "also when its turn is over");
     cluster.obeys("b");

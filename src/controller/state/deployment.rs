@@ -392,10 +392,19 @@ impl State {
 
     /// Nobody objects: it is planned what is switched when, and, unless nothing is, written down that it begins.
     fn all_checked(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let held = self.held_where_nobody_waits();
+        let Some(deployment) = &mut self.deployment else { return };
+        if !held.is_empty() {
+            deployment.outcomes.extend(held);
+            return self.abandon(now, fx);
+        }
         let Some(deployment) = &self.deployment else { return };
         let counts = deployment.configuration.ranks;
         // What moves is missed from when it is ended where it was.
-        let (mut up, moves) = (self.up_before(deployment), self.moved_by(deployment));
+        let (mut up, mut moves) = (self.up_before(deployment), self.moved_by(deployment));
+        for (node, there) in self.not_cleared() {
+            moves.entry(node).or_insert(there);
+        }
         let rests = deployment.record.rests.clone();
         up.retain(|node| !rests.contains(node));
         let before = self.since_when(&deployment.configuration);
@@ -415,26 +424,29 @@ impl State {
         }
     }
 
-    /// Of the nodes that it touches, those that are meant to run now.
+    /// Of the nodes that it touches, those that are meant to run now; and what has yet to go back from the deployment
+    /// before, whether that is up or not.
     fn up_before(&self, deployment: &Deployment) -> BTreeSet<NodeName> {
         let Some(former) = self.shelf.deployed() else { return BTreeSet::new() };
-        if deployment.turns.is_empty() && deployment.configuration.has_the_nodes_of(former) {
+        let following = self.following.as_ref().filter(|following| following.is_back);
+        let touches_nothing = deployment.turns.is_empty() && deployment.configuration.has_the_nodes_of(former);
+        if touches_nothing && following.is_none() {
             return BTreeSet::new();
         }
         let stay: BTreeSet<(&str, &str)> =
             deployment.configuration.heads().map(|head| (head.name, head.instance)).collect();
         let switched: BTreeSet<&str> = deployment.turns.iter().map(|turn| turn.node.as_str()).collect();
-        // Also what has yet to go back from the deployment before.
-        let goes_back = self.following.as_ref().filter(|following| following.is_back);
-        let is_touched = |head: &Head<'_>| {
-            let goes_back = goes_back.is_some_and(|following| following.record.up.contains(&head.name()));
-            goes_back || switched.contains(head.name) || !stay.contains(&(head.name, head.instance))
+        let goes_back = |head: &Head<'_>| {
+            let has_yet_to = |it: &Following| it.record.up.contains(head.name) && it.owing.contains(head.instance);
+            following.is_some_and(has_yet_to)
         };
+        let is_touched = |head: &Head<'_>| switched.contains(head.name) || !stay.contains(&(head.name, head.instance));
         let is_up = |head: &Head<'_>| {
             let rests = |status: &NodeStatus| matches!(status.state, NodeState::Stopped | NodeState::Failed);
             self.nodes.get(head.name).is_some_and(|status| !rests(status))
         };
-        former.heads().filter(is_touched).filter(is_up).map(|head| head.name()).collect()
+        let is_meant = |head: &Head<'_>| goes_back(head) || (is_touched(head) && is_up(head));
+        former.heads().filter(is_meant).map(|head| head.name()).collect()
     }
 
     /// The nodes that are deployed on another instance, and where they will be.
@@ -447,6 +459,34 @@ impl State {
         let is_moved = |head: &Head<'_>| places.get(head.name).is_some_and(|former| *former != head.instance);
         let moved = deployment.configuration.heads().filter(is_moved);
         moved.map(|head| (head.name(), head.instance())).collect()
+    }
+
+    /// What the deployment before was to move, and where that may run until the instance has gone back.
+    fn not_cleared(&self) -> BTreeMap<NodeName, InstanceName> {
+        let Some(following) = &self.following else { return BTreeMap::new() };
+        let moves = following.record.moves.iter().filter(|(node, _)| following.may_run_elsewhere(node));
+        moves.map(|(node, there)| (node.clone(), there.clone())).collect()
+    }
+
+    /// Of that what would be started elsewhere although nobody waits for the instance, and so nobody ends it there first.
+    fn held_where_nobody_waits(&self) -> Vec<Outcome> {
+        let (Some(deployment), Some(following)) = (&self.deployment, &self.following) else { return Vec::new() };
+        let number = following.record.number;
+        let mut held = self.not_cleared();
+        held.retain(|_, there| deployment.without.contains(there) && self.roster.link(there).is_none());
+        let outcome = |head: Head<'_>| {
+            let there = held.get(head.name).filter(|there| there.as_str() != head.instance)?;
+            let why = format!(
+                "it may still run there, and not be started on `{}`: `{there}` has yet to go back from deployment \
+                 {number}. Wait for it, or deploy a configuration without that instance",
+                head.instance
+            );
+            Some(Outcome::node_failed(there, &head.name(), why, None))
+        };
+        match held.is_empty() {
+            true => Vec::new(),
+            false => deployment.configuration.heads().filter_map(outcome).collect(),
+        }
     }
 
     /// What has to be known of nodes that change, to see later whether they have.

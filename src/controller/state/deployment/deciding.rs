@@ -161,9 +161,14 @@ impl State {
         let ended = |place: &InstanceName, node: &str| {
             self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, node))
         };
+        let not_cleared = self.not_cleared();
         for node in configuration.heads() {
-            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(node.name) else { continue };
-            if former.as_str() != node.instance && self.roster.link(former).is_none() && !ended(former, node.name) {
+            let known = self.nodes.get(node.name).map(|NodeStatus { instance, .. }| instance);
+            let others = not_cleared.get(node.name).filter(|place| Some(*place) != known);
+            let is_given_up = |place: &&InstanceName| {
+                place.as_str() != node.instance && self.roster.link(place).is_none() && !ended(place, node.name)
+            };
+            for former in known.into_iter().chain(others).filter(is_given_up) {
                 let msg = format!(
                     "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
                      and may run twice until `{former}` comes back or is stopped",

@@ -22,6 +22,7 @@ impl State {
     /// It is decided for what was in force before. Whether that can be written does not matter: whoever finds it undecided
     /// decides so.
     pub(super) fn go_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let not_cleared = self.not_cleared();
         let Some(deployment) = &mut self.deployment else { return };
         deployment.record.verdict = Verdict::Old;
         for reqid in std::mem::take(&mut deployment.steps).keys() {
@@ -31,6 +32,10 @@ impl State {
         // What was not begun elsewhere cannot run there.
         let begun: BTreeSet<_> = deployment.rollout.begun_on().cloned().collect();
         deployment.record.moves.retain(|_, there| begun.contains(there));
+        // What the deployment before had begun there may.
+        for (node, there) in not_cleared {
+            deployment.record.moves.entry(node).or_insert(there);
+        }
         let (record, touched) = (deployment.record.clone(), deployment.touched_instances());
         fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
         self.tell_progress("going back", now, fx);
@@ -39,7 +44,8 @@ impl State {
             return self.finish_going_back(now, fx);
         };
         // Those that are new have to follow, too: they stand by.
-        let strangers = touched.into_iter().filter(|name| !former.has(name)).collect();
+        let strangers = touched.into_iter().chain(record.moves.values().cloned());
+        let strangers = strangers.filter(|name| !former.has(name)).collect();
         self.follow(Following::to_the_former(record, &former, strangers, &self.rules.pace));
         self.need_the_former(now, fx);
         // A way to go back and another one to start again what had moved.

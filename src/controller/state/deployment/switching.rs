@@ -27,7 +27,7 @@ impl State {
         let unreached: Vec<_> = begun.keys().filter(|name| self.roster.link(name).is_none()).cloned().collect();
         for (instance, nodes) in begun {
             self.change(|deployment| {
-                let moves = nodes.iter().filter(|node| deployment.record.moves.contains_key(*node));
+                let moves = nodes.iter().filter(|node| deployment.record.moves.get(*node) == Some(&instance));
                 deployment.arrives.extend(moves.cloned());
             });
             let reqid = self.open(Parent::Switch, BTreeSet::from([instance.clone()]), deadline);

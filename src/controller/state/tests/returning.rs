@@ -176,3 +176,75 @@ fn what_is_to_go_back_waits_while_another_deployment_decides_about_it() {
         "and it goes on where nothing comes of that: {told:?}"
     );
 }
+
+impl Cluster {
+    /// What was sent that has anything done.
+    fn take_orders(&mut self) -> Vec<String> {
+        let sent = self.take_all_sent().into_iter();
+        sent.filter(|sent| ["received", "welcome"].iter().all(|word| !sent.ends_with(word))).collect()
+    }
+}
+
+/// n1 was begun to be moved from a to b, which was lost then: it is to go back, and nobody knows whether it runs there.
+fn out_of_reach_with_n1() -> Cluster {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.would_change = vec![("b".into(), "n1".into())];
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n3"), ("b", "n1"), ("b", "n2")]));
+    cluster.say("a", change("a", "n1", NodeState::Stopped));
+    cluster.reply("a");
+    assert_eq!(cluster.take_orders(), ["a: stop n1", "b: switch n1"]);
+    cluster.lose("b");
+    cluster.pass(Duration::from_secs(11));
+    assert_eq!(cluster.take_orders(), ["a: back to c1 with "]);
+    cluster.reply("a");
+    cluster.pass(Duration::from_secs(3600));
+    assert!(cluster.answer("deploy").last().unwrap().contains("will follow when they can be reached"));
+    cluster.would_change.clear();
+    cluster
+}
+
+#[test]
+fn what_has_yet_to_go_back_is_not_forgotten_by_a_deployment_that_comes_to_nothing_and_runs_once() {
+    let mut cluster = out_of_reach_with_n1();
+    cluster.connect("b");
+    cluster.say("b", snapshot_of(&[("b", "n1"), ("b", "n2")]));
+    cluster.reply("b");
+    cluster.take_orders();
+    cluster.deploy("another", configuration("c3", &[("a", "n1"), ("b", "n2"), ("b", "n4")]));
+    assert_eq!(cluster.take_orders(), ["b: stop n1"], "before anything else");
+    cluster.lose("b");
+    cluster.pass(Duration::from_secs(11));
+    assert_eq!(cluster.take_orders(), ["a: back to c1 with "], "n1 may run on b");
+    cluster.reply("a");
+    cluster.pass(Duration::from_secs(3600));
+    // Nor does a controller forget it that is started again.
+    let mut next = Cluster::new(cluster.saved.clone());
+    next.answers_itself = false;
+    for name in ["a", "b"] {
+        next.connect(name);
+        next.reply(name);
+    }
+    assert_eq!(next.take_orders(), ["a: back to c1 with ", "b: back to c1 with "]);
+    next.reply("b");
+    assert_eq!(next.take_orders(), ["a: back to c1 with n1"]);
+}
+
+#[test]
+fn nobody_who_is_not_waited_for_lets_a_node_run_twice_that_it_has_yet_to_give_back() {
+    let mut cluster = out_of_reach_with_n1();
+    let nodes = [("a", "n1"), ("b", "n2"), ("b", "n4")];
+    cluster.ask("without", |reqid| {
+        let terms = Terms { without: [instance("b")].into(), ..Terms::default() };
+        let configuration = configuration("c3", &nodes);
+        client::SetConfigurationRequest { reqid, configuration, upon: None, terms }.into()
+    });
+    let why = "n1: it may still run there, and not be started on `a`: `b` has yet to go back from deployment 2. Wait for \
+               it, or deploy a configuration without that instance";
+    assert_eq!(cluster.answer("without"), [why]);
+    assert_eq!(cluster.saved.last.as_ref().unwrap().verdict, Verdict::Refused);
+    cluster.published.clear();
+    cluster.deploy("given up", configuration("c4", &[("a", "n1")]));
+    let errors = cluster.errors();
+    assert!(errors.iter().any(|error| error.starts_with("n1 of b: given up with its instance")), "{errors:?}");
+}

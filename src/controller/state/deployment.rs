@@ -154,6 +154,10 @@ impl State {
         self.last_number += 1;
         let former = self.shelf.deployed().map(|former| former.id.clone());
         let stands = former.is_none() || on_failure.unwrap_or(self.rules.on_failure) == OnFailure::Keep;
+        // What has yet to go back from the deployment before may be as slow.
+        let before = self.following.as_ref().filter(|following| following.is_back);
+        let before = before.map(|following| following.record.patience).unwrap_or_default();
+        let patience = self.patience(&configuration).max(before);
         let record = Record {
             number: self.last_number,
             reqid: reqid.clone(),
@@ -163,6 +167,7 @@ impl State {
             back_to,
             began: now.wall,
             at_once: all_at_once,
+            patience,
             ended: None,
             verdict: Verdict::Open,
             up: BTreeSet::new(),

@@ -281,11 +281,11 @@ impl State {
         let Some(deployed) = self.shelf.deployed().filter(|deployed| deployed.has(name)).cloned() else {
             return;
         };
-        let deadline = now.mono + self.patience(&deployed);
-        let inner = self.open(Parent::Redeploy, BTreeSet::from([name.clone()]), deadline);
-        let has_to_go_back =
-            self.following.as_ref().is_some_and(|following| following.is_back && following.owing.contains(name));
-        match has_to_go_back {
+        let goes_back = |it: &&Following| it.is_back && it.owing.contains(name);
+        let back = self.following.as_ref().filter(goes_back).map(|following| following.record.patience);
+        let patience = self.patience(&deployed).max(back.unwrap_or_default());
+        let inner = self.open(Parent::Redeploy, BTreeSet::from([name.clone()]), now.mono + patience);
+        match back.is_some() {
             true => self.send_back(name, &deployed, inner, fx),
             false => self.send_share(name, &deployed, inner, fx),
         }

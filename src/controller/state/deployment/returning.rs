@@ -105,7 +105,7 @@ impl State {
     /// Tells those whose turn has come. Another deployment that is under way decides about them, too: then nobody's comes.
     pub(in crate::controller::state) fn turn_back_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(former) = self.shelf.deployed().filter(|_| self.have_all_said_who_waits()) else { return };
-        let (id, patience) = (former.id.clone(), self.patience(former));
+        let id = former.id.clone();
         let Some(following) = self.following.as_mut().filter(|following| following.is_back) else { return };
         let deployment = self.deployment.as_ref();
         if deployment.is_some_and(|deployment| deployment.record.number != following.record.number) {
@@ -115,7 +115,8 @@ impl State {
         if begun.is_empty() {
             return;
         }
-        let patience = deployment.map_or(patience, |deployment| self.patience(&deployment.configuration));
+        // What is stopped has the definition that it was to have, also when that is not at hand any more.
+        let patience = following.record.patience;
         for (instance, nodes) in begun {
             let reqid = self.open(Parent::Back, BTreeSet::from([instance.clone()]), now.mono + patience);
             let Some(following) = &mut self.following else { return };

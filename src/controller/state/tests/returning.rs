@@ -146,6 +146,31 @@ fn a_controller_that_was_killed_while_all_went_back_goes_on_once_all_had_time_to
 }
 
 #[test]
+fn who_goes_back_has_as_long_to_end_as_it_would_have_had_also_where_the_deployment_is_over() {
+    let mut cluster = Cluster::deployed(&WORKERS);
+    cluster.would_change = WORKERS[..2].iter().map(|(of, name)| ((*of).into(), (*name).into())).collect();
+    cluster.answers_itself = false;
+    let mut slow = configuration("c2", &WORKERS);
+    slow.nodes.iter_mut().for_each(|node| Arc::make_mut(node).stop_grace = Duration::from_secs(3600));
+    cluster.deploy("deploy", slow);
+    cluster.turn("a", "n1", None);
+    let mut next = Cluster::new(cluster.saved.clone());
+    next.answers_itself = false;
+    for (name, waiting) in [("a", &["n1", "n2"][..]), ("b", &[]), ("c", &[])] {
+        next.connect(name);
+        next.reply(name);
+        next.told.clear();
+        next.put_back(name, waiting);
+    }
+    next.sent.retain(|(_, sent)| matches!(sent, ToAgent::SwitchNodesRequest(_)));
+    next.pass(Duration::from_secs(3500));
+    next.turn("a", "n1", None);
+    assert_eq!(next.errors(), [""; 0], "n1 was not late");
+    next.turn("a", "n2", None);
+    assert!(!next.state.has_yet_to_follow(&instance("a")));
+}
+
+#[test]
 fn what_is_to_go_back_waits_while_another_deployment_decides_about_it() {
     let mut cluster = going_back("n4");
     let mut next = Cluster::new(std::mem::take(&mut cluster.saved));

@@ -419,7 +419,9 @@ impl State {
             let rollout = Rollout::new(std::mem::take(&mut deployment.turns), counts, &pace);
             deployment.rollout = if deployment.record.at_once { rollout.all_at_once() } else { rollout };
             deployment.before = before;
-            (deployment.record.up, deployment.record.moves) = (up, moves);
+            // What was started while others looked at it is among them.
+            deployment.record.up.append(&mut up);
+            deployment.record.moves = moves;
         });
         let is_touched = self.deployment.as_ref().is_some_and(|deployment| !deployment.rollout.is_done())
             || !self.movers().is_empty();

@@ -196,3 +196,24 @@ fn that_a_node_that_moved_is_down_where_it_was_does_not_say_that_it_was_stopped(
     cluster.pass(Duration::from_secs(3600));
     assert_eq!(cluster.answer("stop")[0], "n1: request timed out");
 }
+
+#[test]
+fn who_is_started_before_all_have_looked_runs_when_all_go_back() {
+    let mut cluster = Cluster::deployed(&NODES);
+    cluster.say("c", change("c", "n4", NodeState::Stopped));
+    cluster.lose("b");
+    cluster.would_change = [("a", "n1"), ("c", "n4")].map(|(of, name)| (of.into(), name.into())).into();
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &NODES));
+    cluster.ask("start", |reqid| client::StartRequest { reqid, nodes: [node("n4")].into() }.into());
+    cluster.connect("b");
+    cluster.reply("b");
+    let reqid = cluster.take_sent("a", |message| match message {
+        ToAgent::SwitchNodesRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    cluster.sent.clear();
+    let outcomes = vec![Outcome::node_failed(&instance("a"), &node("n1"), "not ready".into(), None)];
+    cluster.say("a", SwitchNodesResponse { reqid, outcomes });
+    assert!(cluster.take_all_sent().contains(&"c: back to c1 with n4".to_owned()));
+}

@@ -74,6 +74,8 @@ pub(super) struct Deployment {
     lost: BTreeSet<InstanceName>,
     /// The journal has it.
     is_written: bool,
+    /// Something was ordered while its decision was being written.
+    has_changed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +203,7 @@ impl State {
             outcomes,
             lost,
             is_written: false,
+            has_changed: false,
         });
         if detach {
             let answer = deployed(in_one_step, reqid, None, vec![]);

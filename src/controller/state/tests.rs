@@ -574,6 +574,8 @@ struct Cluster {
     would_change: Vec<(String, String)>,
     /// Whether what is to be kept can be.
     disk: Result<(), String>,
+    /// Where the disk is slow: what is to be written, under which number.
+    slow: Option<Vec<(u64, Vec<Save>)>>,
     /// What agents can do.
     features: Features,
 }
@@ -623,6 +625,7 @@ impl Cluster {
             checks: false,
             would_change: Vec::new(),
             disk: Ok(()),
+            slow: None,
             features: Features::NONE,
         };
         cluster.perform(first);
@@ -734,6 +737,9 @@ impl Cluster {
                 Effect::Save(saves, then) => {
                     saves.into_iter().for_each(|save| self.saved.apply(save));
                     self.answered(then);
+                }
+                Effect::Journal(number, saves) if self.slow.is_some() => {
+                    self.slow.iter_mut().for_each(|slow| slow.push((number, saves.clone())));
                 }
                 Effect::Journal(number, saves) => {
                     let written = self.disk.clone();

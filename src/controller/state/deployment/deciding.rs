@@ -70,10 +70,9 @@ impl State {
 
     /// The point of no return: whatever becomes of the controller or of a link from now on, every instance comes to this.
     fn decided(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(Deployment { configuration, record, stands, .. }) = self.deployment.as_ref() else { return };
+        let Some(Deployment { configuration, record, stands, has_changed, .. }) = &self.deployment else { return };
         let (configuration, record, stands) = (configuration.clone(), record.clone(), *stands);
-        if !record.rests.is_empty() {
-            // Some may have been stopped while it was being written.
+        if *has_changed {
             fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
         }
         self.release(&configuration.instances, now, fx);

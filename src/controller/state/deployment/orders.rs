@@ -35,17 +35,22 @@ impl State {
         if let Some(following) = &mut self.following {
             let owing = told.iter().filter(|(instance, _)| following.owing.contains(*instance));
             let owing: BTreeSet<NodeName> = owing.flat_map(|(_, told)| told & &nodes).collect();
-            if following.record.note_order(verb, &owing) {
+            let may_go_back = following.record.verdict != Verdict::New;
+            if following.record.note_order(verb, &owing, may_go_back) {
                 to_save = Some(following.record.clone());
             }
         }
         if let Some(deployment) = &mut self.deployment {
-            let has_changed = deployment.record.note_order(verb, &nodes);
+            // What waits to be written is not decided: all may go back yet.
+            let is_deciding = deployment.phase == Phase::Deciding;
+            let may_go_back = is_deciding || deployment.record.verdict != Verdict::New;
+            let has_changed = deployment.record.note_order(verb, &nodes, may_go_back);
+            deployment.has_changed |= has_changed && is_deciding;
             if verb == Verb::Stop {
                 deployment.rollout.pass_over(&nodes);
             }
             // While it is being decided nothing else is written of it: see `decided`.
-            let is_written = deployment.is_written && deployment.phase != Phase::Deciding;
+            let is_written = deployment.is_written && !is_deciding;
             to_save = (has_changed && is_written).then(|| deployment.record.clone()).or(to_save);
             if has_changed && verb == Verb::Stop {
                 let names: Vec<_> = nodes.iter().take(5).map(NodeName::as_str).collect();
@@ -93,7 +98,7 @@ impl Record {
     }
 
     /// Whether anything is otherwise by that.
-    fn note_order(&mut self, verb: Verb, nodes: &BTreeSet<NodeName>) -> bool {
+    fn note_order(&mut self, verb: Verb, nodes: &BTreeSet<NodeName>, may_go_back: bool) -> bool {
         let before = (self.rests.len(), self.up.len());
         for node in nodes {
             match verb {
@@ -103,7 +108,7 @@ impl Record {
                 }
                 Verb::Start | Verb::Restart => {
                     self.rests.remove(node);
-                    if self.verdict != Verdict::New {
+                    if may_go_back {
                         self.up.insert(node.clone());
                     }
                 }

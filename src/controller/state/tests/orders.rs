@@ -217,3 +217,50 @@ fn who_is_started_before_all_have_looked_runs_when_all_go_back() {
     cluster.say("a", SwitchNodesResponse { reqid, outcomes });
     assert!(cluster.take_all_sent().contains(&"c: back to c1 with n4".to_owned()));
 }
+
+/// All is switched but n2, which was stopped, and n4, which rests; and the disk is slow to keep that it is decided.
+fn deciding() -> Cluster {
+    let mut cluster = Cluster::deployed(&NODES);
+    cluster.say("c", change("c", "n4", NodeState::Stopped));
+    cluster.would_change = [("a", "n1"), ("a", "n2")].map(|(of, name)| (of.into(), name.into())).into();
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &NODES));
+    cluster.stop("n2");
+    cluster.slow = Some(Vec::new());
+    cluster.obeys("a");
+    cluster.sent.clear();
+    cluster
+}
+
+impl Cluster {
+    /// The disk has kept what it was given, or cannot.
+    fn keeps(&mut self, kept: Result<(), String>) {
+        for (number, saves) in self.slow.take().expect("the disk is slow") {
+            if kept.is_ok() {
+                saves.into_iter().for_each(|save| self.saved.apply(save));
+            }
+            self.step(Event::Journaled(number, kept.clone()));
+        }
+    }
+
+    fn start(&mut self, name: &str) {
+        self.ask("start", |reqid| client::StartRequest { reqid, nodes: [node(name)].into() }.into());
+    }
+}
+
+#[test]
+fn what_is_ordered_while_it_is_being_written_that_it_is_decided_is_not_lost() {
+    let mut cluster = deciding();
+    ["n2", "n4"].iter().for_each(|name| cluster.start(name));
+    cluster.keeps(Ok(()));
+    let last = cluster.saved.last.as_ref().unwrap();
+    assert_eq!((last.verdict, last.rests.len()), (Verdict::New, 0), "a controller that is started again knows");
+    assert!(cluster.take_all_sent().contains(&"a: commit c2".to_owned()));
+
+    let mut cluster = deciding();
+    cluster.start("n4");
+    cluster.sent.clear();
+    cluster.keeps(Err("the disk is full".into()));
+    let back = ["a: back to c1 with n1", "b: back to c1 with ", "c: back to c1 with n4"];
+    assert_eq!(cluster.take_all_sent(), back, "it was started when nothing was decided");
+}

@@ -82,9 +82,12 @@ impl State {
         self.is_not_as_before(from, outcomes, now, fx);
         if let Some(following) = self.following.as_mut().filter(|_| is_asked) {
             following.has_said_who_waits(from);
-            if !has_refused {
-                self.have_a_turn(from, waiting);
-                self.went_back(from, Some(&failed), now, fx);
+            match has_refused {
+                true => following.refuses(from),
+                false => {
+                    self.have_a_turn(from, waiting);
+                    self.went_back(from, Some(&failed), now, fx);
+                }
             }
         }
         self.turn_back_on(now, fx);
@@ -180,7 +183,7 @@ impl State {
         // Who does not do it at all has not gone back, and is asked again when it is back.
         let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
         match has_refused {
-            true => following.rollout.leave_out(from),
+            true => following.refuses(from),
             false => self.note_followed(from, &outcomes),
         }
         self.is_not_as_before(from, outcomes, now, fx);
@@ -215,8 +218,7 @@ impl State {
     /// That instance is about to be asked, or cannot be: what it said before does not count any more.
     pub(super) fn has_to_say_who_waits(&mut self, name: &InstanceName) {
         let Some(following) = &mut self.following else { return };
-        following.said.remove(name);
-        following.rollout.forget(name);
+        following.forget_what_was_said_by(name);
         following.steps.retain(|reqid, (instance, _)| {
             let is_lost = instance == name;
             if is_lost {

@@ -273,3 +273,36 @@ fn nobody_who_is_not_waited_for_lets_a_node_run_twice_that_it_has_yet_to_give_ba
     let errors = cluster.errors();
     assert!(errors.iter().any(|error| error.starts_with("n1 of b: given up with its instance")), "{errors:?}");
 }
+
+#[test]
+fn who_refuses_its_turn_has_not_gone_back_whatever_else_ends_there_and_is_not_counted() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2"), ("b", "n3")]);
+    cluster.would_change = ["n1", "n2", "n3"].map(|name| ("b".into(), name.into())).into();
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n4"), ("b", "n1"), ("b", "n2"), ("b", "n3")]));
+    cluster.say("a", change("a", "n1", NodeState::Stopped));
+    cluster.reply("a");
+    ["n1", "n2"].iter().for_each(|name| cluster.turn("b", name, None));
+    cluster.turn("b", "n3", Some("not ready"));
+    cluster.put_back("a", &[]);
+    let reqid = cluster.take_sent("b", |message| match message {
+        ToAgent::RestoreConfigurationRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n1"), "it does not end".into(), None)];
+    let change = |name| CheckedChange { node: node(name), role: Role::None, runs: true, shares: None };
+    let waiting = vec![change("n2"), change("n3")];
+    cluster.say("b", RestoreConfigurationResponse { reqid, outcomes, waiting });
+    let reqid = cluster.take_sent("b", |message| match message {
+        ToAgent::SwitchNodesRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    let outcomes = vec![Outcome::instance_failed(&instance("b"), "its agent is stopping all nodes")];
+    cluster.say("b", SwitchNodesResponse { reqid, outcomes });
+    let status = cluster.state.status(Cursor { epoch: 0, number: 0 }).deployment.unwrap();
+    assert_eq!((status.switched, status.to_switch), (1, 1), "n3 has no turn any more");
+    cluster.sent.clear();
+    cluster.say("b", removal("b", "n1"));
+    assert!(cluster.state.has_yet_to_follow(&instance("b")), "n2 is not as before");
+    assert_eq!(cluster.take_orders(), ["a: back to c1 with n1"], "which runs nowhere else");
+}

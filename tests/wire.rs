@@ -411,6 +411,7 @@ fn to_agent() -> Vec<ToAgent> {
             reqid: reqid(),
             configuration: ConfigurationId::new("c7").unwrap(),
             nodes: [node("worker-1"), node("worker-2")].into(),
+            rest: [node("worker-3")].into(),
         }
         .into(),
         RestoreConfigurationRequest {

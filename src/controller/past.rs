@@ -101,6 +101,7 @@ mod tests {
             verdict,
             up: Default::default(),
             at_once: false,
+            patience: Default::default(),
             rests: Default::default(),
             moves: Default::default(),
             owing: Default::default(),

@@ -235,6 +235,7 @@ mod tests {
             verdict: Verdict::Open,
             up: [NodeName::new("w").unwrap()].into(),
             at_once: false,
+            patience: Default::default(),
             rests: Default::default(),
             moves: BTreeMap::new(),
             owing: BTreeSet::new(),

@@ -47,6 +47,8 @@ pub struct SwitchNodesRequest {
     pub reqid: RequestId,
     pub configuration: ConfigurationId,
     pub nodes: BTreeSet<NodeName>,
+    /// Nodes that somebody has stopped meanwhile: they stay down, also where they have to change together with one of those.
+    pub rest: BTreeSet<NodeName>,
 }
 
 /// Agent → controller: what became of each of the nodes, sorted by name; a failed one brings its last output.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,8 @@ pub struct Record {
     pub began: Timestamp,
     /// Whether all nodes are told at once, forth and back.
     pub at_once: bool,
+    /// How long an agent may take to go from what was in force to this, or back.
+    pub patience: Duration,
     /// When whoever deployed was told what came of it, by the wall clock.
     pub ended: Option<Timestamp>,
     pub verdict: Verdict,
@@ -157,6 +160,7 @@ mod tests {
             back_to: None,
             began: Timestamp(1),
             at_once: false,
+            patience: Duration::ZERO,
             ended: Some(Timestamp(2)),
             verdict,
             up: BTreeSet::new(),

@@ -166,7 +166,9 @@ impl Rollout {
 
     /// Nothing more is begun on that instance.
     pub fn leave_out(&mut self, instance: &InstanceName) {
+        let before = self.open();
         self.waiting.iter_mut().for_each(|waiting| waiting.retain(|turn| turn.instance != *instance));
+        self.all -= before - self.open();
     }
 
     /// These have no turn any more, unless it has come.
@@ -178,8 +180,8 @@ impl Rollout {
 
     /// Nothing is begun on that instance, and of what is under way there nothing will be heard.
     pub fn forget(&mut self, instance: &InstanceName) {
-        let before = self.open();
         self.leave_out(instance);
+        let before = self.open();
         self.under_way.retain(|_, turn| turn.instance != *instance);
         self.all -= before - self.open();
     }

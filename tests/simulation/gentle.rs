@@ -19,6 +19,8 @@ const WORKERS: usize = 8;
 const MOST: usize = 2;
 /// Those that read the same interface of an instance, by their numbers.
 const SHARED: [usize; 2] = [3, 6];
+/// The one that moves to another instance, where one does.
+const MOVER: usize = 1;
 
 #[test]
 fn never_more_of_a_role_are_down_through_a_deployment_than_may_be_forth_or_back() {
@@ -50,9 +52,23 @@ fn who_is_stopped_in_the_middle_of_a_deployment_stays_down_whoever_is_lost_and_w
     });
 }
 
-/// Deploys, where one worker fails or none, while that party is lost at that step, and somebody stops that worker at that
-/// one. How many steps it took.
+#[test]
+fn who_is_stopped_while_it_moves_to_another_instance_stays_down_wherever_it_is_by_then() {
+    with_seeds(16_000, 4, |seed| {
+        let steps = run_with(seed, None, None, true);
+        for at in (1 + seed % 5..=steps).step_by(9) {
+            run_with(seed, None, Some((at, MOVER)), true);
+        }
+    });
+}
+
 fn run(seed: u64, loss: Option<(u64, Party)>, stop: Option<(u64, usize)>) -> u64 {
+    run_with(seed, loss, stop, false)
+}
+
+/// Deploys, where one worker fails or none, and one moves or none, while that party is lost at that step, and somebody stops
+/// that worker at that one. How many steps it took.
+fn run_with(seed: u64, loss: Option<(u64, Party)>, stop: Option<(u64, usize)>, moves: bool) -> u64 {
     let mut cluster = Cluster::new(seed);
     cluster.calm_down();
     let former = workers("former", Duration::from_secs(4));
@@ -62,8 +78,14 @@ fn run(seed: u64, loss: Option<(u64, Party)>, stop: Option<(u64, usize)>) -> u64
     if let Some(at) = fails {
         Arc::make_mut(&mut next.nodes[at]).env.insert(FAILS.into(), "1".into());
     }
+    if moves {
+        Arc::make_mut(&mut next.nodes[MOVER]).instance = InstanceName::new(INSTANCES[2]).unwrap();
+    }
     (cluster.steps, cluster.loss) = (0, loss);
     let stopped = stop.map(|(at, worker)| (at, former.nodes[worker].name.clone()));
+    // What moves is not counted among those that are down, nor is what is stopped.
+    let uncounted = moves.then_some(MOVER).or(stop.map(|(_, worker)| worker));
+    let uncounted = uncounted.map(|worker| former.nodes[worker].name.clone());
     cluster.stop.clone_from(&stopped);
     let lost = loss.and_then(|(_, party)| match party {
         // What was on its way up when its agent was killed goes on when that is back.
@@ -72,7 +94,7 @@ fn run(seed: u64, loss: Option<(u64, Party)>, stop: Option<(u64, usize)>) -> u64
     });
     let what = format!("seed {seed}, {fails:?} fails, {loss:?} is lost, {stop:?} is stopped");
     let shared = former.nodes.iter().filter(|node| node.interface.is_some()).map(|node| node.name.clone()).collect();
-    cluster.watched = Some(Watched { lost, stopped: stopped.as_ref().map(|(_, name)| name.clone()), shared, what });
+    cluster.watched = Some(Watched { lost, uncounted, shared, what });
     let stopped = stopped.map(|(_, name)| name);
     cluster.begin_to_deploy(next.clone(), OnFailure::Back);
     let steps = cluster.pass_until_deployed();
@@ -124,8 +146,8 @@ fn workers(id: &str, stop_grace: Duration) -> Configuration {
 pub struct Watched {
     /// Whose agent is lost: what is down there is down through that.
     lost: Option<InstanceName>,
-    /// Whom somebody stops.
-    stopped: Option<NodeName>,
+    /// Whom somebody stops, or what moves.
+    uncounted: Option<NodeName>,
     /// Of these one at a time is down.
     shared: Vec<NodeName>,
     what: String,
@@ -137,7 +159,7 @@ impl Watched {
             let is_down = |(of, state): &(InstanceName, NodeState)| {
                 *state != NodeState::Running && Some(of) != self.lost.as_ref()
             };
-            Some(name) != self.stopped.as_ref() && states.get(name).is_some_and(is_down)
+            Some(name) != self.uncounted.as_ref() && states.get(name).is_some_and(is_down)
         };
         let down: Vec<_> = states.keys().filter(|name| is_down(name)).collect();
         assert!(down.len() <= MOST, "{down:?} are down at once: {}", self.what);

@@ -14,10 +14,10 @@ use crate::plan::NodeChange;
 
 impl State {
     pub(super) fn switch(&mut self, request: SwitchNodesRequest, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let SwitchNodesRequest { reqid, configuration: id, nodes } = request;
+        let SwitchNodesRequest { reqid, configuration: id, nodes, rest } = request;
         let Some(mut staged) = self.staged.take_if(|staged| staged.configuration.id == id) else {
             if let Some(in_force) = self.configuration.clone().filter(|in_force| in_force.id == id) {
-                return self.switch_back(reqid, &in_force, &nodes, wall, fx);
+                return self.switch_back(reqid, &in_force, (&nodes, &rest), wall, fx);
             }
             let why = format!("it does not have configuration {id} at hand any more: was its agent started again?");
             let outcomes = vec![Outcome::instance_failed(&self.instance, why)];
@@ -34,7 +34,7 @@ impl State {
             reqid,
             changes
                 .iter()
-                .filter(|change| nodes.contains(change.name()))
+                .filter(|change| nodes.contains(change.name()) && !rest.contains(change.name()))
                 .map(|change| (change.name().clone(), Wish::Up)),
             nodes.iter().filter(|name| !wished.iter().any(|node| node.name == **name)).cloned(),
         );
@@ -47,7 +47,12 @@ impl State {
             self.tries_files = true;
             fx.push(Effect::TryFiles(number, staged.switched.clone()));
         }
-        begun.into_iter().for_each(|change| self.begin(change, wall, fx));
+        for change in begun {
+            match rest.contains(change.name()) {
+                true => self.begin_at_rest(change, wall, fx),
+                false => self.begin(change, wall, fx),
+            }
+        }
         self.staged = Some(staged);
     }
 
@@ -111,7 +116,7 @@ impl State {
         &mut self,
         reqid: RequestId,
         in_force: &InForce,
-        nodes: &BTreeSet<NodeName>,
+        (nodes, rest): (&BTreeSet<NodeName>, &BTreeSet<NodeName>),
         wall: Timestamp,
         fx: &mut Vec<Effect>,
     ) {
@@ -121,7 +126,8 @@ impl State {
         let rests =
             |name: &NodeName| self.nodes.get(name).is_some_and(|entry| matches!(entry.goal, Goal::Rest | Goal::Pause));
         // Whom somebody has stopped meanwhile nobody starts.
-        let at_rest: BTreeSet<NodeName> = with_room.iter().filter(|name| rests(name)).cloned().collect();
+        let at_rest = with_room.iter().filter(|name| rest.contains(*name) || rests(name));
+        let at_rest: BTreeSet<NodeName> = at_rest.cloned().collect();
         let is_awaited = |name: &NodeName| nodes.contains(name) && !at_rest.contains(name);
         let awaited = changes.iter().map(NodeChange::name).filter(|name| is_awaited(name));
         let strangers = nodes.iter().filter(|name| !in_force.nodes.iter().any(|node| node.name == **name));

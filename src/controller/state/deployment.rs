@@ -63,6 +63,8 @@ pub(super) struct Deployment {
     /// What is ended where it was, to be started elsewhere.
     moving: BTreeMap<InstanceName, BTreeSet<NodeName>>,
     rollout: Rollout,
+    /// What moves, and was begun to be started where it will be.
+    arrives: BTreeSet<NodeName>,
     /// Who was told to switch which nodes, and has not answered.
     steps: BTreeMap<RequestId, (InstanceName, BTreeSet<NodeName>)>,
     /// Since when nodes that have to change were in the state that they had before.
@@ -72,6 +74,8 @@ pub(super) struct Deployment {
     lost: BTreeSet<InstanceName>,
     /// The journal has it.
     is_written: bool,
+    /// Something was ordered while its decision was being written.
+    has_changed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +156,10 @@ impl State {
         self.last_number += 1;
         let former = self.shelf.deployed().map(|former| former.id.clone());
         let stands = former.is_none() || on_failure.unwrap_or(self.rules.on_failure) == OnFailure::Keep;
+        // What has yet to go back from the deployment before may be as slow.
+        let before = self.following.as_ref().filter(|following| following.is_back);
+        let before = before.map(|following| following.record.patience).unwrap_or_default();
+        let patience = self.patience(&configuration).max(before);
         let record = Record {
             number: self.last_number,
             reqid: reqid.clone(),
@@ -161,6 +169,7 @@ impl State {
             back_to,
             began: now.wall,
             at_once: all_at_once,
+            patience,
             ended: None,
             verdict: Verdict::Open,
             up: BTreeSet::new(),
@@ -173,7 +182,7 @@ impl State {
         self.admit(&configuration.instances, now, fx);
         let inner = self.open(Parent::Gather, BTreeSet::new(), now.mono + self.rules.request_timeout);
         let rollout = Rollout::new([], Default::default(), &self.rules.pace);
-        let (early, turns, moving, steps, before, outcomes, lost) = Default::default();
+        let (early, turns, moving, arrives, steps, before, outcomes, lost) = Default::default();
         self.deployment = Some(Deployment {
             ticket: Some(ticket).filter(|_| !detach),
             record,
@@ -188,11 +197,13 @@ impl State {
             turns,
             moving,
             rollout,
+            arrives,
             steps,
             before,
             outcomes,
             lost,
             is_written: false,
+            has_changed: false,
         });
         if detach {
             let answer = deployed(in_one_step, reqid, None, vec![]);
@@ -389,10 +400,19 @@ impl State {
 
     /// Nobody objects: it is planned what is switched when, and, unless nothing is, written down that it begins.
     fn all_checked(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let held = self.held_where_nobody_waits();
+        let Some(deployment) = &mut self.deployment else { return };
+        if !held.is_empty() {
+            deployment.outcomes.extend(held);
+            return self.abandon(now, fx);
+        }
         let Some(deployment) = &self.deployment else { return };
         let counts = deployment.configuration.ranks;
         // What moves is missed from when it is ended where it was.
-        let (mut up, moves) = (self.up_before(deployment), self.moved_by(deployment));
+        let (mut up, mut moves) = (self.up_before(deployment), self.moved_by(deployment));
+        for (node, there) in self.not_cleared() {
+            moves.entry(node).or_insert(there);
+        }
         let rests = deployment.record.rests.clone();
         up.retain(|node| !rests.contains(node));
         let before = self.since_when(&deployment.configuration);
@@ -402,7 +422,9 @@ impl State {
             let rollout = Rollout::new(std::mem::take(&mut deployment.turns), counts, &pace);
             deployment.rollout = if deployment.record.at_once { rollout.all_at_once() } else { rollout };
             deployment.before = before;
-            (deployment.record.up, deployment.record.moves) = (up, moves);
+            // What was started while others looked at it is among them.
+            deployment.record.up.append(&mut up);
+            deployment.record.moves = moves;
         });
         let is_touched = self.deployment.as_ref().is_some_and(|deployment| !deployment.rollout.is_done())
             || !self.movers().is_empty();
@@ -412,26 +434,29 @@ impl State {
         }
     }
 
-    /// Of the nodes that it touches, those that are meant to run now.
+    /// Of the nodes that it touches, those that are meant to run now; and what has yet to go back from the deployment
+    /// before, whether that is up or not.
     fn up_before(&self, deployment: &Deployment) -> BTreeSet<NodeName> {
         let Some(former) = self.shelf.deployed() else { return BTreeSet::new() };
-        if deployment.turns.is_empty() && deployment.configuration.has_the_nodes_of(former) {
+        let following = self.following.as_ref().filter(|following| following.is_back);
+        let touches_nothing = deployment.turns.is_empty() && deployment.configuration.has_the_nodes_of(former);
+        if touches_nothing && following.is_none() {
             return BTreeSet::new();
         }
         let stay: BTreeSet<(&str, &str)> =
             deployment.configuration.heads().map(|head| (head.name, head.instance)).collect();
         let switched: BTreeSet<&str> = deployment.turns.iter().map(|turn| turn.node.as_str()).collect();
-        // Also what has yet to go back from the deployment before.
-        let goes_back = self.following.as_ref().filter(|following| following.is_back);
-        let is_touched = |head: &Head<'_>| {
-            let goes_back = goes_back.is_some_and(|following| following.record.up.contains(&head.name()));
-            goes_back || switched.contains(head.name) || !stay.contains(&(head.name, head.instance))
+        let goes_back = |head: &Head<'_>| {
+            let has_yet_to = |it: &Following| it.record.up.contains(head.name) && it.owing.contains(head.instance);
+            following.is_some_and(has_yet_to)
         };
+        let is_touched = |head: &Head<'_>| switched.contains(head.name) || !stay.contains(&(head.name, head.instance));
         let is_up = |head: &Head<'_>| {
             let rests = |status: &NodeStatus| matches!(status.state, NodeState::Stopped | NodeState::Failed);
             self.nodes.get(head.name).is_some_and(|status| !rests(status))
         };
-        former.heads().filter(is_touched).filter(is_up).map(|head| head.name()).collect()
+        let is_meant = |head: &Head<'_>| goes_back(head) || (is_touched(head) && is_up(head));
+        former.heads().filter(is_meant).map(|head| head.name()).collect()
     }
 
     /// The nodes that are deployed on another instance, and where they will be.
@@ -444,6 +469,34 @@ impl State {
         let is_moved = |head: &Head<'_>| places.get(head.name).is_some_and(|former| *former != head.instance);
         let moved = deployment.configuration.heads().filter(is_moved);
         moved.map(|head| (head.name(), head.instance())).collect()
+    }
+
+    /// What the deployment before was to move, and where that may run until the instance has gone back.
+    fn not_cleared(&self) -> BTreeMap<NodeName, InstanceName> {
+        let Some(following) = &self.following else { return BTreeMap::new() };
+        let moves = following.record.moves.iter().filter(|(node, _)| following.may_run_elsewhere(node));
+        moves.map(|(node, there)| (node.clone(), there.clone())).collect()
+    }
+
+    /// Of that what would be started elsewhere although nobody waits for the instance, and so nobody ends it there first.
+    fn held_where_nobody_waits(&self) -> Vec<Outcome> {
+        let (Some(deployment), Some(following)) = (&self.deployment, &self.following) else { return Vec::new() };
+        let number = following.record.number;
+        let mut held = self.not_cleared();
+        held.retain(|_, there| deployment.without.contains(there) && self.roster.link(there).is_none());
+        let outcome = |head: Head<'_>| {
+            let there = held.get(head.name).filter(|there| there.as_str() != head.instance)?;
+            let why = format!(
+                "it may still run there, and not be started on `{}`: `{there}` has yet to go back from deployment \
+                 {number}. Wait for it, or deploy a configuration without that instance",
+                head.instance
+            );
+            Some(Outcome::node_failed(there, &head.name(), why, None))
+        };
+        match held.is_empty() {
+            true => Vec::new(),
+            false => deployment.configuration.heads().filter_map(outcome).collect(),
+        }
     }
 
     /// What has to be known of nodes that change, to see later whether they have.

@@ -140,8 +140,9 @@ impl State {
         }
     }
 
-    /// The nodes of `deployed` to ask when a client names these, all of them if it names none; and the outcome of each
-    /// that cannot be asked, because there is no such node, because of `refusal`, or because nobody reaches it.
+    /// The nodes of `deployed` to ask when a client names these, all of them if it names none, and where they are; and the
+    /// outcome of each that cannot be asked, because there is no such node, because of `refusal`, or because nobody reaches
+    /// it.
     pub(super) fn whom_to_ask(
         &self,
         deployed: &Kept,
@@ -153,9 +154,11 @@ impl State {
         let mut known = BTreeSet::new();
         for head in deployed.heads().filter(|head| named.is_empty() || named.contains(head.name)) {
             known.insert(head.name);
-            let (instance, node) = (head.instance(), head.name());
+            let (former, node) = (head.instance(), head.name());
+            let refusal = refusal(&former, &node);
+            let instance = self.place_of_what_arrives(&node).cloned().unwrap_or(former);
             let lost = || self.roster.link(&instance).is_none().then(|| silence::UNCONNECTED.to_owned());
-            match refusal(&instance, &node).or_else(lost) {
+            match refusal.or_else(lost) {
                 Some(error) => outcomes.push(Outcome::node_failed(&instance, &node, error, None)),
                 None => drop(asked.entry(instance).or_default().insert(node)),
             }
@@ -440,7 +443,9 @@ impl Order {
     pub(super) fn time_out(&mut self, name: &InstanceName, nodes: &Nodes) {
         let silent = Outcome::instance_failed(name, silence::SILENT);
         for (node, since) in self.asked.get(name).into_iter().flatten() {
-            let done = nodes.get(node.as_str()).is_some_and(|status| self.verb.is_done(status, *since));
+            // Of a node that moves nothing else is known until that is decided than how it is where it was.
+            let status = nodes.get(node.as_str()).filter(|status| status.instance == *name);
+            let done = status.is_some_and(|status| self.verb.is_done(status, *since));
             self.outcomes.push(match done {
                 true => Outcome::node_done(name, node),
                 false => Outcome::node_failed(name, node, TIMED_OUT.into(), None),

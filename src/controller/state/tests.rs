@@ -574,6 +574,8 @@ struct Cluster {
     would_change: Vec<(String, String)>,
     /// Whether what is to be kept can be.
     disk: Result<(), String>,
+    /// Where the disk is slow: what is to be written, under which number.
+    slow: Option<Vec<(u64, Vec<Save>)>>,
     /// What agents can do.
     features: Features,
 }
@@ -623,6 +625,7 @@ impl Cluster {
             checks: false,
             would_change: Vec::new(),
             disk: Ok(()),
+            slow: None,
             features: Features::NONE,
         };
         cluster.perform(first);
@@ -735,6 +738,9 @@ impl Cluster {
                     saves.into_iter().for_each(|save| self.saved.apply(save));
                     self.answered(then);
                 }
+                Effect::Journal(number, saves) if self.slow.is_some() => {
+                    self.slow.iter_mut().for_each(|slow| slow.push((number, saves.clone())));
+                }
                 Effect::Journal(number, saves) => {
                     let written = self.disk.clone();
                     if written.is_ok() {
@@ -810,7 +816,9 @@ impl Cluster {
                 ToAgent::CommitConfigurationRequest(request) => {
                     format!("commit {}{}", request.configuration, resting(&request.rest))
                 }
-                ToAgent::SwitchNodesRequest(request) => format!("switch {}", nodes(&request.nodes)),
+                ToAgent::SwitchNodesRequest(request) => {
+                    format!("switch {}{}", nodes(&request.nodes), resting(&request.rest))
+                }
                 ToAgent::RestoreConfigurationRequest(request) => {
                     let how = if request.at_once { "back at once" } else { "back" };
                     format!("{how} to {} with {}", request.configuration.open().id, nodes(&request.up))

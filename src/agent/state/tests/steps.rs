@@ -57,7 +57,7 @@ impl Agent {
     fn switch(&mut self, reqid: &str, configuration: &str, nodes: &[&str]) {
         let nodes = nodes.iter().map(|name| node_name(name)).collect();
         let configuration = ConfigurationId::new(configuration).unwrap();
-        self.order(SwitchNodesRequest { reqid: id(reqid), configuration, nodes });
+        self.order(SwitchNodesRequest { reqid: id(reqid), configuration, nodes, rest: [].into() });
         self.obey_all();
     }
 
@@ -152,7 +152,12 @@ fn a_node_that_was_switched_and_failed_is_not_started_again_when_it_comes_into_f
     let mut agent = running();
     agent.check("check", changed("c2", &["worker"]));
     let configuration = ConfigurationId::new("c2").unwrap();
-    agent.order(SwitchNodesRequest { reqid: id("one"), configuration, nodes: [node_name("worker")].into() });
+    agent.order(SwitchNodesRequest {
+        reqid: id("one"),
+        configuration,
+        nodes: [node_name("worker")].into(),
+        rest: [].into(),
+    });
     let Some((_, NodeOrder::Stop { ticket, .. })) = agent.told.last().cloned() else { panic!() };
     agent.report(&node_name("worker"), NodeState::Stopped, Some(ticket));
     agent.report(&node_name("worker"), NodeState::Pending, None);
@@ -296,23 +301,46 @@ fn who_is_stopped_while_it_waits_to_go_back_is_as_before_and_stays_down() {
     assert_eq!(waiting, [""; 0], "it runs what it ran before");
 }
 
-#[test]
-fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
-    let port = |configuration: &mut Configuration, name: &str, port| {
-        let node = configuration.nodes.iter_mut().find(|node| node.name.as_str() == name).unwrap();
-        Arc::make_mut(node).port = Some(port);
+/// The logger and the manager run, and are about to have the port of each other.
+fn changing_ports() -> Agent {
+    let with_ports = |configuration_id: &str, ports: [u16; 2]| {
+        let mut configuration = commands(configuration_id);
+        let nodes = configuration.nodes.iter_mut().zip(ports);
+        nodes.for_each(|(node, port)| Arc::make_mut(node).port = Some(port));
+        configuration
     };
     let mut agent = Agent::new();
-    let (mut first, mut next) = (commands("c1"), commands("c2"));
-    port(&mut first, "logger", 1);
-    port(&mut first, "manager", 2);
-    port(&mut next, "logger", 2);
-    port(&mut next, "manager", 1);
-    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first.into(), rest: [].into() });
+    let first = with_ports("c1", [1, 2]).into();
+    agent.order(SetConfigurationRequest { reqid: id("first"), configuration: first, rest: [].into() });
     agent.obey_all();
     agent.take_told();
     agent.mail.clear();
-    assert_eq!(agent.check("check", next), ["logger", "manager"]);
+    assert_eq!(agent.check("check", with_ports("c2", [2, 1])), ["logger", "manager"]);
+    agent
+}
+
+#[test]
+fn who_was_stopped_makes_room_and_is_not_started_by_the_turn_of_who_has_its_port() {
+    let mut agent = changing_ports();
+    let rest: BTreeSet<NodeName> = [node_name("manager")].into();
+    agent.order(StopRequest { reqid: id("stop"), nodes: rest.clone() });
+    agent.obey_all();
+    assert_eq!((agent.take_told(), agent.answers().len()), (vec!["stop manager".to_owned()], 1));
+    let (configuration, nodes) = (ConfigurationId::new("c2").unwrap(), [node_name("logger")].into());
+    agent.order(SwitchNodesRequest { reqid: id("one"), configuration, nodes, rest: rest.clone() });
+    agent.obey_all();
+    let told = agent.take_told();
+    assert!(told.contains(&"redefine manager".to_owned()) && !told.contains(&"start manager".to_owned()), "{told:?}");
+    assert_eq!(agent.answers(), [("one".into(), vec!["logger: done".into()])]);
+    let (configuration, checked) = (ConfigurationId::new("c2").unwrap(), id("check"));
+    agent.order(CommitConfigurationRequest { reqid: id("commit"), configuration, checked, rest });
+    agent.obey_all();
+    assert_eq!((agent.take_told(), agent.answered()), (vec![], vec!["commit".to_owned()]));
+}
+
+#[test]
+fn a_node_whose_port_is_wanted_makes_room_for_it_in_the_same_step() {
+    let mut agent = changing_ports();
     agent.switch("one", "c2", &["logger"]);
     let told = ["stop manager", "stop logger", "redefine logger", "redefine manager"];
     assert_eq!(agent.take_told().iter().filter(|told| !told.starts_with("start")).count(), told.len());

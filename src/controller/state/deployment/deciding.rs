@@ -70,10 +70,9 @@ impl State {
 
     /// The point of no return: whatever becomes of the controller or of a link from now on, every instance comes to this.
     fn decided(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(Deployment { configuration, record, stands, .. }) = self.deployment.as_ref() else { return };
+        let Some(Deployment { configuration, record, stands, has_changed, .. }) = &self.deployment else { return };
         let (configuration, record, stands) = (configuration.clone(), record.clone(), *stands);
-        if !record.rests.is_empty() {
-            // Some may have been stopped while it was being written.
+        if *has_changed {
             fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
         }
         self.release(&configuration.instances, now, fx);
@@ -161,9 +160,14 @@ impl State {
         let ended = |place: &InstanceName, node: &str| {
             self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, node))
         };
+        let not_cleared = self.not_cleared();
         for node in configuration.heads() {
-            let Some(NodeStatus { instance: former, .. }) = self.nodes.get(node.name) else { continue };
-            if former.as_str() != node.instance && self.roster.link(former).is_none() && !ended(former, node.name) {
+            let known = self.nodes.get(node.name).map(|NodeStatus { instance, .. }| instance);
+            let others = not_cleared.get(node.name).filter(|place| Some(*place) != known);
+            let is_given_up = |place: &&InstanceName| {
+                place.as_str() != node.instance && self.roster.link(place).is_none() && !ended(place, node.name)
+            };
+            for former in known.into_iter().chain(others).filter(is_given_up) {
                 let msg = format!(
                     "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
                      and may run twice until `{former}` comes back or is stopped",

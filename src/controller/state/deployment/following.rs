@@ -29,6 +29,8 @@ pub(in crate::controller::state) struct Following {
     pub asked: BTreeMap<InstanceName, RequestId>,
     /// Who has said which of its nodes wait for their turn to go back.
     pub said: BTreeSet<InstanceName>,
+    /// Who does not go back, by its own word: it is asked again when it is back.
+    refused: BTreeSet<InstanceName>,
     /// Those nodes.
     pub rollout: Rollout,
     /// Who was told to have which of them go back, and has not answered.
@@ -50,17 +52,31 @@ impl Following {
     }
 
     fn new(record: Record, is_back: bool, owing: BTreeSet<InstanceName>, rollout: Rollout) -> Self {
-        let (cleared, stuck, asked, said, steps) = Default::default();
-        Self { record, is_back, owing, cleared, stuck, asked, said, rollout, steps, gathering: None }
+        let (cleared, stuck, asked, said, refused, steps) = Default::default();
+        Self { record, is_back, owing, cleared, stuck, asked, said, refused, rollout, steps, gathering: None }
     }
 
     pub fn has_said_who_waits(&mut self, name: &InstanceName) {
         self.said.insert(name.clone());
     }
 
+    /// It has not gone back, and none of its nodes has a turn before it was asked again.
+    pub fn refuses(&mut self, name: &InstanceName) {
+        self.refused.insert(name.clone());
+        self.rollout.leave_out(name);
+    }
+
+    /// What it said before does not count any more.
+    pub fn forget_what_was_said_by(&mut self, name: &InstanceName) {
+        self.said.remove(name);
+        self.refused.remove(name);
+        self.rollout.forget(name);
+    }
+
     /// Whether nodes there have yet to go back, for all that is known.
     fn waits_for_turns(&self, of: &InstanceName) -> bool {
-        !self.said.contains(of) || self.rollout.has(of) || self.steps.values().any(|(instance, _)| instance == of)
+        let has_said = self.said.contains(of) && !self.refused.contains(of);
+        !has_said || self.rollout.has(of) || self.steps.values().any(|(instance, _)| instance == of)
     }
 
     /// The nodes that were to move there.
@@ -281,11 +297,11 @@ impl State {
         let Some(deployed) = self.shelf.deployed().filter(|deployed| deployed.has(name)).cloned() else {
             return;
         };
-        let deadline = now.mono + self.patience(&deployed);
-        let inner = self.open(Parent::Redeploy, BTreeSet::from([name.clone()]), deadline);
-        let has_to_go_back =
-            self.following.as_ref().is_some_and(|following| following.is_back && following.owing.contains(name));
-        match has_to_go_back {
+        let goes_back = |it: &&Following| it.is_back && it.owing.contains(name);
+        let back = self.following.as_ref().filter(goes_back).map(|following| following.record.patience);
+        let patience = self.patience(&deployed).max(back.unwrap_or_default());
+        let inner = self.open(Parent::Redeploy, BTreeSet::from([name.clone()]), now.mono + patience);
+        match back.is_some() {
             true => self.send_back(name, &deployed, inner, fx),
             false => self.send_share(name, &deployed, inner, fx),
         }

@@ -22,6 +22,7 @@ impl State {
     /// It is decided for what was in force before. Whether that can be written does not matter: whoever finds it undecided
     /// decides so.
     pub(super) fn go_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let not_cleared = self.not_cleared();
         let Some(deployment) = &mut self.deployment else { return };
         deployment.record.verdict = Verdict::Old;
         for reqid in std::mem::take(&mut deployment.steps).keys() {
@@ -31,6 +32,10 @@ impl State {
         // What was not begun elsewhere cannot run there.
         let begun: BTreeSet<_> = deployment.rollout.begun_on().cloned().collect();
         deployment.record.moves.retain(|_, there| begun.contains(there));
+        // What the deployment before had begun there may.
+        for (node, there) in not_cleared {
+            deployment.record.moves.entry(node).or_insert(there);
+        }
         let (record, touched) = (deployment.record.clone(), deployment.touched_instances());
         fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
         self.tell_progress("going back", now, fx);
@@ -39,7 +44,8 @@ impl State {
             return self.finish_going_back(now, fx);
         };
         // Those that are new have to follow, too: they stand by.
-        let strangers = touched.into_iter().filter(|name| !former.has(name)).collect();
+        let strangers = touched.into_iter().chain(record.moves.values().cloned());
+        let strangers = strangers.filter(|name| !former.has(name)).collect();
         self.follow(Following::to_the_former(record, &former, strangers, &self.rules.pace));
         self.need_the_former(now, fx);
         // A way to go back and another one to start again what had moved.
@@ -76,9 +82,12 @@ impl State {
         self.is_not_as_before(from, outcomes, now, fx);
         if let Some(following) = self.following.as_mut().filter(|_| is_asked) {
             following.has_said_who_waits(from);
-            if !has_refused {
-                self.have_a_turn(from, waiting);
-                self.went_back(from, Some(&failed), now, fx);
+            match has_refused {
+                true => following.refuses(from),
+                false => {
+                    self.have_a_turn(from, waiting);
+                    self.went_back(from, Some(&failed), now, fx);
+                }
             }
         }
         self.turn_back_on(now, fx);
@@ -99,7 +108,7 @@ impl State {
     /// Tells those whose turn has come. Another deployment that is under way decides about them, too: then nobody's comes.
     pub(in crate::controller::state) fn turn_back_on(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(former) = self.shelf.deployed().filter(|_| self.have_all_said_who_waits()) else { return };
-        let (id, patience) = (former.id.clone(), self.patience(former));
+        let id = former.id.clone();
         let Some(following) = self.following.as_mut().filter(|following| following.is_back) else { return };
         let deployment = self.deployment.as_ref();
         if deployment.is_some_and(|deployment| deployment.record.number != following.record.number) {
@@ -109,13 +118,15 @@ impl State {
         if begun.is_empty() {
             return;
         }
-        let patience = deployment.map_or(patience, |deployment| self.patience(&deployment.configuration));
+        // What is stopped has the definition that it was to have, also when that is not at hand any more.
+        let patience = following.record.patience;
         for (instance, nodes) in begun {
             let reqid = self.open(Parent::Back, BTreeSet::from([instance.clone()]), now.mono + patience);
-            if let Some(following) = &mut self.following {
-                following.steps.insert(reqid.clone(), (instance.clone(), nodes.clone()));
-            }
-            self.send(&instance, SwitchNodesRequest { reqid, configuration: id.clone(), nodes }, fx);
+            let Some(following) = &mut self.following else { return };
+            following.steps.insert(reqid.clone(), (instance.clone(), nodes.clone()));
+            let its = || self.shelf.deployed().into_iter().flat_map(|former| former.names_on(&instance));
+            let rest = following.record.rests_among(its);
+            self.send(&instance, SwitchNodesRequest { reqid, configuration: id.clone(), nodes, rest }, fx);
         }
         // As long as it goes on, whoever deploys waits for it.
         if let Some(deployment) = &self.deployment {
@@ -172,7 +183,7 @@ impl State {
         // Who does not do it at all has not gone back, and is asked again when it is back.
         let has_refused = outcomes.iter().any(|outcome| !outcome.is_success() && outcome.node.is_none());
         match has_refused {
-            true => following.rollout.leave_out(from),
+            true => following.refuses(from),
             false => self.note_followed(from, &outcomes),
         }
         self.is_not_as_before(from, outcomes, now, fx);
@@ -207,8 +218,7 @@ impl State {
     /// That instance is about to be asked, or cannot be: what it said before does not count any more.
     pub(super) fn has_to_say_who_waits(&mut self, name: &InstanceName) {
         let Some(following) = &mut self.following else { return };
-        following.said.remove(name);
-        following.rollout.forget(name);
+        following.forget_what_was_said_by(name);
         following.steps.retain(|reqid, (instance, _)| {
             let is_lost = instance == name;
             if is_lost {

@@ -26,6 +26,10 @@ impl State {
         let deadline = now.mono + self.patience_of_deployment();
         let unreached: Vec<_> = begun.keys().filter(|name| self.roster.link(name).is_none()).cloned().collect();
         for (instance, nodes) in begun {
+            self.change(|deployment| {
+                let moves = nodes.iter().filter(|node| deployment.record.moves.get(*node) == Some(&instance));
+                deployment.arrives.extend(moves.cloned());
+            });
             let reqid = self.open(Parent::Switch, BTreeSet::from([instance.clone()]), deadline);
             self.change(|deployment| drop(deployment.steps.insert(reqid.clone(), (instance.clone(), nodes))));
             self.send_step(&reqid, fx);
@@ -49,9 +53,10 @@ impl State {
         let Some(deployment) = &self.deployment else { return };
         let Some((to, nodes)) = deployment.steps.get(reqid).cloned() else { return };
         let configuration = deployment.configuration.id.clone();
+        let rest = deployment.record.rests_among(|| deployment.configuration.names_on(&to));
         // It has, or will have, what it said that it did not have.
         self.nodes.may_have_these(&nodes);
-        self.send(&to, agent::SwitchNodesRequest { reqid: reqid.clone(), configuration, nodes }, fx);
+        self.send(&to, agent::SwitchNodesRequest { reqid: reqid.clone(), configuration, nodes, rest }, fx);
     }
 
     /// It came back in the middle: what it was told may have been lost with the link. It is told nothing else.

@@ -146,6 +146,31 @@ fn a_controller_that_was_killed_while_all_went_back_goes_on_once_all_had_time_to
 }
 
 #[test]
+fn who_goes_back_has_as_long_to_end_as_it_would_have_had_also_where_the_deployment_is_over() {
+    let mut cluster = Cluster::deployed(&WORKERS);
+    cluster.would_change = WORKERS[..2].iter().map(|(of, name)| ((*of).into(), (*name).into())).collect();
+    cluster.answers_itself = false;
+    let mut slow = configuration("c2", &WORKERS);
+    slow.nodes.iter_mut().for_each(|node| Arc::make_mut(node).stop_grace = Duration::from_secs(3600));
+    cluster.deploy("deploy", slow);
+    cluster.turn("a", "n1", None);
+    let mut next = Cluster::new(cluster.saved.clone());
+    next.answers_itself = false;
+    for (name, waiting) in [("a", &["n1", "n2"][..]), ("b", &[]), ("c", &[])] {
+        next.connect(name);
+        next.reply(name);
+        next.told.clear();
+        next.put_back(name, waiting);
+    }
+    next.sent.retain(|(_, sent)| matches!(sent, ToAgent::SwitchNodesRequest(_)));
+    next.pass(Duration::from_secs(3500));
+    next.turn("a", "n1", None);
+    assert_eq!(next.errors(), [""; 0], "n1 was not late");
+    next.turn("a", "n2", None);
+    assert!(!next.state.has_yet_to_follow(&instance("a")));
+}
+
+#[test]
 fn what_is_to_go_back_waits_while_another_deployment_decides_about_it() {
     let mut cluster = going_back("n4");
     let mut next = Cluster::new(std::mem::take(&mut cluster.saved));
@@ -175,4 +200,109 @@ fn what_is_to_go_back_waits_while_another_deployment_decides_about_it() {
         told.contains(&"a: back to c1 with n1 n2".to_owned()),
         "and it goes on where nothing comes of that: {told:?}"
     );
+}
+
+impl Cluster {
+    /// What was sent that has anything done.
+    fn take_orders(&mut self) -> Vec<String> {
+        let sent = self.take_all_sent().into_iter();
+        sent.filter(|sent| ["received", "welcome"].iter().all(|word| !sent.ends_with(word))).collect()
+    }
+}
+
+/// n1 was begun to be moved from a to b, which was lost then: it is to go back, and nobody knows whether it runs there.
+fn out_of_reach_with_n1() -> Cluster {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+    cluster.would_change = vec![("b".into(), "n1".into())];
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n3"), ("b", "n1"), ("b", "n2")]));
+    cluster.say("a", change("a", "n1", NodeState::Stopped));
+    cluster.reply("a");
+    assert_eq!(cluster.take_orders(), ["a: stop n1", "b: switch n1"]);
+    cluster.lose("b");
+    cluster.pass(Duration::from_secs(11));
+    assert_eq!(cluster.take_orders(), ["a: back to c1 with "]);
+    cluster.reply("a");
+    cluster.pass(Duration::from_secs(3600));
+    assert!(cluster.answer("deploy").last().unwrap().contains("will follow when they can be reached"));
+    cluster.would_change.clear();
+    cluster
+}
+
+#[test]
+fn what_has_yet_to_go_back_is_not_forgotten_by_a_deployment_that_comes_to_nothing_and_runs_once() {
+    let mut cluster = out_of_reach_with_n1();
+    cluster.connect("b");
+    cluster.say("b", snapshot_of(&[("b", "n1"), ("b", "n2")]));
+    cluster.reply("b");
+    cluster.take_orders();
+    cluster.deploy("another", configuration("c3", &[("a", "n1"), ("b", "n2"), ("b", "n4")]));
+    assert_eq!(cluster.take_orders(), ["b: stop n1"], "before anything else");
+    cluster.lose("b");
+    cluster.pass(Duration::from_secs(11));
+    assert_eq!(cluster.take_orders(), ["a: back to c1 with "], "n1 may run on b");
+    cluster.reply("a");
+    cluster.pass(Duration::from_secs(3600));
+    // Nor does a controller forget it that is started again.
+    let mut next = Cluster::new(cluster.saved.clone());
+    next.answers_itself = false;
+    for name in ["a", "b"] {
+        next.connect(name);
+        next.reply(name);
+    }
+    assert_eq!(next.take_orders(), ["a: back to c1 with ", "b: back to c1 with "]);
+    next.reply("b");
+    assert_eq!(next.take_orders(), ["a: back to c1 with n1"]);
+}
+
+#[test]
+fn nobody_who_is_not_waited_for_lets_a_node_run_twice_that_it_has_yet_to_give_back() {
+    let mut cluster = out_of_reach_with_n1();
+    let nodes = [("a", "n1"), ("b", "n2"), ("b", "n4")];
+    cluster.ask("without", |reqid| {
+        let terms = Terms { without: [instance("b")].into(), ..Terms::default() };
+        let configuration = configuration("c3", &nodes);
+        client::SetConfigurationRequest { reqid, configuration, upon: None, terms }.into()
+    });
+    let why = "n1: it may still run there, and not be started on `a`: `b` has yet to go back from deployment 2. Wait for \
+               it, or deploy a configuration without that instance";
+    assert_eq!(cluster.answer("without"), [why]);
+    assert_eq!(cluster.saved.last.as_ref().unwrap().verdict, Verdict::Refused);
+    cluster.published.clear();
+    cluster.deploy("given up", configuration("c4", &[("a", "n1")]));
+    let errors = cluster.errors();
+    assert!(errors.iter().any(|error| error.starts_with("n1 of b: given up with its instance")), "{errors:?}");
+}
+
+#[test]
+fn who_refuses_its_turn_has_not_gone_back_whatever_else_ends_there_and_is_not_counted() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2"), ("b", "n3")]);
+    cluster.would_change = ["n1", "n2", "n3"].map(|name| ("b".into(), name.into())).into();
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n4"), ("b", "n1"), ("b", "n2"), ("b", "n3")]));
+    cluster.say("a", change("a", "n1", NodeState::Stopped));
+    cluster.reply("a");
+    ["n1", "n2"].iter().for_each(|name| cluster.turn("b", name, None));
+    cluster.turn("b", "n3", Some("not ready"));
+    cluster.put_back("a", &[]);
+    let reqid = cluster.take_sent("b", |message| match message {
+        ToAgent::RestoreConfigurationRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n1"), "it does not end".into(), None)];
+    let change = |name| CheckedChange { node: node(name), role: Role::None, runs: true, shares: None };
+    let waiting = vec![change("n2"), change("n3")];
+    cluster.say("b", RestoreConfigurationResponse { reqid, outcomes, waiting });
+    let reqid = cluster.take_sent("b", |message| match message {
+        ToAgent::SwitchNodesRequest(request) => Some(request.reqid),
+        _ => None,
+    });
+    let outcomes = vec![Outcome::instance_failed(&instance("b"), "its agent is stopping all nodes")];
+    cluster.say("b", SwitchNodesResponse { reqid, outcomes });
+    let status = cluster.state.status(Cursor { epoch: 0, number: 0 }).deployment.unwrap();
+    assert_eq!((status.switched, status.to_switch), (1, 1), "n3 has no turn any more");
+    cluster.sent.clear();
+    cluster.say("b", removal("b", "n1"));
+    assert!(cluster.state.has_yet_to_follow(&instance("b")), "n2 is not as before");
+    assert_eq!(cluster.take_orders(), ["a: back to c1 with n1"], "which runs nowhere else");
 }

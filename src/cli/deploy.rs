@@ -238,7 +238,8 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<(Ex
     };
     let (text, Deployed { verdict, deployment }) = match answer {
         Err(error @ CliError::Lost { .. }) => {
-            let lost = Lost { reqid, doing, detached, without, error };
+            let lost =
+                Lost { reqid, doing, detached, without, shape: |past| orders::body(&Deployed::from(past)), error };
             return Ok((look_on::look_for(client, lost, json, screen)?, None));
         }
         answer => answer?,

@@ -59,23 +59,29 @@ pub fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliEr
         }
         seen.look_on(events, shows)
     })?;
-    match looked {
-        None => detach(&format!("deployment {number}")),
-        Some(Err(error)) if error.is_away() => {
-            let lost = Lost {
-                reqid: present.reqid.clone(),
-                doing: format!("deployment {number}"),
-                detached: false,
-                without: Vec::new(),
-                error,
-            };
-            look_for(client, lost, json, screen)
+    let doing = format!("deployment {number}");
+    let Some(looked) = looked else { return detach(&doing) };
+    match looked.and_then(|()| what_came_of(client, number)) {
+        Ok((text, past)) => tell(&past, json.then_some(text), screen),
+        Err(error) if error.is_away() => {
+            let (reqid, without) = (present.reqid.clone(), Vec::new());
+            look_for(
+                client,
+                Lost { reqid, doing, detached: false, without, shape: |past| body(past), error },
+                json,
+                screen,
+            )
         }
-        Some(looked) => {
-            looked?;
-            let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
-            tell(&past, json.then_some(text), screen)
-        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the history has of one that is over. A controller that is about to end may still show it as it was.
+fn what_came_of(client: &Client, number: u64) -> Result<(String, Past), CliError> {
+    let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
+    match past.ended {
+        Some(_) => Ok((text, past)),
+        None => Err(client.lost("it has not written what came of it")),
     }
 }
 
@@ -115,6 +121,8 @@ pub struct Lost {
     pub detached: bool,
     /// Instances that it does not wait for.
     pub without: Vec<String>,
+    /// What came of it as JSON, in the shape of the answer that was lost.
+    pub shape: fn(&Past) -> String,
     pub error: CliError,
 }
 
@@ -129,7 +137,7 @@ enum Found {
 /// Looks for the controller for a while, and for what came of the deployment there. It is known by its id, so that it is not
 /// taken for another one.
 pub fn look_for(client: &Client, lost: Lost, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let Lost { reqid, doing, detached, without, error } = lost;
+    let Lost { reqid, doing, detached, without, shape, error } = lost;
     let url = client.url().to_owned();
     if !json {
         let told = format!(
@@ -167,8 +175,7 @@ pub fn look_for(client: &Client, lost: Lost, json: bool, screen: Screen) -> Resu
             Ok(Exit::Done)
         }
         Found::Over(past) => {
-            // In the shape of the answer that was lost.
-            let text = json.then(|| body(&Deployed::from(&*past)));
+            let text = json.then(|| shape(&past));
             let is_waited_for = past.owing.iter().any(|name| !given_up.contains(name));
             match tell(&past, text, screen)? {
                 Exit::Done if is_waited_for => Ok(Exit::Unreachable),
@@ -247,7 +254,7 @@ impl Search {
         let Some(past) = history.deployments.iter().find(|past| past.reqid == self.reqid) else {
             return Ok(Found::Unknown);
         };
-        let (_, past) = self.client.get::<Past>(&format!("/api/v1/history/{}", past.number))?;
+        let (_, past) = what_came_of(&self.client, past.number)?;
         Ok(Found::Over(Box::new(past)))
     }
 }
@@ -276,10 +283,10 @@ impl Seen {
         Ok(writeln!(io::stderr(), "{}", self.whole)?)
     }
 
-    /// Shows what happens until it is over.
-    fn look_on(self, events: Events, shows: bool) -> Result<(), CliError> {
+    /// Shows what happens until it is over. A controller that is asked to end ends what it tells before that.
+    fn look_on(self, mut events: Events, shows: bool) -> Result<(), CliError> {
         let mut called = Some(self.called);
-        for event in events {
+        for event in events.by_ref() {
             let (_, event) = event?;
             if let Some(line) = line(&event, &mut called).filter(|_| shows) {
                 writeln!(io::stderr(), "{line}")?;
@@ -288,7 +295,7 @@ impl Seen {
                 return Ok(());
             }
         }
-        Ok(()) // the controller has ended the stream; what came of it is in the history
+        Err(events.lost("it tells no more events"))
     }
 }
 
@@ -366,6 +373,8 @@ impl Drop for Over {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufRead;
+
     use super::*;
 
     #[test]
@@ -386,6 +395,26 @@ mod tests {
         {
             assert!(said.contains(words), "{said}");
         }
+    }
+
+    #[test]
+    fn what_the_history_shows_as_open_is_not_over() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::with_token(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let ended = |ended: Option<&str>| Past { number: 7, ended: ended.map(String::from), ..Past::default() };
+        let answers = [ended(None), ended(Some("2026-01-02T03:04:05.000006Z"))].map(|past| body(&past));
+        let server = thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = io::BufReader::new(&stream).lines();
+                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}", answer.len());
+                write!(stream, "{head}\r\n\r\n{answer}").unwrap();
+            }
+        });
+        assert!(what_came_of(&client, 7).is_err_and(|error| error.is_away()));
+        assert_eq!(what_came_of(&client, 7).unwrap().1.number, 7);
+        server.join().unwrap();
     }
 
     #[test]

@@ -149,6 +149,27 @@ fn who_is_lost_while_it_goes_back_holds_nobody_up_for_long_and_has_its_turns_whe
 }
 
 #[test]
+fn that_somebody_stops_a_node_while_it_goes_back_later_is_written_as_no_failure() {
+    let mut cluster = going_back("n4");
+    cluster.lose("a");
+    cluster.put_back("b", &["n3"]);
+    cluster.put_back("c", &[]);
+    cluster.pass(Duration::from_secs(11));
+    cluster.turn("b", "n3", None);
+    cluster.answer("deploy");
+    cluster.connect("a");
+    cluster.reply("a");
+    cluster.put_back("a", &["n1", "n2"]);
+    cluster.ask("stop", |reqid| client::StopRequest { reqid, nodes: [node("n1")].into() }.into());
+    cluster.turn("a", "n1", Some("somebody asked meanwhile for it to stop"));
+    cluster.turn("a", "n2", Some("never ready"));
+    assert!(!cluster.state.has_yet_to_follow(&instance("a")));
+    let written = cluster.written();
+    assert_eq!(written[..2], ["n2: not as before: never ready", "n4: not ready"]);
+    assert!(!written.iter().any(|told| told.contains("meanwhile")), "{written:?}");
+}
+
+#[test]
 fn a_controller_that_was_killed_while_all_went_back_goes_on_once_all_had_time_to_come_back() {
     let mut cluster = going_back("n4");
     cluster.put_back("b", &["n3"]);

@@ -79,6 +79,16 @@ pub struct Record {
     pub results: Vec<Outcome>,
     /// How many more results there were.
     pub left_out: u64,
+    /// Whose they were, as long as the controller runs that ended it: who follows may be among them.
+    #[serde(skip)]
+    pub left_out_of: BTreeSet<Place>,
+}
+
+/// Whom a result is about.
+type Place = (Option<InstanceName>, Option<NodeName>);
+
+fn place(outcome: &Outcome) -> Place {
+    (outcome.instance.clone(), outcome.node.clone())
 }
 
 /// How a deployment was decided.
@@ -121,14 +131,15 @@ impl Record {
         (self.verdict, self.ended) = (verdict, Some(now));
         let (failed, fine): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| !outcome.is_success());
         let bare = |outcome: &Outcome| Outcome { output: None, ..outcome.clone() };
-        self.results = failed.into_iter().chain(fine).take(MOST_RESULTS).map(bare).collect();
+        let mut all = failed.into_iter().chain(fine);
+        self.results = all.by_ref().take(MOST_RESULTS).map(bare).collect();
         self.left_out = (outcomes.len() - self.results.len()) as u64;
+        self.left_out_of = all.map(place).collect();
     }
 
     /// What became of the nodes of an instance that followed when it was over. Of one that was gone back from, what failed
     /// before that stays: it says why. That a node was not as before is so until it is heard of again.
     pub fn follow(&mut self, outcomes: &[Outcome]) {
-        let place = |outcome: &Outcome| (outcome.instance.clone(), outcome.node.clone());
         let fresh: BTreeSet<_> = outcomes.iter().map(place).collect();
         let speaks: BTreeSet<_> = outcomes.iter().map(|outcome| (outcome.instance.clone(), None)).collect();
         let is_back = self.verdict != Verdict::New;
@@ -139,9 +150,14 @@ impl Record {
         let known: BTreeSet<_> = all.iter().map(place).collect();
         all.extend(outcomes.iter().filter(|it| !it.is_success() || !known.contains(&place(it))).cloned());
         all.sort_by_key(|outcome| (outcome.node.is_none(), outcome.node.clone(), outcome.instance.clone()));
-        let (left_out, ended) = (self.left_out, self.ended);
-        self.end(self.verdict, &all, ended.unwrap_or(self.began));
+        let mut left_out_of = std::mem::take(&mut self.left_out_of);
+        let before = left_out_of.len();
+        left_out_of.retain(|place| !fresh.contains(place));
+        // Who was left out and is heard of now counts once.
+        let left_out = self.left_out.saturating_sub((before - left_out_of.len()) as u64);
+        self.end(self.verdict, &all, self.ended.unwrap_or(self.began));
         self.left_out += left_out;
+        self.left_out_of.append(&mut left_out_of);
     }
 
     fn is_not_back(outcome: &Outcome) -> bool {
@@ -172,6 +188,7 @@ mod tests {
             owing: BTreeSet::new(),
             results: Vec::new(),
             left_out: 0,
+            left_out_of: BTreeSet::new(),
         }
     }
 
@@ -226,5 +243,11 @@ mod tests {
         }
         let failed = record.results.iter().take_while(|outcome| !outcome.is_success()).count();
         assert_eq!((failed, record.results.len(), record.left_out), (2, MOST_RESULTS, 200));
+        // Whoever is heard of again is counted once, also if it had been left out; and somebody new is one more.
+        let again: Vec<_> = nodes.iter().map(|node| Outcome::node_done(&a, node)).collect();
+        for some in [&again[900..], &again[..], &[Outcome::instance_done(&a)]] {
+            record.follow(some);
+        }
+        assert_eq!((record.results.len(), record.left_out), (MOST_RESULTS, 201));
     }
 }

@@ -251,12 +251,15 @@ impl Search {
     /// What the history has of it.
     fn look_up(&self) -> Result<Found, CliError> {
         let (_, history) = self.client.get::<History>("/api/v1/history")?;
-        let Some(past) = history.deployments.iter().find(|past| past.reqid == self.reqid) else {
-            return Ok(Found::Unknown);
-        };
+        let Some(past) = newest(&history, &self.reqid) else { return Ok(Found::Unknown) };
         let (_, past) = what_came_of(&self.client, past.number)?;
         Ok(Found::Over(Box::new(past)))
     }
+}
+
+/// The last deployment that was known by this id: nobody refuses one that was used before.
+fn newest<'a>(history: &'a History, reqid: &str) -> Option<&'a Past> {
+    history.deployments.iter().rev().find(|past| past.reqid == reqid)
 }
 
 // --- what is seen ---
@@ -415,6 +418,14 @@ mod tests {
         assert!(what_came_of(&client, 7).is_err_and(|error| error.is_away()));
         assert_eq!(what_came_of(&client, 7).unwrap().1.number, 7);
         server.join().unwrap();
+    }
+
+    #[test]
+    fn of_two_deployments_of_one_id_the_last_is_meant() {
+        let past = |(number, reqid): (u64, &str)| Past { number, reqid: reqid.into(), ..Past::default() };
+        let history = History { deployments: [(1, "mine"), (2, "mine"), (3, "other")].map(past).into() };
+        assert_eq!(newest(&history, "mine").map(|past| past.number), Some(2));
+        assert_eq!(newest(&history, "nobody's"), None);
     }
 
     #[test]

@@ -218,7 +218,13 @@ pub fn be_an_agent_if_asked() {
     std::process::exit(0);
 }
 
+#[cfg(not(target_env = "gnu"))]
+fn heap_in_use() -> usize {
+    0 // no other C library tells
+}
+
 /// Bytes that this process has from the allocator and has not given back to it.
+#[cfg(target_env = "gnu")]
 fn heap_in_use() -> usize {
     // SAFETY: it takes no pointer, and locks each heap while it looks.
     unsafe { libc::mallinfo2() }.uordblks

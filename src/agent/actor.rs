@@ -1,47 +1,36 @@
 //! The agent's actor: the controller's orders in, supervisors minded, news out.
 //!
-//! News goes out before anything is launched: reports and launches that arrive together are held until the mailbox
-//! is empty, then the news is mailed in one piece, and only then do the hands get to work. If somebody else has died
-//! by then, that is told first, too.
+//! `link` is about the controller at the other end, `wards` about supervisors, `files` about what nodes find on the disk,
+//! `reading` answers what is asked about them, and `telling` sees to it that news goes out before anything is launched.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod files;
+mod link;
+mod reading;
+mod telling;
+mod wards;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use actix::fut::wrap_future;
-use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture,
-};
-use futures_util::future::join_all;
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 
+use self::files::Carried;
 use super::outbox::{Bounds, Outbox};
-use super::porter::{Porter, Said};
+use super::porter::Porter;
 use super::returns::{Adoptable, retrieve, take_up};
 use super::spool::Spool;
-use super::state::{Effect, Event, Inquiry, State};
-use super::turn::pass_on;
+use super::state::{Effect, Event, State};
 use crate::alarm::Alarm;
 use crate::archive::{Archive, News, Opening};
-use crate::bridge::{EndLink, Farewell, LinkDown, LinkId, LinkUp, Mail, NotKnown};
-use crate::bundle::BundleId;
-use crate::bundle::tree::Place;
-use crate::launch::zeek::{Objection, Preparation};
-use crate::launch::{Site, Survey};
-use crate::message::agent::{
-    GetCrashesRequest, GetOutputRequest, NodeAnswer, ReadOutputRequest, RenewCertificateRequest,
-    RenewCertificateResponse, StageBundlesRequest, ToAgent, ToController,
-};
-use crate::message::frame::Body;
-use crate::model::{
-    CrashRules, InstanceName, Life, Node, NodeName, NodeState, Now, Output, OutputRules, RequestId, Timestamp,
-};
+use crate::bridge::{EndLink, LinkId, Mail};
+use crate::launch::Site;
+use crate::message::agent::ToController;
+use crate::model::{CrashRules, InstanceName, NodeName, Now, OutputRules, RequestId};
 use crate::rest::Rest;
-use crate::supervisor::channel::Question;
 use crate::supervisor::crash::Coroner;
 use crate::supervisor::crash::morgue::Morgue;
 use crate::supervisor::hands::{FIRST as LAUNCHING, Subject};
@@ -51,15 +40,8 @@ use crate::supervisor::process::oom::KernelLog;
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::process::{limits, reserve_berths};
 use crate::supervisor::register::Register;
-use crate::supervisor::workshop::{Clerks, Fact, WardId, Workshop};
-use crate::supervisor::{FromSupervisor, LaunchOrder, Supervisor};
-
-/// How long nodes have to answer: less than the controller waits for their agent.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// So often the turn is passed on until a link has written what was mailed to it, and until an observer beside it has heard.
-const WRITING: u8 = 2;
-/// For how many turns launches are held at most because ever more is to be told: some milliseconds.
-const HOLD: u8 = 50;
+use crate::supervisor::workshop::{Clerks, Workshop};
+use crate::supervisor::{FromSupervisor, LaunchOrder};
 
 /// What an agent needs to start.
 pub struct AgentSetup {
@@ -313,226 +295,6 @@ impl Agent {
         })
     }
 
-    fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
-        match self.adoptable.remove(&node.name) {
-            None => self.workshop.admit(ward, node.name.clone(), first_life()),
-            Some(Adoptable { life, leader, origin, process, died, past, given_up }) => {
-                let taken = match died {
-                    Some(death) => {
-                        self.workshop.note_death(ward, node.name.clone(), life, death, origin);
-                        self.workshop.hear_channel(ward, &node, life);
-                        Ok(())
-                    }
-                    None => self.workshop.adopt(ward, &node, life, (leader, origin), process),
-                };
-                self.workshop.recall(ward, past);
-                if given_up {
-                    self.workshop.give_up(ward);
-                }
-                if let Err(error) = taken {
-                    // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
-                    tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
-                    ctx.stop();
-                }
-            }
-        }
-        self.start_supervisor(ward, node, ctx);
-    }
-
-    fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
-        let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        if let Some(report) = Supervisor::start(ward, node, Rc::clone(&self.workshop), Rc::clone(port)) {
-            self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
-        }
-    }
-
-    /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
-    fn replace(&mut self, ward: WardId, name: &NodeName, ctx: &mut Context<Self>) {
-        let Some(node) = self.state.node_in(ward, name).cloned() else { return };
-        if self.workshop.is_minded(ward) {
-            return;
-        }
-        let (state, pid) = match self.workshop.fact(ward) {
-            Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
-            Fact::Launching(_) => (NodeState::Pending, None),
-            Fact::Down(_) => (NodeState::Stopped, None),
-            Fact::GivenUp(_) => (NodeState::Failed, None),
-            Fact::Died(_, pid, _) => (NodeState::Running, Some(pid)),
-        };
-        let name = node.name.clone();
-        self.start_supervisor(ward, node, ctx);
-        self.drive(Event::Revived { node: name, state, pid }, ctx);
-    }
-
-    /// Zeek takes seconds to look at its scripts, so that is done elsewhere.
-    fn prepare(&mut self, number: u64, preparation: Preparation, ctx: &mut Context<Self>) {
-        let places = self.places_of(&preparation.with_files);
-        self.having(BTreeSet::new(), places, ctx, move |had, me, ctx| {
-            if !me.state.looks_at(number) {
-                return; // something newer came meanwhile
-            }
-            if let Err(why) = had {
-                return me.drive(Event::Prepared(number, vec![Objection::of_all(why)]), ctx);
-            }
-            let (done, prepared) = oneshot::channel();
-            me.workshop.prepare(preparation, move |objections| {
-                let _ = done.send(objections); // the agent may have ended
-            });
-            ctx.spawn(wrap_future::<_, Self>(prepared).map(move |objections, me, ctx| {
-                let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
-                me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
-            }));
-        });
-    }
-
-    /// The same for whoever only asks.
-    fn inspect(&mut self, number: u64, survey: Survey, ctx: &mut Context<Self>) {
-        let places = self.places_of(&survey.nodes);
-        self.having(BTreeSet::new(), places, ctx, move |had, me, ctx| {
-            if let Err(why) = had {
-                return me.drive(Event::Inspected(number, vec![Objection::of_all(why)]), ctx);
-            }
-            let (done, inspected) = oneshot::channel();
-            me.workshop.inspect(survey, move |objections| {
-                let _ = done.send(objections); // the agent may have ended
-            });
-            ctx.spawn(wrap_future::<_, Self>(inspected).map(move |objections, me, ctx| {
-                let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
-                me.drive(Event::Inspected(number, objections.unwrap_or_else(|_| panicked())), ctx);
-            }));
-        });
-    }
-
-    fn stage(&mut self, StageBundlesRequest { reqid, bundles }: StageBundlesRequest, ctx: &mut Context<Self>) {
-        self.having(bundles, Vec::new(), ctx, move |had, me, ctx| {
-            me.state.answer_staged(reqid, had);
-            me.flush_soon(ctx);
-        });
-    }
-
-    /// Goes on once these bundles are there, and laid out where they are wanted: at once, if there are none.
-    fn having(
-        &mut self,
-        bundles: BTreeSet<BundleId>,
-        places: Vec<Place>,
-        ctx: &mut Context<Self>,
-        then: impl FnOnce(Result<(), String>, &mut Self, &mut Context<Self>) + 'static,
-    ) {
-        if bundles.is_empty() && places.is_empty() {
-            return then(Ok(()), self, ctx);
-        }
-        let (done, had) = oneshot::channel();
-        self.porter.have(bundles, places, move |had| {
-            let _ = done.send(had); // the agent may have ended
-        });
-        ctx.spawn(wrap_future::<_, Self>(had).map(move |had, me, ctx| {
-            let panicked = || Err("its files could not be fetched: see the agent's log".into());
-            then(had.unwrap_or_else(|_| panicked()), me, ctx);
-        }));
-    }
-
-    /// Where nodes are to find their files, of those that have some.
-    fn places_of(&self, nodes: &[Arc<Node>]) -> Vec<Place> {
-        nodes.iter().filter_map(|node| self.site.files_of(node)).collect()
-    }
-
-    fn keep_files(&self, nodes: &[Arc<Node>], gone: &BTreeSet<NodeName>) {
-        let gone = gone.iter().map(|name| (self.site.nodes.join(name.as_str()), Vec::new()));
-        let mut trees: BTreeMap<PathBuf, Vec<String>> = gone.collect();
-        let mut bundles = BTreeSet::new();
-        for place in self.places_of(nodes) {
-            bundles.insert(place.bundle);
-            trees.entry(place.home.clone()).or_default().push(place.name());
-        }
-        self.porter.keep(trees, bundles);
-    }
-
-    fn read_output(&mut self, request: GetOutputRequest, ctx: &mut Context<Self>) {
-        let (done, read) = oneshot::channel();
-        let (node, lines) = (request.node.clone(), request.lines as usize);
-        self.workshop.last_lines(node, lines, move |read| {
-            let _ = done.send(read); // the agent may have ended
-        });
-        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
-            let read = match read {
-                Ok(Ok(output)) => Ok(output),
-                Ok(Err(error)) => Err(format!("cannot read its output: {error}")),
-                Err(_) => Err("its output was not read: the agent is stopping".into()),
-            };
-            me.answer_output(&request, read, ctx);
-        }));
-    }
-
-    fn read_piece(&mut self, request: ReadOutputRequest, ctx: &mut Context<Self>) {
-        let (done, read) = oneshot::channel();
-        let reqid = request.reqid.clone();
-        self.workshop.read_piece(request, move |piece| {
-            let _ = done.send(piece); // the agent may have ended
-        });
-        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
-            let piece = match read {
-                Ok(Ok(piece)) => Ok(piece),
-                Ok(Err(error)) => Err(format!("cannot read its output: {error}")),
-                Err(_) => Err("its output was not read: too many wait for it, or the agent is stopping".into()),
-            };
-            me.state.answer_piece(reqid, piece);
-            me.flush_soon(ctx);
-        }));
-    }
-
-    fn read_crashes(&mut self, request: GetCrashesRequest, ctx: &mut Context<Self>) {
-        let (done, read) = oneshot::channel();
-        let reqid = request.reqid.clone();
-        self.workshop.read_crashes(request, move |filed| {
-            let _ = done.send(filed); // the agent may have ended
-        });
-        ctx.spawn(wrap_future::<_, Self>(read).map(move |read, me, ctx| {
-            let (crashes, dossier) = match read {
-                Ok(Ok(filed)) => (Ok(filed.crashes), filed.dossier),
-                Ok(Err(error)) => (Err(format!("cannot read what is filed of nodes that died: {error}")), None),
-                Err(_) => (Err("its agent is stopping".into()), None),
-            };
-            me.state.answer_crashes(reqid, crashes, dossier);
-            me.flush_soon(ctx);
-        }));
-    }
-
-    /// Asks all of them at once: the slowest, or the end of our patience, makes the time that it takes.
-    fn inquire(&mut self, Inquiry { reqid, question, asked, known }: Inquiry, ctx: &mut Context<Self>) {
-        let until = Instant::now() + ANSWER_WITHIN;
-        let answers: Vec<_> = asked
-            .into_iter()
-            .map(|(ward, node)| {
-                let (done, answer) = oneshot::channel();
-                let tell = Box::new(move |answer| {
-                    let _ = done.send(answer); // the agent may have ended
-                });
-                let late = "request timed out".to_owned();
-                self.workshop.inquire(ward, Question { text: question.clone(), until, late, tell });
-                async move {
-                    let value = answer.await.unwrap_or_else(|_| Err("its agent is stopping".into()));
-                    NodeAnswer { node, value }
-                }
-            })
-            .collect();
-        ctx.spawn(wrap_future::<_, Self>(join_all(answers)).map(move |said, me, ctx| {
-            me.state.answer_inquiry(reqid, known.into_iter().chain(said).collect());
-            me.flush_soon(ctx);
-        }));
-    }
-
-    fn answer_output(&mut self, request: &GetOutputRequest, read: Result<Output, String>, ctx: &mut Context<Self>) {
-        self.state.answer_output(request, read);
-        self.flush_soon(ctx);
-    }
-
-    /// Gives a certificate to whoever waits for it.
-    fn hand_over(&mut self, RenewCertificateResponse { reqid, certificate }: RenewCertificateResponse) {
-        if let Some(renewal) = self.renewal.take_if(|renewal| renewal.reqid == reqid) {
-            let _ = renewal.waiting.send(certificate); // whoever asked may have lost patience
-        }
-    }
-
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
         self.alarm.set(self.state.next_alarm(), ctx, |me: &mut Self, ctx| {
             me.alarm.rang();
@@ -540,62 +302,11 @@ impl Agent {
         });
     }
 
-    /// Flushes once the mail that is already there has been handled.
-    fn flush_soon(&mut self, ctx: &mut Context<Self>) {
-        if !std::mem::replace(&mut self.flushing, true) {
-            ctx.notify(Flush);
-        }
-    }
-
-    fn flush(&mut self, ctx: &mut Context<Self>) {
-        let now = self.now.take().map_or_else(Instant::now, |now| now.mono);
-        self.flushing = false;
-        self.spool.keep(self.state.outbox(), now);
-        let mut told = false;
-        // All of it is in the bridge's mailbox before the bridge gets to work, and so leaves in one piece.
-        while let Some(messages) = self.state.outgoing() {
-            told = true;
-            if let Some(link) = &self.link {
-                link.out.do_send(Mail { link: link.id, messages });
-            }
-        }
-        let nothing_held = self.held.is_empty();
-        if told || nothing_held {
-            self.unwritten = if told { WRITING } else { 0 };
-        }
-        self.held.extend(std::mem::take(&mut self.launches));
-        if nothing_held && !self.held.is_empty() {
-            self.turns = 0;
-            self.hand_out(ctx);
-        }
-    }
-
-    /// Lets the hands launch once everything is told and written that there is to tell. The link writes when it is
-    /// polled next: it may, before threads start to compete for the processor. Who waits for that alone passes the turn on
-    /// to those that are in line; whether somebody else has died is seen only when the event loop comes round.
-    fn hand_out(&mut self, ctx: &mut Context<Self>) {
-        let is_told = self.unwritten == 0 && !self.flushing && !self.workshop.has_untold_ends();
-        if is_told || self.turns == HOLD {
-            return std::mem::take(&mut self.held).into_iter().for_each(|launch| self.workshop.launch(launch));
-        }
-        let is_written = self.unwritten == 0;
-        (self.turns, self.unwritten) = (self.turns + 1, self.unwritten.saturating_sub(1));
-        let turn = async move { if is_written { yield_now().await } else { pass_on().await } };
-        ctx.spawn(wrap_future::<_, Self>(turn).map(|(), me, ctx| me.hand_out(ctx)));
-    }
-
     fn tell_host(&self, event: AgentEvent) {
         if let Some(host) = &self.host {
             host.do_send(event);
         }
     }
-}
-
-/// The first life of a node here. Processes are known by cluster, node and life, also to the agents of other state
-/// directories and after a record is gone: so the lives of each begin somewhere of their own.
-fn first_life() -> Life {
-    // Without chance the moment has to do.
-    Life(getrandom::u32().map_or_else(|_| Timestamp::now().0, u64::from))
 }
 
 impl Actor for Agent {
@@ -618,112 +329,6 @@ impl Drop for Agent {
     }
 }
 
-/// Mail what there is to say, then let the hands launch.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Flush;
-
-impl Handler<Flush> for Agent {
-    type Result = ();
-
-    fn handle(&mut self, _: Flush, ctx: &mut Context<Self>) {
-        self.flush(ctx);
-    }
-}
-
-impl Handler<Farewell> for Agent {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: Farewell, _: &mut Context<Self>) -> Self::Result {
-        let (parting, parted) = oneshot::channel();
-        if let Some(Link { id, end, .. }) = &self.link {
-            self.parting.push(parting);
-            end.do_send(EndLink { link: *id, reason: "the agent is stopping".into() });
-        }
-        Box::pin(async { drop(parted.await) })
-    }
-}
-
-impl Handler<LinkUp<ToController>> for Agent {
-    type Result = ();
-
-    fn handle(&mut self, LinkUp { link, out, end, .. }: LinkUp<ToController>, ctx: &mut Context<Self>) {
-        let link = Link { id: link, out, end };
-        if let Some(Link { id, end, .. }) = self.link.replace(link) {
-            end.do_send(EndLink { link: id, reason: "a newer link to the controller took its place".into() });
-        }
-        self.drive(Event::LinkUp, ctx);
-        self.porter.link_up();
-    }
-}
-
-impl Handler<LinkDown> for Agent {
-    type Result = ();
-
-    fn handle(&mut self, LinkDown { link, .. }: LinkDown, ctx: &mut Context<Self>) {
-        if self.link.take_if(|present| present.id == link).is_some() {
-            self.drive(Event::LinkDown, ctx);
-            self.porter.link_down();
-            self.renewal = None; // whoever waits hears of it, and asks again
-            self.parting.clear(); // the wait of each ends with its sender
-        }
-    }
-}
-
-impl Handler<NotKnown> for Agent {
-    type Result = ();
-
-    fn handle(&mut self, NotKnown { link, kind }: NotKnown, ctx: &mut Context<Self>) {
-        if self.link.as_ref().is_none_or(|present| present.id != link) {
-            return;
-        }
-        match self.renewal.take_if(|_| kind == RenewCertificateRequest::KIND) {
-            Some(renewal) => drop(renewal.waiting.send(Err("the controller is of a release that renews none".into()))),
-            None => self.drive(Event::NotKnown(kind), ctx),
-        }
-    }
-}
-
-impl Handler<Mail<ToAgent>> for Agent {
-    type Result = ();
-
-    fn handle(&mut self, Mail { link, messages }: Mail<ToAgent>, ctx: &mut Context<Self>) {
-        if self.link.as_ref().is_some_and(|present| present.id == link) {
-            for message in messages {
-                match message {
-                    ToAgent::RenewCertificateResponse(response) => self.hand_over(response),
-                    ToAgent::ReadBlobsResponse(response) => self.porter.pieces(response),
-                    message => {
-                        if !matches!(message, ToAgent::AgentRefused(_)) {
-                            self.refused = None;
-                        }
-                        self.drive(Event::Order(message), ctx);
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Handler<RenewCertificate> for Agent {
-    type Result = ResponseFuture<Result<Vec<u8>, String>>;
-
-    fn handle(&mut self, RenewCertificate { request }: RenewCertificate, _: &mut Context<Self>) -> Self::Result {
-        let (waiting, told) = oneshot::channel();
-        self.renewals += 1;
-        match (&self.link, RequestId::new(&format!("renew-{}", self.renewals))) {
-            (Some(link), Ok(reqid)) => {
-                let messages = vec![RenewCertificateRequest { reqid: reqid.clone(), request }.into()];
-                link.out.do_send(Mail { link: link.id, messages });
-                self.renewal = Some(Renewal { reqid, waiting });
-            }
-            (None, _) => drop(waiting.send(Err("there is no link to the controller".into()))),
-            (_, Err(error)) => drop(waiting.send(Err(error.to_string()))),
-        }
-        Box::pin(async { told.await.unwrap_or_else(|_| Err("the link to the controller ended".into())) })
-    }
-}
-
 impl Handler<FromSupervisor> for Agent {
     type Result = ();
 
@@ -742,23 +347,6 @@ impl Handler<FromSupervisor> for Agent {
             FromSupervisor::Trouble(node, msg) => self.drive(Event::Trouble(Some(node), msg), ctx),
             FromSupervisor::Gone(ward, node) => self.replace(ward, &node, ctx),
         }
-    }
-}
-
-/// What the porter says.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Carried(Said);
-
-impl Handler<Carried> for Agent {
-    type Result = ();
-
-    fn handle(&mut self, Carried(said): Carried, ctx: &mut Context<Self>) {
-        match said {
-            Said::Lacks(request) => self.state.ask(request),
-            Said::LaysOut => self.state.lays_out(),
-        }
-        self.flush_soon(ctx);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::model::{InstanceName, Now, Outcome};
 use crate::rest::Rest;
 use crate::trust::{Certificate, Registrar};
 
-/// After so long news has reached those who listen; and an agent beside us has its nodes launched.
+/// After so long news has mostly reached those who listen, and an agent beside us has its nodes launched.
 const TELLING: Duration = Duration::from_millis(1);
 /// How long an entry of the log is likely to be asked for.
 const NEW_FOR: Duration = Duration::from_secs(1);

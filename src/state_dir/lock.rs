@@ -12,8 +12,9 @@ use super::{LOCK, StateDirError, write_error};
 pub enum Holder {
     /// Who took it; the pid is unknown between the lock and the word about it, and where that word cannot be read.
     Daemon(Option<u32>),
-    /// A process that a daemon, which is gone, was about to launch: it has what its daemon had until it is its program.
-    Newborn { pid: u32, daemon: u32 },
+    /// A process that is just starting, or that the daemon before was about to launch when it ended: that one has what its
+    /// daemon had until it runs its program.
+    Starting { pid: u32, before: u32 },
 }
 
 impl std::fmt::Display for Holder {
@@ -21,10 +22,10 @@ impl std::fmt::Display for Holder {
         match self {
             Self::Daemon(None) => f.write_str("another process: stop that process"),
             Self::Daemon(Some(pid)) => write!(f, "process {pid}: stop that process"),
-            Self::Newborn { pid, daemon } => write!(
+            Self::Starting { pid, before } => write!(
                 f,
-                "process {pid}, which process {daemon} was about to launch when it ended: try again once {pid} runs its \
-                 program or has ended; kill it if it does neither"
+                "process {pid}, which is just starting, or which process {before} was about to launch when it ended: try \
+                 again in a moment, and end {pid} if that does not help"
             ),
         }
     }
@@ -45,48 +46,73 @@ pub(super) fn lock(directory: &Path) -> Result<File, StateDirError> {
 fn holder(lock: &File) -> Holder {
     let mut text = String::new();
     let daemon = lock.take(32).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-    let Some(daemon) = daemon else { return Holder::Daemon(None) };
-    if Path::new(&format!("/proc/{daemon}")).exists() {
-        return Holder::Daemon(Some(daemon));
+    let (Some(before), Ok(metadata)) = (daemon, lock.metadata()) else { return Holder::Daemon(daemon) };
+    let file = (metadata.dev(), metadata.ino());
+    match has_locked(before, file) {
+        Ok(false) => {}
+        // Also where it is another user's, or in a pid namespace that cannot be looked into: then its word has to do.
+        Ok(true) => return Holder::Daemon(daemon),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Holder::Daemon(daemon),
+        Err(_) => {}
     }
-    // Nobody who can be seen has it where it was taken in another pid namespace.
-    let newborn = who_has(lock).ok().flatten();
-    newborn.map_or(Holder::Daemon(Some(daemon)), |pid| Holder::Newborn { pid, daemon })
+    let pids = fs::read_dir("/proc").into_iter().flatten();
+    let mut pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let starting = pids.find(|pid| has_locked(*pid, file).unwrap_or(false));
+    starting.map_or(Holder::Daemon(daemon), |pid| Holder::Starting { pid, before })
 }
 
-/// A process other than ours that has this file open.
-fn who_has(file: &File) -> io::Result<Option<u32>> {
-    let wanted = file.metadata().map(|found| (found.dev(), found.ino()))?;
-    let has_it = |pid: &u32| {
-        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        let found = open.filter_map(|entry| fs::metadata(entry.ok()?.path()).ok());
-        found.map(|found| (found.dev(), found.ino())).any(|found| found == wanted)
-    };
-    let all = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(all.filter(|pid| *pid != std::process::id()).find(has_it))
+/// Whether that process has this file not only open, but locked.
+fn has_locked(pid: u32, file: (u64, u64)) -> io::Result<bool> {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        // Whatever is closed meanwhile is not what is looked for.
+        let is_it = fs::metadata(entry.path()).is_ok_and(|found| (found.dev(), found.ino()) == file);
+        let info = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(entry.file_name());
+        if is_it && fs::read_to_string(info).is_ok_and(|info| info.contains("FLOCK")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
     #[test]
-    fn whoever_still_has_what_its_daemon_had_is_named() {
+    fn whoever_still_has_what_its_daemon_had_is_named_and_who_only_reads_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let held = lock(directory.path()).unwrap();
         // No process has this number: it is above the highest that the kernel gives out.
         fs::write(directory.path().join(LOCK), "4194305\n").unwrap();
-        let mut newborn =
-            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::from(held.try_clone().unwrap())).spawn().unwrap();
+        let cat = |output: Stdio| Command::new("cat").stdin(Stdio::piped()).stdout(output).spawn().unwrap();
+        let _reader = End(cat(Stdio::from(File::open(directory.path().join(LOCK)).unwrap())));
+        let newborn = End(cat(Stdio::from(held.try_clone().unwrap())));
         drop(held);
-        let refusal = lock(directory.path()).unwrap_err().to_string();
-        let pid = newborn.id();
-        let named = format!("is in use by process {pid}, which process 4194305 was about to launch when it ended");
-        assert!(refusal.contains(&named) && refusal.contains(&format!("once {pid} runs its program")), "{refusal}");
-        drop(newborn.stdin.take());
-        newborn.wait().unwrap();
-        lock(directory.path()).unwrap();
+        let pid = newborn.0.id();
+        let named =
+            format!("is in use by process {pid}, which is just starting, or which process 4194305 was about to");
+        // What other tests start has our descriptors, too, until it runs its program.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !lock(directory.path()).unwrap_err().to_string().contains(&named) {
+            assert!(Instant::now() < deadline, "{}", lock(directory.path()).unwrap_err());
+        }
+        drop(newborn);
+        while let Err(error) = lock(directory.path()) {
+            assert!(Instant::now() < deadline, "{error}");
+        }
+    }
+
+    /// Ends it, also where the test fails.
+    struct End(Child);
+
+    impl Drop for End {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 }

@@ -397,13 +397,11 @@ fn make_anew(path: &Path, lines: &[u8]) -> io::Result<File> {
 }
 
 /// Keeps a copy of a damaged record and removes it: whoever is still to be born of it finds it gone, and ends. Where there is
-/// no room for a copy it is renamed, and a newborn would go on.
+/// no room for a copy, and where it is longer than any record, it is renamed, and a newborn would go on.
 fn set_aside(path: &Path) -> io::Result<()> {
     let aside = path.with_file_name(DAMAGED);
-    match fs::copy(path, &aside) {
-        Ok(_) => fs::remove_file(path),
-        Err(_) => fs::rename(path, aside),
-    }
+    let is_copied = fs::metadata(path)?.len() <= MAX_RECORD && fs::copy(path, &aside).is_ok();
+    if is_copied { fs::remove_file(path) } else { fs::rename(path, aside) }
 }
 
 /// What stands in the place of a record.

@@ -39,10 +39,16 @@ pub fn make_room(nodes: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
+
+    /// What is limited is the process's, and tests of one process run side by side.
+    static LIMIT: Mutex<()> = Mutex::new(());
 
     #[test]
     fn there_is_room_for_many_nodes_before_there_are_any() {
+        let _alone = LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
         make_room(10_000);
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap().trim();
@@ -52,6 +58,7 @@ mod tests {
 
     #[test]
     fn the_soft_limit_becomes_the_hard_one() {
+        let _alone = LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
         let (soft, hard) = raise_open_files().unwrap();
         assert!(soft <= hard, "{soft} of {hard}");
         assert_eq!(raise_open_files().unwrap(), (hard, hard));

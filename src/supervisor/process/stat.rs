@@ -28,7 +28,7 @@ impl Stat {
     /// Reads the line of a process; `None` if there is none under this number.
     pub fn of(pid: u32) -> io::Result<Option<Self>> {
         let mut line = [0; LONGEST];
-        // One call brings all of it. To look for more would take as long as the rest.
+        // One call brings all of it, and is not interrupted. To look for more would take as long as the rest.
         match File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut line)) {
             Ok(length) => Self::parse(&line[..length]).map(Some).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has another form than expected"))

@@ -20,7 +20,7 @@ use crate::supervisor::process::{Ended, Process};
 use crate::supervisor::state::LaunchFailure;
 
 /// While work waits for the hands, what they have done is heard so long after what was heard before. And so long after a
-/// death was heard of, the news of it has left.
+/// death was heard of, the news of it has mostly left.
 const MOMENT: Duration = Duration::from_millis(1);
 /// And so much of it in one turn.
 const AT_ONCE: usize = 256;

@@ -1,0 +1,73 @@
+//! Supervisors: one for each node, started, and replaced where one panicked.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{ActorContext, AsyncContext, Context};
+
+use super::Agent;
+use crate::agent::returns::Adoptable;
+use crate::agent::state::Event;
+use crate::model::{Life, Node, NodeName, NodeState, Timestamp};
+use crate::supervisor::Supervisor;
+use crate::supervisor::workshop::{Fact, WardId};
+
+impl Agent {
+    pub(super) fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
+        match self.adoptable.remove(&node.name) {
+            None => self.workshop.admit(ward, node.name.clone(), first_life()),
+            Some(Adoptable { life, leader, origin, process, died, past, given_up }) => {
+                let taken = match died {
+                    Some(death) => {
+                        self.workshop.note_death(ward, node.name.clone(), life, death, origin);
+                        self.workshop.hear_channel(ward, &node, life);
+                        Ok(())
+                    }
+                    None => self.workshop.adopt(ward, &node, life, (leader, origin), process),
+                };
+                self.workshop.recall(ward, past);
+                if given_up {
+                    self.workshop.give_up(ward);
+                }
+                if let Err(error) = taken {
+                    // Whoever cannot hear of its end cannot mind it; the next run of the agent may.
+                    tracing::error!(node = %node.name, "cannot watch the process that was found running: {error}");
+                    ctx.stop();
+                }
+            }
+        }
+        self.start_supervisor(ward, node, ctx);
+    }
+
+    pub(super) fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
+        let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
+        if let Some(report) = Supervisor::start(ward, node, Rc::clone(&self.workshop), Rc::clone(port)) {
+            self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
+        }
+    }
+
+    /// A supervisor is gone. If nobody sent it away, it panicked, and the next one takes up what it left.
+    pub(super) fn replace(&mut self, ward: WardId, name: &NodeName, ctx: &mut Context<Self>) {
+        let Some(node) = self.state.node_in(ward, name).cloned() else { return };
+        if self.workshop.is_minded(ward) {
+            return;
+        }
+        let (state, pid) = match self.workshop.fact(ward) {
+            Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
+            Fact::Launching(_) => (NodeState::Pending, None),
+            Fact::Down(_) => (NodeState::Stopped, None),
+            Fact::GivenUp(_) => (NodeState::Failed, None),
+            Fact::Died(_, pid, _) => (NodeState::Running, Some(pid)),
+        };
+        let name = node.name.clone();
+        self.start_supervisor(ward, node, ctx);
+        self.drive(Event::Revived { node: name, state, pid }, ctx);
+    }
+}
+
+/// The first life of a node here. Processes are known by cluster, node and life, also to the agents of other state
+/// directories and after a record is gone: so the lives of each begin somewhere of their own.
+fn first_life() -> Life {
+    // Without chance the moment has to do.
+    Life(getrandom::u32().map_or_else(|_| Timestamp::now().0, u64::from))
+}

@@ -28,6 +28,7 @@ mod print;
 mod process;
 mod screen;
 mod secure;
+mod seen;
 mod status;
 mod table;
 mod token;

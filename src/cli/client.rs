@@ -120,6 +120,11 @@ impl Client {
         &self.url
     }
 
+    /// That the controller is away which was there before.
+    pub fn lost(&self, reason: impl ToString) -> CliError {
+        lost(&self.url, reason)
+    }
+
     /// Asks; the answer is both as it came and understood.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(String, T), CliError> {
         let timeout = Some(self.timeout.unwrap_or(QUESTION));
@@ -272,9 +277,14 @@ pub struct Stream<T> {
 }
 
 impl<T> Stream<T> {
-    fn lost(&self, reason: impl ToString) -> CliError {
-        CliError::NoController { url: self.url.clone(), reason: reason.to_string(), was_reached: true }
+    /// That the controller is away which it came from.
+    pub fn lost(&self, reason: impl ToString) -> CliError {
+        lost(&self.url, reason)
     }
+}
+
+fn lost(url: &str, reason: impl ToString) -> CliError {
+    CliError::NoController { url: url.to_owned(), reason: reason.to_string(), was_reached: true }
 }
 
 impl<T: DeserializeOwned> Iterator for Stream<T> {

@@ -15,10 +15,11 @@ use super::error::{CliError, Exit};
 use super::events::encode;
 use super::files::Files;
 use super::import::cluster_text;
-use super::look_on::{self, Lost, Progress};
+use super::look_on::{self, Lost};
 use super::orders::{self, body};
 use super::plan::{self, PlanArgs};
 use super::screen::Screen;
+use super::seen::Progress;
 use super::{Connection, interrupt};
 use crate::model::InstanceName;
 use crate::plan::PortRules;
@@ -238,7 +239,8 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<(Ex
     };
     let (text, Deployed { verdict, deployment }) = match answer {
         Err(error @ CliError::Lost { .. }) => {
-            let lost = Lost { reqid, doing, detached, without, error };
+            let lost =
+                Lost { reqid, doing, detached, without, shape: |past| orders::body(&Deployed::from(past)), error };
             return Ok((look_on::look_for(client, lost, json, screen)?, None));
         }
         answer => answer?,

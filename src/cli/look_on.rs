@@ -1,8 +1,6 @@
 //! Whoever looks on at a deployment: while it goes on, later by `--attach`, and once more where its controller was lost.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,12 +9,11 @@ use super::error::{CliError, Exit};
 use super::history;
 use super::interrupt;
 use super::orders::body;
-use super::screen::{Screen, plain, state_style, tame};
+use super::screen::{Screen, tame};
+use super::seen::{self, Seen};
 use crate::web::history::{Deployed, Deployment, History, Past};
-use crate::web::json::{Event, Status};
+use crate::web::json::Status;
 
-/// What happens from now on, and no word of what was.
-const FROM_NOW_ON: &str = "last=0&follow=true&snapshot=false";
 /// How long a controller is looked for that was lost in the middle of a deployment: one that is started again is back by then.
 const LOOKED_FOR: Duration = Duration::from_secs(30);
 /// Between two attempts, at first and at most.
@@ -40,7 +37,7 @@ pub fn has_begun(out: &mut impl Write, number: u64) -> Result<(), CliError> {
 /// Looks on at the deployment that is under way.
 pub fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliError> {
     // What happens from here on is seen, whatever the status says next.
-    let events = client.events(FROM_NOW_ON)?;
+    let events = seen::from_now_on(client)?;
     let (_, status) = client.get::<Status>("/api/v1/status")?;
     let (is_over, present) = (status.deploying.is_none(), status.deployment);
     let Some(present) = present.as_ref().filter(|_| !is_over) else {
@@ -59,23 +56,29 @@ pub fn attach(client: &Client, json: bool, screen: Screen) -> Result<Exit, CliEr
         }
         seen.look_on(events, shows)
     })?;
-    match looked {
-        None => detach(&format!("deployment {number}")),
-        Some(Err(error)) if error.is_away() => {
-            let lost = Lost {
-                reqid: present.reqid.clone(),
-                doing: format!("deployment {number}"),
-                detached: false,
-                without: Vec::new(),
-                error,
-            };
-            look_for(client, lost, json, screen)
+    let doing = format!("deployment {number}");
+    let Some(looked) = looked else { return detach(&doing) };
+    match looked.and_then(|()| what_came_of(client, number)) {
+        Ok((text, past)) => tell(&past, json.then_some(text), screen),
+        Err(error) if error.is_away() => {
+            let (reqid, without) = (present.reqid.clone(), Vec::new());
+            look_for(
+                client,
+                Lost { reqid, doing, detached: false, without, shape: |past| body(past), error },
+                json,
+                screen,
+            )
         }
-        Some(looked) => {
-            looked?;
-            let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
-            tell(&past, json.then_some(text), screen)
-        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the history has of one that is over. A controller that is about to end may still show it as it was.
+fn what_came_of(client: &Client, number: u64) -> Result<(String, Past), CliError> {
+    let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
+    match past.ended {
+        Some(_) => Ok((text, past)),
+        None => Err(client.lost("it has not written what came of it")),
     }
 }
 
@@ -115,6 +118,8 @@ pub struct Lost {
     pub detached: bool,
     /// Instances that it does not wait for.
     pub without: Vec<String>,
+    /// What came of it as JSON, in the shape of the answer that was lost.
+    pub shape: fn(&Past) -> String,
     pub error: CliError,
 }
 
@@ -129,7 +134,7 @@ enum Found {
 /// Looks for the controller for a while, and for what came of the deployment there. It is known by its id, so that it is not
 /// taken for another one.
 pub fn look_for(client: &Client, lost: Lost, json: bool, screen: Screen) -> Result<Exit, CliError> {
-    let Lost { reqid, doing, detached, without, error } = lost;
+    let Lost { reqid, doing, detached, without, shape, error } = lost;
     let url = client.url().to_owned();
     if !json {
         let told = format!(
@@ -167,8 +172,7 @@ pub fn look_for(client: &Client, lost: Lost, json: bool, screen: Screen) -> Resu
             Ok(Exit::Done)
         }
         Found::Over(past) => {
-            // In the shape of the answer that was lost.
-            let text = json.then(|| body(&Deployed::from(&*past)));
+            let text = json.then(|| shape(&past));
             let is_waited_for = past.owing.iter().any(|name| !given_up.contains(name));
             match tell(&past, text, screen)? {
                 Exit::Done if is_waited_for => Ok(Exit::Unreachable),
@@ -235,7 +239,7 @@ impl Search {
     }
 
     fn under_way(&self) -> Result<Option<(Events, Deployment)>, CliError> {
-        let events = self.client.events(FROM_NOW_ON)?;
+        let events = seen::from_now_on(&self.client)?;
         let (_, status) = self.client.get::<Status>("/api/v1/status")?;
         let present = status.deployment.filter(|present| present.reqid == self.reqid && status.deploying.is_some());
         Ok(present.map(|present| (events, present)))
@@ -244,128 +248,21 @@ impl Search {
     /// What the history has of it.
     fn look_up(&self) -> Result<Found, CliError> {
         let (_, history) = self.client.get::<History>("/api/v1/history")?;
-        let Some(past) = history.deployments.iter().find(|past| past.reqid == self.reqid) else {
-            return Ok(Found::Unknown);
-        };
-        let (_, past) = self.client.get::<Past>(&format!("/api/v1/history/{}", past.number))?;
+        let Some(past) = newest(&history, &self.reqid) else { return Ok(Found::Unknown) };
+        let (_, past) = what_came_of(&self.client, past.number)?;
         Ok(Found::Over(Box::new(past)))
     }
 }
 
-// --- what is seen ---
-
-/// A deployment that somebody looks on at.
-struct Seen {
-    number: u64,
-    /// What its lines in the log begin with.
-    called: String,
-    /// Who deploys, since when, and how far it is.
-    whole: String,
-}
-
-impl Seen {
-    fn of(present: &Deployment) -> Self {
-        let Deployment { number, configuration, since, phase, .. } = present;
-        let who = history::who(&present.who, present.from.as_deref());
-        let called = format!("deployment {number} of {configuration}");
-        let whole = tame(&format!("{called}, by {who} since {since}: {phase}"));
-        Self { number: *number, called, whole }
-    }
-
-    fn introduce(&self) -> Result<(), CliError> {
-        Ok(writeln!(io::stderr(), "{}", self.whole)?)
-    }
-
-    /// Shows what happens until it is over.
-    fn look_on(self, events: Events, shows: bool) -> Result<(), CliError> {
-        let mut called = Some(self.called);
-        for event in events {
-            let (_, event) = event?;
-            if let Some(line) = line(&event, &mut called).filter(|_| shows) {
-                writeln!(io::stderr(), "{line}")?;
-            }
-            if is_over(&event, self.number) {
-                return Ok(());
-            }
-        }
-        Ok(()) // the controller has ended the stream; what came of it is in the history
-    }
-}
-
-/// Whether this says how that deployment ended.
-fn is_over(event: &Event, number: u64) -> bool {
-    let said = event.msg.as_deref().and_then(|msg| msg.strip_prefix(&format!("deployment {number} of ")));
-    let how = said.and_then(|said| said.rsplit_once(": ")).map(|(_, how)| how);
-    event.kind == "log" && matches!(how, Some("deployed" | "rolled-back" | "refused"))
-}
-
-/// What an event says to somebody who waits for a deployment. What that is called is said once.
-fn line(event: &Event, called: &mut Option<String>) -> Option<String> {
-    let screen = Screen::of_stderr();
-    match (event.kind.as_str(), &event.node, &event.msg) {
-        ("log", None, Some(msg)) if msg.starts_with("deployment ") => {
-            let (of, what) = msg.rsplit_once(": ").unwrap_or((msg, msg));
-            let is_known = called.as_deref() == Some(of);
-            *called = Some(of.to_owned());
-            Some(screen.line([plain(tame(if is_known { what } else { msg }))]))
-        }
-        ("change", Some(node), _) => {
-            let new = event.new.as_deref().unwrap_or_default();
-            let on = event.instance.as_deref().unwrap_or_default();
-            let reason = event.reason.as_deref().filter(|reason| !reason.is_empty());
-            let why = reason.map_or_else(String::new, |reason| format!(": {}", tame(reason)));
-            let what = [(tame(new), state_style(new)), plain(format!("  {} on {}{why}", tame(node), tame(on)))];
-            Some(screen.line([plain("  ")].into_iter().chain(what)))
-        }
-        _ => None,
-    }
-}
-
-/// What happens from when it was begun.
-pub struct Progress(Events);
-
-/// Nothing is shown any more once it is dropped.
-pub struct Over(Arc<AtomicBool>);
-
-impl Progress {
-    /// It is seen from here on, whatever is ordered next.
-    pub fn begin(client: &Client) -> Result<Self, CliError> {
-        client.events(FROM_NOW_ON).map(Self)
-    }
-
-    /// Shows it on standard error, if at all, until that is over; `silent` hears why nothing comes any more.
-    pub fn show(self, shows: bool, silent: impl FnOnce(CliError) + Send + 'static) -> Over {
-        let over = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&over);
-        // It ends with the process, or with the first event behind the verdict.
-        thread::spawn(move || {
-            let mut called = None;
-            for event in self.0 {
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                match event {
-                    Ok((_, event)) => {
-                        if let Some(line) = line(&event, &mut called).filter(|_| shows) {
-                            let _ = writeln!(io::stderr(), "{line}"); // a terminal that is gone needs no progress
-                        }
-                    }
-                    Err(error) => return silent(error),
-                }
-            }
-        });
-        Over(over)
-    }
-}
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// The last deployment that was known by this id: nobody refuses one that was used before.
+fn newest<'a>(history: &'a History, reqid: &str) -> Option<&'a Past> {
+    history.deployments.iter().rev().find(|past| past.reqid == reqid)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufRead;
+
     use super::*;
 
     #[test]
@@ -389,6 +286,34 @@ mod tests {
     }
 
     #[test]
+    fn what_the_history_shows_as_open_is_not_over() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::with_token(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let ended = |ended: Option<&str>| Past { number: 7, ended: ended.map(String::from), ..Past::default() };
+        let answers = [ended(None), ended(Some("2026-01-02T03:04:05.000006Z"))].map(|past| body(&past));
+        let server = thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = io::BufReader::new(&stream).lines();
+                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}", answer.len());
+                write!(stream, "{head}\r\n\r\n{answer}").unwrap();
+            }
+        });
+        assert!(what_came_of(&client, 7).is_err_and(|error| error.is_away()));
+        assert_eq!(what_came_of(&client, 7).unwrap().1.number, 7);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn of_two_deployments_of_one_id_the_last_is_meant() {
+        let past = |(number, reqid): (u64, &str)| Past { number, reqid: reqid.into(), ..Past::default() };
+        let history = History { deployments: [(1, "mine"), (2, "mine"), (3, "other")].map(past).into() };
+        assert_eq!(newest(&history, "mine").map(|past| past.number), Some(2));
+        assert_eq!(newest(&history, "nobody's"), None);
+    }
+
+    #[test]
     fn whoever_looks_on_at_nothing_is_told_so_and_who_has_yet_to_follow() {
         assert_eq!(nothing(None), "no deployment is under way: `watchpost history` shows those before");
         let last = Deployment {
@@ -402,27 +327,5 @@ mod tests {
             "no deployment is under way; 7 is decided (rolled-back), and a, b have yet to follow it: `watchpost history` \
              shows those before"
         );
-    }
-
-    #[test]
-    fn the_end_of_a_deployment_is_known_by_its_number() {
-        let said = |msg: &str| Event { kind: "log".into(), msg: Some(msg.into()), ..Event::default() };
-        assert!(is_over(&said("deployment 7 of c1: rolled-back"), 7));
-        assert!(is_over(&said("deployment 7 of a: b: deployed"), 7), "whatever a configuration is called");
-        for other in ["deployment 71 of c1: deployed", "deployment 7 of c1: going back", "deployed"] {
-            assert!(!is_over(&said(other), 7), "{other}");
-        }
-    }
-
-    #[test]
-    fn what_a_deployment_is_called_is_said_once() {
-        let said = |msg: &str| Event { kind: "log".into(), msg: Some(msg.into()), ..Event::default() };
-        let mut called = None;
-        assert_eq!(line(&said("something else"), &mut called), None);
-        let mut shown = |msg: &str| line(&said(msg), &mut called).unwrap();
-        let text = shown("deployment 7 of c1: gathering\x1b");
-        assert!(text.starts_with("deployment 7 of c1: gathering") && !text.contains('\x1b'), "{text}");
-        assert_eq!(shown("deployment 7 of c1: deciding"), "deciding");
-        assert_eq!(shown("deployment 8 of c2: gathering"), "deployment 8 of c2: gathering");
     }
 }

@@ -107,6 +107,7 @@ mod tests {
             owing: Default::default(),
             results: Vec::new(),
             left_out: 0,
+            left_out_of: Default::default(),
         };
         Save::Deployment(Box::new(record), Some(Kept::new(&Configuration::empty(configuration))))
     }

@@ -241,6 +241,7 @@ mod tests {
             owing: BTreeSet::new(),
             results: Vec::new(),
             left_out: 0,
+            left_out_of: Default::default(),
         };
         let tried = Kept::new(&Configuration::empty(record.configuration.clone()));
         Save::Deployment(Box::new(record), Some(tried))

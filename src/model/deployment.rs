@@ -82,6 +82,16 @@ pub struct Record {
     pub results: Vec<Outcome>,
     /// How many more results there were.
     pub left_out: u64,
+    /// Whose they were, as long as the controller runs that ended it: who follows may be among them.
+    #[serde(skip)]
+    pub left_out_of: BTreeSet<Place>,
+}
+
+/// Whom a result is about.
+type Place = (Option<InstanceName>, Option<NodeName>);
+
+fn place(outcome: &Outcome) -> Place {
+    (outcome.instance.clone(), outcome.node.clone())
 }
 
 /// How a deployment was decided.
@@ -116,32 +126,45 @@ impl fmt::Display for Verdict {
 }
 
 impl Record {
+    /// What is said of a node that did not come back, before the reason.
+    pub const NOT_BACK: &str = "not as before";
+
     /// It is over, with these results.
     pub fn end(&mut self, verdict: Verdict, outcomes: &[Outcome], now: Timestamp) {
         (self.verdict, self.ended) = (verdict, Some(now));
         let (failed, fine): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| !outcome.is_success());
         let bare = |outcome: &Outcome| Outcome { output: None, ..outcome.clone() };
-        self.results = failed.into_iter().chain(fine).take(MOST_RESULTS).map(bare).collect();
+        let mut all = failed.into_iter().chain(fine);
+        self.results = all.by_ref().take(MOST_RESULTS).map(bare).collect();
         self.left_out = (outcomes.len() - self.results.len()) as u64;
+        self.left_out_of = all.map(place).collect();
     }
 
     /// What became of the nodes of an instance that followed when it was over. Of one that was gone back from, what failed
-    /// stays: it says why.
+    /// before that stays: it says why. That a node was not as before is so until it is heard of again.
     pub fn follow(&mut self, outcomes: &[Outcome]) {
-        let place = |outcome: &Outcome| (outcome.instance.clone(), outcome.node.clone());
         let fresh: BTreeSet<_> = outcomes.iter().map(place).collect();
-        let stays = |known: &Outcome| match self.verdict {
-            Verdict::New => !fresh.contains(&place(known)),
-            _ => !known.is_success() || !fresh.contains(&place(known)),
-        };
+        let speaks: BTreeSet<_> = outcomes.iter().map(|outcome| (outcome.instance.clone(), None)).collect();
+        let is_back = self.verdict != Verdict::New;
+        let is_why = |known: &Outcome| is_back && !known.is_success() && !Self::is_not_back(known);
+        let is_silent_no_more = |known: &Outcome| Self::is_not_back(known) && speaks.contains(&place(known));
         let mut all: Vec<Outcome> = std::mem::take(&mut self.results);
-        all.retain(|known| stays(known));
+        all.retain(|known| is_why(known) || !(fresh.contains(&place(known)) || is_silent_no_more(known)));
         let known: BTreeSet<_> = all.iter().map(place).collect();
-        all.extend(outcomes.iter().filter(|outcome| !known.contains(&place(outcome))).cloned());
+        all.extend(outcomes.iter().filter(|it| !it.is_success() || !known.contains(&place(it))).cloned());
         all.sort_by_key(|outcome| (outcome.node.is_none(), outcome.node.clone(), outcome.instance.clone()));
-        let (left_out, ended) = (self.left_out, self.ended);
-        self.end(self.verdict, &all, ended.unwrap_or(self.began));
+        let mut left_out_of = std::mem::take(&mut self.left_out_of);
+        let before = left_out_of.len();
+        left_out_of.retain(|place| !fresh.contains(place));
+        // Who was left out and is heard of now counts once.
+        let left_out = self.left_out.saturating_sub((before - left_out_of.len()) as u64);
+        self.end(self.verdict, &all, self.ended.unwrap_or(self.began));
         self.left_out += left_out;
+        self.left_out_of.append(&mut left_out_of);
+    }
+
+    fn is_not_back(outcome: &Outcome) -> bool {
+        outcome.error.as_ref().is_some_and(|error| error.starts_with(Self::NOT_BACK))
     }
 }
 
@@ -169,6 +192,7 @@ mod tests {
             owing: BTreeSet::new(),
             results: Vec::new(),
             left_out: 0,
+            left_out_of: BTreeSet::new(),
         }
     }
 
@@ -193,6 +217,25 @@ mod tests {
     }
 
     #[test]
+    fn that_a_node_is_not_as_before_is_kept_beside_why_until_it_is() {
+        let (a, b) = (InstanceName::new("a").unwrap(), InstanceName::new("b").unwrap());
+        let [w1, w2, w3] = ["w1", "w2", "w3"].map(|name| NodeName::new(name).unwrap());
+        let not_back = |node, why: &str| Outcome::node_failed(&a, node, format!("{}: {why}", Record::NOT_BACK), None);
+        let silent = |of| Outcome::instance_failed(of, format!("{}: silent", Record::NOT_BACK));
+        let why = Outcome::node_failed(&a, &w1, "not ready".into(), None);
+        let mut record = record(Verdict::Old);
+        let late = [not_back(&w1, "timed out"), not_back(&w2, "timed out"), not_back(&w3, "timed out")];
+        let mut all: Vec<_> = [why.clone()].into_iter().chain(late).chain([silent(&a), silent(&b)]).collect();
+        record.end(Verdict::Old, &all, Timestamp(7));
+        record.follow(&[not_back(&w1, "never ready"), Outcome::node_done(&a, &w2)]);
+        all = vec![why.clone(), not_back(&w1, "never ready"), not_back(&w3, "timed out"), silent(&b)];
+        assert_eq!(record.results, [&all[..], &[Outcome::node_done(&a, &w2)]].concat());
+        record.follow(&[Outcome::node_done(&a, &w1)]);
+        all.remove(1);
+        assert_eq!(record.results, [&all[..], &[Outcome::node_done(&a, &w2)]].concat(), "it failed, and is as before");
+    }
+
+    #[test]
     fn of_very_many_results_those_that_failed_are_kept_and_the_others_counted() {
         let a = InstanceName::new("a").unwrap();
         let nodes: Vec<_> = (0..1200).map(|at| NodeName::new(&format!("w{at}")).unwrap()).collect();
@@ -204,5 +247,11 @@ mod tests {
         }
         let failed = record.results.iter().take_while(|outcome| !outcome.is_success()).count();
         assert_eq!((failed, record.results.len(), record.left_out), (2, MOST_RESULTS, 200));
+        // Whoever is heard of again is counted once, also if it had been left out; and somebody new is one more.
+        let again: Vec<_> = nodes.iter().map(|node| Outcome::node_done(&a, node)).collect();
+        for some in [&again[900..], &again[..], &[Outcome::instance_done(&a)]] {
+            record.follow(some);
+        }
+        assert_eq!((record.results.len(), record.left_out), (MOST_RESULTS, 201));
     }
 }

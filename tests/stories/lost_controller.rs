@@ -2,6 +2,7 @@
 
 use std::thread::{self, JoinHandle};
 
+use rustix::process::Signal;
 use watchpost::web::history::Deployed;
 
 use crate::cable::Cable;
@@ -57,6 +58,30 @@ fn whoever_deploys_finds_a_controller_that_was_killed_again_and_hears_what_it_de
             assert!(verdict.outcomes.iter().any(|outcome| outcome.error.as_ref() == Some(&why)), "{answer:?}");
         }
     }
+}
+
+#[test]
+fn whoever_waits_for_a_deployment_looks_for_a_controller_that_was_asked_to_end() {
+    let (mut fleet, before) = red();
+    let reserved = Reserved::new();
+    let client = fleet.client.clone();
+    let ordered = deploying(&fleet, &client, &reserved, &[]);
+    let number = client.status().deployment.unwrap().number;
+    let mut looks_on = Terminal::run(&client.command(&["deploy", "--attach"]), 200);
+    looks_on.wait_for(&format!("deployment {number} of "));
+    fleet.controller.signal(Signal::TERM);
+    assert!(fleet.controller.ended().success());
+    looks_on.wait_for("looking for it for 30s");
+    fleet.controller.start_again();
+    let ordered = ordered.join().unwrap();
+    assert_eq!(ordered.code, 1, "{ordered:?}");
+    for told in ["outcome       rolled-back", "the controller ended in the middle of it, before it was decided"] {
+        assert!(ordered.stdout.contains(told), "{ordered:?}");
+    }
+    assert!(ordered.stderr.contains("looking for it for 30s"), "{ordered:?}");
+    assert_eq!(looks_on.ended(), 1, "{}", looks_on.text());
+    assert!(looks_on.text().contains("rolled back: configuration"), "{}", looks_on.text());
+    is_red_again(&fleet, &before);
 }
 
 #[test]

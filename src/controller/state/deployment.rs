@@ -178,6 +178,7 @@ impl State {
             owing: BTreeSet::new(),
             results: Vec::new(),
             left_out: 0,
+            left_out_of: BTreeSet::new(),
         };
         self.admit(&configuration.instances, now, fx);
         let inner = self.open(Parent::Gather, BTreeSet::new(), now.mono + self.rules.request_timeout);

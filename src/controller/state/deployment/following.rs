@@ -147,11 +147,13 @@ impl State {
         }
     }
 
-    /// What became of nodes of an instance that follows when its deployment is over.
+    /// What became of nodes of an instance that follows when its deployment is over. That somebody has stopped one is no failure.
     pub(super) fn note_followed(&mut self, from: &InstanceName, outcomes: &[Outcome]) {
         let has_to = |following: &&mut Following| following.record.ended.is_some() && following.owing.contains(from);
         let Some(following) = self.following.as_mut().filter(has_to) else { return };
-        let own = outcomes.iter().map(|outcome| Outcome { instance: Some(from.clone()), ..outcome.clone() });
+        let rests = |it: &Outcome| it.node.as_ref().is_some_and(|node| following.record.rests.contains(node));
+        let own = outcomes.iter().filter(|outcome| outcome.is_success() || !rests(outcome));
+        let own = own.map(|outcome| Outcome { instance: Some(from.clone()), ..outcome.clone() });
         let own: Vec<_> = own.map(|outcome| if following.is_back { not_as_before(outcome) } else { outcome }).collect();
         following.record.follow(&own);
     }

@@ -15,9 +15,6 @@ use crate::message::silence;
 use crate::model::{InstanceName, NodeName, NodeState, Now, Outcome, Record, RequestId, Verdict};
 use crate::plan::Turn;
 
-/// What is said of a node that did not come back, before the reason.
-const NOT_BACK: &str = "not as before";
-
 impl State {
     /// It is decided for what was in force before. Whether that can be written does not matter: whoever finds it undecided
     /// decides so.
@@ -266,7 +263,7 @@ impl State {
 
 /// The same outcome, which says of a failure that it was one to go back.
 pub(super) fn not_as_before(outcome: Outcome) -> Outcome {
-    let error = outcome.error.as_deref().map(|error| format!("{NOT_BACK}: {error}"));
+    let error = outcome.error.as_deref().map(|error| format!("{}: {error}", Record::NOT_BACK));
     Outcome { error, ..outcome }
 }
 

@@ -42,6 +42,21 @@ impl Cluster {
         self.say(of, SwitchNodesResponse { reqid, outcomes: vec![outcome] });
     }
 
+    /// What it was told before comes to that, whoever waits for it by now.
+    fn late(&mut self, of: &str, name: &str) {
+        let reqid = self.told.iter().find_map(|(_, told)| match told {
+            ToAgent::SwitchNodesRequest(request) if request.nodes.contains(name) => Some(request.reqid.clone()),
+            _ => None,
+        });
+        let outcomes = vec![Outcome::node_done(&instance(of), &node(name))];
+        self.say(of, SwitchNodesResponse { reqid: reqid.unwrap(), outcomes });
+    }
+
+    /// What the journal has of it.
+    fn written(&self) -> Vec<String> {
+        self.saved.last.iter().flat_map(|last| last.results.iter().map(told)).collect()
+    }
+
     /// That instance has put back what served nobody, and these wait.
     fn put_back(&mut self, of: &str, waiting: &[&str]) {
         let reqid = self.take_sent(of, |message| match message {
@@ -98,6 +113,16 @@ fn a_node_that_does_not_come_back_holds_up_nobody_and_is_named() {
     assert!(answer.contains(&"n1: not as before: exited with status 1".to_owned()), "{answer:?}");
     assert!(answer.contains(&"n2: not as before: request timed out".to_owned()), "{answer:?}");
     assert!(answer.last().unwrap().ends_with("will follow when they can be reached"), "{answer:?}");
+    // Who is back after that is not said to be away for ever, and all that failed is known.
+    cluster.late("a", "n2");
+    cluster.late("b", "n3");
+    let written = cluster.written();
+    let want = ["n1: not as before: exited with status 1", "n4: not ready"];
+    assert_eq!(
+        (&written[..2], written.iter().any(|told| told.contains("timed out"))),
+        (&want.map(String::from)[..], false)
+    );
+    assert!(["n2: done", "n3: done"].iter().all(|told| written.contains(&(*told).to_owned())), "{written:?}");
 }
 
 #[test]
@@ -121,6 +146,27 @@ fn who_is_lost_while_it_goes_back_holds_nobody_up_for_long_and_has_its_turns_whe
     assert!(cluster.state.has_yet_to_follow(&instance("a")));
     cluster.turn("a", "n2", None);
     assert!(!cluster.state.has_yet_to_follow(&instance("a")));
+}
+
+#[test]
+fn that_somebody_stops_a_node_while_it_goes_back_later_is_written_as_no_failure() {
+    let mut cluster = going_back("n4");
+    cluster.lose("a");
+    cluster.put_back("b", &["n3"]);
+    cluster.put_back("c", &[]);
+    cluster.pass(Duration::from_secs(11));
+    cluster.turn("b", "n3", None);
+    cluster.answer("deploy");
+    cluster.connect("a");
+    cluster.reply("a");
+    cluster.put_back("a", &["n1", "n2"]);
+    cluster.ask("stop", |reqid| client::StopRequest { reqid, nodes: [node("n1")].into() }.into());
+    cluster.turn("a", "n1", Some("somebody asked meanwhile for it to stop"));
+    cluster.turn("a", "n2", Some("never ready"));
+    assert!(!cluster.state.has_yet_to_follow(&instance("a")));
+    let written = cluster.written();
+    assert_eq!(written[..2], ["n2: not as before: never ready", "n4: not ready"]);
+    assert!(!written.iter().any(|told| told.contains("meanwhile")), "{written:?}");
 }
 
 #[test]

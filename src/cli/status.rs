@@ -131,7 +131,9 @@ fn in_words(deployment: &Deployment) -> String {
     let Deployment { number, configuration, since, phase, verdict, switched, to_switch, owing, .. } = deployment;
     let owing = owing.join(", ");
     if phase == "following" {
-        return format!("deployment {number} of {configuration} is decided ({verdict}), and has yet to reach {owing}");
+        return format!(
+            "deployment {number} of {configuration} is decided ({verdict}), and has yet to be followed by {owing}"
+        );
     }
     let who = who(&deployment.who, deployment.from.as_deref());
     let so_far = if *to_switch > 0 { format!(", {switched} of {to_switch} nodes") } else { String::new() };
@@ -288,7 +290,7 @@ mod tests {
         let want = "deployment 7 of c2 is in progress, by token `ops` since today: switching, 3 of 10 nodes; it waits for a, b";
         assert_eq!(in_words(&deployment), want);
         let over = Deployment { phase: "following".into(), verdict: "rolled-back".into(), ..deployment };
-        assert_eq!(in_words(&over), "deployment 7 of c2 is decided (rolled-back), and has yet to reach a, b");
+        assert_eq!(in_words(&over), "deployment 7 of c2 is decided (rolled-back), and has yet to be followed by a, b");
     }
 
     #[test]

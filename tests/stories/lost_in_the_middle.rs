@@ -308,7 +308,7 @@ fn an_agent_that_is_cut_off_starts_nothing_and_follows_when_its_link_is_back() {
         ("following", "rolled-back", &["far".to_owned()][..])
     );
     let text = middle.fleet.client.run(&["status"]).stdout;
-    assert!(text.contains("is decided (rolled-back), and has yet to reach far"), "{text}");
+    assert!(text.contains("is decided (rolled-back), and has yet to be followed by far"), "{text}");
     // What it was told it goes on with, and nothing else.
     assert_eq!(middle.lives_of("zz-later"), [].into());
     let far = |seen: &&Seen| seen.node.ends_with("far") || seen.node == "slow";

@@ -186,7 +186,7 @@ fn an_agent_that_stays_away_is_named_until_it_follows_and_can_be_given_up_by_nam
         ("following", "deployed", &["b".to_owned()][..])
     );
     let text = fleet.client.run(&["status"]).stdout;
-    assert!(text.contains("is decided (deployed), and has yet to reach b"), "{text}");
+    assert!(text.contains("is decided (deployed), and has yet to be followed by b"), "{text}");
     fleet.agent_mut("b").start_again();
     let after = fleet.client.wait("b has followed", |status| status.deployment.is_none());
     let after = if colours(&after) == all("blue") { after } else { fleet.client.wait_for_all("RUNNING") };

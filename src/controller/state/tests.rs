@@ -438,7 +438,7 @@ fn nodes_that_could_not_be_moved_are_started_where_they_were() {
     cluster.pass(Duration::from_secs(300));
     let answer = cluster.answer("deploy");
     assert_eq!(answer[..2], ["b: did not answer in time", "all: request timed out"]);
-    assert!(answer[2].starts_with("all: rolled back: configuration c1 is in force again; `a`, `b` will follow"));
+    assert!(answer[2].starts_with("all: rolled back: configuration c1 is in force again; `a`, `b` have yet to follow"));
     let back = ["a: back to c1 with n1", "b: back to c1 with n2"];
     assert_eq!(cluster.take_all_sent(), back);
 }

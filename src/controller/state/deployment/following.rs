@@ -79,6 +79,14 @@ impl Following {
         !has_said || self.rollout.has(of) || self.steps.values().any(|(instance, _)| instance == of)
     }
 
+    /// Whether an instance has gone back but for nodes that may still run where these are, who are away.
+    pub fn waits_only_for(&self, of: &InstanceName, former: &Kept, is_away: impl Fn(&InstanceName) -> bool) -> bool {
+        let runs_there = |node: &NodeName| self.record.moves.get(node).is_some_and(&is_away);
+        let mut waiting = former.names_on(of).filter(|node| self.may_run_elsewhere(node)).peekable();
+        let is_through = !self.stuck.contains_key(of) && !self.waits_for_turns(of);
+        is_through && waiting.peek().is_some() && waiting.all(|node| runs_there(&node))
+    }
+
     /// The nodes that were to move there.
     fn moved_to<'a>(&'a self, place: &'a InstanceName) -> impl Iterator<Item = &'a NodeName> {
         self.record.moves.iter().filter(move |(_, there)| *there == place).map(|(node, _)| node)

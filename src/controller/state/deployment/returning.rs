@@ -236,12 +236,17 @@ impl State {
         deployment.outcomes.extend(failed.map(not_as_before));
     }
 
-    /// Ends it if everybody who can be reached has gone back.
+    /// Ends it if everybody who can be reached has gone back, as far as that does not hang on others.
     pub(in crate::controller::state) fn are_all_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = self.deployment.as_ref().filter(|it| it.phase == Phase::Returning) else { return };
         let inner = deployment.inner.clone();
-        let owes = self.following.as_ref().map(|following| &following.owing);
-        if owes.into_iter().flatten().all(|name| self.roster.link(name).is_none()) {
+        let is_away = |name: &InstanceName| self.roster.link(name).is_none();
+        let former = self.shelf.deployed();
+        let waits_for_them = |following: &Following, name: &InstanceName| {
+            former.is_some_and(|former| following.waits_only_for(name, former, is_away))
+        };
+        let mut owes = self.following.iter().flat_map(|it| it.owing.iter().map(move |name| (it, name)));
+        if owes.all(|(following, name)| is_away(name) || waits_for_them(following, name)) {
             self.requests.close(&inner);
             self.finish_going_back(now, fx);
         }
@@ -249,8 +254,9 @@ impl State {
 
     pub(super) fn finish_going_back(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(mut deployment) = self.deployment.take() else { return };
-        let owing = self.following.as_ref().map(|following| &following.owing);
-        let words = in_words(&deployment.record, owing);
+        let owing = self.following.iter().flat_map(|following| &following.owing);
+        let (away, slow) = owing.partition(|name| self.roster.link(name).is_none());
+        let words = in_words(&deployment.record, away, slow);
         deployment.outcomes.push(Outcome::failed(words));
         if let Some(former) = self.shelf.deployed().cloned() {
             // What was taken away meanwhile, and rests where it is again, nobody tells of.
@@ -267,16 +273,22 @@ pub(super) fn not_as_before(outcome: Outcome) -> Outcome {
     Outcome { error, ..outcome }
 }
 
-/// What came of a deployment that was gone back from.
-fn in_words(record: &Record, owing: Option<&BTreeSet<InstanceName>>) -> String {
+/// What came of a deployment that was gone back from: who is away has yet to follow, and so has who is not through with it.
+fn in_words(record: &Record, away: Vec<&InstanceName>, slow: Vec<&InstanceName>) -> String {
     let former = match &record.former {
         Some(former) => format!("configuration {former} is in force again"),
         None => "nothing was in force before".to_owned(),
     };
-    let owing: Vec<_> = owing.into_iter().flatten().map(|name| format!("`{name}`")).collect();
-    match &owing[..] {
-        [] => format!("rolled back: {former}"),
-        [one] => format!("rolled back: {former}; {one} will follow when it can be reached"),
-        all => format!("rolled back: {former}; {} will follow when they can be reached", all.join(", ")),
-    }
+    let named = |names: &[&InstanceName]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let away = match &away[..] {
+        [] => String::new(),
+        [one] => format!("; `{one}` will follow when it can be reached"),
+        all => format!("; {} will follow when they can be reached", named(all)),
+    };
+    let slow = match &slow[..] {
+        [] => String::new(),
+        [one] => format!("; `{one}` has yet to follow"),
+        all => format!("; {} have yet to follow", named(all)),
+    };
+    format!("rolled back: {former}{away}{slow}")
 }

@@ -223,19 +223,27 @@ impl Supervisor {
         let (vigil, effects) = Vigil::unready(life, &self.node, Instant::now());
         self.vigil = Some(vigil);
         effects.into_iter().for_each(|effect| self.watch_on(life, effect, ctx));
-        let ready = Event::Ready(life);
         let handle = match (self.node.ready_by(), self.node.ready.by.address()) {
-            (ReadyBy::Settle(time), _) => Some(ctx.run_later(time, move |me, ctx| me.drive(ready, ctx))),
+            (ReadyBy::Settle(time), _) => Some(ctx.run_later(time, move |me, ctx| me.looks_ready(life, ctx))),
             (_, Some(address)) => {
                 let refusal = self.refusal.insert(Refusal::default());
                 let accepted = wrap_future::<_, Self>(accepting(address, Rc::clone(refusal)));
-                Some(ctx.spawn(accepted.map(move |(), me, ctx| me.drive(ready, ctx))))
+                Some(ctx.spawn(accepted.map(move |(), me, ctx| me.looks_ready(life, ctx))))
             }
             _ => None, // it says so
         };
         if let Some(former) = std::mem::replace(&mut self.sign, handle) {
             ctx.cancel_future(former);
         }
+    }
+
+    /// It is ready, unless it has ended: where this process was held up, both come at once.
+    fn looks_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
+        if self.workshop.has_untold_ends() {
+            self.sign = Some(ctx.run_later(Duration::ZERO, move |me, ctx| me.looks_ready(life, ctx)));
+            return;
+        }
+        self.drive(Event::Ready(life), ctx);
     }
 
     // --- signs of life ---

@@ -53,11 +53,16 @@ fn who_is_stopped_in_the_middle_of_a_deployment_stays_down_whoever_is_lost_and_w
 }
 
 #[test]
-fn who_is_stopped_while_it_moves_to_another_instance_stays_down_wherever_it_is_by_then() {
+fn who_is_stopped_while_it_moves_to_another_instance_stays_down_whoever_is_lost_wherever_it_is_by_then() {
     with_seeds(16_000, 4, |seed| {
         let steps = run_with(seed, None, None, true);
-        for at in (1 + seed % 5..=steps).step_by(9) {
+        // Where it was, and where it will be.
+        let places = [MOVER, 2].into_iter().flat_map(|at| [Party::Agent(at), Party::Link(at)]);
+        let parties: Vec<_> = places.chain([Party::Controller]).collect();
+        for (number, at) in (1 + seed % 5..=steps).step_by(9).enumerate() {
             run_with(seed, None, Some((at, MOVER)), true);
+            let party = parties[number % parties.len()];
+            run_with(seed, Some(((at + 17 * number as u64) % steps + 1, party)), Some((at, MOVER)), true);
         }
     });
 }

@@ -10,7 +10,7 @@ use crate::controller::state::{Effect, State};
 use crate::controller::store::{Save, Stored};
 use crate::message::agent;
 use crate::message::client::{DeploymentPhase, DeploymentStatus};
-use crate::model::{InstanceName, NodeName, Now, Outcome, Record, RequestId, Timestamp, Verdict};
+use crate::model::{Instance, InstanceName, NodeName, Now, Outcome, Record, RequestId, Timestamp, Verdict};
 use crate::plan::{Pace, Rollout};
 
 /// A decision that not all instances have followed.
@@ -94,6 +94,11 @@ impl Following {
 
     pub fn has_asked(&self, of: &InstanceName, reqid: &RequestId) -> bool {
         self.asked.get(of) == Some(reqid)
+    }
+
+    /// Whether that node is to run where it was, and waits until it runs nowhere else. One that rests is where it is to be.
+    fn has_to_come_back(&self, node: &NodeName) -> bool {
+        self.may_run_elsewhere(node) && self.record.up.contains(node)
     }
 
     /// Whether that node may still run where it was to be from now on, so that it must not be started where it was.
@@ -238,7 +243,7 @@ impl State {
             self.shelf.deployed().filter(|former| following.is_back && former.has(from)).is_some_and(|former| {
                 following.stuck.contains_key(from)
                     || following.waits_for_turns(from)
-                    || former.names_on(from).any(|name| following.may_run_elsewhere(&name))
+                    || former.names_on(from).any(|name| following.has_to_come_back(&name))
             });
         if waits || !following.owing.remove(from) {
             return;
@@ -267,15 +272,18 @@ impl State {
         if !following.owing.contains(place) || !following.cleared.insert(place.clone()) {
             return;
         }
-        let Following { record, .. } = &*following;
-        let moved: BTreeSet<_> =
-            record.moves.iter().filter(|(_, there)| *there == place).map(|(node, _)| node).collect();
-        let moved: BTreeSet<NodeName> = moved.into_iter().filter(|node| record.up.contains(*node)).cloned().collect();
+        let moved: BTreeSet<NodeName> = following.moved_to(place).cloned().collect();
+        let (up, cleared) = (&moved & &following.record.up, following.cleared.clone());
         let Some(former) = self.shelf.deployed().cloned().filter(|_| !moved.is_empty()) else { return };
-        for instance in &*former.instances {
-            let had_one = former.names_on(&instance.name).any(|name| moved.contains(&name));
-            if had_one && self.roster.is_ready(&instance.name) {
-                self.redeploy(&instance.name, now, fx);
+        for Instance { name, .. } in &*former.instances {
+            let had: BTreeSet<NodeName> = former.names_on(name).filter(|node| moved.contains(node)).collect();
+            if !had.is_disjoint(&up) {
+                if self.roster.is_ready(name) {
+                    self.redeploy(name, now, fx);
+                }
+            } else if !had.is_empty() && name != place && cleared.contains(name) {
+                // It has gone back, and may have waited for one that was stopped meanwhile.
+                self.has_followed(name, now, fx);
             }
         }
     }

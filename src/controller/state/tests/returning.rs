@@ -353,3 +353,26 @@ fn who_refuses_its_turn_has_not_gone_back_whatever_else_ends_there_and_is_not_co
     assert!(cluster.state.has_yet_to_follow(&instance("b")), "n2 is not as before");
     assert_eq!(cluster.take_orders(), ["a: back to c1 with n1"], "which runs nowhere else");
 }
+
+#[test]
+fn nobody_waits_until_a_node_runs_nowhere_else_that_is_to_rest() {
+    for stops_late in [false, true] {
+        let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+        cluster.would_change = ["n1", "n2"].map(|name| ("b".into(), name.into())).into();
+        if !stops_late {
+            cluster.say("a", change("a", "n1", NodeState::Stopped));
+        }
+        cluster.answers_itself = false;
+        cluster.deploy("deploy", configuration("c2", &[("a", "n3"), ("b", "n1"), ("b", "n2")]));
+        cluster.reply("a");
+        cluster.turn("b", "n1", None);
+        cluster.turn("b", "n2", Some("not ready"));
+        cluster.put_back("a", &[]);
+        if stops_late {
+            cluster.ask("stop", |reqid| client::StopRequest { reqid, nodes: [node("n1")].into() }.into());
+        }
+        cluster.put_back("b", &[]);
+        assert_eq!(cluster.answer("deploy").last().unwrap(), BACK, "{stops_late}");
+        assert!(cluster.saved.last.as_ref().unwrap().owing.is_empty());
+    }
+}

@@ -333,7 +333,7 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     cluster.deploy("deploy", configuration("c2", &[("a", "n2"), ("b", "n1")]));
     assert_eq!(cluster.take_all_sent(), ["a: stop n1", "b: stop n2"]);
     cluster.ask("start", |reqid| client::StartRequest { reqid, nodes: BTreeSet::new() }.into());
-    let moving = "it is moving to another instance: deployment deploy still pending";
+    let moving = "it is moving to another instance: deployment 2 is still pending";
     assert_eq!(cluster.answer("start"), [format!("n1: {moving}"), format!("n2: {moving}")]);
 
     cluster.reply("a");

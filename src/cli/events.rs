@@ -114,6 +114,7 @@ pub fn line(event: &Event, screen: Screen) -> String {
 
 fn what(event: &Event) -> (String, Style) {
     match (&event.old, &event.new) {
+        (Some(old), Some(new)) if old == new => (new.clone(), state_style(new)),
         (Some(old), Some(new)) => (format!("{old} → {new}"), state_style(new)),
         _ if event.kind == "error" => ("ERROR".into(), state_style("FAILED")),
         _ if event.kind == "gap" => ("GAP".into(), state_style("UNKNOWN")),
@@ -127,8 +128,9 @@ fn why(event: &Event) -> String {
     }
     let reason = event.reason.clone().or_else(|| event.exit.as_ref().map(|exit| exit.text.clone()));
     let mut why = event.msg.clone().or(reason).unwrap_or_default();
-    if event.removed {
-        why = format!("{why} (removed from the configuration)").trim_start().to_owned();
+    const REMOVED: &str = "removed from the configuration";
+    if event.removed && !why.starts_with(REMOVED) {
+        why = format!("{why} ({REMOVED})").trim_start().to_owned();
     }
     why
 }
@@ -157,6 +159,22 @@ mod tests {
         let want = "2023-11-14T22:13:20.000004Z  5f3a9c01-42     agent-a/worker-1          \
                     RUNNING → CRASHED  pid 4711     killed by signal 9 (SIGKILL)";
         assert_eq!(line(&change(), Screen::pipe()), want);
+    }
+
+    #[test]
+    fn a_node_that_is_removed_at_rest_is_said_so_once() {
+        let at_rest = || Some("STOPPED".to_owned());
+        for (reason, want) in [
+            (Some("removed from the configuration"), "removed from the configuration"),
+            (Some("exited with status 0"), "exited with status 0 (removed from the configuration)"),
+            (None, "(removed from the configuration)"),
+        ] {
+            let reason = reason.map(String::from);
+            let event = Event { old: at_rest(), new: at_rest(), removed: true, pid: None, reason, ..change() };
+            let line = line(&event, Screen::pipe());
+            let told: Vec<_> = line.split("worker-1").nth(1).unwrap().split_whitespace().collect();
+            assert_eq!(told.join(" "), format!("STOPPED {want}"));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::client::{Client, Method};
 use super::error::{CliError, Exit};
 use super::interrupt;
 use super::screen::{Screen, state_style, tame};
+use crate::message::silence;
 use crate::model::NodeName;
 use crate::web::json::{NodesOrder, Outcome, Verdict};
 
@@ -95,8 +96,12 @@ pub(super) fn exit(verdict: &Verdict) -> Exit {
 
 /// Every failure with what the node wrote, then the sum.
 pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, screen: Screen) -> Vec<String> {
-    let mut lines: Vec<String> =
-        verdict.outcomes.iter().flat_map(|outcome| failure("failed", outcome, screen)).collect();
+    // That it took the controller too long is said by those whom it waited for.
+    let is_missing = |it: &Outcome| it.error.is_some() && it.node.is_none() && it.instance.is_some();
+    let is_missed = verdict.outcomes.iter().any(is_missing);
+    let is_told = |it: &&Outcome| !(is_missed && is_of_all(it) && it.error.as_deref() == Some(silence::TIMED_OUT));
+    let told = verdict.outcomes.iter().filter(is_told);
+    let mut lines: Vec<String> = told.flat_map(|outcome| failure("failed", outcome, screen)).collect();
     let nodes = verdict.outcomes.iter().filter(|outcome| outcome.node.is_some());
     let (fine, all) = nodes.fold((0, 0), |(fine, all), node| (fine + usize::from(node.error.is_none()), all + 1));
     let what = verdict.configuration.as_ref().map(|id| format!(" configuration {}", tame(id))).unwrap_or_default();
@@ -108,6 +113,7 @@ pub(super) fn lines(verdict: &Verdict, done: &str, removes: Option<usize>, scree
         (true, _) => format!("{done}{what}: {all} nodes"),
         (false, 0) => format!("not {done}{what}"),
         (false, _) if is_rolled_back(verdict) => format!("not {done}: see `watchpost history`"),
+        (false, 1) if fine == 0 && verdict.configuration.is_none() => format!("not {done}: see `watchpost status`"),
         (false, _) if fine == 0 && verdict.configuration.is_none() => {
             format!("not {done}: none of {all} nodes; see `watchpost status`")
         }
@@ -217,5 +223,14 @@ mod tests {
             "deployed configuration c1 in part: 1 of 2 nodes; see `watchpost status`",
         ];
         assert_eq!(lines(&verdict(&[None, Some("exited with status 1")]), "deployed", None, Screen::pipe()), want);
+        let late = verdict(&[Some(silence::TIMED_OUT)]).outcomes.remove(0);
+        let sum = Outcome { instance: None, node: None, output: None, ..late.clone() };
+        let missing = Outcome { node: None, error: Some(silence::NEVER.into()), output: None, ..late };
+        let told = |outcomes: &[&Outcome]| {
+            let outcomes = outcomes.iter().map(|outcome| (*outcome).clone()).collect();
+            lines(&Verdict { ok: false, configuration: None, outcomes }, "deployed", None, Screen::pipe())
+        };
+        assert_eq!(told(&[&missing, &sum]), ["failed agent-a: never connected", "not deployed"]);
+        assert_eq!(told(&[&sum]), ["failed controller: request timed out", "not deployed"]);
     }
 }

@@ -23,6 +23,8 @@ pub struct Roster {
     news: BTreeMap<InstanceName, Received>,
     /// Whose seats are gone while their news is remembered, the last of them at the end.
     gone: VecDeque<InstanceName>,
+    /// Since when they are away, and why.
+    left: BTreeMap<InstanceName, (Timestamp, String)>,
     /// Counts what changed [`Roster::statuses`].
     revision: u64,
     /// Where in a list of instances the first was found last that was not ready.
@@ -146,6 +148,7 @@ impl Roster {
         seat.abilities = Some(hello.abilities.clone());
         seat.given = false;
         seat.reason.clear();
+        self.left.remove(&hello.instance);
         self.revision += 1;
         let fresh = Received { epoch: hello.epoch, seq: 0, any: false, kept: 0, told: None };
         let news = received.filter(|_| same_numbering).unwrap_or(fresh);
@@ -206,7 +209,9 @@ impl Roster {
         if let Some(seat) = self.seats.get_mut(name) {
             (seat.needed, seat.welcomed, seat.ready) = (None, false, false);
             if seat.link.is_none() {
-                self.seats.remove(name);
+                if let Some(Seat { since: Some(since), reason, .. }) = self.seats.remove(name) {
+                    self.left.insert(name.clone(), (since, reason));
+                }
                 self.forget_in_time(name);
             }
         }
@@ -223,6 +228,7 @@ impl Roster {
             && !self.seats.contains_key(&oldest)
         {
             self.news.remove(&oldest);
+            self.left.remove(&oldest);
         }
     }
 
@@ -277,11 +283,13 @@ impl Roster {
     pub fn why_away(&self, name: &InstanceName) -> String {
         match self.seats.get(name) {
             Some(Seat { link: Some(_), .. }) => silence::UNWELCOMED.to_owned(),
-            Some(Seat { since: Some(since), reason, .. }) if reason.is_empty() => {
-                format!("{} {since}", silence::AWAY)
-            }
-            Some(Seat { since: Some(since), reason, .. }) => format!("{} {since}: {reason}", silence::AWAY),
-            _ => silence::NEVER.to_owned(),
+            Some(Seat { since: Some(since), reason, .. }) => away(*since, reason),
+            _ => match self.left.get(name) {
+                Some((since, reason)) => away(*since, reason),
+                // The controller before this one has seen it.
+                None if self.news.contains_key(name) => silence::UNCONNECTED.to_owned(),
+                None => silence::NEVER.to_owned(),
+            },
         }
     }
 
@@ -376,6 +384,13 @@ impl Seat {
     }
 }
 
+fn away(since: Timestamp, reason: &str) -> String {
+    match reason {
+        "" => format!("{} {since}", silence::AWAY),
+        _ => format!("{} {since}: {reason}", silence::AWAY),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,10 +439,13 @@ mod tests {
             visit(&mut roster, number);
         }
         assert_eq!(visit(&mut roster, 0), 1, "it is remembered, and was here last");
+        let why = |roster: &Roster, name: &str| roster.why_away(&InstanceName::new(name).unwrap());
+        assert_eq!(why(&roster, "stranger-0"), format!("not connected since {NOW}: cut"));
         for number in GONE..2 * GONE - 1 {
             visit(&mut roster, number);
         }
         assert_eq!((roster.news.len(), roster.gone.len(), roster.seats.len()), (GONE + 1, GONE, 1));
+        assert_eq!((roster.left.len(), why(&roster, "stranger-1")), (GONE + 1, "never connected".to_owned()));
         assert_eq!(visit(&mut roster, 0), 1, "others were gone for longer");
         assert_eq!(visit(&mut roster, 1), 0, "like this one");
         assert_eq!(roster.visit("needed"), 1, "who has a seat is never forgotten");

@@ -132,16 +132,23 @@ impl Record {
     /// It is over, with these results.
     pub fn end(&mut self, verdict: Verdict, outcomes: &[Outcome], now: Timestamp) {
         (self.verdict, self.ended) = (verdict, Some(now));
-        let (failed, fine): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| !outcome.is_success());
+        self.keep(outcomes);
+    }
+
+    /// These are its results by now. That an instance merely did what it was asked is none.
+    pub fn keep(&mut self, outcomes: &[Outcome]) {
+        let results = outcomes.iter().filter(|outcome| outcome.node.is_some() || !outcome.is_success());
+        let (failed, fine): (Vec<_>, Vec<_>) = results.partition(|outcome| !outcome.is_success());
+        let count = failed.len() + fine.len();
         let bare = |outcome: &Outcome| Outcome { output: None, ..outcome.clone() };
         let mut all = failed.into_iter().chain(fine);
         self.results = all.by_ref().take(MOST_RESULTS).map(bare).collect();
-        self.left_out = (outcomes.len() - self.results.len()) as u64;
+        self.left_out = (count - self.results.len()) as u64;
         self.left_out_of = all.map(place).collect();
     }
 
     /// What became of the nodes of an instance that followed when it was over. Of one that was gone back from, what failed
-    /// before that stays: it says why. That a node was not as before is so until it is heard of again.
+    /// before that stays: it says why, also beside that the node is as before. That a node was not as before is so until it is heard of again.
     pub fn follow(&mut self, outcomes: &[Outcome]) {
         let fresh: BTreeSet<_> = outcomes.iter().map(place).collect();
         let speaks: BTreeSet<_> = outcomes.iter().map(|outcome| (outcome.instance.clone(), None)).collect();
@@ -150,8 +157,7 @@ impl Record {
         let is_silent_no_more = |known: &Outcome| Self::is_not_back(known) && speaks.contains(&place(known));
         let mut all: Vec<Outcome> = std::mem::take(&mut self.results);
         all.retain(|known| is_why(known) || !(fresh.contains(&place(known)) || is_silent_no_more(known)));
-        let known: BTreeSet<_> = all.iter().map(place).collect();
-        all.extend(outcomes.iter().filter(|it| !it.is_success() || !known.contains(&place(it))).cloned());
+        all.extend_from_slice(outcomes);
         all.sort_by_key(|outcome| (outcome.node.is_none(), outcome.node.clone(), outcome.instance.clone()));
         let mut left_out_of = std::mem::take(&mut self.left_out_of);
         let before = left_out_of.len();
@@ -206,13 +212,14 @@ mod tests {
             record.results.iter().map(one).collect()
         };
         for (verdict, want) in [
-            (Verdict::New, ["w2: never ready", "all: why", "w1: done"]),
-            (Verdict::Old, ["w1: lost", "w2: never ready", "all: why"]),
+            (Verdict::New, &["w2: never ready", "all: why", "w1: done"][..]),
+            (Verdict::Old, &["w1: lost", "w2: never ready", "all: why", "w1: done"]),
         ] {
             let mut record = record(verdict);
             record.end(verdict, &[failed(&w1, "lost"), Outcome::failed("why")], Timestamp(7));
             record.follow(&[Outcome::node_done(&a, &w1), failed(&w2, "never ready")]);
-            assert_eq!((told(&record), record.ended), (want.map(String::from).into(), Some(Timestamp(7))));
+            assert_eq!(told(&record), want);
+            assert_eq!(record.ended, Some(Timestamp(7)));
         }
     }
 
@@ -230,9 +237,9 @@ mod tests {
         record.follow(&[not_back(&w1, "never ready"), Outcome::node_done(&a, &w2)]);
         all = vec![why.clone(), not_back(&w1, "never ready"), not_back(&w3, "timed out"), silent(&b)];
         assert_eq!(record.results, [&all[..], &[Outcome::node_done(&a, &w2)]].concat());
-        record.follow(&[Outcome::node_done(&a, &w1)]);
-        all.remove(1);
-        assert_eq!(record.results, [&all[..], &[Outcome::node_done(&a, &w2)]].concat(), "it failed, and is as before");
+        record.follow(&[Outcome::node_done(&a, &w1), Outcome::instance_done(&b)]);
+        all = vec![why, not_back(&w3, "timed out"), Outcome::node_done(&a, &w1), Outcome::node_done(&a, &w2)];
+        assert_eq!(record.results, all, "it failed, and is as before; and b is silent no more");
     }
 
     #[test]
@@ -249,7 +256,8 @@ mod tests {
         assert_eq!((failed, record.results.len(), record.left_out), (2, MOST_RESULTS, 200));
         // Whoever is heard of again is counted once, also if it had been left out; and somebody new is one more.
         let again: Vec<_> = nodes.iter().map(|node| Outcome::node_done(&a, node)).collect();
-        for some in [&again[900..], &again[..], &[Outcome::instance_done(&a)]] {
+        let another = Outcome::node_done(&a, &NodeName::new("another").unwrap());
+        for some in [&again[900..], &again[..], &[another]] {
             record.follow(some);
         }
         assert_eq!((record.results.len(), record.left_out), (MOST_RESULTS, 201));

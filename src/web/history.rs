@@ -1,5 +1,7 @@
 //! Deployments as the API shows them: the one in progress, and those before.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::json::{Outcome, Verdict as Answered};
@@ -86,7 +88,7 @@ pub struct Past {
     /// Instances that had yet to follow when it was over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owing: Vec<String>,
-    /// How many results of nodes and instances are failures, of how many.
+    /// Of how many nodes and instances something failed, of how many that there are results of.
     pub failed: u64,
     pub results_in_all: u64,
     /// What became of its nodes, and what was objected; at most 1000, failures first. What names neither node nor instance
@@ -112,9 +114,12 @@ impl From<Record> for Past {
         let micros = record.ended.map(|ended| ended.0.saturating_sub(record.began.0));
         // The controller's own line is no result of anybody.
         let is_of_somebody = |outcome: &&model::Outcome| outcome.node.is_some() || outcome.instance.is_some();
+        // Of one that failed it may stand beside that it is as before.
+        let place = |outcome: &'_ model::Outcome| (outcome.node.clone(), outcome.instance.clone());
         let results = record.results.iter().filter(is_of_somebody);
-        let failed = results.clone().filter(|outcome| !outcome.is_success()).count() as u64;
-        let results_in_all = results.count() as u64 + record.left_out;
+        let failed = results.clone().filter(|outcome| !outcome.is_success()).map(place);
+        let failed = failed.collect::<BTreeSet<_>>().len() as u64;
+        let results_in_all = results.map(place).collect::<BTreeSet<_>>().len() as u64 + record.left_out;
         let told = |outcome: model::Outcome| Told {
             instance: outcome.instance.map(|name| name.to_string()),
             node: outcome.node.map(|name| name.to_string()),

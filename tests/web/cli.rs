@@ -66,7 +66,7 @@ fn an_order_fails_if_one_node_failed() {
     fake.script().outcomes = vec![Outcome::node_failed(&agent, &worker, "no such program".into(), None)];
     fake.script().instances.push(instance("agent-a", LinkState::Up));
     let (code, stdout, stderr) = run(&fake.address, &["start"]);
-    let want = "failed worker-1 on agent-a: no such program\nnot started: none of 1 nodes; see `watchpost status`\n";
+    let want = "failed worker-1 on agent-a: no such program\nnot started: see `watchpost status`\n";
     assert_eq!((code, &*stdout, &*stderr), (1, want, ""));
 }
 

@@ -619,14 +619,14 @@ impl State {
     }
 
     /// The deployment that has ended that node where it is, or that starts it elsewhere or did so: it would run twice.
-    pub(super) fn mover_of(&self, instance: &InstanceName, node: &NodeName) -> Option<&RequestId> {
+    pub(super) fn mover_of(&self, instance: &InstanceName, node: &NodeName) -> Option<u64> {
         let following = self.following.as_ref().filter(|following| following.may_run_elsewhere(node));
         if let Some(following) = following {
-            return Some(&following.record.reqid);
+            return Some(following.record.number);
         }
         let undecided = |deployment: &&Deployment| !matches!(deployment.phase, Phase::Telling | Phase::Returning);
         let deployment = self.deployment.as_ref().filter(undecided)?;
-        deployment.has_ended(instance, node.as_str()).then_some(&deployment.record.reqid)
+        deployment.has_ended(instance, node.as_str()).then_some(deployment.record.number)
     }
 
     /// What is, or is about to be, deployed.

@@ -122,7 +122,7 @@ impl State {
         let moving = |instance: &InstanceName, node: &NodeName| {
             // It would run where it was, and soon where it will be, too.
             let mover = self.mover_of(instance, node).filter(|_| verb != Verb::Stop)?;
-            Some(format!("it is moving to another instance: deployment {mover} still pending"))
+            Some(format!("it is moving to another instance: deployment {mover} is still pending"))
         };
         let (reached, outcomes) = self.whom_to_ask(deployed, &nodes, moving);
         let until = now.mono + deployed.patience(None);

@@ -207,6 +207,8 @@ fn a_deployment_that_cannot_gather_its_instances_names_them_and_changes_nothing(
     assert_eq!(cluster.answer("another"), ["all: earlier deployment deploy still pending", UNDER_WAY]);
     cluster.pass(Duration::from_secs(30));
     assert_eq!(cluster.answer("deploy"), ["c: never connected", "all: request timed out"]);
+    let written: Vec<_> = cluster.saved.last.iter().flat_map(|last| last.results.iter().map(told)).collect();
+    assert_eq!(written, ["c: never connected"], "the controller is not to blame for it");
     assert!(!cluster.take_all_sent().contains(&"b: standby".to_owned()), "b is part of what is deployed still");
     assert_eq!(cluster.saved.deployed.as_ref().unwrap().id.as_str(), "c1");
     assert_eq!(cluster.needed(), ["a", "b"], "nobody waits for c any more");
@@ -331,7 +333,7 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
     cluster.deploy("deploy", configuration("c2", &[("a", "n2"), ("b", "n1")]));
     assert_eq!(cluster.take_all_sent(), ["a: stop n1", "b: stop n2"]);
     cluster.ask("start", |reqid| client::StartRequest { reqid, nodes: BTreeSet::new() }.into());
-    let moving = "it is moving to another instance: deployment deploy still pending";
+    let moving = "it is moving to another instance: deployment 2 is still pending";
     assert_eq!(cluster.answer("start"), [format!("n1: {moving}"), format!("n2: {moving}")]);
 
     cluster.reply("a");
@@ -927,9 +929,10 @@ fn reply(name: &str, message: &ToAgent) -> Option<ToController> {
             let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();
             SwitchNodesResponse { reqid: reqid.clone(), outcomes }.into()
         }
-        ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, .. }) => {
+        ToAgent::RestoreConfigurationRequest(RestoreConfigurationRequest { reqid, up, .. }) => {
             let (reqid, outcome) = done(reqid);
-            RestoreConfigurationResponse { reqid, outcomes: vec![outcome], waiting: vec![] }.into()
+            let outcomes = up.iter().map(|node| Outcome::node_done(&instance("i"), node)).chain([outcome]).collect();
+            RestoreConfigurationResponse { reqid, outcomes, waiting: vec![] }.into()
         }
         ToAgent::StopRequest(StopRequest { reqid, nodes }) => {
             let outcomes = nodes.iter().map(|node| Outcome::node_done(&instance("i"), node)).collect();

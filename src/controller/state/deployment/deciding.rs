@@ -255,7 +255,7 @@ impl State {
         let Deployment { ticket, mut record, in_one_step, configuration, outcomes, is_written, .. } = deployment;
         self.nodes.foresee_nothing();
         let outcomes = sorted(outcomes);
-        record.end(verdict, &outcomes, now.wall);
+        record.end(verdict, &of_those_named(outcomes.clone()), now.wall);
         let owing = self.following.as_ref().filter(|following| following.record.number == record.number);
         record.owing = owing.map(|following| following.owing.clone()).unwrap_or_default();
         if record.owing.is_empty() || verdict == Verdict::New {
@@ -367,6 +367,15 @@ impl State {
     pub(super) fn patience_of_deployment(&self) -> std::time::Duration {
         self.deployment.as_ref().map(|deployment| self.patience(&deployment.configuration)).unwrap_or_default()
     }
+}
+
+/// The same without the controller's own line that it took too long, where instances are named that it waited for.
+fn of_those_named(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    let is_missing = |it: &Outcome| !it.is_success() && it.node.is_none() && it.instance.is_some();
+    if outcomes.iter().any(is_missing) {
+        outcomes.retain(|it| *it != Outcome::failed(TIMED_OUT));
+    }
+    outcomes
 }
 
 impl Deployment {

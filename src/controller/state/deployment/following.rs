@@ -6,7 +6,7 @@ use super::returning::not_as_before;
 use super::{Deployment, MOST_NAMED, Phase};
 use crate::controller::kept::Kept;
 use crate::controller::state::open::Parent;
-use crate::controller::state::{Effect, State};
+use crate::controller::state::{Effect, State, sorted};
 use crate::controller::store::{Save, Stored};
 use crate::message::agent;
 use crate::message::client::{DeploymentPhase, DeploymentStatus};
@@ -117,7 +117,11 @@ impl State {
         let was_interrupted = record.ended.is_none();
         if was_interrupted {
             let why = decide_interrupted(&mut record);
-            record.end(record.verdict, &[Outcome::failed(why)], now);
+            // What had failed by then says more.
+            let left_out = record.left_out;
+            let outcomes = record.results.iter().cloned().chain([Outcome::failed(why)]).collect();
+            record.end(record.verdict, &sorted(outcomes), now);
+            record.left_out += left_out;
         }
         let deployed = self.shelf.deployed().cloned();
         let mut following = match (record.verdict, deployed) {
@@ -165,7 +169,15 @@ impl State {
         let has_to = |following: &&mut Following| following.record.ended.is_some() && following.owing.contains(from);
         let Some(following) = self.following.as_mut().filter(has_to) else { return };
         let rests = |it: &Outcome| it.node.as_ref().is_some_and(|node| following.record.rests.contains(node));
-        let own = outcomes.iter().filter(|outcome| outcome.is_success() || !rests(outcome));
+        // What was to move here, and ended, is told of where it was before.
+        let former = self.shelf.deployed().filter(|_| following.is_back);
+        let its: Option<BTreeSet<NodeName>> = former.map(|former| former.names_on(from).collect());
+        let is_its = |it: &Outcome| match (&its, &it.node) {
+            (Some(its), Some(node)) => its.contains(node),
+            _ => true,
+        };
+        let counts = |it: &&Outcome| if it.is_success() { is_its(it) } else { !rests(it) };
+        let own = outcomes.iter().filter(counts);
         let own = own.map(|outcome| Outcome { instance: Some(from.clone()), ..outcome.clone() });
         let own: Vec<_> = own.map(|outcome| if following.is_back { not_as_before(outcome) } else { outcome }).collect();
         following.record.follow(&own);

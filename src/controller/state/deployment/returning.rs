@@ -4,9 +4,10 @@
 //! by then what was down is up again, or will not be. A node that is not ready in time holds up nobody, nor does an instance
 //! that is lost: it is asked again when it is back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Following, Phase, in_few_words};
+use crate::controller::kept::{Head, Kept};
 use crate::controller::state::open::Parent;
 use crate::controller::state::{Effect, State, TIMED_OUT, publish_own};
 use crate::controller::store::Save;
@@ -22,6 +23,8 @@ impl State {
         let not_cleared = self.not_cleared();
         let Some(deployment) = &mut self.deployment else { return };
         deployment.record.verdict = Verdict::Old;
+        // Whoever finds it after a crash knows why.
+        deployment.keep_results();
         for reqid in std::mem::take(&mut deployment.steps).keys() {
             self.requests.close(reqid);
         }
@@ -259,6 +262,7 @@ impl State {
         let words = in_words(&deployment.record, away, slow);
         deployment.outcomes.push(Outcome::failed(words));
         if let Some(former) = self.shelf.deployed().cloned() {
+            deployment.outcomes = where_they_were(std::mem::take(&mut deployment.outcomes), &former);
             // What was taken away meanwhile, and rests where it is again, nobody tells of.
             publish_own(self.nodes.expect(&former, NodeState::Stopped, now.wall), fx);
         }
@@ -271,6 +275,20 @@ impl State {
 pub(super) fn not_as_before(outcome: Outcome) -> Outcome {
     let error = outcome.error.as_deref().map(|error| format!("{}: {error}", Record::NOT_BACK));
     Outcome { error, ..outcome }
+}
+
+/// The same where what moved, and has gone back, is named where it was before, once; what was nowhere is gone again.
+fn where_they_were(outcomes: Vec<Outcome>, former: &Kept) -> Vec<Outcome> {
+    let places: BTreeMap<&str, Head<'_>> = former.heads().map(|head| (head.name, head)).collect();
+    let mut named = BTreeSet::new();
+    let was = |outcome: Outcome| match &outcome.node {
+        Some(node) if outcome.is_success() => {
+            let head = places.get(node.as_str())?;
+            named.insert(node.clone()).then(|| Outcome::node_done(&head.instance(), node))
+        }
+        _ => Some(outcome),
+    };
+    outcomes.into_iter().filter_map(was).collect()
 }
 
 /// What came of a deployment that was gone back from: who is away has yet to follow, and so has who is not through with it.

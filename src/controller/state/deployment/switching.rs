@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Deployment, Phase};
 use crate::controller::state::open::Parent;
-use crate::controller::state::{Effect, State, TIMED_OUT};
+use crate::controller::state::{Effect, State, TIMED_OUT, sorted};
+use crate::controller::store::Save;
 use crate::message::{agent, silence};
 use crate::model::{InstanceName, NodeName, Now, Outcome, RequestId};
 use crate::plan::Rollout;
@@ -84,6 +85,7 @@ impl State {
         let Some((_, nodes)) = deployment.steps.remove(reqid) else { return };
         deployment.note(outcomes.into_iter().filter(|outcome| outcome.node.is_some() || !outcome.is_success()));
         deployment.rollout.settled(&nodes);
+        self.write_so_far(fx);
         self.switch_on(now, fx);
     }
 
@@ -100,6 +102,20 @@ impl State {
         let late = |node: &NodeName| Outcome::node_failed(instance, node, TIMED_OUT.into(), None);
         let outcomes = nodes.iter().map(late).chain([Outcome::instance_failed(instance, cause)]).collect();
         self.step_answered(&instance.clone(), reqid, outcomes, now, fx);
+    }
+
+    /// Whoever finds it after a crash knows what came of nodes by then: where it stands of all of them, else of those because of
+    /// which all go back. Of many, a few may be written later.
+    fn write_so_far(&mut self, fx: &mut Vec<Effect>) {
+        const FEW: u64 = 64;
+        let Some(deployment) = &mut self.deployment else { return };
+        let count = deployment.results().count() as u64;
+        let new = count.saturating_sub(deployment.record.results.len() as u64 + deployment.record.left_out);
+        let is_worth_it = count <= FEW || new > count / 16 || deployment.rollout.is_done();
+        if new > 0 && is_worth_it {
+            deployment.keep_results();
+            fx.push(Effect::Save(vec![Save::Deployment(Box::new(deployment.record.clone()), None)], None));
+        }
     }
 
     fn all_switched(&mut self, now: Now, fx: &mut Vec<Effect>) {
@@ -120,6 +136,17 @@ pub(super) fn in_few_words(rollout: &Rollout) -> String {
 }
 
 impl Deployment {
+    /// What is known of it by now, whatever it comes to.
+    fn results(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(|outcome| self.stands || !outcome.is_success())
+    }
+
+    /// Its record has that.
+    pub(super) fn keep_results(&mut self) {
+        let results = sorted(self.results().cloned().collect());
+        self.record.keep(&results);
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.outcomes.iter().any(|outcome| !outcome.is_success())
     }

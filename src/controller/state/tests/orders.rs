@@ -191,7 +191,7 @@ fn that_a_node_that_moved_is_down_where_it_was_does_not_say_that_it_was_stopped(
     let mut cluster = moving();
     cluster.say("a", change("a", "n1", NodeState::Stopped));
     cluster.ask("start", |reqid| client::StartRequest { reqid, nodes: [node("n1")].into() }.into());
-    assert_eq!(cluster.answer("start"), ["n1: it is moving to another instance: deployment deploy still pending"]);
+    assert_eq!(cluster.answer("start"), ["n1: it is moving to another instance: deployment 2 is still pending"]);
     cluster.stop("n1");
     cluster.pass(Duration::from_secs(3600));
     assert_eq!(cluster.answer("stop")[0], "n1: request timed out");

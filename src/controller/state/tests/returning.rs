@@ -2,21 +2,14 @@
 
 use super::*;
 use crate::message::client::{DeploymentPhase, Terms};
-use crate::model::Verdict;
+use crate::model::{OnFailure, Verdict};
 
 /// Three instances with workers, of which one at a time may be down.
 const WORKERS: [(&str, &str); 4] = [("a", "n1"), ("a", "n2"), ("b", "n3"), ("c", "n4")];
 
 /// Where nobody is ready any more from `failing` on, and all begin to go back.
 fn going_back(failing: &str) -> Cluster {
-    let mut cluster = Cluster::deployed(&WORKERS);
-    cluster.would_change = WORKERS.map(|(of, name)| (of.into(), name.into())).into();
-    cluster.answers_itself = false;
-    cluster.ask("deploy", |reqid| {
-        let terms = Terms::default();
-        client::SetConfigurationRequest { reqid, configuration: configuration("c2", &WORKERS), upon: None, terms }
-            .into()
-    });
+    let mut cluster = deploying(Terms::default());
     for (of, name) in WORKERS {
         if name == failing {
             cluster.turn(of, name, Some("not ready"));
@@ -24,6 +17,18 @@ fn going_back(failing: &str) -> Cluster {
         }
         cluster.turn(of, name, None);
     }
+    cluster
+}
+
+/// All are to be switched, one at a time.
+fn deploying(terms: Terms) -> Cluster {
+    let mut cluster = Cluster::deployed(&WORKERS);
+    cluster.would_change = WORKERS.map(|(of, name)| (of.into(), name.into())).into();
+    cluster.answers_itself = false;
+    cluster.ask("deploy", |reqid| {
+        client::SetConfigurationRequest { reqid, configuration: configuration("c2", &WORKERS), upon: None, terms }
+            .into()
+    });
     cluster
 }
 
@@ -59,12 +64,19 @@ impl Cluster {
 
     /// That instance has put back what served nobody, and these wait.
     fn put_back(&mut self, of: &str, waiting: &[&str]) {
+        self.puts_back(of, &[], waiting);
+    }
+
+    /// The same of one that says of these that they are done.
+    fn puts_back(&mut self, of: &str, done: &[&str], waiting: &[&str]) {
         let reqid = self.take_sent(of, |message| match message {
             ToAgent::RestoreConfigurationRequest(request) => Some(request.reqid),
             _ => None,
         });
         let change = |name: &&str| CheckedChange { node: node(name), role: Role::None, runs: true, shares: None };
-        let (outcomes, waiting) = (vec![Outcome::instance_done(&instance(of))], waiting.iter().map(change).collect());
+        let outcomes = done.iter().map(|name| Outcome::node_done(&instance(of), &node(name)));
+        let outcomes = outcomes.chain([Outcome::instance_done(&instance(of))]).collect();
+        let waiting = waiting.iter().map(change).collect();
         self.say(of, RestoreConfigurationResponse { reqid, outcomes, waiting });
     }
 }
@@ -189,6 +201,80 @@ fn a_controller_that_was_killed_while_all_went_back_goes_on_once_all_had_time_to
     next.pass(Duration::from_secs(11));
     assert_eq!(switched(&mut next), ["a: switch n1"]);
     assert_eq!(next.saved.last.as_ref().unwrap().verdict, Verdict::Old);
+}
+
+#[test]
+fn why_all_go_back_is_known_to_whoever_finds_it_after_a_crash_and_so_is_who_is_as_before() {
+    let mut cluster = going_back("n4");
+    cluster.put_back("b", &["n3"]);
+    let mut next = Cluster::new(cluster.saved.clone());
+    next.answers_itself = false;
+    let why = format!("{BACK}: the controller ended in the middle of it, when it was going back");
+    assert_eq!(next.written(), ["n4: not ready", &*why]);
+    for (name, waiting) in [("a", &["n1", "n2"][..]), ("b", &["n3"]), ("c", &[])] {
+        next.connect(name);
+        next.reply(name);
+        next.told.clear();
+        next.puts_back(name, if name == "c" { &["n4"] } else { &[] }, waiting);
+    }
+    for (of, name) in &WORKERS[..3] {
+        next.turn(of, name, None);
+    }
+    assert!(["a", "b", "c"].iter().all(|name| !next.state.has_yet_to_follow(&instance(name))));
+    assert_eq!(next.written(), ["n4: not ready", &*why, "n1: done", "n2: done", "n3: done", "n4: done"]);
+}
+
+#[test]
+fn what_came_of_nodes_of_a_deployment_that_stands_is_known_to_whoever_finds_it_after_a_crash() {
+    let mut cluster = deploying(Terms { on_failure: Some(OnFailure::Keep), ..Terms::default() });
+    cluster.turn("a", "n1", None);
+    cluster.turn("a", "n2", Some("not ready"));
+    let mut next = Cluster::new(cluster.saved.clone());
+    let why = "all: the controller ended in the middle of it, when it was decided: every instance comes to it";
+    assert_eq!(next.written(), ["n2: not ready", why, "n1: done"]);
+    WORKERS.iter().map(|(of, _)| *of).collect::<BTreeSet<_>>().into_iter().for_each(|name| next.connect(name));
+    assert_eq!(next.written(), ["n2: not ready", why, "n1: done"], "nor is it forgotten when all have followed");
+}
+
+/// What the journal has of nodes that did what they were to do, and where.
+fn places(cluster: &Cluster) -> Vec<String> {
+    let results = cluster.saved.last.iter().flat_map(|last| &last.results).filter(|outcome| outcome.is_success());
+    let place = |it: &Outcome| Some(format!("{} on {}", it.node.as_ref()?, it.instance.as_ref()?));
+    results.map(|outcome| place(outcome).unwrap_or_else(|| told(outcome))).collect()
+}
+
+#[test]
+fn what_moved_and_went_back_is_named_where_it_was_before_and_once() {
+    let moved = || {
+        let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
+        cluster.would_change = ["n1", "n2", "n9"].map(|name| ("b".into(), name.into())).into();
+        cluster.answers_itself = false;
+        cluster.deploy("deploy", configuration("c2", &[("a", "n4"), ("b", "n1"), ("b", "n2"), ("b", "n9")]));
+        cluster.say("a", change("a", "n1", NodeState::Stopped));
+        cluster.reply("a");
+        cluster.turn("b", "n1", None);
+        cluster.turn("b", "n2", Some("not ready"));
+        cluster
+    };
+    let mut cluster = moved();
+    cluster.put_back("a", &[]);
+    cluster.puts_back("b", &["n1", "n2"], &[]);
+    cluster.puts_back("a", &["n1"], &[]);
+    assert_eq!(cluster.answer("deploy"), ["n1: done", "n2: not ready", BACK]);
+    assert_eq!(places(&cluster), ["n1 on a"]);
+    let mut cluster = moved();
+    cluster.put_back("a", &[]);
+    cluster.lose("b");
+    cluster.pass(Duration::from_secs(3600));
+    cluster.answer("deploy");
+    assert_eq!(places(&cluster), ["n1 on a"]);
+    cluster.told.clear();
+    cluster.connect("b");
+    cluster.reply("b");
+    cluster.puts_back("b", &["n1", "n2"], &[]);
+    cluster.puts_back("a", &["n1"], &[]);
+    assert!(cluster.saved.last.as_ref().is_some_and(|last| last.owing.is_empty()));
+    assert_eq!(places(&cluster), ["n1 on a", "n2 on b"]);
 }
 
 #[test]

@@ -63,7 +63,10 @@ pub fn verdict(status: &Status, check: bool) -> Exit {
     if check && (status.nodes.iter().any(not_met) || status.deploying.is_some()) {
         return Exit::NotMet;
     }
-    let lost = status.nodes.iter().any(|node| node.state == "UNKNOWN");
+    let is_up = |name: &String| status.instances.iter().any(|it| it.name == *name && it.link == "UP");
+    let following = status.deployment.as_ref().filter(|deployment| deployment.phase == "following");
+    let is_owing = following.is_some_and(|deployment| deployment.owing.iter().any(|name| !is_up(name)));
+    let lost = is_owing || status.nodes.iter().any(|node| node.state == "UNKNOWN");
     if lost || status.instances.iter().any(Instance::is_missing) { Exit::Unreachable } else { Exit::Done }
 }
 

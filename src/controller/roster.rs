@@ -205,15 +205,20 @@ impl Roster {
 
     /// The cluster does not need it any more.
     pub fn dispense_with(&mut self, name: &InstanceName) {
+        self.see_off(name);
+        if self.seats.get(name).is_some_and(|seat| seat.link.is_none()) {
+            if let Some(Seat { since: Some(since), reason, .. }) = self.seats.remove(name) {
+                self.left.insert(name.clone(), (since, reason));
+            }
+            self.forget_in_time(name);
+        }
+    }
+
+    /// The same of one that has yet to stand by: it is shown until then.
+    pub fn see_off(&mut self, name: &InstanceName) {
         self.revision += 1;
         if let Some(seat) = self.seats.get_mut(name) {
             (seat.needed, seat.welcomed, seat.ready) = (None, false, false);
-            if seat.link.is_none() {
-                if let Some(Seat { since: Some(since), reason, .. }) = self.seats.remove(name) {
-                    self.left.insert(name.clone(), (since, reason));
-                }
-                self.forget_in_time(name);
-            }
         }
     }
 

@@ -515,7 +515,7 @@ impl State {
 
     /// The instance has stood by, or will not say so: nobody dials it any more.
     fn let_go(&self, name: &InstanceName, fx: &mut Vec<Effect>) {
-        if self.roster.get(name).is_none_or(|seat| seat.needed.is_none()) {
+        if self.roster.get(name).is_none_or(|seat| seat.needed.is_none()) && !self.has_yet_to_follow(name) {
             fx.push(Effect::HangUp(name.clone()));
         }
     }
@@ -564,8 +564,10 @@ impl State {
         self.miss(&name, now, fx);
         self.are_all_back(now, fx);
         if self.roster.get(&name).is_some_and(|seat| seat.needed.is_none()) {
-            self.roster.dispense_with(&name);
-            fx.push(Effect::HangUp(name));
+            if !self.has_yet_to_follow(&name) {
+                self.roster.dispense_with(&name);
+                fx.push(Effect::HangUp(name));
+            }
             // It was on its way out, and nobody will tell the rest.
             self.forget_lost(now.wall, fx);
         }

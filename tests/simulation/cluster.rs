@@ -547,9 +547,7 @@ impl Cluster {
         while let Some(at) = self.next_due().filter(|at| *at <= end) {
             self.clock.advance_to(at);
             self.happen();
-            if self.all_stay {
-                self.assert_nothing_runs_twice();
-            }
+            self.assert_nothing_runs_twice();
             if let Some(watched) = &self.watched {
                 let statuses = self.machines.iter().flat_map(Machine::statuses);
                 let states = statuses.map(|status| (status.node, (status.instance, status.state)));

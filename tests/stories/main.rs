@@ -29,6 +29,7 @@ mod hosts;
 mod import;
 mod join;
 mod lab;
+mod leaving;
 mod limits;
 mod links;
 mod log;

@@ -5,12 +5,13 @@
 //! undecided after a crash goes back. Where it stands whatever fails, it is decided before anything is switched.
 //!
 //! `staging` gets their files to agents, `switching` has nodes switched, `deciding` decides and ends, `returning` goes back,
-//! `following` is about instances that were not there, `absence` about those that are lost in the middle, and `orders` about
-//! what clients order meanwhile.
+//! `following` is about instances that were not there, `absence` about those that are lost in the middle, `leaving` about
+//! those that it does not have any more, and `orders` about what clients order meanwhile.
 
 mod absence;
 mod deciding;
 mod following;
+mod leaving;
 mod orders;
 mod returning;
 mod staging;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) use self::following::Following;
+pub(super) use self::leaving::may_run_twice;
 use self::switching::in_few_words;
 use super::{Effect, Parent, State, Ticket};
 use crate::controller::kept::{Head, Kept};
@@ -50,6 +52,8 @@ pub(super) struct Deployment {
     stands: bool,
     /// Instances that nobody waits for.
     without: BTreeSet<InstanceName>,
+    /// Instances of what is in force that it does not have, and that may run something.
+    leaving: BTreeSet<InstanceName>,
     configuration: Kept,
     /// The request to agents that is under way, or what is to be written.
     inner: RequestId,
@@ -149,7 +153,7 @@ impl State {
     pub(super) fn begin(&mut self, ticket: Ticket, order: Order, configuration: Kept, now: Now, fx: &mut Vec<Effect>) {
         let Order { reqid, in_one_step, terms, back_to } = order;
         let Terms { author, on_failure, all_at_once, without, detach } = terms;
-        let refusals = self.refusal().unwrap_or_else(|| strangers(&without, &configuration));
+        let refusals = self.refusal().unwrap_or_else(|| self.strangers(&without, &configuration));
         if !refusals.is_empty() {
             return fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusals)));
         }
@@ -180,6 +184,7 @@ impl State {
             left_out: 0,
             left_out_of: BTreeSet::new(),
         };
+        let leaving = self.leaving(&configuration);
         self.admit(&configuration.instances, now, fx);
         let inner = self.open(Parent::Gather, BTreeSet::new(), now.mono + self.rules.request_timeout);
         let rollout = Rollout::new([], Default::default(), &self.rules.pace);
@@ -190,6 +195,7 @@ impl State {
             in_one_step,
             stands,
             without,
+            leaving,
             configuration,
             inner,
             phase: Phase::Gathering,
@@ -276,6 +282,9 @@ impl State {
     }
 
     fn are_gathered(&self, deployment: &Deployment) -> bool {
+        if !self.missing_leavers(deployment).is_empty() {
+            return false;
+        }
         match deployment.without.is_empty() {
             true => self.roster.are_welcomed(&deployment.configuration.instances),
             false => deployment.awaited().all(|instance| self.roster.is_welcomed(&instance.name)),
@@ -484,12 +493,14 @@ impl State {
         let (Some(deployment), Some(following)) = (&self.deployment, &self.following) else { return Vec::new() };
         let number = following.record.number;
         let mut held = self.not_cleared();
-        held.retain(|_, there| deployment.without.contains(there) && self.roster.link(there).is_none());
+        let is_given_up =
+            |there: &InstanceName| deployment.without.contains(there) && self.roster.link(there).is_none();
+        held.retain(|_, there| is_given_up(there) && !deployment.leaving.contains(there));
         let outcome = |head: Head<'_>| {
             let there = held.get(head.name).filter(|there| there.as_str() != head.instance)?;
             let why = format!(
                 "it may still run there, and not be started on `{}`: `{there}` has yet to go back from deployment \
-                 {number}. Wait for it, or deploy a configuration without that instance",
+                 {number}. Wait for it, or deploy a configuration that does not have that instance",
                 head.instance
             );
             Some(Outcome::node_failed(there, &head.name(), why, None))
@@ -526,12 +537,13 @@ impl State {
             let present = known.filter(|_| !self.nodes.is_absent(node.name));
             let places = present.map(|known| &known.instance).into_iter().chain(self.nodes.elsewhere(node.name));
             let is_left = |place: &&InstanceName| {
-                // An instance that is out of reach and no longer needed was given up by whoever deploys. One that comes
-                // back while others end their nodes is asked, too, before anything is started; and one that was lost
-                // since it looked is waited for.
+                // An instance that is out of reach and not awaited was given up by whoever deploys. One that comes back while others
+                // end their nodes is asked, too, before anything is started; and one that was lost since all were gathered
+                // is waited for.
                 place.as_str() != node.instance
                     && (self.roster.link(place).is_some()
-                        || deployment.awaited().any(|instance| instance.name == **place))
+                        || deployment.awaited().any(|instance| instance.name == **place)
+                        || deployment.awaited_leavers().any(|name| name == *place))
                     && !deployment.has_ended(place, node.name)
             };
             for place in places.filter(is_left) {
@@ -604,6 +616,11 @@ impl State {
             match self.roster.link(&name).filter(|_| self.shelf.deployed().is_some()) {
                 // The link stays until it has answered: it could not hear of it otherwise.
                 Some(_) => self.stand_by(&name, now, fx),
+                // It is dialled, and shown, until it is back and stands by.
+                None if self.deployment.as_ref().is_some_and(|deployment| deployment.leaving.contains(&name)) => {
+                    self.roster.see_off(&name);
+                    continue;
+                }
                 None => fx.push(Effect::HangUp(name.clone())),
             }
             self.roster.dispense_with(&name);
@@ -659,12 +676,6 @@ fn deployed(
         true => client::SetConfigurationResponse { reqid, configuration, outcomes, deployment: None }.into(),
         false => client::DeployResponse { reqid, configuration, outcomes, deployment: None }.into(),
     }
-}
-
-/// What is said of instances that nobody is to wait for, and that it does not have.
-pub(super) fn strangers(without: &BTreeSet<InstanceName>, configuration: &Kept) -> Vec<Outcome> {
-    let strangers = without.iter().filter(|name| !configuration.has(name));
-    strangers.map(|name| Outcome::failed(format!("`{name}` is no instance of the configuration"))).collect()
 }
 
 /// So many instances, in words.

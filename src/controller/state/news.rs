@@ -211,6 +211,7 @@ impl State {
                     self.stood_by(from, &outcome, now, fx);
                     self.are_all_back(now, fx);
                     self.let_go(from, fx);
+                    self.has_left(from, outcome, now, fx);
                 }
             }
             M::StageBundlesResponse(StageBundlesResponse { reqid, outcome }) => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::deployment::{dial, strangers};
+use super::deployment::{dial, may_run_twice};
 use super::open::{Parent, sorted};
 use super::{Effect, State, TIMED_OUT, Ticket};
 use crate::controller::kept::Kept;
@@ -73,7 +73,7 @@ impl State {
         // No other deployment is begun before that one is over, and what it leaves behind nobody knows.
         // One sentence is enough: the last one says who it is.
         let mut outcomes = Vec::from_iter(self.refusal().and_then(|mut refusal| refusal.pop()));
-        outcomes.extend(strangers(&without, &wanted));
+        outcomes.extend(self.strangers(&without, &wanted));
         let mut planning = Planning {
             ticket,
             reqid,
@@ -142,9 +142,22 @@ impl State {
         planning.told.append(&mut left);
         let left = planning.instances.iter().filter(|(_, change)| **change == PlannedLink::Removed);
         let lost = left.filter(|(name, _)| self.roster.link(name).is_none()).map(|(name, _)| name.clone());
-        let why = "it is out of reach: what it runs ends when it comes back";
-        let lost: Vec<_> = lost.map(|name| (name, why.to_owned())).collect();
-        planning.unchecked.extend(lost);
+        let leaving = self.leaving(&planning.wanted);
+        for name in lost.collect::<Vec<_>>() {
+            let mut why = "it is out of reach: what it runs ends when it comes back".to_owned();
+            let moved = self.nodes_that_leave(&name, &planning.wanted);
+            match planning.without.contains(&name) {
+                false if leaving.contains(&name) => {
+                    planning.outcomes.push(Outcome::instance_failed(&name, self.why_it_cannot_leave(&name)));
+                }
+                true if !moved.is_empty() => {
+                    let moved: Vec<_> = moved.iter().map(|node| format!("`{node}`")).collect();
+                    why = format!("{why}; {}", may_run_twice(&moved));
+                }
+                _ => {}
+            }
+            planning.unchecked.insert(name, why);
+        }
         asked
     }
 

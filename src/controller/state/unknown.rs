@@ -28,6 +28,7 @@ impl State {
                     self.requests.close(&reqid);
                     self.tell_error(&from, error.clone(), now.wall, fx);
                     self.let_go(&from, fx);
+                    self.has_left(&from, outcome.clone(), now, fx);
                 }
                 Some(Parent::Move) => self.move_answered(&from, &reqid, vec![outcome.clone()], now, fx),
                 Some(Parent::Deploy | Parent::Redeploy) => {

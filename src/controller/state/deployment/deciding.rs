@@ -1,8 +1,9 @@
 //! A deployment is decided, once, in the journal: and every instance is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::leaving::may_run_twice;
 use super::{Deployment, Following, Phase, deployed, with_number};
 use crate::controller::kept::{Head, Kept};
 use crate::controller::state::open::Parent;
@@ -19,6 +20,9 @@ impl State {
     pub(super) fn write(&mut self, phase: Phase, mut saves: Vec<Save>, fx: &mut Vec<Effect>) {
         let Some(deployment) = &mut self.deployment else { return };
         self.last_write += 1;
+        // Who finds it later does not have what was in force before.
+        let leavers = self.following.iter().flat_map(|following| &following.owing).chain(&deployment.leaving);
+        deployment.record.owing = leavers.filter(|name| !deployment.configuration.has(name)).cloned().collect();
         // What it deploys is written with its first word.
         let tried = (!std::mem::replace(&mut deployment.is_written, true)).then(|| deployment.configuration.clone());
         saves.push(Save::Deployment(Box::new(deployment.record.clone()), tried));
@@ -70,14 +74,17 @@ impl State {
 
     /// The point of no return: whatever becomes of the controller or of a link from now on, every instance comes to this.
     fn decided(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Some(Deployment { configuration, record, stands, has_changed, .. }) = &self.deployment else { return };
-        let (configuration, record, stands) = (configuration.clone(), record.clone(), *stands);
+        let Some(Deployment { configuration, record, stands, leaving, has_changed, .. }) = &self.deployment else {
+            return;
+        };
+        let (configuration, record, stands, leaving) =
+            (configuration.clone(), record.clone(), *stands, leaving.clone());
         if *has_changed {
             fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
         }
         self.release(&configuration.instances, now, fx);
         self.tell_given_up(&configuration, now.wall, fx);
-        self.follow(Following::to_the_new(record, &configuration));
+        self.follow(Following::to_the_new(record, &configuration, leaving));
         // Where it is the same as in another slot it is kept once.
         let configuration = self.shelf.put(Slot::Deployed, configuration).clone();
         self.forget_lost(now.wall, fx);
@@ -93,14 +100,17 @@ impl State {
     pub(super) fn tell_shares(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let Some(deployment) = &self.deployment else { return };
         let (configuration, checked) = (deployment.configuration.clone(), deployment.checked.clone());
-        if configuration.instances.is_empty() {
+        // Those who leave were told to stand by when it was decided. What they run may take as long as what they had says.
+        let leavers = deployment.awaited_leavers().filter(|name| self.has_yet_to_follow(name));
+        let leavers: BTreeSet<_> = leavers.cloned().collect();
+        if configuration.instances.is_empty() && leavers.is_empty() {
             return self.complete(now, fx);
         }
-        let deadline = now.mono + self.patience_of_deployment();
+        let deadline = now.mono + self.patience_of_deployment().max(deployment.record.patience);
         let is_lost = |name: &InstanceName| deployment.lost.contains(name) && self.roster.link(name).is_none();
         let is_awaited = |name: &&InstanceName| !deployment.without.contains(*name) && !is_lost(name);
         let owes: BTreeSet<_> =
-            configuration.instances.iter().map(|instance| &instance.name).filter(is_awaited).cloned().collect();
+            configuration.instances.iter().map(|it| &it.name).chain(&leavers).filter(is_awaited).cloned().collect();
         let nobody_is_awaited = owes.is_empty();
         let inner = self.open(Parent::Deploy, owes, deadline);
         for instance in &*configuration.instances {
@@ -156,7 +166,8 @@ impl State {
     }
 
     /// Says which nodes are started although they may still run where nobody can reach them.
-    fn tell_given_up(&self, configuration: &Kept, now: Timestamp, fx: &mut Vec<Effect>) {
+    fn tell_given_up(&mut self, configuration: &Kept, now: Timestamp, fx: &mut Vec<Effect>) {
+        let mut twice: BTreeMap<InstanceName, Vec<String>> = BTreeMap::new();
         let ended = |place: &InstanceName, node: &str| {
             self.deployment.as_ref().is_some_and(|deployment| deployment.has_ended(place, node))
         };
@@ -169,15 +180,22 @@ impl State {
             };
             for former in known.into_iter().chain(others).filter(is_given_up) {
                 let msg = format!(
-                    "given up with its instance, which is out of reach and no longer needed: it is started on `{}`, \
+                    "given up with its instance, which is out of reach and not waited for: it is started on `{}`, \
                      and may run twice until `{former}` comes back or is stopped",
                     node.instance
                 );
+                twice.entry(former.clone()).or_default().push(format!("`{}`", node.name));
                 let (instance, node) = (former.clone(), Some(node.name()));
                 let news = News::Error(NotifyError { seq: 0, time: now, instance, node, msg });
                 fx.push(Effect::Publish { news, time: now, origin: None });
             }
         }
+        let told = twice.into_iter().map(|(former, nodes)| {
+            let (why, twice) = (self.roster.why_away(&former), may_run_twice(&nodes));
+            Outcome::instance_failed(&former, format!("{why}; {twice}"))
+        });
+        let told: Vec<_> = told.collect();
+        self.change(|deployment| deployment.outcomes.extend(told));
     }
 
     pub(in crate::controller::state) fn shares_answered(
@@ -320,7 +338,7 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         self.step_is_late(inner, now, fx);
-        let Some(deployment) = self.deployment.as_mut().filter(|deployment| deployment.inner == *inner) else { return };
+        let Some(deployment) = self.deployment.as_ref().filter(|deployment| deployment.inner == *inner) else { return };
         let phase = deployment.phase;
         if phase == Phase::Returning {
             self.finish_going_back(now, fx);
@@ -328,9 +346,11 @@ impl State {
         }
         let missing = self.roster.missing(deployment.awaited().cloned().collect::<Vec<_>>().iter());
         let causes = missing.iter().map(|(name, cause)| Outcome::instance_failed(name, cause.clone()));
+        let leavers = if phase == Phase::Gathering { self.missing_leavers(deployment) } else { Vec::new() };
         let silent = owing.iter().filter(|name| !missing.contains_key(*name));
         let silent = silent.map(|name| Outcome::instance_failed(name, silence::SILENT));
-        deployment.outcomes.extend(causes.chain(silent).chain([Outcome::failed(TIMED_OUT)]));
+        let told: Vec<_> = causes.chain(silent).chain(leavers).chain([Outcome::failed(TIMED_OUT)]).collect();
+        self.change(|deployment| deployment.outcomes.extend(told));
         match phase {
             Phase::Gathering | Phase::Staging | Phase::Checking => self.abandon(now, fx),
             Phase::Moving => self.go_back(now, fx),

@@ -40,8 +40,9 @@ pub(in crate::controller::state) struct Following {
 }
 
 impl Following {
-    pub fn to_the_new(record: Record, configuration: &Kept) -> Self {
-        let owing = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
+    pub fn to_the_new(record: Record, configuration: &Kept, leaving: BTreeSet<InstanceName>) -> Self {
+        let of_it = configuration.instances.iter().map(|instance| instance.name.clone());
+        let owing = of_it.chain(leaving).collect();
         Self::new(record, false, owing, Rollout::new([], Default::default(), &Pace::default()))
     }
 
@@ -125,9 +126,13 @@ impl State {
         }
         let deployed = self.shelf.deployed().cloned();
         let mut following = match (record.verdict, deployed) {
-            (Verdict::New, Some(deployed)) => Following::to_the_new(record, &deployed),
+            (Verdict::New, Some(deployed)) => {
+                let leaving = record.owing.clone();
+                Following::to_the_new(record, &deployed, leaving)
+            }
             (Verdict::Old, Some(deployed)) => {
-                Following::to_the_former(record, &deployed, BTreeSet::new(), &self.rules.pace)
+                let strangers = record.owing.clone();
+                Following::to_the_former(record, &deployed, strangers, &self.rules.pace)
             }
             // Nobody has to follow it.
             _ if was_interrupted => return vec![Save::Deployment(Box::new(record), None)],
@@ -153,7 +158,9 @@ impl State {
         self.following.as_ref().is_some_and(|following| following.owing.contains(name))
     }
 
-    pub(super) fn follow(&mut self, following: Following) {
+    pub(super) fn follow(&mut self, mut following: Following) {
+        // Who left before, and has yet to stand by, is not forgotten.
+        following.owing.extend(self.following.take().into_iter().flat_map(|before| before.owing));
         self.following = Some(following).filter(|following| !following.owing.is_empty());
     }
 
@@ -225,6 +232,10 @@ impl State {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        // What does not end there runs on: it is told again when it is back.
+        if self.following.as_ref().is_some_and(|following| !following.is_back) && !outcome.is_success() {
+            return;
+        }
         let moved = self.following.as_ref().map(|following| following.moved_to(from).cloned().collect());
         self.went_back(from, moved.as_ref().filter(|_| !outcome.is_success()), now, fx);
     }
@@ -382,7 +393,10 @@ impl State {
             return Some(of(record, DeploymentPhase::Following, owing.iter().cloned().collect()));
         };
         let owing = match deployment.phase {
-            Phase::Gathering => self.roster.missing(deployment.awaited()).into_keys().collect(),
+            Phase::Gathering => {
+                let leavers = self.missing_leavers(deployment).into_iter().filter_map(|leaver| leaver.instance);
+                self.roster.missing(deployment.awaited()).into_keys().chain(leavers).collect()
+            }
             Phase::Switching => deployment.steps.values().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(),
             Phase::Returning => self.following.iter().flat_map(|following| following.owing.clone()).collect(),
             _ => self.requests.get(&deployment.inner).map(|open| open.owes.clone()).unwrap_or_default(),

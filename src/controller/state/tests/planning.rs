@@ -152,14 +152,26 @@ fn so_many_plans_are_made_side_by_side_and_none_beside_a_deployment() {
 fn what_an_instance_runs_that_is_given_up_is_said_to_run_on() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.lose("b");
-    cluster.plan("plan", configuration("c2", &[("a", "n1"), ("a", "n2")]));
+    let wanted = configuration("c2", &[("a", "n1"), ("a", "n2")]);
+    cluster.plan("waits", wanted.clone());
+    cluster.inspected("a", Ok(Inspection::default()));
+    let complaint = cluster.planned("waits").outcomes.pop().unwrap();
+    assert_eq!(complaint.instance, Some(instance("b")));
+    assert!(
+        complaint.error.unwrap().ends_with("wait for it, or give it up with `--without b`"),
+        "it would be waited for"
+    );
+    cluster.plan_without("plan", wanted, &["b"]);
     let new = Step { node: node("n2"), action: Action::Start { was: None } };
     let kept = Step { node: node("n1"), action: Action::Keep };
     cluster.inspected("a", Ok(Inspection { steps: vec![kept, new], complaints: vec![] }));
     let plan = cluster.planned("plan");
     assert_eq!(words(&plan.nodes), ["n1 on a: Keep", "n2 on a: Move { from: InstanceName(\"b\") }"]);
+    assert_eq!(plan.outcomes, []);
     let why = plan.instances[1].unchecked.as_deref();
-    assert_eq!(why, Some("it is out of reach: what it runs ends when it comes back"));
+    let want = "it is out of reach: what it runs ends when it comes back; `n2` is started elsewhere, and may run twice until it \
+                is back or stopped";
+    assert_eq!(why, Some(want));
 }
 
 #[test]

@@ -225,7 +225,7 @@ impl Roster {
     /// Forgets how far the news of those has come that have been gone for the longest, now that this one is, too.
     fn forget_in_time(&mut self, name: &InstanceName) {
         self.gone.retain(|gone| gone != name);
-        if self.news.contains_key(name) {
+        if self.news.contains_key(name) || self.left.contains_key(name) {
             self.gone.push_back(name.clone());
         }
         if self.gone.len() > GONE

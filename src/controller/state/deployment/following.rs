@@ -208,8 +208,11 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         // What does not end there runs on: it is told again when it is back.
-        if self.following.as_ref().is_some_and(|following| !following.is_back) && !outcome.is_success() {
-            return;
+        if self.following.as_ref().is_some_and(|following| !following.is_back) {
+            if !outcome.is_success() {
+                return;
+            }
+            self.note_followed(from, std::slice::from_ref(outcome));
         }
         let moved = self.following.as_ref().map(|following| following.moved_to(from).cloned().collect());
         self.went_back(from, moved.as_ref().filter(|_| !outcome.is_success()), now, fx);

@@ -77,6 +77,7 @@ fn who_is_lost_while_it_leaves_is_named_and_has_yet_to_stand_by() {
     cluster.say("d", snapshot_of(&[]));
     assert_eq!(cluster.take_all_sent(), ["d: received", "d: standby"]);
     cluster.reply("d");
+    assert!(cluster.saved.last.as_ref().unwrap().results.iter().all(Outcome::is_success), "so says the history");
     assert_eq!((cluster.has_yet_to_reach().len(), &cluster.dials[..]), (0, &["hang up d".to_owned()][..]));
 }
 

@@ -114,7 +114,9 @@ impl State {
                 Following::to_the_new(record, &deployed, leaving)
             }
             (Verdict::Old, Some(deployed)) => {
-                let strangers = record.owing.clone();
+                // What was to move to an instance that is new may run there.
+                let strangers = record.owing.iter().chain(record.moves.values()).filter(|name| !deployed.has(name));
+                let strangers = strangers.cloned().collect();
                 Following::to_the_former(record, &deployed, strangers, &self.rules.pace)
             }
             // Nobody has to follow it.

@@ -25,7 +25,7 @@ use crate::model::InstanceName;
 use crate::plan::PortRules;
 use crate::web::desk::new_reqid;
 use crate::web::history::Deployed;
-use crate::web::json::{ConfigurationText, Status, Verdict};
+use crate::web::json::{ConfigurationText, Outcome, Status, Verdict};
 
 /// The arguments of `watchpost deploy`.
 #[derive(Debug, Args)]
@@ -260,7 +260,8 @@ fn give(client: &Client, order: Order, json: bool, screen: Screen) -> Result<(Ex
 
 /// Says who of those that were not waited for was not there.
 fn follows_later(verdict: &Verdict, without: &[String]) -> Option<String> {
-    let was_there = |name: &&String| verdict.outcomes.iter().any(|outcome| outcome.instance.as_ref() == Some(name));
+    let speaks = |outcome: &Outcome, name: &str| outcome.instance.as_deref() == Some(name) && !outcome.unreachable;
+    let was_there = |name: &&String| verdict.outcomes.iter().any(|outcome| speaks(outcome, name));
     let away: Vec<_> = without.iter().filter(|name| !was_there(name)).map(|name| format!("`{name}`")).collect();
     match &away[..] {
         _ if verdict.configuration.is_none() => None,
@@ -303,7 +304,6 @@ fn ordered(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web::json::Outcome;
 
     #[test]
     fn what_was_wished_stands_in_the_address() {
@@ -334,6 +334,13 @@ mod tests {
         assert_eq!(told(&verdict, &["a"]), None, "it was there");
         assert_eq!(told(&verdict, &["a", "b"]).unwrap(), "`b` will follow when it can be reached");
         assert_eq!(told(&verdict, &["b", "c"]).unwrap(), "`b`, `c` will follow when they can be reached");
+        verdict.outcomes.push(Outcome {
+            node: None,
+            unreachable: true,
+            error: Some("not connected".into()),
+            ..done("b")
+        });
+        assert_eq!(told(&verdict, &["b"]).unwrap(), "`b` will follow when it can be reached", "others speak of it");
         verdict.configuration = None;
         assert_eq!(told(&verdict, &["b"]), None, "there is nothing to follow");
     }

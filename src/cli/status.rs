@@ -380,6 +380,13 @@ agent-a   UP    yes     10.0.0.1:2151  1m15s  0.1.0    -         -";
             let nodes = states.iter().map(|state| node("n", state, "")).collect();
             assert_eq!(verdict(&status(nodes, link), check), want, "{states:?} {link} {check}");
         }
+        let owing = |name: &str| {
+            let deployment =
+                Deployment { phase: "following".into(), owing: vec![name.into()], ..Deployment::default() };
+            Status { deployment: Some(deployment), ..status(vec![node("n", "RUNNING", "")], "UP") }
+        };
+        assert_eq!(verdict(&owing("left"), true), Exit::Unreachable, "what it runs runs on");
+        assert_eq!(verdict(&owing("agent-a"), true), Exit::Done, "it is there, and about to follow");
         let refused = node("n", "STOPPED", NodeStatus::NOT_STARTED);
         assert_eq!(verdict(&status(vec![refused], "UP"), true), Exit::NotMet, "nobody stopped it");
     }

@@ -21,8 +21,11 @@ impl State {
         let Some(deployment) = &mut self.deployment else { return };
         self.last_write += 1;
         // Who finds it later does not have what was in force before.
-        let leavers = self.following.iter().flat_map(|following| &following.owing).chain(&deployment.leaving);
-        deployment.record.owing = leavers.filter(|name| !deployment.configuration.has(name)).cloned().collect();
+        deployment.record.owing.clone_from(&deployment.leaving);
+        if let Some(before) = &self.following {
+            let stay: BTreeSet<_> = deployment.configuration.instances.iter().map(|instance| &instance.name).collect();
+            deployment.record.owing.extend(before.owing.iter().filter(|name| !stay.contains(name)).cloned());
+        }
         // What it deploys is written with its first word.
         let tried = (!std::mem::replace(&mut deployment.is_written, true)).then(|| deployment.configuration.clone());
         saves.push(Save::Deployment(Box::new(deployment.record.clone()), tried));

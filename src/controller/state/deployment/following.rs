@@ -131,7 +131,9 @@ impl State {
                 Following::to_the_new(record, &deployed, leaving)
             }
             (Verdict::Old, Some(deployed)) => {
-                let strangers = record.owing.clone();
+                // What was to move to an instance that is new may run there.
+                let strangers = record.owing.iter().chain(record.moves.values()).filter(|name| !deployed.has(name));
+                let strangers = strangers.cloned().collect();
                 Following::to_the_former(record, &deployed, strangers, &self.rules.pace)
             }
             // Nobody has to follow it.
@@ -233,8 +235,11 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         // What does not end there runs on: it is told again when it is back.
-        if self.following.as_ref().is_some_and(|following| !following.is_back) && !outcome.is_success() {
-            return;
+        if self.following.as_ref().is_some_and(|following| !following.is_back) {
+            if !outcome.is_success() {
+                return;
+            }
+            self.note_followed(from, std::slice::from_ref(outcome));
         }
         let moved = self.following.as_ref().map(|following| following.moved_to(from).cloned().collect());
         self.went_back(from, moved.as_ref().filter(|_| !outcome.is_success()), now, fx);

@@ -77,6 +77,7 @@ fn who_is_lost_while_it_leaves_is_named_and_has_yet_to_stand_by() {
     cluster.say("d", snapshot_of(&[]));
     assert_eq!(cluster.take_all_sent(), ["d: received", "d: standby"]);
     cluster.reply("d");
+    assert!(cluster.saved.last.as_ref().unwrap().results.iter().all(Outcome::is_success), "so says the history");
     assert_eq!((cluster.has_yet_to_reach().len(), &cluster.dials[..]), (0, &["hang up d".to_owned()][..]));
 }
 
@@ -126,4 +127,27 @@ fn who_stands_by_with_something_that_does_not_end_has_yet_to_follow() {
     cluster.say("d", AgentStandbyResponse { reqid, outcome });
     assert_eq!(cluster.answer("deploy"), ["n2: it does not end", "a: done"]);
     assert_eq!(cluster.has_yet_to_reach(), ["d"]);
+}
+
+#[test]
+fn what_was_to_move_to_a_new_instance_comes_back_when_that_has_stood_by_also_by_the_next_controller() {
+    let mut cluster = Cluster::deployed(&[("a", "n1"), ("a", "n3")]);
+    cluster.connect("b");
+    cluster.answers_itself = false;
+    cluster.deploy("deploy", configuration("c2", &[("a", "n3"), ("b", "n1")]));
+    cluster.reply("b");
+    assert_eq!(cluster.saved.last.as_ref().unwrap().verdict, Verdict::Open);
+    let mut restarted = Cluster::new(cluster.saved.clone());
+    restarted.answers_itself = false;
+    restarted.connect("a");
+    restarted.reply("a");
+    let told = restarted.take_all_sent();
+    assert_eq!(told.last().unwrap(), "a: back to c1 with ", "n1 may run on b: {told:?}");
+    restarted.reply("a");
+    assert_eq!(restarted.has_yet_to_reach(), ["a", "b"]);
+    restarted.connect("b");
+    restarted.say("b", snapshot_of(&[("b", "n1")]));
+    restarted.reply("b");
+    let told = restarted.take_all_sent();
+    assert_eq!(told.last().unwrap(), "a: back to c1 with n1", "{told:?}");
 }

@@ -69,6 +69,7 @@ impl Agent {
                 match effect {
                     Effect::Supervise(ward, node) => drop(self.nodes.insert(ward, node.name.clone())),
                     Effect::Dismiss(ward, _) => drop(self.nodes.remove(&ward)),
+                    Effect::Prepare(number, _) => events.push(Event::Prepared(number, Vec::new())),
                     // The last one is taken first.
                     Effect::Tell(ward, NodeOrder::Start) => {
                         let report = |new, reason| Event::Report(self.report(ward, new, reason, None));

@@ -41,7 +41,7 @@ fn what_an_instance_runs_that_leaves_out_of_reach_is_not_doubled_unless_it_is_gi
     let twice = "`moves` is started elsewhere, and may run twice until it is back or stopped";
     assert!(given_up.code == 4 && format!("{given_up:?}").contains(twice), "{given_up:?}");
     let status = fleet.client.run(&["status", "--check"]);
-    assert!(status.code == 4 && status.stdout.contains("has yet to reach b"), "{status:?}");
+    assert!(status.code == 4 && status.stdout.contains("has yet to be followed by b"), "{status:?}");
     fleet.agent_mut("b").start_again();
     fleet.client.wait("b stands by", |status| status.deployment.is_none());
     for left in ["moves", "goes"] {

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use watchpost::bridge::LinkRole;
 use watchpost::message::agent::{GetNodesRequest, NewsReceived, NotifySnapshot, ToController};
 use watchpost::model::{NodeName, NodeState, NodeStatus, RequestId, Role, Timestamp};
+use watchpost::web::json::Verdict;
 
 use crate::common::{
     Daemon, Fleet, Lab, changes, check_log, epochs, eventually, node, path, pids, processes, script, sleeper, states,
@@ -107,7 +108,9 @@ fn what_was_dropped_while_its_agent_was_away_is_ended_when_it_returns() {
     fleet.agent_mut("b").kill();
     fleet.client.wait_for("on-b", "UNKNOWN");
     let kept = ["a", "c"].map(|name| sleeper(&format!("on-{name}"), &format!("instance = {name}")));
-    let status = fleet.client.deployed(&fleet.file(&["a", "c"], &kept));
+    let file = fleet.file(&["a", "c"], &kept);
+    let _told_of_b: Verdict = fleet.client.ask(&["deploy", "--without", "b", file.to_str().unwrap()]);
+    let status = fleet.client.status();
     assert_eq!(states(&status), [("on-a", "RUNNING"), ("on-c", "RUNNING")].into());
     assert!(processes::is_alive(before["on-b"]), "nobody can reach it");
 
@@ -279,7 +282,9 @@ fn an_agent_that_returns_under_another_name_minds_what_it_finds() {
     fleet.client.wait_for("one", "UNKNOWN");
     // The same state directory, as after a change of the host's name.
     let _renamed = fleet.agent("a", "z");
-    let status = fleet.client.deployed(&fleet.file(&["z"], &[sleeper("one", "instance = z")]));
+    let file = fleet.file(&["z"], &[sleeper("one", "instance = z")]);
+    let _told_of_a: Verdict = fleet.client.ask(&["deploy", "--without", "a", file.to_str().unwrap()]);
+    let status = fleet.client.wait_for_all("RUNNING");
     eventually("it runs once", || (fleet.scene.processes_of("one") == [pids(&status)["one"]]).then_some(()));
     assert_ne!(pids(&status)["one"], before["one"], "its definition names another instance");
     check_log(&fleet.client.events());

@@ -239,6 +239,9 @@ impl Supervisor {
 
     /// It is ready, unless it has ended: where this process was held up, both come at once.
     fn looks_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
+        if self.dying.as_ref().is_some_and(|(dying, _)| *dying == life) {
+            return; // its last words are still being read
+        }
         if self.workshop.has_untold_ends() {
             self.sign = Some(ctx.run_later(Duration::ZERO, move |me, ctx| me.looks_ready(life, ctx)));
             return;

@@ -301,14 +301,14 @@ fn an_agent_that_stood_still_for_longer_than_a_watchdog_holds_it_against_nobody(
 #[test]
 fn a_node_that_ended_while_its_agent_stood_still_was_never_ready() {
     let text = format!("{TOOLS}until_there go; exit 3");
-    let lab = Lab::start(Some(&script("dies", "restart = never", &text).replace("settle 50ms", "settle 2s")));
+    let lab = Lab::start(Some(&script("dies", "restart = never", &text).replace("settle 50ms", "settle 4s")));
     let starts = |status: &_| node_in(status, "dies").is_some_and(|node| node.state == "PENDING" && node.pid.is_some());
     let pid = node(&lab.client.wait("it starts", starts), "dies").pid.unwrap();
     let began = Instant::now();
     lab.daemon.signal(Signal::STOP);
     lab.scene.write("go", "");
     eventually("it has ended", || (!processes::is_alive(pid)).then_some(()));
-    eventually("it would be ready by now", || (began.elapsed() > Duration::from_secs(2)).then_some(()));
+    eventually("it would be ready by now", || (began.elapsed() > Duration::from_secs(4)).then_some(()));
     lab.daemon.signal(Signal::CONT);
     let dies = lab.client.wait_for("dies", "FAILED");
     assert!(dies.reason.starts_with("exited with status 3"), "{dies:?}");

@@ -50,10 +50,7 @@ impl Agent {
             me.workshop.prepare(preparation, move |objections| {
                 let _ = done.send(objections); // the agent may have ended
             });
-            ctx.spawn(wrap_future::<_, Self>(prepared).map(move |objections, me, ctx| {
-                let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
-                me.drive(Event::Prepared(number, objections.unwrap_or_else(|_| panicked())), ctx);
-            }));
+            hear_objections(prepared, ctx, move |objections| Event::Prepared(number, objections));
         });
     }
 
@@ -68,10 +65,7 @@ impl Agent {
             me.workshop.inspect(survey, move |objections| {
                 let _ = done.send(objections); // the agent may have ended
             });
-            ctx.spawn(wrap_future::<_, Self>(inspected).map(move |objections, me, ctx| {
-                let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
-                me.drive(Event::Inspected(number, objections.unwrap_or_else(|_| panicked())), ctx);
-            }));
+            hear_objections(inspected, ctx, move |objections| Event::Inspected(number, objections));
         });
     }
 
@@ -122,4 +116,16 @@ impl Agent {
         }
         self.porter.keep(trees, bundles);
     }
+}
+
+/// Has the agent hear what is objected, also if whoever looked panicked.
+fn hear_objections(
+    objected: oneshot::Receiver<Vec<Objection>>,
+    ctx: &mut Context<Agent>,
+    event: impl FnOnce(Vec<Objection>) -> Event + 'static,
+) {
+    ctx.spawn(wrap_future::<_, Agent>(objected).map(move |objections, me, ctx| {
+        let panicked = || vec![Objection::of_all("it could not be looked at: see the agent's log")];
+        me.drive(event(objections.unwrap_or_else(|_| panicked())), ctx);
+    }));
 }

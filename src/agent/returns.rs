@@ -98,8 +98,10 @@ pub(super) fn retrieve(
         };
         if let Some(Marked { life, pid, start_time }) = found {
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");
-            told.push(Event::Trouble(Some(name.clone()), msg));
-            let node = Node::new(name, instance.clone(), Role::None);
+            told.push(warn(&name, msg));
+            // Nobody knows what it is; but it is no Zeek for having no command.
+            let command = marked::command_line(pid);
+            let node = Node { command, ..Node::new(name, instance.clone(), Role::None) };
             let (found, past) = (Found::Launched { pid, start_time }, Past::default());
             told.extend(enter(&node, life, (pid, start_time), &past, true));
             entries.records.push(Record {
@@ -113,10 +115,16 @@ pub(super) fn retrieve(
                 reason: None,
             });
         } else if why.is_some() {
-            told.push(Event::Trouble(Some(name), format!("{what}; no process of the node was found")));
+            told.push(warn(&name, format!("{what}; no process of the node was found")));
         }
     }
     Ok(told)
+}
+
+/// Something that a person has to hear of, also who has this machine alone.
+fn warn(node: &NodeName, msg: String) -> Event {
+    tracing::warn!(%node, "{msg}");
+    Event::Trouble(Some(node.clone()), msg)
 }
 
 /// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.

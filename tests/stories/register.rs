@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use crate::common::{Fleet, check_log, eventually, node, pids, processes, sleeper};
+use crate::common::{Fleet, changes, check_log, eventually, node, path, pids, processes, sleeper};
 
 /// A fleet whose agent `a` runs these nodes and was killed, and where the record of each is.
 fn orphaned(names: &[&str]) -> (Fleet, PathBuf) {
@@ -112,4 +112,33 @@ fn a_damaged_record_of_a_node_that_died_has_it_started_once() {
     let after = fleet.client.wait_for_all("RUNNING");
     assert_ne!(pids(&after)["dead"], dead);
     assert_eq!(fleet.scene.processes_of("dead"), [pids(&after)["dead"]]);
+}
+
+#[test]
+fn a_node_that_was_found_by_its_marker_and_dies_is_started_once_its_controller_says_what_it_is() {
+    let (mut fleet, nodes) = orphaned(&["lost"]);
+    let lost = fleet.scene.processes_of("lost")[0];
+    fleet.controller.kill();
+    fs::write(nodes.join("lost/record"), "garbage").unwrap();
+    fleet.agent_mut("a").start_again();
+    eventually("its agent logs that it was found", || {
+        fleet.agents["a"].log().contains("was found by its marker and is minded on").then_some(())
+    });
+    let dossiers = || fs::read_dir(nodes.join(".crashes-a")).into_iter().flatten().count();
+    assert_eq!(dossiers(), 0);
+    processes::signal(lost, Signal::KILL);
+    eventually("its agent has seen it die", || (dossiers() > 0).then_some(()));
+    assert_eq!(fleet.scene.processes_of("lost"), [0; 0]);
+    fleet.controller.start_again();
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(fleet.scene.processes_of("lost"), [pids(&after)["lost"]]);
+    assert_eq!(node(&after, "lost").role, "worker");
+    let events = fleet.client.events();
+    check_log(&events);
+    let told = changes(&events, "lost");
+    let death = told.iter().find(|change| change.pid == Some(lost) && change.new.as_deref() == Some("CRASHED"));
+    let reason = death.and_then(|change| change.reason.as_deref()).unwrap_or_else(|| panic!("{told:#?}"));
+    assert!(reason.contains("SIGKILL") && reason.contains("a configuration has to say what it is"), "{reason}");
+    assert!(!path(&told).contains("FAILED"), "{told:#?}");
+    assert!(!events.iter().any(|event| event.msg.as_deref().is_some_and(|msg| msg.contains("cannot be heard"))));
 }

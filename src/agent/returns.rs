@@ -13,7 +13,7 @@ use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::{Groups, NoGroups};
 use crate::supervisor::process::marked::{self, Marked};
 use crate::supervisor::process::oom::{self, KernelLog};
-use crate::supervisor::register::{Entries, Found, Record, Register, RegisterError};
+use crate::supervisor::register::{Entries, Found, Loss, Record, Register, RegisterError};
 use crate::supervisor::workshop::Origin;
 
 /// What an earlier agent left of a node.
@@ -89,12 +89,15 @@ pub(super) fn retrieve(
             },
         }
     }
-    for (name, why) in std::mem::take(&mut entries.lost) {
+    for (name, loss) in std::mem::take(&mut entries.lost) {
         let found = marked.remove(&name);
         let record = register.directory(&name).join("record");
-        let what = match &why {
-            Some(why) => format!("{} is damaged ({why}) and was set aside as record.damaged", record.display()),
-            None => format!("{} is missing", record.display()),
+        let what = match &loss {
+            Loss::Missing => format!("{} is missing", record.display()),
+            Loss::Blank => format!("{} is empty", record.display()),
+            Loss::Damaged(why) => {
+                format!("{} is damaged ({why}) and was set aside as record.damaged", record.display())
+            }
         };
         if let Some(Marked { life, pid, start_time }) = found {
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");
@@ -114,7 +117,7 @@ pub(super) fn retrieve(
                 past,
                 reason: None,
             });
-        } else if why.is_some() {
+        } else if matches!(loss, Loss::Damaged(_)) {
             told.push(warn(&name, format!("{what}; no process of the node was found")));
         }
     }

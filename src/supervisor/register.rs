@@ -86,11 +86,22 @@ pub enum Found {
 pub struct Entries {
     /// Sorted by node.
     pub records: Vec<Record>,
-    /// Nodes of which nothing is known any more, though they may run: by node, the reason, if there is more to say of it
-    /// than that there is no record. Sorted by node.
-    pub lost: Vec<(NodeName, Option<String>)>,
+    /// Nodes of which nothing is known any more, though they may run, and what became of the record of each. Sorted by node.
+    pub lost: Vec<(NodeName, Loss)>,
     /// What could not be read, and what another release wrote.
     pub refused: Vec<RegisterError>,
+}
+
+/// Why nothing is known of a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// There is no record: it never ran, or left the configuration, or somebody deleted it.
+    Missing,
+    /// Nothing was in it, and it seems to be older than this boot: then the machine went down before the disk had more, and
+    /// nothing of what it spoke of runs. But clocks are set.
+    Blank,
+    /// It said nothing that can be believed, for this reason, and was set aside.
+    Damaged(String),
 }
 
 /// Why a record cannot be read or written.
@@ -303,13 +314,17 @@ impl Register {
             let name = directory.file_name().and_then(|name| name.to_str()).and_then(|name| NodeName::new(name).ok());
             match (self.read_one(&directory.join(NAME)), name) {
                 (Ok(Reading::Record(record)), _) => entries.records.push(*record),
-                (Ok(Reading::Missing), Some(name)) => entries.lost.push((name, None)),
-                (Ok(Reading::Damaged(why)), name) => {
+                (Ok(Reading::Lost(loss)), name) => {
                     let path = directory.join(NAME);
-                    set_aside(&path).map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
-                    entries.lost.extend(name.map(|name| (name, Some(why))));
+                    match loss {
+                        Loss::Missing => Ok(()),
+                        Loss::Blank => fs::remove_file(&path),
+                        Loss::Damaged(_) => set_aside(&path),
+                    }
+                    .map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
+                    entries.lost.extend(name.map(|name| (name, loss)));
                 }
-                (Ok(Reading::Missing | Reading::Nothing), _) => {}
+                (Ok(Reading::Nothing), _) => {}
                 (Err(error), _) => entries.refused.push(error),
             }
         }
@@ -334,7 +349,7 @@ impl Register {
             file.take(length).read_to_end(&mut bytes).map(|_| written)
         });
         let written = match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Lost(Loss::Missing)),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Reading::Nothing),
             Err(source) => return Err(RegisterError::Io { what: "read", path: path.into(), source }),
             Ok(written) => written,
@@ -342,10 +357,8 @@ impl Register {
         match lines::read(&bytes) {
             Ok(said) => Ok(Reading::Record(Box::new(self.record(said)))),
             Err(Flaw::Foreign(why)) => Err(RegisterError::Foreign { path: path.into(), why }),
-            // Where the machine went down before the disk had it, nothing of what it spoke of runs. Else somebody cut
-            // it off, and the node that it spoke of may well run.
-            Err(Flaw::Empty) if was_before_this_boot(written) => Ok(Reading::Nothing),
-            Err(flaw) => Ok(Reading::Damaged(flaw.to_string())),
+            Err(Flaw::Empty) if was_before_this_boot(written) => Ok(Reading::Lost(Loss::Blank)),
+            Err(flaw) => Ok(Reading::Lost(Loss::Damaged(flaw.to_string()))),
         }
     }
 
@@ -407,12 +420,9 @@ fn set_aside(path: &Path) -> io::Result<()> {
 /// What stands in the place of a record.
 enum Reading {
     Record(Box<Record>),
-    /// The directory of a node has none: it never ran, or left the configuration, or somebody deleted it.
-    Missing,
-    /// It is no node's directory, or the machine took the record with it.
+    Lost(Loss),
+    /// It is no node's directory.
     Nothing,
-    /// It says nothing that can be believed, for this reason.
-    Damaged(String),
 }
 
 /// Milliseconds since boot, by the clock that nobody sets.
@@ -421,7 +431,7 @@ fn since_boot() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Whether a file was last written in an earlier life of the machine; in doubt it was not.
+/// Whether a file was last written in an earlier life of the machine, by the clock that people set; in doubt it was not.
 fn was_before_this_boot(written: SystemTime) -> bool {
     let uptime = fs::read_to_string("/proc/uptime").ok();
     let seconds = uptime.and_then(|uptime| uptime.split(['.', ' ']).next()?.parse().ok());
@@ -456,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_took_down_with_it_is_no_record_and_the_next_life_is_one() {
+    fn what_the_machine_took_down_with_it_is_no_record_and_no_damage_and_its_node_is_looked_for_all_the_same() {
         let (_directory, mut register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         for left in [Vec::new(), vec![0; 4096], [&[0; 4096][..], &lines::sealed("stopped 6")].concat()] {
@@ -464,7 +474,13 @@ mod tests {
             let file = File::options().write(true).open(&path).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
             let entries = register.read().unwrap();
-            assert!(entries.records.is_empty() && entries.lost.is_empty() && entries.refused.is_empty());
+            assert!(entries.records.is_empty() && entries.refused.is_empty());
+            assert_eq!(
+                entries.lost,
+                [(node.name.clone(), Loss::Blank)],
+                "it only looks like that where a clock was set"
+            );
+            assert!(!path.exists(), "who is still to be born of it ends");
             register.intend(&node, Life(7), Past::default()).unwrap();
             assert_eq!(found(&mut register), Found::Intended);
         }

@@ -170,3 +170,31 @@ fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
     let msg = format!("process {pid} ended while its agent was away{more}");
     Some(Event::Trouble(Some(record.node.name.clone()), msg))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::process::identity;
+
+    #[test]
+    fn who_has_the_pid_and_the_start_time_of_a_record_of_elsewhere_is_neither_taken_up_nor_said_to_have_died() {
+        let (pid, node) = (std::process::id(), NodeName::new("a").unwrap());
+        let start_time = identity::start_time(pid).unwrap().unwrap();
+        let record = |here| Record {
+            node: Node::new(node.clone(), InstanceName::new("i").unwrap(), Role::None),
+            life: Life(7),
+            here,
+            found: Found::Launched { pid, start_time },
+            guessed: false,
+            grouped: false,
+            past: Past::default(),
+            reason: None,
+        };
+        assert_eq!(running(&record(true)).unwrap().map(|process| process.pid()), Some(pid));
+        let elsewhere = record(false);
+        assert!(running(&elsewhere).unwrap().is_none());
+        assert_eq!(death(&elsewhere, None, &mut KernelLog::open(), || None), None, "it is nobody's to say how");
+        let Some(Event::Trouble(Some(_), msg)) = tell_of_death(&elsewhere, None) else { panic!() };
+        assert_eq!(msg, format!("process {pid} ended while its agent was away"), "of a stranger nothing is known");
+    }
+}

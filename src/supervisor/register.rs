@@ -498,6 +498,34 @@ mod tests {
     }
 
     #[test]
+    fn a_pid_of_another_boot_or_another_pid_namespace_means_nothing_here() {
+        let (directory, mut register, node) = register();
+        let groups = Some(directory.path().to_owned());
+        register.groups = groups.clone();
+        let past = Past { attempt: 4, ago: vec![20] };
+        let mut file = register.intend(&node, Life(7), past.clone()).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
+        let read = |change: fn(&mut Register)| {
+            let mut reader =
+                Register { groups: groups.clone(), ..Register::new(directory.path().into(), None).unwrap() };
+            change(&mut reader);
+            reader.read().unwrap().records.remove(0)
+        };
+        let ours = read(|_| {});
+        assert!(ours.here && ours.grouped);
+        assert_eq!((ours.leader(), ours.past.attempt), (Some(42), 4));
+        let elsewhere = read(|reader| reader.pid_namespace += 1);
+        assert!(!elsewhere.here && !elsewhere.grouped);
+        assert_eq!((elsewhere.leader(), elsewhere.past.attempt), (None, 4), "its crashes are of this boot");
+        let before = read(|reader| reader.boot = "another".into());
+        assert!(!before.here && !before.grouped);
+        assert_eq!((before.leader(), &before.past), (None, &Past::default()));
+        for record in [ours, elsewhere, before] {
+            assert_eq!(record.found, Found::Launched { pid: 42, start_time: 1000 });
+        }
+    }
+
+    #[test]
     fn a_record_that_is_set_aside_is_nobodys_and_can_be_looked_into() {
         let (_directory, mut register, node) = register();
         let path = register.directory(&node.name).join(NAME);

@@ -11,6 +11,7 @@ use crate::side_by_side::side_by_side;
 use crate::supervisor::history::Past;
 use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::{Groups, NoGroups};
+use crate::supervisor::process::identity::Identity;
 use crate::supervisor::process::marked::{self, Marked};
 use crate::supervisor::process::oom::{self, KernelLog};
 use crate::supervisor::register::{Entries, Found, Loss, Record, Register, RegisterError};
@@ -70,7 +71,7 @@ pub(super) fn retrieve(
     }
     let mut marked = marked::leaders(&site.cluster, &site.place)?;
     let trouble = |name: &NodeName, error: RegisterError| Event::Trouble(Some(name.clone()), error.to_string());
-    let enter = |node: &Node, life, process: (u32, u64), past: &Past, guessed| {
+    let enter = |node: &Node, life, process, past: &Past, guessed| {
         let entered = register.enter(node, life, process, past.clone(), guessed);
         entered.err().map(|error| trouble(&node.name, error))
     };
@@ -78,8 +79,9 @@ pub(super) fn retrieve(
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
         match marked.remove(&record.node.name) {
             Some(Marked { life, pid, start_time }) if life == record.life => {
-                record.found = Found::Launched { pid, start_time };
-                told.extend(enter(&record.node, life, (pid, start_time), &record.past, record.guessed));
+                let process = Identity::new(pid, start_time);
+                record.found = Found::Launched(process);
+                told.extend(enter(&record.node, life, process, &record.past, record.guessed));
             }
             // It may be about to be born.
             _ => match register.revoke(&record.node.name) {
@@ -105,8 +107,9 @@ pub(super) fn retrieve(
             // Nobody knows what it is; but it is no Zeek for having no command.
             let command = marked::command_line(pid);
             let node = Node { command, ..Node::new(name, instance.clone(), Role::None) };
-            let (found, past) = (Found::Launched { pid, start_time }, Past::default());
-            told.extend(enter(&node, life, (pid, start_time), &past, true));
+            let (process, past) = (Identity::new(pid, start_time), Past::default());
+            let found = Found::Launched(process);
+            told.extend(enter(&node, life, process, &past, true));
             entries.records.push(Record {
                 node,
                 life,
@@ -133,8 +136,9 @@ fn warn(node: &NodeName, msg: String) -> Event {
 /// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
 fn running(record: &Record) -> io::Result<Option<Process>> {
     match record.found {
-        Found::Launched { pid, start_time } if record.here => Process::adopt(pid, start_time).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {}: {error}", record.node.name))
+        Found::Launched(who) if record.here => Process::adopt(who).map_err(|error| {
+            let (pid, node) = (who.pid, &record.node.name);
+            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {node}: {error}"))
         }),
         _ => Ok(None),
     }
@@ -149,9 +153,9 @@ fn death(
     oom_kills: impl FnOnce() -> Option<u64>,
 ) -> Option<(u32, Exit)> {
     match record.found {
-        Found::Launched { pid, start_time } if record.here && process.is_none() => {
-            let exit = Process::end_of(pid, start_time);
-            Some((pid, oom::explain(exit, kernel_log, pid, start_time, oom_kills)))
+        Found::Launched(who) if record.here && process.is_none() => {
+            let exit = Process::end_of(who);
+            Some((who.pid, oom::explain(exit, kernel_log, who.pid, who.start_time, oom_kills)))
         }
         _ => None,
     }
@@ -159,15 +163,15 @@ fn death(
 
 /// A node whose process ended while nobody minded it.
 fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
-    let Found::Launched { pid, start_time } = record.found else { return None };
+    let Found::Launched(who) = record.found else { return None };
     if process.is_some() {
         return None;
     }
-    let more = match record.here && Process::is_given_away(pid, start_time) {
+    let more = match record.here && Process::is_given_away(who) {
         true => "; another process has its number now, and is left alone",
         false => "",
     };
-    let msg = format!("process {pid} ended while its agent was away{more}");
+    let msg = format!("process {} ended while its agent was away{more}", who.pid);
     Some(Event::Trouble(Some(record.node.name.clone()), msg))
 }
 
@@ -184,7 +188,7 @@ mod tests {
             node: Node::new(node.clone(), InstanceName::new("i").unwrap(), Role::None),
             life: Life(7),
             here,
-            found: Found::Launched { pid, start_time },
+            found: Found::Launched(Identity::new(pid, start_time)),
             guessed: false,
             grouped: false,
             past: Past::default(),

@@ -2,7 +2,7 @@
 //!
 //! A record is a file of lines to which more are added. One is written before a launch and says what is intended: the
 //! node's definition, its life and its crashes so far. The next is written by the new process itself, before it becomes
-//! the node's program: `pid <life> <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody
+//! the node's program: `pid <life> <pid> <start time>`, and the number of its pidfd where that has one. A third, `stopped <life>`, says that it is gone because somebody
 //! asked, `rested <life>` that its agent stopped it at its own end, and `failed <life> <reason>` that it was given up. Each
 //! ends in a checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
 //! that became long is made anew. Nothing is synced: records must survive the agent, not the machine, whose reboot ends
@@ -26,7 +26,7 @@ use rustix::fs::{Mode, OFlags};
 
 use self::lines::{FORMAT, Flaw, Intent, Said};
 use super::history::Past;
-use super::process::identity;
+use super::process::identity::{self, Identity};
 use crate::model::{ConfigurationId, InstanceName, Life, Node, NodeName};
 
 /// The file's name in the node's directory.
@@ -60,7 +60,7 @@ impl Record {
     /// The process that led the life, if its number means anything here.
     pub fn leader(&self) -> Option<u32> {
         match self.found {
-            Found::Launched { pid, .. } if self.here => Some(pid),
+            Found::Launched(Identity { pid, .. }) if self.here => Some(pid),
             _ => None,
         }
     }
@@ -72,7 +72,7 @@ pub enum Found {
     /// Intended; whether a process came of it is unknown.
     Intended,
     /// Its process wrote this before it became the node's program.
-    Launched { pid: u32, start_time: u64 },
+    Launched(Identity),
     /// It ended and is not to be started again without being asked.
     Stopped,
     /// Its agent stopped it when it ended itself, and is to start it when it returns.
@@ -169,13 +169,13 @@ impl Register {
         &self,
         node: &Node,
         life: Life,
-        (pid, start_time): (u32, u64),
+        process: Identity,
         past: Past,
         guessed: bool,
     ) -> Result<(), RegisterError> {
         let mut file = self.begin(node, life, past, guessed, None)?;
         let path = self.directory(&node.name).join(NAME);
-        let line = lines::sealed(&lines::launched(life, pid, start_time));
+        let line = lines::sealed(&lines::launched(life, process));
         file.write_all(&line).map_err(|source| RegisterError::Io { what: "write", path, source })
     }
 
@@ -193,7 +193,7 @@ impl Register {
             return Err(RegisterError::Foreign { path, why });
         }
         if self.unrevoked().contains(&node.name)
-            && let Found::Launched { pid, .. } = self.revoke(&node.name)?
+            && let Found::Launched(Identity { pid, .. }) = self.revoke(&node.name)?
         {
             return Err(RegisterError::Late { path, pid });
         }
@@ -504,7 +504,7 @@ mod tests {
         register.groups = groups.clone();
         let past = Past { attempt: 4, ago: vec![20] };
         let mut file = register.intend(&node, Life(7), past.clone()).unwrap();
-        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
         let read = |change: fn(&mut Register)| {
             let mut reader =
                 Register { groups: groups.clone(), ..Register::new(directory.path().into(), None).unwrap() };
@@ -521,7 +521,7 @@ mod tests {
         assert!(!before.here && !before.grouped);
         assert_eq!((before.leader(), &before.past), (None, &Past::default()));
         for record in [ours, elsewhere, before] {
-            assert_eq!(record.found, Found::Launched { pid: 42, start_time: 1000 });
+            assert_eq!(record.found, Found::Launched(Identity::new(42, 1000)));
         }
     }
 
@@ -544,8 +544,8 @@ mod tests {
         assert!(is_gone(&late));
 
         let mut quick = register.intend(&node, Life(2), Past::default()).unwrap();
-        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
-        let launched = Found::Launched { pid: 70, start_time: 7000 };
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), Identity::new(70, 7000)))).unwrap();
+        let launched = Found::Launched(Identity::new(70, 7000));
         assert_eq!(register.revoke(&node.name).unwrap(), launched);
         assert_eq!(found(&mut register), launched, "and stays in the record");
     }
@@ -569,7 +569,7 @@ mod tests {
 
         fail_to_revoke();
         fs::remove_dir(&in_the_way).unwrap();
-        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), Identity::new(70, 7000)))).unwrap();
         assert!(matches!(begin(3), Err(RegisterError::Late { pid: 70, .. })));
         begin(3).unwrap();
     }
@@ -579,10 +579,10 @@ mod tests {
         let (_directory, mut register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
         assert_eq!(found(&mut register), Found::Intended);
-        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
-        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
+        assert_eq!(found(&mut register), Found::Launched(Identity::new(42, 1000)));
         register.stopped(&node.name, Life(6)).unwrap();
-        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(found(&mut register), Found::Launched(Identity::new(42, 1000)));
         register.stopped(&node.name, Life(7)).unwrap();
         assert_eq!(found(&mut register), Found::Stopped);
         let record = &register.read().unwrap().records[0];
@@ -597,10 +597,10 @@ mod tests {
         register
             .intend(&node, Life(7), Past::default())
             .unwrap()
-            .write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000)))
+            .write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000))))
             .unwrap();
         register.rested(&node.name, Life(6)).unwrap();
-        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(found(&mut register), Found::Launched(Identity::new(42, 1000)));
         register.rested(&node.name, Life(7)).unwrap();
         assert_eq!(found(&mut register), Found::Rested);
         register.stopped(&node.name, Life(7)).unwrap();
@@ -612,7 +612,7 @@ mod tests {
     fn a_record_cut_off_at_any_byte_is_readable_or_set_aside_and_never_believed() {
         let (_directory, mut register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
-        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
         register.stopped(&node.name, Life(7)).unwrap();
         let path = register.directory(&node.name).join(NAME);
         let whole = fs::read(&path).unwrap();
@@ -623,7 +623,8 @@ mod tests {
             let is_read = cut > first;
             assert_eq!((entries.records.len(), entries.lost.len()), (is_read.into(), (!is_read).into()), "{cut}");
             for record in entries.records {
-                assert!(matches!(record.found, Found::Intended | Found::Launched { pid: 42, start_time: 1000 }));
+                let launched = Found::Launched(Identity::new(42, 1000));
+                assert!(record.found == Found::Intended || record.found == launched);
             }
             let aside = path.with_file_name(DAMAGED);
             assert_eq!(fs::read(&aside).ok(), (!is_read).then(|| whole[..cut].to_vec()), "{cut}");
@@ -637,7 +638,8 @@ mod tests {
         let path = register.directory(&node.name).join(NAME);
         let begin = |life: u64| {
             let mut file = register.intend(&node, Life(life), Past::default()).unwrap();
-            file.write_all(&lines::sealed(&lines::launched(Life(life), 40 + life as u32, 1000))).unwrap();
+            file.write_all(&lines::sealed(&lines::launched(Life(life), Identity::new(40 + life as u32, 1000))))
+                .unwrap();
         };
         begin(1);
         let first = fs::read(&path).unwrap();
@@ -652,11 +654,7 @@ mod tests {
             let whole = both[..cut].iter().filter(|byte| **byte == b'\n').count();
             assert_eq!(lines, whole + 2, "{cut}");
             let said = lines::read(&kept).unwrap();
-            assert_eq!(
-                (said.intent.life, said.found),
-                (Life(3), Found::Launched { pid: 43, start_time: 1000 }),
-                "{cut}"
-            );
+            assert_eq!((said.intent.life, said.found), (Life(3), Found::Launched(Identity::new(43, 1000))), "{cut}");
         }
         fs::write(&path, &both[..both.len() - 1]).unwrap();
         register.stopped(&node.name, Life(2)).unwrap();
@@ -711,9 +709,9 @@ mod tests {
     #[test]
     fn a_process_that_is_entered_keeps_the_crashes_of_its_node() {
         let (_directory, mut register, node) = register();
-        register.enter(&node, Life(7), (42, 1000), Past { attempt: 4, ago: vec![20, 10] }, false).unwrap();
+        register.enter(&node, Life(7), Identity::new(42, 1000), Past { attempt: 4, ago: vec![20, 10] }, false).unwrap();
         let record = register.read().unwrap().records.remove(0);
-        assert_eq!(record.found, Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(record.found, Found::Launched(Identity::new(42, 1000)));
         assert_eq!((record.past.attempt, record.past.ago.len()), (4, 2));
     }
 

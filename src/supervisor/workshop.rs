@@ -466,7 +466,7 @@ impl Workshop {
         self.hear(ward, &node, life, pid);
         let past = self.past(ward);
         self.note(None, node.name.clone(), move |tools, _| {
-            tools.register.enter(&node, life, (pid, process.start_time()), past, false)
+            tools.register.enter(&node, life, process.identity(), past, false)
         });
     }
 

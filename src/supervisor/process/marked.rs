@@ -69,6 +69,7 @@ fn claim(environment: &[u8], cluster: &str, place: &str) -> Option<(NodeName, Li
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Identity;
     use super::super::spawn::spawn;
     use super::super::testing::{finish, number_in, script};
     use super::*;
@@ -116,7 +117,7 @@ mod tests {
             process.kill().unwrap();
             finish(process);
         }
-        let child = super::super::Process::adopt(child, Stat::of(child).unwrap().unwrap().start_time);
-        child.unwrap().unwrap().kill().unwrap();
+        let child = Identity::new(child, Stat::of(child).unwrap().unwrap().start_time);
+        super::super::Process::adopt(child).unwrap().unwrap().kill().unwrap();
     }
 }

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use super::family::{Family, Mark, children_by_parent, given_to_us, mark, session_that_tells};
 use super::handle::{self, Process};
+use super::identity::Identity;
 use super::leaders::Census;
 use super::looks::Waiting;
 use super::stat::is_gone;
@@ -144,7 +145,7 @@ fn kill_all(marker: &str, found: &[(u32, u64)]) -> Result<usize, SweepError> {
     let mut killed = Vec::new();
     for &(pid, start_time) in found {
         // The number may be another's by now: adoption looks again, through the pidfd.
-        match Process::adopt(pid, start_time) {
+        match Process::adopt(Identity::new(pid, start_time)) {
             Ok(None) => {}
             Ok(Some(_)) if mark(pid, marker) == Mark::Foreign => {} // since it was seen
             Ok(Some(process)) => match process.signal(Signal::KILL) {
@@ -251,7 +252,8 @@ mod tests {
         // They end with the test, by the means at hand.
         assert_eq!(sweep(&mine("other"), 0).unwrap(), 1);
         assert_eq!(sweep(&mine("none"), nobodys).unwrap(), 0, "a living stranger's session");
-        let nobodys = Process::adopt(nobodys, Stat::of(nobodys).unwrap().unwrap().start_time).unwrap().unwrap();
+        let nobodys =
+            Process::adopt(Identity::new(nobodys, Stat::of(nobodys).unwrap().unwrap().start_time)).unwrap().unwrap();
         nobodys.kill().unwrap();
     }
 

@@ -157,9 +157,9 @@ impl Agent {
             setup;
         reserve_berths(LAUNCHING)?; // ahead of all descriptors that nodes need
         let places = groups.as_ref().ok().map(|groups| groups.home().to_owned());
-        let mut register = Register::new(site.nodes.clone(), places)?;
+        let register = Register::new(site.nodes.clone(), places)?;
         let mut entries = register.read().map_err(io::Error::other)?;
-        limits::make_room(entries.records.len()); // ahead of all threads
+        limits::make_room(entries.records.len() + entries.lost.len()); // ahead of all threads
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);

@@ -17,6 +17,9 @@ use crate::supervisor::process::oom::{self, KernelLog};
 use crate::supervisor::register::{Entries, Found, Loss, Record, Register, RegisterError};
 use crate::supervisor::workshop::Origin;
 
+/// What became of a record of which nothing is believed.
+const ASIDE: &str = "set aside as record.damaged";
+
 /// What an earlier agent left of a node.
 pub(super) struct Adoptable {
     pub life: Life,
@@ -56,9 +59,10 @@ pub(super) fn take_up(
     Ok((adoptable, told))
 }
 
-/// Finds the processes of which the register does not tell, though they may run: those of damaged records and of deleted
-/// ones, and those that their agent did not live to see born. They are entered into it, and what is to be told comes back. Who
-/// cannot be entered, as on a full disk, is minded all the same: the next agent finds it in the same way.
+/// Finds the processes of which the register does not tell, though they may run: those of damaged and deleted records and of
+/// those that another release wrote, and those that their agent did not live to see born. They are entered into it, and what is
+/// to be told comes back. Who cannot be entered, as on a full disk, is minded all the same: the next agent finds it in the
+/// same way.
 pub(super) fn retrieve(
     entries: &mut Entries,
     instance: &InstanceName,
@@ -97,9 +101,9 @@ pub(super) fn retrieve(
         let what = match &loss {
             Loss::Missing => format!("{} is missing", record.display()),
             Loss::Blank => format!("{} is empty", record.display()),
-            Loss::Damaged(why) => {
-                format!("{} is damaged ({why}) and was set aside as record.damaged", record.display())
-            }
+            Loss::Damaged(why) => format!("{} is damaged ({why}) and was {ASIDE}", record.display()),
+            Loss::Foreign(why) => format!("{} is of another release ({why}) and was {ASIDE}", record.display()),
+            Loss::Unread => format!("{} cannot be read", record.display()),
         };
         if let Some(Marked { life, pid, start_time }) = found {
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");
@@ -120,7 +124,7 @@ pub(super) fn retrieve(
                 past,
                 reason: None,
             });
-        } else if matches!(loss, Loss::Damaged(_)) {
+        } else if matches!(loss, Loss::Damaged(_) | Loss::Foreign(_)) {
             told.push(warn(&name, format!("{what}; no process of the node was found")));
         }
     }

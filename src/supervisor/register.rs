@@ -8,8 +8,8 @@
 //! that became long is made anew. Nothing is synced: records must survive the agent, not the machine, whose reboot ends
 //! what they speak of.
 //!
-//! A line that a crash left half written does not count, and is cut off before anything is added. A record that is damaged
-//! is set aside, and the process that it spoke of is known by its marker.
+//! A line that a crash left half written does not count, and is cut off before anything is added. A record that is damaged,
+//! or that another release wrote, is set aside, and the process that it spoke of is known by its marker.
 
 mod lines;
 
@@ -88,7 +88,7 @@ pub struct Entries {
     pub records: Vec<Record>,
     /// Nodes of which nothing is known any more, though they may run, and what became of the record of each. Sorted by node.
     pub lost: Vec<(NodeName, Loss)>,
-    /// What could not be read, and what another release wrote.
+    /// What could not be read.
     pub refused: Vec<RegisterError>,
 }
 
@@ -102,6 +102,10 @@ pub enum Loss {
     Blank,
     /// It said nothing that can be believed, for this reason, and was set aside.
     Damaged(String),
+    /// Another release wrote it, as this tells, and it was set aside.
+    Foreign(String),
+    /// It could not be read: [`Entries::refused`] says why.
+    Unread,
 }
 
 /// Why a record cannot be read or written.
@@ -111,22 +115,11 @@ pub enum RegisterError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("process {pid} entered itself late into {}; it is ended before the next is launched", path.display())]
     Late { path: PathBuf, pid: u32 },
-    #[error("{} is not a record of this release ({why}); it was left as it is", path.display())]
-    Foreign { path: PathBuf, why: String },
-}
-
-impl RegisterError {
-    /// Whether trying again cannot help.
-    pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Foreign { .. })
-    }
 }
 
 /// The records of all nodes of one agent, in the nodes' own directories.
 #[derive(Debug, Clone)]
 pub struct Register {
-    /// Nodes whose record another release wrote: what it says of them is not for us to overwrite.
-    foreign: Arc<BTreeSet<PathBuf>>,
     /// Nodes whose last intent could not be taken back: that is to be done before their next.
     unrevoked: Arc<Mutex<BTreeSet<NodeName>>>,
     nodes: PathBuf,
@@ -140,7 +133,6 @@ impl Register {
     /// Keeps its records in `nodes/<node>/record`, of nodes whose control groups are in `groups`.
     pub fn new(nodes: PathBuf, groups: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self {
-            foreign: Arc::default(),
             unrevoked: Arc::default(),
             groups,
             nodes,
@@ -188,10 +180,6 @@ impl Register {
         groups: Option<&Path>,
     ) -> Result<File, RegisterError> {
         let path = self.directory(&node.name).join(NAME);
-        if self.foreign.contains(&path) {
-            let why = "a later release of watchpost may run this node".into();
-            return Err(RegisterError::Foreign { path, why });
-        }
         if self.unrevoked().contains(&node.name)
             && let Found::Launched(Identity { pid, .. }) = self.revoke(&node.name)?
         {
@@ -304,9 +292,8 @@ impl Register {
         self.nodes.join(format!(".in-force-{instance}"))
     }
 
-    /// Every record that is there. What is damaged is set aside; what another release wrote is left alone from now on: its
-    /// nodes cannot be launched here.
-    pub fn read(&mut self) -> Result<Entries, RegisterError> {
+    /// Every record that is there. What is damaged is set aside, and so is what another release wrote.
+    pub fn read(&self) -> Result<Entries, RegisterError> {
         let io = |source| RegisterError::Io { what: "read", path: self.nodes.clone(), source };
         let mut entries = Entries::default();
         for entry in fs::read_dir(&self.nodes).map_err(io)? {
@@ -317,24 +304,22 @@ impl Register {
                 (Ok(Reading::Lost(loss)), name) => {
                     let path = directory.join(NAME);
                     match loss {
-                        Loss::Missing => Ok(()),
+                        Loss::Missing | Loss::Unread => Ok(()),
                         Loss::Blank => fs::remove_file(&path),
-                        Loss::Damaged(_) => set_aside(&path),
+                        Loss::Damaged(_) | Loss::Foreign(_) => set_aside(&path),
                     }
                     .map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
                     entries.lost.extend(name.map(|name| (name, loss)));
                 }
                 (Ok(Reading::Nothing), _) => {}
-                (Err(error), _) => entries.refused.push(error),
+                (Err(error), name) => {
+                    entries.refused.push(error);
+                    entries.lost.extend(name.map(|name| (name, Loss::Unread)));
+                }
             }
         }
         entries.records.sort_by(|a, b| a.node.name.cmp(&b.node.name));
         entries.lost.sort();
-        let foreign = entries.refused.iter().filter_map(|error| match error {
-            RegisterError::Foreign { path, .. } => Some(path.clone()),
-            RegisterError::Io { .. } | RegisterError::Late { .. } => None,
-        });
-        self.foreign = Arc::new(foreign.collect());
         Ok(entries)
     }
 
@@ -356,7 +341,7 @@ impl Register {
         };
         match lines::read(&bytes) {
             Ok(said) => Ok(Reading::Record(Box::new(self.record(said)))),
-            Err(Flaw::Foreign(why)) => Err(RegisterError::Foreign { path: path.into(), why }),
+            Err(Flaw::Foreign(why)) => Ok(Reading::Lost(Loss::Foreign(why))),
             Err(Flaw::Empty) if was_before_this_boot(written) => Ok(Reading::Lost(Loss::Blank)),
             Err(flaw) => Ok(Reading::Lost(Loss::Damaged(flaw.to_string()))),
         }
@@ -455,19 +440,28 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_release_is_left_alone_and_its_node_not_launched() {
-        let (_directory, mut register, node) = register();
+    fn a_record_of_another_release_is_set_aside_and_its_node_looked_for() {
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let foreign = "{\"format\":9}\n";
         fs::write(&path, foreign).unwrap();
-        assert_eq!(register.read().unwrap().refused.len(), 1);
-        assert!(register.intend(&node, Life(7), Past::default()).unwrap_err().is_permanent());
-        assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+        assert_eq!(register.read().unwrap().lost, [(node.name.clone(), Loss::Foreign("its format is 9".into()))]);
+        assert_eq!(fs::read_to_string(path.with_file_name(DAMAGED)).unwrap(), foreign);
+        register.intend(&node, Life(7), Past::default()).unwrap();
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_told_of_and_its_node_looked_for() {
+        let (_directory, register, node) = register();
+        fs::create_dir(register.directory(&node.name).join(NAME)).unwrap();
+        let entries = register.read().unwrap();
+        assert_eq!((entries.lost, entries.refused.len()), (vec![(node.name.clone(), Loss::Unread)], 1));
+        register.intend(&node, Life(7), Past::default()).unwrap_err();
     }
 
     #[test]
     fn what_the_machine_took_down_with_it_is_no_record_and_no_damage_and_its_node_is_looked_for_all_the_same() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         for left in [Vec::new(), vec![0; 4096], [&[0; 4096][..], &lines::sealed("stopped 6")].concat()] {
             fs::write(&path, left).unwrap();
@@ -482,11 +476,11 @@ mod tests {
             );
             assert!(!path.exists(), "who is still to be born of it ends");
             register.intend(&node, Life(7), Past::default()).unwrap();
-            assert_eq!(found(&mut register), Found::Intended);
+            assert_eq!(found(&register), Found::Intended);
         }
     }
 
-    fn found(register: &mut Register) -> Found {
+    fn found(register: &Register) -> Found {
         let entries = register.read().unwrap();
         assert!(entries.refused.is_empty() && entries.lost.is_empty(), "{entries:?}");
         entries.records[0].found
@@ -527,7 +521,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_set_aside_is_nobodys_and_can_be_looked_into() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let late = register.intend(&node, Life(1), Past::default()).unwrap();
         fs::write(&path, "garbage").unwrap();
@@ -538,7 +532,7 @@ mod tests {
 
     #[test]
     fn an_intent_that_is_taken_back_is_nobodys_record_and_whoever_was_quicker_is_found() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let late = register.intend(&node, Life(1), Past::default()).unwrap();
         assert_eq!(register.revoke(&node.name).unwrap(), Found::Intended);
         assert!(is_gone(&late));
@@ -547,7 +541,7 @@ mod tests {
         quick.write_all(&lines::sealed(&lines::launched(Life(2), Identity::new(70, 7000)))).unwrap();
         let launched = Found::Launched(Identity::new(70, 7000));
         assert_eq!(register.revoke(&node.name).unwrap(), launched);
-        assert_eq!(found(&mut register), launched, "and stays in the record");
+        assert_eq!(found(&register), launched, "and stays in the record");
     }
 
     #[test]
@@ -561,7 +555,7 @@ mod tests {
         };
         let late = begin(1).unwrap();
         fail_to_revoke();
-        assert!(!begin(2).unwrap_err().is_permanent());
+        begin(2).unwrap_err();
         assert!(!is_gone(&late));
         fs::remove_dir(&in_the_way).unwrap();
         let mut quick = begin(2).unwrap();
@@ -576,15 +570,15 @@ mod tests {
 
     #[test]
     fn a_record_tells_how_far_the_life_came() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
-        assert_eq!(found(&mut register), Found::Intended);
+        assert_eq!(found(&register), Found::Intended);
         file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
-        assert_eq!(found(&mut register), Found::Launched(Identity::new(42, 1000)));
+        assert_eq!(found(&register), Found::Launched(Identity::new(42, 1000)));
         register.stopped(&node.name, Life(6)).unwrap();
-        assert_eq!(found(&mut register), Found::Launched(Identity::new(42, 1000)));
+        assert_eq!(found(&register), Found::Launched(Identity::new(42, 1000)));
         register.stopped(&node.name, Life(7)).unwrap();
-        assert_eq!(found(&mut register), Found::Stopped);
+        assert_eq!(found(&register), Found::Stopped);
         let record = &register.read().unwrap().records[0];
         assert_eq!((&record.node, record.life, record.here), (&node, Life(7), true));
         register.forget(&node.name).unwrap();
@@ -593,24 +587,24 @@ mod tests {
 
     #[test]
     fn what_its_agent_stopped_for_now_is_no_stop_that_somebody_asked_for() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         register
             .intend(&node, Life(7), Past::default())
             .unwrap()
             .write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000))))
             .unwrap();
         register.rested(&node.name, Life(6)).unwrap();
-        assert_eq!(found(&mut register), Found::Launched(Identity::new(42, 1000)));
+        assert_eq!(found(&register), Found::Launched(Identity::new(42, 1000)));
         register.rested(&node.name, Life(7)).unwrap();
-        assert_eq!(found(&mut register), Found::Rested);
+        assert_eq!(found(&register), Found::Rested);
         register.stopped(&node.name, Life(7)).unwrap();
         register.rested(&node.name, Life(7)).unwrap();
-        assert_eq!(found(&mut register), Found::Stopped, "whoever asked is heeded");
+        assert_eq!(found(&register), Found::Stopped, "whoever asked is heeded");
     }
 
     #[test]
     fn a_record_cut_off_at_any_byte_is_readable_or_set_aside_and_never_believed() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
         file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
         register.stopped(&node.name, Life(7)).unwrap();
@@ -634,7 +628,7 @@ mod tests {
 
     #[test]
     fn the_next_life_is_added_wherever_the_line_before_was_cut_off() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let begin = |life: u64| {
             let mut file = register.intend(&node, Life(life), Past::default()).unwrap();
@@ -658,14 +652,14 @@ mod tests {
         }
         fs::write(&path, &both[..both.len() - 1]).unwrap();
         register.stopped(&node.name, Life(2)).unwrap();
-        assert_eq!(found(&mut register), Found::Stopped, "so is what is noted of a life");
+        assert_eq!(found(&register), Found::Stopped, "so is what is noted of a life");
     }
 
     #[test]
     fn that_a_process_was_born_into_its_group_counts_where_groups_are_still_there() {
         let (directory, _, node) = register();
         let grouped = |written: Option<&str>, read: Option<&str>| {
-            let [writer, mut reader] = [written, read]
+            let [writer, reader] = [written, read]
                 .map(|groups| Register::new(directory.path().into(), groups.map(PathBuf::from)).unwrap());
             writer.intend(&node, Life(7), Past::default()).unwrap();
             reader.read().unwrap().records[0].grouped
@@ -679,7 +673,7 @@ mod tests {
 
     #[test]
     fn a_record_does_not_grow_without_end() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let mut was_made_anew = false;
         let mut before = 0;
@@ -696,7 +690,7 @@ mod tests {
 
     #[test]
     fn what_was_given_up_and_how_often_it_crashed_is_known_to_the_next_agent() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let past = Past { attempt: 4, ago: vec![20, 10] };
         register.intend(&node, Life(7), past.clone()).unwrap();
         register.given_up(&node.name, Life(7), "given up after 4 restarts").unwrap();
@@ -708,7 +702,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_entered_keeps_the_crashes_of_its_node() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         register.enter(&node, Life(7), Identity::new(42, 1000), Past { attempt: 4, ago: vec![20, 10] }, false).unwrap();
         let record = register.read().unwrap().records.remove(0);
         assert_eq!(record.found, Found::Launched(Identity::new(42, 1000)));
@@ -717,7 +711,7 @@ mod tests {
 
     #[test]
     fn the_configuration_in_force_is_kept_for_each_instance_and_is_no_node() {
-        let (_directory, mut register, _) = register();
+        let (_directory, register, _) = register();
         let [a, b] = ["a.x", "a.y"].map(|name| InstanceName::new(name).unwrap());
         let id = |text| ConfigurationId::new(text).unwrap();
         assert_eq!(register.configuration(&a).unwrap(), None);

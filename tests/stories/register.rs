@@ -23,7 +23,7 @@ fn orphaned(names: &[&str]) -> (Fleet, PathBuf) {
 
 #[test]
 fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_doubled() {
-    let names: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
+    let names: Vec<String> = (0..11).map(|number| format!("n{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (mut fleet, nodes) = orphaned(&names);
     let before: Vec<Vec<u32>> = names.iter().map(|name| fleet.scene.processes_of(name)).collect();
@@ -41,7 +41,7 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         let bytes = whole(name);
         bytes[..at(first_line(&bytes), bytes.len())].to_vec()
     };
-    let damages: [Option<Vec<u8>>; 10] = [
+    let damages: [Option<Vec<u8>>; 11] = [
         None,                                      // deleted
         Some(Vec::new()),                          // empty
         Some(cut("n2", |first, _| first / 2)),     // within the definition
@@ -51,6 +51,7 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         Some(garbled("n6", |first, _| first / 2)), // a byte of the definition
         Some(garbled("n7", |first, _| first + 5)), // a digit of the pid
         Some(vec![0; 4096]),                       // what a file system leaves of what it lost
+        Some(b"{\"format\":9}\n".to_vec()),        // what a later release may write
         Some(Vec::new()),                          // empty, and older than this boot, as the clock has it
     ];
     for (name, damage) in names.iter().zip(&damages) {
@@ -59,7 +60,7 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
             Some(bytes) => fs::write(record(name), bytes).unwrap(),
         }
     }
-    let older = fs::File::options().write(true).open(record("n9")).unwrap();
+    let older = fs::File::options().write(true).open(record("n10")).unwrap();
     older.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
     let check = |fleet: &mut Fleet| {
         fleet.agent_mut("a").start_again();
@@ -75,15 +76,15 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
     check(&mut fleet);
     let told: String =
         fleet.client.events().iter().filter_map(|event| event.msg.clone()).collect::<Vec<_>>().join("\n");
-    for name in ["n1", "n2", "n3", "n6", "n7", "n8"] {
+    for name in ["n1", "n2", "n3", "n6", "n7", "n8", "n9"] {
         assert!(nodes.join(name).join("record.damaged").exists(), "{name}");
-        let said = told
-            .lines()
-            .any(|line| line.contains(&format!("/{name}/record is damaged")) && line.contains("by its marker"));
+        let what = if name == "n9" { "of another release (its format is 9)" } else { "damaged" };
+        let what = format!("/{name}/record is {what}");
+        let said = told.lines().any(|line| line.contains(&what) && line.contains("by its marker"));
         assert!(said, "{name} is told of: {told}");
     }
     assert!(told.contains("/n0/record is missing; process "), "{told}");
-    assert!(told.contains("/n9/record is empty; process "), "{told}");
+    assert!(told.contains("/n10/record is empty; process "), "{told}");
     // The next agent knows them by records that are whole again.
     fleet.agent_mut("a").kill();
     check(&mut fleet);

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 
 use crate::common::{Fleet, changes, check_log, eventually, node, path, pids, processes, sleeper};
+use crate::crashes::{crashes, dossier};
 
 /// A fleet whose agent `a` runs these nodes and was killed, and where the record of each is.
 fn orphaned(names: &[&str]) -> (Fleet, PathBuf) {
@@ -146,5 +147,7 @@ fn a_node_that_was_found_by_its_marker_and_dies_is_started_once_its_controller_s
     let reason = death.and_then(|change| change.reason.as_deref()).unwrap_or_else(|| panic!("{told:#?}"));
     assert!(reason.contains("SIGKILL") && reason.contains("a configuration has to say what it is"), "{reason}");
     assert!(!path(&told).contains("FAILED"), "{told:#?}");
-    assert!(!events.iter().any(|event| event.msg.as_deref().is_some_and(|msg| msg.contains("cannot be heard"))));
+    let crash = crashes(&fleet.client, &["lost"]).pop().unwrap();
+    let command = dossier(&fleet.client, &crash.id, |_| true).command;
+    assert_eq!((crash.pid, command), (lost, vec!["sleep".to_owned(), "1000".to_owned()]), "it was no Zeek meanwhile");
 }

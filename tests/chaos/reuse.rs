@@ -6,8 +6,8 @@ use crate::common::{Lab, apart, changes, check_log, eventually, node, pids, proc
 use crate::numbers::{self, Bystander};
 
 #[test]
-fn a_stranger_that_got_a_dead_nodes_number_is_not_signalled_by_the_agent_that_returns() {
-    apart::as_init("reuse::a_stranger_that_got_a_dead_nodes_number_is_not_signalled_by_the_agent_that_returns", || {
+fn systemd_32115_a_stranger_with_a_stored_number_is_not_signalled_by_the_next_agent() {
+    apart::as_init("reuse::systemd_32115_a_stranger_with_a_stored_number_is_not_signalled_by_the_next_agent", || {
         let mut lab = Lab::start(Some(&sleeper("one", "")));
         let before = pids(&lab.client.wait_for_all("RUNNING"))["one"];
         lab.daemon.kill();

@@ -23,7 +23,7 @@ pub fn dossier(client: &Client, id: &str, is_done: impl Fn(&Dossier) -> bool) ->
 }
 
 #[test]
-fn a_node_that_dies_by_a_fault_leaves_a_dossier_that_says_how() {
+fn zeek_1720_a_node_that_dies_by_a_fault_leaves_a_dossier_that_says_how() {
     let text = "ulimit -c unlimited 2>/dev/null\necho said\necho complained >&2\nsleep 0.2\nkill -SEGV $$";
     let keys = "restart = never\nenv = PASSWORD=s3cret\nlimits = nofile=100";
     let lab = Lab::start(Some(&script("faulty", keys, text)));

@@ -25,7 +25,7 @@ fn events_are_resumed_across_an_orderly_restart_without_a_gap_or_a_repeat() {
 }
 
 #[test]
-fn whoever_follows_a_controller_that_is_killed_again_and_again_hears_each_death_once() {
+fn etcd_17247_whoever_follows_a_controller_that_is_killed_again_and_again_hears_each_death_once() {
     let mut fleet = Fleet::with_nodes();
     let mut deaths: BTreeSet<(String, u32)> = BTreeSet::new();
     let mut heard = Vec::new();

@@ -62,6 +62,45 @@ fn nomad_17960_a_stranger_with_a_dead_nodes_pid_survives_that_its_job_is_dropped
     });
 }
 
+#[test]
+fn a_node_whose_zombie_nobody_ever_reaps_is_dead_all_the_same() {
+    apart::as_init("reuse::a_node_whose_zombie_nobody_ever_reaps_is_dead_all_the_same", || {
+        let mut lab = Lab::start(Some(&(sleeper("dies", "") + &sleeper("stopped", "") + &sleeper("restarted", ""))));
+        let before = pids(&lab.client.wait_for_all("RUNNING"));
+        let born: Vec<_> = before.values().map(|pid| processes::born(*pid)).collect();
+        lab.daemon.kill();
+        processes::signal(before["dies"], Signal::KILL);
+        eventually("it is dead", || (!processes::is_alive(before["dies"])).then_some(()));
+
+        lab.daemon.start_again();
+        let after = lab.client.wait("it runs again", |status| {
+            status.nodes.iter().all(|node| node.state == "RUNNING") && node(status, "dies").restarts == 1
+        });
+        assert_ne!(pids(&after)["dies"], before["dies"]);
+        let events = lab.client.events();
+        let told = changes(&events, "dies");
+        let dead = told.iter().find(|it| it.new.as_deref() == Some("CRASHED")).expect("it was told");
+        assert_eq!((dead.pid, dead.exit.as_ref().and_then(|exit| exit.signal)), (Some(before["dies"]), Some(9)));
+
+        // These were taken up, and are nobody's children but ours as well.
+        assert!(lab.client.order("stop", &["stopped"]).ok && lab.client.order("restart", &["restarted"]).ok);
+        assert_eq!(lab.client.wait_for("stopped", "STOPPED").pid, None);
+        assert_ne!(lab.client.wait_for("restarted", "RUNNING").pid, Some(before["restarted"]));
+        lab.daemon.kill();
+        lab.daemon.start_again();
+        lab.client.wait("it knows who is dead", |status| {
+            let states = ["dies", "stopped", "restarted"].map(|name| node(status, name).state.clone());
+            states == ["RUNNING", "STOPPED", "RUNNING"]
+        });
+        check_log(&lab.client.events());
+        let still: Vec<_> = before.values().map(|pid| processes::born(*pid)).collect();
+        assert_eq!(still, born, "nobody reaped them");
+        assert!(before.values().all(|pid| !processes::is_alive(*pid)), "and nobody took them for alive");
+        assert!(lab.client.order("stop", &[]).ok);
+        lab.scene.check_that_nothing_runs();
+    });
+}
+
 /// Kills the lab, and then a node of it whose number somebody else gets.
 fn give_away(lab: &mut Lab, number: u32) -> Bystander {
     lab.daemon.kill();

@@ -53,6 +53,9 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     memory::share_one_heap();
     // As many clients as may be connected leave enough for every agent.
     limits::raise_open_files()?;
+    if init::is_init() {
+        stray::take_on()?; // it has no nodes, but is given everybody's orphans
+    }
     let mut signals = Signals::listen()?;
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
@@ -61,9 +64,6 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
     let home = StateDir::take(&settings.state_dir)?;
     home.watch();
-    if init::is_init() {
-        stray::take_on()?; // it has no nodes, but is given everybody's orphans
-    }
     let socket = listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let bridge = ControllerBridge::new(link.clone()).start();
@@ -125,6 +125,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
         return Err(RunError::Unreachable);
     }
     let descriptors = limits::raise_open_files()?; // ahead of all threads
+    stray::take_on()?; // so is this
     let mut signals = Signals::listen()?;
     StateDir::check_format(&settings.state_dir)?; // before anything in it is read
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
@@ -139,7 +140,6 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     home.let_nodes_through()?;
     home.watch();
     let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
-    stray::take_on()?;
     init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let (agent, apart) = start_agent_among(AgentOptions {

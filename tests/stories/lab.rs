@@ -42,6 +42,10 @@ fn the_built_in_example_runs_and_a_node_that_is_killed_comes_back() {
     assert_eq!(others(&after), others(&before), "nobody else was touched");
     assert_eq!((node(&after, "worker-1").restarts, node(&after, "worker-2").restarts), (1, 0));
     assert_eq!(lab.client.run(&["status", "--check"]).code, 0);
+
+    // One descriptor hears of children that end; a thread that took the signal would do so in the middle of a launch.
+    assert!(processes::blocked(lab.daemon.pid()).iter().all(|blocked| blocked >> 16 & 1 == 1), "SIGCHLD");
+    assert_eq!(processes::blocked(reborn), [0], "nodes begin with no signal held back");
 }
 
 #[test]

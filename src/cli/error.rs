@@ -153,6 +153,9 @@ pub enum CliError {
     /// One that counts as failed, since another code would say that something changes.
     #[error(transparent)]
     Detailed(Box<CliError>),
+    /// Several files are wrong, each by itself; never empty.
+    #[error("{}", .0.iter().map(Self::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<CliError>),
     /// The system has no random numbers to give.
     #[error("{0}")]
     Internal(String),
@@ -197,14 +200,11 @@ impl CliError {
             | Self::Detailed(_)
             | Self::Internal(_) => Exit::Failed,
             Self::Settings(_)
-            | Self::Run(
-                RunError::Trust(_)
-                | RunError::NotLoopback(_)
-                | RunError::Unencrypted(_)
-                | RunError::NoCertificates
-                | RunError::Unreachable
-                | RunError::Refused(_),
-            ) => Exit::Usage,
+            | Self::Run(RunError::Settings(_) | RunError::Trust(_) | RunError::NotLoopback(_) | RunError::Refused(_)) => {
+                Exit::Usage
+            }
+            // The first is as good as any.
+            Self::Several(errors) => errors.first().map_or(Exit::Failed, Self::exit),
             Self::Run(_) => Exit::Failed,
         }
     }

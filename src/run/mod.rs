@@ -6,6 +6,7 @@
 
 mod bridge;
 mod daemon;
+mod doors;
 mod error;
 mod init;
 mod join;
@@ -47,6 +48,7 @@ use crate::trust::{CurveRoot, Registrar};
 
 pub use bridge::{AgentBridge, ControllerBridge};
 pub use daemon::{Ready, agent, controller};
+pub use doors::{Daemon, settle};
 pub use error::RunError;
 pub use join::{JoinError, Joined, join_cluster};
 pub use lab::lab;

@@ -61,7 +61,7 @@ fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
     let lab = Lab::start(Some(&sleeper("one", "")));
     let before = lab.client.wait_for_all("RUNNING");
     let text = "[one]\nrole = none\nport = 5000\n[two]\nrole = none\nport = 5000\nready_within = 0s\n\
-                [three]\nrole = none\ncomand = true\n";
+                [three]\nrole = none\ncomand = true\nport = 7000\n[four]\nrole = none\nport = 7000\n";
     let name = lab.scene.write("wrong.cfg", text).display().to_string();
     for answer in [
         lab.scene.watchpost(&["check", &name]).output().map(Answer::of).unwrap(),
@@ -73,6 +73,7 @@ fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
             format!("{name}:6: [two] port: multiple nodes on instance"),
             format!("{name}:7: [two] ready_within: node 'two' cannot be ready in time"),
             format!("{name}:10: [three] comand: is not a key of a node: did you mean `command`?"),
+            format!("{name}:14: [four] port: multiple nodes on instance"),
         ] {
             assert!(answer.stderr.contains(&complaint), "{complaint}\n{}", answer.stderr);
         }

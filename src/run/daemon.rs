@@ -69,6 +69,7 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     let bridge = ControllerBridge::new(link.clone()).start();
     let controller = start_controller(ControllerOptions {
         dialler: Some(bridge.clone().recipient()),
+        dials_beyond: link.trust.is_some() || link.insecure,
         host: Some(host.recipient()),
         registrar: registrar.clone(),
         ..ControllerOptions::of(&settings.controller, home.path())?

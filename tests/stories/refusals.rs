@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::common::{Answer, Lab, Scene, sleeper};
+use crate::common::{Answer, Daemon, Lab, Scene, sleeper};
 
 #[test]
 fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
@@ -120,6 +120,12 @@ fn an_address_beyond_this_machine_is_refused_with_the_reason() {
     let free = scene.any_port();
     for (args, option, address, why) in [
         (&["lab", "--http", "0.0.0.0:0"][..], "--http", "0.0.0.0:0", "the HTTP API is served beyond it with TLS only"),
+        (
+            &["all-in-one", "--http", "0.0.0.0:0"],
+            "--http",
+            "0.0.0.0:0",
+            "the HTTP API is served beyond it with TLS only",
+        ),
         (&["lab", "--http", &free, "--websocket", "0.0.0.0:0"], "--websocket", "0.0.0.0:0", "whoever reaches it could"),
         (
             &["controller", "--listen", &free, "--http", "0.0.0.0:0"],
@@ -136,6 +142,27 @@ fn an_address_beyond_this_machine_is_refused_with_the_reason() {
         assert!(answer.code == 2 && answer.stderr.starts_with(&want), "{args:?}: {answer:?}");
         assert!(!scene.path("state").exists(), "{args:?}: it has touched something");
     }
+}
+
+#[test]
+fn a_controller_without_certificates_refuses_to_dial_beyond_this_machine_before_anything_is_staged() {
+    let scene = Scene::new();
+    let any = scene.any_port();
+    let controller = Daemon::start(&scene, "controller", &["controller", "--listen", &any, "--http", &any]);
+    let client = controller.client();
+    let file = "[instances]\nfar = 192.0.2.1:23621\n[one]\ninstance = far\nrole = none\ncommand = sleep 99\n";
+    let file = scene.write("far.cfg", file).display().to_string();
+    let why = "this controller cannot dial `far` at 192.0.2.1:23621: without certificates links stay on this machine; make \
+               them by `watchpost pki`, or admit by `insecure = true`";
+    for (args, code) in [(&["plan", &file][..], 2), (&["deploy", &file], 1)] {
+        let answer = client.run(args);
+        assert!(answer.code == code, "{answer:?}");
+        let said = format!("{}{}", answer.stdout, answer.stderr);
+        assert!(said.contains(why), "{answer:?}");
+    }
+    let status = client.status();
+    assert!(status.instances.is_empty() && status.nodes.is_empty(), "{status:?}");
+    assert!(!controller.log().contains("192.0.2.1"), "nobody has dialled it: {}", controller.log());
 }
 
 #[test]

@@ -199,8 +199,7 @@ impl CliError {
             | Self::NoZeek(_)
             | Self::Detailed(_)
             | Self::Internal(_) => Exit::Failed,
-            Self::Settings(_)
-            | Self::Run(RunError::Settings(_) | RunError::Trust(_) | RunError::NotLoopback(_) | RunError::Refused(_)) => {
+            Self::Settings(_) | Self::Run(RunError::Settings(_) | RunError::NotLoopback(_) | RunError::Refused(_)) => {
                 Exit::Usage
             }
             // The first is as good as any.
@@ -252,5 +251,22 @@ impl From<io::Error> for CliError {
             io::ErrorKind::BrokenPipe => Self::Closed,
             _ => Self::Output(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_at_a_start_has_failed_and_says_what_may_be_wrong() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let key = TrustError::Write { path: "/state/zeromq.key".into(), source: full() };
+        let error = CliError::from(RunError::from(key));
+        assert_eq!(error.exit(), Exit::Failed);
+        assert_eq!(
+            error.to_string(),
+            "cannot write /state/zeromq.key: the disk may be full, read-only, or another user's"
+        );
     }
 }

@@ -87,7 +87,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run everything on this machine in one process, and watch it
-    #[command(alias = "all-in-one")]
+    #[command(visible_alias = "all-in-one")]
     Lab(LabArgs),
     /// Run the controller of a fleet
     Controller(ControllerArgs),

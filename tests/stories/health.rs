@@ -212,7 +212,7 @@ fn who_was_found_by_its_marker_is_heard_and_held_to_its_watchdog_once_it_is_know
 }
 
 #[test]
-fn who_misses_its_watchdog_or_stands_still_is_ended_and_started_again() {
+fn process_compose_298_who_misses_its_watchdog_or_stands_still_is_ended_and_started_again() {
     let scene = Scene::new();
     let in_scene = |name: &str| {
         let until = scene.path(&format!("hang-{name}"));

@@ -54,6 +54,9 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     memory::share_one_heap();
     // As many clients as may be connected leave enough for every agent.
     limits::raise_open_files()?;
+    if init::is_init() {
+        stray::take_on()?; // it has no nodes, but is given everybody's orphans
+    }
     let mut signals = Signals::listen()?;
     let doors = Doors::open(&settings, Daemon::Controller)?;
     let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings, doors.trust.clone());
@@ -61,9 +64,6 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     link.desk = registrar.clone().map(|registrar| Arc::new(Desk::new(registrar, link.greeting_within)));
     let home = StateDir::take(&settings.state_dir)?;
     home.watch();
-    if init::is_init() {
-        stray::take_on()?; // it has no nodes, but is given everybody's orphans
-    }
     let socket = settings.controller.listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let bridge = ControllerBridge::new(link.clone()).start();
@@ -123,6 +123,7 @@ async fn serve_until_asked_to_end(
 /// container. `ready` is called once, when it can be reached.
 pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let descriptors = limits::raise_open_files()?; // ahead of all threads
+    stray::take_on()?; // so is this
     let mut signals = Signals::listen()?;
     let doors = Doors::open(&settings, Daemon::Agent)?;
     let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings, doors.trust);
@@ -136,7 +137,6 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     home.let_nodes_through()?;
     home.watch();
     let socket = settings.agent.listen.map(|address| bind("for a controller", address)).transpose()?;
-    stray::take_on()?;
     init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let (agent, apart) = start_agent_among(AgentOptions {

@@ -37,12 +37,12 @@ pub async fn lab(
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
     let descriptors = limits::raise_open_files()?; // ahead of all threads
+    stray::take_on()?; // so is this
     let mut signals = Signals::listen()?;
     let doors = Doors::open(&settings, Daemon::Lab)?;
     let home = StateDir::take(&settings.state_dir)?;
     home.let_nodes_through()?;
     home.watch();
-    stray::take_on()?;
     init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let controller = start_controller(ControllerOptions {

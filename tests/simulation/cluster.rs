@@ -26,7 +26,7 @@ pub const INSTANCES: [&str; 3] = ["a", "b", "c"];
 pub const LONG: Duration = Duration::from_secs(600);
 
 #[test]
-fn once_faults_stop_the_cluster_is_what_was_deployed_and_everybody_knows_it() {
+fn chronos_326_once_faults_stop_the_cluster_is_what_was_deployed_and_everybody_knows_it() {
     with_seeds(1, 300, |seed| faults_then_calm(Cluster::new(seed)));
 }
 

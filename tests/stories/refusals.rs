@@ -123,6 +123,7 @@ fn a_port_in_use_is_named_with_who_wants_it() {
     for (args, who) in [
         (&["lab", "--http", &taken][..], "for clients"),
         (&["controller", "--listen", &free, "--http", &taken], "for clients"),
+        (&["lab", "--http", &free, "--websocket", &taken], "for zeek-client"),
         (&["controller", "--http", &free, "--listen", &taken], "for agents"),
         (&["agent", "--listen", &taken], "for a controller"),
     ] {

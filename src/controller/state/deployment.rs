@@ -409,7 +409,8 @@ impl State {
         }
     }
 
-    /// Nobody objects: it is planned what is switched when, and, unless nothing is, written down that it begins.
+    /// Nobody objects: it is planned what is switched when, and written down that it begins, unless nothing is touched before
+    /// it is decided.
     fn all_checked(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let held = self.held_where_nobody_waits();
         let Some(deployment) = &mut self.deployment else { return };
@@ -437,9 +438,10 @@ impl State {
             deployment.record.up.append(&mut up);
             deployment.record.moves = moves;
         });
-        let is_touched = self.deployment.as_ref().is_some_and(|deployment| !deployment.rollout.is_done())
-            || !self.movers().is_empty();
-        match is_touched {
+        // What stands whatever fails is decided before anything is switched, and so in the same line of the journal.
+        let is_switched_first =
+            self.deployment.as_ref().is_some_and(|deployment| !deployment.stands && !deployment.rollout.is_done());
+        match is_switched_first || !self.movers().is_empty() {
             true => self.write(Phase::Opening, Vec::new(), fx),
             false => self.decide(now, fx),
         }

@@ -352,7 +352,7 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
 }
 
 #[test]
-fn a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_given_up_by_name() {
+fn nomad_2185_a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_given_up_by_name() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.lose("b");
     cluster.published.clear();

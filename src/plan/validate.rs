@@ -52,6 +52,11 @@ pub fn validate(configuration: &Configuration, rules: &PortRules) -> Vec<String>
 
 /// The same complaints in the same order, each with what it is about.
 pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complaint> {
+    examine_as(configuration, rules, true)
+}
+
+/// The same of what may be only a part, unless it `is_whole`: then nothing is missed.
+pub fn examine_as(configuration: &Configuration, rules: &PortRules, is_whole: bool) -> Vec<Complaint> {
     let rules = &rules.within(configuration);
     let mut complaints = Complaints::default();
     names(configuration, &mut complaints);
@@ -67,16 +72,22 @@ pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complain
         }
     }
     for node in &configuration.nodes {
-        for (key, what) in numbers(node).into_iter().chain(storm(node)).chain(texts(node)) {
-            complaints.add_key(node, key, format!("node '{}' {what}", node.name));
+        for (key, what) in examine_alone(node) {
+            complaints.add_key(node, key, what);
         }
         if has_null(node) {
             let what = "has a null character in command, scripts, args, env or options, which no program can be given";
             complaints.add(About::Node(node.name.clone()), format!("node '{}' {what}", node.name));
         }
     }
-    zeek::examine(configuration, rules, &mut |about, what| complaints.add(about, what));
+    zeek::examine(configuration, rules, is_whole, &mut |about, what| complaints.add(about, what));
     complaints.0.into_iter().map(|(what, about)| Complaint { what, about }).collect()
+}
+
+/// What is wrong with a node that shows in it alone, by key.
+pub fn examine_alone(node: &Node) -> Vec<(&'static str, String)> {
+    let complaints = numbers(node).into_iter().chain(storm(node)).chain(texts(node));
+    complaints.map(|(key, what)| (key, format!("node '{}' {what}", node.name))).collect()
 }
 
 /// Complaints as they are found: each text once, about whatever it was first said of.

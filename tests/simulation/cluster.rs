@@ -8,7 +8,7 @@ use watchpost::agent::outbox::Bounds;
 use watchpost::agent::state as agent;
 use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
 use watchpost::controller::log::Recalled;
-use watchpost::controller::state::{Effect, Event, Rules, State, Ticket};
+use watchpost::controller::state::{Effect, Event, Reach, Rules, State, Ticket};
 use watchpost::controller::store::{Save, Stored};
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::client::*;
@@ -379,7 +379,7 @@ impl Cluster {
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
-            dials: true,
+            dials: Reach::Anywhere,
             request_timeout: Duration::from_secs(10),
             epoch: self.count,
             pace: Pace::default(),

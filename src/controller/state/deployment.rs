@@ -153,7 +153,8 @@ impl State {
     pub(super) fn begin(&mut self, ticket: Ticket, order: Order, configuration: Kept, now: Now, fx: &mut Vec<Effect>) {
         let Order { reqid, in_one_step, terms, back_to } = order;
         let Terms { author, on_failure, all_at_once, without, detach } = terms;
-        let refusals = self.refusal().unwrap_or_else(|| self.strangers(&without, &configuration));
+        let mut refusals = self.refusal().unwrap_or_else(|| self.strangers(&without, &configuration));
+        refusals.extend(self.undialled(&configuration.instances).map(Outcome::failed));
         if !refusals.is_empty() {
             return fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusals)));
         }
@@ -252,7 +253,7 @@ impl State {
                 }
                 InstanceChange::Added(want) => {
                     self.roster.need(want);
-                    fx.extend(dial(want));
+                    self.dial(want, now.wall, fx);
                     self.welcome(&want.name, now, fx);
                 }
                 InstanceChange::Reconnected { have, want } => {
@@ -264,7 +265,7 @@ impl State {
                     fx.extend(self.roster.link(&want.name).map(|link| {
                         Effect::EndLink(link, "the configuration reaches this instance in another way now".into())
                     }));
-                    fx.extend(dial(want));
+                    self.dial(want, now.wall, fx);
                 }
                 InstanceChange::Removed(_) => {}
             }

@@ -4,6 +4,7 @@
 //! refused. Keys for programs other than Zeek are added. `config/cluster-example.cfg` shows them all.
 
 mod archive;
+mod doubts;
 pub(crate) mod lines;
 mod node;
 mod read;
@@ -12,11 +13,12 @@ mod values;
 mod words;
 mod zeek;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use doubts::Judged;
 pub use render::render;
 pub(crate) use values::words as word_list;
 pub(crate) use words::join as join_words;
@@ -33,6 +35,9 @@ pub const MAX_BYTES: usize = 16 << 20;
 
 /// After so many complaints reading stops: what is wrong throughout is something else than a cluster file.
 const MAX_COMPLAINTS: usize = 100;
+
+/// How much of the name of a section, or of a key, a complaint repeats, in characters.
+const MOST_SHOWN: usize = 64;
 
 /// Reads the cluster file `file`, whose content is `text`, as the configuration `id`.
 ///
@@ -73,22 +78,6 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// What can be judged as a whole: all of it, or what is left without the nodes that were complained of. Nothing
-    /// that is missing here makes the rest look wrong.
-    pub fn understood(&self) -> Configuration {
-        let lines: BTreeSet<usize> = self.complaints.kept.iter().map(|complaint| complaint.line).collect();
-        let is_sound =
-            |name: &str| self.places.section(name).is_some_and(|lines_of| lines.range(lines_of).count() == 0);
-        let mut configuration = self.configuration.clone();
-        configuration.nodes.retain(|node| is_sound(node.name.as_str()));
-        if !self.complaints.kept.is_empty() {
-            // An instance may be among what was not understood, and then its nodes are not to blame.
-            let known: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
-            configuration.nodes.retain(|node| known.contains(&node.instance));
-        }
-        configuration
-    }
-
     /// Gives nodes the bundles of their files, where it is known and they name none.
     pub fn give_files(&mut self, bundle_of: impl Fn(&[String]) -> Option<BundleId>) {
         for node in &mut self.configuration.nodes {

@@ -126,7 +126,7 @@ impl Stage {
         let rules = Rules {
             name: name("controller", InstanceName::new),
             ports: PortRules::default(),
-            dials: false,
+            dials: watchpost::controller::state::Reach::Nowhere,
             request_timeout: Duration::from_secs(600),
             pace: watchpost::plan::Pace::default(),
             on_failure: watchpost::model::OnFailure::Back,

@@ -62,7 +62,7 @@ use secure::Papers;
 use token::TokenVerb;
 
 use crate::model::Endpoint;
-use crate::settings::ControllerSettings;
+use crate::settings::Draft;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments or file, 3 `status --check`: not as it \
 should be, 4 part of the cluster is unreachable, or was before it was heard what came of an order, 5 not permitted, 124 timed out, 130 Ctrl-C.";
@@ -87,7 +87,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run everything on this machine in one process, and watch it
-    #[command(alias = "all-in-one")]
+    #[command(visible_alias = "all-in-one")]
     Lab(LabArgs),
     /// Run the controller of a fleet
     Controller(ControllerArgs),
@@ -287,9 +287,11 @@ pub struct ClientPorts {
 }
 
 impl ClientPorts {
-    fn overrule(&self, settings: &mut ControllerSettings) {
-        settings.http = self.http.or(settings.http);
-        settings.websocket = self.websocket.or(settings.websocket);
+    fn overrule(&self, draft: &mut Draft) {
+        draft.overrule("controller.http", "--http", self.http, |s, address| s.controller.http = Some(address));
+        draft.overrule("controller.websocket", "--websocket", self.websocket, |s, address| {
+            s.controller.websocket = Some(address);
+        });
     }
 }
 

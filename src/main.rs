@@ -13,6 +13,7 @@ fn main() -> ExitCode {
             let _ = match &error {
                 CliError::Usage(usage) => usage.print(),
                 CliError::Closed => Ok(()),
+                CliError::Several(errors) => errors.iter().try_for_each(print),
                 error => print(error),
             };
             error.exit().into()

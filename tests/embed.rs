@@ -1,5 +1,9 @@
 //! The example of the front door does what it says.
 
+#[path = "common/processes.rs"]
+#[allow(dead_code, reason = "only a part of it is needed here")]
+mod processes;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -11,7 +15,8 @@ use watchpost::supervisor::process::tree;
 fn the_example_shows_a_node_killed_and_back_and_leaves_nothing_behind() {
     let example = Path::new(env!("CARGO_BIN_EXE_watchpost")).with_file_name("examples").join("embed");
     assert!(example.exists(), "build it first: cargo build --example embed (a plain `cargo test` does)");
-    let run = Command::new(example).output().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let run = Command::new(example).env("TMPDIR", home.path()).output().unwrap();
     let said = String::from_utf8(run.stdout).unwrap();
     assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
 
@@ -28,6 +33,14 @@ fn the_example_shows_a_node_killed_and_back_and_leaves_nothing_behind() {
         let at = rest.find(line).unwrap_or_else(|| panic!("`{line}` does not follow in:\n{said}"));
         rest = &rest[at + line.len()..];
     }
+    let left: Vec<_> = home.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    // Where its nodes work, and would be found also once the directories are gone.
+    assert_eq!(processes::working_in(home.path()), Vec::<u32>::new());
+    let mut other = Command::new("sleep").arg("1000").current_dir(home.path()).spawn().unwrap();
+    let found = processes::working_in(home.path());
+    other.kill().and_then(|()| other.wait()).unwrap();
+    assert_eq!(found, [other.id()], "whoever works there is found");
 }
 
 #[test]

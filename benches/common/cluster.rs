@@ -40,6 +40,8 @@ pub enum Place {
     Beside,
     /// In another process, over TCP.
     Remote,
+    /// The same, and what the allocator keeps for each thread to have again at once does not count as in use.
+    Weighed,
 }
 
 /// A change, as an observer of the controller saw it.
@@ -59,6 +61,7 @@ pub struct Cluster {
     remote: Option<Child>,
     /// Where a remote agent dials, and where its nodes are.
     way: Option<(SocketAddr, PathBuf)>,
+    place: Place,
     asked: usize,
 }
 
@@ -86,7 +89,7 @@ impl Cluster {
                         let _ = ended.await;
                         agent.send(StopAllNodes).await.expect("a live agent");
                     }
-                    Place::Remote => {
+                    Place::Remote | Place::Weighed => {
                         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
                         let address = socket.local_addr().expect("an address");
                         let link = LinkSettings::new(LinkRole::Controller, "control", "bench");
@@ -99,8 +102,8 @@ impl Cluster {
         });
         let (controller, address) = start.recv_timeout(PATIENCE).expect("the controller starts");
         let way = address.map(|address| (address, place_of_nodes.join("nodes")));
-        let remote = way.as_ref().map(|(address, nodes)| spawn_agent(*address, nodes));
-        Self { controller, seen, end: Some(end), thread: Some(thread), remote, way, asked: 0 }
+        let remote = way.as_ref().map(|(address, nodes)| spawn_agent(*address, nodes, place));
+        Self { controller, seen, end: Some(end), thread: Some(thread), remote, way, place, asked: 0 }
     }
 
     /// The process of the remote agent.
@@ -134,7 +137,7 @@ impl Cluster {
     pub fn start_agent_again(&mut self) -> u64 {
         let (address, nodes) = self.way.as_ref().expect("a remote agent");
         let began = now();
-        self.remote = Some(spawn_agent(*address, nodes));
+        self.remote = Some(spawn_agent(*address, nodes, self.place));
         began
     }
 
@@ -239,8 +242,11 @@ fn begin_agent(nodes: &Path) -> Addr<Agent> {
         .expect("an agent")
 }
 
-fn spawn_agent(address: SocketAddr, nodes: &Path) -> Child {
+fn spawn_agent(address: SocketAddr, nodes: &Path, place: Place) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
+    if place == Place::Weighed {
+        command.env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
+    }
     command
         .arg(AGENT)
         .arg(address.to_string())

@@ -105,8 +105,9 @@ fn lines(dossier: &Dossier) -> Vec<String> {
     say("time", format!("{}, {when}", dossier.time));
     let uptime = dossier.uptime_milliseconds.map(std::time::Duration::from_millis);
     say("uptime", or_unknown(uptime.map(|uptime| humantime::format_duration(uptime).to_string())));
-    let memory = dossier.largest_resident_bytes.map(|bytes| format!("{} MiB at most", bytes.div_ceil(1 << 20)));
-    say("memory", or_unknown(memory));
+    let memory = |bytes: Option<u64>| bytes.map(|bytes| format!("{} MiB at most", bytes.div_ceil(1 << 20)));
+    say("memory", or_unknown(memory(dossier.largest_resident_bytes)));
+    say("its group", memory(dossier.group_peak_bytes).unwrap_or_default());
     say("out of memory", dossier.out_of_memory.clone().unwrap_or_default());
     if let Some(core) = &dossier.core {
         let found = core.found.as_ref().map(|path| path.display().to_string());

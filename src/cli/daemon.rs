@@ -16,15 +16,26 @@ use super::import::cluster_text;
 use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, join, watch};
 use crate::model::{Configuration, InstanceName, cluster_file};
 use crate::plan::PortRules;
-use crate::run::{self, Ready, RunError};
-use crate::settings::{Machine, OnExit, Settings, usual_state_dir};
+use crate::run::{self, Daemon, Ready, RunError};
+use crate::settings::{Draft, Machine, OnExit, Settings, usual_state_dir};
 use crate::supervisor::process::memory;
 
 /// Everything in one process, for one machine.
 pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
-    let mut settings = settings(&args.daemon)?;
-    args.clients.overrule(&mut settings.controller);
-    let (configuration, files) = first_configuration(args.file.as_deref(), &settings.controller.port_rules())?;
+    let mut draft = draft(&args.daemon)?;
+    args.clients.overrule(&mut draft);
+    let rules = match draft.complaints.is_empty() {
+        true => draft.settings.controller.port_rules(),
+        false => PortRules { controller: None, ..PortRules::default() }, // whose they would be is not known
+    };
+    // Both are looked at, whatever is wrong with the other.
+    let first = first_configuration(args.file.as_deref(), &rules);
+    let (settings, (configuration, files)) = match (run::settle(draft, Daemon::Lab), first) {
+        (Ok(settings), Ok(first)) => (settings, first),
+        (Err(settings), Err(file)) => return Err(CliError::Several(vec![settings.into(), file])),
+        (Err(settings), Ok(_)) => return Err(settings.into()),
+        (Ok(_), Err(file)) => return Err(file),
+    };
     // On a terminal the live view shows what happens; elsewhere, and for what it cannot show, there is the log.
     let live = io::stdout().is_terminal() && settings.controller.http.is_some();
     start_log(if live { settings.log.min(LevelFilter::ERROR) } else { settings.log });
@@ -49,10 +60,11 @@ pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
 
 /// The controller of a fleet.
 pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
-    let mut settings = settings(&args.daemon)?;
-    settings.controller.name = args.name.unwrap_or(settings.controller.name);
-    settings.controller.listen = args.listen.or(settings.controller.listen);
-    args.clients.overrule(&mut settings.controller);
+    let mut draft = draft(&args.daemon)?;
+    draft.overrule("controller.name", "--name", args.name, |s, name| s.controller.name = name);
+    draft.overrule("controller.listen", "--listen", args.listen, |s, address| s.controller.listen = Some(address));
+    args.clients.overrule(&mut draft);
+    let settings = run::settle(draft, Daemon::Controller)?;
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
     block_on(run::controller(settings, |ready| announce("controller", ready, &state_dir)))
@@ -60,23 +72,25 @@ pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
 
 /// The agent of one machine.
 pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
-    let mut settings = agent_settings(&args.daemon)?;
+    let mut draft = agent_draft(&args.daemon)?;
     if let Some(token) = args.join.filter(|token| !token.is_empty()) {
+        let settings = draft.finish()?;
         let joined = join::by_token(&token, &settings)?;
         anstream::eprintln!("{}", join::said_of(&joined, &settings));
-        settings = agent_settings(&args.daemon)?; // with what it was told there
+        draft = agent_draft(&args.daemon)?; // with what it was told there
     }
-    if let Some(name) = args.name {
-        settings.agent.name = InstanceName::new(&name)?;
-    }
-    settings.agent.listen = args.listen.or(settings.agent.listen);
-    settings.agent.controller = match (args.connect, args.listen) {
-        (None, Some(_)) => None, // who is told only to listen waits to be dialled
-        (connect, _) => connect.or(settings.agent.controller),
-    };
+    let name = args.name.map(|name| InstanceName::new(&name)).transpose()?;
+    draft.overrule("agent.name", "--name", name, |s, name| s.agent.name = name);
+    draft.overrule("agent.listen", "--listen", args.listen, |s, address| {
+        s.agent.listen = Some(address);
+        s.agent.controller = None; // who is told only to listen waits to be dialled
+    });
+    draft
+        .overrule("agent.controller", "--connect", args.connect, |s, controller| s.agent.controller = Some(controller));
     if args.stop_nodes {
-        settings.agent.on_exit = OnExit::Stop;
+        draft.settings.agent.on_exit = OnExit::Stop;
     }
+    let settings = run::settle(draft, Daemon::Agent)?;
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
     block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir)))
@@ -84,19 +98,23 @@ pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
 
 /// The settings of an agent, which may have joined a cluster.
 pub(super) fn agent_settings(args: &DaemonArgs) -> Result<Settings, CliError> {
+    Ok(agent_draft(args)?.finish()?)
+}
+
+fn agent_draft(args: &DaemonArgs) -> Result<Draft, CliError> {
     let state_dir = state_dir(args)?;
-    Ok(Settings::load_for_agent(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
+    Ok(Draft::load_for_agent(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
+}
+
+fn draft(args: &DaemonArgs) -> Result<Draft, CliError> {
+    let state_dir = state_dir(args)?;
+    Ok(Draft::load(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
 }
 
 fn state_dir(args: &DaemonArgs) -> Result<Option<PathBuf>, CliError> {
     let absolute =
         |path: &PathBuf| std::path::absolute(path).map_err(|source| CliError::File { path: path.clone(), source });
     args.state_dir.as_ref().map(absolute).transpose()
-}
-
-fn settings(args: &DaemonArgs) -> Result<Settings, CliError> {
-    let state_dir = state_dir(args)?;
-    Ok(Settings::load(args.config.as_deref(), state_dir.as_deref(), &Machine::this(), std::env::vars_os())?)
 }
 
 /// The cluster file's configuration with the files that it names, or the built-in one.

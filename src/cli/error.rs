@@ -153,6 +153,9 @@ pub enum CliError {
     /// One that counts as failed, since another code would say that something changes.
     #[error(transparent)]
     Detailed(Box<CliError>),
+    /// Several files are wrong, each by itself; never empty.
+    #[error("{}", .0.iter().map(Self::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<CliError>),
     /// The system has no random numbers to give.
     #[error("{0}")]
     Internal(String),
@@ -196,15 +199,11 @@ impl CliError {
             | Self::NoZeek(_)
             | Self::Detailed(_)
             | Self::Internal(_) => Exit::Failed,
-            Self::Settings(_)
-            | Self::Run(
-                RunError::Trust(_)
-                | RunError::NotLoopback(_)
-                | RunError::Unencrypted(_)
-                | RunError::NoCertificates
-                | RunError::Unreachable
-                | RunError::Refused(_),
-            ) => Exit::Usage,
+            Self::Settings(_) | Self::Run(RunError::Settings(_) | RunError::NotLoopback(_) | RunError::Refused(_)) => {
+                Exit::Usage
+            }
+            // The first is as good as any.
+            Self::Several(errors) => errors.first().map_or(Exit::Failed, Self::exit),
             Self::Run(_) => Exit::Failed,
         }
     }
@@ -252,5 +251,22 @@ impl From<io::Error> for CliError {
             io::ErrorKind::BrokenPipe => Self::Closed,
             _ => Self::Output(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_at_a_start_has_failed_and_says_what_may_be_wrong() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let key = TrustError::Write { path: "/state/zeromq.key".into(), source: full() };
+        let error = CliError::from(RunError::from(key));
+        assert_eq!(error.exit(), Exit::Failed);
+        assert_eq!(
+            error.to_string(),
+            "cannot write /state/zeromq.key: the disk may be full, read-only, or another user's"
+        );
     }
 }

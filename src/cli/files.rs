@@ -34,8 +34,8 @@ impl Files {
     /// The same where relative paths are taken from `base`, whatever the cluster file is called.
     pub fn from(base: &Path, name: &str, text: &[u8]) -> Result<Self, CliError> {
         let reading = cluster_file::read(name, text, ConfigurationId::new("files")?, Machine::this().hostname());
-        let understood = reading.understood();
-        let files = understood.nodes.iter().filter_map(|node| node.files.as_ref());
+        let judged = reading.to_judge().configuration;
+        let files = judged.nodes.iter().filter_map(|node| node.files.as_ref());
         let open: BTreeSet<Vec<String>> =
             files.filter(|files| files.bundle.is_none()).map(|files| files.paths.clone()).collect();
         Ok(Self(open.into_iter().map(|paths| (paths.clone(), scan(base, &paths))).collect()))

@@ -808,7 +808,7 @@ mod tests {
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
-            dials: false,
+            dials: crate::controller::state::Reach::Nowhere,
             request_timeout: Duration::from_secs(30),
             epoch: 7,
             pace: crate::plan::Pace::default(),

@@ -203,6 +203,14 @@ impl Roster {
         self.revision += 1;
     }
 
+    /// Nobody dials it, for this reason: that is why it has no link, if it has none.
+    pub fn is_not_dialled(&mut self, name: &InstanceName, why: &str) {
+        if let Some(seat) = self.seats.get_mut(name).filter(|seat| seat.link.is_none()) {
+            why.clone_into(&mut seat.reason);
+            self.revision += 1;
+        }
+    }
+
     /// The cluster does not need it any more.
     pub fn dispense_with(&mut self, name: &InstanceName) {
         self.see_off(name);

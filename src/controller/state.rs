@@ -10,6 +10,7 @@
 
 mod crashes;
 mod deployment;
+mod dialling;
 mod dispatch;
 mod limit;
 mod news;
@@ -24,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::deployment::{Deployment, Following, Order, dial};
+use self::deployment::{Deployment, Following, Order};
 use self::open::{Parent, Verb, sorted};
 use super::kept::{Kept, Shelf};
 use super::log::Recalled;
@@ -43,6 +44,7 @@ use crate::trust::CurveRoot;
 
 /// The error of everything that was not answered in time.
 pub use crate::message::silence::TIMED_OUT;
+pub use dialling::Reach;
 
 /// How many refusals are remembered, so that they are told once: those who are refused may go by any name.
 const REFUSALS: usize = 256;
@@ -53,8 +55,8 @@ pub struct Rules {
     /// The controller's own name, under which it tells news of its own.
     pub name: InstanceName,
     pub ports: PortRules,
-    /// Whether there is anybody to dial instances that wait to be dialled.
-    pub dials: bool,
+    /// Which instances that wait to be dialled can be.
+    pub dials: Reach,
     /// How long a client waits for a plain answer, and a deployment for its instances to appear.
     pub request_timeout: Duration,
     /// Names this run of the controller in the ids of its requests to agents.
@@ -199,16 +201,17 @@ impl State {
             state.tell_log(&state.rules.name, note, now.wall, &mut fx);
         }
         publish_own(state.nodes.begin(nodes, state.shelf.deployed(), now.wall), &mut fx);
+        let instances = state.shelf.deployed().map(|deployed| Arc::clone(&deployed.instances)).unwrap_or_default();
+        for instance in &*instances {
+            state.roster.need(instance);
+            state.dial(instance, now.wall, &mut fx);
+        }
         if let Some(deployed) = state.shelf.deployed() {
-            for instance in &*deployed.instances {
-                state.roster.need(instance);
-                fx.extend(dial(instance));
-            }
             // What else is known of has left, unless an instance that stays was still to end it.
-            let instances: BTreeSet<_> = deployed.instances.iter().map(|instance| &instance.name).collect();
+            let stay: BTreeSet<_> = instances.iter().map(|instance| &instance.name).collect();
             let names = LazyCell::new(|| deployed.heads().map(|head| head.name).collect::<BTreeSet<_>>());
             let is_meant =
-                |status: &NodeStatus| instances.contains(&status.instance) || names.contains(status.node.as_str());
+                |status: &NodeStatus| stay.contains(&status.instance) || names.contains(status.node.as_str());
             publish_own(state.nodes.forget_lost(is_meant, now.wall), &mut fx);
         }
         (state, fx)
@@ -400,7 +403,7 @@ impl State {
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
         }
-        if let Some(error) = self.undialled(&staged) {
+        if let Some(error) = self.undialled(&staged.instances) {
             return Err(vec![Outcome::failed(error)]);
         }
         let ready = self.made_ready(&staged).map_err(|error| vec![Outcome::failed(error.to_string())])?;
@@ -412,15 +415,6 @@ impl State {
         self.spent = Some(staged);
         let mut save = |slot, configuration| Save::Configuration(slot, self.shelf.put(slot, configuration).clone());
         Ok((vec![save(Slot::Staged, encoded), save(Slot::Ready, ready)], id))
-    }
-
-    /// Why instances of it that wait to be dialled cannot be reached, if there are such.
-    fn undialled(&self, configuration: &Configuration) -> Option<String> {
-        let dialled = configuration.instances.iter().filter(|instance| dial(instance).is_some() && !self.rules.dials);
-        let dialled: Vec<_> = dialled.map(|instance| format!("`{}`", instance.name)).collect();
-        let names = dialled.join(", ");
-        let why = || format!("this controller cannot dial {names}: name instances without an address, as a lab does");
-        (!dialled.is_empty()).then(why)
     }
 
     /// A configuration as it would be deployed: with the addresses, ports and whatever else it leaves open.

@@ -12,10 +12,12 @@ pub const UNWELCOMED: &str = "did not answer the welcome";
 pub const NEVER: &str = "never connected";
 /// What a sentence begins with that says since when, and why, it has no link.
 pub const AWAY: &str = "not connected since";
+/// There was nobody to ask at all.
+pub const NOBODY: &str = "no instances connected";
 /// What was asked of several took too long.
 pub const TIMED_OUT: &str = "request timed out";
 
 /// Whether what is said of an instance is that.
 pub fn is_meant_by(error: &str) -> bool {
-    [LOST, SILENT, UNCONNECTED, UNWELCOMED, NEVER, TIMED_OUT].contains(&error) || error.starts_with(AWAY)
+    [LOST, SILENT, UNCONNECTED, UNWELCOMED, NEVER, NOBODY, TIMED_OUT].contains(&error) || error.starts_with(AWAY)
 }

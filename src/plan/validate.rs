@@ -52,6 +52,11 @@ pub fn validate(configuration: &Configuration, rules: &PortRules) -> Vec<String>
 
 /// The same complaints in the same order, each with what it is about.
 pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complaint> {
+    examine_as(configuration, rules, true)
+}
+
+/// The same of what may be only a part, unless it `is_whole`: then nothing is missed.
+pub fn examine_as(configuration: &Configuration, rules: &PortRules, is_whole: bool) -> Vec<Complaint> {
     let rules = &rules.within(configuration);
     let mut complaints = Complaints::default();
     names(configuration, &mut complaints);
@@ -75,7 +80,7 @@ pub fn examine(configuration: &Configuration, rules: &PortRules) -> Vec<Complain
             complaints.add(About::Node(node.name.clone()), format!("node '{}' {what}", node.name));
         }
     }
-    zeek::examine(configuration, rules, &mut |about, what| complaints.add(about, what));
+    zeek::examine(configuration, rules, is_whole, &mut |about, what| complaints.add(about, what));
     complaints.0.into_iter().map(|(what, about)| Complaint { what, about }).collect()
 }
 

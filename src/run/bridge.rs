@@ -15,9 +15,9 @@ use crate::bridge::{
 };
 use crate::controller::{Controller, DialInstance};
 use crate::message::agent::{ToAgent, ToController};
-use crate::model::{Endpoint, InstanceName, Timestamp};
+use crate::model::{Endpoint, InstanceName};
 use crate::settings;
-use crate::trust::{Part, Trust, TrustFiles};
+use crate::trust::Trust;
 
 /// The controller's end: dials the instances that it is told to.
 ///
@@ -208,35 +208,22 @@ pub(super) fn warn_if_open(what: &str, address: SocketAddr, is_protected: bool) 
     }
 }
 
-/// How one end of every link of this process behaves. With certificates where its settings say that they are, it uses
-/// them; without, links stay on this machine, unless the settings admit what that means.
-pub fn link_settings(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<LinkSettings, RunError> {
+/// How one end of every link of this process behaves: with the certificates, if it has any; without, links stay on this
+/// machine, unless the settings admit what that means.
+pub(super) fn link_settings(
+    role: LinkRole,
+    name: &str,
+    settings: &settings::Settings,
+    trust: Option<Arc<Trust>>,
+) -> LinkSettings {
     let settings::LinkSettings { heartbeat, greeting_within, reconnect_min, reconnect_max, .. } = settings.link;
-    let trust = trust(role, name, settings)?.map(Arc::new);
-    let insecure = settings.insecure;
-    Ok(LinkSettings {
+    LinkSettings {
         trust,
-        insecure,
+        insecure: settings.insecure,
         heartbeat,
         greeting_within,
         backoff_min: reconnect_min,
         backoff_max: reconnect_max,
         ..LinkSettings::new(role, name, settings.cluster.clone())
-    })
-}
-
-/// The certificates of this process. None are needed at the usual place, but any that are there must be whole.
-pub(super) fn trust(role: LinkRole, name: &str, settings: &settings::Settings) -> Result<Option<Trust>, RunError> {
-    let directory = settings.trust();
-    // Also one that is empty, or no directory at all, was meant to hold certificates.
-    if settings.link.trust.as_os_str().is_empty() && directory.symlink_metadata().is_err() {
-        return Ok(None);
     }
-    let files = TrustFiles::in_directory(&directory);
-    let part = match role {
-        LinkRole::Controller => Part::Controller,
-        LinkRole::Agent => Part::Agent,
-    };
-    let (cluster, name) = (InstanceName::new(&settings.cluster)?, InstanceName::new(name)?);
-    Ok(Some(Trust::open(files, cluster, part, name, Timestamp::now())?))
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::timeout;
 
 use super::bridge::{AgentBridge, ControllerBridge, WorkFor, link_settings, warn_if_open};
+use super::doors::{Daemon, Doors, Websocket};
 use super::service::Service;
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, init, start_agent_among, start_controller, stray};
@@ -22,13 +23,13 @@ use crate::controller::{Controller, ControllerGone};
 use crate::doctor::service::{self, Unit};
 use crate::model::InstanceName;
 use crate::rest;
-use crate::settings::{ControllerSettings, Machine, OnExit, Settings, encrypted, guarded, loopback_only};
+use crate::settings::{ControllerSettings, Machine, OnExit, Settings, loopback_only};
 use crate::state_dir::StateDir;
 use crate::supervisor::process::{limits, memory};
 use crate::trust::tokens::Tokens;
 use crate::trust::{Registrar, Trust, keep_renewed};
 use crate::web::management::{self, ManagementSettings, Port};
-use crate::web::tls::{Tls, TlsFiles};
+use crate::web::tls::Tls;
 use crate::web::{self, Facts, WebServer, WebSettings};
 
 /// What a daemon that is ready tells whoever started it.
@@ -53,22 +54,22 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
     memory::share_one_heap();
     // As many clients as may be connected leave enough for every agent.
     limits::raise_open_files()?;
-    let mut signals = Signals::listen()?;
-    StateDir::check_format(&settings.state_dir)?; // before anything in it is read
-    let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings)?;
-    let registrar = link.trust.clone().map(|trust| Arc::new(Registrar::new(settings.authority(), trust)));
-    link.desk = registrar.clone().map(|registrar| Arc::new(Desk::new(registrar, link.greeting_within)));
-    let listen = settings.controller.listen.map(|address| link.permit(address)).transpose()?;
-    let home = StateDir::take(&settings.state_dir)?;
-    home.watch();
     if init::is_init() {
         stray::take_on()?; // it has no nodes, but is given everybody's orphans
     }
-    let socket = listen.map(|address| bind("for agents", address)).transpose()?;
+    let mut signals = Signals::listen()?;
+    let doors = Doors::open(&settings, Daemon::Controller)?;
+    let mut link = link_settings(LinkRole::Controller, &settings.controller.name, &settings, doors.trust.clone());
+    let registrar = link.trust.clone().map(|trust| Arc::new(Registrar::new(settings.authority(), trust)));
+    link.desk = registrar.clone().map(|registrar| Arc::new(Desk::new(registrar, link.greeting_within)));
+    let home = StateDir::take(&settings.state_dir)?;
+    home.watch();
+    let socket = settings.controller.listen.map(|address| bind("for agents", address)).transpose()?;
     let (host, mut ends) = Host::start();
     let bridge = ControllerBridge::new(link.clone()).start();
     let controller = start_controller(ControllerOptions {
         dialler: Some(bridge.clone().recipient()),
+        dials_beyond: link.trust.is_some() || link.insecure,
         host: Some(host.recipient()),
         registrar: registrar.clone(),
         ..ControllerOptions::of(&settings.controller, home.path())?
@@ -83,9 +84,9 @@ pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Resul
         addresses.insert("agents".to_owned(), socket.local_addr()?);
     }
     let facts = Facts::new(link.trust.clone());
-    let (web, token) = serve(&controller, &settings, &home, link.trust.clone(), &facts)?;
+    let (web, token) = serve(&controller, &settings, &home, doors.http, &facts)?;
     addresses.extend(web.as_ref().map(|web| ("http".to_owned(), web.address())));
-    let clients = serve_clients(&controller, &settings, &facts)?;
+    let clients = serve_clients(&controller, &settings, doors.websocket, &facts)?;
     addresses.extend(clients.as_ref().map(|clients| ("zeek-client".to_owned(), clients.address())));
     if let Some(address) =
         addresses.get("agents").filter(|address| link.trust.is_none() && loopback_only(**address).is_err())
@@ -121,14 +122,11 @@ async fn serve_until_asked_to_end(
 /// Runs an agent until it is asked to end; its nodes live on unless the settings have them stopped, or it is PID 1 of a
 /// container. `ready` is called once, when it can be reached.
 pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
-    if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
-        return Err(RunError::Unreachable);
-    }
     let descriptors = limits::raise_open_files()?; // ahead of all threads
+    stray::take_on()?; // so is this
     let mut signals = Signals::listen()?;
-    StateDir::check_format(&settings.state_dir)?; // before anything in it is read
-    let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings)?;
-    let listen = settings.agent.listen.map(|address| link.permit(address)).transpose()?;
+    let doors = Doors::open(&settings, Daemon::Agent)?;
+    let link = link_settings(LinkRole::Agent, settings.agent.name.as_str(), &settings, doors.trust);
     let (home, full) = StateDir::take_though_full(&settings.state_dir)?;
     if let Some(full) = &full {
         let cause = std::error::Error::source(full).map(ToString::to_string).unwrap_or_default();
@@ -138,8 +136,7 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     }
     home.let_nodes_through()?;
     home.watch();
-    let socket = listen.map(|address| bind("for a controller", address)).transpose()?;
-    stray::take_on()?;
+    let socket = settings.agent.listen.map(|address| bind("for a controller", address)).transpose()?;
     init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let (agent, apart) = start_agent_among(AgentOptions {
@@ -254,20 +251,13 @@ pub(super) fn serve(
     controller: &Addr<Controller>,
     settings: &Settings,
     home: &StateDir,
-    trust: Option<Arc<Trust>>,
+    tls: Option<Tls>,
     facts: &Facts,
 ) -> Result<(Option<WebServer>, Option<String>), RunError> {
-    let ControllerSettings { http, http_tls, http_certificate, http_key, open, hosts, .. } =
-        settings.controller.clone();
+    let ControllerSettings { http, open, hosts, .. } = settings.controller.clone();
     let Some(address) = http else { return Ok((None, None)) };
-    let files = TlsFiles::of(http_certificate, http_key, None)?;
-    let wants_tls = wants_tls(settings);
-    let tls = if wants_tls { Tls::of_api(trust, files.as_ref())? } else { None };
-    if http_tls && tls.is_none() {
-        return Err(RunError::NoCertificates);
-    }
     let insecure = settings.insecure;
-    let socket = bind("for clients", encrypted(address, tls.is_some(), insecure)?)?;
+    let socket = bind("for clients", address)?;
     // Where anybody may come in, it does not help that nobody listens.
     let is_protected = tls.is_some() && !(open && insecure);
     expose("the HTTP API", "http", socket.local_addr()?, is_protected, facts);
@@ -288,12 +278,6 @@ pub(super) fn serve(
     Ok((Some(web::serve(socket, controller.clone().into(), web)?), (!open).then_some(token)))
 }
 
-/// Whether the API is to speak TLS, if there is anything to speak it with.
-pub(super) fn wants_tls(settings: &Settings) -> bool {
-    let ControllerSettings { http, http_tls, http_certificate, .. } = &settings.controller;
-    *http_tls || http_certificate.is_some() || http.is_some_and(|address| loopback_only(address).is_err())
-}
-
 /// Says what the settings have admitted, in the log and wherever people look.
 fn expose(what: &str, purpose: &str, address: SocketAddr, is_protected: bool, facts: &Facts) {
     warn_if_open(what, address, is_protected);
@@ -306,16 +290,11 @@ fn expose(what: &str, purpose: &str, address: SocketAddr, is_protected: bool, fa
 pub(super) fn serve_clients(
     controller: &Addr<Controller>,
     settings: &Settings,
+    Websocket { tls, has_client_ca }: Websocket,
     facts: &Facts,
 ) -> Result<Option<WebServer>, RunError> {
-    let ControllerSettings { name, hosts, websocket_answer_within, .. } = &settings.controller;
-    let ControllerSettings { websocket, websocket_certificate, websocket_key, websocket_client_ca, .. } =
-        settings.controller.clone();
-    let Some(address) = websocket else { return Ok(None) };
-    let files = TlsFiles::of(websocket_certificate, websocket_key, websocket_client_ca)?;
-    let has_client_ca = files.as_ref().is_some_and(|files| files.client_ca.is_some());
-    let address = guarded(address, has_client_ca, settings.insecure)?;
-    let tls = files.map(|files| Tls::from_files(&files)).transpose()?;
+    let ControllerSettings { name, hosts, websocket, websocket_answer_within, .. } = &settings.controller;
+    let Some(address) = *websocket else { return Ok(None) };
     let socket = bind("for zeek-client", address)?;
     expose("the port for zeek-client", "zeek-client", socket.local_addr()?, has_client_ca, facts);
     let ports = settings.controller.port_rules();

@@ -8,10 +8,9 @@ use crate::controller::log::LogError;
 use crate::controller::store::StoreError;
 use crate::message::client::Unanswered;
 use crate::model::NameError;
-use crate::settings::{NotLoopback, Unencrypted, Unguarded};
+use crate::settings::{NotLoopback, SettingsError};
 use crate::state_dir::StateDirError;
 use crate::trust::TrustError;
-use crate::web::tls::TlsError;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -27,21 +26,13 @@ pub enum RunError {
     #[error(transparent)]
     StateDir(#[from] StateDirError),
     #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
     Trust(#[from] TrustError),
     #[error(transparent)]
     NotLoopback(#[from] NotLoopback),
-    #[error(transparent)]
-    Unguarded(#[from] Unguarded),
-    #[error(transparent)]
-    Unencrypted(#[from] Unencrypted),
-    #[error("`http_tls` needs certificates: make them by `watchpost pki`, or name http_certificate and http_key")]
-    NoCertificates,
-    #[error(transparent)]
-    Tls(#[from] TlsError),
     #[error("cannot listen {what} on {address}: {source}; choose another address, or port 0 for any free one")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
-    #[error("the agent neither dials a controller nor listens for one: set `controller` or `listen` in [agent]")]
-    Unreachable,
     #[error("the configuration was refused:\n  {}", .0.join("\n  "))]
     Refused(Vec<String>),
     #[error(transparent)]

@@ -8,13 +8,12 @@ use std::{fs, io};
 
 use actix::Addr;
 
-use super::bridge::trust;
-use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes, wants_tls};
+use super::daemon::{Host, Ready, agent_options, finish, serve, serve_clients, stop_nodes};
+use super::doors::{Daemon, Doors};
 use super::service::Service;
 use super::signals::Signals;
 use super::{AgentOptions, ControllerOptions, RunError, init, join, start_agent, start_controller, stray};
 use crate::agent::StopAllNodes;
-use crate::bridge::LinkRole;
 use crate::bundle::Scan;
 use crate::controller::Controller;
 use crate::controller::files::GetBlobs;
@@ -38,23 +37,19 @@ pub async fn lab(
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
     let descriptors = limits::raise_open_files()?; // ahead of all threads
+    stray::take_on()?; // so is this
     let mut signals = Signals::listen()?;
+    let doors = Doors::open(&settings, Daemon::Lab)?;
     let home = StateDir::take(&settings.state_dir)?;
     home.let_nodes_through()?;
     home.watch();
-    stray::take_on()?;
     init::say_what_it_means();
     let (host, mut ends) = Host::start();
     let controller = start_controller(ControllerOptions {
         host: Some(host.clone().recipient()),
         ..ControllerOptions::of(&settings.controller, home.path())?
     })?;
-    // A lab has no links, but its API may be served beyond this machine.
-    let trust = match wants_tls(&settings) {
-        true => trust(LinkRole::Controller, &settings.controller.name, &settings)?.map(Arc::new),
-        false => None,
-    };
-    if let Some(trust) = &trust {
+    if let Some(trust) = &doors.trust {
         actix_rt::spawn(Arc::clone(trust).watch());
     }
     take(&controller, files).await?;
@@ -65,9 +60,9 @@ pub async fn lab(
     let mut names: BTreeSet<_> = configuration.instances.iter().map(|instance| instance.name.clone()).collect();
     // Before anybody else can ask for something: it waits until its agents are there.
     let deploying = deploy(controller.clone(), configuration);
-    let facts = Facts::new(trust.clone());
-    let (web, token) = serve(&controller, &settings, &home, trust, &facts)?;
-    let clients = serve_clients(&controller, &settings, &facts)?;
+    let facts = Facts::new(doors.trust);
+    let (web, token) = serve(&controller, &settings, &home, doors.http, &facts)?;
+    let clients = serve_clients(&controller, &settings, doors.websocket, &facts)?;
     let mut addresses: BTreeMap<_, _> = web.iter().map(|web| ("http".to_owned(), web.address())).collect();
     addresses.extend(clients.iter().map(|clients| ("zeek-client".to_owned(), clients.address())));
     home.write_addresses(&addresses)?;

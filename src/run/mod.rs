@@ -6,6 +6,7 @@
 
 mod bridge;
 mod daemon;
+mod doors;
 mod error;
 mod init;
 mod join;
@@ -31,7 +32,7 @@ use crate::bridge::{EndLink, Features, LinkId, LinkRole, LinkUp, Peer};
 use crate::controller::blobs::Blobs;
 use crate::controller::log::volume::Directory;
 use crate::controller::log::{Bounds, LogThread, Opened, Writer};
-use crate::controller::state::Rules;
+use crate::controller::state::{Reach, Rules};
 use crate::controller::store::{RedbStore, Store, StoreThread};
 use crate::controller::{Controller, ControllerGone, ControllerSetup, DialInstance, LogSetup};
 use crate::launch::{Site, ZeekOptions};
@@ -47,6 +48,7 @@ use crate::trust::{CurveRoot, Registrar};
 
 pub use bridge::{AgentBridge, ControllerBridge};
 pub use daemon::{Ready, agent, controller};
+pub use doors::{Daemon, settle};
 pub use error::RunError;
 pub use join::{JoinError, Joined, join_cluster};
 pub use lab::lab;
@@ -66,6 +68,9 @@ pub struct ControllerOptions {
     pub log: LogOptions,
     /// Dials instances that wait to be dialled, such as [`ControllerBridge`] does.
     pub dialler: Option<Recipient<DialInstance>>,
+    /// Whether that may dial beyond this machine: links have certificates, or somebody has admitted what it means that they
+    /// have none.
+    pub dials_beyond: bool,
     /// Hears that the controller is gone.
     pub host: Option<Recipient<ControllerGone>>,
     /// Decides who gets a certificate; `None`: nobody does.
@@ -95,6 +100,7 @@ impl ControllerOptions {
             on_failure: OnFailure::default(),
             log,
             dialler: None,
+            dials_beyond: false,
             host: None,
             registrar: None,
         }
@@ -112,14 +118,19 @@ impl ControllerOptions {
 
 /// Starts a controller in the present actix system. It takes up what it had deployed before.
 pub fn start_controller(options: ControllerOptions) -> Result<Addr<Controller>, RunError> {
-    let ControllerOptions { name, directory, ports, request_timeout, pace, on_failure, log, dialler, host, registrar } =
+    let ControllerOptions { name, directory, ports, request_timeout, pace, on_failure, log, host, registrar, .. } =
         options;
+    let (dialler, dials_beyond) = (options.dialler, options.dials_beyond);
     let store = RedbStore::open(&directory)?;
     let stored = store.load()?;
     let store = StoreThread::start(store)?;
     let (epoch, on_disk) = (new_epoch()?, matches!(log, LogOptions::Disk { .. }));
     let keys = CurveRoot::kept_in(&directory)?;
-    let dials = dialler.is_some();
+    let dials = match &dialler {
+        None => Reach::Nowhere,
+        Some(_) if dials_beyond => Reach::Anywhere,
+        Some(_) => Reach::Here,
+    };
     let rules = Rules { name, ports, dials, request_timeout, epoch, pace, on_failure, on_disk, keys };
     let log = open_log(log, epoch)?;
     let blobs = Some(Blobs::open(&directory.join("blobs"))?);

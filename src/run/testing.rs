@@ -141,7 +141,7 @@ fn exists(pid: u32) -> bool {
 }
 
 #[actix_rt::test]
-async fn a_supervisor_that_panics_is_replaced_and_its_process_minded_on() {
+async fn wavelength_1123_a_supervisor_that_panics_is_replaced_and_its_process_minded_on() {
     let mut path = Path::open().await;
     let pid = path.running().await;
     path.agent.send(PanicOf(sleeper())).await.unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::KEYS;
 use super::value::Value;
-use super::{Complaint, Settings};
+use super::{Complaint, Draft, Settings};
 use crate::hint::{instead, shown};
 
 /// Variables of ours that are no settings: those of the command line, and the mark that nodes carry.
@@ -70,74 +70,92 @@ pub(super) fn state_dir(root: bool, variables: &Variables) -> PathBuf {
     }
 }
 
-/// Reads Zeek's variables into `settings`, then ours.
-pub(super) fn apply(settings: &mut Settings, variables: &Variables, complaints: &mut Vec<Complaint>) {
+/// Reads Zeek's variables, then ours.
+pub(super) fn apply(draft: &mut Draft, variables: &Variables) {
     for (variable, section, name) in ZEEK_NAMES {
         let key = KEYS.iter().find(|key| key.section == section && key.name == name);
-        if let (Some(key), Some(value)) = (key, variables.get(variable))
-            && let Err(what) = (key.set)(settings, &Value::Variable(value))
-        {
-            complaints.push(Complaint::new(variable, what));
+        if let (Some(key), Some(value)) = (key, variables.get(variable)) {
+            draft.take(key, &Value::Variable(value), variable.to_owned());
         }
     }
-    zeek_listen(
-        &mut settings.controller.listen,
-        2150,
-        ["ZEEK_CONTROLLER_ADDR", "ZEEK_CONTROLLER_PORT"],
-        variables,
-        complaints,
-    );
-    zeek_listen(
-        &mut settings.controller.websocket,
-        2149,
-        ["ZEEK_CONTROLLER_WEBSOCKET_ADDR", "ZEEK_CONTROLLER_WEBSOCKET_PORT"],
-        variables,
-        complaints,
-    );
-    zeek_listen(&mut settings.agent.listen, 2151, ["ZEEK_AGENT_ADDR", "ZEEK_AGENT_PORT"], variables, complaints);
-
+    ZEEK_DOORS.iter().for_each(|door| door.apply(draft, variables));
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("WATCHPOST_")) {
-        let done = match KEYS.iter().find(|key| key.variable() == *name) {
-            Some(key) => (key.set)(settings, &Value::Variable(value)),
+        match KEYS.iter().find(|key| key.variable() == *name) {
+            Some(key) => draft.take(key, &Value::Variable(value), name.clone()),
             None => {
                 let known: Vec<String> = KEYS.iter().map(|key| key.variable()).collect();
-                Err(format!("is not a setting: {}", instead(name, known.iter().map(String::as_str))))
+                let what = format!("is not a setting: {}", instead(name, known.iter().map(String::as_str)));
+                draft.complaints.push(Complaint::new(name, what));
             }
-        };
-        if let Err(what) = done {
-            complaints.push(Complaint::new(name, what));
         }
     }
 }
 
-/// Puts together what Zeek keeps apart.
-fn zeek_listen(
-    listen: &mut Option<SocketAddr>,
+/// Where Zeek's Management framework listens, which it says in two halves.
+struct ZeekDoor {
+    key: &'static str,
+    of: fn(&mut Settings) -> &mut Option<SocketAddr>,
     default_port: u16,
-    [address, port]: [&str; 2],
-    variables: &Variables,
-    complaints: &mut Vec<Complaint>,
-) {
-    let given = |name| variables.get(name).filter(|text| !text.is_empty());
-    if given(address).is_none() && given(port).is_none() {
-        return;
-    }
-    let before = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, default_port)));
-    let host = given(address).map_or(Ok(before.ip()), |text| {
-        text.parse::<IpAddr>().map_err(|_| (address, format!("{} is not an IP address such as 127.0.0.1", shown(text))))
-    });
-    let number = given(port).map_or(Ok(before.port()), |text| {
-        let digits = text.strip_suffix("/tcp").unwrap_or(text);
-        digits.parse().map_err(|_| (port, format!("{} is not a port from 0 to 65535", shown(text))))
-    });
-    let wanted = match (host, number) {
-        (Ok(_), Ok(0)) => Ok(None),
-        (Ok(host), Ok(number)) => Ok(Some(SocketAddr::new(host, number))),
-        (host, number) => Err([host.err(), number.err()].into_iter().flatten()),
-    };
-    match wanted {
-        Ok(wanted) => *listen = wanted,
-        Err(wrong) => complaints.extend(wrong.map(|(name, what)| Complaint::new(name, what))),
+    address: &'static str,
+    port: &'static str,
+}
+
+const ZEEK_DOORS: [ZeekDoor; 3] = [
+    ZeekDoor {
+        key: "controller.listen",
+        of: |settings| &mut settings.controller.listen,
+        default_port: 2150,
+        address: "ZEEK_CONTROLLER_ADDR",
+        port: "ZEEK_CONTROLLER_PORT",
+    },
+    ZeekDoor {
+        key: "controller.websocket",
+        of: |settings| &mut settings.controller.websocket,
+        default_port: 2149,
+        address: "ZEEK_CONTROLLER_WEBSOCKET_ADDR",
+        port: "ZEEK_CONTROLLER_WEBSOCKET_PORT",
+    },
+    ZeekDoor {
+        key: "agent.listen",
+        of: |settings| &mut settings.agent.listen,
+        default_port: 2151,
+        address: "ZEEK_AGENT_ADDR",
+        port: "ZEEK_AGENT_PORT",
+    },
+];
+
+impl ZeekDoor {
+    /// Puts together what Zeek keeps apart.
+    fn apply(&self, draft: &mut Draft, variables: &Variables) {
+        let given = |name| variables.get(name).filter(|text| !text.is_empty());
+        let (address, port) = (given(self.address), given(self.port));
+        if address.is_none() && port.is_none() {
+            return;
+        }
+        let listen = (self.of)(&mut draft.settings);
+        let before = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, self.default_port)));
+        let no_host =
+            |text| Complaint::new(self.address, format!("{} is not an IP address such as 127.0.0.1", shown(text)));
+        let host = address.map_or(Ok(before.ip()), |text| text.parse::<IpAddr>().map_err(|_| no_host(text)));
+        let no_port = |text| Complaint::new(self.port, format!("{} is not a port from 0 to 65535", shown(text)));
+        let number = port.map_or(Ok(before.port()), |text| {
+            text.strip_suffix("/tcp").unwrap_or(text).parse().map_err(|_| no_port(text))
+        });
+        match (host, number) {
+            (Ok(host), Ok(number)) => {
+                *listen = (number != 0).then_some(SocketAddr::new(host, number));
+                // A port leaves the host to whoever has named one.
+                match address {
+                    Some(_) => draft.is_given(self.key.to_owned(), self.address.to_owned()),
+                    None if draft.places.has(self.key) => {}
+                    None => draft.is_given(self.key.to_owned(), self.port.to_owned()),
+                }
+            }
+            (host, number) => {
+                draft.doubt(self.key.to_owned());
+                draft.complaints.extend([host.err(), number.err()].into_iter().flatten());
+            }
+        }
     }
 }
 

@@ -5,27 +5,25 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::keys::{KEYS, Key, SECTIONS};
 use super::value::Value;
-use super::{Complaint, Settings};
+use super::{Complaint, Draft};
 use crate::hint::{instead, shown};
 
-/// Reads the file `name`, whose content is `text`, into `settings`.
-pub(super) fn apply(settings: &mut Settings, name: &str, text: &str, complaints: &mut Vec<Complaint>) {
+/// Reads the file `name`, whose content is `text`.
+pub(super) fn apply(draft: &mut Draft, name: &str, text: &str) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let line = |offset: usize| 1 + text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count();
     for error in &errors {
         let place = format!("{name}:{}", line(error.span().map_or(0, |span| span.start)));
-        complaints.push(Complaint::new(place, error.message().replace('\n', ", ")));
+        draft.complaints.push(Complaint::new(place, error.message().replace('\n', ", ")));
     }
     if !errors.is_empty() {
-        return; // what is left of a broken table means something else
+        return draft.is_broken(); // what is left of a broken table means something else
     }
     let mut found: Vec<_> = entries(table.get_ref());
     found.sort_by_key(|entry| entry.key.span().start);
     for entry in found {
-        if let Err(what) = entry.apply(settings) {
-            let place = format!("{name}:{}: {}", line(entry.key.span().start), entry.path());
-            complaints.push(Complaint::new(place, what));
-        }
+        let place = format!("{name}:{}: {}", line(entry.key.span().start), entry.path());
+        entry.apply(draft, place);
     }
 }
 
@@ -56,11 +54,11 @@ impl Entry<'_> {
         if self.section.is_empty() { key } else { format!("{}.{key}", self.section) }
     }
 
-    fn apply(&self, settings: &mut Settings) -> Result<(), String> {
+    fn apply(&self, draft: &mut Draft, place: String) {
         let name = self.key.get_ref().as_ref();
         match KEYS.iter().find(|key| key.section == self.section && key.name == name) {
-            Some(key) => (key.set)(settings, &Value::Toml(self.value)),
-            None => Err(self.unknown(name)),
+            Some(key) => draft.take(key, &Value::Toml(self.value), place),
+            None => draft.complaints.push(Complaint::new(place, self.unknown(name))),
         }
     }
 
@@ -137,6 +135,12 @@ mod tests {
     #[test]
     fn waits_that_contradict_each_other_are_refused() {
         let got = complaints("[link]\nreconnect_min = '20s'", &[]);
-        assert_eq!(got, ["link.reconnect_min: is longer than link.reconnect_max: swap the two"]);
+        assert_eq!(got, ["w.toml:2: link.reconnect_min: is longer than link.reconnect_max: swap the two"]);
+        let got = complaints("", &[("WATCHPOST_LINK_RECONNECT_MAX", "1ms")]);
+        let want =
+            "WATCHPOST_LINK_RECONNECT_MAX: is shorter than link.reconnect_min: choose another, or set that as well";
+        assert_eq!(got, [want]);
+        let got = complaints("[link]\nreconnect_min = 'x'\nreconnect_max = '1ms'", &[]);
+        assert!(got.len() == 1 && got[0].starts_with("w.toml:2: link.reconnect_min: `x` does not fit"), "{got:?}");
     }
 }

@@ -3,6 +3,7 @@
 //! What counts, last first: `WATCHPOST_*` variables, the `ZEEK_*` variables that Zeek's Management framework reads,
 //! the file, the defaults. `config/watchpost.toml` shows every key with its default and unit.
 
+mod draft;
 mod environment;
 mod file;
 mod keys;
@@ -21,7 +22,8 @@ use tracing::level_filters::LevelFilter;
 use crate::model::{CrashRules, Endpoint, InstanceName, OnFailure, OutputRules};
 use crate::plan::{Pace, PortRules};
 use crate::supervisor::process::groups::Place;
-use crate::trust::Whereabouts;
+
+pub use draft::{Draft, Places};
 
 /// The longest that a request may wait for agents. Whoever waits for the controller waits longer than this, so that the
 /// nearer error arrives first.
@@ -125,6 +127,15 @@ pub struct AgentSettings {
     pub crashes: CrashRules,
 }
 
+impl AgentSettings {
+    /// Nobody else could reach one that does neither.
+    fn dial_unless_it_listens(&mut self) {
+        if self.controller.is_none() && self.listen.is_none() {
+            self.controller = Some(SocketAddr::from(([127, 0, 0, 1], 2150)).into());
+        }
+    }
+}
+
 /// What becomes of the nodes of an agent that is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
@@ -217,7 +228,7 @@ impl Settings {
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        Self::load_above(None, config, state_dir, machine, environment)
+        Draft::load(config, state_dir, machine, environment)?.finish()
     }
 
     /// The same for an agent: where it has joined a cluster, what it was told there counts unless anything else says
@@ -228,28 +239,7 @@ impl Settings {
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        let environment: Vec<_> = environment.into_iter().collect();
-        let settings = Self::load(config, state_dir, machine, environment.iter().cloned())?;
-        let joined = Whereabouts::file(&settings.trust());
-        match joined.is_file() {
-            true => Self::load_above(Some(&joined), config, state_dir, machine, environment),
-            false => Ok(settings),
-        }
-    }
-
-    fn load_above(
-        joined: Option<&Path>,
-        config: Option<&Path>,
-        state_dir: Option<&Path>,
-        machine: &Machine,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, SettingsError> {
-        let mut files = Vec::new();
-        for path in joined.into_iter().chain(config) {
-            files.push((path.display().to_string(), read(path)?));
-        }
-        let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        Self::gather(&files, state_dir, machine, environment)
+        Draft::load_for_agent(config, state_dir, machine, environment)?.finish()
     }
 
     /// The same with the file's name and content at hand.
@@ -258,38 +248,7 @@ impl Settings {
         machine: &Machine,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        Self::gather(file.as_slice(), None, machine, environment)
-    }
-
-    /// Of several files the later one wins.
-    fn gather(
-        files: &[(&str, &str)],
-        state_dir: Option<&Path>,
-        machine: &Machine,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, SettingsError> {
-        let mut complaints = Vec::new();
-        let variables = environment::collect(environment, &mut complaints);
-        let mut settings = Self::defaults(machine, environment::state_dir(machine.root, &variables));
-        for (name, text) in files {
-            file::apply(&mut settings, name, text, &mut complaints);
-        }
-        environment::apply(&mut settings, &variables, &mut complaints);
-        if settings.agent.controller.is_none() && settings.agent.listen.is_none() {
-            settings.agent.controller = Some(SocketAddr::from(([127, 0, 0, 1], 2150)).into());
-        }
-
-        if let Some(chosen) = state_dir {
-            settings.state_dir = chosen.to_owned();
-        }
-        if settings.state_dir.as_os_str().is_empty() {
-            let what = "there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR";
-            complaints.push(Complaint::new("state_dir", what));
-        }
-        if settings.link.reconnect_min > settings.link.reconnect_max {
-            complaints.push(Complaint::new("link.reconnect_min", "is longer than link.reconnect_max: swap the two"));
-        }
-        if complaints.is_empty() { Ok(settings) } else { Err(SettingsError::Wrong(Complaints(complaints))) }
+        Draft::gather(file.as_slice(), None, machine, environment).finish()
     }
 
     fn defaults(machine: &Machine, state_dir: PathBuf) -> Self {
@@ -442,7 +401,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
+    pub fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place: place.into(), what: what.into() }
     }
 }
@@ -459,6 +418,7 @@ mod tests {
 
     use super::keys::KEYS;
     use super::*;
+    use crate::trust::Whereabouts;
 
     /// The shipped file, and the same with every `#key = value` in force.
     const SHIPPED: &str = include_str!("../../config/watchpost.toml");

@@ -84,6 +84,8 @@ struct Saying {
 struct Hearing {
     life: Life,
     counts: Counts,
+    /// The most memory that it had, in bytes, as it said last.
+    memory: Option<u64>,
     restraint: Restraint,
     /// Somebody comes back to tell what was held back.
     comes_back: bool,
@@ -112,7 +114,7 @@ impl Supervisor {
         let report = take_report(&mut first).map(|mut report| {
             if let Some((state, reason)) = unasked(&report) {
                 name_dossier(&mut report, workshop.dossier(ward));
-                workshop.examine(ward, &node, state, reason);
+                workshop.examine(ward, &node, state, reason, None);
             }
             report
         });
@@ -222,7 +224,9 @@ impl Supervisor {
     /// Has it looked into why it died, if nobody asked it to.
     fn examine(&self, death: Option<(NodeState, Text)>) {
         if let Some((state, reason)) = death {
-            self.workshop.examine(self.ward, &self.node, state, reason);
+            let its_own = self.hearing.as_ref().filter(|hearing| hearing.life == self.state.life());
+            let memory = its_own.and_then(|hearing| hearing.memory);
+            self.workshop.examine(self.ward, &self.node, state, reason, memory);
         }
     }
 
@@ -402,11 +406,13 @@ impl Supervisor {
         let Heard { hello, beat, reports, held, answers: _, wrong } = heard;
         let name = self.node.name.clone();
         let hearing = self.hearing.get_or_insert_with(|| {
-            Box::new(Hearing { life, counts: Counts::default(), restraint: Restraint::new(now), comes_back: false })
+            let (counts, restraint) = (Counts::default(), Restraint::new(now));
+            Box::new(Hearing { life, counts, memory: None, restraint, comes_back: false })
         });
         if std::mem::replace(&mut hearing.life, life) != life {
-            hearing.counts = Counts::default();
+            (hearing.counts, hearing.memory) = (Counts::default(), None);
         }
+        hearing.memory = beat.as_ref().map(|beat| beat.memory).or(hearing.memory);
         hearing.restraint.hold(held);
         let told: Vec<_> =
             reports.into_iter().filter(|report| hearing.restraint.admits(report.is_error, now)).collect();

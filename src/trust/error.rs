@@ -23,7 +23,7 @@ pub enum TrustError {
     Foreign { path: PathBuf, owner: u32, us: u32 },
     #[error("there is no token of `{0}`: `watchpost token list` shows all that are kept")]
     NoToken(InstanceName),
-    #[error("cannot write {}", path.display())]
+    #[error("cannot write {}: the disk may be full, read-only, or another user's", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("{} is there already: an authority is made once; to begin anew, move the directory away", path.display())]
     Exists { path: PathBuf },

@@ -6,6 +6,7 @@ use super::desk::random_hex;
 use super::json::{ConfigurationText, FoundFiles};
 use super::problem::Problem;
 use crate::bundle::{BundleId, NoBundle};
+use crate::model::cluster_file::Judged;
 use crate::model::{Configuration, ConfigurationId, cluster_file};
 use crate::plan::validate::{About, Complaint};
 use crate::plan::{self, PortRules};
@@ -78,7 +79,8 @@ pub fn check_with(
     let mut said = BTreeSet::new();
     reading.give_files(|paths| found.get(paths).and_then(|found| found.as_ref().ok().copied()));
     let mut understood = reading.understood();
-    for node in &understood.nodes {
+    let Judged { configuration: judged, is_whole } = reading.to_judge();
+    for node in &judged.nodes {
         let paths = node.files.as_ref().filter(|files| files.bundle.is_none()).map(|files| &files.paths);
         // Once for all nodes that are to have the same.
         let wrong = paths.filter(|paths| said.insert(*paths)).and_then(|paths| found.get(paths)?.as_ref().err());
@@ -86,7 +88,7 @@ pub fn check_with(
             reading.complain_of_node(node.name.as_str(), Some("files"), what);
         }
     }
-    for Complaint { what, about } in plan::examine(&understood, rules) {
+    for Complaint { what, about } in plan::examine_as(&judged, rules, is_whole) {
         match about {
             About::Instance(name) => reading.complain_of_instance(name.as_str(), what),
             About::Node(name) => reading.complain_of_node(name.as_str(), None, what),
@@ -132,18 +134,33 @@ mod tests {
             complaints(text, PortRules::default()),
             [
                 "c.cfg:9: [b] role: `wroker` is not a role: did you mean `worker`?",
-                "c.cfg:14: [c] port: multiple nodes on instance 'i' using port 5000/tcp",
+                "c.cfg:10: [b] port: multiple nodes on instance 'i' using port 5000/tcp",
                 "c.cfg:16: [c] ready_within: node 'c' cannot be ready in time: it settles in 500ms, and ready_within \
                  is 1ms",
-            ]
-        );
-        // Only once the instances are beyond doubt it is the node that is wrong.
-        let mended = text.replace("wroker", "worker");
-        assert_eq!(
-            complaints(&mended, PortRules::default())[2..],
-            [
                 "c.cfg:17: [d]: node 'd' cannot be ready in time: it settles in 1m, and ready_within is 10s",
                 "c.cfg:18: [d] instance: node 'd' has undeclared instance name 'j'",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_node_says_of_ports_and_instances_is_judged_whatever_else_it_says() {
+        let text = "[instances]\ni\n[a]\ninstance = i\nfoo = 1\nport = 5000\n\
+                    [b]\ninstance = i\nrole = worker\nport = 5000\nmetrics_port = 6000\n\
+                    [c]\ninstance = j\nrole = worker\nbar = 1\n[d]\ninstance = k\nrole = worker\n\
+                    [e]\ninstance = i\nrole = worker\nnice = 99\nmetrics_port = 6000\n";
+        assert_eq!(
+            complaints(text, PortRules::default()),
+            [
+                "c.cfg:3: [a]: has no role: add `role = worker` (or logger, manager, proxy), or the `command` of another \
+                 program",
+                "c.cfg:5: [a] foo: is not a key of a node: the nearest are options, output_compress, role",
+                "c.cfg:10: [b] port: multiple nodes on instance 'i' using port 5000/tcp",
+                "c.cfg:13: [c] instance: node 'c' has undeclared instance name 'j'",
+                "c.cfg:15: [c] bar: is not a key of a node: the nearest are args, probe_failures, port",
+                "c.cfg:17: [d] instance: node 'd' has undeclared instance name 'k'",
+                "c.cfg:22: [e] nice: `99` is no niceness: write a number from -20 to 19",
+                "c.cfg:23: [e] metrics_port: multiple nodes on instance 'i' using metrics port 6000/tcp",
             ]
         );
     }
@@ -156,9 +173,13 @@ mod tests {
             "[_]\nrole = worker\n[a b]\nrole = worker\n",
             "[a]\nrole = worker\nport = 1\n[b]\nrole = worker\nport = 1\nport = 2\n",
             "[instances]\ni\n[a]\nrole = worker\n[b]\nrole = worker\n",
+            "[instances\ni\n[a]\ninstance = i\nrole = worker\n",
+            "[a]\ninstance = i\nrole = worker\n[instances]\ni\n[b]\nport = 3\n[c]\nport = 3\n[b]\nport = 4\n",
+            "[zeek]\nbackend = zeromq\n[m]\nrole = manger\n[w]\nrole = worker\n",
+            "[instances]\ni j\n[zeek]\naddresses = j=10.0.0.1\n[m]\ninstance = i\nrole = manager\n",
         ] {
             let got = complaints(text, PortRules::default());
-            let whole = ["undeclared", "multiple", "collide"];
+            let whole = ["undeclared", "multiple", "collide", "no manager"];
             assert!(!got.iter().any(|got| whole.iter().any(|whole| got.contains(whole))), "{text}: {got:?}");
         }
     }

@@ -23,9 +23,25 @@ pub struct Version {
     pub protocol: u64,
     /// The version of the messages between controller and agent.
     pub api_version: u64,
-    /// What this build can do beyond the minimum, sorted.
+    /// What this build has and another may lack, sorted: docs/http.md says what each word means.
     pub features: Vec<String>,
 }
+
+/// See [`Version::features`].
+const FEATURES: [&str; 12] = [
+    "bundles",
+    "crashes",
+    "events",
+    "history",
+    "http",
+    "lab",
+    "metrics",
+    "output",
+    "plan",
+    "print",
+    "tls",
+    "zeek-client",
+];
 
 impl Version {
     /// What this build is.
@@ -34,7 +50,7 @@ impl Version {
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: crate::message::frame::PROTOCOL.into(),
             api_version: crate::message::agent::API_VERSION,
-            features: ["events", "http", "lab"].map(String::from).into(),
+            features: FEATURES.map(String::from).into(),
         }
     }
 }

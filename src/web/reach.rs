@@ -32,16 +32,15 @@ impl Reach {
     ///
     /// A complaint about an instance as a whole is one if it says that it could not be asked or did not answer, and not if its
     /// agent has something to object. One about a node is the node's own, unless its instance is out of reach. The controller's
-    /// own is one if there is nobody to ask.
+    /// own is one if it says so, and there is nobody to ask.
     pub fn lacks(&self, outcome: &Outcome) -> bool {
+        let is_silence = || outcome.error.as_deref().is_some_and(silence::is_meant_by);
         !outcome.is_success()
             && match (&outcome.instance, &outcome.node) {
-                (Some(instance), None) => {
-                    self.lost.contains(instance) || outcome.error.as_deref().is_some_and(silence::is_meant_by)
-                }
+                (Some(instance), None) => self.lost.contains(instance) || is_silence(),
                 (Some(instance), Some(_)) => self.lost.contains(instance),
                 (None, Some(_)) => false,
-                (None, None) => self.none,
+                (None, None) => self.none && is_silence(),
             }
     }
 }
@@ -68,10 +67,15 @@ mod tests {
             (Outcome::instance_done(&lost), false),
             (Outcome::unknown_node(&node), false),
             (Outcome::failed("no"), false),
+            (Outcome::failed(silence::TIMED_OUT), false),
         ] {
             assert_eq!(reach.lacks(&outcome), want, "{outcome:?}");
         }
         let nobody = Reach { none: true, ..reach };
-        assert!(nobody.lacks(&Outcome::failed("no")) && !nobody.lacks(&Outcome::unknown_node(&node)));
+        for silent in [silence::TIMED_OUT, silence::NOBODY] {
+            assert!(nobody.lacks(&Outcome::failed(silent)));
+        }
+        assert!(!nobody.lacks(&Outcome::failed("this controller cannot dial `far`")), "nobody had to be asked");
+        assert!(!nobody.lacks(&Outcome::unknown_node(&node)));
     }
 }

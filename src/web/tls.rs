@@ -84,6 +84,33 @@ impl TlsFiles {
             (None, None, None) => Ok(None),
         }
     }
+
+    /// Everything that shows in one of the files alone, where several may be wrong.
+    pub fn complaints(&self) -> Vec<TlsError> {
+        let client_ca = self.client_ca.as_ref().and_then(|path| certificates("certificate", path).err());
+        let own = [certificates("certificate", &self.certificate).err(), private_key(&self.key).err()];
+        own.into_iter().chain([client_ca]).flatten().collect()
+    }
+}
+
+impl TlsError {
+    /// The file that is to blame, if it is a single one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::OnlyCertificate(path)
+            | Self::OnlyKey(path)
+            | Self::OnlyClientCa(path)
+            | Self::Read { path, .. }
+            | Self::Exposed { path, .. }
+            | Self::Nothing { path, .. }
+            | Self::NotPem { path, .. }
+            | Self::Mismatch { key: path, .. }
+            | Self::Certificate { path, .. }
+            | Self::Key { path, .. }
+            | Self::ClientCa { path, .. } => Some(path),
+            Self::Trust(_) => None,
+        }
+    }
 }
 
 /// What an API needs to be encrypted.

@@ -93,14 +93,15 @@ impl Chaos {
 
     fn blow(&mut self) {
         let agent = *self.chance.pick(&AGENTS);
-        match self.chance.below(10) {
+        match self.chance.below(11) {
             0..=2 => self.kill_agent(agent),
-            3 => self.restart_controller(),
+            3 => self.kill_controller(),
             4 => self.ask_agent_to_end(agent),
-            5 => self.hold(self.agents[agent].pid(), "agent held"),
-            6 => self.hold(self.controller.pid(), "controller held"),
-            7 => self.kill_a_node(),
-            8 => self.hold_a_node(),
+            5 => self.ask_controller_to_end(),
+            6 => self.hold(self.agents[agent].pid(), "agent held"),
+            7 => self.hold(self.controller.pid(), "controller held"),
+            8 => self.kill_a_node(),
+            9 => self.hold_a_node(),
             _ => self.churn(),
         }
     }
@@ -136,10 +137,17 @@ impl Chaos {
         agent.start_again();
     }
 
-    fn restart_controller(&mut self) {
+    fn kill_controller(&mut self) {
         *self.done.entry("controller killed").or_default() += 1;
         self.controller.kill();
         self.pause(0..150);
+        self.controller.start_again();
+    }
+
+    fn ask_controller_to_end(&mut self) {
+        *self.done.entry("controller restarted").or_default() += 1;
+        self.controller.signal(Signal::TERM);
+        self.controller.ended();
         self.controller.start_again();
     }
 

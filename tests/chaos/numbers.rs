@@ -14,7 +14,7 @@ const RESERVED: u32 = 300;
 /// So many numbers are in use over and over.
 const FEW: u32 = 260;
 
-/// Leaves only a few numbers, where the kernel can (Linux 6.14); else the last number is set before every churn.
+/// Leaves only a few numbers, where the kernel can (Linux 6.14); else they are made to begin again: see [`churn`].
 pub fn leave_few() -> bool {
     let few = (RESERVED + FEW).to_string();
     // Older kernels have one limit for the whole machine: that is left alone.
@@ -25,11 +25,22 @@ pub fn leave_few() -> bool {
     is_own && fs::write("/proc/sys/kernel/pid_max", few).is_ok()
 }
 
-/// Has so many short-lived processes take the next numbers.
+/// Has so many short-lived processes take the next numbers: after the last of the few, or of so many, the first again.
 pub fn churn(count: usize) {
     for _ in 0..count {
+        begin_again_beyond(RESERVED + FEW);
         // Where no number is left for the moment there is churn enough.
         let _ = Command::new("true").stdin(Stdio::null()).status();
+    }
+}
+
+/// Has the kernel go on with the first number once it has given out this one, should it have more than that.
+fn begin_again_beyond(last: u32) {
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    let given_out = fs::read_to_string(LAST).ok().and_then(|number| number.trim().parse::<u32>().ok());
+    if given_out.is_some_and(|number| number > last) {
+        // Where it cannot be told, numbers come back later, or not at all.
+        let _ = fs::write(LAST, RESERVED.to_string());
     }
 }
 

@@ -6,8 +6,8 @@ use crate::common::{Lab, apart, changes, check_log, eventually, node, pids, proc
 use crate::numbers::{self, Bystander};
 
 #[test]
-fn a_stranger_that_got_a_dead_nodes_number_is_not_signalled_by_the_agent_that_returns() {
-    apart::as_init("reuse::a_stranger_that_got_a_dead_nodes_number_is_not_signalled_by_the_agent_that_returns", || {
+fn systemd_32115_a_stranger_with_a_stored_number_is_not_signalled_by_the_next_agent() {
+    apart::as_init("reuse::systemd_32115_a_stranger_with_a_stored_number_is_not_signalled_by_the_next_agent", || {
         let mut lab = Lab::start(Some(&sleeper("one", "")));
         let before = pids(&lab.client.wait_for_all("RUNNING"))["one"];
         lab.daemon.kill();
@@ -59,6 +59,43 @@ fn nomad_17960_a_stranger_with_a_dead_nodes_pid_survives_that_its_job_is_dropped
         assert!(lab.client.order("stop", &[]).ok);
         [&bystander, &other].iter().for_each(|stranger| stranger.is_unhurt());
         check_log(&lab.client.events());
+    });
+}
+
+#[test]
+fn a_node_whose_zombie_nobody_ever_reaps_is_dead_all_the_same() {
+    apart::as_init("reuse::a_node_whose_zombie_nobody_ever_reaps_is_dead_all_the_same", || {
+        let mut lab = Lab::start(Some(&(sleeper("dies", "") + &sleeper("stopped", "") + &sleeper("restarted", ""))));
+        let before = pids(&lab.client.wait_for_all("RUNNING"));
+        let born: Vec<_> = before.values().map(|pid| processes::born(*pid)).collect();
+        lab.daemon.kill();
+        processes::signal(before["dies"], Signal::KILL);
+        eventually("it is dead", || (!processes::is_alive(before["dies"])).then_some(()));
+
+        lab.daemon.start_again();
+        let after = lab.client.wait("it runs again", |status| {
+            status.nodes.iter().all(|node| node.state == "RUNNING") && node(status, "dies").restarts == 1
+        });
+        assert_ne!(pids(&after)["dies"], before["dies"]);
+        let events = lab.client.events();
+        let told = changes(&events, "dies");
+        let dead = told.iter().find(|it| it.new.as_deref() == Some("CRASHED")).expect("it was told");
+        assert_eq!((dead.pid, dead.exit.as_ref().and_then(|exit| exit.signal)), (Some(before["dies"]), Some(9)));
+
+        // These were taken up, and are nobody's children but ours as well.
+        assert!(lab.client.order("stop", &["stopped"]).ok && lab.client.order("restart", &["restarted"]).ok);
+        assert_eq!(lab.client.wait_for("stopped", "STOPPED").pid, None);
+        assert_ne!(lab.client.wait_for("restarted", "RUNNING").pid, Some(before["restarted"]));
+        lab.daemon.kill();
+        lab.daemon.start_again();
+        let again = pids(&lab.client.wait_for_all("RUNNING"));
+        assert!(before.iter().all(|(name, pid)| again[name] != *pid), "it knows who is dead: {again:?}");
+        check_log(&lab.client.events());
+        let still: Vec<_> = before.values().map(|pid| processes::born(*pid)).collect();
+        assert_eq!(still, born, "nobody reaped them");
+        assert!(before.values().all(|pid| !processes::is_alive(*pid)), "and nobody took them for alive");
+        assert!(lab.client.order("stop", &[]).ok);
+        lab.scene.check_that_nothing_runs();
     });
 }
 

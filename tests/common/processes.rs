@@ -78,6 +78,18 @@ pub fn forget_groups(prefix: &str) {
     }
 }
 
+/// The signals that each of a process's threads holds back, a bit for each.
+#[allow(dead_code, reason = "only some of the programs that share this need it")]
+pub fn blocked(pid: u32) -> Vec<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let status = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).ok());
+    let blocked = status.map(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
+        u64::from_str_radix(line, 16).unwrap()
+    });
+    blocked.collect()
+}
+
 /// The resident memory of a process, in KiB.
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -8,7 +8,7 @@ use watchpost::agent::outbox::Bounds;
 use watchpost::agent::state as agent;
 use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
 use watchpost::controller::log::Recalled;
-use watchpost::controller::state::{Effect, Event, Rules, State, Ticket};
+use watchpost::controller::state::{Effect, Event, Reach, Rules, State, Ticket};
 use watchpost::controller::store::{Save, Stored};
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::client::*;
@@ -26,7 +26,7 @@ pub const INSTANCES: [&str; 3] = ["a", "b", "c"];
 pub const LONG: Duration = Duration::from_secs(600);
 
 #[test]
-fn once_faults_stop_the_cluster_is_what_was_deployed_and_everybody_knows_it() {
+fn chronos_326_once_faults_stop_the_cluster_is_what_was_deployed_and_everybody_knows_it() {
     with_seeds(1, 300, |seed| faults_then_calm(Cluster::new(seed)));
 }
 
@@ -379,7 +379,7 @@ impl Cluster {
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
-            dials: true,
+            dials: Reach::Anywhere,
             request_timeout: Duration::from_secs(10),
             epoch: self.count,
             pace: Pace::default(),

@@ -18,7 +18,7 @@ use watchpost::controller::log::reader::Reader;
 use watchpost::controller::log::recent::{Behind, Log, Resumed, Room};
 use watchpost::controller::log::writer::{Batch, Writer};
 use watchpost::controller::log::{self, Opened, record};
-use watchpost::controller::state::{Effect, Event, Rules, State};
+use watchpost::controller::state::{Effect, Event, Reach, Rules, State};
 use watchpost::controller::store::Stored;
 use watchpost::message::agent::*;
 use watchpost::message::client::{Cursor, Entry, News};
@@ -258,7 +258,7 @@ impl World {
         let rules = Rules {
             name: InstanceName::new("controller").unwrap(),
             ports: PortRules::default(),
-            dials: true,
+            dials: Reach::Anywhere,
             request_timeout: Duration::from_secs(10),
             pace: watchpost::plan::Pace::default(),
             on_failure: watchpost::model::OnFailure::Back,

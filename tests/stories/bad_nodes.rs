@@ -7,7 +7,8 @@ use rustix::process::Signal;
 use watchpost::web::json::{Outcome, Verdict};
 
 use crate::common::{
-    Fleet, Lab, Reserved, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper, states,
+    Fleet, Lab, Reserved, Scene, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper,
+    states,
 };
 
 #[test]
@@ -230,6 +231,19 @@ fn a_node_sees_nothing_of_the_settings_of_its_agent() {
     assert!(environment(lab.daemon.pid()).contains("WATCHPOST_LOG"));
     let want = ["CLUSTER_NODE", "HOME", "OWN", "PATH", "WATCHPOST_NODE", "WATCHPOST_PLACE"];
     assert_eq!(environment(pid), want.map(str::to_owned).into());
+}
+
+#[test]
+fn a_file_of_variables_is_read_at_each_launch_and_what_the_definition_sets_wins_over_it() {
+    let scene = Scene::new();
+    let file = scene.write("variables", "# for the node\nBOTH=file\nFILED=first\n");
+    let says =
+        script("says", &format!("env_file = {}\nenv = BOTH=own", file.display()), "echo $BOTH $FILED\nexec sleep 1000");
+    let lab = Lab::start_in(scene, Some(&says));
+    lab.daemon.wait_until_says("says", "own first");
+    lab.scene.write("variables", "BOTH=file\nFILED=second\n");
+    assert!(lab.client.order("restart", &["says"]).ok);
+    lab.daemon.wait_until_says("says", "own second");
 }
 
 fn outcome<'a>(verdict: &'a Verdict, node: &str) -> &'a Outcome {

@@ -9,6 +9,7 @@ use watchpost::web::json::Event;
 use crate::common::{
     Daemon, Fleet, Scene, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper,
 };
+use crate::crashes::crashes;
 
 /// Makes what is run by it PID 1 of a pid namespace, which ends with the test.
 fn container() -> Vec<&'static str> {
@@ -28,7 +29,7 @@ fn init_of(daemon: &Daemon) -> u32 {
 }
 
 #[test]
-fn a_sigterm_to_pid_1_stops_its_nodes_in_order_and_within_the_grace() {
+fn securityonion_4461_a_sigterm_to_pid_1_stops_its_nodes_in_order_within_the_grace_and_leaves_no_crash() {
     let mut fleet = Fleet::start();
     let connect = fleet.controller.addresses()["agents"].to_string();
     let settings = "[agent]\ninit_grace = '1s'\n";
@@ -76,6 +77,7 @@ fn a_sigterm_to_pid_1_stops_its_nodes_in_order_and_within_the_grace() {
     fleet.agent_mut("boxed").start_again();
     fleet.client.wait_for_all("RUNNING");
     assert!(fleet.client.status().nodes.iter().all(|node| node.restarts == 0), "no crash was made of it");
+    assert!(crashes(&fleet.client, &[]).is_empty(), "nor is one kept");
 }
 
 #[test]

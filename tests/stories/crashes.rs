@@ -23,7 +23,7 @@ pub fn dossier(client: &Client, id: &str, is_done: impl Fn(&Dossier) -> bool) ->
 }
 
 #[test]
-fn a_node_that_dies_by_a_fault_leaves_a_dossier_that_says_how() {
+fn zeek_1720_a_node_that_dies_by_a_fault_leaves_a_dossier_that_says_how() {
     let text = "ulimit -c unlimited 2>/dev/null\necho said\necho complained >&2\nsleep 0.2\nkill -SEGV $$";
     let keys = "restart = never\nenv = PASSWORD=s3cret\nlimits = nofile=100";
     let lab = Lab::start(Some(&script("faulty", keys, text)));
@@ -49,6 +49,8 @@ fn a_node_that_dies_by_a_fault_leaves_a_dossier_that_says_how() {
     if found.exit.core_dumped && !pattern.starts_with('|') {
         let core = found.core.unwrap();
         assert!(core.found.as_ref().is_some_and(|core| core.is_file()), "{core:?}");
+        let backtrace = found.backtrace.unwrap_or_else(|| panic!("{:?} (tests/run installs gdb)", found.no_backtrace));
+        assert!(backtrace.contains("#0 "), "{backtrace}");
     }
     let missing = lab.client.run(&["crashes", "show", "faulty.1"]);
     assert!(missing.code == 1 && missing.stderr.contains("no agent has a dossier `faulty.1`"), "{missing:?}");

@@ -1,10 +1,13 @@
-//! docs/fleet.md, line by line: its shell blocks are run as they stand there, but for addresses and names of places.
+//! The README's first page, and docs/fleet.md, line by line: their shell blocks are run as they stand there, but for
+//! addresses and names of places.
 
-use std::process::Command;
+use std::fs::File;
+use std::process::{Command, Stdio};
 
-use crate::common::{Answer, Daemon, Scene, eventually, node, processes, sleeper};
+use crate::common::{Answer, Daemon, Lab, Scene, eventually, node, processes, sleeper};
 
 const DOCUMENT: &str = include_str!("../../docs/fleet.md");
+const README: &str = include_str!("../../README.md");
 
 /// A shell block, and where it is run: `controller` and `sensor-1` are daemons, which stay.
 struct Block {
@@ -104,4 +107,44 @@ fn a_fleet_comes_true_by_following_the_document_line_by_line() {
     assert!(processes::is_alive(running.pid.unwrap()), "its nodes run on");
     let refused = || player.daemons[1].log().contains("it does not accept our certificate");
     eventually("the agent hears why", || refused().then_some(()));
+}
+
+#[test]
+fn what_the_readme_says_to_do_beside_a_lab_shows_what_it_says() {
+    let section = README.split("\n## Two commands\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let fenced = |kind: &str| section.rsplit_once(&format!("\n```{kind}\n")).unwrap().1.split("\n```").next().unwrap();
+    let (commands, sample) = (fenced("sh"), fenced("text"));
+    assert!(commands.contains("| sed ") && sample.lines().count() == 3, "{section}");
+    let lab = Lab::start(None);
+    lab.client.wait_for_all("RUNNING");
+
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_watchpost")).parent().unwrap();
+    let commands = commands.replace("$PWD/target/release", program.to_str().unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", &format!("{commands}\nwait")]).current_dir(lab.scene.path("")).env_clear();
+    shell.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", lab.scene.path(""));
+    shell.env("WATCHPOST_CONTROLLER", format!("http://{}", lab.daemon.addresses()["http"]));
+    shell.env("WATCHPOST_TOKEN_FILE", lab.daemon.state_dir().join("token"));
+    let shown = File::create(lab.scene.path("shown")).unwrap();
+    let mut shell = shell.stdout(shown).stderr(Stdio::null()).spawn().unwrap();
+    let want: Vec<_> = sample.lines().map(without_numbers).collect();
+    eventually("what the README shows is shown", || {
+        let shown = lab.scene.read("shown");
+        let mut shown = shown.lines().map(without_numbers);
+        want.iter().all(|line| shown.any(|shown| shown.ends_with(line))).then_some(())
+    });
+    shell.kill().unwrap(); // and what it still runs goes with the scene
+    shell.wait().unwrap();
+}
+
+/// A line about a node, whatever its instance is called and the long numbers in it are.
+fn without_numbers(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| match word.split_once("/worker-") {
+        Some((_, number)) => format!("/worker-{number}"),
+        None => {
+            let digits = word.chars().filter(char::is_ascii_digit).count();
+            word.chars().filter(|letter| digits < 3 || !letter.is_ascii_digit()).collect()
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -104,7 +104,7 @@ fn an_agent_that_falls_silent_is_missed_and_its_nodes_with_it() {
 }
 
 #[test]
-fn what_was_staged_and_what_was_deployed_survive_the_controller() {
+fn etcd_14370_what_was_staged_and_what_was_deployed_survive_the_controller() {
     let mut fleet = Fleet::with_nodes();
     let text = fs::read_to_string(fleet.file(&["a"], &[sleeper("staged", "instance = a")])).unwrap();
     let body =

@@ -186,7 +186,7 @@ fn what_a_node_says_after_its_agent_was_killed_is_heard_by_the_next_at_the_same_
 }
 
 #[test]
-fn who_misses_its_watchdog_or_stands_still_is_ended_and_started_again() {
+fn process_compose_298_who_misses_its_watchdog_or_stands_still_is_ended_and_started_again() {
     let scene = Scene::new();
     let in_scene = |name: &str| {
         let until = scene.path(&format!("hang-{name}"));

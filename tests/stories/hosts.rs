@@ -11,8 +11,8 @@ use crate::common::{Answer, changes, check_log, epochs, eventually, node, path, 
 use crate::network::{Site, alone, pki};
 
 #[test]
-fn a_cable_that_is_cut_for_long_loses_and_doubles_nothing() {
-    alone("hosts::a_cable_that_is_cut_for_long_loses_and_doubles_nothing", || {
+fn nomad_10953_a_cable_that_is_cut_for_long_loses_and_doubles_nothing() {
+    alone("hosts::nomad_10953_a_cable_that_is_cut_for_long_loses_and_doubles_nothing", || {
         let site = Site::start(&["s1", "s2"]);
         let before = pids(&deployed(&site));
         let shown = site.client.events().len();
@@ -40,8 +40,8 @@ fn a_cable_that_is_cut_for_long_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn a_network_that_loses_one_direction_is_found_out() {
-    alone("hosts::a_network_that_loses_one_direction_is_found_out", || {
+fn nomad_12680_a_network_that_loses_one_direction_is_found_out_and_replaces_nobody() {
+    alone("hosts::nomad_12680_a_network_that_loses_one_direction_is_found_out_and_replaces_nobody", || {
         let site = Site::start(&["s1"]);
         let before = pids(&deployed(&site));
         // What the agent sends is lost; what the controller sends would still arrive.
@@ -51,7 +51,9 @@ fn a_network_that_loses_one_direction_is_found_out() {
         site.hear_again("s1");
         let after = site.client.wait_for_all("RUNNING");
         assert_eq!(pids(&after), before);
-        check_log(&site.client.events());
+        let events = site.client.events();
+        check_log(&events);
+        assert!(path(&changes(&events, "on-s1")).ends_with("RUNNING UNKNOWN RUNNING"), "{events:#?}");
     });
 }
 

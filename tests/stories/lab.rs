@@ -9,6 +9,7 @@ use watchpost::web::history::Past;
 use crate::common::{
     Client, Daemon, Lab, Scene, changes, check_log, deaf, eventually, node, path, pids, processes, script, sleeper,
 };
+use crate::terminal::Terminal;
 
 #[test]
 fn the_built_in_example_runs_and_a_node_that_is_killed_comes_back() {
@@ -41,6 +42,10 @@ fn the_built_in_example_runs_and_a_node_that_is_killed_comes_back() {
     assert_eq!(others(&after), others(&before), "nobody else was touched");
     assert_eq!((node(&after, "worker-1").restarts, node(&after, "worker-2").restarts), (1, 0));
     assert_eq!(lab.client.run(&["status", "--check"]).code, 0);
+
+    // One descriptor hears of children that end; a thread that took the signal would do so in the middle of a launch.
+    assert!(processes::blocked(lab.daemon.pid()).iter().all(|blocked| blocked >> 16 & 1 == 1), "SIGCHLD");
+    assert_eq!(processes::blocked(reborn), [0], "nodes begin with no signal held back");
 }
 
 #[test]
@@ -89,6 +94,36 @@ fn a_second_signal_hurries_a_node_that_takes_its_time() {
     lab.daemon.signal(Signal::TERM);
     assert_eq!(lab.daemon.ended().code(), Some(0));
     lab.scene.check_that_nothing_runs();
+}
+
+#[test]
+fn a_lab_on_a_terminal_shows_its_nodes_live_and_a_second_ctrl_c_hurries() {
+    let scene = Scene::new();
+    let slow = script(
+        "slow",
+        "stop_grace = 10m",
+        "trap \"echo asked >> ../../../../asked\" TERM\necho yes > ../../../../set\nwhile :; do sleep 0.1; done",
+    );
+    let (file, settings) = (scene.write("lab.cfg", &(slow + &sleeper("quick", ""))), scene.settings());
+    let words = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (file, settings, state) = (words(&file), words(&settings), words(&scene.path("lab")));
+    let args = ["lab", &file, "--config", &settings, "--state-dir", &state, "--http", &scene.any_port()];
+    let mut terminal = Terminal::run(&scene.watchpost(&args), 80);
+    terminal.wait_for("2 RUNNING");
+    // Not before the picture is whole: of what is still to be shown a terminal forgets the rest at Ctrl-C.
+    terminal.wait_for_raw("\x1b[32mRUNNING");
+    assert!(terminal.raw().contains("\x1b[H"), "it is drawn in place: {:?}", terminal.raw());
+    eventually("the node has its trap", || (scene.read("set") == "yes\n").then_some(()));
+
+    terminal.press_ctrl_c();
+    eventually("the node is asked to end", || (scene.read("asked") == "asked\n").then_some(()));
+    terminal.wait_for("1 STOPPED");
+    assert!(!scene.processes_of("slow").is_empty(), "the lab waits for its node");
+    terminal.press_ctrl_c();
+    assert_eq!(terminal.ended(), 0, "{}", terminal.text());
+    assert!(terminal.words().ends_with("every node is stopped"), "{}", terminal.text());
+    assert_eq!(scene.read("asked"), "asked\n", "what is pressed there is not the nodes' to hear");
+    scene.check_that_nothing_runs();
 }
 
 #[test]

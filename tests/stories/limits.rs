@@ -90,7 +90,7 @@ impl Drop for Narrow {
 }
 
 #[test]
-fn a_node_that_the_kernel_killed_for_want_of_memory_is_told_apart_from_one_that_somebody_killed() {
+fn zeek_411_a_node_that_the_kernel_killed_for_want_of_memory_is_told_apart_from_one_that_somebody_killed() {
     let lab = Lab::start(Some(&sleeper("killed", "restart = never")));
     let killed = lab.client.wait_for("killed", "RUNNING").pid.unwrap();
     let narrow = Narrow::new(&lab);

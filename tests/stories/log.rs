@@ -12,6 +12,11 @@ use crate::common::{Client, Fleet, Lab, changes, check_log, epochs, eventually, 
 fn events_are_resumed_across_an_orderly_restart_without_a_gap_or_a_repeat() {
     let mut fleet = Fleet::with_nodes();
     let before = fleet.client.events();
+    let ready: Vec<_> = before.iter().filter(|event| event.kind == "agents_ready").collect();
+    assert!(ready.len() == 1 && ready[0].instances == ["a", "b", "c"], "{before:#?}");
+    let shown = fleet.client.run(&["events"]).stdout;
+    let line = shown.lines().find(|line| line.contains("AGENTS READY")).unwrap_or_else(|| panic!("{shown}"));
+    assert!(line.contains(&ready[0].seq) && line.trim_end().ends_with(" a b c"), "{line}");
     fleet.controller.signal(Signal::TERM);
     assert_eq!(fleet.controller.ended().code(), Some(0));
     fleet.controller.start_again();
@@ -25,7 +30,7 @@ fn events_are_resumed_across_an_orderly_restart_without_a_gap_or_a_repeat() {
 }
 
 #[test]
-fn whoever_follows_a_controller_that_is_killed_again_and_again_hears_each_death_once() {
+fn etcd_17247_whoever_follows_a_controller_that_is_killed_again_and_again_hears_each_death_once() {
     let mut fleet = Fleet::with_nodes();
     let mut deaths: BTreeSet<(String, u32)> = BTreeSet::new();
     let mut heard = Vec::new();

@@ -250,7 +250,7 @@ fn whoever_is_lost_while_nodes_are_switched_leaves_all_in_one_configuration() {
 }
 
 #[test]
-fn whoever_is_lost_once_it_is_decided_comes_to_the_new_one() {
+fn etcd_13766_whoever_is_lost_once_it_is_decided_comes_to_the_new_one() {
     let mut middle = Middle::new();
     for loss in LOSSES {
         middle.let_go(false);

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::common::{Answer, Lab, Scene, sleeper};
+use crate::common::{Answer, Daemon, Lab, Scene, sleeper};
 
 #[test]
 fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
@@ -61,7 +61,7 @@ fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
     let lab = Lab::start(Some(&sleeper("one", "")));
     let before = lab.client.wait_for_all("RUNNING");
     let text = "[one]\nrole = none\nport = 5000\n[two]\nrole = none\nport = 5000\nready_within = 0s\n\
-                [three]\nrole = none\ncomand = true\n";
+                [three]\nrole = none\ncomand = true\nport = 7000\n[four]\nrole = none\nport = 7000\n";
     let name = lab.scene.write("wrong.cfg", text).display().to_string();
     for answer in [
         lab.scene.watchpost(&["check", &name]).output().map(Answer::of).unwrap(),
@@ -73,6 +73,7 @@ fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
             format!("{name}:6: [two] port: multiple nodes on instance"),
             format!("{name}:7: [two] ready_within: node 'two' cannot be ready in time"),
             format!("{name}:10: [three] comand: is not a key of a node: did you mean `command`?"),
+            format!("{name}:14: [four] port: multiple nodes on instance"),
         ] {
             assert!(answer.stderr.contains(&complaint), "{complaint}\n{}", answer.stderr);
         }
@@ -100,6 +101,7 @@ fn a_port_in_use_is_named_with_who_wants_it() {
     for (args, who) in [
         (&["lab", "--http", &taken][..], "for clients"),
         (&["controller", "--listen", &free, "--http", &taken], "for clients"),
+        (&["lab", "--http", &free, "--websocket", &taken], "for zeek-client"),
         (&["controller", "--http", &free, "--listen", &taken], "for agents"),
         (&["agent", "--listen", &taken], "for a controller"),
     ] {
@@ -110,24 +112,84 @@ fn a_port_in_use_is_named_with_who_wants_it() {
     }
 }
 
+/// Why links stay on this machine.
+const UNSECURED: &str = "what is not secured by certificates stays on it";
+
 #[test]
 fn an_address_beyond_this_machine_is_refused_with_the_reason() {
     let scene = Scene::new();
     let free = scene.any_port();
-    for (args, address) in [
-        (&["lab", "--http", "0.0.0.0:0"][..], "0.0.0.0:0"),
-        (&["controller", "--listen", &free, "--http", "0.0.0.0:0"], "0.0.0.0:0"),
-        (&["controller", "--http", &free, "--listen", "[::]:0"], "[::]:0"),
-        (&["agent", "--listen", "10.0.0.1:2151"], "10.0.0.1:2151"),
-        (&["agent", "--connect", "10.0.0.1:2150"], "10.0.0.1:2150"),
+    for (args, option, address, why) in [
+        (&["lab", "--http", "0.0.0.0:0"][..], "--http", "0.0.0.0:0", "the HTTP API is served beyond it with TLS only"),
+        (
+            &["all-in-one", "--http", "0.0.0.0:0"],
+            "--http",
+            "0.0.0.0:0",
+            "the HTTP API is served beyond it with TLS only",
+        ),
+        (&["lab", "--http", &free, "--websocket", "0.0.0.0:0"], "--websocket", "0.0.0.0:0", "whoever reaches it could"),
+        (
+            &["controller", "--listen", &free, "--http", "0.0.0.0:0"],
+            "--http",
+            "0.0.0.0:0",
+            "the HTTP API is served beyond it with TLS only",
+        ),
+        (&["controller", "--http", &free, "--listen", "[::]:0"], "--listen", "[::]:0", UNSECURED),
+        (&["agent", "--listen", "10.0.0.1:2151"], "--listen", "10.0.0.1:2151", UNSECURED),
+        (&["agent", "--connect", "10.0.0.1:2150"], "--connect", "10.0.0.1:2150", UNSECURED),
     ] {
         let answer = refused(&scene, args);
-        let why = match args.ends_with(&["--http", "0.0.0.0:0"]) {
-            true => "the HTTP API is served beyond it with TLS only",
-            false => "what is not secured by certificates stays on it",
-        };
-        let want = format!("error: {address} is not on this machine, and {why}");
+        let want = format!("error: {option}: {address} is not on this machine, and {why}");
         assert!(answer.code == 2 && answer.stderr.starts_with(&want), "{args:?}: {answer:?}");
+        assert!(!scene.path("state").exists(), "{args:?}: it has touched something");
+    }
+}
+
+#[test]
+fn a_controller_without_certificates_refuses_to_dial_beyond_this_machine_before_anything_is_staged() {
+    let scene = Scene::new();
+    let any = scene.any_port();
+    let controller = Daemon::start(&scene, "controller", &["controller", "--listen", &any, "--http", &any]);
+    let client = controller.client();
+    let file = "[instances]\nfar = 192.0.2.1:23621\n[one]\ninstance = far\nrole = none\ncommand = sleep 99\n";
+    let file = scene.write("far.cfg", file).display().to_string();
+    let why = "this controller cannot dial `far` at 192.0.2.1:23621: without certificates links stay on this machine; make \
+               them by `watchpost pki`, or admit by `insecure = true`";
+    for (args, code) in [(&["plan", &file][..], 2), (&["deploy", &file], 1)] {
+        let answer = client.run(args);
+        assert!(answer.code == code, "{answer:?}");
+        let said = format!("{}{}", answer.stdout, answer.stderr);
+        assert!(said.contains(why), "{answer:?}");
+    }
+    let status = client.status();
+    assert!(status.instances.is_empty() && status.nodes.is_empty(), "{status:?}");
+    assert!(!controller.log().contains("192.0.2.1"), "nobody has dialled it: {}", controller.log());
+}
+
+#[test]
+fn everything_that_is_wrong_with_settings_and_cluster_file_is_said_at_once_and_nothing_is_touched() {
+    let scene = Scene::new();
+    let settings = "clutser = 'a'\n[controller]\nlisten = '0.0.0.0:0'\nhttp = '0.0.0.0:0'\nwebsocket = '0.0.0.0:0'\n\
+                    websocket_key = '/no/key.pem'\n";
+    let settings = scene.write("wrong.toml", settings).display().to_string();
+    let cluster = scene.write("wrong.cfg", "[one]\nrole = none\ncomand = true\n").display().to_string();
+    let both = [
+        format!("{settings}:1: clutser: is not a setting: did you mean `cluster`?"),
+        format!("{settings}:4: controller.http: 0.0.0.0:0 is not on this machine"),
+        format!("{settings}:6: controller.websocket_key: the key /no/key.pem is given without its certificate"),
+    ];
+    let listen = format!("{settings}:3: controller.listen: 0.0.0.0:0 is not on this machine");
+    let comand = format!("{cluster}:3: [one] comand: is not a key of a node: did you mean `command`?");
+    for (args, own) in
+        [(&["lab", &cluster, "--config", &settings][..], comand), (&["controller", "--config", &settings], listen)]
+    {
+        let mut command = scene.watchpost(args);
+        command.env_remove("WATCHPOST_CONTROLLER_WEBSOCKET");
+        let answer = Answer::of(command.arg("--state-dir").arg(scene.path("state")).output().unwrap());
+        for complaint in both.iter().chain([&own]) {
+            assert!(answer.stderr.contains(complaint), "{complaint}\n{}", answer.stderr);
+        }
+        assert_eq!((answer.code, scene.path("state").exists()), (2, false), "{answer:?}");
     }
 }
 

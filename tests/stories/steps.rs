@@ -11,7 +11,7 @@ use watchpost::web::json::Verdict;
 
 use crate::common::{Daemon, Fleet, changes, check_log, eventually, node, pids, processes, sleeper};
 
-/// One step of so many is tried in a run, others in the next: `WATCHPOST_EVERY_STEP=1` tries them all.
+/// One step of so many is tried in a run, beginning with one by chance: `WATCHPOST_EVERY_STEP=1` tries them all.
 const OF: u64 = 9;
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/kill_at_step.py");

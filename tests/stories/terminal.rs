@@ -79,12 +79,21 @@ impl Terminal {
 
     /// Waits until it shows this.
     pub fn wait_for(&mut self, words: &str) {
+        self.wait(words, |shown| shown.words().contains(words));
+    }
+
+    /// The same of what makes it look so.
+    pub fn wait_for_raw(&mut self, bytes: &str) {
+        self.wait(bytes, |shown| shown.raw().contains(bytes));
+    }
+
+    fn wait(&mut self, what: &str, is_shown: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + DEADLINE;
-        while !self.words().contains(words) {
+        while !is_shown(self) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.coming.recv_timeout(left) {
                 Ok(bytes) => self.shown.extend(bytes),
-                Err(_) => panic!("it does not show `{words}`: {}", self.text()),
+                Err(_) => panic!("it does not show `{what}`: {:?}", self.raw()),
             }
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use watchpost::web::json::Event;
 
+use super::crashes::{crashes, dossier};
 use super::zeek::Stage;
 use crate::common::zeek::{Zeek, ports};
 use crate::common::{Daemon, Scene, changes, check_log, eventually, node, path, pids, processes};
@@ -167,6 +168,12 @@ fn nothing_that_a_node_says_is_lost_while_its_agent_is_away() {
     stage.client.wait("heartbeats come", |status| time(status).is_some_and(|now| Some(now) > time(&then)));
     let answer = stage.client.run(&["print", "bits_per_uid", "manager"]);
     assert_eq!((answer.code, answer.stdout.as_str()), (0, "manager: 96\n"), "{answer:?}");
+    // How much memory it had only it can tell, as this agent has not launched it.
+    let said = node(&stage.client.status(), "manager").netstats.as_ref().map(|counted| counted.memory_bytes);
+    processes::signal(before["manager"], Signal::KILL);
+    let crash = eventually("its dossier is made", || crashes(&stage.client, &["manager"]).pop());
+    let memory = dossier(&stage.client, &crash.id, |_| true).largest_resident_bytes;
+    assert!(said.is_some() && memory >= said, "{memory:?}, and it had said {said:?}");
 }
 
 #[test]

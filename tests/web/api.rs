@@ -64,12 +64,15 @@ fn every_route_but_the_health_check_asks_for_the_token() {
 fn status_has_the_shape_that_scripts_rely_on() {
     let fake = Fake::open();
     fake.script().instances.push(instance("agent-a", LinkState::Lost));
-    fake.script().nodes.push(node("worker-1", NodeState::Running));
+    fake.script().nodes.extend([node("rests", NodeState::Stopped), node("worker-1", NodeState::Running)]);
     let answer = get(&fake.address, "/api/v1/status", &[]);
+    // Where there is no process it says so, rather than nothing.
     let want = concat!(
         r#"{"instances":[{"name":"agent-a","host":"10.0.0.1","needed":true,"link":"LOST","#,
         r#""since":"2023-11-14T22:13:20.000000Z","version":"0.1.0"}],"#,
-        r#""nodes":[{"name":"worker-1","instance":"agent-a","role":"worker","state":"RUNNING","pid":4711,"#,
+        r#""nodes":[{"name":"rests","instance":"agent-a","role":"worker","state":"STOPPED","pid":null,"#,
+        r#""restarts":2,"since":"2023-11-14T22:13:20.000000Z","port":2200},"#,
+        r#"{"name":"worker-1","instance":"agent-a","role":"worker","state":"RUNNING","pid":4711,"#,
         r#""restarts":2,"since":"2023-11-14T22:13:20.000000Z","port":2200}],"seq":"abc-0"}"#,
     );
     assert_eq!(answer.body, want);

@@ -233,6 +233,16 @@ fn the_version_says_what_it_speaks() {
     let (code, stdout, _) = run("127.0.0.1:1", &["--version", "--json"]);
     let version: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((code, &version["protocol"], &version["api_version"]), (0, &1.into(), &1.into()));
+    let features: Vec<&str> =
+        version["features"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    for word in ["bundles", "events", "history", "http", "lab", "metrics", "plan", "tls", "zeek-client"] {
+        assert!(features.contains(&word), "{features:?} lack {word}");
+    }
+    // Whoever reads one of these words finds there what it means, and there is none that no build has.
+    let table = include_str!("../../docs/http.md").split("| word | there is |").nth(1).unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| `"));
+    let explained: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+    assert_eq!(features, explained);
     let (code, stdout, _) = run("127.0.0.1:1", &["completions", "bash"]);
     assert!(code == 0 && stdout.contains("_watchpost"));
 }

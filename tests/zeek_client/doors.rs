@@ -149,7 +149,7 @@ fn a_port_that_others_could_reach_is_refused_at_start_unless_they_need_certifica
     ] {
         let output = start(websocket, &settings, false).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(1) && said.contains(want), "{said}");
+        assert!(output.status.code() == Some(2) && said.contains(want), "{said}");
         assert_eq!(said.lines().count(), 1, "one sentence: {said}");
     }
     for (settings, insecure) in

@@ -30,7 +30,7 @@ impl State {
         let lost = |name: &InstanceName| Outcome::instance_failed(name, silence::UNCONNECTED);
         let mut outcomes: Vec<_> = missed.map(|seen| lost(&seen.name)).collect();
         if connected.is_empty() {
-            outcomes.push(Outcome::failed("no instances connected"));
+            outcomes.push(Outcome::failed(silence::NOBODY));
         }
         let crashes = Crashes { ticket, reqid, crashes: Vec::new(), dossier: None, outcomes };
         if connected.is_empty() {

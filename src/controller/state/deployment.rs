@@ -153,7 +153,8 @@ impl State {
     pub(super) fn begin(&mut self, ticket: Ticket, order: Order, configuration: Kept, now: Now, fx: &mut Vec<Effect>) {
         let Order { reqid, in_one_step, terms, back_to } = order;
         let Terms { author, on_failure, all_at_once, without, detach } = terms;
-        let refusals = self.refusal().unwrap_or_else(|| self.strangers(&without, &configuration));
+        let mut refusals = self.refusal().unwrap_or_else(|| self.strangers(&without, &configuration));
+        refusals.extend(self.undialled(&configuration.instances).map(Outcome::failed));
         if !refusals.is_empty() {
             return fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusals)));
         }
@@ -252,7 +253,7 @@ impl State {
                 }
                 InstanceChange::Added(want) => {
                     self.roster.need(want);
-                    fx.extend(dial(want));
+                    self.dial(want, now.wall, fx);
                     self.welcome(&want.name, now, fx);
                 }
                 InstanceChange::Reconnected { have, want } => {
@@ -264,7 +265,7 @@ impl State {
                     fx.extend(self.roster.link(&want.name).map(|link| {
                         Effect::EndLink(link, "the configuration reaches this instance in another way now".into())
                     }));
-                    fx.extend(dial(want));
+                    self.dial(want, now.wall, fx);
                 }
                 InstanceChange::Removed(_) => {}
             }
@@ -408,7 +409,8 @@ impl State {
         }
     }
 
-    /// Nobody objects: it is planned what is switched when, and, unless nothing is, written down that it begins.
+    /// Nobody objects: it is planned what is switched when, and written down that it begins, unless nothing is touched before
+    /// it is decided.
     fn all_checked(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let held = self.held_where_nobody_waits();
         let Some(deployment) = &mut self.deployment else { return };
@@ -436,9 +438,10 @@ impl State {
             deployment.record.up.append(&mut up);
             deployment.record.moves = moves;
         });
-        let is_touched = self.deployment.as_ref().is_some_and(|deployment| !deployment.rollout.is_done())
-            || !self.movers().is_empty();
-        match is_touched {
+        // What stands whatever fails is decided before anything is switched, and so in the same line of the journal.
+        let is_switched_first =
+            self.deployment.as_ref().is_some_and(|deployment| !deployment.stands && !deployment.rollout.is_done());
+        match is_switched_first || !self.movers().is_empty() {
             true => self.write(Phase::Opening, Vec::new(), fx),
             false => self.decide(now, fx),
         }

@@ -89,7 +89,7 @@ impl State {
     pub(super) fn get_nodes(&mut self, ticket: Ticket, reqid: RequestId, now: Now, fx: &mut Vec<Effect>) {
         let connected = self.roster.connected();
         if connected.is_empty() {
-            let outcomes = vec![Outcome::failed("no instances connected")];
+            let outcomes = vec![Outcome::failed(silence::NOBODY)];
             let answer = client::GetNodesResponse { reqid, nodes: Vec::new(), agents: Vec::new(), outcomes };
             return fx.push(Effect::Answer(ticket, answer.into()));
         }

@@ -48,7 +48,7 @@ impl State {
         if complaints.is_empty() {
             complaints = plan::validate(&configuration, &self.rules.ports);
         }
-        complaints.extend(self.undialled(&configuration));
+        complaints.extend(self.undialled(&configuration.instances));
         let wanted = match self.made_ready(&configuration) {
             Ok(ready) => Kept::new(&ready),
             Err(error) => {
@@ -124,7 +124,12 @@ impl State {
             let why = match self.roster.missing([instance]).remove(&name) {
                 // Nobody reaches it before.
                 _ if !ever && dial(instance).is_some() => {
-                    planning.unchecked.insert(name, "the controller dials it once it is deployed".into());
+                    // Why it does not is complained of.
+                    let why = match self.why_undialled(instance) {
+                        Some(_) => "this controller cannot dial it",
+                        None => "the controller dials it once it is deployed",
+                    };
+                    planning.unchecked.insert(name, why.into());
                     continue;
                 }
                 Some(why) if ever => why,

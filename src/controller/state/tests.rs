@@ -1,5 +1,6 @@
 mod absent;
 mod away;
+mod dialling;
 mod leaving;
 mod limits;
 mod log;
@@ -262,7 +263,7 @@ fn an_agent_that_waits_for_a_first_deployment_is_left_alone_when_that_fails() {
 #[test]
 fn a_controller_that_cannot_dial_says_so_before_anything_is_staged() {
     let mut cluster = Cluster::new(Stored::default());
-    cluster.state.rules.dials = false;
+    cluster.state.rules.dials = Reach::Nowhere;
     let mut dialled = configuration("c1", &[("a", "n1"), ("b", "n2")]);
     dialled.instances[1] =
         Instance { host: Some([127, 0, 0, 1].into()), port: Some(1), ..dialled.instances[1].clone() };
@@ -351,7 +352,7 @@ fn a_node_that_moves_is_down_before_it_is_started_elsewhere() {
 }
 
 #[test]
-fn a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_given_up_by_name() {
+fn nomad_2185_a_node_leaves_an_instance_that_is_out_of_reach_only_if_that_is_given_up_by_name() {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2")]);
     cluster.lose("b");
     cluster.published.clear();
@@ -602,7 +603,7 @@ impl Cluster {
         let rules = Rules {
             name: instance("controller"),
             ports: PortRules::default(),
-            dials: true,
+            dials: Reach::Anywhere,
             request_timeout: Duration::from_secs(10),
             epoch: 1,
             pace: crate::plan::Pace::default(),

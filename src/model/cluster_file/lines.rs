@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Complaint, Complaints};
+use super::{Complaint, Complaints, MOST_SHOWN};
 use crate::hint::shown;
 
 /// Where files that are otherwise alike differ.
@@ -39,8 +39,8 @@ impl Section<'_> {
     pub fn complaint(&self, entry: Option<&Entry>, what: impl Into<String>) -> Complaint {
         Complaint {
             line: entry.map_or(self.line, |entry| entry.line),
-            section: Some(self.name.chars().take(64).collect::<String>().escape_debug().to_string()),
-            key: entry.map(|entry| entry.key.chars().take(64).collect::<String>().escape_debug().to_string()),
+            section: Some(self.name.chars().take(MOST_SHOWN).collect::<String>().escape_debug().to_string()),
+            key: entry.map(|entry| entry.key.chars().take(MOST_SHOWN).collect::<String>().escape_debug().to_string()),
             what: what.into(),
         }
     }

@@ -14,18 +14,24 @@ use crate::plan::validate::{About, LONGEST_WAIT};
 /// The least from one heartbeat to the next.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
-/// Adds what is wrong with what the Zeek nodes share, and with them as a cluster.
-pub(in crate::plan) fn examine(configuration: &Configuration, rules: &PortRules, add: &mut dyn FnMut(About, String)) {
+/// Adds what is wrong with what the Zeek nodes share, and with them as a cluster. Nodes and instances that are not there are
+/// missed only if it `is_whole`.
+pub(in crate::plan) fn examine(
+    configuration: &Configuration,
+    rules: &PortRules,
+    is_whole: bool,
+    add: &mut dyn FnMut(About, String),
+) {
     let default = Zeek::default();
     let zeek = configuration.zeek.as_deref().unwrap_or(&default);
     for (key, what) in settings(zeek).into_iter().chain(hub_ports(configuration, zeek, rules)) {
         add(About::Zeek(key), what);
     }
     let declared: BTreeSet<&InstanceName> = configuration.instances.iter().map(|instance| &instance.name).collect();
-    for name in zeek.addresses.keys().filter(|name| !declared.contains(name)) {
+    for name in zeek.addresses.keys().filter(|name| is_whole && !declared.contains(name)) {
         add(About::Zeek("addresses"), format!("[zeek] addresses has undeclared instance name '{name}'"));
     }
-    cluster(configuration, zeek, add);
+    cluster(configuration, zeek, is_whole, add);
     let indices = Indices::of(configuration);
     for node in configuration.nodes.iter().filter(|node| node.is_zeek()) {
         if let Err((key, what)) = variables(configuration, &indices, node) {
@@ -53,7 +59,7 @@ pub(in crate::plan) fn examine(configuration: &Configuration, rules: &PortRules,
 }
 
 /// What is wrong with the nodes together.
-fn cluster(configuration: &Configuration, zeek: &Zeek, add: &mut dyn FnMut(About, String)) {
+fn cluster(configuration: &Configuration, zeek: &Zeek, is_whole: bool, add: &mut dyn FnMut(About, String)) {
     let members: Vec<&Node> =
         configuration.nodes.iter().map(|node| &**node).filter(|node| node.is_in_zeek_cluster()).collect();
     let managers: Vec<&Node> = members.iter().copied().filter(|node| node.role == Role::Manager).collect();
@@ -61,7 +67,8 @@ fn cluster(configuration: &Configuration, zeek: &Zeek, add: &mut dyn FnMut(About
         let what = format!("a Zeek cluster has one manager, and these are two: {}, {}", first.name, second.name);
         add(About::Key(second.name.clone(), "role"), what);
     }
-    if let (Backend::ZeroMq, [], [first, ..]) = (zeek.backend, managers.as_slice(), members.as_slice()) {
+    if let (Backend::ZeroMq, [], [first, ..], true) = (zeek.backend, managers.as_slice(), members.as_slice(), is_whole)
+    {
         let what = "there is no manager, through which all Zeek nodes talk with the ZeroMQ backend: add one";
         add(About::Node(first.name.clone()), what.into());
     }

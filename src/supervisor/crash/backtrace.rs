@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::supervisor::process::errand::Held;
+use crate::supervisor::process::let_sigchld_through;
 
 /// How much of it is kept, in bytes.
 const MOST: usize = 64 << 10;
@@ -34,7 +35,7 @@ pub fn of(debugger: &str, program: Option<&Path>, core: &Path, within: Duration)
     if rustix::process::geteuid().is_root() && owner.uid() != 0 {
         command.uid(owner.uid()).gid(owner.gid());
     }
-    let mut child = command.spawn().map_err(|error| match error.kind() {
+    let mut child = let_sigchld_through(&mut command).spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("there is no {debugger}: install it for backtraces"),
         _ => format!("cannot start {debugger}: {error}"),
     })?;

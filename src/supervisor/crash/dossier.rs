@@ -39,8 +39,11 @@ pub struct Dossier {
     pub unwatched: bool,
     pub uptime_milliseconds: Option<u64>,
     /// The most memory that it, or a child that it waited for, had at once (`ru_maxrss`): at least what the agent had when
-    /// it launched it.
+    /// it launched it. Of one that another agent launched, what Zeek said of that last.
     pub largest_resident_bytes: Option<u64>,
+    /// The most that its control group had at once since it was made (`memory.peak`): all that was in it, also in former
+    /// lives.
+    pub group_peak_bytes: Option<u64>,
     /// What the kernel said of the memory that it lacked.
     pub out_of_memory: Option<String>,
     pub core: Option<CoreReport>,
@@ -129,6 +132,7 @@ impl Dossier {
             unwatched: false,
             uptime_milliseconds: None,
             largest_resident_bytes: None,
+            group_peak_bytes: None,
             out_of_memory: None,
             core: None,
             backtrace: None,

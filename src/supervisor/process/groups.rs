@@ -176,6 +176,12 @@ impl Groups {
         Ok(path)
     }
 
+    /// The most memory that all of that node's processes had at once since its group was made, in bytes; `None` if nobody
+    /// counts.
+    pub fn memory_peak(&self, node: &NodeName) -> Option<u64> {
+        fs::read_to_string(self.path(node).join("memory.peak")).ok()?.trim_end().parse().ok()
+    }
+
     /// How many of that node's processes the kernel killed because memory ran out; `None` if nobody counts.
     pub fn oom_kills(&self, node: &NodeName) -> Option<u64> {
         oom::kills(&fs::read_to_string(self.path(node).join("memory.events")).ok()?)
@@ -585,7 +591,10 @@ mod tests {
         let groups = Groups { above, home, lacking: Lacking::new() };
         let node = node("a");
         let path = groups.of(&node, &Quotas::default()).unwrap();
-        assert_eq!(groups.oom_kills(&node), None);
+        assert_eq!((groups.oom_kills(&node), groups.memory_peak(&node)), (None, None));
+        fs::write(path.join("memory.peak"), "1351680\n").unwrap();
+        assert_eq!(groups.memory_peak(&node), Some(1_351_680));
+        fs::remove_file(path.join("memory.peak")).unwrap();
         fs::write(path.join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
         assert_eq!(groups.oom_kills(&node), Some(1));
         // A real group is removed with its files; of one that is made up, only this can be seen.

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn adoption_takes_the_very_same_process_only() {
+    fn systemd_13101_adoption_takes_the_very_same_process_only() {
         let home = tempfile::tempdir().unwrap();
         let process = spawn(&script(home.path(), "exec sleep 1000"), None).unwrap();
         let (pid, start_time) = (process.pid(), process.start_time());

@@ -13,6 +13,7 @@
 
 mod berth;
 pub mod clock;
+mod ended_children;
 pub mod errand;
 mod error;
 mod exits;
@@ -51,6 +52,7 @@ pub fn tells_how_the_reaped_ended(pidfd: impl std::os::fd::AsFd) -> bool {
 }
 
 pub use berth::reserve as reserve_berths;
+pub use ended_children::EndedChildren;
 pub use error::SpawnError;
 pub use exits::{Ended, Exits, Remains};
 pub use handle::Process;
@@ -59,6 +61,7 @@ pub use obstacles::obstacles;
 pub use rustix::process::Signal;
 pub use spawn::{Program, Record, spawn};
 pub(crate) use sys::local_time::local as local_time;
+pub(crate) use sys::sigchld::let_through as let_sigchld_through;
 
 /// What that variable is in the environment with which the process began, as far as we may look and it is still there.
 pub fn variable(pid: u32, name: &str) -> Option<std::ffi::OsString> {

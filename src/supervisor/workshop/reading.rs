@@ -95,12 +95,12 @@ impl Workshop {
     }
 
     /// Has a dossier made of the ward's last end, which nobody asked for, once everybody was told of it: to wake the
-    /// thread that makes it would hold that up.
-    pub fn examine(&self, ward: WardId, node: &Arc<Node>, state: NodeState, reason: Text) {
+    /// thread that makes it would hold that up. `memory` is the most that it said it had, for where nobody else knows.
+    pub fn examine(&self, ward: WardId, node: &Arc<Node>, state: NodeState, reason: Text, memory: Option<u64>) {
         let end = self.benches.wards.borrow_mut().get_mut(&ward).and_then(|ward| ward.end.take());
         let Some(end) = end else { return };
         let End { life, pid, start_time, exit, time, heard, largest_resident, kernel } = *end;
-        let node = Arc::clone(node);
+        let (node, largest_resident) = (Arc::clone(node), largest_resident.or(memory));
         let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, kernel, state, reason };
         self.look_into(death);
     }
@@ -159,6 +159,10 @@ impl Witness for Bystander {
         let read = output::last_lines(&directory, LAST_LINES, scope, &lock);
         read.inspect_err(|error| tracing::warn!("cannot read the output in {}: {error}", directory.display()))
             .unwrap_or_default()
+    }
+
+    fn memory_peak(&self, node: &Node) -> Option<u64> {
+        self.0.upgrade()?.groups.as_ref().as_ref().ok()?.memory_peak(&node.name)
     }
 }
 

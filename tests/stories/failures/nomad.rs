@@ -19,13 +19,14 @@ fn nomad_5593_what_is_stopped_after_the_agent_was_killed_leaks_nothing() {
 
 #[test]
 fn nomad_9705_a_client_that_was_cut_off_and_restarted_loses_nobody_and_nobody_is_stuck() {
-    let fleet = Fleet::with_nodes();
+    let mut fleet = Fleet::with_nodes();
     let before = pids(&fleet.client.status());
     fleet.agents["b"].signal(Signal::STOP);
     fleet.client.wait_for("on-b", "UNKNOWN");
-    // Dies while its agent neither hears nor is heard.
+    // Dies while its agent neither hears nor is heard, and will not come back as it was.
     processes::signal(before["also-b"], Signal::KILL);
-    fleet.agents["b"].signal(Signal::CONT);
+    fleet.agent_mut("b").kill();
+    fleet.agent_mut("b").start_again();
     let after = fleet.client.wait("all of them run", |status| {
         status.nodes.iter().all(|node| node.state == "RUNNING") && pids(status)["also-b"] != before["also-b"]
     });

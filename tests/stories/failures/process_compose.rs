@@ -1,9 +1,12 @@
 //! F1bonacc1/process-compose: issues by number, and three that were mended without one by their commits.
 
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::thread;
 
-use crate::common::{Lab, Reserved, changes, check_log, eventually, node, path, pids, processes, script, sleeper};
+use crate::common::{
+    Lab, Reserved, Scene, changes, check_log, eventually, node, path, pids, processes, script, sleeper,
+};
 
 use super::moments;
 
@@ -19,6 +22,48 @@ fn process_compose_403_a_probe_that_fails_starts_the_node_again_and_does_not_end
     lab.client.wait_for("probed", "RUNNING");
     assert!(well > 1 && moments(&lab.client.events(), "probed", "FAILED").is_empty());
     check_log(&lab.client.events());
+}
+
+#[test]
+fn process_compose_531_whether_it_is_ready_and_whether_it_lives_are_two_questions() {
+    let scene = Scene::new();
+    let address = TcpListener::bind(scene.any_port()).unwrap().local_addr().unwrap();
+    let path = |name: &str| scene.path(name).display().to_string();
+    let probe = |asked: &str| format!("exec sh -c \"echo asked >> {}; test ! -e {}\"", path(asked), path("sick"));
+    let keys = |asked: &str| {
+        let probe = probe(asked);
+        format!("probe = {probe}\nprobe_interval = 100ms\nprobe_failures = 2\nready_within = 1h\nrestart_delay = 10ms")
+    };
+    let serves = sleeper("serves", &keys("serves")).replace("settle 50ms", &format!("tcp {address}"));
+    let file = serves + &sleeper("settles", &keys("settles"));
+    let lab = Lab::start_in(scene, Some(&file));
+    let asked = |name: &str| lab.scene.read(name).lines().count();
+    let asked_again = |name: &str| {
+        let before = asked(name);
+        eventually("it is asked again and again", || (asked(name) > before + 3).then_some(()));
+    };
+    // Whoever is not ready is not asked whether it lives.
+    asked_again("settles");
+    let starts = lab.client.wait("it has a process", |status| pids(status).contains_key("serves"));
+    assert_eq!((&*node(&starts, "serves").state, asked("serves")), ("PENDING", 0));
+    let listener = TcpListener::bind(address).unwrap();
+    let ready = lab.client.wait_for("serves", "RUNNING");
+    // Whoever was ready once is not asked again whether it is, and lives as long as the probe says so.
+    drop(listener);
+    asked_again("serves");
+    let lives = lab.client.wait_for("serves", "RUNNING");
+    assert_eq!((lives.pid, lives.restarts), (ready.pid, 0));
+    // And whoever does not live is started again, and is not ready by that.
+    lab.scene.write("sick", "");
+    let again = lab.client.wait("it is started again", |status| {
+        let serves = node(status, "serves");
+        serves.state == "PENDING" && serves.pid.is_some_and(|pid| Some(pid) != ready.pid)
+    });
+    assert_eq!(node(&again, "serves").restarts, 1);
+    let events = lab.client.events();
+    let crash = moments(&events, "serves", "CRASHED");
+    assert!(events[crash[0]].reason.as_ref().unwrap().starts_with("its probe failed 2 times in a row"), "{events:#?}");
+    check_log(&events);
 }
 
 #[test]

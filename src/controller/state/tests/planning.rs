@@ -247,7 +247,7 @@ fn words(nodes: &[Planned]) -> Vec<String> {
 }
 
 impl Cluster {
-    fn plan(&mut self, name: &str, configuration: Configuration) {
+    pub(super) fn plan(&mut self, name: &str, configuration: Configuration) {
         self.plan_without(name, configuration, &[]);
     }
 
@@ -266,7 +266,7 @@ impl Cluster {
         self.say(name, InspectConfigurationResponse { reqid, inspection });
     }
 
-    fn planned(&mut self, name: &str) -> ClusterPlan {
+    pub(super) fn planned(&mut self, name: &str) -> ClusterPlan {
         match self.answers.remove(name) {
             Some(ClientResponse::PlanResponse(answer)) => *answer.plan,
             other => panic!("{other:?}"),

@@ -1,0 +1,67 @@
+//! Whom this controller can dial, and what is said of the others.
+
+use super::deployment::dial;
+use super::{Effect, State};
+use crate::model::{Instance, Timestamp};
+
+/// How far a controller dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// There is nobody to dial: all agents are in its own process, or dial it.
+    Nowhere,
+    /// To this machine: without certificates no link leaves it.
+    Here,
+    Anywhere,
+}
+
+impl Reach {
+    /// Whether an instance that waits to be dialled can be. Any other one can.
+    fn includes(self, instance: &Instance) -> bool {
+        match (self, instance.host.filter(|_| instance.port.is_some())) {
+            (Self::Anywhere, _) | (_, None) => true,
+            (Self::Here, Some(host)) => host.to_canonical().is_loopback(),
+            (Self::Nowhere, Some(_)) => false,
+        }
+    }
+}
+
+impl State {
+    /// Why instances that wait to be dialled cannot be reached, and what to do about it, if there are such.
+    pub(super) fn undialled(&self, instances: &[Instance]) -> Option<String> {
+        let dials = self.rules.dials;
+        let undialled = instances.iter().filter(|instance| !dials.includes(instance));
+        let name = |instance: &Instance| match dials {
+            Reach::Nowhere => format!("`{}`", instance.name),
+            Reach::Here | Reach::Anywhere => format!("`{}`{}", instance.name, place(instance)),
+        };
+        let names: Vec<_> = undialled.map(name).collect();
+        let way_out = match dials {
+            Reach::Nowhere => "name instances without an address, as a lab does",
+            Reach::Here | Reach::Anywhere => {
+                "without certificates links stay on this machine; make them by `watchpost pki`, or admit by \
+                 `insecure = true` that whoever listens there is a part of the cluster, and start it again"
+            }
+        };
+        (!names.is_empty()).then(|| format!("this controller cannot dial {}: {way_out}", names.join(", ")))
+    }
+
+    /// Why this instance, which waits to be dialled, is not, if it is not.
+    pub(super) fn why_undialled(&self, instance: &Instance) -> Option<String> {
+        let undialled = self.undialled(std::slice::from_ref(instance))?;
+        Some(format!("not dialled: {undialled}"))
+    }
+
+    /// Has it dialled, if the controller is to dial it, or says why it is not.
+    pub(super) fn dial(&mut self, instance: &Instance, now: Timestamp, fx: &mut Vec<Effect>) {
+        let Some(why) = self.why_undialled(instance) else { return fx.extend(dial(instance)) };
+        self.roster.is_not_dialled(&instance.name, &why);
+        self.tell_error(&instance.name, why, now, fx);
+    }
+}
+
+fn place(instance: &Instance) -> String {
+    match (instance.host, instance.port) {
+        (Some(host), Some(port)) => format!(" at {}", std::net::SocketAddr::new(host, port)),
+        _ => String::new(),
+    }
+}

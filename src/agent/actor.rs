@@ -41,7 +41,7 @@ use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::process::{limits, reserve_berths};
 use crate::supervisor::register::{Register, RegisterError};
 use crate::supervisor::workshop::{Clerks, Workshop};
-use crate::supervisor::{FromSupervisor, LaunchOrder};
+use crate::supervisor::{FromSupervisor, LaunchOrder, Wait};
 
 /// What an agent needs to start.
 pub struct AgentSetup {
@@ -122,6 +122,8 @@ pub struct Agent {
     now: Option<Now>,
     flushing: bool,
     launches: Vec<LaunchOrder>,
+    /// To be kept on disk once it is told that they crashed.
+    waits: Vec<Wait>,
     /// Launches whose news was mailed, and for how many turns the first of them has been held.
     held: Vec<LaunchOrder>,
     turns: u8,
@@ -174,8 +176,10 @@ impl Agent {
             Ok(id) => found.extend(id.map(Event::WasInForce)),
             Err(error) => found.push(Event::Trouble(None, error.to_string())),
         }
+        let news = site.nodes.join(format!(".news-{instance}"));
+        let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         // Also what ran here under another instance's name: it is to be minded, whatever this agent is called now.
-        let (adoptable, told) = take_up(entries.records, &groups, &mut kernel_log)?;
+        let (adoptable, told) = take_up(entries.records, &restored.deaths, &groups, &mut kernel_log)?;
         found.extend(told);
         let runs = |(name, found): (&NodeName, &Adoptable)| found.process.as_ref().map(|_| name.clone());
         let archive = Archive::open(Opening {
@@ -186,9 +190,7 @@ impl Agent {
             up: adoptable.iter().filter_map(runs).collect(),
         })?;
         let site = Arc::new(site);
-        let news = site.nodes.join(format!(".news-{instance}"));
         let porter = Porter::hire(site.nodes.join(format!(".bundles-{instance}")))?;
-        let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, &restored.news);
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox)
@@ -215,6 +217,7 @@ impl Agent {
             now: None,
             flushing: false,
             launches: Vec::new(),
+            waits: Vec::new(),
             held: Vec::new(),
             turns: 0,
             unwritten: 0,
@@ -343,6 +346,10 @@ impl Handler<FromSupervisor> for Agent {
             }
             FromSupervisor::Launch(order) => {
                 self.launches.push(order);
+                self.flush_soon(ctx);
+            }
+            FromSupervisor::Waits(wait) => {
+                self.waits.push(wait);
                 self.flush_soon(ctx);
             }
             FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),

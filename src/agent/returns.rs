@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::state::{Event, FoundNode};
 use crate::launch::Site;
-use crate::model::{Exit, InstanceName, Life, Node, NodeName, Role, Text};
+use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, ReadyBy, Role, Text};
 use crate::side_by_side::side_by_side;
 use crate::supervisor::history::Past;
-use crate::supervisor::process::Process;
 use crate::supervisor::process::groups::{Groups, NoGroups};
 use crate::supervisor::process::identity::Identity;
 use crate::supervisor::process::marked::{self, Marked};
 use crate::supervisor::process::oom::{self, KernelLog};
+use crate::supervisor::process::{Process, clock};
 use crate::supervisor::register::{Entries, Found, Loss, Record, Register, RegisterError};
-use crate::supervisor::workshop::Origin;
+use crate::supervisor::workshop::{LateDeath, Origin};
 
 /// What became of a record of which nothing is believed.
 const ASIDE: &str = "set aside as record.damaged";
@@ -26,15 +27,21 @@ pub(super) struct Adoptable {
     pub leader: Option<u32>,
     pub origin: Origin,
     pub process: Option<Process>,
-    /// The process that ended meanwhile, and how.
-    pub died: Option<(u32, Exit)>,
+    /// Its process, which ended meanwhile, or before.
+    pub died: Option<LateDeath>,
+    /// Whether its process, where it runs, is known to be ready.
+    pub ready: bool,
     pub past: Past,
+    /// How long it is still to wait for its next life, and why, if it waits.
+    pub waits: Option<(Duration, Text)>,
     pub given_up: bool,
 }
 
-/// Takes up what the records tell of: what an agent is to know of each node, and what is to become of each.
+/// Takes up what the records tell of: what an agent is to know of each node, and what is to become of each. These processes
+/// of nodes were told to have ended.
 pub(super) fn take_up(
     records: Vec<Record>,
+    deaths: &BTreeMap<NodeName, u32>,
     groups: &Result<Groups, NoGroups>,
     kernel_log: &mut KernelLog,
 ) -> io::Result<(BTreeMap<NodeName, Adoptable>, Vec<Event>)> {
@@ -43,17 +50,35 @@ pub(super) fn take_up(
     let running = side_by_side(&records, running);
     for (record, process) in records.into_iter().zip(running) {
         let process = process?;
-        told.extend(tell_of_death(&record, process.as_ref()));
-        let pid = process.as_ref().map(Process::pid);
         let count = || groups.as_ref().ok()?.oom_kills(&record.node.name);
-        let (leader, died) = (record.leader(), death(&record, process.as_ref(), kernel_log, count));
-        let Record { node, life, found, guessed, grouped, past, reason, .. } = record;
+        let died = death(&record, process.as_ref(), kernel_log, count).map(|(pid, exit)| {
+            let told = deaths.get(&record.node.name) == Some(&pid);
+            LateDeath { pid, exit, told }
+        });
+        if died.is_none_or(|death| !death.told) {
+            told.extend(tell_of_death(&record, process.as_ref()));
+        }
+        let ready = record.ready || has_settled(&record, process.as_ref());
+        // Its restart was under way and came to nothing: it is due, and nothing is forgiven.
+        let is_due = record.here && record.found == Found::Intended && record.past.attempt > 0;
+        let waits = record.waits.or(is_due.then_some(Duration::ZERO));
+        let Record { node, life, found, guessed, grouped, past, reason, leader, .. } = record;
+        let (reason, node) = (reason.map(Text::from).unwrap_or_default(), Arc::new(node));
+        let up = if ready { NodeState::Running } else { NodeState::Pending };
+        let (state, pid) = match (&process, died, found) {
+            (Some(process), _, _) => (up, Some(process.pid())),
+            (None, Some(LateDeath { told: true, .. }), _) => (NodeState::Crashed, None),
+            (None, Some(LateDeath { pid, .. }), _) => (up, Some(pid)),
+            (None, None, Found::GivenUp) => (NodeState::Failed, None),
+            (None, None, _) if waits.is_some() => (NodeState::Crashed, None),
+            (None, None, _) => (NodeState::Stopped, None),
+        };
         let origin = if grouped { Origin::Grouped } else { Origin::Adrift };
-        let given_up = reason.is_some();
-        adoptable.insert(node.name.clone(), Adoptable { life, leader, origin, process, died, past, given_up });
-        let (died, wanted) = (died.map(|(pid, _)| pid), found != Found::Stopped);
-        let given_up = reason.map(Text::from);
-        nodes.push(FoundNode { node: Arc::new(node), pid, died, wanted, guessed, given_up });
+        let (given_up, wanted) = (found == Found::GivenUp, found != Found::Stopped);
+        let waits = waits.map(|left| (left, reason.clone()));
+        let taken = Adoptable { life, leader, origin, process, died, ready, past, waits, given_up };
+        adoptable.insert(node.name.clone(), taken);
+        nodes.push(FoundNode { node, state, pid, reason, wanted, guessed });
     }
     told.push(Event::Found(nodes));
     Ok((adoptable, told))
@@ -84,12 +109,17 @@ pub(super) fn retrieve(
         match marked.remove(&record.node.name) {
             Some(Marked { life, pid, start_time }) if life == record.life => {
                 let process = Identity::new(pid, start_time);
-                record.found = Found::Launched(process);
+                (record.found, record.leader) = (Found::Launched(process), Some(pid));
                 told.extend(enter(&record.node, life, process, &record.past, record.guessed));
             }
             // It may be about to be born.
             _ => match register.revoke(&record.node.name) {
-                Ok(found) => record.found = found,
+                Ok(found) => {
+                    record.found = found;
+                    if let Found::Launched(Identity { pid, .. }) = found {
+                        record.leader = Some(pid);
+                    }
+                }
                 // Nothing is launched either until it can be taken back.
                 Err(error) => told.push(trouble(&record.node.name, error)),
             },
@@ -123,6 +153,10 @@ pub(super) fn retrieve(
                 grouped: false,
                 past,
                 reason: None,
+                waits: None,
+                leader: Some(pid),
+                // Nobody knows what it is to do for that.
+                ready: true,
             });
         } else if matches!(loss, Loss::Damaged(_) | Loss::Foreign(_)) {
             told.push(warn(&name, format!("{what}; no process of the node was found")));
@@ -145,6 +179,15 @@ fn running(record: &Record) -> io::Result<Option<Process>> {
             io::Error::new(error.kind(), format!("cannot look at process {pid} of node {node}: {error}"))
         }),
         _ => Ok(None),
+    }
+}
+
+/// Whether it has been up for as long as its definition asks, where it asks for nothing else. Of one that is gone nobody
+/// knows for how long it was.
+fn has_settled(record: &Record, process: Option<&Process>) -> bool {
+    match record.node.ready_by() {
+        ReadyBy::Settle(time) => process.is_none_or(|process| clock::age(process.start_time()) >= time),
+        _ => false,
     }
 }
 
@@ -197,6 +240,9 @@ mod tests {
             grouped: false,
             past: Past::default(),
             reason: None,
+            waits: None,
+            leader: here.then_some(pid),
+            ready: false,
         };
         assert_eq!(running(&record(true)).unwrap().map(|process| process.pid()), Some(pid));
         let elsewhere = record(false);

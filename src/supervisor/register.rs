@@ -2,9 +2,11 @@
 //!
 //! A record is a file of lines to which more are added. One is written before a launch and says what is intended: the
 //! node's definition, its life and its crashes so far. The next is written by the new process itself, before it becomes
-//! the node's program: `pid <life> <pid> <start time>`, and the number of its pidfd where that has one. A third, `stopped <life>`, says that it is gone because somebody
-//! asked, `rested <life>` that its agent stopped it at its own end, and `failed <life> <reason>` that it was given up. Each
-//! ends in a checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
+//! the node's program: `pid <life> <pid> <start time>`, and the number of its pidfd where that has one. More may come: `ready
+//! <life>`, where it had to give a sign of that; `stable <life>`, once earlier crashes are forgotten; `crashed <life> <what>`,
+//! once its end was told and the next life is to wait; `stopped <life>`, when it is gone because somebody asked, `rested
+//! <life>` when its agent stopped it at its own end, and `failed <life> <reason>` when it was given up. Each ends in a
+//! checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
 //! that became long is made anew. Nothing is synced: records must survive the agent, not the machine, whose reboot ends
 //! what they speak of.
 //!
@@ -24,8 +26,9 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 
-use self::lines::{FORMAT, Flaw, Intent, Said};
+use self::lines::{Crash, FORMAT, Flaw, Intent, Said};
 use super::history::Past;
+use super::process::clock;
 use super::process::identity::{self, Identity};
 use crate::model::{ConfigurationId, InstanceName, Life, Node, NodeName};
 
@@ -52,18 +55,14 @@ pub struct Record {
     pub grouped: bool,
     /// Its crashes so far.
     pub past: Past,
-    /// Why it was given up, if it was.
+    /// Why it was given up, or waits, if that is so.
     pub reason: Option<String>,
-}
-
-impl Record {
-    /// The process that led the life, if its number means anything here.
-    pub fn leader(&self) -> Option<u32> {
-        match self.found {
-            Found::Launched(Identity { pid, .. }) if self.here => Some(pid),
-            _ => None,
-        }
-    }
+    /// How long it is still to wait until it is started again, if it waits.
+    pub waits: Option<Duration>,
+    /// The process that led the life, if that is not known to have left nothing, and its number means anything here.
+    pub leader: Option<u32>,
+    /// Its process gave the sign that it is ready.
+    pub ready: bool,
 }
 
 /// How far the life of a record came.
@@ -73,6 +72,8 @@ pub enum Found {
     Intended,
     /// Its process wrote this before it became the node's program.
     Launched(Identity),
+    /// It ended, which was told, or no process came of it; and the next life is to wait.
+    Crashed,
     /// It ended and is not to be started again without being asked.
     Stopped,
     /// Its agent stopped it when it ended itself, and is to start it when it returns.
@@ -192,7 +193,7 @@ impl Register {
             life,
             guessed,
             past,
-            at: since_boot(),
+            at: milliseconds_since_boot(),
             groups: groups.map(Cow::Borrowed),
             node: Cow::Borrowed(node),
         };
@@ -244,6 +245,36 @@ impl Register {
     /// was over because somebody asked, it stays at that.
     pub fn rested(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
         self.note(node, &format!("rested {life}"))
+    }
+
+    /// Notes that the process of this life is ready.
+    pub fn ready(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
+        self.note(node, &lines::ready(life))
+    }
+
+    /// Notes that the crashes before this life are forgotten.
+    pub fn stable(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
+        self.note(node, &lines::stable(life))
+    }
+
+    /// Notes that this life is over, for this reason, which was told, and that the next one is due after this wait.
+    pub fn crashed(
+        &self,
+        node: &NodeName,
+        life: Life,
+        past: Past,
+        wait: Duration,
+        reason: &str,
+    ) -> Result<(), RegisterError> {
+        let at = milliseconds_since_boot();
+        let due = at.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let crash = Crash { past, at, due, reason: lines::shortened(reason) };
+        let line = lines::crashed(life, &crash).map_err(|error| RegisterError::Io {
+            what: "write",
+            path: self.directory(node).join(NAME),
+            source: error.into(),
+        })?;
+        self.note(node, &line)
     }
 
     /// Notes that this life was the last, for this reason, until somebody asks for another.
@@ -347,15 +378,24 @@ impl Register {
         }
     }
 
-    fn record(&self, Said { intent, found, reason }: Said) -> Record {
-        let here = intent.boot == self.boot && intent.pid_namespace == self.pid_namespace;
-        let elapsed = Duration::from_millis(since_boot().saturating_sub(intent.at));
-        // Times of another boot say nothing.
-        let past = if intent.boot == self.boot { intent.past.aged(elapsed) } else { Past::default() };
+    fn record(&self, Said { intent, found, reason, crash, leader, ready, stable }: Said) -> Record {
+        let same_boot = intent.boot == self.boot;
+        let here = same_boot && intent.pid_namespace == self.pid_namespace;
+        let now = milliseconds_since_boot();
+        // Times of another boot say nothing: who was to wait then has waited.
+        let crash = crash.filter(|_| same_boot);
+        let waits = crash.as_ref().map(|crash| Duration::from_millis(crash.due.saturating_sub(now)));
+        let (past, at, reason) = match crash {
+            Some(Crash { past, at, reason, .. }) => (past, at, Some(reason)),
+            None if stable => (Past::default(), now, reason),
+            None => (intent.past, intent.at, reason),
+        };
+        let past = if same_boot { past.aged(Duration::from_millis(now.saturating_sub(at))) } else { Past::default() };
         let grouped =
             here && intent.groups.is_some_and(|groups| self.groups.as_ref().is_some_and(|ours| *groups == **ours));
+        let leader = leader.filter(|_| here && matches!(found, Found::Launched(_) | Found::Crashed));
         let (node, life, guessed) = (intent.node.into_owned(), intent.life, intent.guessed);
-        Record { node, life, here, found, guessed, grouped, past, reason }
+        Record { node, life, here, found, guessed, grouped, past, reason, waits, leader, ready }
     }
 }
 
@@ -410,10 +450,9 @@ enum Reading {
     Nothing,
 }
 
-/// Milliseconds since boot, by the clock that nobody sets.
-fn since_boot() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+/// By the clock that nobody sets.
+fn milliseconds_since_boot() -> u64 {
+    u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a file was last written in an earlier life of the machine, by the clock that people set; in doubt it was not.
@@ -507,13 +546,13 @@ mod tests {
         };
         let ours = read(|_| {});
         assert!(ours.here && ours.grouped);
-        assert_eq!((ours.leader(), ours.past.attempt), (Some(42), 4));
+        assert_eq!((ours.leader, ours.past.attempt), (Some(42), 4));
         let elsewhere = read(|reader| reader.pid_namespace += 1);
         assert!(!elsewhere.here && !elsewhere.grouped);
-        assert_eq!((elsewhere.leader(), elsewhere.past.attempt), (None, 4), "its crashes are of this boot");
+        assert_eq!((elsewhere.leader, elsewhere.past.attempt), (None, 4), "its crashes are of this boot");
         let before = read(|reader| reader.boot = "another".into());
         assert!(!before.here && !before.grouped);
-        assert_eq!((before.leader(), &before.past), (None, &Past::default()));
+        assert_eq!((before.leader, &before.past), (None, &Past::default()));
         for record in [ours, elsewhere, before] {
             assert_eq!(record.found, Found::Launched(Identity::new(42, 1000)));
         }
@@ -698,6 +737,29 @@ mod tests {
         assert_eq!((record.found, record.reason.as_deref()), (Found::GivenUp, Some("given up after 4 restarts")));
         assert_eq!(record.past.attempt, 4);
         assert!(record.past.ago.iter().zip(&past.ago).all(|(now, then)| now >= then && *now < then + 60_000));
+    }
+
+    #[test]
+    fn who_waits_to_be_started_again_waits_for_the_rest_only_and_is_known_with_its_crashes() {
+        let (_directory, mut register, node) = register();
+        let mut file = register.intend(&node, Life(7), Past { attempt: 1, ago: vec![7] }).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
+        let (hour, past) = (Duration::from_secs(3600), Past { attempt: 2, ago: vec![10, 0] });
+        register.ready(&node.name, Life(7)).unwrap();
+        register.stable(&node.name, Life(7)).unwrap();
+        assert_eq!(register.read().unwrap().records[0].past, Past::default());
+        register.crashed(&node.name, Life(7), past, hour, "exited with status 3").unwrap();
+        let record = register.read().unwrap().records.remove(0);
+        assert_eq!((record.found, record.leader, record.ready), (Found::Crashed, Some(42), true));
+        assert_eq!((record.reason.as_deref(), record.past.attempt), (Some("exited with status 3"), 2));
+        assert!(record.waits.is_some_and(|left| left <= hour && left + Duration::from_secs(60) > hour), "{record:?}");
+
+        register.crashed(&node.name, Life(7), Past::default(), Duration::ZERO, "").unwrap();
+        assert_eq!(register.read().unwrap().records[0].waits, Some(Duration::ZERO), "its time is over");
+        register.boot = "another".into();
+        let record = register.read().unwrap().records.remove(0);
+        assert_eq!((record.waits, record.leader, record.here), (None, None, false), "the machine went down meanwhile");
+        assert_eq!((record.found, record.past), (Found::Crashed, Past::default()));
     }
 
     #[test]

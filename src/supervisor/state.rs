@@ -56,10 +56,10 @@ enum Phase {
         again: bool,
         ended: Option<(u32, Exit)>,
     },
-    /// The process ended in this way, and only the node's definition, which is not known yet, says what that means.
+    /// Its process ended in this way, or it has waited for its retry; what comes next only the node's definition says, which
+    /// is not known yet.
     Undecided {
-        pid: u32,
-        exit: Exit,
+        ended: Option<(u32, Exit)>,
     },
 }
 
@@ -211,10 +211,19 @@ impl State {
         Self { phase: Phase::Stopped, life, history: History::default(), told: NodeState::Stopped }
     }
 
-    /// A node whose process `pid` was found running.
-    pub fn adopted(life: Life, pid: u32, now: Instant) -> Self {
-        let phase = Phase::Running { pid, since: now };
-        Self { phase, life, history: History::default(), told: NodeState::Running }
+    /// A node whose process `pid` was found, ready, and has run since then.
+    pub fn adopted(life: Life, pid: u32, since: Instant) -> Self {
+        Self { phase: Phase::Running { pid, since }, told: NodeState::Running, ..Self::stopped(life) }
+    }
+
+    /// A node whose process `pid` was found and has yet to become ready.
+    pub fn pending(life: Life, pid: u32) -> Self {
+        Self { phase: Phase::Pending { pid }, told: NodeState::Pending, ..Self::stopped(life) }
+    }
+
+    /// A node that has crashed and waits for its retry.
+    pub fn crashed(life: Life) -> Self {
+        Self { phase: Phase::Crashed, told: NodeState::Crashed, ..Self::stopped(life) }
     }
 
     /// A node that was given up and waits for a person.
@@ -237,6 +246,17 @@ impl State {
     /// What the next agent is to know of its crashes.
     pub fn past(&self, now: Instant) -> Past {
         self.history.past(now)
+    }
+
+    /// In which time its crashes so far are forgotten, if there were any, and it runs on; `None` where there is nothing to
+    /// forget.
+    pub fn stable_in(&self, now: Instant, terms: &Terms) -> Option<Duration> {
+        match self.phase {
+            Phase::Running { since, .. } if self.past(now) != Past::default() => {
+                Some(terms.restart.stable.saturating_sub(now.saturating_duration_since(since)))
+            }
+            _ => None,
+        }
     }
 
     /// Whether its process was told to end.
@@ -320,6 +340,9 @@ impl State {
             Event::Defined => self.on_definition(phase, now, terms),
             Event::Stop => self.on_stop(phase, terms),
             Event::Hurry | Event::KillDue(_) => self.on_impatience(phase),
+            Event::RetryDue(_) if phase == Phase::Crashed && !terms.known => {
+                Arrow::to(Phase::Undecided { ended: None })
+            }
             Event::RetryDue(_) if phase == Phase::Crashed => self.launch(),
             Event::Launched(_, pid) => self.on_birth(phase, pid, terms),
             Event::LaunchFailed(_, failure) => self.on_stillbirth(phase, failure, now, terms),
@@ -416,7 +439,9 @@ impl State {
         match phase {
             P::Pending { pid } | P::Running { pid, .. } if !terms.known => {
                 let reason = format!("{}; {UNDECIDED}", explain(exit, output.as_ref()));
-                let undecided = Arrow::to(P::Undecided { pid, exit }).because(reason).doing(Effect::Sweep(self.life));
+                let undecided = Arrow::to(P::Undecided { ended: Some((pid, exit)) })
+                    .because(reason)
+                    .doing(Effect::Sweep(self.life));
                 undecided.after(pid, exit, output)
             }
             P::Pending { pid } => self.exited(pid, exit, output, now, terms),
@@ -435,13 +460,14 @@ impl State {
         }
     }
 
-    /// What it is has become known: so is what its end meant, of which the world knows already.
+    /// What it is has become known: so is what its end meant, which the world was told of.
     fn on_definition(&mut self, phase: Phase, now: Instant, terms: &Terms) -> Arrow {
         match phase {
-            Phase::Undecided { pid, exit } => {
+            Phase::Undecided { ended: Some((pid, exit)) } => {
                 let decided = self.exited(pid, exit, None, now, terms);
                 Arrow { pid: None, exit: None, ..decided }
             }
+            Phase::Undecided { ended: None } => self.launch(),
             phase => Arrow::to(phase),
         }
     }
@@ -723,9 +749,63 @@ mod tests {
             let deaths = decided.iter().filter(|effect| matches!(effect, F::Report(report) if report.exit.is_some()));
             assert_eq!(deaths.count(), 0, "it was told of: {decided:?}");
         }
-        let mut state = in_phase(P::Undecided { pid: 70, exit: clean });
+        let mut state = in_phase(P::Undecided { ended: Some((70, clean)) });
         assert_eq!(state.step(E::Stop, noon(), &terms()), [F::Sweep(L)], "a stop is a stop");
         assert_eq!(state.step(E::Defined, noon(), &terms()), []);
+
+        let mut state = in_phase(P::Crashed);
+        assert_eq!(state.step(E::RetryDue(L), noon(), &Terms { known: false, ..terms() }), []);
+        assert_eq!(state.step(E::Defined, noon(), &terms()), [F::Launch(NEXT)]);
+    }
+
+    #[test]
+    fn who_was_stable_when_it_was_found_is_started_again_at_once_and_who_was_not_waits_as_before() {
+        let (policy, past) = (terms().restart, Past { attempt: 3, ago: vec![1, 1, 1] });
+        let first = |ran: Duration| {
+            let since = noon().checked_sub(ran).unwrap();
+            let mut state = State::adopted(L, 70, since).with_past(&past, 0, noon());
+            let effects = state.step(E::Exited(L, Exit::Status(1), None), noon(), &terms());
+            let retry = effects.iter().find_map(|effect| match effect {
+                F::After(delay, E::RetryDue(_)) => Some(*delay),
+                _ => None,
+            });
+            (retry.unwrap(), state.past(noon()).attempt)
+        };
+        assert_eq!(first(policy.stable), (Duration::ZERO, 1));
+        let (delay, attempt) = first(policy.stable - Duration::from_millis(1));
+        assert!(delay > policy.delay && attempt == 4, "{delay:?}");
+    }
+
+    #[test]
+    fn who_is_found_waiting_counts_on_and_is_forgiven_only_by_whoever_asks() {
+        let past = Past { attempt: 3, ago: vec![1, 1, 1] };
+        for (event, kept) in [(E::RetryDue(L), past.clone()), (E::Start, Past::default())] {
+            let mut state = State::crashed(L).with_past(&past, 0, noon());
+            assert_eq!(state.step(event.clone(), noon(), &terms()), [F::Launch(NEXT)]);
+            assert_eq!(state.past(noon()), kept, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn when_it_will_have_been_stable_is_known_of_whoever_runs_and_has_crashed_before() {
+        let (stable, second) = (terms().restart.stable, Duration::from_secs(1));
+        let since = noon().checked_sub(second).unwrap();
+        let crashed = Past { attempt: 1, ago: vec![] };
+        let state = State::adopted(L, 70, since).with_past(&crashed, 0, noon());
+        assert_eq!(state.stable_in(noon(), &terms()), Some(stable - second));
+        assert_eq!(state.stable_in(noon() + stable, &terms()), Some(Duration::ZERO));
+        assert_eq!(State::adopted(L, 70, since).stable_in(noon(), &terms()), None, "nothing is to be forgotten");
+        assert_eq!(State::pending(L, 70).with_past(&crashed, 0, noon()).stable_in(noon(), &terms()), None);
+    }
+
+    #[test]
+    fn who_is_found_before_it_was_ready_becomes_so_and_has_not_been_stable() {
+        let mut state = State::pending(L, 70).with_past(&Past { attempt: 3, ago: vec![] }, 0, noon());
+        let effects = state.clone().step(E::Exited(L, Exit::Status(1), None), noon(), &terms());
+        let Some(F::Report(report)) = effects.first() else { panic!("{effects:?}") };
+        assert_eq!((report.old, report.attempt), (NodeState::Pending, 4));
+        state.step(E::Ready(L), noon(), &terms());
+        assert_eq!(state.told(), NodeState::Running);
     }
 
     #[test]

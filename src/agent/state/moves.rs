@@ -60,23 +60,19 @@ impl State {
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let FoundNode { node, pid, died, wanted, guessed, given_up } = found;
-        let (name, pid) = (node.name.clone(), pid.or(died));
+        let FoundNode { node, state, pid, reason, wanted, guessed } = found;
+        let name = node.name.clone();
         self.note_files([&node]);
-        let state = match (pid, &given_up) {
-            (Some(_), _) => NodeState::Running,
-            (None, Some(_)) => NodeState::Failed,
-            (None, None) => NodeState::Stopped,
-        };
         self.take_in(node, state, pid, wall, fx);
         if let Some(entry) = self.nodes.get_mut(&name) {
             entry.guessed = guessed;
-            entry.status.reason = given_up.clone().unwrap_or_default();
+            entry.status.reason = reason;
         }
-        match (wanted, given_up) {
-            (_, Some(_)) => {} // until a person asks
-            (true, None) => self.want_up(&name, fx),
-            (false, None) => self.want_down(&name, Goal::Rest, fx),
+        match (state, wanted) {
+            // Until a person asks, or its wait is over.
+            (NodeState::Failed | NodeState::Crashed, _) => {}
+            (_, true) => self.want_up(&name, fx),
+            (_, false) => self.want_down(&name, Goal::Rest, fx),
         }
     }
 

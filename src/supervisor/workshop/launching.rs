@@ -57,6 +57,7 @@ impl Workshop {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
+            ward.is_ready = false;
             ward.note_past(past.clone());
             // It stays until a sweep succeeds or the next one is born: one that fails is to be done again.
             (ward.leader, ward.socket.clone())

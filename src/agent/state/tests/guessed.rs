@@ -10,7 +10,14 @@ fn guessing() -> Agent {
     let mut agent = Agent::new();
     let node = Node::new(node_name("node"), InstanceName::new("i").unwrap(), Role::None);
     let node = Arc::new(Node { command: vec!["found".into()], ..node });
-    let found = FoundNode { node, pid: Some(70), died: None, wanted: true, guessed: true, given_up: None };
+    let found = FoundNode {
+        node,
+        state: NodeState::Running,
+        pid: Some(70),
+        reason: Text::default(),
+        wanted: true,
+        guessed: true,
+    };
     agent.step(Event::Found(vec![found]));
     agent
 }
@@ -33,8 +40,8 @@ fn a_node_whose_record_was_lost_is_not_started_before_a_configuration_says_what_
     assert_eq!(agent.take_told(), [""; 0]);
     deploy(&mut agent);
     agent.obey_all();
-    assert_eq!(agent.take_told(), ["redefine node", "start node"]);
-    assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["node: done".to_owned()])]);
+    assert_eq!(agent.take_told(), ["redefine node"], "its supervisor decides what its end means");
+    assert_eq!(agent.answers(), [("deploy".to_owned(), vec!["instance: done".to_owned()])]);
 }
 
 #[test]

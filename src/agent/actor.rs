@@ -39,7 +39,7 @@ use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::process::{limits, reserve_berths};
-use crate::supervisor::register::Register;
+use crate::supervisor::register::{Register, RegisterError};
 use crate::supervisor::workshop::{Clerks, Workshop};
 use crate::supervisor::{FromSupervisor, LaunchOrder, Wait};
 
@@ -159,13 +159,17 @@ impl Agent {
             setup;
         reserve_berths(LAUNCHING)?; // ahead of all descriptors that nodes need
         let places = groups.as_ref().ok().map(|groups| groups.home().to_owned());
-        let mut register = Register::new(site.nodes.clone(), places)?;
+        let register = Register::new(site.nodes.clone(), places)?;
         let mut entries = register.read().map_err(io::Error::other)?;
-        limits::make_room(entries.records.len()); // ahead of all threads
+        limits::make_room(entries.records.len() + entries.lost.len()); // ahead of all threads
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);
-        let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        let refused = |error: &RegisterError| {
+            tracing::warn!("{error}");
+            Event::Trouble(None, error.to_string())
+        };
+        let mut found: Vec<_> = entries.refused.iter().map(refused).collect();
         found.extend(retrieve(&mut entries, &instance, &site, &register)?);
         let mut kernel_log = KernelLog::open();
         match register.configuration(&instance) {
@@ -243,7 +247,7 @@ impl Agent {
             Effect::Supervise(ward, node) => self.supervise(ward, node, ctx),
             Effect::Tell(ward, order) => self.workshop.order(ward, order),
             Effect::Dismiss(ward, name) => self.workshop.dismiss(ward, name),
-            Effect::Enter(ward, node) => self.workshop.enter(ward, node),
+            Effect::Define(ward, node) => self.workshop.define(ward, node),
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
                 self.workshop.run(Subject::Agent, move |register| {

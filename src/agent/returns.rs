@@ -11,11 +11,15 @@ use crate::model::{Exit, InstanceName, Life, Node, NodeName, NodeState, ReadyBy,
 use crate::side_by_side::side_by_side;
 use crate::supervisor::history::Past;
 use crate::supervisor::process::groups::{Groups, NoGroups};
+use crate::supervisor::process::identity::Identity;
 use crate::supervisor::process::marked::{self, Marked};
 use crate::supervisor::process::oom::{self, KernelLog};
 use crate::supervisor::process::{Process, clock};
-use crate::supervisor::register::{Entries, Found, Record, Register, RegisterError};
+use crate::supervisor::register::{Entries, Found, Loss, Record, Register, RegisterError};
 use crate::supervisor::workshop::{LateDeath, Origin};
+
+/// What became of a record of which nothing is believed.
+const ASIDE: &str = "set aside as record.damaged";
 
 /// What an earlier agent left of a node.
 pub(super) struct Adoptable {
@@ -80,9 +84,10 @@ pub(super) fn take_up(
     Ok((adoptable, told))
 }
 
-/// Finds the processes of which the register does not tell, though they may run: those of damaged records and of deleted
-/// ones, and those that their agent did not live to see born. They are entered into it, and what is to be told comes back. Who
-/// cannot be entered, as on a full disk, is minded all the same: the next agent finds it in the same way.
+/// Finds the processes of which the register does not tell, though they may run: those of damaged and deleted records and of
+/// those that another release wrote, and those that their agent did not live to see born. They are entered into it, and what is
+/// to be told comes back. Who cannot be entered, as on a full disk, is minded all the same: the next agent finds it in the
+/// same way.
 pub(super) fn retrieve(
     entries: &mut Entries,
     instance: &InstanceName,
@@ -95,7 +100,7 @@ pub(super) fn retrieve(
     }
     let mut marked = marked::leaders(&site.cluster, &site.place)?;
     let trouble = |name: &NodeName, error: RegisterError| Event::Trouble(Some(name.clone()), error.to_string());
-    let enter = |node: &Node, life, process: (u32, u64), past: &Past, guessed| {
+    let enter = |node: &Node, life, process, past: &Past, guessed| {
         let entered = register.enter(node, life, process, past.clone(), guessed);
         entered.err().map(|error| trouble(&node.name, error))
     };
@@ -103,14 +108,15 @@ pub(super) fn retrieve(
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
         match marked.remove(&record.node.name) {
             Some(Marked { life, pid, start_time }) if life == record.life => {
-                (record.found, record.leader) = (Found::Launched { pid, start_time }, Some(pid));
-                told.extend(enter(&record.node, life, (pid, start_time), &record.past, record.guessed));
+                let process = Identity::new(pid, start_time);
+                (record.found, record.leader) = (Found::Launched(process), Some(pid));
+                told.extend(enter(&record.node, life, process, &record.past, record.guessed));
             }
             // It may be about to be born.
             _ => match register.revoke(&record.node.name) {
                 Ok(found) => {
                     record.found = found;
-                    if let Found::Launched { pid, .. } = found {
+                    if let Found::Launched(Identity { pid, .. }) = found {
                         record.leader = Some(pid);
                     }
                 }
@@ -119,19 +125,25 @@ pub(super) fn retrieve(
             },
         }
     }
-    for (name, why) in std::mem::take(&mut entries.lost) {
+    for (name, loss) in std::mem::take(&mut entries.lost) {
         let found = marked.remove(&name);
         let record = register.directory(&name).join("record");
-        let what = match &why {
-            Some(why) => format!("{} is damaged ({why}) and was set aside as record.damaged", record.display()),
-            None => format!("{} is missing", record.display()),
+        let what = match &loss {
+            Loss::Missing => format!("{} is missing", record.display()),
+            Loss::Blank => format!("{} is empty", record.display()),
+            Loss::Damaged(why) => format!("{} is damaged ({why}) and was {ASIDE}", record.display()),
+            Loss::Foreign(why) => format!("{} is of another release ({why}) and was {ASIDE}", record.display()),
+            Loss::Unread => format!("{} cannot be read", record.display()),
         };
         if let Some(Marked { life, pid, start_time }) = found {
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");
-            told.push(Event::Trouble(Some(name.clone()), msg));
-            let node = Node::new(name, instance.clone(), Role::None);
-            let (found, past) = (Found::Launched { pid, start_time }, Past::default());
-            told.extend(enter(&node, life, (pid, start_time), &past, true));
+            told.push(warn(&name, msg));
+            // Nobody knows what it is; but it is no Zeek for having no command.
+            let command = marked::command_line(pid);
+            let node = Node { command, ..Node::new(name, instance.clone(), Role::None) };
+            let (process, past) = (Identity::new(pid, start_time), Past::default());
+            let found = Found::Launched(process);
+            told.extend(enter(&node, life, process, &past, true));
             entries.records.push(Record {
                 node,
                 life,
@@ -146,18 +158,25 @@ pub(super) fn retrieve(
                 // Nobody knows what it is to do for that.
                 ready: true,
             });
-        } else if why.is_some() {
-            told.push(Event::Trouble(Some(name), format!("{what}; no process of the node was found")));
+        } else if matches!(loss, Loss::Damaged(_) | Loss::Foreign(_)) {
+            told.push(warn(&name, format!("{what}; no process of the node was found")));
         }
     }
     Ok(told)
 }
 
+/// Something that a person has to hear of, also who has this machine alone.
+fn warn(node: &NodeName, msg: String) -> Event {
+    tracing::warn!(%node, "{msg}");
+    Event::Trouble(Some(node.clone()), msg)
+}
+
 /// The process of a record, if it still runs. An agent that cannot tell does not start: it might start a second one.
 fn running(record: &Record) -> io::Result<Option<Process>> {
     match record.found {
-        Found::Launched { pid, start_time } if record.here => Process::adopt(pid, start_time).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {}: {error}", record.node.name))
+        Found::Launched(who) if record.here => Process::adopt(who).map_err(|error| {
+            let (pid, node) = (who.pid, &record.node.name);
+            io::Error::new(error.kind(), format!("cannot look at process {pid} of node {node}: {error}"))
         }),
         _ => Ok(None),
     }
@@ -181,9 +200,9 @@ fn death(
     oom_kills: impl FnOnce() -> Option<u64>,
 ) -> Option<(u32, Exit)> {
     match record.found {
-        Found::Launched { pid, start_time } if record.here && process.is_none() => {
-            let exit = Process::end_of(pid, start_time);
-            Some((pid, oom::explain(exit, kernel_log, pid, start_time, oom_kills)))
+        Found::Launched(who) if record.here && process.is_none() => {
+            let exit = Process::end_of(who);
+            Some((who.pid, oom::explain(exit, kernel_log, who.pid, who.start_time, oom_kills)))
         }
         _ => None,
     }
@@ -191,14 +210,45 @@ fn death(
 
 /// A node whose process ended while nobody minded it.
 fn tell_of_death(record: &Record, process: Option<&Process>) -> Option<Event> {
-    let Found::Launched { pid, start_time } = record.found else { return None };
+    let Found::Launched(who) = record.found else { return None };
     if process.is_some() {
         return None;
     }
-    let more = match record.here && Process::is_given_away(pid, start_time) {
+    let more = match record.here && Process::is_given_away(who) {
         true => "; another process has its number now, and is left alone",
         false => "",
     };
-    let msg = format!("process {pid} ended while its agent was away{more}");
+    let msg = format!("process {} ended while its agent was away{more}", who.pid);
     Some(Event::Trouble(Some(record.node.name.clone()), msg))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::process::identity;
+
+    #[test]
+    fn who_has_the_pid_and_the_start_time_of_a_record_of_elsewhere_is_neither_taken_up_nor_said_to_have_died() {
+        let (pid, node) = (std::process::id(), NodeName::new("a").unwrap());
+        let start_time = identity::start_time(pid).unwrap().unwrap();
+        let record = |here| Record {
+            node: Node::new(node.clone(), InstanceName::new("i").unwrap(), Role::None),
+            life: Life(7),
+            here,
+            found: Found::Launched(Identity::new(pid, start_time)),
+            guessed: false,
+            grouped: false,
+            past: Past::default(),
+            reason: None,
+            waits: None,
+            leader: here.then_some(pid),
+            ready: false,
+        };
+        assert_eq!(running(&record(true)).unwrap().map(|process| process.pid()), Some(pid));
+        let elsewhere = record(false);
+        assert!(running(&elsewhere).unwrap().is_none());
+        assert_eq!(death(&elsewhere, None, &mut KernelLog::open(), || None), None, "it is nobody's to say how");
+        let Some(Event::Trouble(Some(_), msg)) = tell_of_death(&elsewhere, None) else { panic!() };
+        assert_eq!(msg, format!("process {pid} ended while its agent was away"), "of a stranger nothing is known");
+    }
 }

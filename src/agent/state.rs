@@ -106,7 +106,7 @@ struct Entry {
     status: NodeStatus,
     goal: Goal,
     place: Place,
-    /// Its definition is not known.
+    /// Its definition is not known: until a configuration tells it, it is minded as long as it runs, and not started.
     guessed: bool,
     /// The definition it gets once it is down.
     next: Option<Arc<Node>>,
@@ -200,8 +200,8 @@ pub enum Effect {
     Tell(WardId, NodeOrder),
     /// The node is gone for good: let go of its supervisor.
     Dismiss(WardId, NodeName),
-    /// Write the record of this node anew: its definition is known now.
-    Enter(WardId, Arc<Node>),
+    /// What runs there is this node, as is known now: write its record anew, and hear it.
+    Define(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
     /// This becomes of the logs of its Zeek nodes from now on.
@@ -443,6 +443,11 @@ impl State {
     /// The node of that name, as it is defined now, if it is in that ward.
     pub fn node_in(&self, ward: WardId, name: &NodeName) -> Option<&Arc<Node>> {
         self.nodes.get(name).filter(|entry| entry.ward == ward).map(|entry| &entry.node)
+    }
+
+    /// Whether what that node is was guessed, since its record was lost.
+    pub fn is_guessed(&self, name: &NodeName) -> bool {
+        self.nodes.get(name).is_some_and(|entry| entry.guessed)
     }
 
     /// Why that node is as it is.

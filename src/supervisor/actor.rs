@@ -42,6 +42,8 @@ type Refusal = Rc<RefCell<Option<String>>>;
 pub struct Supervisor {
     ward: WardId,
     node: Arc<Node>,
+    /// What the node is is not known: it is neither launched nor watched by that definition.
+    guessed: bool,
     state: State,
     /// What was decided before it began.
     first: Vec<Effect>,
@@ -93,15 +95,17 @@ struct Hearing {
 
 impl Supervisor {
     /// Minds `node` as the workshop knows it: whatever runs already is taken up, not started again. If its process ended
-    /// while nobody minded it, what is to be told of that comes back.
+    /// while nobody minded it, what is to be told of that comes back. Where the definition is `guessed`, only what runs is
+    /// minded until the true one comes.
     pub fn start(
         ward: WardId,
         node: Arc<Node>,
+        guessed: bool,
         workshop: Rc<Workshop>,
         agent: Rc<Recipient<FromSupervisor>>,
     ) -> Option<NodeReport> {
         let fact = workshop.fact(ward);
-        let (state, mut first) = taken_up(&fact, &node, ward, &workshop);
+        let (state, mut first) = taken_up(&fact, &terms(&node, guessed), ward, &workshop);
         if let Fact::Died { life, .. } = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
@@ -126,6 +130,7 @@ impl Supervisor {
         let address = Actor::start(Self {
             ward,
             node,
+            guessed,
             state,
             first,
             remains: None,
@@ -148,7 +153,7 @@ impl Supervisor {
 
     /// The one door through which state changes.
     fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
-        for effect in self.state.step(event, Instant::now(), &terms(&self.node)) {
+        for effect in self.state.step(event, Instant::now(), &terms(&self.node, self.guessed)) {
             self.perform(effect, ctx);
         }
         self.keep_vigil(ctx);
@@ -241,13 +246,14 @@ impl Supervisor {
 
     /// Has it known, also to the next run of the agent, when its crashes are forgotten.
     fn await_stable(&mut self, life: Life, ctx: &mut Context<Self>) {
-        if let Some(left) = self.state.stable_in(Instant::now(), &terms(&self.node)) {
+        if let Some(left) = self.state.stable_in(Instant::now(), &terms(&self.node, self.guessed)) {
             self.sign = Some(ctx.run_later(left, move |me, _| me.is_stable(life)));
         }
     }
 
     fn is_stable(&self, life: Life) {
-        let left = (self.state.life() == life).then(|| self.state.stable_in(Instant::now(), &terms(&self.node)));
+        let left =
+            (self.state.life() == life).then(|| self.state.stable_in(Instant::now(), &terms(&self.node, self.guessed)));
         if left.flatten() == Some(Duration::ZERO) {
             self.workshop.note_stable(self.ward, self.node.name.clone(), life);
         }
@@ -303,7 +309,7 @@ impl Supervisor {
         }
         let life = self.state.life();
         let is_watched = self.vigil.as_ref().is_some_and(|vigil| vigil.is_of_ready(life));
-        if self.state.told() == NodeState::Running && !is_watched {
+        if self.state.told() == NodeState::Running && !is_watched && !self.guessed {
             let (vigil, effects) = Vigil::running(life, &self.node, Instant::now());
             self.vigil = Some(vigil);
             effects.into_iter().for_each(|effect| self.watch_on(life, effect, ctx));
@@ -545,7 +551,10 @@ impl Handler<NodeOrder> for Supervisor {
             NodeOrder::Hurry => Event::Hurry,
             NodeOrder::Redefine(node) => {
                 self.node = node;
-                return;
+                if !std::mem::take(&mut self.guessed) {
+                    return;
+                }
+                Event::Defined
             }
         };
         self.drive(event, ctx);
@@ -605,8 +614,8 @@ fn name_dossier(report: &mut Report, name: Option<String>) {
     }
 }
 
-fn terms(node: &Node) -> Terms {
-    Terms { restart: node.restart.clone(), grace: node.stop_grace }
+fn terms(node: &Node, guessed: bool) -> Terms {
+    Terms { known: !guessed, restart: node.restart.clone(), grace: node.stop_grace }
 }
 
 fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
@@ -616,7 +625,7 @@ fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
 }
 
 /// The state of a node as it is found, and what follows from that at once.
-fn taken_up(fact: &Fact, node: &Node, ward: WardId, workshop: &Workshop) -> (State, Vec<Effect>) {
+fn taken_up(fact: &Fact, terms: &Terms, ward: WardId, workshop: &Workshop) -> (State, Vec<Effect>) {
     let (now, past) = (Instant::now(), &workshop.past(ward));
     // Without chance waits are spread less, and that is all.
     let chance = getrandom::u64().unwrap_or_default();
@@ -644,7 +653,7 @@ fn taken_up(fact: &Fact, node: &Node, ward: WardId, workshop: &Workshop) -> (Sta
                 false => State::pending(life, pid),
             };
             let mut state = with_past(state);
-            let effects = state.step(Event::Exited(life, exit, None), now, &terms(node));
+            let effects = state.step(Event::Exited(life, exit, None), now, terms);
             (state, effects)
         }
     }

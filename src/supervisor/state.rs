@@ -56,6 +56,11 @@ enum Phase {
         again: bool,
         ended: Option<(u32, Exit)>,
     },
+    /// Its process ended in this way, or it has waited for its retry; what comes next only the node's definition says, which
+    /// is not known yet.
+    Undecided {
+        ended: Option<(u32, Exit)>,
+    },
 }
 
 /// What happens to a node.
@@ -75,6 +80,8 @@ pub enum Event {
     Swept(Life),
     KillDue(Life),
     RetryDue(Life),
+    /// What the node is was not known, and is from now on.
+    Defined,
 }
 
 /// Why no process came of a launch.
@@ -122,6 +129,8 @@ pub struct Report {
 /// The part of a node's definition that its decisions depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
+    /// Whether that is its definition. Without one nothing is launched, and nothing is made of an end.
+    pub known: bool,
     pub restart: RestartPolicy,
     /// From the request to end to SIGKILL.
     pub grace: Duration,
@@ -308,7 +317,7 @@ impl State {
         match self.phase {
             Phase::Stopped => NodeState::Stopped,
             Phase::Failed => NodeState::Failed,
-            Phase::Crashed => NodeState::Crashed,
+            Phase::Crashed | Phase::Undecided { .. } => NodeState::Crashed,
             Phase::Pending { .. } => NodeState::Pending,
             Phase::Running { .. } => NodeState::Running,
             Phase::Launching
@@ -326,9 +335,14 @@ impl State {
             return Arrow::to(phase); // late: it speaks of an earlier life
         }
         match event {
+            Event::Start if !terms.known => Arrow::to(phase), // by what?
             Event::Start => self.on_start(phase),
+            Event::Defined => self.on_definition(phase, now, terms),
             Event::Stop => self.on_stop(phase, terms),
             Event::Hurry | Event::KillDue(_) => self.on_impatience(phase),
+            Event::RetryDue(_) if phase == Phase::Crashed && !terms.known => {
+                Arrow::to(Phase::Undecided { ended: None })
+            }
             Event::RetryDue(_) if phase == Phase::Crashed => self.launch(),
             Event::Launched(_, pid) => self.on_birth(phase, pid, terms),
             Event::LaunchFailed(_, failure) => self.on_stillbirth(phase, failure, now, terms),
@@ -347,7 +361,7 @@ impl State {
     fn on_start(&mut self, phase: Phase) -> Arrow {
         use Phase as P;
         match phase {
-            P::Stopped | P::Failed | P::Crashed => self.launch_on_request(),
+            P::Stopped | P::Failed | P::Crashed | P::Undecided { .. } => self.launch_on_request(),
             P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: true }),
             P::Stopping { pid, .. } => Arrow::to(P::Stopping { pid, again: true }),
             P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: true, ended }),
@@ -361,7 +375,7 @@ impl State {
         use Phase as P;
         match phase {
             // Also where nothing runs: what a life left behind may be there yet.
-            P::Stopped | P::Failed | P::Crashed => {
+            P::Stopped | P::Failed | P::Crashed | P::Undecided { .. } => {
                 Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life))
             }
             P::Launching | P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: false }),
@@ -402,7 +416,8 @@ impl State {
             | P::Running { .. }
             | P::Hanging { .. }
             | P::Stopping { .. }
-            | P::Sweeping { .. }) => Arrow::to(phase),
+            | P::Sweeping { .. }
+            | P::Undecided { .. }) => Arrow::to(phase),
         }
     }
 
@@ -422,6 +437,13 @@ impl State {
     fn on_exit(&mut self, phase: Phase, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
         use Phase as P;
         match phase {
+            P::Pending { pid } | P::Running { pid, .. } if !terms.known => {
+                let reason = format!("{}; {UNDECIDED}", explain(exit, output.as_ref()));
+                let undecided = Arrow::to(P::Undecided { ended: Some((pid, exit)) })
+                    .because(reason)
+                    .doing(Effect::Sweep(self.life));
+                undecided.after(pid, exit, output)
+            }
             P::Pending { pid } => self.exited(pid, exit, output, now, terms),
             P::Running { pid, since } => {
                 self.forgive_after(now.saturating_duration_since(since), terms);
@@ -435,6 +457,18 @@ impl State {
                 Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(self.life))
             }
             late => Arrow::to(late),
+        }
+    }
+
+    /// What it is has become known: so is what its end meant, which the world was told of.
+    fn on_definition(&mut self, phase: Phase, now: Instant, terms: &Terms) -> Arrow {
+        match phase {
+            Phase::Undecided { ended: Some((pid, exit)) } => {
+                let decided = self.exited(pid, exit, None, now, terms);
+                Arrow { pid: None, exit: None, ..decided }
+            }
+            Phase::Undecided { ended: None } => self.launch(),
+            phase => Arrow::to(phase),
         }
     }
 
@@ -563,6 +597,9 @@ fn shortened(line: &str) -> String {
     short
 }
 
+/// What becomes of a node that ended before anybody knew what it is.
+const UNDECIDED: &str = "its record was lost, so a configuration has to say what it is before it is started again";
+
 /// The reason of a stop that somebody asked for.
 const ON_REQUEST: &str = "stopped on request";
 
@@ -570,7 +607,7 @@ impl Event {
     /// The life that the event speaks of; `None` for what a person asks.
     fn life(&self) -> Option<Life> {
         match self {
-            Self::Start | Self::Stop | Self::Hurry => None,
+            Self::Start | Self::Stop | Self::Hurry | Self::Defined => None,
             Self::Launched(life, _)
             | Self::LaunchFailed(life, _)
             | Self::Ready(life)
@@ -692,6 +729,36 @@ mod tests {
     }
 
     #[test]
+    fn what_the_end_of_an_unknown_node_means_is_decided_once_it_is_known() {
+        use RestartMode::*;
+        let clean = Exit::Status(0);
+        for (mode, want, launches) in [(Always, NodeState::Crashed, true), (OnFailure, NodeState::Stopped, false)] {
+            let unknown = Terms { known: false, ..terms() };
+            let mut state = in_phase(P::Running { pid: 70, since: noon() });
+            let mut told = state.step(E::Exited(L, clean, None), noon(), &unknown);
+            let F::Report(report) = told.remove(0) else { panic!("{told:?}") };
+            assert_eq!((report.new, report.pid, report.exit), (NodeState::Crashed, Some(70), Some(clean)));
+            assert!(report.reason.ends_with(UNDECIDED), "{}", report.reason);
+            assert_eq!(told, [F::Sweep(L)]);
+            assert_eq!(state.step(E::Start, noon(), &unknown), [], "by a definition that is not its own");
+
+            let known = Terms { restart: RestartPolicy { mode, ..terms().restart }, ..terms() };
+            let decided = state.step(E::Defined, noon(), &known);
+            assert_eq!(state.told(), want, "{decided:?}");
+            assert_eq!(decided.contains(&F::After(Duration::ZERO, E::RetryDue(L))), launches, "{decided:?}");
+            let deaths = decided.iter().filter(|effect| matches!(effect, F::Report(report) if report.exit.is_some()));
+            assert_eq!(deaths.count(), 0, "it was told of: {decided:?}");
+        }
+        let mut state = in_phase(P::Undecided { ended: Some((70, clean)) });
+        assert_eq!(state.step(E::Stop, noon(), &terms()), [F::Sweep(L)], "a stop is a stop");
+        assert_eq!(state.step(E::Defined, noon(), &terms()), []);
+
+        let mut state = in_phase(P::Crashed);
+        assert_eq!(state.step(E::RetryDue(L), noon(), &Terms { known: false, ..terms() }), []);
+        assert_eq!(state.step(E::Defined, noon(), &terms()), [F::Launch(NEXT)]);
+    }
+
+    #[test]
     fn who_was_stable_when_it_was_found_is_started_again_at_once_and_who_was_not_waits_as_before() {
         let (policy, past) = (terms().restart, Past { attempt: 3, ago: vec![1, 1, 1] });
         let first = |ran: Duration| {
@@ -783,7 +850,7 @@ mod tests {
     }
 
     fn terms() -> Terms {
-        Terms { restart: RestartPolicy::default(), grace: Duration::from_secs(3) }
+        Terms { known: true, restart: RestartPolicy::default(), grace: Duration::from_secs(3) }
     }
 
     fn hopeless() -> LaunchFailure {

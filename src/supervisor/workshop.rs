@@ -332,14 +332,22 @@ impl Workshop {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, origin });
         }
-        self.hear_channel(ward, node, life);
-        let Some(process) = process else { return Ok(()) };
+        let Some(process) = process else {
+            self.hear_channel(ward, node, life);
+            return Ok(());
+        };
         let leader = process.pid();
         self.benches.alive(ward, life, process, None, origin)?;
+        self.hear(ward, node, life, leader);
+        Ok(())
+    }
+
+    /// Hears a process that another run of the agent launched.
+    fn hear(&self, ward: WardId, node: &Arc<Node>, life: Life, leader: u32) {
+        self.hear_channel(ward, node, life);
         if speaks(node) || has_askers(node) {
             self.hear_again(ward, Arc::clone(node), life, leader);
         }
-        Ok(())
     }
 
     /// Notes the crashes that an earlier run of the agent saw.
@@ -526,14 +534,17 @@ impl Workshop {
         self.note(matters.then_some(ward), node, move |tools, node| tools.register.given_up(node, life, &reason));
     }
 
-    /// Writes the record of a process that was found by its marker anew, now that its definition is known.
-    pub fn enter(&self, ward: WardId, node: Arc<Node>) {
+    /// Takes in what the node of a process is that was found by its marker: its record is written anew, and it is heard as
+    /// its definition says.
+    pub fn define(&self, ward: WardId, node: Arc<Node>) {
+        self.tools.keeper.mind(&node);
         let known =
             self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
         let Some((Fact::Alive(life, pid), process)) = known else { return };
+        self.hear(ward, &node, life, pid);
         let past = self.past(ward);
         self.note(None, node.name.clone(), move |tools, _| {
-            tools.register.enter(&node, life, (pid, process.start_time()), past, false)
+            tools.register.enter(&node, life, process.identity(), past, false)
         });
     }
 

@@ -410,7 +410,7 @@ impl Machine {
                     agent.answer_crashes(request.reqid, Ok(Vec::new()), None);
                 }
             }
-            Effect::Enter(..) => {}
+            Effect::Define(..) => {}
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
             Effect::Prepare(number, preparation) => {
@@ -560,7 +560,7 @@ impl Machine {
 
     fn drive(&mut self, id: WardId, event: supervisor::Event, now: Now) {
         let Some(ward) = self.wards.get_mut(&id) else { return };
-        let terms = supervisor::Terms { restart: ward.node.restart.clone(), grace: ward.node.stop_grace };
+        let terms = supervisor::Terms { known: true, restart: ward.node.restart.clone(), grace: ward.node.stop_grace };
         let effects = ward.state.step(event, now.mono, &terms);
         effects.into_iter().for_each(|effect| self.carry_out(id, effect, now));
     }

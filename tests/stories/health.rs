@@ -186,6 +186,34 @@ fn what_a_node_says_after_its_agent_was_killed_is_heard_by_the_next_at_the_same_
 }
 
 #[test]
+fn who_was_found_by_its_marker_is_heard_and_held_to_its_watchdog_once_it_is_known_what_it_is() {
+    let scene = Scene::new();
+    let words = format!("WORDS={}", scene.path("words").display());
+    let file = lively("talks", &format!("watchdog = 1s\nenv = UNTIL=/nowhere/at/all {words}"));
+    let mut lab = Lab::start_in(scene, Some(&file));
+    lab.scene.write("words", "first");
+    let says = |lab: &Lab, words: &str| {
+        lab.client.wait("it speaks", |status| node_in(status, "talks").is_some_and(|node| node.says == words))
+    };
+    let pid = node(&says(&lab, "first"), "talks").pid.unwrap();
+    lab.daemon.kill();
+    let instances = std::fs::read_dir(lab.daemon.state_dir().join("nodes")).unwrap();
+    let records = instances.map(|instance| instance.unwrap().path().join("talks/record")).filter(|it| it.exists());
+    records.for_each(|record| std::fs::write(record, "garbage").unwrap());
+    lab.scene.write("words", "second");
+    lab.daemon.start_again();
+    lab.client = lab.daemon.client();
+    assert_eq!(node(&says(&lab, "second"), "talks").pid, Some(pid));
+    processes::signal(pid, Signal::STOP);
+    lab.client.wait("it is started again", |status| {
+        node_in(status, "talks").is_some_and(|node| node.state == "RUNNING" && node.restarts == 1)
+    });
+    let told = lab.client.events();
+    let is_told = |what: &str| told.iter().any(|event| event.msg.as_deref().is_some_and(|msg| msg.contains(what)));
+    assert!(is_told("was found by its marker") && !is_told("cannot be heard"), "{told:#?}");
+}
+
+#[test]
 fn process_compose_298_who_misses_its_watchdog_or_stands_still_is_ended_and_started_again() {
     let scene = Scene::new();
     let in_scene = |name: &str| {

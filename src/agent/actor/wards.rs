@@ -51,7 +51,8 @@ impl Agent {
 
     pub(super) fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        if let Some(report) = Supervisor::start(ward, node, Rc::clone(&self.workshop), Rc::clone(port)) {
+        let guessed = self.state.is_guessed(&node.name);
+        if let Some(report) = Supervisor::start(ward, node, guessed, Rc::clone(&self.workshop), Rc::clone(port)) {
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
         }
     }

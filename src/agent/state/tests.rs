@@ -1,3 +1,4 @@
+mod guessed;
 mod steps;
 
 use std::collections::BTreeSet;
@@ -523,7 +524,7 @@ impl Agent {
                 Effect::Inspect(..) => {}
                 Effect::EndLink(why) => panic!("{why}"),
                 Effect::Inquire(inquiry) => self.inquiries.push(inquiry),
-                Effect::Enter(..)
+                Effect::Define(..)
                 | Effect::Dismiss(..)
                 | Effect::ReadOutput(_)
                 | Effect::ReadPiece(_)

@@ -31,6 +31,7 @@ mod mounts;
 pub mod notices;
 mod obstacles;
 pub mod oom;
+mod pidfs;
 pub mod quotas;
 mod rights;
 pub mod run_dir;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Found;
 use crate::model::{Life, Node};
 use crate::supervisor::history::Past;
+use crate::supervisor::process::identity::Identity;
 
 /// The format of an intent; another number is a record of another release and is refused.
 pub(super) const FORMAT: u32 = 4;
@@ -92,8 +93,10 @@ pub(super) fn sealed(text: &str) -> Vec<u8> {
 }
 
 /// The process that came of an intent.
-pub(super) fn launched(life: Life, pid: u32, start_time: u64) -> String {
-    format!("pid {life} {pid} {start_time}")
+pub(super) fn launched(life: Life, process: Identity) -> String {
+    let Identity { pid, start_time, number } = process;
+    let number = number.map_or_else(String::new, |number| format!(" {number}"));
+    format!("pid {life} {pid} {start_time}{number}")
 }
 
 /// That it is ready.
@@ -151,10 +154,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
         let mut words = line.splitn(3, ' ');
         let (kind, life, rest) = (words.next(), words.next().and_then(|life| life.parse::<u64>().ok()), words.next());
         found = match (kind, life, rest) {
-            (Some("pid"), Some(life), Some(process)) if life == intent.life.0 => match numbers(process) {
-                Some((pid, start_time)) => {
-                    leader = Some(pid);
-                    Found::Launched { pid, start_time }
+            (Some("pid"), Some(life), Some(process)) if life == intent.life.0 => match identity(process) {
+                Some(process) => {
+                    leader = Some(process.pid);
+                    Found::Launched(process)
                 }
                 None => return Err(Flaw::Foreign("its process has no numbers".into())),
             },
@@ -207,9 +210,12 @@ fn foreign(line: &str, error: &serde_json::Error) -> Flaw {
     })
 }
 
-fn numbers(process: &str) -> Option<(u32, u64)> {
-    let (pid, start_time) = process.split_once(' ')?;
-    Some((pid.parse().ok()?, start_time.parse().ok()?))
+/// A process whose pidfd has no number has two alone.
+fn identity(process: &str) -> Option<Identity> {
+    let mut numbers = process.splitn(3, ' ');
+    let (pid, start_time) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    let number = numbers.next().map(|number| number.parse().ok()).map_or(Some(None), |number| number.map(Some))?;
+    Some(Identity { pid, start_time, number })
 }
 
 /// The text of a line whose checksum is right.
@@ -235,15 +241,17 @@ mod tests {
 
     fn record() -> Vec<u8> {
         let mut bytes = intent(7);
-        bytes.extend(sealed(&launched(Life(7), 42, 1000)));
+        bytes.extend(sealed(&launched(Life(7), PROCESS)));
         bytes
     }
+
+    const PROCESS: Identity = Identity { pid: 42, start_time: 1000, number: Some(77) };
 
     #[test]
     fn whatever_byte_is_changed_or_cut_off_nothing_false_is_believed() {
         let whole = record();
         let said = read(&whole).unwrap();
-        assert_eq!(said.found, Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(said.found, Found::Launched(PROCESS));
         for at in 0..whole.len() {
             for change in [1u8, 0x20, 0x80] {
                 let mut garbled = whole.clone();
@@ -273,18 +281,18 @@ mod tests {
             assert_eq!(read(&[&bytes[..], &next[..cut]].concat()), Ok(former.clone()), "{cut}");
         }
         bytes.extend(next);
-        for late in [launched(Life(7), 43, 1001), "stopped 7".into()] {
+        for late in [launched(Life(7), Identity::new(43, 1001)), "stopped 7".into()] {
             bytes.extend(sealed(&late));
             let said = read(&bytes).unwrap();
             assert_eq!((said.intent.life, said.found), (Life(8), Found::Intended), "{late} is of the life before");
         }
-        bytes.extend(sealed(&launched(Life(8), 44, 1002)));
-        assert_eq!(read(&bytes).unwrap().found, Found::Launched { pid: 44, start_time: 1002 });
+        bytes.extend(sealed(&launched(Life(8), Identity::new(44, 1002))));
+        assert_eq!(read(&bytes).unwrap().found, Found::Launched(Identity::new(44, 1002)));
     }
 
     #[test]
     fn damage_counts_from_the_last_intent_on() {
-        let whole = [record(), intent(8), sealed(&launched(Life(8), 44, 1002))].concat();
+        let whole = [record(), intent(8), sealed(&launched(Life(8), Identity::new(44, 1002)))].concat();
         let (said, begin) = (read(&whole).unwrap(), record().len());
         for at in 0..whole.len() {
             let mut garbled = whole.clone();
@@ -303,9 +311,10 @@ mod tests {
         for text in ["{\"format\":1,\"node\":{}}\n".to_owned().into_bytes(), sealed("{\"format\":9}")] {
             assert!(matches!(read(&text), Err(Flaw::Foreign(_))), "{:?}", read(&text));
         }
-        let mut later = record();
-        later.extend(sealed("paused 7"));
-        assert!(matches!(read(&later), Err(Flaw::Foreign(_))));
+        for later in ["paused 7", "pid 7 42", "pid 7 42 x", "pid 7 42 1000 x", "pid 7 42 1000 77 1"] {
+            let record = [record(), sealed(later)].concat();
+            assert!(matches!(read(&record), Err(Flaw::Foreign(_))), "{later}");
+        }
     }
 
     #[test]

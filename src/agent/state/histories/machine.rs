@@ -236,7 +236,7 @@ impl Run {
             | Effect::ReadCrashes(_)
             | Effect::Refused(_)
             | Effect::EndLink(_)
-            | Effect::Enter(..) => {}
+            | Effect::Define(..) => {}
             Effect::Prepare(..)
             | Effect::TryFiles(..)
             | Effect::UseFiles(_)

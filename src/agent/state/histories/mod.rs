@@ -31,7 +31,7 @@ fn no_history_of_a_node_and_its_agent_loses_doubles_or_hurts_anybody() {
     let met = all.map(|(mode, depth)| {
         std::thread::spawn(move || {
             let restart = RestartPolicy { mode, limit: 2, ..RestartPolicy::default() };
-            explore(&Terms { restart, grace: Duration::from_secs(1) }, depth)
+            explore(&Terms { known: true, restart, grace: Duration::from_secs(1) }, depth)
         })
     });
     let met = met.map(|thread| thread.join().expect("every history ends well"));

@@ -51,7 +51,7 @@ pub struct Supervisor {
     remains: Option<Remains>,
     /// The end of a life whose last lines are being fetched.
     dying: Option<(Life, Exit)>,
-    /// Waits for the sign that it is ready.
+    /// Waits for the sign that it is ready, or, once it is, until its earlier crashes are forgotten.
     sign: Option<SpawnHandle>,
     /// Why the last try to connect failed while it was awaited.
     refusal: Option<Refusal>,
@@ -245,9 +245,9 @@ impl Supervisor {
     }
 
     /// Has it known, also to the next run of the agent, when its crashes are forgotten.
-    fn await_stable(&self, life: Life, ctx: &mut Context<Self>) {
+    fn await_stable(&mut self, life: Life, ctx: &mut Context<Self>) {
         if let Some(left) = self.state.stable_in(Instant::now(), &terms(&self.node, self.guessed)) {
-            ctx.run_later(left, move |me, _| me.is_stable(life));
+            self.sign = Some(ctx.run_later(left, move |me, _| me.is_stable(life)));
         }
     }
 

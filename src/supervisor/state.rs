@@ -252,7 +252,7 @@ impl State {
     /// forget.
     pub fn stable_in(&self, now: Instant, terms: &Terms) -> Option<Duration> {
         match self.phase {
-            Phase::Running { since, .. } if self.past(now) != Past::default() => {
+            Phase::Running { since, .. } if !self.history.is_blank() => {
                 Some(terms.restart.stable.saturating_sub(now.saturating_duration_since(since)))
             }
             _ => None,

@@ -422,7 +422,9 @@ mod tests {
         let opened = Groups::open(&Place::Anywhere, "test", nodes);
         let may = rustix::process::geteuid().is_root()
             && mounts::cgroup2().unwrap().is_some_and(|tree| {
-                let try_it = tree.top.join(format!("watchpost-test-{}", std::process::id()));
+                // Other tests of this process try at the same time.
+                let own = nodes.file_name().unwrap().display();
+                let try_it = tree.top.join(format!("watchpost-test-{}{own}", std::process::id()));
                 fs::create_dir(&try_it).and_then(|()| fs::remove_dir(&try_it)).is_ok()
             });
         if cfg!(target_arch = "x86_64") {

@@ -39,7 +39,7 @@ impl State {
             Reach::Nowhere => "name instances without an address, as a lab does",
             Reach::Here | Reach::Anywhere => {
                 "without certificates links stay on this machine; make them by `watchpost pki`, or admit by \
-                 `insecure = true` that whoever listens there is a part of the cluster, and start it again"
+                 `insecure = true` that whoever listens there is a part of the cluster, then restart the controller"
             }
         };
         (!names.is_empty()).then(|| format!("this controller cannot dial {}: {way_out}", names.join(", ")))

@@ -13,8 +13,8 @@ fn an_instance_that_must_not_be_dialled_is_refused_before_anything_is_staged_and
     cluster.state.rules.dials = Reach::Here;
     cluster.deploy("deploy", dialled("c1", [192, 0, 2, 1]));
     let error = "this controller cannot dial `b` at 192.0.2.1:1: without certificates links stay on this machine; make them \
-                 by `watchpost pki`, or admit by `insecure = true` that whoever listens there is a part of the cluster, and \
-                 start it again";
+                 by `watchpost pki`, or admit by `insecure = true` that whoever listens there is a part of the cluster, \
+                 then restart the controller";
     assert_eq!(cluster.answer("deploy"), [format!("all: {error}")]);
     cluster.plan("plan", dialled("c1", [192, 0, 2, 1]));
     let plan = cluster.planned("plan");

@@ -4,6 +4,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::supervisor::process::let_sigchld_through;
+
 /// The unit that is shipped for agents.
 pub const USUAL_UNIT: &str = "watchpost-agent.service";
 /// How long systemd may take to answer.
@@ -86,7 +88,7 @@ pub fn warnings(cgroup: &str, apart: bool, stops: bool, ask: impl FnOnce(&str) -
 fn show(unit: &str) -> Option<String> {
     let mut systemctl = Command::new("systemctl");
     systemctl.args(["show", "--property=LoadState,KillMode,OOMPolicy", "--", unit]);
-    let said = systemctl.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let said = let_sigchld_through(&mut systemctl).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     said.status.success().then(|| String::from_utf8_lossy(&said.stdout).into_owned())
 }
 

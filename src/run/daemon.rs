@@ -50,6 +50,8 @@ impl fmt::Debug for Ready {
 }
 
 /// Runs a controller until it is asked to end. `ready` is called once, when everything listens.
+///
+/// As PID 1 it reaps orphans, and what [`agent`] says of SIGCHLD holds for it too.
 pub async fn controller(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     memory::share_one_heap();
     // As many clients as may be connected leave enough for every agent.
@@ -121,6 +123,10 @@ async fn serve_until_asked_to_end(
 
 /// Runs an agent until it is asked to end; its nodes live on unless the settings have them stopped, or it is PID 1 of a
 /// container. `ready` is called once, when it can be reached.
+///
+/// From then on SIGCHLD is held back in this thread, and in those that it starts, for good. A
+/// [`Command`](std::process::Command) of yours begins with it held back too, unless it lets it through itself; and a thread
+/// that was there before swallows the signal, so that strays that end stay zombies: begin with this.
 pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let descriptors = limits::raise_open_files()?; // ahead of all threads
     stray::take_on()?; // so is this

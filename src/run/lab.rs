@@ -30,6 +30,10 @@ use crate::web::Facts;
 ///
 /// `files` are those that its nodes are to have. `ready` is called once, when the API listens and before the first node
 /// starts.
+///
+/// From then on SIGCHLD is held back in this thread, and in those that it starts, for good. A
+/// [`Command`](std::process::Command) of yours begins with it held back too, unless it lets it through itself; and a thread
+/// that was there before swallows the signal, so that strays that end stay zombies: begin with this.
 pub async fn lab(
     settings: Settings,
     mut configuration: Configuration,

@@ -15,7 +15,7 @@ use crate::supervisor::process::{EndedChildren, tree};
 /// where many end, one look serves them all.
 const LOOK_AFTER: Duration = Duration::from_millis(10);
 
-/// When to look again where births came without a pause.
+/// When to look again where births came without a pause, or no descriptor was left.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Takes strays on, and reaps them for as long as the present event loop runs. To be called ahead of all threads.

@@ -92,8 +92,8 @@ pub fn has_strays() -> io::Result<bool> {
 /// Reaps the zombies that were given to us and returns how many, sparing nodes' leaders and those for which `spare` says
 /// so: children that an embedding program started and waits for itself.
 ///
-/// While processes are started without a pause it reaps none and returns `None`: they wait for the next call. Blocks for
-/// up to a tenth of a second.
+/// While processes are started without a pause, or no descriptor is left, it returns `None`: those that it has not reaped
+/// wait for the next call. Blocks for up to a tenth of a second.
 pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<Option<usize>> {
     let strays: Vec<u32> = given_to_us_or_all()?.into_iter().filter(|pid| !spare(*pid)).collect();
     if strays.is_empty() {
@@ -105,7 +105,11 @@ pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<Option<usize>> {
     let mut reaped = 0;
     for (number, stray) in strays.into_iter().filter_map(|number| Some((number, handle::number(number)?))) {
         // Held before anybody asks whose it is: another may have reaped it since, and its number be somebody else's.
-        let Ok(pidfd) = pidfd_open(stray, PidfdFlags::empty()) else { continue };
+        let pidfd = match pidfd_open(stray, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => continue,
+            Err(_) => return Ok(None), // there may be a descriptor left by then
+        };
         if !spare(number) && !leaders.is_leader(stray) {
             let ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
             reaped += usize::from(matches!(ended, Ok(Some(_))));

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -27,7 +28,14 @@ impl EndedChildren {
     pub async fn next(&mut self) -> io::Result<()> {
         let mut ready = self.0.readable().await?;
         let mut entry = [MaybeUninit::uninit(); sigchld::ENTRY];
-        while rustix::io::read(&self.0, &mut entry).is_ok_and(|(news, _)| !news.is_empty()) {}
+        loop {
+            match rustix::io::read(&self.0, &mut entry) {
+                Ok((news, _)) if !news.is_empty() => {}
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(Errno::AGAIN) => break, // that was all
+                Err(error) => return Err(error.into()),
+            }
+        }
         ready.clear_ready();
         Ok(())
     }

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_started_begins_with_the_signal_let_through() {
+    async fn what_is_started_begins_with_the_signal_held_back_unless_it_is_let_through() {
         let _children = EndedChildren::listen().unwrap();
         let mut grep = Command::new("grep");
         grep.args(["SigBlk", "/proc/self/status"]);

@@ -301,7 +301,7 @@ impl State {
             }
             R::StageConfigurationRequest(client::StageConfigurationRequest { reqid, configuration }) => {
                 let encoded = Kept::new(&configuration);
-                let staged = self.stage(configuration, encoded);
+                let staged = self.stage(configuration, encoded, &BTreeSet::new());
                 self.spent = None; // nobody waits for anything but the disk
                 let answer = match staged {
                     Ok((saves, id)) => {
@@ -378,7 +378,7 @@ impl State {
     ) {
         let refusal = self.refusal().or_else(|| self.is_overtaken(&request).map(|refusal| vec![refusal]));
         let client::SetConfigurationRequest { reqid, configuration, upon: _, terms } = request;
-        match refusal.map_or_else(|| self.stage(configuration, encoded), Err) {
+        match refusal.map_or_else(|| self.stage(configuration, encoded, &terms.without), Err) {
             Ok((saves, _)) => {
                 fx.push(Effect::Save(saves, None));
                 self.deploy(ticket, Order { reqid, in_one_step: true, terms, back_to: None }, now, fx);
@@ -398,12 +398,17 @@ impl State {
 
     /// Checks a configuration, which `encoded` is, and makes it the next to deploy; every complaint is an outcome, sorted by
     /// text.
-    fn stage(&mut self, staged: Configuration, encoded: Kept) -> Result<(Vec<Save>, ConfigurationId), Vec<Outcome>> {
+    fn stage(
+        &mut self,
+        staged: Configuration,
+        encoded: Kept,
+        without: &BTreeSet<InstanceName>,
+    ) -> Result<(Vec<Save>, ConfigurationId), Vec<Outcome>> {
         let complaints = plan::validate(&staged, &self.rules.ports);
         if !complaints.is_empty() {
             return Err(complaints.into_iter().map(Outcome::failed).collect());
         }
-        if let Some(error) = self.undialled(&staged.instances) {
+        if let Some(error) = self.undialled(&staged.instances, without) {
             return Err(vec![Outcome::failed(error)]);
         }
         let ready = self.made_ready(&staged).map_err(|error| vec![Outcome::failed(error.to_string())])?;

@@ -154,7 +154,7 @@ impl State {
         let Order { reqid, in_one_step, terms, back_to } = order;
         let Terms { author, on_failure, all_at_once, without, detach } = terms;
         let mut refusals = self.refusal().unwrap_or_else(|| self.strangers(&without, &configuration));
-        refusals.extend(self.undialled(&configuration.instances).map(Outcome::failed));
+        refusals.extend(self.undialled(&configuration.instances, &without).map(Outcome::failed));
         if !refusals.is_empty() {
             return fx.push(Effect::Answer(ticket, deployed(in_one_step, reqid, None, refusals)));
         }

@@ -1,8 +1,10 @@
 //! Whom this controller can dial, and what is said of the others.
 
+use std::collections::BTreeSet;
+
 use super::deployment::dial;
 use super::{Effect, State};
-use crate::model::{Instance, Timestamp};
+use crate::model::{Instance, InstanceName, Timestamp};
 
 /// How far a controller dials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +28,12 @@ impl Reach {
 }
 
 impl State {
-    /// Why instances that wait to be dialled cannot be reached, and what to do about it, if there are such.
-    pub(super) fn undialled(&self, instances: &[Instance]) -> Option<String> {
+    /// Why instances that wait to be dialled cannot be reached, and what to do about it, if there are such beside those that
+    /// nobody waits for.
+    pub(super) fn undialled(&self, instances: &[Instance], without: &BTreeSet<InstanceName>) -> Option<String> {
         let dials = self.rules.dials;
-        let undialled = instances.iter().filter(|instance| !dials.includes(instance));
+        let awaited = instances.iter().filter(|instance| !without.contains(&instance.name));
+        let undialled = awaited.filter(|instance| !dials.includes(instance));
         let name = |instance: &Instance| match dials {
             Reach::Nowhere => format!("`{}`", instance.name),
             Reach::Here | Reach::Anywhere => format!("`{}`{}", instance.name, place(instance)),
@@ -47,7 +51,7 @@ impl State {
 
     /// Why this instance, which waits to be dialled, is not, if it is not.
     pub(super) fn why_undialled(&self, instance: &Instance) -> Option<String> {
-        let undialled = self.undialled(std::slice::from_ref(instance))?;
+        let undialled = self.undialled(std::slice::from_ref(instance), &BTreeSet::new())?;
         Some(format!("not dialled: {undialled}"))
     }
 

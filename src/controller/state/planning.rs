@@ -48,7 +48,7 @@ impl State {
         if complaints.is_empty() {
             complaints = plan::validate(&configuration, &self.rules.ports);
         }
-        complaints.extend(self.undialled(&configuration.instances));
+        complaints.extend(self.undialled(&configuration.instances, &without));
         let wanted = match self.made_ready(&configuration) {
             Ok(ready) => Kept::new(&ready),
             Err(error) => {

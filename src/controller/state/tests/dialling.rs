@@ -1,6 +1,7 @@
 //! Whom the controller is to dial, and cannot.
 
 use super::*;
+use crate::model::Inspection;
 
 #[test]
 fn an_instance_that_must_not_be_dialled_is_refused_before_anything_is_staged_and_shown_with_the_reason() {
@@ -38,4 +39,21 @@ fn an_instance_that_must_not_be_dialled_is_refused_before_anything_is_staged_and
     cluster.state = state;
     cluster.ask("again", |reqid| client::DeployRequest { reqid, terms: client::Terms::default() }.into());
     assert_eq!(cluster.answer("again"), [format!("all: {error}")], "what was staged before then");
+}
+
+#[test]
+fn one_that_is_given_up_by_name_keeps_nobody_from_deploying_though_it_must_not_be_dialled() {
+    let mut wanted = configuration("c1", &[("a", "n1"), ("b", "n2")]);
+    (wanted.instances[1].host, wanted.instances[1].port) = (Some([192, 0, 2, 1].into()), Some(1));
+    let mut cluster = Cluster::new(Stored::default());
+    cluster.state.rules.dials = Reach::Here;
+    cluster.connect("a");
+    cluster.plan_without("plan", wanted.clone(), &["b"]);
+    cluster.inspected("a", Ok(Inspection::default()));
+    assert_eq!(cluster.planned("plan").complaints, [""; 0]);
+    cluster.deploy_without("deploy", wanted, &["b"]);
+    assert_eq!(cluster.answer("deploy"), ["a: done"]);
+    let shown = cluster.state.roster.statuses().into_iter().find(|status| status.name.as_str() == "b").unwrap();
+    assert!(shown.reason.starts_with("not dialled: this controller cannot dial `b`"), "{}", shown.reason);
+    assert_eq!(cluster.dials, [""; 0]);
 }

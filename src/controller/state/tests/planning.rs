@@ -251,14 +251,14 @@ impl Cluster {
         self.plan_without(name, configuration, &[]);
     }
 
-    fn plan_without(&mut self, name: &str, configuration: Configuration, without: &[&str]) {
+    pub(super) fn plan_without(&mut self, name: &str, configuration: Configuration, without: &[&str]) {
         let without = without.iter().map(|name| instance(name)).collect();
         let (complaints, all_at_once) = (Vec::new(), false);
         self.ask(name, |reqid| PlanRequest { reqid, configuration, complaints, all_at_once, without }.into());
     }
 
     /// That agent answers what it was asked.
-    fn inspected(&mut self, name: &str, inspection: Result<Inspection, String>) {
+    pub(super) fn inspected(&mut self, name: &str, inspection: Result<Inspection, String>) {
         let reqid = self.take_sent(name, |message| match message {
             ToAgent::InspectConfigurationRequest(request) => Some(request.reqid),
             _ => None,

@@ -1,6 +1,7 @@
 //! Whom this controller can dial, and what is said of the others.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::deployment::dial;
 use super::{Effect, State};
@@ -17,13 +18,15 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// Whether an instance that waits to be dialled can be. Any other one can.
-    fn includes(self, instance: &Instance) -> bool {
-        match (self, instance.host.filter(|_| instance.port.is_some())) {
-            (Self::Anywhere, _) | (_, None) => true,
-            (Self::Here, Some(host)) => host.to_canonical().is_loopback(),
-            (Self::Nowhere, Some(_)) => false,
-        }
+    /// Where an instance waits to be dialled and cannot be, if it does.
+    fn beyond(self, instance: &Instance) -> Option<SocketAddr> {
+        let address = SocketAddr::new(instance.host?, instance.port?);
+        let can_be_dialled = match self {
+            Self::Nowhere => false,
+            Self::Here => address.ip().to_canonical().is_loopback(),
+            Self::Anywhere => true,
+        };
+        (!can_be_dialled).then_some(address)
     }
 }
 
@@ -33,18 +36,15 @@ impl State {
     pub(super) fn undialled(&self, instances: &[Instance], without: &BTreeSet<InstanceName>) -> Option<String> {
         let dials = self.rules.dials;
         let awaited = instances.iter().filter(|instance| !without.contains(&instance.name));
-        let undialled = awaited.filter(|instance| !dials.includes(instance));
-        let name = |instance: &Instance| match dials {
-            Reach::Nowhere => format!("`{}`", instance.name),
-            Reach::Here | Reach::Anywhere => format!("`{}`{}", instance.name, place(instance)),
-        };
-        let names: Vec<_> = undialled.map(name).collect();
-        let way_out = match dials {
-            Reach::Nowhere => "name instances without an address, as a lab does",
-            Reach::Here | Reach::Anywhere => {
-                "without certificates links stay on this machine; make them by `watchpost pki`, or admit by \
-                 `insecure = true` that whoever listens there is a part of the cluster, then restart the controller"
-            }
+        let undialled = awaited.filter_map(|instance| Some((&instance.name, dials.beyond(instance)?)));
+        let is_lab = dials == Reach::Nowhere;
+        let say = |(name, address)| if is_lab { format!("`{name}`") } else { format!("`{name}` at {address}") };
+        let names: Vec<_> = undialled.map(say).collect();
+        let way_out = if is_lab {
+            "name instances without an address, as a lab does"
+        } else {
+            "without certificates links stay on this machine; make them by `watchpost pki`, or admit by `insecure = true` \
+             that whoever listens there is a part of the cluster, then restart the controller"
         };
         (!names.is_empty()).then(|| format!("this controller cannot dial {}: {way_out}", names.join(", ")))
     }
@@ -60,12 +60,5 @@ impl State {
         let Some(why) = self.why_undialled(instance) else { return fx.extend(dial(instance)) };
         self.roster.is_not_dialled(&instance.name, &why);
         self.tell_error(&instance.name, why, now, fx);
-    }
-}
-
-fn place(instance: &Instance) -> String {
-    match (instance.host, instance.port) {
-        (Some(host), Some(port)) => format!(" at {}", std::net::SocketAddr::new(host, port)),
-        _ => String::new(),
     }
 }

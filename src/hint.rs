@@ -16,10 +16,16 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// The known word that somebody may have meant by `text`, if one is like it.
 pub(crate) fn meant<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    by_likeness(text, known).first().filter(|(likeness, _)| *likeness >= ALIKE).map(|&(_, word)| word)
+}
+
+/// How like `text` these words are, the most like it first.
+fn by_likeness<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<(f64, &'a str)> {
     let text: String = text.chars().take(SHOWN).collect::<String>().to_lowercase();
-    let likeness = |word: &str| strsim::jaro_winkler(&text, &word.to_lowercase());
-    let nearest = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    nearest.filter(|word| likeness(word) >= ALIKE)
+    let with_likeness = |word: &'a str| (strsim::jaro_winkler(&text, &word.to_lowercase()), word);
+    let mut words: Vec<_> = known.into_iter().map(with_likeness).collect();
+    words.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    words
 }
 
 /// So many words are named where none is meant for certain; of more, those that are most like it.
@@ -28,17 +34,11 @@ const NEAREST: usize = 3;
 
 /// What may be written instead of `text`: the known word that is most like it, or else all of them, or of many the nearest.
 pub(crate) fn instead<'a>(text: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    let text: String = text.chars().take(SHOWN).collect::<String>().to_lowercase();
-    let likeness = |word: &str| strsim::jaro_winkler(&text, &word.to_lowercase());
-    match meant(&text, known.clone()) {
-        Some(word) => format!("did you mean `{word}`?"),
-        None => {
-            let mut all: Vec<&str> = known.into_iter().collect();
-            if all.len() <= FEW {
-                return format!("known are {}", all.join(", "));
-            }
-            all.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
-            format!("the nearest are {}", all[..NEAREST].join(", "))
+    match &*by_likeness(text, known.clone()) {
+        [(likeness, word), ..] if *likeness >= ALIKE => format!("did you mean `{word}`?"),
+        all if all.len() <= FEW => format!("known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        all => {
+            format!("the nearest are {}", all[..NEAREST].iter().map(|&(_, word)| word).collect::<Vec<_>>().join(", "))
         }
     }
 }

@@ -64,6 +64,9 @@ impl Draft {
     ) -> Result<Self, SettingsError> {
         let environment: Vec<_> = environment.into_iter().collect();
         let draft = Self::load(config, state_dir, machine, environment.iter().cloned())?;
+        if !draft.places.are_clear(&["state_dir", "link.trust"]) {
+            return Ok(draft); // where that would be is not known
+        }
         let joined = Whereabouts::file(&draft.settings.trust());
         match joined.is_file() {
             true => Self::load_above(Some(&joined), config, state_dir, machine, environment),
@@ -112,6 +115,7 @@ impl Draft {
         if self.settings.state_dir.as_os_str().is_empty() {
             let what = "there is no HOME to put it under: set it here, or by WATCHPOST_STATE_DIR";
             self.complaints.push(Complaint::new("state_dir", what));
+            self.doubt("state_dir".to_owned());
         }
         let [least, most] = ["link.reconnect_min", "link.reconnect_max"];
         let link = &self.settings.link;

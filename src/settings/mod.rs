@@ -536,6 +536,20 @@ mod tests {
     }
 
     #[test]
+    fn without_a_state_directory_an_agent_looks_for_what_it_was_told_in_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let trust = directory.path().join("trust");
+        std::fs::create_dir(&trust).unwrap();
+        std::fs::write(Whereabouts::file(&trust), "not a table").unwrap();
+        let machine = Machine::new("h", false);
+        let trust_at = [(OsString::from("WATCHPOST_LINK_TRUST"), trust.clone().into_os_string())];
+        let draft = Draft::load_for_agent(None, None, &machine, trust_at).unwrap();
+        assert!(!draft.places.are_clear(&["state_dir"]));
+        let places: Vec<_> = draft.complaints.iter().map(|complaint| &*complaint.place).collect();
+        assert_eq!(places, ["state_dir"]);
+    }
+
+    #[test]
     fn any_name_of_a_machine_makes_names_of_daemons() {
         for (hostname, want) in [("web.example", "agent-web.example"), ("", "agent-localhost"), ("ü b", "agent---b")] {
             let settings = Settings::assemble(None, &Machine::new(hostname, true), []).unwrap();

@@ -16,6 +16,7 @@ use super::error::{CliError, Exit};
 use super::files::Files;
 use super::import::cluster_text;
 use super::{AgentArgs, ControllerArgs, DaemonArgs, LabArgs, join, watch};
+use crate::hint::shown;
 use crate::model::{Configuration, InstanceName, cluster_file};
 use crate::plan::PortRules;
 use crate::run::{self, Daemon, Ready, RunError};
@@ -63,7 +64,10 @@ pub fn lab(args: LabArgs, json: bool) -> Result<Exit, CliError> {
 /// The controller of a fleet.
 pub fn controller(args: ControllerArgs, json: bool) -> Result<Exit, CliError> {
     let mut draft = draft(&args.daemon)?;
-    draft.overrule("controller.name", "--name", args.name, |s, name| s.controller.name = name);
+    draft.overrule_if_it_fits("controller.name", "--name", args.name, |s, name| {
+        s.controller.name = instance_name(&name)?.to_string();
+        Ok(())
+    });
     draft.overrule("controller.listen", "--listen", args.listen, |s, address| s.controller.listen = Some(address));
     args.clients.overrule(&mut draft);
     let settings = run::settle(draft, Daemon::Controller)?;
@@ -81,8 +85,10 @@ pub fn agent(args: AgentArgs, json: bool) -> Result<Exit, CliError> {
         anstream::eprintln!("{}", join::said_of(&joined, &settings));
         draft = agent_draft(&args.daemon)?; // with what it was told there
     }
-    let name = args.name.map(|name| InstanceName::new(&name)).transpose()?;
-    draft.overrule("agent.name", "--name", name, |s, name| s.agent.name = name);
+    draft.overrule_if_it_fits("agent.name", "--name", args.name, |s, name| {
+        s.agent.name = instance_name(&name)?;
+        Ok(())
+    });
     draft.overrule("agent.listen", "--listen", args.listen, |s, address| {
         s.agent.listen = Some(address);
         s.agent.controller = None; // who is told only to listen waits to be dialled
@@ -96,6 +102,10 @@ pub fn agent(args: AgentArgs, json: bool) -> Result<Exit, CliError> {
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
     block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir, json)))
+}
+
+fn instance_name(name: &str) -> Result<InstanceName, String> {
+    InstanceName::new(name).map_err(|error| format!("{} {}", shown(name), error.why))
 }
 
 /// The settings of an agent, which may have joined a cluster.

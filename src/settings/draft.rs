@@ -139,18 +139,37 @@ impl Draft {
 
     /// Has an argument overrule a setting, if it was given: `option` is what it is called.
     pub fn overrule<T>(&mut self, key: &str, option: &str, given: Option<T>, set: impl FnOnce(&mut Settings, T)) {
+        self.overrule_if_it_fits(key, option, given, |settings, value| {
+            set(settings, value);
+            Ok(())
+        });
+    }
+
+    /// Does the same with an argument that may not fit, which then is a complaint like any other.
+    pub fn overrule_if_it_fits<T>(
+        &mut self,
+        key: &str,
+        option: &str,
+        given: Option<T>,
+        set: impl FnOnce(&mut Settings, T) -> Result<(), String>,
+    ) {
         if let Some(value) = given {
-            set(&mut self.settings, value);
-            self.is_given(key.to_owned(), option.to_owned());
+            let fits = set(&mut self.settings, value);
+            self.is_set(key.to_owned(), option.to_owned(), fits);
         }
     }
 
     /// Sets a key to what was given in this place.
     pub(super) fn take(&mut self, key: &Key, value: &Value, place: String) {
-        match (key.set)(&mut self.settings, value) {
-            Ok(()) => self.is_given(key.path(), place),
+        let fits = (key.set)(&mut self.settings, value);
+        self.is_set(key.path(), place, fits);
+    }
+
+    fn is_set(&mut self, key: String, place: String, fits: Result<(), String>) {
+        match fits {
+            Ok(()) => self.is_given(key, place),
             Err(what) => {
-                self.doubt(key.path());
+                self.doubt(key);
                 self.complaints.push(Complaint::new(place, what));
             }
         }

@@ -168,6 +168,17 @@ fn an_address_beyond_this_machine_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_name_that_is_none_is_said_with_all_else_and_nothing_is_touched() {
+    let scene = Scene::new();
+    for verb in ["controller", "agent"] {
+        let answer = refused(&scene, &[verb, "--name", "a b", "--listen", "0.0.0.0:0"]);
+        assert_eq!(answer.code, 2, "{answer:?}");
+        assert!(answer.stderr.starts_with("error: --name: `a b` "), "{answer:?}");
+        assert!(!scene.path("state").exists(), "{verb}: it has touched something");
+    }
+}
+
+#[test]
 fn a_controller_without_certificates_refuses_to_dial_beyond_this_machine_before_anything_is_staged() {
     let scene = Scene::new();
     let any = scene.any_port();

@@ -12,7 +12,7 @@ use crate::settings::{
     Complaint, Complaints, ControllerSettings, Draft, Places, Settings, SettingsError, encrypted, guarded,
     loopback_only,
 };
-use crate::state_dir::StateDir;
+use crate::state_dir::{StateDir, StateDirError};
 use crate::trust::{Part, Trust, TrustFiles};
 use crate::web::tls::{Tls, TlsError, TlsFiles};
 
@@ -44,31 +44,37 @@ pub(super) struct Websocket {
 /// only shows in the whole of it and in the files that it names. Whoever starts the daemon need not ask first.
 pub fn settle(draft: Draft, daemon: Daemon) -> Result<Settings, RunError> {
     let Draft { settings, places, mut complaints } = draft;
-    complaints.extend(look(&settings, daemon, &places)?.1);
-    none_of(complaints).map(|()| settings)
+    let (_, own, unusable) = look(&settings, daemon, &places);
+    complaints.extend(own);
+    none_of(complaints, unusable, &places).map(|()| settings)
 }
 
 impl Doors {
     /// What these settings come to; the error has every complaint. Nothing is touched.
     pub fn open(settings: &Settings, daemon: Daemon) -> Result<Self, RunError> {
-        let (doors, complaints) = look(settings, daemon, &Places::default())?;
-        none_of(complaints).map(|()| doors)
+        let places = Places::default();
+        let (doors, complaints, unusable) = look(settings, daemon, &places);
+        none_of(complaints, unusable, &places).map(|()| doors)
     }
 }
 
-fn none_of(complaints: Vec<Complaint>) -> Result<(), RunError> {
-    match complaints.is_empty() {
-        true => Ok(()),
-        false => Err(SettingsError::Wrong(Complaints(complaints)).into()),
+/// That the state directory cannot be used is said as it is by who takes it, unless there is more to complain of.
+fn none_of(mut complaints: Vec<Complaint>, unusable: Option<StateDirError>, places: &Places) -> Result<(), RunError> {
+    match (unusable, complaints.is_empty()) {
+        (None, true) => return Ok(()),
+        (Some(error), true) => return Err(error.into()),
+        (Some(error), false) => complaints.push(Complaint::new(places.of("state_dir"), in_full(&error))),
+        (None, false) => {}
     }
+    Err(SettingsError::Wrong(Complaints(complaints)).into())
 }
 
-fn look(settings: &Settings, daemon: Daemon, places: &Places) -> Result<(Doors, Vec<Complaint>), RunError> {
-    if !settings.state_dir.as_os_str().is_empty() {
-        StateDir::check_format(&settings.state_dir)?; // before anything in it is read
-    }
+fn look(settings: &Settings, daemon: Daemon, places: &Places) -> (Doors, Vec<Complaint>, Option<StateDirError>) {
+    let has_state_dir = !settings.state_dir.as_os_str().is_empty();
+    let unusable = has_state_dir.then(|| StateDir::check_format(&settings.state_dir).err()).flatten();
     let mut look = Look { settings, places, complaints: Vec::new() };
-    let trust = look.trust(daemon);
+    // What is in one that this release does not know is not read.
+    let trust = if unusable.is_some() { Err(Unknown) } else { look.trust(daemon) };
     let mut doors = Doors { trust: trust.clone().unwrap_or_default(), http: None, websocket: Websocket::default() };
     match daemon {
         Daemon::Agent => look.agent(&trust),
@@ -79,7 +85,7 @@ fn look(settings: &Settings, daemon: Daemon, places: &Places) -> Result<(Doors, 
         doors.http = look.http(trust);
         doors.websocket = look.websocket();
     }
-    Ok((doors, look.complaints))
+    (doors, look.complaints, unusable)
 }
 
 /// What is known of certificates: of some that cannot be used it is not known what they would have protected.
@@ -331,6 +337,31 @@ mod tests {
         ] {
             begin_as(&complaints(directory.path(), text, Daemon::Controller), &[place]);
         }
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_used_hides_no_complaint() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, state) = (directory.path().join("w.toml"), directory.path().join("state"));
+        fs::create_dir(&state).unwrap();
+        fs::write(state.join("format"), "?").unwrap();
+        let said = |text: &str| {
+            fs::write(&file, text).unwrap();
+            let draft = Draft::load(Some(&file), Some(&state), &Machine::new("host", true), []).unwrap();
+            settle(draft, Daemon::Controller).unwrap_err()
+        };
+        assert!(matches!(said(""), RunError::StateDir(StateDirError::NoFormat { .. })));
+        let said = said("clutser = 'a'\n[controller]\nwebsocket = '0.0.0.0:0'").to_string();
+        let lines: Vec<_> =
+            said.lines().map(|line| line.replace(&format!("{}/", directory.path().display()), "")).collect();
+        begin_as(
+            &lines,
+            &[
+                "w.toml:1: clutser: is not a setting",
+                "w.toml:3: controller.websocket: 0.0.0.0:0 is not on",
+                "--state-dir: state/format does not say which format",
+            ],
+        );
     }
 
     #[test]

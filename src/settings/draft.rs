@@ -105,6 +105,7 @@ impl Draft {
         draft.settings.agent.dial_unless_it_listens();
         if let Some(chosen) = state_dir {
             draft.settings.state_dir = chosen.to_owned();
+            draft.is_given("state_dir".to_owned(), "--state-dir".to_owned());
         }
         draft.look_at_the_whole();
         draft

@@ -113,7 +113,11 @@ impl Look<'_> {
         if daemon == Daemon::Lab && !wants_tls(self.settings) {
             return Ok(None);
         }
-        if !self.places.are_clear(&["cluster", "state_dir", "controller.name", "agent.name", "link.trust"]) {
+        let (part, name_key, name) = match daemon {
+            Daemon::Agent => (Part::Agent, "agent.name", agent.name.as_str()),
+            Daemon::Controller | Daemon::Lab => (Part::Controller, "controller.name", controller.name.as_str()),
+        };
+        if !self.places.are_clear(&["cluster", "state_dir", name_key, "link.trust"]) {
             return Err(Unknown);
         }
         let directory = self.settings.trust();
@@ -121,12 +125,8 @@ impl Look<'_> {
         if link.trust.as_os_str().is_empty() && directory.symlink_metadata().is_err() {
             return Ok(None);
         }
-        let (part, name) = match daemon {
-            Daemon::Agent => (Part::Agent, agent.name.as_str()),
-            Daemon::Controller | Daemon::Lab => (Part::Controller, controller.name.as_str()),
-        };
         let cluster = InstanceName::new(cluster).map_err(|error| self.complain("cluster", &error))?;
-        let name = InstanceName::new(name).map_err(|error| self.complain("controller.name", &error))?;
+        let name = InstanceName::new(name).map_err(|error| self.complain(name_key, &error))?;
         let files = TrustFiles::in_directory(&directory);
         let trust = Trust::open(files, cluster, part, name, Timestamp::now());
         trust.map(|trust| Some(Arc::new(trust))).map_err(|error| self.complain("link.trust", &error))
@@ -333,10 +333,16 @@ mod tests {
                 "w.toml:4: link.trust: cannot read missing/",
             ),
             ("[controller]\nhttp = '0.0.0.0:0'\nhttp_key = 3", "w.toml:3: controller.http_key: "),
+            ("[controller]\nname = 'a b'\nlisten = '0.0.0.0:0'", "w.toml:2: controller.name: "),
             ("[controller]\nlisten = '0.0.0.0:0'\n[", "w.toml:3: "),
         ] {
             begin_as(&complaints(directory.path(), text, Daemon::Controller), &[place]);
         }
+        let text = "[controller]\nlisten = '0.0.0.0:0'\n[agent]\nname = 'a b'";
+        begin_as(
+            &complaints(directory.path(), text, Daemon::Controller),
+            &["w.toml:4: agent.name: ", "w.toml:2: controller.listen: 0.0.0.0:0 is not on"],
+        );
     }
 
     #[test]

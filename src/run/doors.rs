@@ -16,11 +16,14 @@ use crate::state_dir::{StateDir, StateDirError};
 use crate::trust::{Part, Trust, TrustFiles};
 use crate::web::tls::{Tls, TlsError, TlsFiles};
 
-/// What of the settings is asked for.
+/// The daemon that settings are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Daemon {
+    /// All in one process, without links.
     Lab,
+    /// The controller of a fleet.
     Controller,
+    /// The agent of one machine.
     Agent,
 }
 
@@ -36,7 +39,9 @@ pub(super) struct Doors {
 /// What protects the port for zeek-client.
 #[derive(Default)]
 pub(super) struct Websocket {
+    /// What it speaks TLS with; none where it speaks none.
     pub tls: Option<Tls>,
+    /// Whether clients have to show a certificate.
     pub has_client_ca: bool,
 }
 

@@ -12,8 +12,11 @@ use crate::trust::Whereabouts;
 /// See the module. Arguments may still overrule it, and only then does it show as a whole what else is wrong.
 #[derive(Debug, Clone)]
 pub struct Draft {
+    /// What was understood, and defaults for the rest.
     pub settings: Settings,
+    /// Where each of them was given.
     pub places: Places,
+    /// What is wrong so far, in the order in which it was read.
     pub complaints: Vec<Complaint>,
 }
 

@@ -401,6 +401,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
+    /// Says `what` is wrong in this `place`.
     pub fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place: place.into(), what: what.into() }
     }

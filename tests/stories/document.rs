@@ -137,13 +137,17 @@ fn what_the_readme_says_to_do_beside_a_lab_shows_what_it_says() {
     shell.wait().unwrap();
 }
 
-/// A line about a node, whatever its instance is called and the long numbers in it are.
+/// A line about a node, whatever its instance is called, its pid is, and the long numbers in it are.
 fn without_numbers(line: &str) -> String {
-    let words = line.split_whitespace().map(|word| match word.split_once("/worker-") {
-        Some((_, number)) => format!("/worker-{number}"),
-        None => {
-            let digits = word.chars().filter(char::is_ascii_digit).count();
-            word.chars().filter(|letter| digits < 3 || !letter.is_ascii_digit()).collect()
+    let mut before = "";
+    let words = line.split_whitespace().map(|word| {
+        let is_pid = std::mem::replace(&mut before, word) == "pid";
+        match word.split_once("/worker-") {
+            Some((_, number)) => format!("/worker-{number}"),
+            None => {
+                let is_long = word.chars().filter(char::is_ascii_digit).count() >= 3;
+                word.chars().filter(|letter| !(is_pid || is_long) || !letter.is_ascii_digit()).collect()
+            }
         }
     });
     words.collect::<Vec<_>>().join(" ")

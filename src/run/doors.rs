@@ -122,13 +122,16 @@ impl Look<'_> {
             Daemon::Agent => (Part::Agent, "agent.name", agent.name.as_str()),
             Daemon::Controller | Daemon::Lab => (Part::Controller, "controller.name", controller.name.as_str()),
         };
-        if !self.places.are_clear(&["cluster", "state_dir", name_key, "link.trust"]) {
+        if !self.places.are_clear(&["state_dir", "link.trust"]) {
             return Err(Unknown);
         }
         let directory = self.settings.trust();
         // Also one that is empty, or no directory at all, was meant to hold certificates.
         if link.trust.as_os_str().is_empty() && directory.symlink_metadata().is_err() {
             return Ok(None);
+        }
+        if !self.places.are_clear(&["cluster", name_key]) {
+            return Err(Unknown); // for whom they are to be is not known
         }
         let cluster = InstanceName::new(cluster).map_err(|error| self.complain("cluster", &error))?;
         let name = InstanceName::new(name).map_err(|error| self.complain(name_key, &error))?;
@@ -338,16 +341,22 @@ mod tests {
                 "w.toml:4: link.trust: cannot read missing/",
             ),
             ("[controller]\nhttp = '0.0.0.0:0'\nhttp_key = 3", "w.toml:3: controller.http_key: "),
-            ("[controller]\nname = 'a b'\nlisten = '0.0.0.0:0'", "w.toml:2: controller.name: "),
             ("[controller]\nlisten = '0.0.0.0:0'\n[", "w.toml:3: "),
         ] {
             begin_as(&complaints(directory.path(), text, Daemon::Controller), &[place]);
         }
-        let text = "[controller]\nlisten = '0.0.0.0:0'\n[agent]\nname = 'a b'";
-        begin_as(
-            &complaints(directory.path(), text, Daemon::Controller),
-            &["w.toml:4: agent.name: ", "w.toml:2: controller.listen: 0.0.0.0:0 is not on"],
-        );
+        // Certificates that are not there belong to nobody.
+        for (text, place) in [
+            ("[controller]\nlisten = '0.0.0.0:0'\nname = 'a b'", "w.toml:3: controller.name: "),
+            ("[controller]\nlisten = '0.0.0.0:0'\n[agent]\nname = 'a b'", "w.toml:4: agent.name: "),
+        ] {
+            let listen = "w.toml:2: controller.listen: 0.0.0.0:0 is not on";
+            begin_as(&complaints(directory.path(), text, Daemon::Controller), &[place, listen]);
+        }
+        let trust = directory.path().join("certificates");
+        fs::create_dir(&trust).unwrap();
+        let text = format!("[controller]\nlisten = '0.0.0.0:0'\nname = 'a b'\n[link]\ntrust = '{}'", trust.display());
+        begin_as(&complaints(directory.path(), &text, Daemon::Controller), &["w.toml:3: controller.name: "]);
     }
 
     #[test]

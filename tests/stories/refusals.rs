@@ -172,8 +172,10 @@ fn a_name_that_is_none_is_said_with_all_else_and_nothing_is_touched() {
     let scene = Scene::new();
     for verb in ["controller", "agent"] {
         let answer = refused(&scene, &[verb, "--name", "a b", "--listen", "0.0.0.0:0"]);
-        assert_eq!(answer.code, 2, "{answer:?}");
-        assert!(answer.stderr.starts_with("error: --name: `a b` "), "{answer:?}");
+        let lines: Vec<_> = answer.stderr.lines().collect();
+        assert_eq!((answer.code, lines.len()), (2, 2), "{answer:?}");
+        assert!(lines[0].starts_with("error: --name: `a b` "), "{answer:?}");
+        assert!(lines[1].starts_with("--listen: 0.0.0.0:0 is not on this machine"), "{answer:?}");
         assert!(!scene.path("state").exists(), "{verb}: it has touched something");
     }
 }

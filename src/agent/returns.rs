@@ -133,7 +133,7 @@ pub(super) fn retrieve(
             Loss::Blank => format!("{} is empty", record.display()),
             Loss::Damaged(why) => format!("{} is damaged ({why}) and was {ASIDE}", record.display()),
             Loss::Foreign(why) => format!("{} is of another release ({why}) and was {ASIDE}", record.display()),
-            Loss::Unread => format!("{} cannot be read", record.display()),
+            Loss::Unread => format!("{} cannot be read or set aside", record.display()),
         };
         if let Some(Marked { life, pid, start_time }) = found {
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");

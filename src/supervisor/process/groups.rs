@@ -154,6 +154,12 @@ impl Groups {
         tried.map(|()| groups)
     }
 
+    /// Groups that are mere directories below this one.
+    #[cfg(test)]
+    pub fn made_up(above: &Path) -> Self {
+        Self { above: above.to_owned(), home: above.join("x"), lacking: Lacking::new() }
+    }
+
     /// The group of that node, made if it is not there, with these limits.
     pub fn of(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
         self.make(node, quotas, |path| {
@@ -627,8 +633,7 @@ mod tests {
     #[test]
     fn a_group_in_which_memory_ran_out_is_not_taken_again() {
         let made_up = tempfile::tempdir().unwrap();
-        let (above, home) = (made_up.path().to_owned(), made_up.path().join("x"));
-        let groups = Groups { above, home, lacking: Lacking::new() };
+        let groups = Groups::made_up(made_up.path());
         let node = node("a");
         let path = groups.of(&node, &Quotas::default()).unwrap();
         assert_eq!((groups.oom_kills(&node), groups.memory_peak(&node)), (None, None));

@@ -55,13 +55,14 @@ pub(super) fn take_up(
             let told = deaths.get(&record.node.name) == Some(&pid);
             LateDeath { pid, exit, told }
         });
+        let died = died.or_else(|| undecided(&record));
         if died.is_none_or(|death| !death.told) {
             told.extend(tell_of_death(&record, process.as_ref()));
         }
         let ready = record.ready || has_settled(&record, process.as_ref());
         // Its restart was under way and came to nothing: it is due, and nothing is forgiven.
         let is_due = record.here && record.found == Found::Intended && record.past.attempt > 0;
-        let waits = record.waits.or(is_due.then_some(Duration::ZERO));
+        let waits = record.waits.filter(|_| died.is_none()).or(is_due.then_some(Duration::ZERO));
         let Record { node, life, found, guessed, grouped, past, reason, leader, .. } = record;
         let (reason, node) = (reason.map(Text::from).unwrap_or_default(), Arc::new(node));
         let up = if ready { NodeState::Running } else { NodeState::Pending };
@@ -213,6 +214,12 @@ fn death(
         }
         _ => None,
     }
+}
+
+/// The end that was told of a process whose definition was not known: what comes of it is yet to be decided.
+fn undecided(record: &Record) -> Option<LateDeath> {
+    let pid = record.leader.filter(|_| record.guessed && record.found == Found::Crashed)?;
+    Some(LateDeath { pid, exit: Exit::Unknown, told: true })
 }
 
 /// A node whose process ended while nobody minded it.

@@ -4,7 +4,7 @@
 //! node's definition, its life and its crashes so far. The next is written by the new process itself, before it becomes
 //! the node's program: `pid <life> <pid> <start time>`, and the number of its pidfd where that has one. More may come: `ready
 //! <life>`, where it had to give a sign of that; `stable <life>`, once earlier crashes are forgotten; `crashed <life> <what>`,
-//! once its end was told and the next life is to wait; `stopped <life>`, when it is gone because somebody asked, `rested
+//! once its end was told and the next life is to wait, for its time or for the definition; `stopped <life>`, when it is gone because somebody asked, `rested
 //! <life>` when its agent stopped it at its own end, and `failed <life> <reason>` when it was given up. Each ends in a
 //! checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
 //! that became long is made anew. Nothing is synced: records must survive the agent, not the machine, whose reboot ends

@@ -158,3 +158,32 @@ fn a_node_that_was_found_by_its_marker_and_dies_is_started_once_its_controller_s
     let command = dossier(&fleet.client, &crash.id, |_| true).command;
     assert_eq!((crash.pid, command), (lost, vec!["sleep".to_owned(), "1000".to_owned()]), "it was no Zeek meanwhile");
 }
+
+#[test]
+fn the_death_of_a_node_that_nobody_knew_what_it_is_is_told_once_whatever_becomes_of_the_news() {
+    let (mut fleet, nodes) = orphaned(&["lost"]);
+    let lost = fleet.scene.processes_of("lost")[0];
+    fleet.controller.kill();
+    let record = nodes.join("lost/record");
+    fs::write(&record, "garbage").unwrap();
+    fleet.agent_mut("a").start_again();
+    eventually("its agent logs that it was found", || {
+        fleet.agents["a"].log().contains("was found by its marker and is minded on").then_some(())
+    });
+    processes::signal(lost, Signal::KILL);
+    let is_noted = || fs::read_to_string(&record).unwrap().contains("\ncrashed ");
+    eventually("that it was told is in its record", || is_noted().then_some(()));
+    fleet.agent_mut("a").kill();
+    fs::remove_file(nodes.join(".news-a")).unwrap();
+    fleet.agent_mut("a").start_again();
+    fleet.controller.start_again();
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(fleet.scene.processes_of("lost"), [pids(&after)["lost"]]);
+    let events = fleet.client.events();
+    let away = events.iter().find(|event| event.msg.as_deref().is_some_and(|msg| msg.contains("agent was away")));
+    assert_eq!(away, None, "it was told when it died");
+    let told = changes(&events, "lost");
+    let died = told.iter().filter(|change| change.new.as_deref() == Some("CRASHED") && change.old != change.new);
+    let reasons: Vec<_> = died.map(|change| change.reason.clone().unwrap_or_default()).collect();
+    assert!(reasons.len() == 1 && reasons[0].contains("SIGKILL"), "{told:#?}");
+}

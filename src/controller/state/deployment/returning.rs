@@ -246,7 +246,10 @@ impl State {
         let is_away = |name: &InstanceName| self.roster.link(name).is_none();
         let former = self.shelf.deployed();
         let waits_for_them = |following: &Following, name: &InstanceName| {
-            former.is_some_and(|former| following.waits_only_for(name, former, is_away))
+            former.is_some_and(|former| match former.has(name) {
+                true => following.waits_only_for(name, former, is_away),
+                false => following.cannot_stand_by(name),
+            })
         };
         let mut owes = self.following.iter().flat_map(|it| it.owing.iter().map(move |name| (it, name)));
         if owes.all(|(following, name)| is_away(name) || waits_for_them(following, name)) {

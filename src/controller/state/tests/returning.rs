@@ -34,7 +34,7 @@ fn deploying(terms: Terms) -> Cluster {
 
 impl Cluster {
     /// That node was told to switch, forth or back, and comes to that.
-    fn turn(&mut self, of: &str, name: &str, error: Option<&str>) {
+    pub(super) fn turn(&mut self, of: &str, name: &str, error: Option<&str>) {
         let reqid = self.take_sent(of, |message| match message {
             ToAgent::SwitchNodesRequest(request) if request.nodes.contains(name) => Some(request.reqid),
             _ => None,
@@ -63,12 +63,12 @@ impl Cluster {
     }
 
     /// That instance has put back what served nobody, and these wait.
-    fn put_back(&mut self, of: &str, waiting: &[&str]) {
+    pub(super) fn put_back(&mut self, of: &str, waiting: &[&str]) {
         self.puts_back(of, &[], waiting);
     }
 
     /// The same of one that says of these that they are done.
-    fn puts_back(&mut self, of: &str, done: &[&str], waiting: &[&str]) {
+    pub(super) fn puts_back(&mut self, of: &str, done: &[&str], waiting: &[&str]) {
         let reqid = self.take_sent(of, |message| match message {
             ToAgent::RestoreConfigurationRequest(request) => Some(request.reqid),
             _ => None,

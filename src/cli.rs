@@ -364,9 +364,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
     }
     let screen = Screen::of_stdout();
     match verb {
-        Verb::Lab(args) => daemon::lab(args),
-        Verb::Controller(args) => daemon::controller(args),
-        Verb::Agent(args) => daemon::agent(args),
+        Verb::Lab(args) => daemon::lab(args, json),
+        Verb::Controller(args) => daemon::controller(args, json),
+        Verb::Agent(args) => daemon::agent(args, json),
         Verb::Check { file } => check::run(&file, json),
         Verb::Import(args) => import::run(&args, json),
         Verb::Deploy(args) => deploy::deploy(args, json, screen),

@@ -14,6 +14,14 @@ pub(crate) fn shown(text: &str) -> String {
     format!("`{shown}`")
 }
 
+/// The known word that somebody may have meant by `text`, if one is like it.
+pub(crate) fn meant<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let text: String = text.chars().take(SHOWN).collect::<String>().to_lowercase();
+    let likeness = |word: &str| strsim::jaro_winkler(&text, &word.to_lowercase());
+    let nearest = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    nearest.filter(|word| likeness(word) >= ALIKE)
+}
+
 /// So many words are named where none is meant for certain; of more, those that are most like it.
 const FEW: usize = 8;
 const NEAREST: usize = 3;
@@ -22,10 +30,9 @@ const NEAREST: usize = 3;
 pub(crate) fn instead<'a>(text: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let text: String = text.chars().take(SHOWN).collect::<String>().to_lowercase();
     let likeness = |word: &str| strsim::jaro_winkler(&text, &word.to_lowercase());
-    let nearest = known.clone().into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest {
-        Some(word) if likeness(word) >= ALIKE => format!("did you mean `{word}`?"),
-        _ => {
+    match meant(&text, known.clone()) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => {
             let mut all: Vec<&str> = known.into_iter().collect();
             if all.len() <= FEW {
                 return format!("known are {}", all.join(", "));

@@ -41,13 +41,24 @@ fn the_settings_in_the_units_are_ones_and_lead_to_the_group_of_the_nodes() {
     let settings = Settings::assemble(None, &Machine::new("host", true), variables).unwrap();
     // A slice's units are below it, and the nodes' unit is in the same one as the agent.
     assert_eq!(settings.agent.cgroup, Place::In("/watchpost.slice/watchpost-nodes.service".into()));
-    for unit in ["watchpost-agent.service", "watchpost-controller.service"] {
-        let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
-        assert!(text.lines().any(|line| line == "Type=notify"), "{unit}: the daemons say when they are ready");
+}
+
+#[test]
+fn the_units_keep_nodes_alive_whatever_becomes_of_agent_and_controller() {
+    let (agent, controller, nodes) =
+        ("watchpost-agent.service", "watchpost-controller.service", "watchpost-nodes.service");
+    for (line, units, why) in [
+        ("Type=notify", &[agent, controller][..], "the daemons say when they are ready"),
+        ("KillMode=process", &[agent], "or its nodes end with it where they have no groups"),
+        ("OOMPolicy=continue", &[agent, nodes], "or all nodes end for one that runs out of memory"),
+        ("Restart=always", &[agent, controller, nodes], "or nobody minds the nodes after a crash"),
+        ("StartLimitIntervalSec=0", &[agent, controller, nodes], "or nobody minds them after several"),
+        ("Delegate=yes", &[nodes], "or systemd takes their groups for its own"),
+        ("Slice=watchpost.slice", &[agent, controller, nodes], "the agent finds their groups there"),
+    ] {
+        for unit in units {
+            let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
+            assert!(text.lines().any(|it| it == line), "{unit} lacks {line}: {why}");
+        }
     }
-    for unit in ["watchpost-agent.service", "watchpost-nodes.service"] {
-        let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
-        assert!(text.lines().any(|line| line == "Slice=watchpost.slice"), "{unit}");
-    }
-    assert!(agent.lines().any(|line| line == "KillMode=process"), "or its nodes end with it where they have no groups");
 }

@@ -39,9 +39,9 @@ use crate::supervisor::process::groups::{Groups, NoGroups, abilities};
 use crate::supervisor::process::oom::KernelLog;
 use crate::supervisor::process::run_dir::RunDir;
 use crate::supervisor::process::{limits, reserve_berths};
-use crate::supervisor::register::Register;
+use crate::supervisor::register::{Register, RegisterError};
 use crate::supervisor::workshop::{Clerks, Workshop};
-use crate::supervisor::{FromSupervisor, LaunchOrder};
+use crate::supervisor::{FromSupervisor, LaunchOrder, Wait};
 
 /// What an agent needs to start.
 pub struct AgentSetup {
@@ -122,6 +122,8 @@ pub struct Agent {
     now: Option<Now>,
     flushing: bool,
     launches: Vec<LaunchOrder>,
+    /// To be kept on disk once it is told that they crashed.
+    waits: Vec<Wait>,
     /// Launches whose news was mailed, and for how many turns the first of them has been held.
     held: Vec<LaunchOrder>,
     turns: u8,
@@ -157,21 +159,27 @@ impl Agent {
             setup;
         reserve_berths(LAUNCHING)?; // ahead of all descriptors that nodes need
         let places = groups.as_ref().ok().map(|groups| groups.home().to_owned());
-        let mut register = Register::new(site.nodes.clone(), places)?;
+        let register = Register::new(site.nodes.clone(), places)?;
         let mut entries = register.read().map_err(io::Error::other)?;
-        limits::make_room(entries.records.len()); // ahead of all threads
+        limits::make_room(entries.records.len() + entries.lost.len()); // ahead of all threads
         let keeper = Keeper::hire(site.nodes.clone(), output)?;
         let morgue = Morgue::new(site.nodes.join(format!(".crashes-{instance}")), crashes);
         let coroner = Coroner::new(instance.clone(), morgue);
-        let mut found: Vec<_> = entries.refused.iter().map(|error| Event::Trouble(None, error.to_string())).collect();
+        let refused = |error: &RegisterError| {
+            tracing::warn!("{error}");
+            Event::Trouble(None, error.to_string())
+        };
+        let mut found: Vec<_> = entries.refused.iter().map(refused).collect();
         found.extend(retrieve(&mut entries, &instance, &site, &register)?);
         let mut kernel_log = KernelLog::open();
         match register.configuration(&instance) {
             Ok(id) => found.extend(id.map(Event::WasInForce)),
             Err(error) => found.push(Event::Trouble(None, error.to_string())),
         }
+        let news = site.nodes.join(format!(".news-{instance}"));
+        let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         // Also what ran here under another instance's name: it is to be minded, whatever this agent is called now.
-        let (adoptable, told) = take_up(entries.records, &groups, &mut kernel_log)?;
+        let (adoptable, told) = take_up(entries.records, &restored.deaths, &groups, &mut kernel_log)?;
         found.extend(told);
         let runs = |(name, found): (&NodeName, &Adoptable)| found.process.as_ref().map(|_| name.clone());
         let archive = Archive::open(Opening {
@@ -182,9 +190,7 @@ impl Agent {
             up: adoptable.iter().filter_map(runs).collect(),
         })?;
         let site = Arc::new(site);
-        let news = site.nodes.join(format!(".news-{instance}"));
         let porter = Porter::hire(site.nodes.join(format!(".bundles-{instance}")))?;
-        let (spool, restored) = Spool::open(news, register.boot(), epoch).map_err(io::Error::other)?;
         let outbox = Outbox::restore(bounds, restored.last, &restored.news);
         let agent = Self {
             state: State::new(instance, restored.epoch, outbox)
@@ -211,6 +217,7 @@ impl Agent {
             now: None,
             flushing: false,
             launches: Vec::new(),
+            waits: Vec::new(),
             held: Vec::new(),
             turns: 0,
             unwritten: 0,
@@ -240,7 +247,7 @@ impl Agent {
             Effect::Supervise(ward, node) => self.supervise(ward, node, ctx),
             Effect::Tell(ward, order) => self.workshop.order(ward, order),
             Effect::Dismiss(ward, name) => self.workshop.dismiss(ward, name),
-            Effect::Enter(ward, node) => self.workshop.enter(ward, node),
+            Effect::Define(ward, node) => self.workshop.define(ward, node),
             Effect::Remember(id) => {
                 let instance = self.state.instance().clone();
                 self.workshop.run(Subject::Agent, move |register| {
@@ -339,6 +346,10 @@ impl Handler<FromSupervisor> for Agent {
             }
             FromSupervisor::Launch(order) => {
                 self.launches.push(order);
+                self.flush_soon(ctx);
+            }
+            FromSupervisor::Waits(wait) => {
+                self.waits.push(wait);
                 self.flush_soon(ctx);
             }
             FromSupervisor::Says(node, says) => self.drive(Event::Says(node, says), ctx),

@@ -6,7 +6,7 @@
 //! belongs to one boot. What was acknowledged stays in the file until there is much more of it than of the rest; then the
 //! file is made anew from what the outbox still has. That also mends a file that a full disk broke.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,6 +20,7 @@ use super::outbox::{Item, Outbox};
 use crate::message::agent::NewsReceived;
 use crate::message::frame::{self, Body, MAX_FRAME};
 use crate::message::frames::{self, Frames};
+use crate::model::NodeName;
 
 /// The format of the file; another number is the file of another release, and is refused.
 const FORMAT: u32 = 2;
@@ -68,6 +69,9 @@ pub struct Restored {
     pub last: u64,
     /// What was not acknowledged, as far as the file tells, in order, ending with `last`.
     pub news: Frames,
+    /// Which process of a node was told last to have ended, as far as the file tells, by node; of no node of which
+    /// another process was told of since.
+    pub deaths: BTreeMap<NodeName, u32>,
 }
 
 /// See the module.
@@ -111,9 +115,10 @@ impl Spool {
             failed: None,
         };
         let Some((head, frames)) = spool.head(&bytes)? else {
-            return Ok((spool, Restored { epoch: fresh, last: 0, news: Frames::default() }));
+            let (last, news, deaths) = (0, Frames::default(), BTreeMap::new());
+            return Ok((spool, Restored { epoch: fresh, last, news, deaths }));
         };
-        let Found { news, last, used } = Found::read(frames, head.base);
+        let Found { news, last, used, deaths } = Found::read(frames, head.base);
         if used < frames.len() {
             // Made anew below, since nothing can be appended behind that.
             let (path, lost) = (spool.path.display(), frames.len() - used);
@@ -123,7 +128,7 @@ impl Spool {
             spool.length = bytes.len() as u64;
         }
         (spool.epoch, spool.written, spool.acknowledged) = (head.epoch, last, last - news.len() as u64);
-        let restored = Restored { epoch: head.epoch, last, news: news.into_iter().collect() };
+        let restored = Restored { epoch: head.epoch, last, news: news.into_iter().collect(), deaths };
         Ok((spool, restored))
     }
 
@@ -244,11 +249,13 @@ struct Found<'a> {
     last: u64,
     /// How many bytes of it are whole.
     used: usize,
+    /// See [`Restored`].
+    deaths: BTreeMap<NodeName, u32>,
 }
 
 impl<'a> Found<'a> {
     fn read(bytes: &'a [u8], base: u64) -> Self {
-        let mut found = Self { news: VecDeque::new(), last: base, used: 0 };
+        let mut found = Self { news: VecDeque::new(), last: base, used: 0, deaths: BTreeMap::new() };
         while found.read_group(&bytes[found.used..]).is_some() {}
         found
     }
@@ -275,7 +282,14 @@ impl<'a> Found<'a> {
             self.news.drain(..count);
         } else {
             let number = self.last + 1;
-            Item::read(frame.kind, frame.body).filter(|item| item.number() == number)?;
+            let item = Item::read(frame.kind, frame.body).filter(|item| item.number() == number)?;
+            if let Item::Change(change) = item {
+                match (change.pid, change.exit) {
+                    (Some(pid), Some(_)) => drop(self.deaths.insert(change.node, pid)),
+                    (Some(_), None) => drop(self.deaths.remove(&change.node)),
+                    (None, _) => {}
+                }
+            }
             self.news.push_back(piece);
             self.last = number;
         }
@@ -289,8 +303,8 @@ mod tests {
 
     use super::super::outbox::Bounds;
     use super::*;
-    use crate::message::agent::NotifyLog;
-    use crate::model::{InstanceName, Timestamp};
+    use crate::message::agent::{NotifyChange, NotifyLog};
+    use crate::model::{Exit, InstanceName, NodeState, Role, Text, Timestamp};
 
     const BOOT: &str = "5bc6b0c9-0000-4000-8000-000000000000";
 
@@ -310,6 +324,28 @@ mod tests {
         again.push(log("d"));
         outbox.push(log("d"));
         assert!(again.kept() == outbox.kept());
+    }
+
+    #[test]
+    fn whose_end_was_told_is_known_also_once_that_was_acknowledged() {
+        let (directory, mut outbox) = (TempDir::new().unwrap(), Outbox::new(Bounds::default()));
+        let (mut spool, _) = open(&directory, 7);
+        let mut tell = |outbox: &mut Outbox, node: &str, pid, exit| {
+            outbox.push(Item::Change(change(node, pid, exit)));
+            spool.keep(outbox, Instant::now());
+        };
+        for node in ["a", "b", "c"] {
+            tell(&mut outbox, node, Some(70), None);
+        }
+        tell(&mut outbox, "a", Some(70), Some(Exit::Status(1)));
+        tell(&mut outbox, "b", Some(70), Some(Exit::Status(1)));
+        tell(&mut outbox, "b", Some(70), None);
+        outbox.received(6, 6);
+        tell(&mut outbox, "a", None, None);
+        let (_, restored) = open(&directory, 8);
+        assert_eq!(restored.news.iter().count(), 1);
+        let a = NodeName::new("a").unwrap();
+        assert_eq!(restored.deaths, [(a, 70)].into(), "the number of b is that of another process by now");
     }
 
     #[test]
@@ -453,6 +489,24 @@ mod tests {
 
     fn open(directory: &TempDir, fresh: u64) -> (Spool, Restored) {
         Spool::open(path(directory), BOOT, fresh).unwrap()
+    }
+
+    fn change(node: &str, pid: Option<u32>, exit: Option<Exit>) -> NotifyChange {
+        NotifyChange {
+            seq: 0,
+            time: Timestamp(0),
+            instance: InstanceName::new("i").unwrap(),
+            node: NodeName::new(node).unwrap(),
+            role: Role::Worker,
+            old: NodeState::Running,
+            new: NodeState::Crashed,
+            pid,
+            exit,
+            attempt: 0,
+            restarts: 0,
+            reason: Text::default(),
+            removed: false,
+        }
     }
 
     fn log(msg: &str) -> Item {

@@ -106,7 +106,7 @@ struct Entry {
     status: NodeStatus,
     goal: Goal,
     place: Place,
-    /// Its definition is not known.
+    /// Its definition is not known: until a configuration tells it, it is minded as long as it runs, and not started.
     guessed: bool,
     /// The definition it gets once it is down.
     next: Option<Arc<Node>>,
@@ -180,16 +180,16 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundNode {
     pub node: Arc<Node>,
-    /// Set if it runs.
+    /// What was told of it last, as far as is known: also RUNNING or PENDING where its process is not there any more. Its
+    /// supervisor tells how that ended, and decides what comes of it.
+    pub state: NodeState,
     pub pid: Option<u32>,
-    /// The process that was there and is not any more. Its supervisor tells how it ended, and decides what comes of it.
-    pub died: Option<u32>,
+    /// Why it was given up, or waits to be started again.
+    pub reason: Text,
     /// Whether it was to run.
     pub wanted: bool,
     /// Its definition is not known, since its record was lost: the next configuration tells it.
     pub guessed: bool,
-    /// Why it was given up, if it was: it waits for a person.
-    pub given_up: Option<Text>,
 }
 
 /// What is to be done.
@@ -200,8 +200,8 @@ pub enum Effect {
     Tell(WardId, NodeOrder),
     /// The node is gone for good: let go of its supervisor.
     Dismiss(WardId, NodeName),
-    /// Write the record of this node anew: its definition is known now.
-    Enter(WardId, Arc<Node>),
+    /// What runs there is this node, as is known now: write its record anew, and hear it.
+    Define(WardId, Arc<Node>),
     /// Keep this for the next run of the agent: the configuration in force.
     Remember(ConfigurationId),
     /// This becomes of the logs of its Zeek nodes from now on.
@@ -445,6 +445,16 @@ impl State {
         self.nodes.get(name).filter(|entry| entry.ward == ward).map(|entry| &entry.node)
     }
 
+    /// Whether what that node is was guessed, since its record was lost.
+    pub fn is_guessed(&self, name: &NodeName) -> bool {
+        self.nodes.get(name).is_some_and(|entry| entry.guessed)
+    }
+
+    /// Why that node is as it is.
+    pub fn reason(&self, name: &NodeName) -> Text {
+        self.nodes.get(name).map(|entry| entry.status.reason.clone()).unwrap_or_default()
+    }
+
     // --- what supervisors tell ---
 
     fn report(&mut self, mut report: NodeReport, now: Now, fx: &mut Vec<Effect>) {
@@ -484,7 +494,9 @@ impl State {
     fn revived(&mut self, name: NodeName, state: NodeState, pid: Option<u32>, now: Now, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get(&name) else { return };
         let (old, old_pid) = (entry.status.state, entry.status.pid);
-        let was_down = matches!(old, NodeState::Stopped | NodeState::Failed) && !entry.start_unheard;
+        // Who waits for its next life has it from its new supervisor, when its time has come.
+        let is_down = |state| matches!(state, NodeState::Stopped | NodeState::Failed);
+        let was_down = (is_down(old) || state == NodeState::Crashed) && !entry.start_unheard;
         self.notify_error(Some(name.clone()), "its supervisor panicked and was replaced".into(), now.wall);
         if (old, old_pid) != (state, pid) {
             self.report(NodeReport::found(name.clone(), state, pid), now, fx);
@@ -659,6 +671,11 @@ impl Entry {
             reason: &status.reason,
             removed,
         }
+    }
+
+    /// It has crashed, and its supervisor starts it again when its time has come.
+    fn waits(&self) -> bool {
+        self.place.step == Step::Idle && self.goal == Goal::Run && self.status.state == NodeState::Crashed
     }
 
     fn is_stopping(&self) -> bool {

@@ -35,3 +35,27 @@ async fn addresses(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     })?;
     Ok(found.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[actix_rt::test]
+    async fn what_a_name_stands_for_is_dialled_only_where_that_is_permitted() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let endpoint: Endpoint = format!("localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
+        let asked = Mutex::new(Vec::new());
+        let refused = connect_to(&endpoint, |address| {
+            asked.lock().unwrap().push(address);
+            Err(io::Error::other("it is not on this machine"))
+        });
+        assert_eq!(refused.await.unwrap_err().to_string(), "it is not on this machine");
+        assert!(asked.lock().unwrap().iter().any(|address| Some(*address) == listener.local_addr().ok()));
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody came");
+        connect_to(&endpoint, |_| Ok(())).await.unwrap();
+        listener.accept().unwrap();
+    }
+}

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::error::{CliError, Exit};
 use super::files::Files;
 use super::import::cluster_text;
@@ -41,16 +43,39 @@ pub(super) fn usable(text: &[u8], name: &str, files: &Files, rules: &PortRules) 
     }
 }
 
-/// Reads a cluster file and prints what it describes; the error lists every complaint.
+/// What `check --json` prints.
+#[derive(Serialize)]
+struct Report {
+    ok: bool,
+    instances: usize,
+    nodes: usize,
+    /// Each with its place, sorted by line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    complaints: Vec<String>,
+}
+
+/// Reads a cluster file and prints what it describes; the error lists every complaint. As JSON these are the answer, too, which
+/// nobody has to look for elsewhere.
 pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
     let name = file.display().to_string();
-    let text = cluster_text(file)?;
-    // Where the controller listens is not known here.
-    let rules = PortRules { controller: None, ..PortRules::default() };
-    let configuration = usable(&text, &name, &Files::of(file, &text)?, &rules)?;
-    let (instances, nodes) = (configuration.instances.len(), configuration.nodes.len());
+    let (report, exit) = match read(file, &name) {
+        Ok(configuration) => {
+            let (instances, nodes) = (configuration.instances.len(), configuration.nodes.len());
+            (Report { ok: true, instances, nodes, complaints: Vec::new() }, Exit::Done)
+        }
+        Err(error) if json && error.exit() == Exit::Usage => {
+            let complaints = match error.details() {
+                [] => vec![error.to_string()],
+                details => details.to_vec(),
+            };
+            (Report { ok: false, instances: 0, nodes: 0, complaints }, Exit::Usage)
+        }
+        Err(error) => return Err(error),
+    };
+    let Report { instances, nodes, .. } = report;
     match json {
-        true => writeln!(io::stdout(), r#"{{"ok":true,"instances":{instances},"nodes":{nodes}}}"#)?,
+        // Numbers, text and a truth value.
+        true => writeln!(io::stdout(), "{}", serde_json::to_string(&report).expect("a report is always JSON"))?,
         false if nodes == 0 => {
             writeln!(io::stdout(), "{name} is fine, but has no nodes: to deploy it removes all there are")?
         }
@@ -62,5 +87,12 @@ pub fn run(file: &Path, json: bool) -> Result<Exit, CliError> {
             writeln!(io::stdout(), "{name} is fine: {nodes} on {instances}")?;
         }
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+fn read(file: &Path, name: &str) -> Result<Configuration, CliError> {
+    let text = cluster_text(file)?;
+    // Where the controller listens is not known here.
+    let rules = PortRules { controller: None, ..PortRules::default() };
+    usable(&text, name, &Files::of(file, &text)?, &rules)
 }

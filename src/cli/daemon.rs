@@ -1,10 +1,12 @@
 //! The verbs that stay: lab, controller, agent. Each reads its settings and calls into [`crate::run`].
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,7 +23,7 @@ use crate::settings::{Draft, Machine, OnExit, Settings, usual_state_dir};
 use crate::supervisor::process::memory;
 
 /// Everything in one process, for one machine.
-pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
+pub fn lab(args: LabArgs, json: bool) -> Result<Exit, CliError> {
     let mut draft = draft(&args.daemon)?;
     args.clients.overrule(&mut draft);
     let rules = match draft.complaints.is_empty() {
@@ -37,13 +39,13 @@ pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
         (Ok(_), Err(file)) => return Err(file),
     };
     // On a terminal the live view shows what happens; elsewhere, and for what it cannot show, there is the log.
-    let live = io::stdout().is_terminal() && settings.controller.http.is_some();
+    let live = !json && io::stdout().is_terminal() && settings.controller.http.is_some();
     start_log(if live { settings.log.min(LevelFilter::ERROR) } else { settings.log });
     let state_dir = settings.state_dir.clone();
     let mut view = None;
     let (closed, close) = tokio::sync::oneshot::channel();
     let ended = block_on(run::lab(settings, configuration, files.into_scans(), |ready| {
-        announce("lab", ready, &state_dir);
+        announce("lab", ready, &state_dir, json);
         if live && let Some(url) = url(ready) {
             view = Some(show(url, ready.token.clone(), close));
         }
@@ -59,7 +61,7 @@ pub fn lab(args: LabArgs) -> Result<Exit, CliError> {
 }
 
 /// The controller of a fleet.
-pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
+pub fn controller(args: ControllerArgs, json: bool) -> Result<Exit, CliError> {
     let mut draft = draft(&args.daemon)?;
     draft.overrule("controller.name", "--name", args.name, |s, name| s.controller.name = name);
     draft.overrule("controller.listen", "--listen", args.listen, |s, address| s.controller.listen = Some(address));
@@ -67,11 +69,11 @@ pub fn controller(args: ControllerArgs) -> Result<Exit, CliError> {
     let settings = run::settle(draft, Daemon::Controller)?;
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
-    block_on(run::controller(settings, |ready| announce("controller", ready, &state_dir)))
+    block_on(run::controller(settings, |ready| announce("controller", ready, &state_dir, json)))
 }
 
 /// The agent of one machine.
-pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
+pub fn agent(args: AgentArgs, json: bool) -> Result<Exit, CliError> {
     let mut draft = agent_draft(&args.daemon)?;
     if let Some(token) = args.join.filter(|token| !token.is_empty()) {
         let settings = draft.finish()?;
@@ -93,7 +95,7 @@ pub fn agent(args: AgentArgs) -> Result<Exit, CliError> {
     let settings = run::settle(draft, Daemon::Agent)?;
     start_log(settings.log);
     let state_dir = settings.state_dir.clone();
-    block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir)))
+    block_on(run::agent(settings, |ready| announce("agent", ready, &state_dir, json)))
 }
 
 /// The settings of an agent, which may have joined a cluster.
@@ -136,10 +138,27 @@ fn block_on(daemon: impl Future<Output = Result<(), RunError>>) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
+/// What a daemon prints with `--json` once it can be reached. Without the token, whose file is in the state directory.
+#[derive(Serialize)]
+struct Announced<'a> {
+    daemon: &'a str,
+    version: &'a str,
+    state_dir: String,
+    /// By purpose, as in `addresses.json`.
+    listening: &'a BTreeMap<String, SocketAddr>,
+}
+
 /// Says where it can be reached, and by which command.
-fn announce(what: &str, ready: &Ready, state_dir: &Path) {
+fn announce(what: &str, ready: &Ready, state_dir: &Path, json: bool) {
     let mut out = io::stdout().lock();
     let mut say = |line: String| drop(writeln!(out, "{line}")); // whoever closed it does not want to know
+    if json {
+        let (version, state_dir) = (env!("CARGO_PKG_VERSION"), state_dir.display().to_string());
+        let announced = Announced { daemon: what, version, state_dir, listening: &ready.addresses };
+        // Text and addresses.
+        say(serde_json::to_string(&announced).expect("where it listens is always JSON"));
+        return drop(out.flush());
+    }
     say(format!("watchpost {what} {}, state in {}", env!("CARGO_PKG_VERSION"), state_dir.display()));
     for (purpose, address) in &ready.addresses {
         say(format!("listening for {purpose} on {address}"));

@@ -19,13 +19,16 @@ const LOOKED_FOR: Duration = Duration::from_secs(30);
 /// Between two attempts, at first and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
-/// Says that it goes on without whoever pressed Ctrl-C.
+/// Says that it goes on without whoever pressed Ctrl-C. That is the last that is said: who looked on says no more.
 pub fn detach(doing: &str) -> Result<Exit, CliError> {
     let told = format!(
         "detached: {doing} goes on without you; `watchpost deploy --attach` shows it, `watchpost history` what came of it"
     );
     let lines = Screen::of_stderr().sentence(&told, Default::default());
-    lines.iter().try_for_each(|line| writeln!(io::stderr(), "{line}"))?;
+    let mut out = io::stderr().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    // Another thread may be about to show what happens. The process ends, and this with it.
+    std::mem::forget(out);
     Ok(Exit::Interrupted)
 }
 

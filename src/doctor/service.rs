@@ -75,10 +75,12 @@ pub fn unit_of(cgroup: &str) -> Option<&str> {
     services.into_iter().next()
 }
 
-/// The sentence for an agent that starts, if its service would end its nodes.
-pub fn warning(cgroup: &str, apart: bool, ask: impl FnOnce(&str) -> Option<Unit>) -> Option<String> {
-    let name = unit_of(cgroup).filter(|_| !apart)?;
-    ask(name)?.ends_nodes(apart)
+/// The sentences for an agent that starts and whose service would end its nodes: with it, unless the agent itself `stops`
+/// them then, or with the first of them that takes too much memory.
+pub fn warnings(cgroup: &str, apart: bool, stops: bool, ask: impl FnOnce(&str) -> Option<Unit>) -> Vec<String> {
+    let unit = unit_of(cgroup).filter(|_| !apart).and_then(ask);
+    let sentences = unit.map(|unit| [unit.ends_nodes(apart).filter(|_| !stops), unit.ends_all_for_one(apart)]);
+    sentences.into_iter().flatten().flatten().collect()
 }
 
 fn show(unit: &str) -> Option<String> {
@@ -136,11 +138,19 @@ mod tests {
     #[test]
     fn an_agent_says_at_its_start_what_its_service_would_do() {
         let cgroup = "0::/system.slice/w.service\n";
+        let none = Vec::<String>::new();
         let ask = |_: &str| Some(unit("mixed", "stop"));
-        assert!(warning(cgroup, false, ask).unwrap().starts_with("w.service has KillMode=mixed"));
-        assert_eq!(warning(cgroup, true, ask), None, "they have groups of their own");
-        assert_eq!(warning(cgroup, false, |_| None), None, "nobody can say");
-        assert_eq!(warning("0::/\n", false, ask), None, "it is in no service");
+        let keys = |warnings: Vec<String>| {
+            let key = |it: &String| Some(it.strip_prefix("w.service has ")?.split_once('=')?.0.to_owned());
+            warnings.iter().map(|it| key(it).unwrap_or_else(|| panic!("{it}"))).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(warnings(cgroup, false, false, ask)), ["KillMode", "OOMPolicy"]);
+        assert_eq!(keys(warnings(cgroup, false, true, ask)), ["OOMPolicy"], "it stops them itself");
+        assert_eq!(keys(warnings(cgroup, false, false, |_| Some(unit("process", "kill")))), ["OOMPolicy"]);
+        assert_eq!(warnings(cgroup, false, false, |_| Some(unit("process", "continue"))), none);
+        assert_eq!(warnings(cgroup, true, false, ask), none, "they have groups of their own");
+        assert_eq!(warnings(cgroup, false, false, |_| None), none, "nobody can say");
+        assert_eq!(warnings("0::/\n", false, false, ask), none, "it is in no service");
     }
 
     #[test]

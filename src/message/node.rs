@@ -22,7 +22,7 @@ pub enum NodeOrder {
     },
     /// Do not wait out the grace of a stop under way: SIGKILL now.
     Hurry,
-    /// This is the node's definition from its next launch on.
+    /// This is the node's definition from its next launch on; where it was not known before, from now on.
     Redefine(Arc<Node>),
 }
 

@@ -13,4 +13,4 @@ pub use diff::{InstanceChange, NodeChange};
 pub use order::Slowest;
 pub use ports::{PortRules, PortsExhausted, assign_ports, keep_ports, resolve_hosts};
 pub use rollout::{Pace, Portion, Rollout, Turn};
-pub use validate::{About, examine, examine_as, validate};
+pub use validate::{About, examine, examine_alone, examine_as, validate};

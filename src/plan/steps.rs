@@ -24,9 +24,10 @@ fn action(change: &NodeChange, down: Option<NodeState>) -> Action {
     match (change, down) {
         (NodeChange::Remove(_), _) => Action::Stop,
         (NodeChange::Start(_), _) => Action::Start { was: None },
+        // Who has crashed waits for its next life, and goes on with that.
+        (NodeChange::Keep(_), None | Some(NodeState::Crashed)) => Action::Keep,
         (NodeChange::Keep(_), Some(was)) => Action::Revive { was },
         (NodeChange::Replace { .. }, Some(was)) => Action::Start { was: Some(was) },
-        (NodeChange::Keep(_), None) => Action::Keep,
         (NodeChange::Replace { have, want, keys }, None) => Action::Restart(because(have, want, keys)),
     }
 }

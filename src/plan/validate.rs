@@ -72,8 +72,8 @@ pub fn examine_as(configuration: &Configuration, rules: &PortRules, is_whole: bo
         }
     }
     for node in &configuration.nodes {
-        for (key, what) in numbers(node).into_iter().chain(storm(node)).chain(texts(node)) {
-            complaints.add_key(node, key, format!("node '{}' {what}", node.name));
+        for (key, what) in examine_alone(node) {
+            complaints.add_key(node, key, what);
         }
         if has_null(node) {
             let what = "has a null character in command, scripts, args, env or options, which no program can be given";
@@ -82,6 +82,12 @@ pub fn examine_as(configuration: &Configuration, rules: &PortRules, is_whole: bo
     }
     zeek::examine(configuration, rules, is_whole, &mut |about, what| complaints.add(about, what));
     complaints.0.into_iter().map(|(what, about)| Complaint { what, about }).collect()
+}
+
+/// What is wrong with a node that shows in it alone, by key.
+pub fn examine_alone(node: &Node) -> Vec<(&'static str, String)> {
+    let complaints = numbers(node).into_iter().chain(storm(node)).chain(texts(node));
+    complaints.map(|(key, what)| (key, format!("node '{}' {what}", node.name))).collect()
 }
 
 /// Complaints as they are found: each text once, about whatever it was first said of.

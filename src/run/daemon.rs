@@ -171,16 +171,17 @@ pub async fn agent(settings: Settings, ready: impl FnOnce(&Ready)) -> Result<(),
     end
 }
 
-/// Says in the log if the service that this agent runs in would end its nodes, which have groups outside of its own if
+/// Says in the log how the service that this agent runs in would end its nodes, which have groups outside of its own if
 /// they are `apart`. Where it runs in none, nobody is asked.
 fn warn_of_the_service(settings: &Settings, apart: bool) {
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    if settings.agent.on_exit == OnExit::Stop || service::unit_of(&cgroup).is_none() {
+    if service::unit_of(&cgroup).is_none() {
         return;
     }
+    let stops = settings.agent.on_exit == OnExit::Stop;
     // Beside the start: systemd may take its time to answer.
     let looked = std::thread::Builder::new().name("service".into()).spawn(move || {
-        if let Some(warning) = service::warning(&cgroup, apart, Unit::ask) {
+        for warning in service::warnings(&cgroup, apart, stops, Unit::ask) {
             tracing::warn!("{warning}");
         }
     });

@@ -1,7 +1,7 @@
 //! Processes that lost their parent and were given to this one: when they end, somebody has to reap them.
 //!
 //! Only daemons take such processes on; PID 1 is given them in any case. That some child ended is a hint and nothing else:
-//! it says when to look, and every process is reaped by its own number.
+//! it says when to look, and every process is reaped through its own pidfd.
 
 use std::io;
 use std::time::Duration;

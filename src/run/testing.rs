@@ -1,6 +1,6 @@
 //! What becomes of the path when one of its actors panics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, Message};
 use tokio::sync::mpsc;
@@ -156,6 +156,26 @@ async fn wavelength_1123_a_supervisor_that_panics_is_replaced_and_its_process_mi
     assert_ne!(next, pid);
     path.agent.send(StopAllNodes).await.unwrap();
     assert!(!exists(next));
+}
+
+#[actix_rt::test]
+async fn a_supervisor_that_panics_while_its_node_waits_for_its_next_life_is_followed_by_one_that_waits_for_the_rest() {
+    let delay = Duration::from_secs(1);
+    let mut path = Path::open_with(|node| (node.restart.delay, node.restart.jitter) = (delay, 0)).await;
+    let mut died = Instant::now();
+    for _ in 0..2 {
+        let pid = path.running().await;
+        died = Instant::now();
+        let number = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        rustix::process::kill_process(number, rustix::process::Signal::KILL).unwrap();
+        path.hear(|told| *told == Told::Change(NodeState::Crashed, Some(pid))).await;
+    }
+    path.agent.send(PanicOf(sleeper())).await.unwrap();
+    path.hear(|told| matches!(told, Told::Error(msg) if msg.contains("its supervisor panicked"))).await;
+    let next = path.hear(|told| matches!(told, Told::Change(..))).await;
+    assert!(matches!(next, Told::Change(NodeState::Pending, Some(_))), "and nothing else is told of it: {next:?}");
+    assert!(died.elapsed() >= delay, "the first restart alone is immediate, whoever minds it");
+    path.agent.send(StopAllNodes).await.unwrap();
 }
 
 #[actix_rt::test]

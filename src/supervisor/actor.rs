@@ -15,13 +15,12 @@ use tokio::time::{sleep, timeout};
 use super::channel::counts::Counts;
 use super::channel::restraint::Restraint;
 use super::channel::{Heard, Report as Reported};
-use super::history::Past;
 use super::liveness::{self, Vigil};
 use super::process::Remains;
 use super::said::Said;
 use super::state::{Effect, Event, Report, State, Terms};
 use super::workshop::{Down, Fact, WardId, Word, Workshop};
-use super::{FromSupervisor, LaunchOrder};
+use super::{FromSupervisor, LaunchOrder, Wait};
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::{Exit, Life, Node, NodeState, Output, Probe, ProbeBy, ReadyBy, Text, Timestamp};
 
@@ -43,6 +42,8 @@ type Refusal = Rc<RefCell<Option<String>>>;
 pub struct Supervisor {
     ward: WardId,
     node: Arc<Node>,
+    /// What the node is is not known: it is neither launched nor watched by that definition.
+    guessed: bool,
     state: State,
     /// What was decided before it began.
     first: Vec<Effect>,
@@ -50,7 +51,7 @@ pub struct Supervisor {
     remains: Option<Remains>,
     /// The end of a life whose last lines are being fetched.
     dying: Option<(Life, Exit)>,
-    /// Waits for the sign that it is ready.
+    /// Waits for the sign that it is ready, or, once it is, until its earlier crashes are forgotten.
     sign: Option<SpawnHandle>,
     /// Why the last try to connect failed while it was awaited.
     refusal: Option<Refusal>,
@@ -94,28 +95,34 @@ struct Hearing {
 
 impl Supervisor {
     /// Minds `node` as the workshop knows it: whatever runs already is taken up, not started again. If its process ended
-    /// while nobody minded it, what is to be told of that comes back.
+    /// while nobody minded it, what is to be told of that comes back. Where the definition is `guessed`, only what runs is
+    /// minded until the true one comes.
     pub fn start(
         ward: WardId,
         node: Arc<Node>,
+        guessed: bool,
         workshop: Rc<Workshop>,
         agent: Rc<Recipient<FromSupervisor>>,
     ) -> Option<NodeReport> {
         let fact = workshop.fact(ward);
-        let (state, mut first) = taken_up(&fact, &node, &workshop.past(ward));
-        if let Fact::Died(life, ..) = fact {
+        let (state, mut first) = taken_up(&fact, &terms(&node, guessed), ward, &workshop);
+        if let Fact::Died { life, .. } = fact {
             workshop.forget_death(ward);
             if state.told() == NodeState::Stopped {
                 workshop.note_down(ward, false, node.name.clone(), life, Down::Stopped);
             }
         }
+        // What was told before this agent began is not told again.
+        let was_told = matches!(fact, Fact::Died { told: true, .. });
+        let is_told = |report: &Report| was_told && report.new == NodeState::Crashed;
         let report = take_report(&mut first).map(|mut report| {
             if let Some((state, reason)) = unasked(&report) {
                 name_dossier(&mut report, workshop.dossier(ward));
                 workshop.examine(ward, &node, state, reason, None);
             }
-            told_of(&node, report, None)
+            report
         });
+        let report = report.filter(|report| !is_told(report)).map(|report| told_of(&node, report, None));
         if let Some(NodeReport { new: NodeState::Failed, reason, .. }) = &report {
             workshop.note_failed(ward, false, node.name.clone(), state.life(), reason.to_string());
         }
@@ -123,6 +130,7 @@ impl Supervisor {
         let address = Actor::start(Self {
             ward,
             node,
+            guessed,
             state,
             first,
             remains: None,
@@ -145,7 +153,7 @@ impl Supervisor {
 
     /// The one door through which state changes.
     fn drive(&mut self, event: Event, ctx: &mut Context<Self>) {
-        for effect in self.state.step(event, Instant::now(), &terms(&self.node)) {
+        for effect in self.state.step(event, Instant::now(), &terms(&self.node, self.guessed)) {
             self.perform(effect, ctx);
         }
         self.keep_vigil(ctx);
@@ -164,9 +172,12 @@ impl Supervisor {
                 let down = self.state.is_last_sweep().then(|| self.down());
                 self.workshop.sweep(self.ward, Arc::clone(&self.node), life, self.remains.take(), down);
             }
-            Effect::AwaitReady(life) => self.await_ready(life, ctx),
+            Effect::AwaitReady(life) => self.await_ready(life, Duration::ZERO, ctx),
             Effect::After(Duration::ZERO, event) => self.drive(event, ctx),
             Effect::After(delay, event) => {
+                if let Event::RetryDue(life) = event {
+                    self.wait(life, delay);
+                }
                 ctx.run_later(delay, move |me, ctx| me.drive(event, ctx));
             }
             Effect::Report(report) => self.report(report, ctx),
@@ -200,6 +211,11 @@ impl Supervisor {
             NodeState::Failed => self.workshop.note_failed(self.ward, true, node, life, report.reason.to_string()),
             // Nothing of these is reported while a note is being written: what comes next waits behind it in the workshop.
             _ => {
+                if report.new == NodeState::Running {
+                    let has_to_say_so = self.node.ready_by().missed().is_some();
+                    self.workshop.note_ready(self.ward, has_to_say_so, node, life);
+                    self.await_stable(life, ctx);
+                }
                 self.tell(FromSupervisor::Report(told_of(&self.node, report, None)));
                 return self.examine(death);
             }
@@ -219,16 +235,43 @@ impl Supervisor {
         }
     }
 
+    /// Whoever minds it next, here or in the next run of the agent, has it wait no longer and no less.
+    fn wait(&self, life: Life, delay: Duration) {
+        let now = Instant::now();
+        let (ward, past, until) = (self.ward, self.state.past(now), now + delay);
+        if self.workshop.wait(ward, life, past.clone(), until) {
+            self.tell(FromSupervisor::Waits(Wait { ward, node: self.node.name.clone(), life, past, until }));
+        }
+    }
+
+    /// Has it known, also to the next run of the agent, when its crashes are forgotten.
+    fn await_stable(&mut self, life: Life, ctx: &mut Context<Self>) {
+        if let Some(left) = self.state.stable_in(Instant::now(), &terms(&self.node, self.guessed)) {
+            self.sign = Some(ctx.run_later(left, move |me, _| me.is_stable(life)));
+        }
+    }
+
+    fn is_stable(&self, life: Life) {
+        let left =
+            (self.state.life() == life).then(|| self.state.stable_in(Instant::now(), &terms(&self.node, self.guessed)));
+        if left.flatten() == Some(Duration::ZERO) {
+            self.workshop.note_stable(self.ward, self.node.name.clone(), life);
+        }
+    }
+
     fn down(&self) -> Down {
         if self.stopped_for_now { Down::Rested } else { Down::Stopped }
     }
 
-    fn await_ready(&mut self, life: Life, ctx: &mut Context<Self>) {
+    /// Waits for the sign that it is ready, of a process that began so long ago.
+    fn await_ready(&mut self, life: Life, age: Duration, ctx: &mut Context<Self>) {
         let (vigil, effects) = Vigil::unready(life, &self.node, Instant::now());
         self.vigil = Some(vigil);
         effects.into_iter().for_each(|effect| self.watch_on(life, effect, ctx));
         let handle = match (self.node.ready_by(), self.node.ready.by.address()) {
-            (ReadyBy::Settle(time), _) => Some(ctx.run_later(time, move |me, ctx| me.looks_ready(life, ctx))),
+            (ReadyBy::Settle(time), _) => {
+                Some(ctx.run_later(time.saturating_sub(age), move |me, ctx| me.looks_ready(life, ctx)))
+            }
             (_, Some(address)) => {
                 let refusal = self.refusal.insert(Refusal::default());
                 let accepted = wrap_future::<_, Self>(accepting(address, Rc::clone(refusal)));
@@ -266,7 +309,7 @@ impl Supervisor {
         }
         let life = self.state.life();
         let is_watched = self.vigil.as_ref().is_some_and(|vigil| vigil.is_of_ready(life));
-        if self.state.told() == NodeState::Running && !is_watched {
+        if self.state.told() == NodeState::Running && !is_watched && !self.guessed {
             let (vigil, effects) = Vigil::running(life, &self.node, Instant::now());
             self.vigil = Some(vigil);
             effects.into_iter().for_each(|effect| self.watch_on(life, effect, ctx));
@@ -297,9 +340,20 @@ impl Supervisor {
                 self.tell(FromSupervisor::Trouble(self.node.name.clone(), what));
             }
             E::GiveUp(round) => self.workshop.give_up_question(self.ward, round),
+            E::Unready if self.may_have_said_so() => {
+                let what = "it may have said so while its agent was away, so it is not ended: it stays PENDING until it \
+                            says READY=1 or is started again";
+                let what = format!("{}; {what}", self.unready());
+                self.tell(FromSupervisor::Trouble(self.node.name.clone(), what));
+            }
             E::Unready => self.drive(Event::Hangs(life, self.unready().into()), ctx),
             E::Hung(why) => self.drive(Event::Hangs(life, why.into()), ctx),
         }
+    }
+
+    /// Whether its sign may have been given while nobody was there who could hear it: what was said to a socket then is lost.
+    fn may_have_said_so(&self) -> bool {
+        self.node.ready.by == ReadyBy::Notify && self.workshop.was_adopted(self.ward)
     }
 
     /// Why it is not ready, in words.
@@ -386,7 +440,8 @@ impl Supervisor {
         if let Some(counts) = counts {
             self.tell(FromSupervisor::Counts(name, Box::new(counts)));
         }
-        if is_present && hello.is_some() && self.node.ready_by() == ReadyBy::Zeek {
+        // Nobody's heart beats before its hello, which an earlier run of the agent may have heard last.
+        if is_present && (hello.is_some() || beat.is_some()) && self.node.ready_by() == ReadyBy::Zeek {
             self.drive(Event::Ready(life), ctx);
         }
         let signs = [(hello.is_some() || beat.is_some()).then_some(E::Lives), all.then_some(E::Listened)];
@@ -463,8 +518,12 @@ impl Actor for Supervisor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         for effect in std::mem::take(&mut self.first) {
-            self.perform(effect, ctx);
+            match effect {
+                Effect::AwaitReady(life) => self.await_ready(life, self.workshop.age(self.ward), ctx),
+                effect => self.perform(effect, ctx),
+            }
         }
+        self.await_stable(self.state.life(), ctx);
         self.keep_vigil(ctx);
         self.workshop.await_words(self.ward); // what the supervisor before this one did not hear of any more
     }
@@ -492,7 +551,10 @@ impl Handler<NodeOrder> for Supervisor {
             NodeOrder::Hurry => Event::Hurry,
             NodeOrder::Redefine(node) => {
                 self.node = node;
-                return;
+                if !std::mem::take(&mut self.guessed) {
+                    return;
+                }
+                Event::Defined
             }
         };
         self.drive(event, ctx);
@@ -552,8 +614,8 @@ fn name_dossier(report: &mut Report, name: Option<String>) {
     }
 }
 
-fn terms(node: &Node) -> Terms {
-    Terms { restart: node.restart.clone(), grace: node.stop_grace }
+fn terms(node: &Node, guessed: bool) -> Terms {
+    Terms { known: !guessed, restart: node.restart.clone(), grace: node.stop_grace }
 }
 
 fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
@@ -563,8 +625,8 @@ fn told_of(node: &Node, report: Report, ticket: Option<u64>) -> NodeReport {
 }
 
 /// The state of a node as it is found, and what follows from that at once.
-fn taken_up(fact: &Fact, node: &Node, past: &Past) -> (State, Vec<Effect>) {
-    let now = Instant::now();
+fn taken_up(fact: &Fact, terms: &Terms, ward: WardId, workshop: &Workshop) -> (State, Vec<Effect>) {
+    let (now, past) = (Instant::now(), &workshop.past(ward));
     // Without chance waits are spread less, and that is all.
     let chance = getrandom::u64().unwrap_or_default();
     let with_past = |state: State| state.with_past(past, chance, now);
@@ -572,10 +634,26 @@ fn taken_up(fact: &Fact, node: &Node, past: &Past) -> (State, Vec<Effect>) {
         Fact::Down(life) => (with_past(State::stopped(life)), Vec::new()),
         Fact::GivenUp(life) => (with_past(State::given_up(life)), Vec::new()),
         Fact::Launching(life) => (with_past(State::launching(life)), Vec::new()),
-        Fact::Alive(life, pid) => (with_past(State::adopted(life, pid, now)), Vec::new()),
-        Fact::Died(life, pid, exit) => {
-            let mut state = with_past(State::adopted(life, pid, now));
-            let effects = state.step(Event::Exited(life, exit, None), now, &terms(node));
+        Fact::Crashed(life, until) => {
+            let left = until.saturating_duration_since(now);
+            // Where it does not wait any more, the launch sweeps first.
+            let sweep = (!left.is_zero()).then_some(Effect::Sweep(life));
+            let retry = Effect::After(left, Event::RetryDue(life));
+            (with_past(State::crashed(life)), sweep.into_iter().chain([retry]).collect())
+        }
+        Fact::Alive(life, pid) if workshop.is_ready(ward) => {
+            // It has been up for as long as anybody knows.
+            let since = now.checked_sub(workshop.age(ward)).unwrap_or(now);
+            (with_past(State::adopted(life, pid, since)), Vec::new())
+        }
+        Fact::Alive(life, pid) => (with_past(State::pending(life, pid)), vec![Effect::AwaitReady(life)]),
+        Fact::Died { life, pid, exit, .. } => {
+            let state = match workshop.is_ready(ward) {
+                true => State::adopted(life, pid, now), // nobody knows for how long it ran
+                false => State::pending(life, pid),
+            };
+            let mut state = with_past(state);
+            let effects = state.step(Event::Exited(life, exit, None), now, terms);
             (state, effects)
         }
     }

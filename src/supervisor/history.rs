@@ -69,6 +69,11 @@ impl History {
         self.restarts
     }
 
+    /// Whether there is nothing to forgive.
+    pub fn is_blank(&self) -> bool {
+        self.attempt == 0 && self.recent.is_empty()
+    }
+
     /// Starts counting anew, after a stable time or when a person asked.
     pub fn forgive(&mut self) {
         self.attempt = 0;

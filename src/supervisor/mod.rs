@@ -23,6 +23,7 @@ pub mod workshop;
 pub use actor::Supervisor;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::Message;
 
@@ -39,6 +40,8 @@ pub enum FromSupervisor {
     Report(NodeReport),
     /// Launch this, once everything that was reported before has been told.
     Launch(LaunchOrder),
+    /// Keep on disk that a node waits for its next life, once it is known there that this was told.
+    Waits(Wait),
     /// Something a person may have to mend, in words.
     Trouble(NodeName, String),
     /// Something worth a line in a log.
@@ -49,6 +52,18 @@ pub enum FromSupervisor {
     Says(NodeName, Text),
     /// The supervisor of this ward is gone: dismissed, or by a panic.
     Gone(WardId, NodeName),
+}
+
+/// A wait for the next life that a supervisor decided on.
+#[derive(Debug)]
+pub struct Wait {
+    pub ward: WardId,
+    pub node: NodeName,
+    /// The life that is over.
+    pub life: Life,
+    /// What the record is to say of its crashes.
+    pub past: Past,
+    pub until: Instant,
 }
 
 /// A launch that a supervisor decided on.

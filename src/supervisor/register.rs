@@ -2,14 +2,16 @@
 //!
 //! A record is a file of lines to which more are added. One is written before a launch and says what is intended: the
 //! node's definition, its life and its crashes so far. The next is written by the new process itself, before it becomes
-//! the node's program: `pid <life> <pid> <start time>`. A third, `stopped <life>`, says that it is gone because somebody
-//! asked, `rested <life>` that its agent stopped it at its own end, and `failed <life> <reason>` that it was given up. Each
-//! ends in a checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
+//! the node's program: `pid <life> <pid> <start time>`, and the number of its pidfd where that has one. More may come: `ready
+//! <life>`, where it had to give a sign of that; `stable <life>`, once earlier crashes are forgotten; `crashed <life> <what>`,
+//! once its end was told and the next life is to wait; `stopped <life>`, when it is gone because somebody asked, `rested
+//! <life>` when its agent stopped it at its own end, and `failed <life> <reason>` when it was given up. Each ends in a
+//! checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
 //! that became long is made anew. Nothing is synced: records must survive the agent, not the machine, whose reboot ends
 //! what they speak of.
 //!
-//! A line that a crash left half written does not count, and is cut off before anything is added. A record that is damaged
-//! is set aside, and the process that it spoke of is known by its marker.
+//! A line that a crash left half written does not count, and is cut off before anything is added. A record that is damaged,
+//! or that another release wrote, is set aside, and the process that it spoke of is known by its marker.
 
 mod lines;
 
@@ -24,9 +26,10 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 
-use self::lines::{FORMAT, Flaw, Intent, Said};
+use self::lines::{Crash, FORMAT, Flaw, Intent, Said};
 use super::history::Past;
-use super::process::identity;
+use super::process::clock;
+use super::process::identity::{self, Identity};
 use crate::model::{ConfigurationId, InstanceName, Life, Node, NodeName};
 
 /// The file's name in the node's directory.
@@ -52,18 +55,14 @@ pub struct Record {
     pub grouped: bool,
     /// Its crashes so far.
     pub past: Past,
-    /// Why it was given up, if it was.
+    /// Why it was given up, or waits, if that is so.
     pub reason: Option<String>,
-}
-
-impl Record {
-    /// The process that led the life, if its number means anything here.
-    pub fn leader(&self) -> Option<u32> {
-        match self.found {
-            Found::Launched { pid, .. } if self.here => Some(pid),
-            _ => None,
-        }
-    }
+    /// How long it is still to wait until it is started again, if it waits.
+    pub waits: Option<Duration>,
+    /// The process that led the life, if that is not known to have left nothing, and its number means anything here.
+    pub leader: Option<u32>,
+    /// Its process gave the sign that it is ready.
+    pub ready: bool,
 }
 
 /// How far the life of a record came.
@@ -72,7 +71,9 @@ pub enum Found {
     /// Intended; whether a process came of it is unknown.
     Intended,
     /// Its process wrote this before it became the node's program.
-    Launched { pid: u32, start_time: u64 },
+    Launched(Identity),
+    /// It ended, which was told, or no process came of it; and the next life is to wait.
+    Crashed,
     /// It ended and is not to be started again without being asked.
     Stopped,
     /// Its agent stopped it when it ended itself, and is to start it when it returns.
@@ -86,11 +87,26 @@ pub enum Found {
 pub struct Entries {
     /// Sorted by node.
     pub records: Vec<Record>,
-    /// Nodes of which nothing is known any more, though they may run: by node, the reason, if there is more to say of it
-    /// than that there is no record. Sorted by node.
-    pub lost: Vec<(NodeName, Option<String>)>,
-    /// What could not be read, and what another release wrote.
+    /// Nodes of which nothing is known any more, though they may run, and what became of the record of each. Sorted by node.
+    pub lost: Vec<(NodeName, Loss)>,
+    /// What could not be read.
     pub refused: Vec<RegisterError>,
+}
+
+/// Why nothing is known of a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// There is no record: it never ran, or left the configuration, or somebody deleted it.
+    Missing,
+    /// Nothing was in it, and it seems to be older than this boot: then the machine went down before the disk had more, and
+    /// nothing of what it spoke of runs. But clocks are set.
+    Blank,
+    /// It said nothing that can be believed, for this reason, and was set aside.
+    Damaged(String),
+    /// Another release wrote it, as this tells, and it was set aside.
+    Foreign(String),
+    /// It could not be read: [`Entries::refused`] says why.
+    Unread,
 }
 
 /// Why a record cannot be read or written.
@@ -100,22 +116,11 @@ pub enum RegisterError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("process {pid} entered itself late into {}; it is ended before the next is launched", path.display())]
     Late { path: PathBuf, pid: u32 },
-    #[error("{} is not a record of this release ({why}); it was left as it is", path.display())]
-    Foreign { path: PathBuf, why: String },
-}
-
-impl RegisterError {
-    /// Whether trying again cannot help.
-    pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Foreign { .. })
-    }
 }
 
 /// The records of all nodes of one agent, in the nodes' own directories.
 #[derive(Debug, Clone)]
 pub struct Register {
-    /// Nodes whose record another release wrote: what it says of them is not for us to overwrite.
-    foreign: Arc<BTreeSet<PathBuf>>,
     /// Nodes whose last intent could not be taken back: that is to be done before their next.
     unrevoked: Arc<Mutex<BTreeSet<NodeName>>>,
     nodes: PathBuf,
@@ -129,7 +134,6 @@ impl Register {
     /// Keeps its records in `nodes/<node>/record`, of nodes whose control groups are in `groups`.
     pub fn new(nodes: PathBuf, groups: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self {
-            foreign: Arc::default(),
             unrevoked: Arc::default(),
             groups,
             nodes,
@@ -158,13 +162,13 @@ impl Register {
         &self,
         node: &Node,
         life: Life,
-        (pid, start_time): (u32, u64),
+        process: Identity,
         past: Past,
         guessed: bool,
     ) -> Result<(), RegisterError> {
         let mut file = self.begin(node, life, past, guessed, None)?;
         let path = self.directory(&node.name).join(NAME);
-        let line = lines::sealed(&lines::launched(life, pid, start_time));
+        let line = lines::sealed(&lines::launched(life, process));
         file.write_all(&line).map_err(|source| RegisterError::Io { what: "write", path, source })
     }
 
@@ -177,12 +181,8 @@ impl Register {
         groups: Option<&Path>,
     ) -> Result<File, RegisterError> {
         let path = self.directory(&node.name).join(NAME);
-        if self.foreign.contains(&path) {
-            let why = "a later release of watchpost may run this node".into();
-            return Err(RegisterError::Foreign { path, why });
-        }
         if self.unrevoked().contains(&node.name)
-            && let Found::Launched { pid, .. } = self.revoke(&node.name)?
+            && let Found::Launched(Identity { pid, .. }) = self.revoke(&node.name)?
         {
             return Err(RegisterError::Late { path, pid });
         }
@@ -193,7 +193,7 @@ impl Register {
             life,
             guessed,
             past,
-            at: since_boot(),
+            at: milliseconds_since_boot(),
             groups: groups.map(Cow::Borrowed),
             node: Cow::Borrowed(node),
         };
@@ -247,6 +247,36 @@ impl Register {
         self.note(node, &format!("rested {life}"))
     }
 
+    /// Notes that the process of this life is ready.
+    pub fn ready(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
+        self.note(node, &lines::ready(life))
+    }
+
+    /// Notes that the crashes before this life are forgotten.
+    pub fn stable(&self, node: &NodeName, life: Life) -> Result<(), RegisterError> {
+        self.note(node, &lines::stable(life))
+    }
+
+    /// Notes that this life is over, for this reason, which was told, and that the next one is due after this wait.
+    pub fn crashed(
+        &self,
+        node: &NodeName,
+        life: Life,
+        past: Past,
+        wait: Duration,
+        reason: &str,
+    ) -> Result<(), RegisterError> {
+        let at = milliseconds_since_boot();
+        let due = at.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let crash = Crash { past, at, due, reason: lines::shortened(reason) };
+        let line = lines::crashed(life, &crash).map_err(|error| RegisterError::Io {
+            what: "write",
+            path: self.directory(node).join(NAME),
+            source: error.into(),
+        })?;
+        self.note(node, &line)
+    }
+
     /// Notes that this life was the last, for this reason, until somebody asks for another.
     pub fn given_up(&self, node: &NodeName, life: Life, reason: &str) -> Result<(), RegisterError> {
         self.note(node, &lines::given_up(life, reason))
@@ -293,9 +323,8 @@ impl Register {
         self.nodes.join(format!(".in-force-{instance}"))
     }
 
-    /// Every record that is there. What is damaged is set aside; what another release wrote is left alone from now on: its
-    /// nodes cannot be launched here.
-    pub fn read(&mut self) -> Result<Entries, RegisterError> {
+    /// Every record that is there. What is damaged is set aside, and so is what another release wrote.
+    pub fn read(&self) -> Result<Entries, RegisterError> {
         let io = |source| RegisterError::Io { what: "read", path: self.nodes.clone(), source };
         let mut entries = Entries::default();
         for entry in fs::read_dir(&self.nodes).map_err(io)? {
@@ -303,23 +332,25 @@ impl Register {
             let name = directory.file_name().and_then(|name| name.to_str()).and_then(|name| NodeName::new(name).ok());
             match (self.read_one(&directory.join(NAME)), name) {
                 (Ok(Reading::Record(record)), _) => entries.records.push(*record),
-                (Ok(Reading::Missing), Some(name)) => entries.lost.push((name, None)),
-                (Ok(Reading::Damaged(why)), name) => {
+                (Ok(Reading::Lost(loss)), name) => {
                     let path = directory.join(NAME);
-                    set_aside(&path).map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
-                    entries.lost.extend(name.map(|name| (name, Some(why))));
+                    match loss {
+                        Loss::Missing | Loss::Unread => Ok(()),
+                        Loss::Blank => fs::remove_file(&path),
+                        Loss::Damaged(_) | Loss::Foreign(_) => set_aside(&path),
+                    }
+                    .map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
+                    entries.lost.extend(name.map(|name| (name, loss)));
                 }
-                (Ok(Reading::Missing | Reading::Nothing), _) => {}
-                (Err(error), _) => entries.refused.push(error),
+                (Ok(Reading::Nothing), _) => {}
+                (Err(error), name) => {
+                    entries.refused.push(error);
+                    entries.lost.extend(name.map(|name| (name, Loss::Unread)));
+                }
             }
         }
         entries.records.sort_by(|a, b| a.node.name.cmp(&b.node.name));
         entries.lost.sort();
-        let foreign = entries.refused.iter().filter_map(|error| match error {
-            RegisterError::Foreign { path, .. } => Some(path.clone()),
-            RegisterError::Io { .. } | RegisterError::Late { .. } => None,
-        });
-        self.foreign = Arc::new(foreign.collect());
         Ok(entries)
     }
 
@@ -334,30 +365,37 @@ impl Register {
             file.take(length).read_to_end(&mut bytes).map(|_| written)
         });
         let written = match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Lost(Loss::Missing)),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Reading::Nothing),
             Err(source) => return Err(RegisterError::Io { what: "read", path: path.into(), source }),
             Ok(written) => written,
         };
         match lines::read(&bytes) {
             Ok(said) => Ok(Reading::Record(Box::new(self.record(said)))),
-            Err(Flaw::Foreign(why)) => Err(RegisterError::Foreign { path: path.into(), why }),
-            // Where the machine went down before the disk had it, nothing of what it spoke of runs. Else somebody cut
-            // it off, and the node that it spoke of may well run.
-            Err(Flaw::Empty) if was_before_this_boot(written) => Ok(Reading::Nothing),
-            Err(flaw) => Ok(Reading::Damaged(flaw.to_string())),
+            Err(Flaw::Foreign(why)) => Ok(Reading::Lost(Loss::Foreign(why))),
+            Err(Flaw::Empty) if was_before_this_boot(written) => Ok(Reading::Lost(Loss::Blank)),
+            Err(flaw) => Ok(Reading::Lost(Loss::Damaged(flaw.to_string()))),
         }
     }
 
-    fn record(&self, Said { intent, found, reason }: Said) -> Record {
-        let here = intent.boot == self.boot && intent.pid_namespace == self.pid_namespace;
-        let elapsed = Duration::from_millis(since_boot().saturating_sub(intent.at));
-        // Times of another boot say nothing.
-        let past = if intent.boot == self.boot { intent.past.aged(elapsed) } else { Past::default() };
+    fn record(&self, Said { intent, found, reason, crash, leader, ready, stable }: Said) -> Record {
+        let same_boot = intent.boot == self.boot;
+        let here = same_boot && intent.pid_namespace == self.pid_namespace;
+        let now = milliseconds_since_boot();
+        // Times of another boot say nothing: who was to wait then has waited.
+        let crash = crash.filter(|_| same_boot);
+        let waits = crash.as_ref().map(|crash| Duration::from_millis(crash.due.saturating_sub(now)));
+        let (past, at, reason) = match crash {
+            Some(Crash { past, at, reason, .. }) => (past, at, Some(reason)),
+            None if stable => (Past::default(), now, reason),
+            None => (intent.past, intent.at, reason),
+        };
+        let past = if same_boot { past.aged(Duration::from_millis(now.saturating_sub(at))) } else { Past::default() };
         let grouped =
             here && intent.groups.is_some_and(|groups| self.groups.as_ref().is_some_and(|ours| *groups == **ours));
+        let leader = leader.filter(|_| here && matches!(found, Found::Launched(_) | Found::Crashed));
         let (node, life, guessed) = (intent.node.into_owned(), intent.life, intent.guessed);
-        Record { node, life, here, found, guessed, grouped, past, reason }
+        Record { node, life, here, found, guessed, grouped, past, reason, waits, leader, ready }
     }
 }
 
@@ -407,21 +445,17 @@ fn set_aside(path: &Path) -> io::Result<()> {
 /// What stands in the place of a record.
 enum Reading {
     Record(Box<Record>),
-    /// The directory of a node has none: it never ran, or left the configuration, or somebody deleted it.
-    Missing,
-    /// It is no node's directory, or the machine took the record with it.
+    Lost(Loss),
+    /// It is no node's directory.
     Nothing,
-    /// It says nothing that can be believed, for this reason.
-    Damaged(String),
 }
 
-/// Milliseconds since boot, by the clock that nobody sets.
-fn since_boot() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+/// By the clock that nobody sets.
+fn milliseconds_since_boot() -> u64 {
+    u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether a file was last written in an earlier life of the machine; in doubt it was not.
+/// Whether a file was last written in an earlier life of the machine, by the clock that people set; in doubt it was not.
 fn was_before_this_boot(written: SystemTime) -> bool {
     let uptime = fs::read_to_string("/proc/uptime").ok();
     let seconds = uptime.and_then(|uptime| uptime.split(['.', ' ']).next()?.parse().ok());
@@ -445,32 +479,47 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_release_is_left_alone_and_its_node_not_launched() {
-        let (_directory, mut register, node) = register();
+    fn a_record_of_another_release_is_set_aside_and_its_node_looked_for() {
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let foreign = "{\"format\":9}\n";
         fs::write(&path, foreign).unwrap();
-        assert_eq!(register.read().unwrap().refused.len(), 1);
-        assert!(register.intend(&node, Life(7), Past::default()).unwrap_err().is_permanent());
-        assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+        assert_eq!(register.read().unwrap().lost, [(node.name.clone(), Loss::Foreign("its format is 9".into()))]);
+        assert_eq!(fs::read_to_string(path.with_file_name(DAMAGED)).unwrap(), foreign);
+        register.intend(&node, Life(7), Past::default()).unwrap();
     }
 
     #[test]
-    fn what_the_machine_took_down_with_it_is_no_record_and_the_next_life_is_one() {
-        let (_directory, mut register, node) = register();
+    fn a_record_that_cannot_be_read_is_told_of_and_its_node_looked_for() {
+        let (_directory, register, node) = register();
+        fs::create_dir(register.directory(&node.name).join(NAME)).unwrap();
+        let entries = register.read().unwrap();
+        assert_eq!((entries.lost, entries.refused.len()), (vec![(node.name.clone(), Loss::Unread)], 1));
+        register.intend(&node, Life(7), Past::default()).unwrap_err();
+    }
+
+    #[test]
+    fn what_the_machine_took_down_with_it_is_no_record_and_no_damage_and_its_node_is_looked_for_all_the_same() {
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         for left in [Vec::new(), vec![0; 4096], [&[0; 4096][..], &lines::sealed("stopped 6")].concat()] {
             fs::write(&path, left).unwrap();
             let file = File::options().write(true).open(&path).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
             let entries = register.read().unwrap();
-            assert!(entries.records.is_empty() && entries.lost.is_empty() && entries.refused.is_empty());
+            assert!(entries.records.is_empty() && entries.refused.is_empty());
+            assert_eq!(
+                entries.lost,
+                [(node.name.clone(), Loss::Blank)],
+                "it only looks like that where a clock was set"
+            );
+            assert!(!path.exists(), "who is still to be born of it ends");
             register.intend(&node, Life(7), Past::default()).unwrap();
-            assert_eq!(found(&mut register), Found::Intended);
+            assert_eq!(found(&register), Found::Intended);
         }
     }
 
-    fn found(register: &mut Register) -> Found {
+    fn found(register: &Register) -> Found {
         let entries = register.read().unwrap();
         assert!(entries.refused.is_empty() && entries.lost.is_empty(), "{entries:?}");
         entries.records[0].found
@@ -482,8 +531,36 @@ mod tests {
     }
 
     #[test]
+    fn a_pid_of_another_boot_or_another_pid_namespace_means_nothing_here() {
+        let (directory, mut register, node) = register();
+        let groups = Some(directory.path().to_owned());
+        register.groups = groups.clone();
+        let past = Past { attempt: 4, ago: vec![20] };
+        let mut file = register.intend(&node, Life(7), past.clone()).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
+        let read = |change: fn(&mut Register)| {
+            let mut reader =
+                Register { groups: groups.clone(), ..Register::new(directory.path().into(), None).unwrap() };
+            change(&mut reader);
+            reader.read().unwrap().records.remove(0)
+        };
+        let ours = read(|_| {});
+        assert!(ours.here && ours.grouped);
+        assert_eq!((ours.leader, ours.past.attempt), (Some(42), 4));
+        let elsewhere = read(|reader| reader.pid_namespace += 1);
+        assert!(!elsewhere.here && !elsewhere.grouped);
+        assert_eq!((elsewhere.leader, elsewhere.past.attempt), (None, 4), "its crashes are of this boot");
+        let before = read(|reader| reader.boot = "another".into());
+        assert!(!before.here && !before.grouped);
+        assert_eq!((before.leader, &before.past), (None, &Past::default()));
+        for record in [ours, elsewhere, before] {
+            assert_eq!(record.found, Found::Launched(Identity::new(42, 1000)));
+        }
+    }
+
+    #[test]
     fn a_record_that_is_set_aside_is_nobodys_and_can_be_looked_into() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let late = register.intend(&node, Life(1), Past::default()).unwrap();
         fs::write(&path, "garbage").unwrap();
@@ -494,16 +571,16 @@ mod tests {
 
     #[test]
     fn an_intent_that_is_taken_back_is_nobodys_record_and_whoever_was_quicker_is_found() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let late = register.intend(&node, Life(1), Past::default()).unwrap();
         assert_eq!(register.revoke(&node.name).unwrap(), Found::Intended);
         assert!(is_gone(&late));
 
         let mut quick = register.intend(&node, Life(2), Past::default()).unwrap();
-        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
-        let launched = Found::Launched { pid: 70, start_time: 7000 };
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), Identity::new(70, 7000)))).unwrap();
+        let launched = Found::Launched(Identity::new(70, 7000));
         assert_eq!(register.revoke(&node.name).unwrap(), launched);
-        assert_eq!(found(&mut register), launched, "and stays in the record");
+        assert_eq!(found(&register), launched, "and stays in the record");
     }
 
     #[test]
@@ -517,7 +594,7 @@ mod tests {
         };
         let late = begin(1).unwrap();
         fail_to_revoke();
-        assert!(!begin(2).unwrap_err().is_permanent());
+        begin(2).unwrap_err();
         assert!(!is_gone(&late));
         fs::remove_dir(&in_the_way).unwrap();
         let mut quick = begin(2).unwrap();
@@ -525,22 +602,22 @@ mod tests {
 
         fail_to_revoke();
         fs::remove_dir(&in_the_way).unwrap();
-        quick.write_all(&lines::sealed(&lines::launched(Life(2), 70, 7000))).unwrap();
+        quick.write_all(&lines::sealed(&lines::launched(Life(2), Identity::new(70, 7000)))).unwrap();
         assert!(matches!(begin(3), Err(RegisterError::Late { pid: 70, .. })));
         begin(3).unwrap();
     }
 
     #[test]
     fn a_record_tells_how_far_the_life_came() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
-        assert_eq!(found(&mut register), Found::Intended);
-        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
-        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(found(&register), Found::Intended);
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
+        assert_eq!(found(&register), Found::Launched(Identity::new(42, 1000)));
         register.stopped(&node.name, Life(6)).unwrap();
-        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(found(&register), Found::Launched(Identity::new(42, 1000)));
         register.stopped(&node.name, Life(7)).unwrap();
-        assert_eq!(found(&mut register), Found::Stopped);
+        assert_eq!(found(&register), Found::Stopped);
         let record = &register.read().unwrap().records[0];
         assert_eq!((&record.node, record.life, record.here), (&node, Life(7), true));
         register.forget(&node.name).unwrap();
@@ -549,26 +626,26 @@ mod tests {
 
     #[test]
     fn what_its_agent_stopped_for_now_is_no_stop_that_somebody_asked_for() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         register
             .intend(&node, Life(7), Past::default())
             .unwrap()
-            .write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000)))
+            .write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000))))
             .unwrap();
         register.rested(&node.name, Life(6)).unwrap();
-        assert_eq!(found(&mut register), Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(found(&register), Found::Launched(Identity::new(42, 1000)));
         register.rested(&node.name, Life(7)).unwrap();
-        assert_eq!(found(&mut register), Found::Rested);
+        assert_eq!(found(&register), Found::Rested);
         register.stopped(&node.name, Life(7)).unwrap();
         register.rested(&node.name, Life(7)).unwrap();
-        assert_eq!(found(&mut register), Found::Stopped, "whoever asked is heeded");
+        assert_eq!(found(&register), Found::Stopped, "whoever asked is heeded");
     }
 
     #[test]
     fn a_record_cut_off_at_any_byte_is_readable_or_set_aside_and_never_believed() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let mut file = register.intend(&node, Life(7), Past::default()).unwrap();
-        file.write_all(&lines::sealed(&lines::launched(Life(7), 42, 1000))).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
         register.stopped(&node.name, Life(7)).unwrap();
         let path = register.directory(&node.name).join(NAME);
         let whole = fs::read(&path).unwrap();
@@ -579,7 +656,8 @@ mod tests {
             let is_read = cut > first;
             assert_eq!((entries.records.len(), entries.lost.len()), (is_read.into(), (!is_read).into()), "{cut}");
             for record in entries.records {
-                assert!(matches!(record.found, Found::Intended | Found::Launched { pid: 42, start_time: 1000 }));
+                let launched = Found::Launched(Identity::new(42, 1000));
+                assert!(record.found == Found::Intended || record.found == launched);
             }
             let aside = path.with_file_name(DAMAGED);
             assert_eq!(fs::read(&aside).ok(), (!is_read).then(|| whole[..cut].to_vec()), "{cut}");
@@ -589,11 +667,12 @@ mod tests {
 
     #[test]
     fn the_next_life_is_added_wherever_the_line_before_was_cut_off() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let begin = |life: u64| {
             let mut file = register.intend(&node, Life(life), Past::default()).unwrap();
-            file.write_all(&lines::sealed(&lines::launched(Life(life), 40 + life as u32, 1000))).unwrap();
+            file.write_all(&lines::sealed(&lines::launched(Life(life), Identity::new(40 + life as u32, 1000))))
+                .unwrap();
         };
         begin(1);
         let first = fs::read(&path).unwrap();
@@ -608,22 +687,18 @@ mod tests {
             let whole = both[..cut].iter().filter(|byte| **byte == b'\n').count();
             assert_eq!(lines, whole + 2, "{cut}");
             let said = lines::read(&kept).unwrap();
-            assert_eq!(
-                (said.intent.life, said.found),
-                (Life(3), Found::Launched { pid: 43, start_time: 1000 }),
-                "{cut}"
-            );
+            assert_eq!((said.intent.life, said.found), (Life(3), Found::Launched(Identity::new(43, 1000))), "{cut}");
         }
         fs::write(&path, &both[..both.len() - 1]).unwrap();
         register.stopped(&node.name, Life(2)).unwrap();
-        assert_eq!(found(&mut register), Found::Stopped, "so is what is noted of a life");
+        assert_eq!(found(&register), Found::Stopped, "so is what is noted of a life");
     }
 
     #[test]
     fn that_a_process_was_born_into_its_group_counts_where_groups_are_still_there() {
         let (directory, _, node) = register();
         let grouped = |written: Option<&str>, read: Option<&str>| {
-            let [writer, mut reader] = [written, read]
+            let [writer, reader] = [written, read]
                 .map(|groups| Register::new(directory.path().into(), groups.map(PathBuf::from)).unwrap());
             writer.intend(&node, Life(7), Past::default()).unwrap();
             reader.read().unwrap().records[0].grouped
@@ -637,7 +712,7 @@ mod tests {
 
     #[test]
     fn a_record_does_not_grow_without_end() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let path = register.directory(&node.name).join(NAME);
         let mut was_made_anew = false;
         let mut before = 0;
@@ -654,7 +729,7 @@ mod tests {
 
     #[test]
     fn what_was_given_up_and_how_often_it_crashed_is_known_to_the_next_agent() {
-        let (_directory, mut register, node) = register();
+        let (_directory, register, node) = register();
         let past = Past { attempt: 4, ago: vec![20, 10] };
         register.intend(&node, Life(7), past.clone()).unwrap();
         register.given_up(&node.name, Life(7), "given up after 4 restarts").unwrap();
@@ -665,17 +740,40 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_entered_keeps_the_crashes_of_its_node() {
+    fn who_waits_to_be_started_again_waits_for_the_rest_only_and_is_known_with_its_crashes() {
         let (_directory, mut register, node) = register();
-        register.enter(&node, Life(7), (42, 1000), Past { attempt: 4, ago: vec![20, 10] }, false).unwrap();
+        let mut file = register.intend(&node, Life(7), Past { attempt: 1, ago: vec![7] }).unwrap();
+        file.write_all(&lines::sealed(&lines::launched(Life(7), Identity::new(42, 1000)))).unwrap();
+        let (hour, past) = (Duration::from_secs(3600), Past { attempt: 2, ago: vec![10, 0] });
+        register.ready(&node.name, Life(7)).unwrap();
+        register.stable(&node.name, Life(7)).unwrap();
+        assert_eq!(register.read().unwrap().records[0].past, Past::default());
+        register.crashed(&node.name, Life(7), past, hour, "exited with status 3").unwrap();
         let record = register.read().unwrap().records.remove(0);
-        assert_eq!(record.found, Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!((record.found, record.leader, record.ready), (Found::Crashed, Some(42), true));
+        assert_eq!((record.reason.as_deref(), record.past.attempt), (Some("exited with status 3"), 2));
+        assert!(record.waits.is_some_and(|left| left <= hour && left + Duration::from_secs(60) > hour), "{record:?}");
+
+        register.crashed(&node.name, Life(7), Past::default(), Duration::ZERO, "").unwrap();
+        assert_eq!(register.read().unwrap().records[0].waits, Some(Duration::ZERO), "its time is over");
+        register.boot = "another".into();
+        let record = register.read().unwrap().records.remove(0);
+        assert_eq!((record.waits, record.leader, record.here), (None, None, false), "the machine went down meanwhile");
+        assert_eq!((record.found, record.past), (Found::Crashed, Past::default()));
+    }
+
+    #[test]
+    fn a_process_that_is_entered_keeps_the_crashes_of_its_node() {
+        let (_directory, register, node) = register();
+        register.enter(&node, Life(7), Identity::new(42, 1000), Past { attempt: 4, ago: vec![20, 10] }, false).unwrap();
+        let record = register.read().unwrap().records.remove(0);
+        assert_eq!(record.found, Found::Launched(Identity::new(42, 1000)));
         assert_eq!((record.past.attempt, record.past.ago.len()), (4, 2));
     }
 
     #[test]
     fn the_configuration_in_force_is_kept_for_each_instance_and_is_no_node() {
-        let (_directory, mut register, _) = register();
+        let (_directory, register, _) = register();
         let [a, b] = ["a.x", "a.y"].map(|name| InstanceName::new(name).unwrap());
         let id = |text| ConfigurationId::new(text).unwrap();
         assert_eq!(register.configuration(&a).unwrap(), None);

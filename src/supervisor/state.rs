@@ -56,6 +56,11 @@ enum Phase {
         again: bool,
         ended: Option<(u32, Exit)>,
     },
+    /// Its process ended in this way, or it has waited for its retry; what comes next only the node's definition says, which
+    /// is not known yet.
+    Undecided {
+        ended: Option<(u32, Exit)>,
+    },
 }
 
 /// What happens to a node.
@@ -75,6 +80,8 @@ pub enum Event {
     Swept(Life),
     KillDue(Life),
     RetryDue(Life),
+    /// What the node is was not known, and is from now on.
+    Defined,
 }
 
 /// Why no process came of a launch.
@@ -122,6 +129,8 @@ pub struct Report {
 /// The part of a node's definition that its decisions depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
+    /// Whether that is its definition. Without one nothing is launched, and nothing is made of an end.
+    pub known: bool,
     pub restart: RestartPolicy,
     /// From the request to end to SIGKILL.
     pub grace: Duration,
@@ -202,10 +211,19 @@ impl State {
         Self { phase: Phase::Stopped, life, history: History::default(), told: NodeState::Stopped }
     }
 
-    /// A node whose process `pid` was found running.
-    pub fn adopted(life: Life, pid: u32, now: Instant) -> Self {
-        let phase = Phase::Running { pid, since: now };
-        Self { phase, life, history: History::default(), told: NodeState::Running }
+    /// A node whose process `pid` was found, ready, and has run since then.
+    pub fn adopted(life: Life, pid: u32, since: Instant) -> Self {
+        Self { phase: Phase::Running { pid, since }, told: NodeState::Running, ..Self::stopped(life) }
+    }
+
+    /// A node whose process `pid` was found and has yet to become ready.
+    pub fn pending(life: Life, pid: u32) -> Self {
+        Self { phase: Phase::Pending { pid }, told: NodeState::Pending, ..Self::stopped(life) }
+    }
+
+    /// A node that has crashed and waits for its retry.
+    pub fn crashed(life: Life) -> Self {
+        Self { phase: Phase::Crashed, told: NodeState::Crashed, ..Self::stopped(life) }
     }
 
     /// A node that was given up and waits for a person.
@@ -228,6 +246,17 @@ impl State {
     /// What the next agent is to know of its crashes.
     pub fn past(&self, now: Instant) -> Past {
         self.history.past(now)
+    }
+
+    /// In which time its crashes so far are forgotten, if there were any, and it runs on; `None` where there is nothing to
+    /// forget.
+    pub fn stable_in(&self, now: Instant, terms: &Terms) -> Option<Duration> {
+        match self.phase {
+            Phase::Running { since, .. } if !self.history.is_blank() => {
+                Some(terms.restart.stable.saturating_sub(now.saturating_duration_since(since)))
+            }
+            _ => None,
+        }
     }
 
     /// Whether its process was told to end.
@@ -288,7 +317,7 @@ impl State {
         match self.phase {
             Phase::Stopped => NodeState::Stopped,
             Phase::Failed => NodeState::Failed,
-            Phase::Crashed => NodeState::Crashed,
+            Phase::Crashed | Phase::Undecided { .. } => NodeState::Crashed,
             Phase::Pending { .. } => NodeState::Pending,
             Phase::Running { .. } => NodeState::Running,
             Phase::Launching
@@ -306,9 +335,14 @@ impl State {
             return Arrow::to(phase); // late: it speaks of an earlier life
         }
         match event {
+            Event::Start if !terms.known => Arrow::to(phase), // by what?
             Event::Start => self.on_start(phase),
+            Event::Defined => self.on_definition(phase, now, terms),
             Event::Stop => self.on_stop(phase, terms),
             Event::Hurry | Event::KillDue(_) => self.on_impatience(phase),
+            Event::RetryDue(_) if phase == Phase::Crashed && !terms.known => {
+                Arrow::to(Phase::Undecided { ended: None })
+            }
             Event::RetryDue(_) if phase == Phase::Crashed => self.launch(),
             Event::Launched(_, pid) => self.on_birth(phase, pid, terms),
             Event::LaunchFailed(_, failure) => self.on_stillbirth(phase, failure, now, terms),
@@ -327,7 +361,7 @@ impl State {
     fn on_start(&mut self, phase: Phase) -> Arrow {
         use Phase as P;
         match phase {
-            P::Stopped | P::Failed | P::Crashed => self.launch_on_request(),
+            P::Stopped | P::Failed | P::Crashed | P::Undecided { .. } => self.launch_on_request(),
             P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: true }),
             P::Stopping { pid, .. } => Arrow::to(P::Stopping { pid, again: true }),
             P::Sweeping { ended, .. } => Arrow::to(P::Sweeping { again: true, ended }),
@@ -341,7 +375,7 @@ impl State {
         use Phase as P;
         match phase {
             // Also where nothing runs: what a life left behind may be there yet.
-            P::Stopped | P::Failed | P::Crashed => {
+            P::Stopped | P::Failed | P::Crashed | P::Undecided { .. } => {
                 Arrow::to(P::Sweeping { again: false, ended: None }).doing(Effect::Sweep(self.life))
             }
             P::Launching | P::Withdrawn { .. } => Arrow::to(P::Withdrawn { again: false }),
@@ -382,7 +416,8 @@ impl State {
             | P::Running { .. }
             | P::Hanging { .. }
             | P::Stopping { .. }
-            | P::Sweeping { .. }) => Arrow::to(phase),
+            | P::Sweeping { .. }
+            | P::Undecided { .. }) => Arrow::to(phase),
         }
     }
 
@@ -402,6 +437,13 @@ impl State {
     fn on_exit(&mut self, phase: Phase, exit: Exit, output: Option<Output>, now: Instant, terms: &Terms) -> Arrow {
         use Phase as P;
         match phase {
+            P::Pending { pid } | P::Running { pid, .. } if !terms.known => {
+                let reason = format!("{}; {UNDECIDED}", explain(exit, output.as_ref()));
+                let undecided = Arrow::to(P::Undecided { ended: Some((pid, exit)) })
+                    .because(reason)
+                    .doing(Effect::Sweep(self.life));
+                undecided.after(pid, exit, output)
+            }
             P::Pending { pid } => self.exited(pid, exit, output, now, terms),
             P::Running { pid, since } => {
                 self.forgive_after(now.saturating_duration_since(since), terms);
@@ -415,6 +457,18 @@ impl State {
                 Arrow::to(P::Sweeping { again, ended: Some((pid, exit)) }).doing(Effect::Sweep(self.life))
             }
             late => Arrow::to(late),
+        }
+    }
+
+    /// What it is has become known: so is what its end meant, which the world was told of.
+    fn on_definition(&mut self, phase: Phase, now: Instant, terms: &Terms) -> Arrow {
+        match phase {
+            Phase::Undecided { ended: Some((pid, exit)) } => {
+                let decided = self.exited(pid, exit, None, now, terms);
+                Arrow { pid: None, exit: None, ..decided }
+            }
+            Phase::Undecided { ended: None } => self.launch(),
+            phase => Arrow::to(phase),
         }
     }
 
@@ -543,6 +597,9 @@ fn shortened(line: &str) -> String {
     short
 }
 
+/// What becomes of a node that ended before anybody knew what it is.
+const UNDECIDED: &str = "its record was lost, so a configuration has to say what it is before it is started again";
+
 /// The reason of a stop that somebody asked for.
 const ON_REQUEST: &str = "stopped on request";
 
@@ -550,7 +607,7 @@ impl Event {
     /// The life that the event speaks of; `None` for what a person asks.
     fn life(&self) -> Option<Life> {
         match self {
-            Self::Start | Self::Stop | Self::Hurry => None,
+            Self::Start | Self::Stop | Self::Hurry | Self::Defined => None,
             Self::Launched(life, _)
             | Self::LaunchFailed(life, _)
             | Self::Ready(life)
@@ -672,6 +729,86 @@ mod tests {
     }
 
     #[test]
+    fn what_the_end_of_an_unknown_node_means_is_decided_once_it_is_known() {
+        use RestartMode::*;
+        let clean = Exit::Status(0);
+        for (mode, want, launches) in [(Always, NodeState::Crashed, true), (OnFailure, NodeState::Stopped, false)] {
+            let unknown = Terms { known: false, ..terms() };
+            let mut state = in_phase(P::Running { pid: 70, since: noon() });
+            let mut told = state.step(E::Exited(L, clean, None), noon(), &unknown);
+            let F::Report(report) = told.remove(0) else { panic!("{told:?}") };
+            assert_eq!((report.new, report.pid, report.exit), (NodeState::Crashed, Some(70), Some(clean)));
+            assert!(report.reason.ends_with(UNDECIDED), "{}", report.reason);
+            assert_eq!(told, [F::Sweep(L)]);
+            assert_eq!(state.step(E::Start, noon(), &unknown), [], "by a definition that is not its own");
+
+            let known = Terms { restart: RestartPolicy { mode, ..terms().restart }, ..terms() };
+            let decided = state.step(E::Defined, noon(), &known);
+            assert_eq!(state.told(), want, "{decided:?}");
+            assert_eq!(decided.contains(&F::After(Duration::ZERO, E::RetryDue(L))), launches, "{decided:?}");
+            let deaths = decided.iter().filter(|effect| matches!(effect, F::Report(report) if report.exit.is_some()));
+            assert_eq!(deaths.count(), 0, "it was told of: {decided:?}");
+        }
+        let mut state = in_phase(P::Undecided { ended: Some((70, clean)) });
+        assert_eq!(state.step(E::Stop, noon(), &terms()), [F::Sweep(L)], "a stop is a stop");
+        assert_eq!(state.step(E::Defined, noon(), &terms()), []);
+
+        let mut state = in_phase(P::Crashed);
+        assert_eq!(state.step(E::RetryDue(L), noon(), &Terms { known: false, ..terms() }), []);
+        assert_eq!(state.step(E::Defined, noon(), &terms()), [F::Launch(NEXT)]);
+    }
+
+    #[test]
+    fn who_was_stable_when_it_was_found_is_started_again_at_once_and_who_was_not_waits_as_before() {
+        let (policy, past) = (terms().restart, Past { attempt: 3, ago: vec![1, 1, 1] });
+        let first = |ran: Duration| {
+            let since = noon().checked_sub(ran).unwrap();
+            let mut state = State::adopted(L, 70, since).with_past(&past, 0, noon());
+            let effects = state.step(E::Exited(L, Exit::Status(1), None), noon(), &terms());
+            let retry = effects.iter().find_map(|effect| match effect {
+                F::After(delay, E::RetryDue(_)) => Some(*delay),
+                _ => None,
+            });
+            (retry.unwrap(), state.past(noon()).attempt)
+        };
+        assert_eq!(first(policy.stable), (Duration::ZERO, 1));
+        let (delay, attempt) = first(policy.stable - Duration::from_millis(1));
+        assert!(delay > policy.delay && attempt == 4, "{delay:?}");
+    }
+
+    #[test]
+    fn who_is_found_waiting_counts_on_and_is_forgiven_only_by_whoever_asks() {
+        let past = Past { attempt: 3, ago: vec![1, 1, 1] };
+        for (event, kept) in [(E::RetryDue(L), past.clone()), (E::Start, Past::default())] {
+            let mut state = State::crashed(L).with_past(&past, 0, noon());
+            assert_eq!(state.step(event.clone(), noon(), &terms()), [F::Launch(NEXT)]);
+            assert_eq!(state.past(noon()), kept, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn when_it_will_have_been_stable_is_known_of_whoever_runs_and_has_crashed_before() {
+        let (stable, second) = (terms().restart.stable, Duration::from_secs(1));
+        let since = noon().checked_sub(second).unwrap();
+        let crashed = Past { attempt: 1, ago: vec![] };
+        let state = State::adopted(L, 70, since).with_past(&crashed, 0, noon());
+        assert_eq!(state.stable_in(noon(), &terms()), Some(stable - second));
+        assert_eq!(state.stable_in(noon() + stable, &terms()), Some(Duration::ZERO));
+        assert_eq!(State::adopted(L, 70, since).stable_in(noon(), &terms()), None, "nothing is to be forgotten");
+        assert_eq!(State::pending(L, 70).with_past(&crashed, 0, noon()).stable_in(noon(), &terms()), None);
+    }
+
+    #[test]
+    fn who_is_found_before_it_was_ready_becomes_so_and_has_not_been_stable() {
+        let mut state = State::pending(L, 70).with_past(&Past { attempt: 3, ago: vec![] }, 0, noon());
+        let effects = state.clone().step(E::Exited(L, Exit::Status(1), None), noon(), &terms());
+        let Some(F::Report(report)) = effects.first() else { panic!("{effects:?}") };
+        assert_eq!((report.old, report.attempt), (NodeState::Pending, 4));
+        state.step(E::Ready(L), noon(), &terms());
+        assert_eq!(state.told(), NodeState::Running);
+    }
+
+    #[test]
     fn the_report_of_an_end_names_the_process_its_end_and_its_last_words() {
         let mut state = in_phase(P::Running { pid: 70, since: noon() });
         let output = Output { stdout: "all fine\n".into(), stderr: "warming up\nno such interface: eth9\n\n".into() };
@@ -713,7 +850,7 @@ mod tests {
     }
 
     fn terms() -> Terms {
-        Terms { restart: RestartPolicy::default(), grace: Duration::from_secs(3) }
+        Terms { known: true, restart: RestartPolicy::default(), grace: Duration::from_secs(3) }
     }
 
     fn hopeless() -> LaunchFailure {

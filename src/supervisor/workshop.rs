@@ -26,6 +26,7 @@ use self::questions::{Question, has_askers};
 pub use self::reading::Filed;
 use self::speech::speaks;
 use super::Supervisor;
+use super::Wait;
 use super::channel::{Channels, Heard, News, Place};
 use super::crash::{Coroner, Death};
 use super::hands::{Hands, Subject};
@@ -37,7 +38,7 @@ use super::process::looks::Looks;
 use super::process::notices::{Notices, NotifySocket};
 use super::process::oom::{Autopsy, KernelLog};
 use super::process::run_dir::RunDir;
-use super::process::{Exits, Process, Remains, tree};
+use super::process::{Exits, Process, Remains, clock, tree};
 use super::register::{Register, RegisterError};
 use super::said::Said;
 use super::state::LaunchFailure;
@@ -157,7 +158,15 @@ pub enum Fact {
     Launching(Life),
     Alive(Life, u32),
     /// It ran, and ended while nobody minded it: its supervisor is yet to decide what comes of that.
-    Died(Life, u32, Exit),
+    Died {
+        life: Life,
+        pid: u32,
+        exit: Exit,
+        /// The agent before this one told it, and lived to do no more.
+        told: bool,
+    },
+    /// Nothing runs, and the next life is due then.
+    Crashed(Life, Instant),
 }
 
 struct Ward {
@@ -167,6 +176,8 @@ struct Ward {
     fact: Fact,
     /// Set while alive.
     process: Option<Arc<Process>>,
+    /// Whether the process, as long as there is one, is known to be ready.
+    is_ready: bool,
     /// Whose leftovers the next launch ends first.
     leader: Option<Leader>,
     /// Where it is heard.
@@ -197,6 +208,15 @@ struct End {
     largest_resident: Option<u64>,
     /// What the kernel said, if it killed it for want of memory.
     kernel: Option<Arc<str>>,
+}
+
+/// The end of a process that is found to be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LateDeath {
+    pub pid: u32,
+    pub exit: Exit,
+    /// The agent before this one heard of it in time to tell it.
+    pub told: bool,
 }
 
 /// What the threads send back.
@@ -292,7 +312,8 @@ impl Workshop {
     /// Takes a node in whose last life was `life`.
     pub fn admit(&self, ward: WardId, name: NodeName, life: Life) {
         let (fact, minder, process, leader, socket, question) = (Fact::Down(life), None, None, None, None, None);
-        let fresh = Ward { name, minder, fact, process, leader, past: None, socket, question, end: None };
+        let (is_ready, past, end) = (false, None, None);
+        let fresh = Ward { name, minder, fact, process, is_ready, leader, past, socket, question, end };
         self.benches.wards.borrow_mut().insert(ward, Box::new(fresh));
     }
 
@@ -311,14 +332,22 @@ impl Workshop {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid, origin });
         }
-        self.hear_channel(ward, node, life);
-        let Some(process) = process else { return Ok(()) };
+        let Some(process) = process else {
+            self.hear_channel(ward, node, life);
+            return Ok(());
+        };
         let leader = process.pid();
         self.benches.alive(ward, life, process, None, origin)?;
+        self.hear(ward, node, life, leader);
+        Ok(())
+    }
+
+    /// Hears a process that another run of the agent launched.
+    fn hear(&self, ward: WardId, node: &Arc<Node>, life: Life, leader: u32) {
+        self.hear_channel(ward, node, life);
         if speaks(node) || has_askers(node) {
             self.hear_again(ward, Arc::clone(node), life, leader);
         }
-        Ok(())
     }
 
     /// Notes the crashes that an earlier run of the agent saw.
@@ -335,12 +364,69 @@ impl Workshop {
         noted.map_or_else(Past::default, |noted| noted.0.clone().aged(noted.1.elapsed()))
     }
 
-    /// Takes in a node that an earlier run of the agent launched, and whose process ended since.
-    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, (pid, exit): (u32, Exit), origin: Origin) {
+    /// Takes in that the process which was found running is ready.
+    pub fn found_ready(&self, ward: WardId) {
+        if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
+            ward.is_ready = true;
+        }
+    }
+
+    /// Whether its process, if it has one, is known to be ready.
+    pub fn is_ready(&self, ward: WardId) -> bool {
+        self.benches.wards.borrow().get(&ward).is_some_and(|ward| ward.is_ready)
+    }
+
+    /// Whether an earlier run of the agent launched its process.
+    pub fn was_adopted(&self, ward: WardId) -> bool {
+        let wards = self.benches.wards.borrow();
+        wards.get(&ward).and_then(|ward| ward.leader).is_some_and(|leader| leader.origin != Origin::Ours)
+    }
+
+    /// How long ago its process began; nothing where there is none.
+    pub fn age(&self, ward: WardId) -> Duration {
+        let process = self.benches.process(ward);
+        process.map_or(Duration::ZERO, |process| clock::age(process.start_time()))
+    }
+
+    /// Takes in that the next life of a node is due then, since that is decided; `false` if it was known.
+    pub fn wait(&self, ward: WardId, life: Life, past: Past, until: Instant) -> bool {
+        let mut wards = self.benches.wards.borrow_mut();
+        let Some(ward) = wards.get_mut(&ward).filter(|ward| ward.fact == Fact::Down(life)) else { return false };
+        ward.note_past(past);
+        ward.fact = Fact::Crashed(life, until);
+        true
+    }
+
+    /// Keeps on disk that a node waits, for the next run of the agent.
+    pub fn note_wait(&self, Wait { node, life, past, until, .. }: Wait, reason: String) {
+        self.note(None, node, move |tools, node| {
+            let left = until.saturating_duration_since(Instant::now());
+            tools.register.crashed(node, life, past, left, &reason)
+        });
+    }
+
+    /// Takes in that the process of this life is ready, and keeps it on disk if it `has_to_say_so`: it does that once.
+    pub fn note_ready(&self, ward: WardId, has_to_say_so: bool, node: NodeName, life: Life) {
+        self.found_ready(ward);
+        if has_to_say_so {
+            self.note(None, node, move |tools, node| tools.register.ready(node, life));
+        }
+    }
+
+    /// Takes in that a node has been up for so long in this life that its crashes before are forgotten.
+    pub fn note_stable(&self, ward: WardId, node: NodeName, life: Life) {
+        self.recall(ward, Past::default());
+        self.note(None, node, move |tools, node| tools.register.stable(node, life));
+    }
+
+    /// Takes in a node that an earlier run of the agent launched, and whose process ended since; or before, if that
+    /// is `told` already.
+    pub fn note_death(&self, ward: WardId, name: NodeName, life: Life, death: LateDeath, origin: Origin) {
+        let LateDeath { pid, exit, told } = death;
         self.admit(ward, name, life);
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward) {
             ward.leader = Some(Leader { life, pid: Some(pid), origin });
-            ward.fact = Fact::Died(life, pid, exit);
+            ward.fact = Fact::Died { life, pid, exit, told };
             let (time, heard) = (Timestamp::now(), Instant::now());
             let end = End { life, pid, start_time: None, exit, time, heard, largest_resident: None, kernel: None };
             ward.end = Some(Box::new(end));
@@ -350,7 +436,7 @@ impl Workshop {
     /// The supervisor has decided what comes of a death that was noted.
     pub fn forget_death(&self, ward: WardId) {
         if let Some(ward) = self.benches.wards.borrow_mut().get_mut(&ward)
-            && let Fact::Died(life, ..) = ward.fact
+            && let Fact::Died { life, .. } = ward.fact
         {
             ward.fact = Fact::Down(life);
         }
@@ -448,14 +534,17 @@ impl Workshop {
         self.note(matters.then_some(ward), node, move |tools, node| tools.register.given_up(node, life, &reason));
     }
 
-    /// Writes the record of a process that was found by its marker anew, now that its definition is known.
-    pub fn enter(&self, ward: WardId, node: Arc<Node>) {
+    /// Takes in what the node of a process is that was found by its marker: its record is written anew, and it is heard as
+    /// its definition says.
+    pub fn define(&self, ward: WardId, node: Arc<Node>) {
+        self.tools.keeper.mind(&node);
         let known =
             self.benches.wards.borrow().get(&ward).and_then(|ward| Some((ward.fact.clone(), ward.process.clone()?)));
         let Some((Fact::Alive(life, pid), process)) = known else { return };
+        self.hear(ward, &node, life, pid);
         let past = self.past(ward);
         self.note(None, node.name.clone(), move |tools, _| {
-            tools.register.enter(&node, life, (pid, process.start_time()), past, false)
+            tools.register.enter(&node, life, process.identity(), past, false)
         });
     }
 

@@ -78,8 +78,9 @@ pub fn check_with(
     let mut reading = cluster_file::read(file, text, id, hostname);
     let mut said = BTreeSet::new();
     reading.give_files(|paths| found.get(paths).and_then(|found| found.as_ref().ok().copied()));
-    let mut understood = reading.understood();
-    let Judged { configuration: judged, is_whole } = reading.to_judge();
+    let Judged { configuration: judged, in_part, is_whole } = reading.to_judge();
+    // Before more is complained of.
+    let understood = (!is_whole).then(|| reading.understood());
     for node in &judged.nodes {
         let paths = node.files.as_ref().filter(|files| files.bundle.is_none()).map(|files| &files.paths);
         // Once for all nodes that are to have the same.
@@ -96,9 +97,15 @@ pub fn check_with(
             About::Key(name, key) => reading.complain_of_node(name.as_str(), Some(key), what),
         }
     }
+    for (node, doubts) in in_part {
+        for (key, what) in plan::examine_alone(&node).into_iter().filter(|(key, _)| doubts.leave(key)) {
+            reading.complain_of_node(node.name.as_str(), Some(key), what);
+        }
+    }
     match reading.finish() {
         Ok(configuration) => Checked { configuration, complaints: Vec::new() },
         Err(error) => {
+            let mut understood = understood.unwrap_or(judged);
             // Nobody goes on to say of these that they were not read.
             let is_wrong = |paths: &Vec<String>| found.get(paths).is_some_and(Result::is_err);
             understood.nodes.retain(|node| {
@@ -163,6 +170,24 @@ mod tests {
                 "c.cfg:23: [e] metrics_port: multiple nodes on instance 'i' using metrics port 6000/tcp",
             ]
         );
+    }
+
+    #[test]
+    fn what_shows_in_a_node_alone_is_said_beside_what_was_not_understood_of_it() {
+        let complaints = |lines: &str| complaints(&format!("[a]\nrole = worker\n{lines}"), PortRules::default());
+        let got = complaints("foo = 1\nmemory_max = 1\nready = settle 1m\ngroups = staff\ncapabilities = all");
+        assert_eq!(got.len(), 5, "{got:#?}");
+        // Whoever had been understood might have made it right.
+        for (lines, count) in [
+            ("usr = me\ngroups = staff\nmemory_max = 1", 2),
+            ("redy_within = 2m\nready = settle 1m", 1),
+            ("ready_within = 2x\nready = settle 1m", 1),
+            ("restart_limt = 3\nrestart_limit = 0\nrestart_delay = 0s", 1),
+            ("cpu_affinty = 1\ncpu_max = 0%%", 2),
+        ] {
+            let got = complaints(lines);
+            assert_eq!(got.len(), count, "{lines}: {got:#?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ const AGENTS: [&str; 2] = ["a", "b"];
 const NODES: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 /// So many things are done to the fleet in a round.
 const BLOWS: u64 = 6;
+/// How long a node that was killed may take to be back.
+const BACK_WITHIN: Duration = Duration::from_secs(1);
 /// How long status may take to agree with /proc once everything has come to rest.
 const AGREES_WITHIN: Duration = Duration::from_secs(1);
 
@@ -93,7 +95,7 @@ impl Chaos {
 
     fn blow(&mut self) {
         let agent = *self.chance.pick(&AGENTS);
-        match self.chance.below(11) {
+        match self.chance.below(12) {
             0..=2 => self.kill_agent(agent),
             3 => self.kill_controller(),
             4 => self.ask_agent_to_end(agent),
@@ -102,6 +104,7 @@ impl Chaos {
             7 => self.hold(self.controller.pid(), "controller held"),
             8 => self.kill_a_node(),
             9 => self.hold_a_node(),
+            10 => self.kill_an_agent_whose_node_waits(),
             _ => self.churn(),
         }
     }
@@ -156,6 +159,28 @@ impl Chaos {
             *self.done.entry("node killed").or_default() += 1;
             let _ = kill_process(number(victim.pid), Signal::KILL);
         }
+    }
+
+    /// A node dies again as soon as it is back, so that it has to wait; and its agent at some moment of that.
+    fn kill_an_agent_whose_node_waits(&mut self) {
+        let Some(Seen { node, pid, life, .. }) = self.victim() else { return };
+        let Some(at) = NODES.iter().position(|name| *name == node) else { return };
+        let _ = kill_process(number(pid), Signal::KILL);
+        let deadline = Instant::now() + BACK_WITHIN;
+        while Instant::now() < deadline {
+            // Somebody may have it stopped meanwhile.
+            if let Some(next) = living(&self.prefix()).find(|it| it.node == node && it.life != life) {
+                let _ = kill_process(number(next.pid), Signal::KILL);
+                break;
+            }
+            sleep(Duration::from_millis(2));
+        }
+        *self.done.entry("node killed twice and then its agent").or_default() += 1;
+        self.pause(0..20);
+        let agent = AGENTS[at % 2];
+        self.agents.get_mut(agent).expect("one of ours").kill();
+        self.pause(0..150);
+        self.agents.get_mut(agent).expect("one of ours").start_again();
     }
 
     fn hold_a_node(&mut self) {

@@ -190,6 +190,15 @@ pub fn check_log(events: &[Event]) {
     for event in events.iter().filter(|event| event.origin.is_some()) {
         assert!(origins.insert((&event.instance, &event.origin)), "{event:?} is told twice in {events:#?}");
     }
+    // Of one process of a node its end is told once: then another comes, though maybe by the same number.
+    let mut ended = BTreeMap::new();
+    for event in events.iter().filter(|event| event.kind == "change" && event.pid.is_some()) {
+        let former = match event.exit {
+            Some(_) => ended.insert(&event.node, event.pid),
+            None => ended.remove(&event.node).and(None),
+        };
+        assert!(former.is_none_or(|pid| pid != event.pid), "{event:?} tells an end again in {events:#?}");
+    }
     let is_whole = cursors.first().is_some_and(|first| first.number == 1);
     let mut last = BTreeMap::new();
     for event in events.iter().filter(|event| event.kind == "change") {

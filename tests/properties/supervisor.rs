@@ -52,7 +52,7 @@ fn a_stop_is_answered_also_when_it_overtakes_the_launch() {
 #[test]
 fn a_node_that_is_never_restarted_is_not_launched_again_after_a_launch_that_failed() {
     let policy = RestartPolicy { mode: RestartMode::Never, limit: 0, ..RestartPolicy::default() };
-    let terms = Terms { restart: policy, grace: Duration::from_secs(1) };
+    let terms = Terms { known: true, restart: policy, grace: Duration::from_secs(1) };
     let world = World::new(&terms, Instant::now());
     let world = world.after(Happening::Start).after(Happening::LaunchFailed(Life(1), false)).at_rest();
     assert_eq!(world.state.told(), NodeState::Failed, "{:#?}", world.history);
@@ -88,7 +88,7 @@ fn who_hangs_is_ended_and_counts_as_failed_however_politely_it_goes() {
         (RestartMode::Never, NodeState::Failed),
     ] {
         let policy = RestartPolicy { mode, limit: 2, ..RestartPolicy::default() };
-        let terms = Terms { restart: policy, grace: Duration::from_secs(1) };
+        let terms = Terms { known: true, restart: policy, grace: Duration::from_secs(1) };
         for is_ready in [false, true] {
             let mut world = World::new(&terms, Instant::now());
             let life = Life(1);
@@ -121,7 +121,7 @@ proptest! {
 }
 
 fn check_restarts(policy: &RestartPolicy, tries: &[Try]) -> Result<(), TestCaseError> {
-    let terms = Terms { restart: policy.clone(), grace: Duration::ZERO };
+    let terms = Terms { known: true, restart: policy.clone(), grace: Duration::ZERO };
     let mut now = Instant::now();
     let mut state = State::stopped(Life::default());
     state.step(Event::Start, now, &terms);
@@ -422,7 +422,7 @@ fn every_kind_of_terms() -> Vec<Terms> {
     for mode in [RestartMode::Always, RestartMode::OnFailure, RestartMode::Never] {
         for limit in [0, 2] {
             let restart = RestartPolicy { mode, limit, ..RestartPolicy::default() };
-            all.push(Terms { restart, grace: second });
+            all.push(Terms { known: true, restart, grace: second });
         }
     }
     all

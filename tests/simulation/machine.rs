@@ -16,6 +16,7 @@ use watchpost::model::{
     Configuration, ConfigurationId, Exit, InstanceName, Life, Node, NodeName, NodeState, NodeStatus, Now, Text,
 };
 use watchpost::plan::order::{STOP_PATIENCE, rank};
+use watchpost::supervisor::history::Past;
 use watchpost::supervisor::state as supervisor;
 use watchpost::supervisor::workshop::WardId;
 
@@ -68,6 +69,25 @@ struct Record {
     pid: Option<u32>,
     stopped: bool,
     given_up: Option<Text>,
+    /// Its crashes so far.
+    past: Past,
+    /// When it is to be started again, if it waits for that.
+    waits: Option<Instant>,
+    ready: bool,
+}
+
+impl Record {
+    /// What an agent that returns makes of it.
+    fn found(&self, runs: bool) -> NodeState {
+        match self {
+            Self { ready: true, .. } if runs => NodeState::Running,
+            _ if runs => NodeState::Pending,
+            Self { stopped: true, .. } => NodeState::Stopped,
+            Self { given_up: Some(_), .. } => NodeState::Failed,
+            Self { waits: Some(_), .. } => NodeState::Crashed,
+            _ => NodeState::Stopped,
+        }
+    }
 }
 
 struct Process {
@@ -220,8 +240,9 @@ impl Machine {
         let found = self.records.iter().map(|(name, record)| {
             let process = self.processes.get(name).filter(|process| Some(process.pid) == record.pid);
             let pid = process.map(|process| process.pid);
-            let (node, given_up) = (Arc::clone(&record.node), record.given_up.clone().filter(|_| !record.stopped));
-            FoundNode { node, pid, died: None, wanted: !record.stopped, guessed: false, given_up }
+            let (node, state) = (Arc::clone(&record.node), record.found(pid.is_some()));
+            let reason = record.given_up.clone().filter(|_| state == NodeState::Failed).unwrap_or_default();
+            FoundNode { node, state, pid, reason, wanted: !record.stopped, guessed: false }
         });
         self.agent_step(Event::Found(found.collect()), now);
     }
@@ -246,17 +267,27 @@ impl Machine {
         let name = ward.node.name.clone();
         let process = self.processes.get(&name);
         ward.rises_until = None;
+        let told = ward.state.told();
+        let past = ward.state.past(now.mono);
         let (state, found, pid) = match (process, ward.launching) {
+            (Some(Process { life, pid, .. }), _) if self.records.get(&name).is_some_and(|record| !record.ready) => {
+                (supervisor::State::pending(*life, *pid), NodeState::Pending, Some(*pid))
+            }
             (Some(Process { life, pid, .. }), _) => {
                 (supervisor::State::adopted(*life, *pid, now.mono), NodeState::Running, Some(*pid))
             }
             (None, Some(life)) => (supervisor::State::launching(life), NodeState::Pending, None),
-            (None, None) if ward.state.told() == NodeState::Failed => {
+            (None, None) if told == NodeState::Crashed => {
+                (supervisor::State::crashed(ward.state.life()), NodeState::Crashed, None)
+            }
+            (None, None) if told == NodeState::Failed => {
                 (supervisor::State::given_up(ward.state.life()), NodeState::Failed, None)
             }
             (None, None) => (supervisor::State::stopped(ward.state.life()), NodeState::Stopped, None),
         };
-        (ward.state, ward.ticket, ward.is_successor) = (state, None, true);
+        let life = state.life();
+        (ward.state, ward.ticket, ward.is_successor) = (state.with_past(&past, 0, now.mono), None, true);
+        self.take_up(id, &name, life, found, now);
         self.agent_step(Event::Revived { node: name, state: found, pid }, now);
         if let Some(ward) = self.wards.get_mut(&id) {
             // What was found counts as up, or as failed.
@@ -379,7 +410,7 @@ impl Machine {
                     agent.answer_crashes(request.reqid, Ok(Vec::new()), None);
                 }
             }
-            Effect::Enter(..) => {}
+            Effect::Define(..) => {}
             Effect::Remember(id) => self.in_force = Some(id),
             Effect::Refused(_) => {}
             Effect::Prepare(number, preparation) => {
@@ -416,14 +447,19 @@ impl Machine {
     }
 
     fn supervise(&mut self, id: WardId, node: Arc<Node>, now: Now) {
-        let life = self.records.get(&node.name).map_or_else(Life::default, |record| record.life);
-        let state = match self.processes.get(&node.name) {
-            Some(process) => supervisor::State::adopted(process.life, process.pid, now.mono),
-            None => match self.records.get(&node.name) {
-                Some(Record { given_up: Some(_), stopped: false, .. }) => supervisor::State::given_up(life),
-                _ => supervisor::State::stopped(life),
-            },
+        let (record, process) = (self.records.get(&node.name), self.processes.get(&node.name));
+        let life = record.map_or_else(Life::default, |record| record.life);
+        let found = record.map_or(NodeState::Stopped, |record| record.found(process.is_some()));
+        let state = match (found, process) {
+            (NodeState::Running, Some(process)) => supervisor::State::adopted(process.life, process.pid, now.mono),
+            (_, Some(process)) => supervisor::State::pending(process.life, process.pid),
+            (NodeState::Failed, None) => supervisor::State::given_up(life),
+            (NodeState::Crashed, None) => supervisor::State::crashed(life),
+            (_, None) => supervisor::State::stopped(life),
         };
+        let past = record.map_or_else(Past::default, |record| record.past.clone());
+        let (name, life) = (node.name.clone(), state.life());
+        let state = state.with_past(&past, 0, now.mono);
         let ward = Ward {
             node,
             state,
@@ -434,6 +470,22 @@ impl Machine {
             falls_until: None,
         };
         self.wards.insert(id, ward);
+        self.take_up(id, &name, life, found, now);
+    }
+
+    /// A supervisor goes on with what it found: waits for the sign of who is not ready, or for the next life.
+    fn take_up(&mut self, id: WardId, name: &NodeName, life: Life, found: NodeState, now: Now) {
+        let waits = self.records.get(name).and_then(|record| record.waits);
+        match found {
+            NodeState::Pending if self.processes.contains_key(name) => {
+                self.carry_out(id, supervisor::Effect::AwaitReady(life), now);
+            }
+            NodeState::Crashed => {
+                let at = waits.unwrap_or(now.mono).max(now.mono);
+                self.at(at, Due::Supervisor(id, supervisor::Event::RetryDue(life)));
+            }
+            _ => {}
+        }
     }
 
     /// Checks that the order keeps the order of roles.
@@ -508,7 +560,7 @@ impl Machine {
 
     fn drive(&mut self, id: WardId, event: supervisor::Event, now: Now) {
         let Some(ward) = self.wards.get_mut(&id) else { return };
-        let terms = supervisor::Terms { restart: ward.node.restart.clone(), grace: ward.node.stop_grace };
+        let terms = supervisor::Terms { known: true, restart: ward.node.restart.clone(), grace: ward.node.stop_grace };
         let effects = ward.state.step(event, now.mono, &terms);
         effects.into_iter().for_each(|effect| self.carry_out(id, effect, now));
     }
@@ -523,7 +575,9 @@ impl Machine {
                 assert_eq!(ward.launching.replace(life), None, "{name} never has two launches");
                 let node = Arc::clone(&ward.node);
                 self.files.assert_there(&node, "when it is launched");
-                let record = Record { node, life, pid: None, stopped: false, given_up: None };
+                let past = ward.state.past(now.mono);
+                let (pid, stopped, given_up, waits, ready) = (None, false, None, None, false);
+                let record = Record { node, life, pid, stopped, given_up, past, waits, ready };
                 self.records.insert(name, record);
                 let hangs = self.rough && self.chance.percent(3);
                 let after = self.chance.millis(if hangs { 1000..20_000 } else { 1..30 });
@@ -559,7 +613,13 @@ impl Machine {
                 }
             }
             F::After(Duration::ZERO, event) => self.drive(id, event, now),
-            F::After(delay, event) => self.at(now.mono + delay, Due::Supervisor(id, event)),
+            F::After(delay, event) => {
+                if let (E::RetryDue(life), Some(record)) = (&event, self.records.get_mut(&name)) {
+                    (record.life, record.past, record.pid) = (*life, ward.state.past(now.mono), None);
+                    record.waits = Some(now.mono + delay);
+                }
+                self.at(now.mono + delay, Due::Supervisor(id, event));
+            }
             F::Complain(_) => {}
             F::Report(report) => {
                 let ticket = ward.ticket.take_if(|_| report.new == NodeState::Stopped);
@@ -568,6 +628,10 @@ impl Machine {
                 }
                 if let Some(record) = self.records.get_mut(&name).filter(|_| report.new == NodeState::Failed) {
                     record.given_up = Some(report.reason.clone());
+                }
+                if let Some(record) = self.records.get_mut(&name) {
+                    record.ready |= report.new == NodeState::Running;
+                    record.waits = record.waits.filter(|_| report.new == NodeState::Crashed);
                 }
                 let supervisor::Report { new, pid, exit, attempt, restarts, reason, output, .. } = report;
                 let report = NodeReport {

@@ -107,7 +107,7 @@ fn whatever_cannot_travel_is_refused_by_every_verb_all_at_once_and_nothing_is_to
     let sections = [
         sleeper("on-a", "instance = a\nfiles = site /dev/null ../.. nowhere . site/../../../etc/passwd ways/out"),
         sleeper("on-b", "instance = b\nfiles = intel.dat site/../intel.dat\nuser = no-such-user"),
-        "[on-c]\ninstance = c\nfiles = site\ncomand = x\nrole = none\n".into(),
+        "[on-c]\ninstance = c\nfiles = /dev/zero\ncomand = x\nrole = none\n".into(),
     ];
     let file = place.fleet.file(&["a", "b", "c"], &sections);
     let path = file.to_str().unwrap();
@@ -116,6 +116,7 @@ fn whatever_cannot_travel_is_refused_by_every_verb_all_at_once_and_nothing_is_to
         "site/gigabyte: it has 1073741824 bytes, and a file of a bundle has at most 268435456",
         "site/link: it is a link",
         "/dev/null: it is a device",
+        "/dev/zero: it is a device",
         "../..: it leads out of the directory of the cluster file",
         "it is the directory of the cluster file, which would travel along",
         "site/../../../etc/passwd: it leads out of the directory of the cluster file",

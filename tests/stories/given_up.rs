@@ -1,8 +1,11 @@
 //! A node that was given up stays so, and one that keeps dying keeps its count, whoever restarts its agent.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
-use crate::common::{Fleet, changes, check_log, node, path, pids, processes, script, sleeper};
+use crate::common::{Client, Fleet, changes, check_log, eventually, node, path, pids, processes, script, sleeper};
+use crate::crashes::{crashes, dossier};
 
 #[test]
 fn a_node_that_was_given_up_is_not_tried_again_by_the_next_agent() {
@@ -38,6 +41,84 @@ fn a_node_that_was_given_up_is_not_tried_again_by_the_next_agent() {
     let events = fleet.client.events();
     check_log(&events);
     assert!(path(&changes(&events, "looping")).contains("FAILED UNKNOWN FAILED"), "{events:?}");
+}
+
+#[test]
+fn who_waits_to_be_started_again_waits_on_and_is_given_up_at_its_limit_however_often_its_agent_is_killed() {
+    let mut fleet = Fleet::start();
+    let waits = |name: &str, keys: &str| {
+        let keys = format!("instance = a\nrestart_jitter = 0%%\n{keys}");
+        script(name, &keys, &format!("echo once >> ../../../{name}\necho broken >&2\nexit 3"))
+    };
+    // The first restart is immediate.
+    let nodes = [
+        waits("long", "restart_limit = 3\nrestart_delay = 1h\nrestart_max_delay = 1h"),
+        waits("short", "restart_limit = 2\nrestart_delay = 4s"),
+        sleeper("fine", "instance = a"),
+    ];
+    fleet.client.deploy(&fleet.file(&["a"], &nodes));
+    let launches = |fleet: &Fleet, node: &str| fleet.scene.read(node).lines().count();
+    fleet.client.wait("both have died twice", |status| {
+        ["long", "short"].iter().all(|name| node(status, name).restarts == 2 && node(status, name).state == "CRASHED")
+    });
+    let filed = |client: &Client| Some(crashes(client, &["long"])).filter(|all| all.len() == 2);
+    let before = eventually("both deaths are filed", || filed(&fleet.client));
+    assert!(before.iter().all(|crash| crash.exit.status == Some(3)), "{before:?}");
+    let newest = dossier(&fleet.client, &before[0].id, |_| true);
+    for _ in 0..3 {
+        fleet.agent_mut("a").kill();
+        fleet.client.wait_for("fine", "UNKNOWN");
+        fleet.agent_mut("a").start_again();
+        fleet.client.wait_for("fine", "RUNNING");
+        // An order to the same agent is answered behind everything that its return brought about.
+        assert!(fleet.client.order("start", &["fine"]).ok);
+        let long = node(&fleet.client.status(), "long").clone();
+        assert_eq!((long.state.as_str(), long.pid), ("CRASHED", None));
+        assert!(long.reason.starts_with("exited with status 3: broken"), "{long:?}");
+        assert_eq!(launches(&fleet, "long"), 2);
+    }
+    let failed = fleet.client.wait_for("short", "FAILED");
+    assert!(failed.reason.starts_with("given up after 2 restarts"), "{failed:?}");
+    assert_eq!(launches(&fleet, "short"), 3, "its wait went on where it was, and then it was at its limit");
+
+    let events = fleet.client.events();
+    check_log(&events);
+    let deaths = |name: &str| changes(&events, name).iter().filter(|change| change.exit.is_some()).count();
+    assert_eq!((deaths("long"), deaths("short")), (2, 3), "each is told once: {events:#?}");
+    let away = events.iter().find(|event| event.msg.as_deref().is_some_and(|msg| msg.contains("agent was away")));
+    assert_eq!(away, None, "they died before their eyes");
+    assert_eq!(filed(&fleet.client), Some(before.clone()));
+    assert_eq!(dossier(&fleet.client, &before[0].id, |_| true), newest, "and nothing poorer took its place");
+    assert!(!fleet.client.order("start", &["long"]).ok, "somebody asked, so it is tried at once");
+    assert!(launches(&fleet, "long") > 2);
+}
+
+#[test]
+fn for_how_long_a_node_has_been_stable_is_known_to_the_agent_that_returns() {
+    let mut fleet = Fleet::start();
+    let keys = "instance = a\nrestart_stable = 2s\nrestart_delay = 1h\nrestart_max_delay = 1h";
+    fleet.client.deployed(&fleet.file(&["a"], &[sleeper("stable", keys), sleeper("fine", "instance = a")]));
+    let again = |fleet: &Fleet| {
+        let former = fleet.client.wait_for("stable", "RUNNING").pid.unwrap();
+        processes::signal(former, Signal::KILL);
+        let back = fleet.client.wait("it is started again at once", |status| {
+            let stable = node(status, "stable");
+            stable.state == "RUNNING" && stable.pid != Some(former)
+        });
+        pids(&back)["stable"]
+    };
+    let second = again(&fleet);
+    let began = Instant::now();
+    eventually("it is stable", || (began.elapsed() > Duration::from_secs(2)).then_some(()));
+    fleet.agent_mut("a").kill();
+    fleet.client.wait_for("fine", "UNKNOWN");
+    fleet.agent_mut("a").start_again();
+    assert_eq!(fleet.client.wait_for("stable", "RUNNING").pid, Some(second));
+    again(&fleet);
+    let events = fleet.client.events();
+    let crashed = changes(&events, "stable").into_iter().filter(|change| change.new.as_deref() == Some("CRASHED"));
+    assert_eq!(crashed.map(|change| change.attempt).collect::<Vec<_>>(), [Some(1), Some(1)]);
+    check_log(&events);
 }
 
 #[test]

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Daemon, Lab, Scene, changes, check_log, eventually, node, path, pids, processes, script, sleeper};
+use crate::common::{
+    Daemon, Fleet, Lab, Scene, changes, check_log, eventually, node, path, pids, processes, script, sleeper, states,
+};
 
 /// What a script of [`script`] runs to send a datagram, and to wait until a file of the scene is there.
 const TOOLS: &str = "say() { systemd-notify \"$@\" || true; }\n\
@@ -181,6 +183,34 @@ fn what_a_node_says_after_its_agent_was_killed_is_heard_by_the_next_at_the_same_
     client.wait("it is started again", |status| {
         node(status, "talks").pid.is_some_and(|now| now != pid) && node(status, "talks").restarts == 1
     });
+}
+
+#[test]
+fn who_was_found_by_its_marker_is_heard_and_held_to_its_watchdog_once_it_is_known_what_it_is() {
+    let scene = Scene::new();
+    let words = format!("WORDS={}", scene.path("words").display());
+    let file = lively("talks", &format!("watchdog = 1s\nenv = UNTIL=/nowhere/at/all {words}"));
+    let mut lab = Lab::start_in(scene, Some(&file));
+    lab.scene.write("words", "first");
+    let says = |lab: &Lab, words: &str| {
+        lab.client.wait("it speaks", |status| node_in(status, "talks").is_some_and(|node| node.says == words))
+    };
+    let pid = node(&says(&lab, "first"), "talks").pid.unwrap();
+    lab.daemon.kill();
+    let instances = std::fs::read_dir(lab.daemon.state_dir().join("nodes")).unwrap();
+    let records = instances.map(|instance| instance.unwrap().path().join("talks/record")).filter(|it| it.exists());
+    records.for_each(|record| std::fs::write(record, "garbage").unwrap());
+    lab.scene.write("words", "second");
+    lab.daemon.start_again();
+    lab.client = lab.daemon.client();
+    assert_eq!(node(&says(&lab, "second"), "talks").pid, Some(pid));
+    processes::signal(pid, Signal::STOP);
+    lab.client.wait("it is started again", |status| {
+        node_in(status, "talks").is_some_and(|node| node.state == "RUNNING" && node.restarts == 1)
+    });
+    let told = lab.client.events();
+    let is_told = |what: &str| told.iter().any(|event| event.msg.as_deref().is_some_and(|msg| msg.contains(what)));
+    assert!(is_told("was found by its marker") && !is_told("cannot be heard"), "{told:#?}");
 }
 
 #[test]
@@ -368,6 +398,73 @@ fn a_node_is_ready_and_lives_as_long_as_its_port_accepts() {
 }
 
 #[test]
+fn who_was_not_ready_when_its_agent_was_killed_is_so_for_the_next_only_once_its_sign_has_come() {
+    let mut fleet = Fleet::start();
+    let listener = TcpListener::bind(fleet.scene.any_port()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (keys, go) = ("instance = a\nready_within = 1h", fleet.scene.write("go", ""));
+    let nodes = [
+        sleeper("serves", keys).replace("settle 50ms", &format!("tcp {address}")),
+        waits_for("says", "instance = a", &go, "exec sleep 1000"),
+        speaker("said", "instance = a", "say --ready\nexec sleep 1000"),
+    ];
+    fleet.client.deployed(&fleet.file(&["a"], &nodes));
+    let first = pids(&fleet.client.wait_for_all("RUNNING"));
+    drop(listener);
+    std::fs::remove_file(&go).unwrap();
+    let names = ["serves", "says"];
+    names.iter().for_each(|name| processes::signal(first[*name], Signal::KILL));
+    let before = fleet.client.wait("two wait for their sign", |status| {
+        names.iter().all(|name| {
+            let node = node(status, name);
+            node.state == "PENDING" && node.pid.is_some_and(|pid| pid != first[*name])
+        })
+    });
+    fleet.agent_mut("a").kill();
+    fleet.client.wait_for("said", "UNKNOWN");
+    fleet.agent_mut("a").start_again();
+    fleet.client.wait_for("said", "RUNNING");
+    // Answered behind all that its return brought about.
+    assert!(fleet.client.order("start", &["said"]).ok);
+    let after = fleet.client.status();
+    assert_eq!((pids(&after), states(&after)), (pids(&before), states(&before)));
+    fleet.scene.write("go", "");
+    let _listener = TcpListener::bind(address).unwrap();
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(pids(&after), pids(&before));
+    check_log(&fleet.client.events());
+}
+
+#[test]
+fn who_may_have_said_that_it_is_ready_while_its_agent_was_away_is_left_alone_and_that_is_told() {
+    let mut fleet = Fleet::start();
+    let (go, said) = (fleet.scene.write("go", ""), fleet.scene.path("said"));
+    let says = waits_for("says", "instance = a", &go, &format!("touch {}\nexec sleep 1000", said.display()));
+    let says = says.replace("ready_within = 1m", "ready_within = 10s");
+    fleet.client.deployed(&fleet.file(&["a"], &[says]));
+    let first = fleet.client.wait_for("says", "RUNNING").pid.unwrap();
+    let has_said = || said.exists().then_some(());
+    eventually("it goes on", has_said);
+    [&go, &said].into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    processes::signal(first, Signal::KILL);
+    let before = fleet.client.wait("it waits", |status| {
+        let says = node(status, "says");
+        says.state == "PENDING" && says.pid.is_some_and(|pid| pid != first)
+    });
+    fleet.agent_mut("a").kill();
+    fleet.scene.write("go", "");
+    eventually("it has said so, and nobody has heard", has_said);
+    fleet.agent_mut("a").start_again();
+    let told = eventually("its time is over", || {
+        let is_it = |msg: &String| msg.contains("it may have said so while its agent was away");
+        fleet.client.events().into_iter().find_map(|event| event.msg.filter(is_it))
+    });
+    assert!(told.starts_with("not ready within 10s: it did not say READY=1; "), "{told}");
+    let after = fleet.client.status();
+    assert_eq!((node(&after, "says").state.as_str(), pids(&after)), ("PENDING", pids(&before)));
+}
+
+#[test]
 fn who_says_that_it_stops_and_does_not_end_is_ended() {
     let text = "say --ready\nuntil_there stop\nsay STOPPING=1\nexec sleep 1000";
     let lab = Lab::start(Some(&speaker("lingers", "stop_grace = 500ms\nrestart = never", text)));
@@ -445,6 +542,12 @@ fn in_rust(name: &str, keys: &str, program: &str) -> String {
 fn speaker(name: &str, keys: &str, text: &str) -> String {
     let node = script(name, keys, &format!("{TOOLS}{text}"));
     node.replace("ready = settle 50ms", "ready = notify\nready_within = 1m")
+}
+
+/// One that is ready once this file is there, and then goes on like this.
+fn waits_for(name: &str, keys: &str, file: &Path, then: &str) -> String {
+    let wait = format!("while [ ! -e {} ]; do sleep 0.02; done", file.display());
+    speaker(name, keys, &format!("{wait}\nsay --ready\n{then}"))
 }
 
 fn node_in<'a>(status: &'a watchpost::web::json::Status, name: &str) -> Option<&'a watchpost::web::json::Node> {

@@ -1,6 +1,8 @@
 //! One machine, one process: the first thing that anybody tries.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use watchpost::state_dir::StateDir;
@@ -159,6 +161,33 @@ fn a_lab_keeps_its_token_from_others_and_says_where_it_listens() {
 
     let mut stranger = lab.scene.watchpost(&["status", "--controller", &format!("http://{http}")]);
     assert_eq!(stranger.output().unwrap().status.code(), Some(5), "nobody without the token is let in");
+}
+
+#[test]
+fn a_daemon_says_where_it_listens_as_one_object_if_that_is_wanted() {
+    let scene = Scene::new();
+    let (any, settings) = (scene.any_port(), scene.settings());
+    let file = scene.write("one.cfg", &sleeper("one", ""));
+    for (args, purposes) in [
+        (&["lab", file.to_str().unwrap(), "--http", &any][..], &["http"][..]),
+        (&["controller", "--listen", &any, "--http", &any], &["agents", "http"]),
+        (&["agent", "--listen", &any], &["controller"]),
+    ] {
+        let state_dir = scene.path(args[0]);
+        let mut command = scene.watchpost(args);
+        command.args(["--json", "--config", settings.to_str().unwrap(), "--state-dir", state_dir.to_str().unwrap()]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        let said: serde_json::Value = serde_json::from_str(&out.next().unwrap().unwrap()).unwrap();
+        let listening = std::fs::read_to_string(state_dir.join("addresses.json")).unwrap();
+        assert_eq!(said["listening"], serde_json::from_str::<serde_json::Value>(&listening).unwrap());
+        assert_eq!(said["listening"].as_object().unwrap().keys().collect::<Vec<_>>(), purposes);
+        assert_eq!((said["daemon"].as_str(), said["state_dir"].as_str()), (Some(args[0]), state_dir.to_str()));
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert!(out.next().is_none(), "and nothing else");
+    }
+    scene.check_that_nothing_runs();
 }
 
 #[test]

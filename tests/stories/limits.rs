@@ -1,6 +1,8 @@
 //! What a node is given and denied, where the machine cannot give it: it fails with one sentence, and nobody else notices.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use rustix::process::Signal;
 use watchpost::web::json::{Ability, Verdict};
@@ -22,16 +24,21 @@ fn error<'a>(verdict: &'a Verdict, node: &str) -> Option<&'a str> {
 fn a_limit_that_cannot_be_had_is_refused_by_name_before_the_launch_and_others_are_untouched() {
     let lab = Lab::start(Some(&sleeper("fine", "")));
     let before = lab.client.wait_for_all("RUNNING");
-    let limits = [("memory", "memory_max", "64M"), ("cpu", "cpu_max", "150%"), ("pids", "pids_max", "64")];
-    let limited = |(name, key, value): (&str, &str, &str)| {
+    let limits = [
+        ("memory", "memory_max", "64M", "67108864"),
+        ("cpu", "cpu_max", "150%", "150000 100000"),
+        ("pids", "pids_max", "64", "64"),
+    ];
+    let limited = |(name, key, value, _): (&str, &str, &str, &str)| {
         script(name, &format!("{key} = {}\nrestart = never", value.replace('%', "%%")), "touch ../ran\nexec sleep 1000")
     };
     let text = sleeper("fine", "") + &limits.map(limited).concat();
     let verdict = lab.client.deploy_and_keep(&lab.scene.write("next.cfg", &text));
-    for (name, key, value) in limits {
+    for (name, key, value, for_the_kernel) in limits {
         let Ability { able, detail } = ability(&lab, key);
         if able {
             assert_eq!(error(&verdict, name), None, "{verdict:#?}");
+            assert_eq!(of_group(&lab, name, &key.replace('_', ".")).trim(), for_the_kernel, "{key}");
             continue;
         }
         let failed = lab.client.wait_for(name, "FAILED");
@@ -47,6 +54,32 @@ fn a_limit_that_cannot_be_had_is_refused_by_name_before_the_launch_and_others_ar
     }
     assert_eq!(node(&lab.client.status(), "fine"), node(&before, "fine"));
     check_log(&lab.client.events());
+}
+
+/// What a file of the control group of a node says.
+fn of_group(lab: &Lab, node: &str, file: &str) -> String {
+    let path = Path::new(&ability(lab, "cgroup_kill").detail).join(format!("node-{node}")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn a_node_that_multiplies_comes_to_its_limit_and_no_further() {
+    // A shell that cannot fork ends, and the one above it is the node.
+    let multiplies = "(while :; do sleep 1000 & done)\nexec sleep 1000";
+    let lab = Lab::start(Some(&sleeper("fine", "")));
+    if !ability(&lab, "pids_max").able {
+        return; // then it is refused: see above
+    }
+    lab.deploy(&script("many", "pids_max = 8", multiplies));
+    lab.client.wait_for("many", "RUNNING");
+    eventually("the kernel refuses it another", || {
+        let refused = of_group(&lab, "many", "pids.events");
+        refused.lines().any(|line| line.strip_prefix("max ").is_some_and(|count| count != "0")).then_some(())
+    });
+    let living = of_group(&lab, "many", "cgroup.procs").lines().count();
+    assert!((2..=8).contains(&living), "{living}");
+    assert!(lab.client.order("stop", &["many"]).ok);
+    assert!(lab.scene.processes_of("many").is_empty(), "all of them end");
 }
 
 #[test]

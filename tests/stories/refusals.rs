@@ -82,6 +82,28 @@ fn what_only_the_whole_of_a_cluster_file_shows_is_said_as_well() {
 }
 
 #[test]
+fn a_script_reads_what_is_wrong_with_a_file_from_one_object() {
+    let scene = Scene::new();
+    let wrong = scene.write("wrong.cfg", "[one]\nrole = none\ncomand = true\n[two]\nrole = wroker\n");
+    let fine = scene.write("fine.cfg", "[one]\nrole = none\ncommand = true\n");
+    let of = |file: &std::path::Path| {
+        let name = file.to_str().unwrap();
+        let answer = Answer::of(scene.watchpost(&["check", name, "--json"]).output().unwrap());
+        assert_eq!((answer.stdout.lines().count(), &*answer.stderr), (1, ""), "{answer:?}");
+        (answer.code, serde_json::from_str::<serde_json::Value>(&answer.stdout).unwrap())
+    };
+    let name = wrong.display();
+    let complaints = [
+        format!("{name}:3: [one] comand: is not a key of a node: did you mean `command`?"),
+        format!("{name}:5: [two] role: `wroker` is not a role: did you mean `worker`?"),
+    ];
+    assert_eq!(of(&wrong), (2, serde_json::json!({"ok": false, "instances": 0, "nodes": 0, "complaints": complaints})));
+    assert_eq!(of(&fine), (0, serde_json::json!({"ok": true, "instances": 1, "nodes": 1})));
+    let (code, absent) = of(&scene.path("absent.cfg"));
+    assert!(code == 2 && absent["complaints"][0].as_str().unwrap().contains("absent.cfg: No such file"), "{absent}");
+}
+
+#[test]
 fn a_cluster_file_that_only_this_controller_refuses_is_wrong_as_well() {
     let lab = Lab::start(Some(&sleeper("one", "")));
     let name = lab.scene.write("ports.cfg", "[m]\nrole = manager\nport = 2150\n").display().to_string();

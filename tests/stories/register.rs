@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 
-use crate::common::{Fleet, check_log, eventually, node, pids, processes, sleeper};
+use crate::common::{Fleet, changes, check_log, eventually, node, path, pids, processes, sleeper};
+use crate::crashes::{crashes, dossier};
 
 /// A fleet whose agent `a` runs these nodes and was killed, and where the record of each is.
 fn orphaned(names: &[&str]) -> (Fleet, PathBuf) {
@@ -22,7 +24,7 @@ fn orphaned(names: &[&str]) -> (Fleet, PathBuf) {
 
 #[test]
 fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_doubled() {
-    let names: Vec<String> = (0..9).map(|number| format!("n{number}")).collect();
+    let names: Vec<String> = (0..11).map(|number| format!("n{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (mut fleet, nodes) = orphaned(&names);
     let before: Vec<Vec<u32>> = names.iter().map(|name| fleet.scene.processes_of(name)).collect();
@@ -40,7 +42,7 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         let bytes = whole(name);
         bytes[..at(first_line(&bytes), bytes.len())].to_vec()
     };
-    let damages: [Option<Vec<u8>>; 9] = [
+    let damages: [Option<Vec<u8>>; 11] = [
         None,                                      // deleted
         Some(Vec::new()),                          // empty
         Some(cut("n2", |first, _| first / 2)),     // within the definition
@@ -50,6 +52,8 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         Some(garbled("n6", |first, _| first / 2)), // a byte of the definition
         Some(garbled("n7", |first, _| first + 5)), // a digit of the pid
         Some(vec![0; 4096]),                       // what a file system leaves of what it lost
+        Some(b"{\"format\":9}\n".to_vec()),        // what a later release may write
+        Some(Vec::new()),                          // empty, and older than this boot, as the clock has it
     ];
     for (name, damage) in names.iter().zip(&damages) {
         match damage {
@@ -57,6 +61,8 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
             Some(bytes) => fs::write(record(name), bytes).unwrap(),
         }
     }
+    let older = fs::File::options().write(true).open(record("n10")).unwrap();
+    older.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
     let check = |fleet: &mut Fleet| {
         fleet.agent_mut("a").start_again();
         fleet.client.wait_for_all("RUNNING");
@@ -71,14 +77,15 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
     check(&mut fleet);
     let told: String =
         fleet.client.events().iter().filter_map(|event| event.msg.clone()).collect::<Vec<_>>().join("\n");
-    for name in ["n1", "n2", "n3", "n6", "n7", "n8"] {
+    for name in ["n1", "n2", "n3", "n6", "n7", "n8", "n9"] {
         assert!(nodes.join(name).join("record.damaged").exists(), "{name}");
-        let said = told
-            .lines()
-            .any(|line| line.contains(&format!("/{name}/record is damaged")) && line.contains("by its marker"));
+        let what = if name == "n9" { "of another release (its format is 9)" } else { "damaged" };
+        let what = format!("/{name}/record is {what}");
+        let said = told.lines().any(|line| line.contains(&what) && line.contains("by its marker"));
         assert!(said, "{name} is told of: {told}");
     }
     assert!(told.contains("/n0/record is missing; process "), "{told}");
+    assert!(told.contains("/n10/record is empty; process "), "{told}");
     // The next agent knows them by records that are whole again.
     fleet.agent_mut("a").kill();
     check(&mut fleet);
@@ -112,4 +119,35 @@ fn a_damaged_record_of_a_node_that_died_has_it_started_once() {
     let after = fleet.client.wait_for_all("RUNNING");
     assert_ne!(pids(&after)["dead"], dead);
     assert_eq!(fleet.scene.processes_of("dead"), [pids(&after)["dead"]]);
+}
+
+#[test]
+fn a_node_that_was_found_by_its_marker_and_dies_is_started_once_its_controller_says_what_it_is() {
+    let (mut fleet, nodes) = orphaned(&["lost"]);
+    let lost = fleet.scene.processes_of("lost")[0];
+    fleet.controller.kill();
+    fs::write(nodes.join("lost/record"), "garbage").unwrap();
+    fleet.agent_mut("a").start_again();
+    eventually("its agent logs that it was found", || {
+        fleet.agents["a"].log().contains("was found by its marker and is minded on").then_some(())
+    });
+    let dossiers = || fs::read_dir(nodes.join(".crashes-a")).into_iter().flatten().count();
+    assert_eq!(dossiers(), 0);
+    processes::signal(lost, Signal::KILL);
+    eventually("its agent has seen it die", || (dossiers() > 0).then_some(()));
+    assert_eq!(fleet.scene.processes_of("lost"), [0; 0]);
+    fleet.controller.start_again();
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(fleet.scene.processes_of("lost"), [pids(&after)["lost"]]);
+    assert_eq!(node(&after, "lost").role, "worker");
+    let events = fleet.client.events();
+    check_log(&events);
+    let told = changes(&events, "lost");
+    let death = told.iter().find(|change| change.pid == Some(lost) && change.new.as_deref() == Some("CRASHED"));
+    let reason = death.and_then(|change| change.reason.as_deref()).unwrap_or_else(|| panic!("{told:#?}"));
+    assert!(reason.contains("SIGKILL") && reason.contains("a configuration has to say what it is"), "{reason}");
+    assert!(!path(&told).contains("FAILED"), "{told:#?}");
+    let crash = crashes(&fleet.client, &["lost"]).pop().unwrap();
+    let command = dossier(&fleet.client, &crash.id, |_| true).command;
+    assert_eq!((crash.pid, command), (lost, vec!["sleep".to_owned(), "1000".to_owned()]), "it was no Zeek meanwhile");
 }

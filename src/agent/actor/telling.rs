@@ -52,6 +52,11 @@ impl Agent {
             }
         }
         let nothing_held = self.held.is_empty();
+        // Only what the next run of the agent knows to be told.
+        for wait in std::mem::take(&mut self.waits) {
+            let reason = self.state.reason(&wait.node);
+            self.workshop.note_wait(wait, reason.to_string());
+        }
         if told || nothing_held {
             self.unwritten = if told { WRITING } else { 0 };
         }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{ActorContext, AsyncContext, Context};
 
@@ -16,7 +17,7 @@ impl Agent {
     pub(super) fn supervise(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         match self.adoptable.remove(&node.name) {
             None => self.workshop.admit(ward, node.name.clone(), first_life()),
-            Some(Adoptable { life, leader, origin, process, died, past, given_up }) => {
+            Some(Adoptable { life, leader, origin, process, died, ready, past, waits, given_up }) => {
                 let taken = match died {
                     Some(death) => {
                         self.workshop.note_death(ward, node.name.clone(), life, death, origin);
@@ -25,7 +26,16 @@ impl Agent {
                     }
                     None => self.workshop.adopt(ward, &node, life, (leader, origin), process),
                 };
-                self.workshop.recall(ward, past);
+                if ready {
+                    self.workshop.found_ready(ward);
+                }
+                self.workshop.recall(ward, past.clone());
+                if let Some((left, reason)) = waits {
+                    self.workshop.wait(ward, life, past, Instant::now() + left);
+                    if let Some(pid) = leader {
+                        self.workshop.examine_late(&node, life, pid, reason);
+                    }
+                }
                 if given_up {
                     self.workshop.give_up(ward);
                 }
@@ -41,7 +51,8 @@ impl Agent {
 
     pub(super) fn start_supervisor(&mut self, ward: WardId, node: Arc<Node>, ctx: &mut Context<Self>) {
         let port = self.port.get_or_insert_with(|| Rc::new(ctx.address().recipient()));
-        if let Some(report) = Supervisor::start(ward, node, Rc::clone(&self.workshop), Rc::clone(port)) {
+        let guessed = self.state.is_guessed(&node.name);
+        if let Some(report) = Supervisor::start(ward, node, guessed, Rc::clone(&self.workshop), Rc::clone(port)) {
             self.drive(Event::Report(report), ctx); // in the same turn: nobody is told that it runs
         }
     }
@@ -53,11 +64,14 @@ impl Agent {
             return;
         }
         let (state, pid) = match self.workshop.fact(ward) {
+            Fact::Alive(_, pid) if !self.workshop.is_ready(ward) => (NodeState::Pending, Some(pid)),
             Fact::Alive(_, pid) => (NodeState::Running, Some(pid)),
+            Fact::Crashed(..) => (NodeState::Crashed, None),
             Fact::Launching(_) => (NodeState::Pending, None),
             Fact::Down(_) => (NodeState::Stopped, None),
             Fact::GivenUp(_) => (NodeState::Failed, None),
-            Fact::Died(_, pid, _) => (NodeState::Running, Some(pid)),
+            Fact::Died { pid, .. } if !self.workshop.is_ready(ward) => (NodeState::Pending, Some(pid)),
+            Fact::Died { pid, .. } => (NodeState::Running, Some(pid)),
         };
         let name = node.name.clone();
         self.start_supervisor(ward, node, ctx);

@@ -11,6 +11,9 @@ use crate::model::{Node, NodeName, NodeState, NodeStatus, Now, Text, Timestamp};
 use crate::plan::order::{KILL_MARGIN, STOP_PATIENCE};
 use crate::supervisor::workshop::WardId;
 
+/// Why a node is not started of which only that it ran is known.
+const UNDEFINED: &str = "its record was lost: deploy a configuration that says what it is";
+
 impl State {
     pub(super) fn take_in(
         &mut self,
@@ -57,39 +60,36 @@ impl State {
     }
 
     pub(super) fn found(&mut self, found: FoundNode, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let FoundNode { node, pid, died, wanted, guessed, given_up } = found;
-        let (name, pid) = (node.name.clone(), pid.or(died));
+        let FoundNode { node, state, pid, reason, wanted, guessed } = found;
+        let name = node.name.clone();
         self.note_files([&node]);
-        let state = match (pid, &given_up) {
-            (Some(_), _) => NodeState::Running,
-            (None, Some(_)) => NodeState::Failed,
-            (None, None) => NodeState::Stopped,
-        };
         self.take_in(node, state, pid, wall, fx);
         if let Some(entry) = self.nodes.get_mut(&name) {
             entry.guessed = guessed;
-            entry.status.reason = given_up.clone().unwrap_or_default();
+            entry.status.reason = reason;
         }
-        match (wanted, given_up) {
-            (_, Some(_)) => {} // until a person asks
-            (true, None) => self.want_up(&name, fx),
-            (false, None) => self.want_down(&name, Goal::Rest, fx),
+        match (state, wanted) {
+            // Until a person asks, or its wait is over.
+            (NodeState::Failed | NodeState::Crashed, _) => {}
+            (_, true) => self.want_up(&name, fx),
+            (_, false) => self.want_down(&name, Goal::Rest, fx),
         }
     }
 
     /// A node whose record was lost has the definition that is wanted of it: nobody knows of another, and to start it
     /// afresh for that would be to lose it.
     pub(super) fn define(&mut self, want: &Arc<Node>, wall: Timestamp, fx: &mut Vec<Effect>) {
-        let Some(entry) = self.nodes.get_mut(&want.name) else { return };
-        if !entry.guessed || entry.place.step != Step::Idle {
-            return;
-        }
+        let Some(entry) = self.nodes.get_mut(&want.name).filter(|entry| entry.guessed) else { return };
         entry.guessed = false;
+        let (step, overdue) = (entry.place.step, entry.place.alarm());
+        // Out of the order while its role may change.
+        self.order.set(&want.name, entry.node.role, &mut entry.place, Step::Idle, None);
         entry.status.role = want.role;
         (entry.status.port, entry.status.metrics_port) = (want.port, want.metrics_port);
         entry.node = Arc::clone(want);
+        self.order.set(&want.name, entry.node.role, &mut entry.place, step, overdue);
         fx.push(Effect::Tell(entry.ward, NodeOrder::Redefine(Arc::clone(want))));
-        fx.push(Effect::Enter(entry.ward, Arc::clone(want)));
+        fx.push(Effect::Define(entry.ward, Arc::clone(want)));
         // Whoever has a copy learns its role by this.
         let report = NodeReport::defined(want.name.clone(), entry.status.state, entry.status.pid);
         self.outbox.push_change(entry.change(report, false, wall));
@@ -113,6 +113,9 @@ impl State {
     /// Down and up again, whatever it is now.
     pub(super) fn want_afresh(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
+        if entry.guessed {
+            return self.jobs.settle(name, Wish::Up, Err(UNDEFINED), None); // it would be down, and stay so
+        }
         entry.goal = Goal::Run;
         match entry.place.step {
             Step::Stopping { .. } => self.redirect(name, true, fx),
@@ -230,6 +233,7 @@ impl State {
             let entry = &self.nodes[&name];
             let role = entry.node.role;
             match entry.place.step {
+                Step::StartQueued if entry.guessed => self.settle_up(&name, Err(UNDEFINED)),
                 Step::StopQueued { then } if self.order.may_stop(role) => {
                     let patience = now.mono + STOP_PATIENCE.min(entry.node.stop_grace);
                     self.tell_to_stop(&name, fx);

@@ -248,11 +248,14 @@ impl State {
         let is_told_again = self.configuration.is_none() && self.was_in_force.as_ref() == Some(&wished.id);
         let entry = |name: &NodeName| self.nodes.get(name).filter(|_| is_told_again);
         let is_given_up = |name: &NodeName| entry(name).is_some_and(|entry| entry.status.state == NodeState::Failed);
+        // Who waits for its next life, and is defined as before, goes on waiting, and is forgiven nothing.
+        let waits = |name: &NodeName| self.nodes.get(name).is_some_and(|entry| entry.waits());
         let rests = |name: &NodeName| rest.contains(name) || entry(name).is_some_and(|entry| entry.goal == Goal::Rest);
         let rests: BTreeSet<NodeName> =
             changes.iter().map(NodeChange::name).filter(|name| rests(name)).cloned().collect();
         // What was switched is as it is wanted, and whoever waits for that has heard of it.
-        let is_left_alone = |name: &NodeName| rests.contains(name) || is_given_up(name) || switched.contains(name);
+        let is_left_alone =
+            |name: &NodeName| rests.contains(name) || is_given_up(name) || waits(name) || switched.contains(name);
         changes.retain(|change| !matches!(change, NodeChange::Keep(node) if is_left_alone(&node.name)));
         let waits = changes.iter().filter_map(|change| match change {
             NodeChange::Remove(_) => Some((change.name().clone(), jobs::Wish::Down)),

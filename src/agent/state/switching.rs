@@ -9,7 +9,7 @@ use super::{Effect, Goal, InForce, State};
 use crate::agent::jobs::{Kind, Wish};
 use crate::agent::order::Step;
 use crate::message::agent::*;
-use crate::model::{NodeName, NodeState, Outcome, RequestId, Timestamp};
+use crate::model::{Node, NodeName, NodeState, Outcome, RequestId, Timestamp};
 use crate::plan::NodeChange;
 
 impl State {
@@ -86,7 +86,9 @@ impl State {
         wished.nodes.iter().for_each(|node| self.define(node, wall, fx));
         let have = self.definitions();
         let mut changes = self.changes_to(&have, &wished);
-        changes.retain(|change| !matches!(change, NodeChange::Keep(node) if !up.contains(&node.name)));
+        let waits = |node: &Node| self.nodes.get(&node.name).is_some_and(|entry| entry.waits());
+        let stays = |node: &Node| !up.contains(&node.name) || waits(node);
+        changes.retain(|change| !matches!(change, NodeChange::Keep(node) if stays(node)));
         let serves = |change: &NodeChange<'_>| !at_once && up.contains(change.name()) && self.serves(change);
         let first = changes.iter().filter(|change| up.contains(change.name()) && !serves(change));
         let first: BTreeSet<NodeName> = first.map(|change| change.name().clone()).collect();

@@ -1,3 +1,4 @@
+mod guessed;
 mod steps;
 
 use std::collections::BTreeSet;
@@ -90,16 +91,57 @@ fn what_is_found_at_start_keeps_the_order_of_roles() {
     let nodes = configuration("c1", &[("a-worker", Role::Worker), ("b-manager", Role::Manager)]).nodes;
     let found = nodes.into_iter().map(|node| FoundNode {
         node,
+        state: NodeState::Stopped,
         pid: None,
-        died: None,
+        reason: Text::default(),
         wanted: true,
         guessed: false,
-        given_up: None,
     });
     agent.step(Event::Found(found.collect()));
     assert_eq!(agent.take_told(), ["start b-manager"]);
     agent.obey_all();
     assert_eq!(agent.take_told(), ["start a-worker"]);
+}
+
+#[test]
+fn who_waits_for_its_next_life_when_its_agent_returns_goes_on_waiting_whatever_is_told_again() {
+    let wished = || {
+        let mut wished = configuration("c1", &[("worker", Role::Worker), ("other", Role::Worker)]);
+        wished.nodes.iter_mut().for_each(|node| Arc::make_mut(node).command = vec!["program".into()]);
+        wished
+    };
+    let set = |reqid: &str, as_id: &str| {
+        let configuration = Configuration { id: ConfigurationId::new(as_id).unwrap(), ..wished() }.into();
+        SetConfigurationRequest { reqid: id(reqid), configuration, rest: [].into() }
+    };
+    let mut agent = Agent::new();
+    agent.step(Event::WasInForce(wished().id));
+    let found = wished().nodes.into_iter().map(|node| {
+        let (state, pid) = match node.name.as_str() {
+            "worker" => (NodeState::Crashed, None),
+            _ => (NodeState::Pending, Some(70)),
+        };
+        FoundNode { node, state, pid, reason: "exited with status 3".into(), wanted: true, guessed: false }
+    });
+    agent.step(Event::Found(found.collect()));
+    assert_eq!(agent.take_told(), ["start other"], "that others wait until it is ready");
+    let state = |agent: &Agent, name: &str| {
+        let statuses = agent.state.statuses();
+        statuses.into_iter().find(|status| status.node.as_str() == name).unwrap()
+    };
+    let worker = state(&agent, "worker");
+    assert_eq!((worker.state, worker.reason.as_str()), (NodeState::Crashed, "exited with status 3"));
+    assert_eq!((state(&agent, "other").state, state(&agent, "other").pid), (NodeState::Pending, Some(70)));
+    agent.order(set("again", "c1"));
+    assert_eq!(agent.take_told(), [""; 0]);
+    agent.order(set("next", "c2"));
+    assert_eq!(agent.take_told(), [""; 0], "it is as it was in that");
+    // It panics: its successor waits for it, and is told nothing.
+    let revived = Event::Revived { node: worker.node, state: NodeState::Crashed, pid: None };
+    agent.step(revived);
+    assert_eq!(agent.take_told(), [""; 0]);
+    agent.order(StartRequest { reqid: id("start"), nodes: [NodeName::new("worker").unwrap()].into() });
+    assert_eq!(agent.take_told(), ["start worker"], "somebody asked");
 }
 
 #[test]
@@ -482,7 +524,7 @@ impl Agent {
                 Effect::Inspect(..) => {}
                 Effect::EndLink(why) => panic!("{why}"),
                 Effect::Inquire(inquiry) => self.inquiries.push(inquiry),
-                Effect::Enter(..)
+                Effect::Define(..)
                 | Effect::Dismiss(..)
                 | Effect::ReadOutput(_)
                 | Effect::ReadPiece(_)

@@ -4,6 +4,7 @@
 //! refused. Keys for programs other than Zeek are added. `config/cluster-example.cfg` shows them all.
 
 mod archive;
+mod doubts;
 pub(crate) mod lines;
 mod node;
 mod read;
@@ -12,17 +13,18 @@ mod values;
 mod words;
 mod zeek;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use doubts::Judged;
 pub use render::render;
 pub(crate) use values::words as word_list;
 pub(crate) use words::join as join_words;
 pub(crate) use zeek::{ZEEK, differing_keys};
 
-use super::{Configuration, ConfigurationId, Node, Role};
+use super::{Configuration, ConfigurationId};
 use crate::bundle::BundleId;
 
 /// A cluster of small shell loops that runs on any Linux machine with nothing installed.
@@ -76,67 +78,6 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// All of it, or what is left without the nodes that were complained of.
-    pub fn understood(&self) -> Configuration {
-        let mut configuration = self.configuration.clone();
-        configuration.nodes.retain(|node| self.doubts_of(node).is_none());
-        if self.are_instances_in_doubt() {
-            configuration.nodes.retain(|node| self.is_declared(node));
-        }
-        configuration
-    }
-
-    /// What can be judged as a whole. Nothing that is missing here makes the rest look wrong, and what is said of a node
-    /// beside what was complained of counts as far as it concerns others: where it is, and which ports it has.
-    pub fn to_judge(&self) -> Judged {
-        let mut configuration = self.configuration.clone();
-        let as_far_as_clear = |node: &Arc<Node>| match self.doubts_of(node) {
-            None => Some(Arc::clone(node)),
-            Some(doubts) => as_far_as_clear(node, &doubts).map(Arc::new),
-        };
-        configuration.nodes = self.configuration.nodes.iter().filter_map(as_far_as_clear).collect();
-        if self.are_instances_in_doubt() {
-            configuration.nodes.retain(|node| self.is_declared(node));
-        }
-        Judged { configuration, is_whole: self.complaints.kept.is_empty() }
-    }
-
-    /// Whether there may be other instances than are known.
-    fn are_instances_in_doubt(&self) -> bool {
-        let declared = self.places.section(lines::INSTANCES);
-        let is_about_them = |complaint: &Complaint| match &complaint.section {
-            Some(section) => section == lines::INSTANCES,
-            None => true, // a line of no section may be one of theirs, or begin it
-        };
-        let is_among_them = |line| declared.as_ref().is_some_and(|declared| declared.contains(&line));
-        self.complaints.kept.iter().any(|complaint| is_about_them(complaint) || is_among_them(complaint.line))
-    }
-
-    fn is_declared(&self, node: &Node) -> bool {
-        self.configuration.instance(&node.instance).is_some()
-    }
-
-    /// What was complained of in a node's section; `None` if nothing was.
-    fn doubts_of(&self, node: &Node) -> Option<Doubts> {
-        let name: String = node.name.as_str().chars().take(MOST_SHOWN).collect();
-        let place = self.places.0.get(node.name.as_str())?;
-        let is_its_own = |complaint: &&Complaint| match &complaint.section {
-            Some(section) => *section == name,
-            None => (place.line..place.end).contains(&complaint.line),
-        };
-        let mut own = self.complaints.kept.iter().filter(is_its_own).peekable();
-        own.peek()?;
-        let mut doubts = Doubts::default();
-        for complaint in own {
-            match &complaint.key {
-                Some(key) => drop(doubts.keys.insert(key.clone())),
-                // Another section of its name, or lines that may be of its own.
-                None => doubts.is_torn |= complaint.line != place.line,
-            }
-        }
-        Some(doubts)
-    }
-
     /// Gives nodes the bundles of their files, where it is known and they name none.
     pub fn give_files(&mut self, bundle_of: impl Fn(&[String]) -> Option<BundleId>) {
         for node in &mut self.configuration.nodes {
@@ -195,36 +136,6 @@ impl Reading {
             false => Err(ClusterFileError { file: self.file, complaints, more }),
         }
     }
-}
-
-/// What may be judged of a file that is not understood in full.
-pub struct Judged {
-    pub configuration: Configuration,
-    /// Whether nothing is missing from it.
-    pub is_whole: bool,
-}
-
-/// What is not to be believed of a node.
-#[derive(Debug, Default)]
-struct Doubts {
-    keys: BTreeSet<String>,
-    /// Whether more of it stands where it was not read.
-    is_torn: bool,
-}
-
-/// What concerns others of a node that was complained of; `None` if not even that is clear.
-fn as_far_as_clear(node: &Node, Doubts { keys, is_torn }: &Doubts) -> Option<Node> {
-    // Without an instance of its own it is nowhere, and so are its ports.
-    let is_placed = node.instance.as_str() != node::STAND_IN && !keys.contains("instance");
-    let unless_doubted = |key: &str, port: Option<u16>| port.filter(|_| !keys.contains(key));
-    (is_placed && !is_torn).then(|| Node {
-        port: unless_doubted("port", node.port),
-        metrics_port: unless_doubted("metrics_port", node.metrics_port),
-        files: node.files.clone().filter(|_| !["files", "bundle"].iter().any(|key| keys.contains(*key))),
-        // Whatever it runs, it is not judged for that.
-        command: vec![node.name.to_string()],
-        ..Node::new(node.name.clone(), node.instance.clone(), Role::None)
-    })
 }
 
 /// Where everything stands, by section.

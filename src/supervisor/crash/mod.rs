@@ -175,6 +175,10 @@ fn look_into(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, d
 /// Makes the dossier, files it, and files it again with whatever takes longer.
 fn examine(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, death: &Death) {
     let Death { node, life, pid, exit, time, .. } = death;
+    // Whoever saw it die knows more: what was filed by an earlier run of the agent stays.
+    if death.start_time.is_none() && morgue.has(&dossier::id_of(&node.name, *life)) {
+        return;
+    }
     let mut dossier = Dossier::new(instance, node, *life, *pid, *exit, *time)
         .with_output(witness.last_output(node, *life))
         .with_given(witness.given(node, *life));
@@ -297,6 +301,22 @@ mod tests {
             state: NodeState::Pending,
             reason: Text::default(),
         }
+    }
+
+    #[test]
+    fn what_was_seen_to_die_keeps_its_dossier_whoever_finds_it_dead_later() {
+        let home = tempfile::tempdir().unwrap();
+        let (morgue, i) = (Morgue::new(home.path().into(), CrashRules::default()), InstanceName::new("i").unwrap());
+        let late = death("a");
+        let seen = Death { start_time: Some(1), exit: Exit::Status(3), ..late.clone() };
+        let filed = |death: &Death| {
+            examine(&i, &morgue, &Shy("b"), death);
+            morgue.list(None, 9).unwrap()
+        };
+        let poor = filed(&late);
+        let rich = filed(&seen);
+        assert_ne!(poor, rich, "whoever saw it knows more");
+        assert_eq!(filed(&late), rich);
     }
 
     #[test]

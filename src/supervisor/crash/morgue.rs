@@ -47,6 +47,11 @@ impl Morgue {
         &self.rules
     }
 
+    /// Whether there is one of that id.
+    pub fn has(&self, id: &str) -> bool {
+        self.directory.join(format!("{id}{ENDING}")).exists()
+    }
+
     /// Files a dossier, in place of one of the same id.
     pub fn file(&self, dossier: &Dossier) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {

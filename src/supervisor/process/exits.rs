@@ -345,7 +345,7 @@ mod tests {
     fn adopt(pid_file: &std::path::Path) -> Arc<Process> {
         let pid = number_in(pid_file);
         let start_time = identity::start_time(pid).unwrap().unwrap();
-        Arc::new(Process::adopt(pid, start_time).unwrap().unwrap())
+        Arc::new(Process::adopt(identity::Identity::new(pid, start_time)).unwrap().unwrap())
     }
 
     fn start(directory: &std::path::Path, text: &str) -> Arc<Process> {

@@ -72,6 +72,8 @@ pub struct Groups {
 pub enum GroupError {
     #[error("cannot make a control group: {0}")]
     Make(#[source] io::Error),
+    #[error("cannot end who is left in the control group {}: {cause}", path.display())]
+    Left { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Quota(#[from] QuotaError),
 }
@@ -154,22 +156,37 @@ impl Groups {
 
     /// The group of that node, made if it is not there, with these limits.
     pub fn of(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
-        self.make(node, quotas, |path| self.refresh(node, path))
-    }
-
-    /// The same for a node of which nothing runs: no limit of an earlier definition is left.
-    pub fn anew(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
         self.make(node, quotas, |path| {
-            remove(path);
-            let _ = fs::create_dir(path); // somebody is in it after all
+            self.refresh(node, path);
+            Ok(())
         })
     }
 
-    fn make(&self, node: &NodeName, quotas: &Quotas, found: impl FnOnce(&Path)) -> Result<PathBuf, GroupError> {
+    /// The same for a node of which nothing is known to run: no limit of an earlier definition is left, and nobody who would
+    /// run beside the next life.
+    pub fn anew(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
+        self.make(node, quotas, |path| {
+            remove(path);
+            let is_empty = fs::create_dir(path).is_ok();
+            if !is_empty {
+                let left = end(path).map_err(|cause| GroupError::Left { path: path.to_owned(), cause })?;
+                tracing::warn!(%node, "ended {left} processes in its control group, of which no record told");
+                let _ = fs::create_dir(path); // it is still there if it was left by itself
+            }
+            Ok(())
+        })
+    }
+
+    fn make(
+        &self,
+        node: &NodeName,
+        quotas: &Quotas,
+        found: impl FnOnce(&Path) -> Result<(), GroupError>,
+    ) -> Result<PathBuf, GroupError> {
         let path = self.path(node);
         match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(&path).map_err(GroupError::Make)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => found(&path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => found(&path)?,
             made => made.map_err(GroupError::Make)?,
         }
         quotas::apply(quotas, &self.lacking, &path)?;
@@ -436,6 +453,20 @@ mod tests {
         groups.clear();
         assert!(!groups.home.exists());
         assert_eq!(groups.end(&node).unwrap(), 0, "nor is the group");
+    }
+
+    #[test]
+    fn who_is_found_in_the_group_of_a_node_that_is_not_known_to_run_is_ended_before_the_next_life() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        let node = node("unknown");
+        let group = groups.of(&node, &Quotas::default()).unwrap();
+        let unknown = spawn(&Program { group: Some(group), ..script(home.path(), "exec sleep 1000") }, None).unwrap();
+        let group = groups.anew(&node, &Quotas::default()).unwrap();
+        assert_eq!(finish(&unknown), Exit::Signal { number: 9, core_dumped: false });
+        let next = spawn(&Program { group: Some(group), ..script(home.path(), "exit 3") }, None).unwrap();
+        assert_eq!(finish(&next), Exit::Status(3), "and the group is for whoever comes");
+        groups.clear();
     }
 
     #[test]

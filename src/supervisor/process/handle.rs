@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use super::identity::Identity;
 use super::leaders::Leader;
+use super::pidfs;
 use super::stat::Stat;
 use super::sys::usage::{self, End};
 use super::sys::{group, info};
@@ -37,8 +39,8 @@ impl Process {
     ///
     /// How it ends is known only if the kernel tells those who are not its parent: while it is a zombie that we may look
     /// into, or on Linux 6.15 and later.
-    pub fn adopt(pid: u32, start_time: u64) -> io::Result<Option<Self>> {
-        let Some(number) = number(pid) else {
+    pub fn adopt(who: Identity) -> io::Result<Option<Self>> {
+        let Some(number) = number(who.pid) else {
             return Ok(None);
         };
         // First hold on to whoever has the number, then ask who that is: the other way round it could change between.
@@ -48,26 +50,35 @@ impl Process {
             Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        let alive = Stat::of(pid)?.is_some_and(|stat| stat.start_time == start_time && !stat.is_dead());
-        Ok(alive.then(|| Self { pid: number, start_time, pidfd, unreaped: Mutex::new(None) }))
+        let alive = Stat::of(who.pid)?.is_some_and(|stat| stat.start_time == who.start_time && !stat.is_dead());
+        let is_meant = alive && is_of(&pidfd, who);
+        Ok(is_meant.then(|| Self { pid: number, start_time: who.start_time, pidfd, unreaped: Mutex::new(None) }))
     }
 
     /// How a process that somebody else started has ended, as far as the kernel tells.
-    pub fn end_of(pid: u32, start_time: u64) -> Exit {
-        let zombie = number(pid).and_then(|number| {
-            let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).ok()?;
-            Some(Self { pid: number, start_time, pidfd, unreaped: Mutex::new(None) })
+    pub fn end_of(who: Identity) -> Exit {
+        let zombie = opened(who.pid).filter(|(_, pidfd)| is_of(pidfd, who));
+        let zombie = zombie.map(|(pid, pidfd)| {
+            let start_time = who.start_time;
+            Self { pid, start_time, pidfd, unreaped: Mutex::new(None) }
         });
         zombie.and_then(|zombie| zombie.ended_in_proc()).map_or(Exit::Unknown, decoded)
     }
 
     /// Whether the number of a process that is no more belongs to another by now, which is nobody's to touch.
-    pub fn is_given_away(pid: u32, start_time: u64) -> bool {
-        Stat::of(pid).is_ok_and(|stat| stat.is_some_and(|stat| stat.start_time != start_time))
+    pub fn is_given_away(who: Identity) -> bool {
+        let began_later = |stat: Stat| stat.start_time != who.start_time;
+        Stat::of(who.pid).is_ok_and(|stat| stat.is_some_and(began_later))
+            || opened(who.pid).is_some_and(|(_, pidfd)| !is_of(&pidfd, who))
     }
 
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// By what a later run of ours knows that it is this one.
+    pub fn identity(&self) -> Identity {
+        Identity { number: pidfs::number(&self.pidfd), ..Identity::new(self.pid(), self.start_time) }
     }
 
     /// In clock ticks since boot, as in `/proc/PID/stat`.
@@ -152,6 +163,17 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// Whoever has that pid now, if anybody.
+fn opened(pid: u32) -> Option<(Pid, OwnedFd)> {
+    let pid = number(pid)?;
+    Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?))
+}
+
+/// Whether that pidfd is of this process, as far as its number tells.
+fn is_of(pidfd: &OwnedFd, who: Identity) -> bool {
+    who.number.is_none_or(|number| pidfs::number(pidfd).is_none_or(|found| found == number))
 }
 
 /// `None` for 0 and for what is too large to be a pid.
@@ -256,18 +278,26 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let process = spawn(&script(home.path(), "exec sleep 1000"), None).unwrap();
         let (pid, start_time) = (process.pid(), process.start_time());
-        assert!(Process::adopt(pid, start_time + 1).unwrap().is_none(), "another start time");
-        let adopted = Process::adopt(pid, start_time).unwrap().unwrap();
-        assert_eq!((adopted.pid(), adopted.start_time()), (pid, start_time));
+        let who = process.identity();
+        let later = Identity { start_time: start_time + 1, ..who };
+        // One that got its pid in the same tick.
+        let other = Identity { number: who.number.map(|number| number + 1), ..who };
+        assert!(Process::adopt(later).unwrap().is_none(), "another start time");
+        assert_eq!(Process::adopt(other).unwrap().is_none(), pidfs::is_there(), "another number");
+        assert_eq!([later, other, who].map(Process::is_given_away), [true, pidfs::is_there(), false]);
+        assert!(Process::adopt(Identity::new(pid, start_time)).unwrap().is_some(), "whose number nobody has noted");
+        let adopted = Process::adopt(who).unwrap().unwrap();
+        assert_eq!((adopted.identity(), adopted.pid(), adopted.start_time()), (who, pid, start_time));
         adopted.kill().unwrap();
         wait_until("it ends", || has_ended(&process));
         let killed = Exit::Signal { number: 9, core_dumped: false };
-        assert_eq!((Process::end_of(pid, start_time), Process::end_of(pid, start_time + 1)), (killed, Exit::Unknown));
-        assert!(Process::adopt(pid, start_time).unwrap().is_none(), "a zombie");
+        let of_another = if pidfs::is_there() { Exit::Unknown } else { killed };
+        assert_eq!([who, later, other].map(Process::end_of), [killed, Exit::Unknown, of_another]);
+        assert!(Process::adopt(who).unwrap().is_none(), "a zombie");
         assert_eq!(finish(&process), Exit::Signal { number: 9, core_dumped: false });
-        assert!(Process::adopt(pid, start_time).unwrap().is_none(), "gone");
+        assert!(Process::adopt(who).unwrap().is_none(), "gone");
         for nobody in [0, u32::MAX, i32::MAX as u32] {
-            assert!(Process::adopt(nobody, start_time).unwrap().is_none(), "{nobody}");
+            assert!(Process::adopt(Identity::new(nobody, start_time)).unwrap().is_none(), "{nobody}");
         }
     }
 }

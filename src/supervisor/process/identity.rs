@@ -1,10 +1,28 @@
-//! What makes a pid a name: the boot and the pid namespace that it belongs to, and its start time.
+//! What makes a pid a name: the boot and the pid namespace that it belongs to, its start time, and the number of its pidfd.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::stat::Stat;
+
+/// A process, within a boot and a pid namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub pid: u32,
+    /// In clock ticks since boot, as in `/proc/PID/stat`. Where processes come and go fast enough, two may have the same pid
+    /// within one.
+    pub start_time: u64,
+    /// The inode number of its pidfd, which no two have in one boot; `None` if the kernel gave none, or nobody asked.
+    pub number: Option<u64>,
+}
+
+impl Identity {
+    /// By pid and start time alone.
+    pub fn new(pid: u32, start_time: u64) -> Self {
+        Self { pid, start_time, number: None }
+    }
+}
 
 /// The kernel's name for this boot: another one after every reboot.
 pub fn boot_id() -> io::Result<String> {

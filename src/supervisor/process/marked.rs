@@ -1,11 +1,15 @@
 //! Finds nodes' processes by what they carry in their environment: for when no record tells of them.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 use super::family::{environment, numbers_in};
 use super::stat::Stat;
 use crate::model::{Life, NodeName};
+
+/// So much of a command line is read, in bytes.
+const LONGEST_COMMAND_LINE: u64 = 64 << 10;
 
 /// The first process of a node's life, as its environment says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,17 @@ pub fn leaders(cluster: &str, place: &str) -> io::Result<BTreeMap<NodeName, Mark
     Ok(found)
 }
 
+/// The words by which a process was started, or what it has made of them; never empty.
+pub fn command_line(pid: u32) -> Vec<String> {
+    let mut line = Vec::new();
+    // Of one that is gone, or that nobody may look at, there is nothing to read.
+    let _ = File::open(format!("/proc/{pid}/cmdline"))
+        .and_then(|file| file.take(LONGEST_COMMAND_LINE).read_to_end(&mut line));
+    let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    let words: Vec<String> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    if words.is_empty() { vec!["?".into()] } else { words }
+}
+
 /// The node and the life that an environment claims to be of, if it is of this cluster and this place.
 fn claim(environment: &[u8], cluster: &str, place: &str) -> Option<(NodeName, Life)> {
     let value = |name: &[u8]| {
@@ -54,6 +69,7 @@ fn claim(environment: &[u8], cluster: &str, place: &str) -> Option<(NodeName, Li
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Identity;
     use super::super::spawn::spawn;
     use super::super::testing::{finish, number_in, script};
     use super::*;
@@ -95,11 +111,13 @@ mod tests {
         let want = Marked { life: Life(8), pid: leader.pid(), start_time: leader.start_time() };
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [(NodeName::new("w").unwrap(), want)]);
         assert_eq!(leaders("other", &place).unwrap().len(), 0);
+        assert_eq!(command_line(leader.pid())[0], "/bin/sh");
+        assert_eq!(command_line(u32::MAX), ["?"]);
         for process in [&older, &leader] {
             process.kill().unwrap();
             finish(process);
         }
-        let child = super::super::Process::adopt(child, Stat::of(child).unwrap().unwrap().start_time);
-        child.unwrap().unwrap().kill().unwrap();
+        let child = Identity::new(child, Stat::of(child).unwrap().unwrap().start_time);
+        super::super::Process::adopt(child).unwrap().unwrap().kill().unwrap();
     }
 }

@@ -4,7 +4,7 @@
 //! [`Exits`] tells when any of many ends and how, [`tree`] clears away what a node leaves behind, and [`groups`] has a
 //! group of the kernel's for each node, by which all of it can be ended; [`errand`] runs a program to its end.
 //! [`identity`] says
-//! which boot and which pid namespace a pid belongs to; [`limits`] makes room for a descriptor per node, [`memory`] gives
+//! which boot and which pid namespace a pid belongs to, [`clock`] how long ago that was; [`limits`] makes room for a descriptor per node, [`memory`] gives
 //! back what nobody needs.
 //!
 //! A pid is a number that comes back; a pidfd is not. So every signal goes through a pidfd, and a number is used only
@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod berth;
+pub mod clock;
 mod ended_children;
 pub mod errand;
 mod error;
@@ -30,6 +31,7 @@ mod mounts;
 pub mod notices;
 mod obstacles;
 pub mod oom;
+mod pidfs;
 pub mod quotas;
 mod rights;
 pub mod run_dir;

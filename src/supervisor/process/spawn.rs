@@ -17,6 +17,7 @@ use super::berth::{Berth, Place};
 use super::error::SpawnError;
 use super::handle::{self, Process};
 use super::leaders::Cradle;
+use super::pidfs;
 use super::rights::{self, Chosen};
 use super::sys::child::{self, Failure, Plan, Step, Strings};
 use crate::model::{Cpus, Life, Resource, RunAs};
@@ -69,8 +70,8 @@ impl fmt::Debug for Program {
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
 ///
 /// All its signals have their default action and none is blocked; it reads from `/dev/null` and inherits no other
-/// descriptor. Before it runs, it writes `pid <life> <pid> <start time> #<CRC-32>\n` to `record`, in one piece; if it cannot, it
-/// does not run. That holds even if we are killed meanwhile: a process whose record is missing never ran.
+/// descriptor. Before it runs, it writes `pid <life> <pid> <start time> [<number of its pidfd>] #<CRC-32>\n` to `record`,
+/// in one piece; if it cannot, it does not run. That holds even if we are killed meanwhile: a process whose record is missing never ran.
 ///
 /// Blocks for a fraction of a millisecond, longer if the user database or the disk is slow.
 pub fn spawn(program: &Program, record: Option<Record<'_>>) -> Result<Process, SpawnError> {
@@ -96,6 +97,7 @@ pub fn spawn(program: &Program, record: Option<Record<'_>>) -> Result<Process, S
         env: &env,
         stdio: [berth.null(), berth.at(Place::Stdout), berth.at(Place::Stderr)],
         record: record.map(|Record { life, .. }| (berth.at(Place::Record), life.0)),
+        has_number: record.is_some() && pidfs::is_there(),
         beyond: berth.beyond(),
         directory: &directory,
         limits: &limits,
@@ -459,7 +461,9 @@ mod tests {
         let record = File::create(&path).unwrap();
         let process = spawn(&script(home.path(), "cat record; exec cat /proc/$$/stat"), of_life(&record)).unwrap();
         assert_eq!(finish(&process), Exit::Status(0));
-        let line = format!("pid 7 {} {}", process.pid(), process.start_time());
+        let number = process.identity().number.map_or_else(String::new, |number| format!(" {number}"));
+        assert_ne!(number.is_empty(), pidfs::is_there());
+        let line = format!("pid 7 {} {}{number}", process.pid(), process.start_time());
         let line = format!("{line} #{:08x}\n", crc32fast::hash(line.as_bytes()));
         assert_eq!(fs::read_to_string(&path).unwrap(), line);
         let said = fs::read_to_string(home.path().join("stdout")).unwrap();
@@ -515,7 +519,7 @@ mod tests {
         let program = Program { argv: vec!["/nowhere".into()], ..script(home.path(), "") };
         spawn(&program, of_life(&record)).unwrap_err();
         let line = fs::read_to_string(&path).unwrap();
-        let [_, _, pid, start_time, _] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [_, _, pid, start_time, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
         let now = super::super::identity::start_time(pid.parse().unwrap()).unwrap();
         assert_ne!(now, Some(start_time.parse().unwrap()));
     }

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::family::{Family, Mark, children_by_parent, given_to_us, mark, session_that_tells};
 use super::handle::{self, Process};
+use super::identity::Identity;
 use super::leaders::Census;
 use super::looks::Waiting;
 use super::stat::is_gone;
@@ -94,8 +95,7 @@ pub fn has_strays() -> io::Result<bool> {
 /// While processes are started without a pause it reaps none and returns `None`: they wait for the next call. Blocks for
 /// up to a tenth of a second.
 pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<Option<usize>> {
-    let strays: Vec<Pid> =
-        given_to_us_or_all()?.into_iter().filter(|pid| !spare(*pid)).filter_map(handle::number).collect();
+    let strays: Vec<u32> = given_to_us_or_all()?.into_iter().filter(|pid| !spare(*pid)).collect();
     if strays.is_empty() {
         return Ok(Some(0));
     }
@@ -103,9 +103,13 @@ pub fn reap_strays(spare: impl Fn(u32) -> bool) -> io::Result<Option<usize>> {
         return Ok(None);
     };
     let mut reaped = 0;
-    for stray in strays.into_iter().filter(|stray| !leaders.is_leader(*stray)) {
-        let ended = rustix::process::waitid(WaitId::Pid(stray), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        reaped += usize::from(matches!(ended, Ok(Some(_))));
+    for (number, stray) in strays.into_iter().filter_map(|number| Some((number, handle::number(number)?))) {
+        // Held before anybody asks whose it is: another may have reaped it since, and its number be somebody else's.
+        let Ok(pidfd) = pidfd_open(stray, PidfdFlags::empty()) else { continue };
+        if !spare(number) && !leaders.is_leader(stray) {
+            let ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            reaped += usize::from(matches!(ended, Ok(Some(_))));
+        }
     }
     Ok(Some(reaped))
 }
@@ -144,7 +148,7 @@ fn kill_all(marker: &str, found: &[(u32, u64)]) -> Result<usize, SweepError> {
     let mut killed = Vec::new();
     for &(pid, start_time) in found {
         // The number may be another's by now: adoption looks again, through the pidfd.
-        match Process::adopt(pid, start_time) {
+        match Process::adopt(Identity::new(pid, start_time)) {
             Ok(None) => {}
             Ok(Some(_)) if mark(pid, marker) == Mark::Foreign => {} // since it was seen
             Ok(Some(process)) => match process.signal(Signal::KILL) {
@@ -251,7 +255,8 @@ mod tests {
         // They end with the test, by the means at hand.
         assert_eq!(sweep(&mine("other"), 0).unwrap(), 1);
         assert_eq!(sweep(&mine("none"), nobodys).unwrap(), 0, "a living stranger's session");
-        let nobodys = Process::adopt(nobodys, Stat::of(nobodys).unwrap().unwrap().start_time).unwrap().unwrap();
+        let nobodys =
+            Process::adopt(Identity::new(nobodys, Stat::of(nobodys).unwrap().unwrap().start_time)).unwrap().unwrap();
         nobodys.kill().unwrap();
     }
 

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::Found;
 use crate::model::{Life, Node};
 use crate::supervisor::history::Past;
+use crate::supervisor::process::identity::Identity;
 
 /// The format of an intent; another number is a record of another release and is refused.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 /// The longest reason that is kept, in characters.
 const LONGEST_REASON: usize = 500;
 
@@ -43,6 +44,25 @@ pub(super) struct Said {
     pub found: Found,
     /// Why it was given up, if it was.
     pub reason: Option<String>,
+    /// Set if it waits to be started again.
+    pub crash: Option<Crash>,
+    /// The number of the process that led it, if there was one.
+    pub leader: Option<u32>,
+    /// Its process gave the sign that it is ready.
+    pub ready: bool,
+    /// It has been up for so long that earlier crashes are forgotten.
+    pub stable: bool,
+}
+
+/// The end of a life that was told, and after which the next one waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Crash {
+    /// As in an [`Intent`], with this end counted.
+    pub past: Past,
+    pub at: u64,
+    /// When the next life is due, in milliseconds since boot.
+    pub due: u64,
+    pub reason: String,
 }
 
 /// Why lines are no record.
@@ -73,15 +93,36 @@ pub(super) fn sealed(text: &str) -> Vec<u8> {
 }
 
 /// The process that came of an intent.
-pub(super) fn launched(life: Life, pid: u32, start_time: u64) -> String {
-    format!("pid {life} {pid} {start_time}")
+pub(super) fn launched(life: Life, process: Identity) -> String {
+    let Identity { pid, start_time, number } = process;
+    let number = number.map_or_else(String::new, |number| format!(" {number}"));
+    format!("pid {life} {pid} {start_time}{number}")
+}
+
+/// That it is ready.
+pub(super) fn ready(life: Life) -> String {
+    format!("ready {life}")
+}
+
+/// That earlier crashes are forgotten.
+pub(super) fn stable(life: Life) -> String {
+    format!("stable {life}")
+}
+
+/// The end of a life that waits for the next.
+pub(super) fn crashed(life: Life, crash: &Crash) -> serde_json::Result<String> {
+    Ok(format!("crashed {life} {}", serde_json::to_string(crash)?))
 }
 
 /// The end of a life that is not to be started again, without line ends in its reason.
 pub(super) fn given_up(life: Life, reason: &str) -> String {
+    format!("failed {life} {}", shortened(reason))
+}
+
+/// A reason as it is kept.
+pub(super) fn shortened(reason: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let reason: String = reason.chars().map(printable).take(LONGEST_REASON).collect();
-    format!("failed {life} {reason}")
+    reason.chars().map(printable).take(LONGEST_REASON).collect()
 }
 
 /// Takes a record apart.
@@ -105,24 +146,51 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
     if intent.format != FORMAT {
         return Err(Flaw::Foreign(format!("its format is {}", intent.format)));
     }
-    let (mut found, mut reason) = (Found::Intended, None);
+    let (mut found, mut reason, mut crash, mut leader, mut ready) = (Found::Intended, None, None, None, false);
+    // And the life that was over for good.
+    let (mut stable, mut over) = (false, None);
     for line in lines {
         let line = unsealed(line).ok_or(Flaw::Damaged("the checksum of one of its lines is wrong"))?;
         let mut words = line.splitn(3, ' ');
         let (kind, life, rest) = (words.next(), words.next().and_then(|life| life.parse::<u64>().ok()), words.next());
         found = match (kind, life, rest) {
-            (Some("pid"), Some(life), Some(process)) if life == intent.life.0 => match numbers(process) {
-                Some((pid, start_time)) => Found::Launched { pid, start_time },
+            (Some("pid"), Some(life), Some(process)) if life == intent.life.0 => match identity(process) {
+                Some(process) => {
+                    leader = Some(process.pid);
+                    Found::Launched(process)
+                }
                 None => return Err(Flaw::Foreign("its process has no numbers".into())),
             },
             // Another life may be spoken of late, behind the intent of the next.
             (Some("pid"), Some(_), Some(_)) => found,
-            (Some("stopped"), Some(life), None) if life == intent.life.0 => Found::Stopped,
-            (Some("rested"), Some(life), None) if life == intent.life.0 && found != Found::Stopped => Found::Rested,
+            (Some("ready"), Some(life), None) => {
+                ready |= life == intent.life.0;
+                found
+            }
+            (Some("stable"), Some(life), None) => {
+                stable |= life == intent.life.0;
+                found
+            }
+            // A launch may fail before it is intended. And it may be stopped before this is written.
+            (Some("crashed"), Some(life), Some(what))
+                if life >= intent.life.0 && over.is_none_or(|over| over < life) =>
+            {
+                crash = Some(serde_json::from_str(what).map_err(|error| Flaw::Foreign(error.to_string()))?);
+                Found::Crashed
+            }
+            (Some("crashed"), Some(_), Some(_)) => found,
+            (Some("stopped"), Some(life), None) if life >= intent.life.0 => {
+                over = Some(life);
+                Found::Stopped
+            }
+            (Some("rested"), Some(life), None) if life >= intent.life.0 && found != Found::Stopped => {
+                over = Some(life);
+                Found::Rested
+            }
             (Some("stopped" | "rested"), Some(_), None) => found,
-            // A launch may fail before it is intended.
+            // So here.
             (Some("failed"), Some(life), why) if life >= intent.life.0 => {
-                reason = Some(why.unwrap_or_default().to_owned());
+                (reason, over) = (Some(why.unwrap_or_default().to_owned()), Some(life));
                 Found::GivenUp
             }
             (Some("failed"), Some(_), _) => found,
@@ -130,7 +198,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said, Flaw> {
         };
     }
     let reason = reason.filter(|_| found == Found::GivenUp);
-    Ok(Said { intent, found, reason })
+    let crash = crash.filter(|_| found == Found::Crashed);
+    Ok(Said { intent, found, reason, crash, leader, ready, stable })
 }
 
 /// A line that is none of ours.
@@ -141,9 +210,12 @@ fn foreign(line: &str, error: &serde_json::Error) -> Flaw {
     })
 }
 
-fn numbers(process: &str) -> Option<(u32, u64)> {
-    let (pid, start_time) = process.split_once(' ')?;
-    Some((pid.parse().ok()?, start_time.parse().ok()?))
+/// A process whose pidfd has no number has two alone.
+fn identity(process: &str) -> Option<Identity> {
+    let mut numbers = process.splitn(3, ' ');
+    let (pid, start_time) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    let number = numbers.next().map(|number| number.parse().ok()).map_or(Some(None), |number| number.map(Some))?;
+    Some(Identity { pid, start_time, number })
 }
 
 /// The text of a line whose checksum is right.
@@ -169,15 +241,17 @@ mod tests {
 
     fn record() -> Vec<u8> {
         let mut bytes = intent(7);
-        bytes.extend(sealed(&launched(Life(7), 42, 1000)));
+        bytes.extend(sealed(&launched(Life(7), PROCESS)));
         bytes
     }
+
+    const PROCESS: Identity = Identity { pid: 42, start_time: 1000, number: Some(77) };
 
     #[test]
     fn whatever_byte_is_changed_or_cut_off_nothing_false_is_believed() {
         let whole = record();
         let said = read(&whole).unwrap();
-        assert_eq!(said.found, Found::Launched { pid: 42, start_time: 1000 });
+        assert_eq!(said.found, Found::Launched(PROCESS));
         for at in 0..whole.len() {
             for change in [1u8, 0x20, 0x80] {
                 let mut garbled = whole.clone();
@@ -207,18 +281,18 @@ mod tests {
             assert_eq!(read(&[&bytes[..], &next[..cut]].concat()), Ok(former.clone()), "{cut}");
         }
         bytes.extend(next);
-        for late in [launched(Life(7), 43, 1001), "stopped 7".into()] {
+        for late in [launched(Life(7), Identity::new(43, 1001)), "stopped 7".into()] {
             bytes.extend(sealed(&late));
             let said = read(&bytes).unwrap();
             assert_eq!((said.intent.life, said.found), (Life(8), Found::Intended), "{late} is of the life before");
         }
-        bytes.extend(sealed(&launched(Life(8), 44, 1002)));
-        assert_eq!(read(&bytes).unwrap().found, Found::Launched { pid: 44, start_time: 1002 });
+        bytes.extend(sealed(&launched(Life(8), Identity::new(44, 1002))));
+        assert_eq!(read(&bytes).unwrap().found, Found::Launched(Identity::new(44, 1002)));
     }
 
     #[test]
     fn damage_counts_from_the_last_intent_on() {
-        let whole = [record(), intent(8), sealed(&launched(Life(8), 44, 1002))].concat();
+        let whole = [record(), intent(8), sealed(&launched(Life(8), Identity::new(44, 1002)))].concat();
         let (said, begin) = (read(&whole).unwrap(), record().len());
         for at in 0..whole.len() {
             let mut garbled = whole.clone();
@@ -237,9 +311,10 @@ mod tests {
         for text in ["{\"format\":1,\"node\":{}}\n".to_owned().into_bytes(), sealed("{\"format\":9}")] {
             assert!(matches!(read(&text), Err(Flaw::Foreign(_))), "{:?}", read(&text));
         }
-        let mut later = record();
-        later.extend(sealed("paused 7"));
-        assert!(matches!(read(&later), Err(Flaw::Foreign(_))));
+        for later in ["paused 7", "pid 7 42", "pid 7 42 x", "pid 7 42 1000 x", "pid 7 42 1000 77 1"] {
+            let record = [record(), sealed(later)].concat();
+            assert!(matches!(read(&record), Err(Flaw::Foreign(_))), "{later}");
+        }
     }
 
     #[test]
@@ -249,6 +324,33 @@ mod tests {
             assert_eq!(read(nothing), Err(Flaw::Empty));
         }
         assert_eq!(read(&[lost, record()].concat()), read(&record()));
+    }
+
+    #[test]
+    fn a_life_that_ended_and_waits_says_until_when_and_what_comes_later_counts() {
+        let crash = Crash { past: Past { attempt: 2, ago: vec![9, 0] }, at: 50, due: 90, reason: "x\ny".into() };
+        let line = |life| sealed(&crashed(Life(life), &crash).unwrap());
+        let mut bytes = [record(), sealed(&ready(Life(7)))].concat();
+        assert!(read(&bytes).unwrap().ready && !read(&bytes).unwrap().stable);
+        bytes.extend([sealed(&stable(Life(6))), sealed(&stable(Life(7)))].concat());
+        assert!(read(&bytes).unwrap().stable);
+        bytes.extend(line(6));
+        assert!(matches!(read(&bytes).unwrap().found, Found::Launched { .. }), "an earlier life");
+        for waits in [line(7), line(8)] {
+            let said = read(&[&bytes[..], &waits].concat()).unwrap();
+            assert_eq!((said.found, said.crash.as_ref(), said.leader), (Found::Crashed, Some(&crash), Some(42)));
+            for (end, found) in [("stopped 7", Found::Stopped), ("failed 7 why", Found::GivenUp)] {
+                let said = read(&[&bytes[..], &waits, &sealed(end)].concat()).unwrap();
+                assert_eq!((said.found, said.crash), (found, None), "{end}");
+                let late = [&bytes[..], &sealed(end), &line(7)].concat();
+                assert_eq!(read(&late).unwrap().found, found, "it was {end} before that was written");
+            }
+            let said = read(&[&bytes[..], &waits, &sealed("stopped 8")].concat()).unwrap();
+            assert_eq!(said.found, Found::Stopped, "of a life whose launch was never intended");
+        }
+        let next = read(&[&bytes[..], &line(7), &intent(8)].concat()).unwrap();
+        assert_eq!((next.found, next.crash, next.leader), (Found::Intended, None, None));
+        assert!(!next.ready && !next.stable);
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Benches {
     /// Says what it means that nothing runs.
     pub(super) fn settle(&self, id: WardId, what: fn(Life) -> Fact) {
         if let Some(ward) = self.wards.borrow_mut().get_mut(&id)
-            && let Fact::Down(life) | Fact::GivenUp(life) = ward.fact
+            && let Fact::Down(life) | Fact::GivenUp(life) | Fact::Crashed(life, _) = ward.fact
         {
             ward.fact = what(life);
         }

@@ -57,6 +57,7 @@ impl Workshop {
             let mut wards = self.benches.wards.borrow_mut();
             let Some(ward) = wards.get_mut(&ward) else { return };
             ward.fact = Fact::Launching(life);
+            ward.is_ready = false;
             ward.note_past(past.clone());
             // It stays until a sweep succeeds or the next one is born: one that fails is to be done again.
             (ward.leader, ward.socket.clone())
@@ -134,10 +135,7 @@ impl Tools {
             .map(|volumes| self.note_volumes(&node.name, life, volumes))
             .map_err(|error| passing(format!("cannot prepare {}: {error}", directory.display())))?;
         // Before all that can fail, so that what comes of it is noted with its life.
-        let record = self
-            .register
-            .intend(node, life, past)
-            .map_err(|error| LaunchFailure { permanent: error.is_permanent(), reason: error.to_string() })?;
+        let record = self.register.intend(node, life, past).map_err(|error| passing(error.to_string()))?;
         let mut program = self.site.program(node, life).map_err(|error| permanent(error.to_string()))?;
         program.group = self
             .group(node, was_down)

@@ -4,11 +4,14 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Instant;
 
 use super::{Done, End, Tools, WardId, Word, Workshop};
 use crate::message::agent::{GetCrashesRequest, ReadOutputRequest};
 use crate::model::output::LONGEST_READ;
-use crate::model::{CrashSummary, Life, Node, NodeName, NodeState, Output, OutputPiece, OutputStream, Text};
+use crate::model::{
+    CrashSummary, Exit, Life, Node, NodeName, NodeState, Output, OutputPiece, OutputStream, Text, Timestamp,
+};
 use crate::supervisor::crash::dossier::Given;
 use crate::supervisor::crash::{Death, Witness};
 use crate::supervisor::hands::Subject;
@@ -99,6 +102,19 @@ impl Workshop {
         let End { life, pid, start_time, exit, time, heard, largest_resident, kernel } = *end;
         let (node, largest_resident) = (Arc::clone(node), largest_resident.or(memory));
         let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, kernel, state, reason };
+        self.look_into(death);
+    }
+
+    /// The same of a death that an earlier run of the agent told of and may not have lived to look into.
+    pub fn examine_late(&self, node: &Arc<Node>, life: Life, pid: u32, reason: Text) {
+        let (time, heard, state) = (Timestamp::now(), Instant::now(), NodeState::Crashed);
+        let (exit, start_time, largest_resident, kernel) = (Exit::Unknown, None, None, None);
+        let node = Arc::clone(node);
+        let death = Death { node, life, pid, start_time, exit, time, heard, largest_resident, kernel, state, reason };
+        self.look_into(death);
+    }
+
+    fn look_into(&self, death: Death) {
         let mut deaths = self.benches.deaths.borrow_mut();
         deaths.push(death);
         if deaths.len() == 1 {

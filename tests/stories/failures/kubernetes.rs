@@ -1,8 +1,10 @@
 //! kubernetes/kubernetes.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
-use crate::common::{Fleet, Lab, check_log, eventually, node, pids, processes, script, sleeper};
+use crate::common::{Fleet, Lab, changes, check_log, eventually, node, pids, processes, script, sleeper};
 
 use super::moments;
 
@@ -40,19 +42,31 @@ fn kubernetes_19302_a_restart_of_the_agent_restarts_nothing_and_pid_and_start_ti
 
 #[test]
 fn kubernetes_137146_what_crashed_around_a_restart_of_the_agent_is_started_again() {
-    let mut lab = Lab::start(Some(&(sleeper("before", "restart_delay = 1s") + &sleeper("meanwhile", ""))));
+    let keys = "restart_delay = 3s\nrestart_jitter = 0%%";
+    let mut lab = Lab::start(Some(&(sleeper("before", keys) + &sleeper("meanwhile", ""))));
     let first = pids(&lab.client.wait_for_all("RUNNING"));
-    // One waits for its turn to come back, the other dies while nobody is there.
+    // One waits for its turn to come back, since it dies the second time, and the other dies while nobody is there.
     processes::signal(first["before"], Signal::KILL);
-    lab.client.wait("it was told of", |status| pids(status).get("before") != Some(&first["before"]));
+    let second = lab.client.wait("it is there at once", |status| {
+        let before = node(status, "before");
+        before.state == "RUNNING" && before.pid != Some(first["before"])
+    });
+    let died = Instant::now();
+    processes::signal(node(&second, "before").pid.unwrap(), Signal::KILL);
+    lab.client.wait_for("before", "CRASHED");
     processes::signal(first["meanwhile"], Signal::STOP);
     lab.daemon.kill();
     processes::signal(first["meanwhile"], Signal::KILL);
     eventually("it is dead", || (!processes::is_alive(first["meanwhile"])).then_some(()));
     lab.daemon.start_again();
     let after = pids(&lab.client.wait_for_all("RUNNING"));
-    assert!(after["before"] != first["before"] && after["meanwhile"] != first["meanwhile"]);
+    assert!(after["before"] != node(&second, "before").pid.unwrap() && after["meanwhile"] != first["meanwhile"]);
     assert_eq!(lab.scene.processes().len(), 2);
+    let events = lab.client.events();
+    check_log(&events);
+    let deaths = changes(&events, "before").into_iter().filter(|change| change.exit.is_some()).count();
+    assert_eq!(deaths, 2, "nothing is told twice: {events:#?}");
+    assert!(died.elapsed() >= Duration::from_secs(3), "it has waited for all of its time");
 }
 
 #[test]

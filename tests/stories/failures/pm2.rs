@@ -29,7 +29,10 @@ fn pm2_433_what_was_run_and_what_was_stopped_is_known_after_a_crash_of_every_dae
     fleet.controller.kill();
     fleet.controller.start_again();
     ["a", "b", "c"].iter().for_each(|name| fleet.agent_mut(name).start_again());
-    let after = fleet.client.wait("all are back", |status| status.instances.iter().all(|it| it.link == "UP"));
+    let after = fleet.client.wait("all are back and have told how their nodes are", |status| {
+        let is_known = |(_, state): (&str, &str)| state != "UNKNOWN";
+        status.instances.iter().all(|it| it.link == "UP") && states(status).into_iter().all(is_known)
+    });
     assert_eq!((pids(&after), states(&after)), (pids(&before), states(&before)));
     assert!(fleet.scene.processes_of("also-b").is_empty());
 }

@@ -137,6 +137,7 @@ impl Kernel {
 pub enum Found {
     Intended,
     Launched(Name),
+    Crashed,
     Stopped,
     Rested,
     GivenUp,
@@ -148,14 +149,21 @@ pub struct Record {
     pub version: Version,
     pub life: Life,
     pub found: Found,
+    /// How many restarts are counted: in a row, and of the last window.
+    pub counted: (u32, usize),
+    /// The life is ready.
+    pub ready: bool,
 }
 
 impl Record {
     /// A line behind what is there, as [`Register`](crate::supervisor::register::Register) reads them.
-    pub fn note(&mut self, life: Life, found: Found) {
+    pub fn note(&mut self, life: Life, found: Found, counted: Option<(u32, usize)>) {
         let is_heeded = found != Found::Rested || self.found != Found::Stopped;
-        if life == self.life && is_heeded {
+        let is_over = matches!(self.found, Found::Stopped | Found::Rested | Found::GivenUp);
+        let is_late = found == Found::Crashed && is_over;
+        if life == self.life && is_heeded && !is_late {
             self.found = found;
+            self.counted = counted.unwrap_or(self.counted);
         }
     }
 }

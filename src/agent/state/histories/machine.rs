@@ -13,6 +13,7 @@ use crate::agent::outbox::{Bounds, Outbox};
 use crate::agent::repeats::Repeats;
 use crate::message::node::{NodeOrder, NodeReport};
 use crate::model::*;
+use crate::supervisor::history::Past;
 use crate::supervisor::state as supervisor;
 use crate::supervisor::workshop::WardId;
 
@@ -22,6 +23,9 @@ pub struct Lasting {
     pub kernel: Kernel,
     pub record: Option<Record>,
     pub in_force: Option<Version>,
+    /// The number of the process that was told last to have ended, if no other was told of since; and the last life of
+    /// which that was told.
+    pub death_told: (Option<u32>, Option<Life>),
 }
 
 /// Mail to the supervisor, in order.
@@ -35,8 +39,9 @@ pub enum Mail {
 /// Mail to the agent, in order.
 #[derive(Debug, Clone)]
 pub enum Post {
-    Report(NodeReport),
-    Launch(WardId, Life, Version),
+    Report(NodeReport, Life),
+    Launch(WardId, Life, Version, (u32, usize)),
+    Waits(Life, (u32, usize)),
     Gone(WardId),
 }
 
@@ -48,12 +53,14 @@ pub enum Job {
         life: Life,
         version: Version,
         before: Option<Life>,
+        counted: (u32, usize),
     },
     /// The same behind its intent.
     Birth {
         ward: WardId,
         life: Life,
         version: Version,
+        counted: (u32, usize),
     },
     Sweep {
         ward: WardId,
@@ -64,6 +71,7 @@ pub enum Job {
         answer: Option<WardId>,
         life: Life,
         found: Found,
+        counted: Option<(u32, usize)>,
     },
     Forget,
 }
@@ -82,7 +90,8 @@ pub enum Fact {
     GivenUp(Life),
     Launching(Life),
     Alive(Life, Name),
-    Died(Life, Name, Exit),
+    Died(Life, Name, Exit, bool),
+    Crashed(Life),
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +99,8 @@ pub struct Ward {
     pub id: WardId,
     pub fact: Fact,
     leader: Option<Life>,
+    is_ready: bool,
+    pub counted: (u32, usize),
     /// `None` between its panic and its successor.
     pub minder: Option<Minder>,
 }
@@ -101,7 +112,7 @@ pub struct Minder {
     version: Version,
     ticket: Option<u64>,
     for_now: bool,
-    held: VecDeque<NodeReport>,
+    held: VecDeque<(NodeReport, Life)>,
     pub mail: VecDeque<Mail>,
     pub probe: Option<Life>,
     pub kill: Option<Life>,
@@ -150,14 +161,17 @@ impl Run {
                 _ => (None, None),
             };
             run.adoptable = Some((record, process, died));
-            found.push(FoundNode {
-                node: node(record.version, terms),
-                pid: process.map(|name| name.pid),
-                died: died.map(|(name, _)| name.pid),
-                wanted: record.found != Found::Stopped,
-                guessed: false,
-                given_up: (record.found == Found::GivenUp).then(Text::default),
-            });
+            let up = if record.ready { NodeState::Running } else { NodeState::Pending };
+            let (state, pid) = match (process.or(died.map(|(name, _)| name)), record.found) {
+                (Some(name), _) if died.is_some() && disk.death_told.0 == Some(name.pid) => (NodeState::Crashed, None),
+                (Some(name), _) => (up, Some(name.pid)),
+                (None, Found::GivenUp) => (NodeState::Failed, None),
+                (None, _) if is_due(&record) => (NodeState::Crashed, None),
+                (None, _) => (NodeState::Stopped, None),
+            };
+            let (node, reason) = (node(record.version, terms), Text::default());
+            let wanted = record.found != Found::Stopped;
+            found.push(FoundNode { node, state, pid, reason, wanted, guessed: false });
         }
         run.step(Event::Found(found), disk, terms);
         run
@@ -183,12 +197,16 @@ impl Run {
     fn perform(&mut self, effect: Effect, disk: &mut Lasting, terms: &Terms) {
         match effect {
             Effect::Supervise(id, node) => {
-                let mut ward = Ward { id, fact: Fact::Down(Life(0)), leader: None, minder: None };
+                let (fact, counted) = (Fact::Down(Life(0)), (0, 0));
+                let mut ward = Ward { id, fact, leader: None, is_ready: false, counted, minder: None };
                 if let Some((record, process, died)) = self.adoptable.take() {
-                    ward.leader = Some(record.life);
+                    (ward.leader, ward.is_ready, ward.counted) = (Some(record.life), record.ready, record.counted);
                     ward.fact = match (process, died) {
                         (Some(name), _) => Fact::Alive(record.life, name),
-                        (None, Some((name, exit))) => Fact::Died(record.life, name, exit),
+                        (None, Some((name, exit))) => {
+                            Fact::Died(record.life, name, exit, disk.death_told.0 == Some(name.pid))
+                        }
+                        (None, None) if is_due(&record) => Fact::Crashed(record.life),
                         (None, None) if record.found == Found::GivenUp => Fact::GivenUp(record.life),
                         (None, None) => Fact::Down(record.life),
                     };
@@ -205,7 +223,7 @@ impl Run {
             Effect::Dismiss(id, _) => {
                 let gone = self.ward.take().filter(|ward| ward.id == id).expect("its ward");
                 assert!(
-                    matches!(gone.fact, Fact::Down(_) | Fact::GivenUp(_)),
+                    matches!(gone.fact, Fact::Down(_) | Fact::GivenUp(_) | Fact::Crashed(_)),
                     "nothing runs where nobody minds it: {gone:?}"
                 );
                 self.jobs.push_back(Job::Forget);
@@ -218,7 +236,7 @@ impl Run {
             | Effect::ReadCrashes(_)
             | Effect::Refused(_)
             | Effect::EndLink(_)
-            | Effect::Enter(..) => {}
+            | Effect::Define(..) => {}
             Effect::Prepare(..)
             | Effect::TryFiles(..)
             | Effect::UseFiles(_)
@@ -235,26 +253,43 @@ impl Run {
     /// Gives the ward a supervisor that takes up what is so.
     fn start_minder(&mut self, version: Version, disk: &mut Lasting, terms: &Terms) {
         let Some(ward) = &mut self.ward else { return };
-        let mut first = Vec::new();
+        let (mut first, mut was_told) = (Vec::new(), false);
+        let (noon, counted, is_ready) = (self.noon, ward.counted, ward.is_ready);
+        let with_past = |state: supervisor::State| state.with_past(&past_of(counted), 0, noon);
+        let found_up = |life, pid| match is_ready {
+            true => supervisor::State::adopted(life, pid, noon),
+            false => supervisor::State::pending(life, pid),
+        };
         let state = match ward.fact {
-            Fact::Down(life) => supervisor::State::stopped(life),
-            Fact::GivenUp(life) => supervisor::State::given_up(life),
-            Fact::Launching(life) => supervisor::State::launching(life),
-            Fact::Alive(life, name) => supervisor::State::adopted(life, name.pid, self.noon),
-            Fact::Died(life, name, exit) => {
-                let mut state = supervisor::State::adopted(life, name.pid, self.noon);
+            Fact::Down(life) => with_past(supervisor::State::stopped(life)),
+            Fact::GivenUp(life) => with_past(supervisor::State::given_up(life)),
+            Fact::Launching(life) => with_past(supervisor::State::launching(life)),
+            Fact::Alive(life, name) => {
+                first.extend((!is_ready).then_some(supervisor::Effect::AwaitReady(life)));
+                with_past(found_up(life, name.pid))
+            }
+            Fact::Crashed(life) => {
+                let retry = supervisor::Event::RetryDue(life);
+                first =
+                    vec![supervisor::Effect::Sweep(life), supervisor::Effect::After(terms.restart.max_delay, retry)];
+                with_past(supervisor::State::crashed(life))
+            }
+            Fact::Died(life, name, exit, told) => {
+                was_told = told;
+                let mut state = with_past(found_up(life, name.pid));
                 first = state.step(supervisor::Event::Exited(life, exit, None), self.noon, terms);
                 ward.fact = Fact::Down(life);
                 if state.told() == NodeState::Failed {
                     ward.fact = Fact::GivenUp(life);
-                    self.jobs.push_back(Job::Note { answer: None, life, found: Found::GivenUp });
+                    self.jobs.push_back(Job::Note { answer: None, life, found: Found::GivenUp, counted: None });
                 }
                 if state.told() == NodeState::Stopped {
-                    self.jobs.push_back(Job::Note { answer: None, life, found: Found::Stopped });
+                    self.jobs.push_back(Job::Note { answer: None, life, found: Found::Stopped, counted: None });
                 }
                 state
             }
         };
+        let life = state.life();
         ward.minder = Some(Minder {
             state,
             version,
@@ -268,11 +303,14 @@ impl Run {
         });
         let at = first.iter().position(|effect| matches!(effect, supervisor::Effect::Report(_)));
         let told = at.map(|at| first.remove(at));
+        let is_new = |report: &supervisor::Report| !(was_told && report.new == NodeState::Crashed);
         for effect in first {
             self.carry_out(effect, disk, terms);
         }
-        if let Some(supervisor::Effect::Report(report)) = told {
-            self.step(Event::Report(told_of(report, None)), disk, terms);
+        if let Some(supervisor::Effect::Report(report)) = told
+            && is_new(&report)
+        {
+            self.hear_report(told_of(report, None), life, disk, terms);
         }
     }
 
@@ -286,7 +324,7 @@ impl Run {
             Some(Mail::Word(event)) => event,
             Some(Mail::Noted) => {
                 let told = minder.held.pop_front();
-                return self.post.extend(told.map(Post::Report));
+                return self.post.extend(told.map(|(report, life)| Post::Report(report, life)));
             }
             Some(Mail::Order(NodeOrder::Start)) => {
                 minder.for_now = false;
@@ -322,7 +360,10 @@ impl Run {
             _ => None,
         };
         match effect {
-            F::Launch(life) => self.post.push_back(Post::Launch(ward.id, life, minder.version)),
+            F::Launch(life) => {
+                let counted = counted(&minder.state, self.noon);
+                self.post.push_back(Post::Launch(ward.id, life, minder.version, counted));
+            }
             F::Terminate(life) => running.into_iter().for_each(|name| disk.kernel.signal(name, life, false)),
             F::Kill(life) => running.into_iter().for_each(|name| disk.kernel.signal(name, life, true)),
             F::Sweep(life) => match ward.leader.filter(|leader| *leader <= life) {
@@ -333,10 +374,22 @@ impl Run {
             F::Complain(_) => {} // for people
             F::After(delay, event) if delay.is_zero() => self.drive(event, disk, terms),
             F::After(_, E::KillDue(life)) => minder.kill = Some(life),
-            F::After(_, E::RetryDue(life)) => minder.retry = Some(life),
+            F::After(_, E::RetryDue(life)) => {
+                minder.retry = Some(life);
+                if matches!(ward.fact, Fact::Down(of) if of == life) {
+                    (ward.fact, ward.counted) = (Fact::Crashed(life), counted(&minder.state, self.noon));
+                    self.post.push_back(Post::Waits(life, ward.counted));
+                }
+            }
             F::After(_, other) => panic!("no timer is for {other:?}"),
             F::Report(report) => {
                 minder.probe.take_if(|_| report.new != NodeState::Pending);
+                let life = minder.state.life();
+                if report.new == NodeState::Running {
+                    ward.is_ready = true;
+                    let record = disk.record.iter_mut().find(|record| record.life == life);
+                    record.into_iter().for_each(|record| record.ready = true);
+                }
                 let ticket = minder.ticket.take_if(|_| report.new == NodeState::Stopped);
                 let found = match report.new {
                     NodeState::Stopped if minder.for_now => Some(Found::Rested),
@@ -347,16 +400,15 @@ impl Run {
                 let report = told_of(report, ticket);
                 if let Some(found) = found {
                     // It is told once it is on disk.
-                    if let Fact::Down(last) | Fact::GivenUp(last) = ward.fact {
+                    if let Fact::Down(last) | Fact::GivenUp(last) | Fact::Crashed(last) = ward.fact {
                         let is_given_up = found == Found::GivenUp;
                         ward.fact = if is_given_up { Fact::GivenUp(last) } else { Fact::Down(last) };
                     }
-                    let life = minder.state.life();
-                    minder.held.push_back(report);
-                    self.jobs.push_back(Job::Note { answer: Some(ward.id), life, found });
+                    minder.held.push_back((report, life));
+                    self.jobs.push_back(Job::Note { answer: Some(ward.id), life, found, counted: None });
                 } else {
                     assert!(minder.held.is_empty(), "what is told later comes later");
-                    self.post.push_back(Post::Report(report));
+                    self.post.push_back(Post::Report(report, life));
                 }
             }
         }
@@ -377,21 +429,40 @@ impl Run {
     pub fn read_post(&mut self, disk: &mut Lasting, terms: &Terms) {
         match self.post.pop_front() {
             None => {}
-            Some(Post::Report(report)) => self.step(Event::Report(report), disk, terms),
-            Some(Post::Launch(id, life, version)) => {
+            Some(Post::Report(report, life)) => self.hear_report(report, life, disk, terms),
+            Some(Post::Launch(id, life, version, counted)) => {
                 let Some(ward) = self.ward.as_mut().filter(|ward| ward.id == id) else { return };
-                ward.fact = Fact::Launching(life);
-                self.jobs.push_back(Job::Launch { ward: id, life, version, before: ward.leader });
+                (ward.fact, ward.is_ready, ward.counted) = (Fact::Launching(life), false, counted);
+                self.jobs.push_back(Job::Launch { ward: id, life, version, before: ward.leader, counted });
+            }
+            Some(Post::Waits(life, counted)) => {
+                let (found, counted) = (Found::Crashed, Some(counted));
+                self.jobs.push_back(Job::Note { answer: None, life, found, counted });
             }
             Some(Post::Gone(id)) => self.replace(id, disk, terms),
         }
+    }
+
+    /// A report is on disk as soon as the agent has it.
+    fn hear_report(&mut self, report: NodeReport, life: Life, disk: &mut Lasting, terms: &Terms) {
+        match (report.pid, report.exit) {
+            (Some(pid), Some(_)) => {
+                assert!(disk.death_told.1.is_none_or(|last| last < life), "the end of one life is told twice");
+                disk.death_told = (Some(pid), Some(life));
+            }
+            (Some(_), None) => disk.death_told.0 = None,
+            (None, _) => {}
+        }
+        self.step(Event::Report(report), disk, terms);
     }
 
     fn replace(&mut self, id: WardId, disk: &mut Lasting, terms: &Terms) {
         let Some(definition) = self.state.node_in(id, &name()).cloned() else { return };
         let Some(ward) = self.ward.as_ref().filter(|ward| ward.id == id && ward.minder.is_none()) else { return };
         let (state, pid) = match ward.fact {
-            Fact::Alive(_, name) | Fact::Died(_, name, _) => (NodeState::Running, Some(name.pid)),
+            Fact::Alive(_, name) | Fact::Died(_, name, ..) if ward.is_ready => (NodeState::Running, Some(name.pid)),
+            Fact::Alive(_, name) | Fact::Died(_, name, ..) => (NodeState::Pending, Some(name.pid)),
+            Fact::Crashed(_) => (NodeState::Crashed, None),
             Fact::Launching(_) => (NodeState::Pending, None),
             Fact::Down(_) => (NodeState::Stopped, None),
             Fact::GivenUp(_) => (NodeState::Failed, None),
@@ -406,17 +477,17 @@ impl Run {
     pub fn work(&mut self, luck: Result<(), bool>, disk: &mut Lasting) {
         match self.jobs.pop_front() {
             None => {}
-            Some(Job::Launch { ward, life, version, before }) => {
+            Some(Job::Launch { ward, life, version, before, counted }) => {
                 before.into_iter().for_each(|before| {
                     disk.kernel.strays.remove(&before);
                 });
-                disk.record = Some(Record { version, life, found: Found::Intended });
-                self.jobs.push_front(Job::Birth { ward, life, version });
+                disk.record = Some(Record { version, life, found: Found::Intended, counted, ready: false });
+                self.jobs.push_front(Job::Birth { ward, life, version, counted });
             }
-            Some(Job::Birth { ward, life, version }) => match luck {
+            Some(Job::Birth { ward, life, version, counted }) => match luck {
                 Ok(()) => {
                     let name = disk.kernel.bear(life, version);
-                    disk.record = Some(Record { version, life, found: Found::Launched(name) });
+                    disk.record = Some(Record { version, life, found: Found::Launched(name), counted, ready: false });
                     self.dones.push_back(Done::Born(ward, life, name));
                 }
                 Err(permanent) => self.dones.push_back(Done::Failed(ward, life, permanent)),
@@ -425,8 +496,8 @@ impl Run {
                 disk.kernel.strays.remove(&leader);
                 self.dones.push_back(Done::Tell(ward, Mail::Word(supervisor::Event::Swept(life))));
             }
-            Some(Job::Note { answer, life, found }) => {
-                disk.record.iter_mut().for_each(|record| record.note(life, found));
+            Some(Job::Note { answer, life, found, counted }) => {
+                disk.record.iter_mut().for_each(|record| record.note(life, found, counted));
                 self.dones.extend(answer.map(|ward| Done::Tell(ward, Mail::Noted)));
             }
             Some(Job::Forget) => disk.record = None,
@@ -489,6 +560,13 @@ impl Run {
         {
             minder.mail.push_back(mail);
         }
+    }
+
+    /// Whether its supervisor is to read that it is to start.
+    pub fn is_told_to_start(&self) -> bool {
+        let minder = self.ward.as_ref().and_then(|ward| ward.minder.as_ref());
+        let is_start = |mail: &Mail| matches!(mail, Mail::Order(NodeOrder::Start));
+        minder.is_some_and(|minder| minder.mail.iter().any(is_start))
     }
 
     pub fn minder(&mut self) -> Option<&mut Minder> {
@@ -559,9 +637,10 @@ impl Run {
                 Fact::GivenUp(life) => (4, back(*life), None, None),
                 Fact::Launching(life) => (1, back(*life), None, None),
                 Fact::Alive(life, name) => (2, back(*life), Some(*name), None),
-                Fact::Died(life, name, exit) => (3, back(*life), Some(*name), Some(*exit)),
+                Fact::Died(life, name, exit, _) => (3, back(*life), Some(*name), Some(*exit)),
+                Fact::Crashed(life) => (5, back(*life), None, None),
             };
-            let _ = write!(text, "{fact:?} {:?} ", ward.leader.map(back));
+            let _ = write!(text, "{fact:?} {:?} {} {:?} ", ward.leader.map(back), ward.is_ready, few(ward.counted));
             if let Some(minder) = &ward.minder {
                 let timers = [minder.probe, minder.kill, minder.retry].map(|life| life.map(back));
                 let _ = write!(
@@ -572,25 +651,34 @@ impl Run {
                     minder.ticket.map(|it| ticket.wrapping_sub(it)),
                     minder.for_now
                 );
-                minder.held.iter().for_each(|report| text += &written(report, ticket));
+                minder.held.iter().for_each(|(report, _)| text += &written(report, ticket));
                 minder.mail.iter().for_each(|mail| text += &mailed(mail, ticket, base));
             }
         }
         for post in &self.post {
             text += &match post {
-                Post::Report(report) => written(report, ticket),
-                Post::Launch(id, life, version) => format!("L{} {} {version} ", in_ward(*id), back(*life)),
+                Post::Report(report, _) => written(report, ticket),
+                Post::Launch(id, life, version, counted) => {
+                    format!("L{} {} {version} {:?} ", in_ward(*id), back(*life), few(*counted))
+                }
+                Post::Waits(life, counted) => format!("W{} {:?} ", back(*life), few(*counted)),
                 Post::Gone(id) => format!("G{} ", in_ward(*id)),
             };
         }
         for job in &self.jobs {
             text += &match job {
-                Job::Launch { ward, life, version, before } => {
-                    format!("l{} {} {version} {:?} ", in_ward(*ward), back(*life), before.map(back))
+                Job::Launch { ward, life, version, before, counted } => {
+                    let (before, counted) = (before.map(back), few(*counted));
+                    format!("l{} {} {version} {before:?} {counted:?} ", in_ward(*ward), back(*life))
                 }
-                Job::Birth { ward, life, version } => format!("b{} {} {version} ", in_ward(*ward), back(*life)),
+                Job::Birth { ward, life, version, counted } => {
+                    format!("b{} {} {version} {:?} ", in_ward(*ward), back(*life), few(*counted))
+                }
                 Job::Sweep { ward, life, leader } => format!("s{} {} {} ", in_ward(*ward), back(*life), back(*leader)),
-                Job::Note { answer, life, found } => format!("n{:?} {} {found:?} ", answer.map(in_ward), back(*life)),
+                Job::Note { answer, life, found, counted } => {
+                    let (answer, counted) = (answer.map(in_ward), counted.map(few));
+                    format!("n{answer:?} {} {found:?} {counted:?} ", back(*life))
+                }
                 Job::Forget => "f ".to_owned(),
             };
         }
@@ -608,7 +696,7 @@ impl Run {
     pub fn names(&mut self) -> Vec<&mut Name> {
         let fact = self.ward.as_mut().map(|ward| &mut ward.fact);
         let held = match fact {
-            Some(Fact::Alive(_, name) | Fact::Died(_, name, _)) => Some(name),
+            Some(Fact::Alive(_, name) | Fact::Died(_, name, ..)) => Some(name),
             _ => None,
         };
         let born = self.dones.iter_mut().filter_map(|done| match done {
@@ -617,6 +705,26 @@ impl Run {
         });
         held.into_iter().chain(born).collect()
     }
+}
+
+/// How many restarts that supervisor counts.
+pub fn counted(state: &supervisor::State, now: Instant) -> (u32, usize) {
+    let Past { attempt, ago } = state.past(now);
+    (attempt, ago.len())
+}
+
+fn past_of((attempt, recent): (u32, usize)) -> Past {
+    Past { attempt, ago: vec![0; recent] }
+}
+
+/// Beyond the first restart the delays differ, and what comes of them does not.
+pub fn few((attempt, recent): (u32, usize)) -> (u32, usize) {
+    (attempt.min(1), recent)
+}
+
+/// Whether its next life is due some time, or was when it came to nothing.
+pub fn is_due(record: &Record) -> bool {
+    record.found == Found::Crashed || record.found == Found::Intended && record.counted.0 > 0
 }
 
 fn written(report: &NodeReport, ticket: u64) -> String {

@@ -31,7 +31,7 @@ fn no_history_of_a_node_and_its_agent_loses_doubles_or_hurts_anybody() {
     let met = all.map(|(mode, depth)| {
         std::thread::spawn(move || {
             let restart = RestartPolicy { mode, limit: 2, ..RestartPolicy::default() };
-            explore(&Terms { restart, grace: Duration::from_secs(1) }, depth)
+            explore(&Terms { known: true, restart, grace: Duration::from_secs(1) }, depth)
         })
     });
     let met = met.map(|thread| thread.join().expect("every history ends well"));
@@ -235,7 +235,12 @@ impl World {
         let id = |text: &str| RequestId::new(text).unwrap();
         let nodes = || [name()].into();
         match happening {
-            H::AgentStarts => self.agent = Some(Run::start(disk, noon, terms)),
+            H::AgentStarts => {
+                let waits = disk.record.as_ref().is_some_and(machine::is_due);
+                let run = Run::start(disk, noon, terms);
+                assert!(!waits || !run.is_told_to_start(), "whoever waits is started, and forgiven, by nobody's wish");
+                self.agent = Some(run);
+            }
             H::AgentIsKilled => self.agent_ends(),
             H::AgentLeaves => {
                 let is_left = !disk.kernel.nodes().is_empty() || !disk.kernel.strays.is_empty();
@@ -338,9 +343,14 @@ impl World {
                 let in_force = state.configuration.as_ref().map(|it| &it.id) == Some(&id);
                 // Told again to the next run of an agent, it starts nothing that was stopped or given up.
                 let again = state.configuration.is_none() && state.was_in_force.as_ref() == Some(&id);
-                let waits = entry.is_some_and(|it| it.goal == Goal::Rest || it.status.state == NodeState::Failed);
-                if !(in_force || again && waits && defined == Some(version)) {
+                let is_down = entry.is_some_and(|it| it.goal == Goal::Rest || it.status.state == NodeState::Failed);
+                let waits = again && is_down || entry.is_some_and(|it| it.waits());
+                if !(in_force || waits && defined == Some(version)) {
                     self.wish = Wish::Run { version, afresh };
+                } else if !run.is_told_to_start() {
+                    run.step(Event::Order(order), &mut self.disk, terms);
+                    let is_told = run.is_told_to_start();
+                    return assert!(!is_told, "what is told again starts, and forgives, nobody");
                 }
             }
             H::Start | H::Restart if !is_ending && goal.is_some_and(|goal| goal != Goal::Leave) => {
@@ -356,11 +366,7 @@ impl World {
     /// The agent is gone, and what it had not finished with it: from now on the register says what is wished.
     fn agent_ends(&mut self) {
         let Some(run) = self.agent.take() else { return };
-        let kept = match self.disk.record {
-            None => Wish::Gone,
-            Some(record) if record.found == Found::Stopped => Wish::Rest,
-            Some(record) => Wish::Run { version: record.version, afresh: false },
-        };
+        let kept = self.kept();
         match self.wish {
             Wish::Rest | Wish::Gone => {
                 let comes_up = matches!(kept, Wish::Run { .. }) && run.is_answered_down();
@@ -377,9 +383,21 @@ impl World {
         self.wish = kept;
     }
 
+    /// What the next agent would take to be wished.
+    fn kept(&self) -> Wish {
+        match self.disk.record {
+            None => Wish::Gone,
+            Some(record) if record.found == Found::Stopped => Wish::Rest,
+            Some(record) => Wish::Run { version: record.version, afresh: false },
+        }
+    }
+
     /// What holds at any moment.
     fn is_sound(&self) {
         let Some(run) = &self.agent else { return };
+        if self.wish == Wish::Rest && run.is_answered_down() {
+            assert!(!matches!(self.kept(), Wish::Run { .. }), "the next agent would start it");
+        }
         if !matches!(self.wish, Wish::Run { .. }) && run.is_answered_down() {
             assert!(self.disk.kernel.nodes().is_empty(), "it runs, and whoever stopped it was told that it does not");
             let is_born =
@@ -437,10 +455,14 @@ impl World {
         if let Some(minder) = self.agent.as_mut().and_then(Run::minder) {
             base = base.max(minder.state.life());
         }
-        let record = self.disk.record.map(|it| (it.version, base.0.wrapping_sub(it.life.0), it.found));
+        let record = self
+            .disk
+            .record
+            .map(|it| (it.version, base.0.wrapping_sub(it.life.0), it.found, machine::few(it.counted), it.ready));
+        let told = (self.disk.death_told.0, self.disk.death_told.1.map(|life| base.0.wrapping_sub(life.0)));
         let kernel = self.disk.kernel.told_from(base);
         let run = self.agent.as_ref().map(|run| run.essence(base));
-        format!("{run:?} {record:?} {kernel:?} {:?} {:?}", self.disk.in_force, self.wish)
+        format!("{run:?} {record:?} {kernel:?} {told:?} {:?} {:?}", self.disk.in_force, self.wish)
     }
 }
 

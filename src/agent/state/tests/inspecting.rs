@@ -29,10 +29,11 @@ fn what_is_foreseen_is_what_a_deployment_then_does() {
             deploy(&mut agent, "c2", wanted);
             let told: Vec<_> = agent.take_told().into_iter().filter(|told| !told.ends_with("beside")).collect();
             let (ends, starts) = (told.contains(&"stop node".into()), told.contains(&"start node".into()));
-            let ran = before.is_some_and(|(_, state)| state == NodeState::Running);
+            let was = |is: NodeState| before.is_some_and(|(_, state)| state == is);
+            let (ran, waited) = (was(NodeState::Running), was(NodeState::Crashed));
             let fits = match action("node") {
                 None => told.is_empty() && before.is_none() && after.is_none(),
-                Some(Action::Keep) => ran && !ends && !starts,
+                Some(Action::Keep) => (ran || waited) && !ends && !starts,
                 Some(Action::Start { was: None }) => before.is_none() && starts,
                 Some(Action::Revive { was }) => Some(*was) == before.map(|(_, state)| state) && !ran && starts,
                 Some(Action::Start { was }) => *was == before.map(|(_, state)| state) && !ran && starts,
@@ -49,7 +50,8 @@ fn what_is_foreseen_is_what_a_deployment_then_does() {
 fn a_node_whose_record_was_lost_is_kept_as_whatever_is_wanted_of_it() {
     let mut agent = Agent::new();
     let node = nodes([Some(("node", 1))]).remove(0);
-    let found = FoundNode { node, pid: Some(70), died: None, wanted: true, guessed: true, given_up: None };
+    let (state, reason) = (NodeState::Running, Text::default());
+    let found = FoundNode { node, state, pid: Some(70), reason, wanted: true, guessed: true };
     agent.step(Event::Found(vec![found]));
     assert_eq!(inspect(&mut agent, [Some(("node", 2))]).steps[0].action, Action::Keep);
 }

@@ -216,7 +216,8 @@ fn who_is_stopped_while_it_is_deployed_stays_down_when_that_comes_into_force_als
     let found = |node: &Arc<Node>| {
         let runs = !rest.contains(&node.name);
         let node = Arc::clone(node);
-        FoundNode { node, pid: runs.then_some(70), died: None, wanted: runs, guessed: false, given_up: None }
+        let (state, pid) = if runs { (NodeState::Running, Some(70)) } else { (NodeState::Stopped, None) };
+        FoundNode { node, state, pid, reason: Text::default(), wanted: runs, guessed: false }
     };
     agent.step(Event::Found(commands("c1").nodes.iter().map(found).collect()));
     agent.obey_all();

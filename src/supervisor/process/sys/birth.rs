@@ -36,21 +36,21 @@ pub struct Room {
 }
 
 /// Has a child born into `group` that runs `run(data)` in `room`, on our memory and with our descriptors; comes back when it has execed or ended.
-/// The child's pid; its pidfd is in `pidfd`.
+/// The child's pid; its pidfd is in `pidfd`, also for the child.
 ///
 /// # Safety
-/// Nobody else uses `room` meanwhile, `data` is what `run` expects, and `run` never returns.
+/// Nobody else uses `room` meanwhile, `pidfd` may be written to, `data` is what `run` expects, and `run` never returns.
 pub unsafe fn born_into(
     group: BorrowedFd<'_>,
     room: Room,
-    pidfd: &mut RawFd,
+    pidfd: *mut RawFd,
     run: extern "C" fn(*mut c_void) -> c_int,
     data: *mut c_void,
 ) -> Result<i32, Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_PIDFD;
     let args = CloneArgs {
         flags: flags as u64 | CLONE_INTO_CGROUP,
-        pidfd: std::ptr::from_mut(pidfd) as u64,
+        pidfd: pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         stack: room.base as u64,
         stack_size: room.size as u64,

@@ -79,6 +79,8 @@ pub struct Plan<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Where the child writes its `pid` line before it execs, and of which life; closes at exec.
     pub record: Option<(BorrowedFd<'a>, u64)>,
+    /// Whether the number of its pidfd tells it from every other process, and goes into that line.
+    pub has_number: bool,
     /// A number above all of these descriptors: the child is to have no copy of what is there.
     pub beyond: u32,
     pub directory: &'a CStr,
@@ -128,6 +130,8 @@ impl Tick {
 struct Shared<'a> {
     plan: &'a Plan<'a>,
     before_birth: Tick,
+    /// The kernel has put it there before the child takes its first step.
+    pidfd: RawFd,
     start_time: u64,
     failure: Option<Failure>,
 }
@@ -140,9 +144,8 @@ pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
     // SAFETY: asks for a constant of the machine; a failure is no tick length and refused as such.
     let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(0);
     let before_birth = Tick::now(ticks_per_second).map_err(|failure| (failure, None))?;
-    let mut shared = Shared { plan, before_birth, start_time: 0, failure: None };
-    let mut pidfd: RawFd = -1;
-    let data = ptr::from_mut(&mut shared).cast::<c_void>();
+    let mut shared = Shared { plan, before_birth, pidfd: -1, start_time: 0, failure: None };
+    let data = &raw mut shared;
 
     // A handler of ours must not run in the child, on our memory: every signal waits until the child has none left.
     let before = set_signal_mask(!0);
@@ -150,9 +153,10 @@ pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
     // the call, and this thread does not go on before the child has stopped using either (CLONE_VFORK). The child calls
     // only what may be called there, and `run` ends it.
     let pid = unsafe {
+        let pidfd = &raw mut (*data).pidfd;
         match plan.group {
-            Some(group) => born_into(group, room, &mut pidfd, run, data),
-            None => born_beside(room, &mut pidfd, data),
+            Some(group) => born_into(group, room, pidfd, run, data.cast()),
+            None => born_beside(room, pidfd, data.cast()),
         }
     };
     set_signal_mask(before);
@@ -163,7 +167,7 @@ pub fn start(plan: &Plan<'_>) -> Result<Born, (Failure, Option<OwnedFd>)> {
         return Err((Failure { step, errno: Errno::INVAL }, None)); // no child has the number 0
     };
     // SAFETY: clone succeeded, so it made this descriptor and nobody else knows of it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pidfd = unsafe { OwnedFd::from_raw_fd(shared.pidfd) };
     match shared.failure {
         Some(failure) => Err((failure, Some(pidfd))),
         None => Ok(Born { pid, start_time: shared.start_time, pidfd }),
@@ -177,10 +181,10 @@ pub fn last_error() -> Errno {
 }
 
 /// Has a child born into whatever control group we are in; else as [`born_into`].
-unsafe fn born_beside(room: Room, pidfd: &mut RawFd, data: *mut c_void) -> Result<i32, Errno> {
+unsafe fn born_beside(room: Room, pidfd: *mut RawFd, data: *mut c_void) -> Result<i32, Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: the caller answers for the room and the data; its upper end is where a stack that grows down begins.
-    let pid = unsafe { libc::clone(run, room.base.byte_add(room.size), flags, data, ptr::from_mut(pidfd)) };
+    let pid = unsafe { libc::clone(run, room.base.byte_add(room.size), flags, data, pidfd) };
     if pid > 0 { Ok(pid) } else { Err(last_error()) }
 }
 
@@ -190,7 +194,7 @@ pub fn try_group(group: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mut pidfd: RawFd = -1;
     let before = set_signal_mask(!0);
     // SAFETY: as in `start`; what runs is one system call.
-    let born = unsafe { born_into(group, room, &mut pidfd, end, ptr::null_mut()) };
+    let born = unsafe { born_into(group, room, &raw mut pidfd, end, ptr::null_mut()) };
     set_signal_mask(before);
     // SAFETY: clone succeeded, so it made this descriptor and nobody else knows of it.
     born.map(|_| unsafe { OwnedFd::from_raw_fd(pidfd) })
@@ -207,7 +211,7 @@ extern "C" fn end(_: *mut c_void) -> c_int {
 extern "C" fn run(shared: *mut c_void) -> c_int {
     // SAFETY: `start` passes its own `Shared` and does not touch it until this process has left its memory.
     let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
-    let Err(failure) = attempt(shared.plan, shared.before_birth, &mut shared.start_time);
+    let Err(failure) = attempt(shared.plan, shared.before_birth, shared.pidfd, &mut shared.start_time);
     shared.failure = Some(failure);
     // SAFETY: ends this process alone, and runs nothing of ours on the way.
     unsafe {
@@ -217,7 +221,9 @@ extern "C" fn run(shared: *mut c_void) -> c_int {
 }
 
 /// Becomes the program; comes back only if that failed.
-fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<Infallible, Failure> {
+fn attempt(plan: &Plan<'_>, before_birth: Tick, pidfd: RawFd, start_time: &mut u64) -> Result<Infallible, Failure> {
+    // As long as it shares our descriptors its own pidfd is among them.
+    let number = if plan.has_number { stat(Step::Record, pidfd as usize)?.st_ino } else { 0 };
     leave_our_descriptors(plan.beyond as usize)?;
     call(Step::Session, libc::SYS_setsid, [0; 5])?;
     reset_signal_actions();
@@ -252,7 +258,7 @@ fn attempt(plan: &Plan<'_>, before_birth: Tick, start_time: &mut u64) -> Result<
         [libc::SIG_SETMASK as usize, address(&none), 0, size_of_val(&none), 0],
     )?;
     if let Some((record, life)) = record {
-        write_record(record, life, *start_time)?;
+        write_record(record, life, *start_time, number)?;
         is_in_force(record)?;
     }
     set_limits(plan, |resource| resource == libc::RLIMIT_FSIZE)?;
@@ -357,12 +363,14 @@ fn drop_descriptors(record: Option<usize>) -> Result<(), Failure> {
     }
 }
 
-fn write_record(file: usize, life: u64, start_time: u64) -> Result<(), Failure> {
+/// A `number` of 0 is none.
+fn write_record(file: usize, life: u64, start_time: u64, number: u64) -> Result<(), Failure> {
     let pid = call(Step::Record, libc::SYS_getpid, [0; 5])?;
-    let mut line = [0u8; 96]; // "pid ", three numbers of at most 20 digits each, and the checksum of that
+    let mut line = [0u8; 112]; // "pid ", four numbers of at most 20 digits each, and the checksum of that
     let mut rest = &mut line[..];
     // Formatting integers into a buffer allocates nothing and locks nothing, nor does the checksum.
     let fits = write!(rest, "pid {life} {pid} {start_time}").is_ok();
+    let fits = (number == 0 || write!(rest, " {number}").is_ok()) && fits;
     let left = rest.len();
     let length = line.len().wrapping_sub(left);
     let sum = crc32fast::hash(line.get(..length).unwrap_or_default());
@@ -378,10 +386,15 @@ fn write_record(file: usize, life: u64, start_time: u64) -> Result<(), Failure> 
 /// Refuses to go on for a record that was replaced meanwhile: the next agent took it for an intent that came to nothing, and
 /// launches a process of its own. It looks into the former record once more when it has replaced it, so one of both notices.
 fn is_in_force(file: usize) -> Result<(), Failure> {
+    let stat = stat(Step::Record, file)?;
+    if stat.st_nlink > 0 { Ok(()) } else { Err(Failure { step: Step::Record, errno: Errno::STALE }) }
+}
+
+fn stat(step: Step, file: usize) -> Result<libc::stat, Failure> {
     // SAFETY: it is made of numbers alone, which may all be zero.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    call(Step::Record, libc::SYS_fstat, [file, ptr::from_mut(&mut stat) as usize, 0, 0, 0])?;
-    if stat.st_nlink > 0 { Ok(()) } else { Err(Failure { step: Step::Record, errno: Errno::STALE }) }
+    call(step, libc::SYS_fstat, [file, ptr::from_mut(&mut stat) as usize, 0, 0, 0])?;
+    Ok(stat)
 }
 
 /// Tries the candidates as `execvp` does: what is not there is passed over, what may not be run is remembered.

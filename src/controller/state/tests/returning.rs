@@ -161,6 +161,31 @@ fn who_is_lost_while_it_goes_back_holds_nobody_up_for_long_and_has_its_turns_whe
 }
 
 #[test]
+fn who_was_lost_just_before_all_go_back_has_time_to_come_back_before_anybody_has_a_turn() {
+    for is_back in [false, true] {
+        let mut cluster = deploying(Terms::default());
+        WORKERS[..3].iter().for_each(|(of, name)| cluster.turn(of, name, None));
+        cluster.lose("a");
+        cluster.turn("c", "n4", Some("not ready"));
+        cluster.put_back("b", &["n3"]);
+        cluster.put_back("c", &[]);
+        cluster.pass(Duration::from_secs(9));
+        let told = cluster.take_all_sent();
+        assert!(!told.iter().any(|told| told.contains("switch")), "n1 and n2 may be down: {told:?}");
+        cluster.told.clear();
+        match is_back {
+            true => {
+                cluster.connect("a");
+                cluster.reply("a");
+                cluster.put_back("a", &["n1", "n2"]);
+            }
+            false => cluster.pass(Duration::from_secs(2)),
+        }
+        cluster.turn("b", "n3", None);
+    }
+}
+
+#[test]
 fn that_somebody_stops_a_node_while_it_goes_back_later_is_written_as_no_failure() {
     let mut cluster = going_back("n4");
     cluster.lose("a");

@@ -654,8 +654,8 @@ impl Cluster {
         let is_open = standing.as_ref().is_some_and(|standing| standing.verdict == Verdict::Open);
         let owing = standing.as_ref().map(|standing| standing.owing.clone()).unwrap_or_default();
         self.missed.retain(|name| owing.contains(name));
-        let is_away = |name: &InstanceName| !has(deployed, name) && !(is_open && has(ready, name));
-        self.missed.extend(owing.into_iter().filter(is_away));
+        let is_asked = |name: &InstanceName| has(deployed, name) || is_open && has(ready, name);
+        self.missed.extend(owing.into_iter().filter(|name| !is_asked(name)));
         let mut places = BTreeMap::new();
         for machine in self.machines.iter().filter(|machine| !self.missed.contains(&machine.name)) {
             for node in machine.running().into_keys() {

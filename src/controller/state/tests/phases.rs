@@ -367,7 +367,7 @@ fn a_first_deployment_that_a_controller_finds_undecided_is_written_to_have_come_
     cluster.deploy("deploy", next());
     let begun = cluster.saved.last.clone().map(|record| Record { former: None, ..record });
     assert_eq!(begun.as_ref().map(|record| record.verdict), Some(Verdict::Open));
-    let restarted = Cluster::new(Stored { last: begun, ..Stored::default() });
+    let restarted = Cluster::new(Stored { last: begun.clone(), standing: begun, ..Stored::default() });
     assert_eq!(restarted.saved.last.as_ref().unwrap().verdict, Verdict::Refused);
     let why = "all: nothing was in force before, and nothing is: the controller ended in the middle of it, before it was \
                decided";

@@ -107,9 +107,9 @@ pub(super) fn retrieve(
     let mut told = Vec::new();
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
         match marked.remove(&record.node.name) {
-            Some(Marked { life, pid, start_time }) if life == record.life => {
-                let process = Identity::new(pid, start_time);
-                (record.found, record.leader) = (Found::Launched(process), Some(pid));
+            Some(found) if found.life == record.life => {
+                let (life, process) = (found.life, identified(&found));
+                (record.found, record.leader) = (Found::Launched(process), Some(found.pid));
                 told.extend(enter(&record.node, life, process, &record.past, record.guessed));
             }
             // It may be about to be born.
@@ -133,22 +133,22 @@ pub(super) fn retrieve(
             Loss::Blank => format!("{} is empty", record.display()),
             Loss::Damaged(why) => format!("{} is damaged ({why}) and was {ASIDE}", record.display()),
             Loss::Foreign(why) => format!("{} is of another release ({why}) and was {ASIDE}", record.display()),
-            Loss::Unread => format!("{} cannot be read", record.display()),
+            Loss::Unread => format!("{} cannot be read or set aside", record.display()),
         };
-        if let Some(Marked { life, pid, start_time }) = found {
+        if let Some(found) = found {
+            let (process, Marked { life, pid, .. }) = (identified(&found), found);
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");
             told.push(warn(&name, msg));
             // Nobody knows what it is; but it is no Zeek for having no command.
             let command = marked::command_line(pid);
             let node = Node { command, ..Node::new(name, instance.clone(), Role::None) };
-            let (process, past) = (Identity::new(pid, start_time), Past::default());
-            let found = Found::Launched(process);
+            let past = Past::default();
             told.extend(enter(&node, life, process, &past, true));
             entries.records.push(Record {
                 node,
                 life,
                 here: true,
-                found,
+                found: Found::Launched(process),
                 guessed: true,
                 grouped: false,
                 past,
@@ -163,6 +163,13 @@ pub(super) fn retrieve(
         }
     }
     Ok(told)
+}
+
+/// Who was found by its marker, with all by which the kernel tells it from others.
+fn identified(found: &Marked) -> Identity {
+    let who = Identity::new(found.pid, found.start_time);
+    // Whoever takes it up looks again, and says why that fails.
+    Process::adopt(who).ok().flatten().map_or(who, |process| process.identity())
 }
 
 /// Something that a person has to hear of, also who has this machine alone.

@@ -55,6 +55,12 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         Some(b"{\"format\":9}\n".to_vec()),        // what a later release may write
         Some(Vec::new()),                          // empty, and older than this boot, as the clock has it
     ];
+    let process = |record: &[u8]| {
+        let text = String::from_utf8_lossy(record).into_owned();
+        text.lines().rfind(|line| line.starts_with("pid ")).map(str::to_owned)
+    };
+    let newborn = process(&whole("n4"));
+    assert!(newborn.is_some());
     for (name, damage) in names.iter().zip(&damages) {
         match damage {
             None => fs::remove_file(record(name)).unwrap(),
@@ -75,6 +81,7 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         }
     };
     check(&mut fleet);
+    assert_eq!(process(&whole("n4")), newborn, "it is known by all that it wrote of itself");
     let told: String =
         fleet.client.events().iter().filter_map(|event| event.msg.clone()).collect::<Vec<_>>().join("\n");
     for name in ["n1", "n2", "n3", "n6", "n7", "n8", "n9"] {

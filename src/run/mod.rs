@@ -1,8 +1,8 @@
 //! Starts and joins the actors of each mode; embedders begin here.
 //!
 //! [`start_controller`] and [`start_agent`] put one actor each into the present actix system, and [`join`] links two
-//! that live in the same process; [`ControllerBridge`] and [`AgentBridge`] are the two ends of a TCP link. [`lab`], [`controller`]
-//! and [`agent`] are the daemons: they own a state directory, listen, print where, and obey signals.
+//! that live in the same process; [`ControllerBridge`] and [`AgentBridge`] are the two ends of a TCP link. [`lab`],
+//! [`controller`] and [`agent`] are the daemons: they own a state directory, listen, print where, and obey signals.
 
 mod bridge;
 mod daemon;

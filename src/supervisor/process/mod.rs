@@ -3,9 +3,8 @@
 //! [`spawn`] starts one in a session of its own, [`Process`] names one so that a signal can never hit another,
 //! [`Exits`] tells when any of many ends and how, [`tree`] clears away what a node leaves behind, and [`groups`] has a
 //! group of the kernel's for each node, by which all of it can be ended; [`errand`] runs a program to its end.
-//! [`identity`] says
-//! which boot and which pid namespace a pid belongs to, [`clock`] how long ago that was; [`limits`] makes room for a descriptor per node, [`memory`] gives
-//! back what nobody needs.
+//! [`identity`] says which boot and which pid namespace a pid belongs to, [`clock`] how long ago that was; [`limits`]
+//! makes room for a descriptor per node, [`memory`] gives back what nobody needs.
 //!
 //! A pid is a number that comes back; a pidfd is not. So every signal goes through a pidfd, and a number is used only
 //! while something pins it: a child of ours that nobody reaped yet.

@@ -70,8 +70,9 @@ impl fmt::Debug for Program {
 /// Starts `program` as the leader of a session and a process group of its own, and returns once it has begun to run.
 ///
 /// All its signals have their default action and none is blocked; it reads from `/dev/null` and inherits no other
-/// descriptor. Before it runs, it writes `pid <life> <pid> <start time> [<number of its pidfd>] #<CRC-32>\n` to `record`,
-/// in one piece; if it cannot, it does not run. That holds even if we are killed meanwhile: a process whose record is missing never ran.
+/// descriptor. Before it runs, it writes `pid <life> <pid> <start time> [<number of its pidfd>] #<CRC-32>\n` to
+/// `record`, in one piece; if it cannot, it does not run. That holds even if we are killed meanwhile: a process whose
+/// record is missing never ran.
 ///
 /// Blocks for a fraction of a millisecond, longer if the user database or the disk is slow.
 pub fn spawn(program: &Program, record: Option<Record<'_>>) -> Result<Process, SpawnError> {

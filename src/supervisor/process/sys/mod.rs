@@ -1,9 +1,9 @@
 //! The system calls that `rustix` does not have: every `unsafe` block of the crate is in this folder.
 //!
-//! [`child`] is what runs between clone and exec, [`birth`] the clone into a control group, [`user`] asks the user database, [`group`] signals a process group
-//! through a pidfd, [`info`] asks a pidfd about the dead, [`datagram`] who sent one, [`usage`] asks what a child had used,
-//! [`heap`] asks the allocator to let go, [`program`] puts the program's own pages away, [`sigchld`] hears of children without a
-//! handler, [`local_time`] what time it is here.
+//! [`child`] is what runs between clone and exec, [`birth`] the clone into a control group, [`user`] asks the user
+//! database, [`group`] signals a process group through a pidfd, [`info`] asks a pidfd about the dead, [`datagram`] who
+//! sent one, [`usage`] asks what a child had used, [`heap`] asks the allocator to let go, [`program`] puts the
+//! program's own pages away, [`sigchld`] hears of children without a handler, [`local_time`] what time it is here.
 #![allow(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]

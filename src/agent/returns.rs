@@ -55,13 +55,14 @@ pub(super) fn take_up(
             let told = deaths.get(&record.node.name) == Some(&pid);
             LateDeath { pid, exit, told }
         });
+        let died = died.or_else(|| undecided(&record));
         if died.is_none_or(|death| !death.told) {
             told.extend(tell_of_death(&record, process.as_ref()));
         }
         let ready = record.ready || has_settled(&record, process.as_ref());
         // Its restart was under way and came to nothing: it is due, and nothing is forgiven.
         let is_due = record.here && record.found == Found::Intended && record.past.attempt > 0;
-        let waits = record.waits.or(is_due.then_some(Duration::ZERO));
+        let waits = record.waits.filter(|_| died.is_none()).or(is_due.then_some(Duration::ZERO));
         let Record { node, life, found, guessed, grouped, past, reason, leader, .. } = record;
         let (reason, node) = (reason.map(Text::from).unwrap_or_default(), Arc::new(node));
         let up = if ready { NodeState::Running } else { NodeState::Pending };
@@ -107,9 +108,9 @@ pub(super) fn retrieve(
     let mut told = Vec::new();
     for record in entries.records.iter_mut().filter(|record| is_doubtful(record)) {
         match marked.remove(&record.node.name) {
-            Some(Marked { life, pid, start_time }) if life == record.life => {
-                let process = Identity::new(pid, start_time);
-                (record.found, record.leader) = (Found::Launched(process), Some(pid));
+            Some(found) if found.life == record.life => {
+                let (life, process) = (found.life, identified(&found));
+                (record.found, record.leader) = (Found::Launched(process), Some(found.pid));
                 told.extend(enter(&record.node, life, process, &record.past, record.guessed));
             }
             // It may be about to be born.
@@ -133,22 +134,22 @@ pub(super) fn retrieve(
             Loss::Blank => format!("{} is empty", record.display()),
             Loss::Damaged(why) => format!("{} is damaged ({why}) and was {ASIDE}", record.display()),
             Loss::Foreign(why) => format!("{} is of another release ({why}) and was {ASIDE}", record.display()),
-            Loss::Unread => format!("{} cannot be read", record.display()),
+            Loss::Unread => format!("{} cannot be read or set aside", record.display()),
         };
-        if let Some(Marked { life, pid, start_time }) = found {
+        if let Some(found) = found {
+            let (process, Marked { life, pid, .. }) = (identified(&found), found);
             let msg = format!("{what}; process {pid} was found by its marker and is minded on");
             told.push(warn(&name, msg));
             // Nobody knows what it is; but it is no Zeek for having no command.
             let command = marked::command_line(pid);
             let node = Node { command, ..Node::new(name, instance.clone(), Role::None) };
-            let (process, past) = (Identity::new(pid, start_time), Past::default());
-            let found = Found::Launched(process);
+            let past = Past::default();
             told.extend(enter(&node, life, process, &past, true));
             entries.records.push(Record {
                 node,
                 life,
                 here: true,
-                found,
+                found: Found::Launched(process),
                 guessed: true,
                 grouped: false,
                 past,
@@ -163,6 +164,13 @@ pub(super) fn retrieve(
         }
     }
     Ok(told)
+}
+
+/// Who was found by its marker, with all by which the kernel tells it from others.
+fn identified(found: &Marked) -> Identity {
+    let who = Identity::new(found.pid, found.start_time);
+    // Whoever takes it up looks again, and says why that fails.
+    Process::adopt(who).ok().flatten().map_or(who, |process| process.identity())
 }
 
 /// Something that a person has to hear of, also who has this machine alone.
@@ -206,6 +214,12 @@ fn death(
         }
         _ => None,
     }
+}
+
+/// The end that was told of a process whose definition was not known: what comes of it is yet to be decided.
+fn undecided(record: &Record) -> Option<LateDeath> {
+    let pid = record.leader.filter(|_| record.guessed && record.found == Found::Crashed)?;
+    Some(LateDeath { pid, exit: Exit::Unknown, told: true })
 }
 
 /// A node whose process ended while nobody minded it.

@@ -57,7 +57,9 @@ pub fn show(client: &Client, number: Option<u64>, json: bool, screen: Screen) ->
         writeln!(io::stderr(), "{NOTHING_YET}")?;
         return Ok(Exit::Done);
     };
-    let is_last = last.is_none_or(|last| last <= number);
+    // One that was refused has touched nothing: whoever has yet to follow what came before it still has.
+    let mut standing = history.deployments.iter().rev().filter(|past| past.verdict != "refused");
+    let is_last = standing.next().is_none_or(|past| past.number <= number);
     let (text, past) = client.get::<Past>(&format!("/api/v1/history/{number}"))?;
     let mut out = io::stdout().lock();
     match json {
@@ -111,7 +113,7 @@ fn style(verdict: &str) -> anstyle::Style {
     })
 }
 
-/// All that is known of one deployment. Nobody follows it any more if it is not the last.
+/// All that is known of one deployment. Nobody follows it any more if it is not the last that was not refused.
 pub fn lines(past: &Past, is_last: bool, screen: Screen) -> Vec<String> {
     let whole = Screen { width: None, ..screen };
     let mut lines = Vec::new();

@@ -345,7 +345,7 @@ impl Shelf {
 }
 
 impl From<Stored> for Shelf {
-    fn from(Stored { staged, ready, deployed, last: _ }: Stored) -> Self {
+    fn from(Stored { staged, ready, deployed, .. }: Stored) -> Self {
         let mut shelf = Self::default();
         for (slot, configuration) in [(Slot::Staged, staged), (Slot::Ready, ready), (Slot::Deployed, deployed)] {
             if let Some(configuration) = configuration {
@@ -404,7 +404,8 @@ mod tests {
     #[test]
     fn what_is_the_same_in_several_slots_is_kept_once() {
         let kept = |id, port| Some(Kept::new(&configuration(id, port)));
-        let stored = Stored { staged: kept("c1", 1), ready: kept("c1", 2), deployed: kept("c0", 2), last: None };
+        let stored =
+            Stored { staged: kept("c1", 1), ready: kept("c1", 2), deployed: kept("c0", 2), ..Stored::default() };
         let shelf = Shelf::from(stored.clone());
         let [staged, ready, deployed] = Slot::ALL.map(|slot| shelf.get(slot).unwrap());
         assert!(Arc::ptr_eq(&ready.nodes, &deployed.nodes) && !Arc::ptr_eq(&staged.nodes, &ready.nodes));

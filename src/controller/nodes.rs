@@ -58,10 +58,9 @@ impl Nodes {
         self.known.get(name)
     }
 
-    /// The other instances on which that node is not known to be down.
+    /// The other instances that have that node. One that is down there may be about to be started.
     pub fn elsewhere(&self, name: &str) -> impl Iterator<Item = &InstanceName> {
-        let told = self.elsewhere.values().filter(move |told| told.node.as_str() == name);
-        told.filter(|told| told.state != NodeState::Stopped).map(|told| &told.instance)
+        self.elsewhere.values().filter(move |told| told.node.as_str() == name).map(|told| &told.instance)
     }
 
     /// Whether that node is certainly not where it is known to be.

@@ -15,7 +15,7 @@ pub use embedded::RedbStore;
 pub use thread::StoreThread;
 
 use super::kept::Kept;
-use crate::model::Record;
+use crate::model::{Record, Verdict};
 
 /// How many deployments are remembered, and of how many of them what they deployed.
 const MOST: u64 = 100;
@@ -44,6 +44,8 @@ pub struct Stored {
     pub deployed: Option<Kept>,
     /// The last deployment.
     pub last: Option<Record>,
+    /// The last one that was not refused: instances may have yet to follow what came of it.
+    pub standing: Option<Record>,
 }
 
 impl Stored {
@@ -51,7 +53,15 @@ impl Stored {
     pub fn apply(&mut self, change: Save) {
         match change {
             Save::Configuration(slot, configuration) => *self.slot_mut(slot) = Some(configuration),
-            Save::Deployment(record, _) => self.last = Some(*record),
+            Save::Deployment(record, _) => {
+                let is_latest = |known: &Option<Record>| known.as_ref().is_none_or(|it| it.number <= record.number);
+                if record.verdict != Verdict::Refused && is_latest(&self.standing) {
+                    self.standing = Some(Record::clone(&record));
+                }
+                if is_latest(&self.last) {
+                    self.last = Some(*record);
+                }
+            }
             Save::Tried(..) => {} // nothing of it is in force
         }
     }
@@ -205,7 +215,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::model::{Author, Configuration, ConfigurationId, NodeName, Timestamp, Verdict};
+    use crate::model::{Author, Configuration, ConfigurationId, NodeName, Timestamp};
 
     /// A change that puts an empty configuration of this id into `slot`.
     pub fn change(slot: Slot, id: &str) -> Save {

@@ -114,6 +114,9 @@ impl Supervisor {
         }
         // What was told before this agent began is not told again.
         let was_told = matches!(fact, Fact::Died { told: true, .. });
+        if state.is_undecided() && !was_told {
+            agent.do_send(FromSupervisor::Waits(undecided(ward, &node, &state)));
+        }
         let is_told = |report: &Report| was_told && report.new == NodeState::Crashed;
         let report = take_report(&mut first).map(|mut report| {
             if let Some((state, reason)) = unasked(&report) {
@@ -217,6 +220,9 @@ impl Supervisor {
                     self.await_stable(life, ctx);
                 }
                 self.tell(FromSupervisor::Report(told_of(&self.node, report, None)));
+                if self.state.is_undecided() {
+                    self.tell(FromSupervisor::Waits(undecided(self.ward, &self.node, &self.state)));
+                }
                 return self.examine(death);
             }
         }
@@ -604,6 +610,12 @@ impl Handler<Word> for Supervisor {
 fn unasked(report: &Report) -> Option<(NodeState, Text)> {
     let is_death = report.exit.is_some() && matches!(report.new, NodeState::Crashed | NodeState::Failed);
     is_death.then(|| (report.new, report.reason.clone()))
+}
+
+/// Has the next run of the agent know that this end was told, though nobody knows yet what comes of it.
+fn undecided(ward: WardId, node: &Node, state: &State) -> Wait {
+    let now = Instant::now();
+    Wait { ward, node: node.name.clone(), life: state.life(), past: state.past(now), until: now }
 }
 
 /// Says how to see what is found out about a death.

@@ -14,6 +14,7 @@ pub mod history;
 mod idle_groups;
 pub mod liveness;
 pub mod output;
+mod peaks;
 pub mod process;
 pub mod register;
 pub mod said;

@@ -4,7 +4,7 @@
 //! node's definition, its life and its crashes so far. The next is written by the new process itself, before it becomes
 //! the node's program: `pid <life> <pid> <start time>`, and the number of its pidfd where that has one. More may come: `ready
 //! <life>`, where it had to give a sign of that; `stable <life>`, once earlier crashes are forgotten; `crashed <life> <what>`,
-//! once its end was told and the next life is to wait; `stopped <life>`, when it is gone because somebody asked, `rested
+//! once its end was told and the next life is to wait, for its time or for the definition; `stopped <life>`, when it is gone because somebody asked, `rested
 //! <life>` when its agent stopped it at its own end, and `failed <life> <reason>` when it was given up. Each ends in a
 //! checksum. The next intent comes behind that, so that nothing has to be made or renamed for a restart; a file
 //! that became long is made anew. Nothing is synced: records must survive the agent, not the machine, whose reboot ends
@@ -89,7 +89,7 @@ pub struct Entries {
     pub records: Vec<Record>,
     /// Nodes of which nothing is known any more, though they may run, and what became of the record of each. Sorted by node.
     pub lost: Vec<(NodeName, Loss)>,
-    /// What could not be read.
+    /// What could not be read, or not be set aside.
     pub refused: Vec<RegisterError>,
 }
 
@@ -105,7 +105,7 @@ pub enum Loss {
     Damaged(String),
     /// Another release wrote it, as this tells, and it was set aside.
     Foreign(String),
-    /// It could not be read: [`Entries::refused`] says why.
+    /// It could not be read, or says nothing that can be believed and could not be set aside: [`Entries::refused`] says why.
     Unread,
 }
 
@@ -323,7 +323,8 @@ impl Register {
         self.nodes.join(format!(".in-force-{instance}"))
     }
 
-    /// Every record that is there. What is damaged is set aside, and so is what another release wrote.
+    /// Every record that is there. What is damaged is set aside, and so is what another release wrote; where that cannot be
+    /// done, the others are read all the same.
     pub fn read(&self) -> Result<Entries, RegisterError> {
         let io = |source| RegisterError::Io { what: "read", path: self.nodes.clone(), source };
         let mut entries = Entries::default();
@@ -332,16 +333,7 @@ impl Register {
             let name = directory.file_name().and_then(|name| name.to_str()).and_then(|name| NodeName::new(name).ok());
             match (self.read_one(&directory.join(NAME)), name) {
                 (Ok(Reading::Record(record)), _) => entries.records.push(*record),
-                (Ok(Reading::Lost(loss)), name) => {
-                    let path = directory.join(NAME);
-                    match loss {
-                        Loss::Missing | Loss::Unread => Ok(()),
-                        Loss::Blank => fs::remove_file(&path),
-                        Loss::Damaged(_) | Loss::Foreign(_) => set_aside(&path),
-                    }
-                    .map_err(|source| RegisterError::Io { what: "set aside", path, source })?;
-                    entries.lost.extend(name.map(|name| (name, loss)));
-                }
+                (Ok(Reading::Lost(loss)), name) => entries.lost.extend(name.map(|name| (name, loss))),
                 (Ok(Reading::Nothing), _) => {}
                 (Err(error), name) => {
                     entries.refused.push(error);
@@ -372,9 +364,18 @@ impl Register {
         };
         match lines::read(&bytes) {
             Ok(said) => Ok(Reading::Record(Box::new(self.record(said)))),
-            Err(Flaw::Foreign(why)) => Ok(Reading::Lost(Loss::Foreign(why))),
-            Err(Flaw::Empty) if was_before_this_boot(written) => Ok(Reading::Lost(Loss::Blank)),
-            Err(flaw) => Ok(Reading::Lost(Loss::Damaged(flaw.to_string()))),
+            Err(Flaw::Empty) if was_before_this_boot(written) => {
+                let removed = fs::remove_file(path);
+                removed.map_err(|source| RegisterError::Io { what: "remove", path: path.into(), source })?;
+                Ok(Reading::Lost(Loss::Blank))
+            }
+            Err(flaw) => {
+                set_aside(path).map_err(|source| RegisterError::Io { what: "set aside", path: path.into(), source })?;
+                Ok(Reading::Lost(match flaw {
+                    Flaw::Foreign(why) => Loss::Foreign(why),
+                    flaw => Loss::Damaged(flaw.to_string()),
+                }))
+            }
         }
     }
 
@@ -496,6 +497,22 @@ mod tests {
         let entries = register.read().unwrap();
         assert_eq!((entries.lost, entries.refused.len()), (vec![(node.name.clone(), Loss::Unread)], 1));
         register.intend(&node, Life(7), Past::default()).unwrap_err();
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_set_aside_is_told_of_and_keeps_nobody_from_reading_the_others() {
+        let (_directory, register, node) = register();
+        let path = register.directory(&node.name).join(NAME);
+        fs::write(&path, "garbage\n").unwrap();
+        fs::create_dir(path.with_file_name(DAMAGED)).unwrap();
+        let other = Node { name: NodeName::new("b").unwrap(), ..node.clone() };
+        fs::create_dir(register.directory(&other.name)).unwrap();
+        register.intend(&other, Life(1), Past::default()).unwrap();
+        let entries = register.read().unwrap();
+        assert_eq!(entries.records.iter().map(|record| &record.node.name).collect::<Vec<_>>(), [&other.name]);
+        assert_eq!(entries.lost, [(node.name.clone(), Loss::Unread)]);
+        let [refused] = &entries.refused[..] else { panic!("{entries:?}") };
+        assert!(refused.to_string().starts_with(&format!("cannot set aside {}: ", path.display())), "{refused}");
     }
 
     #[test]

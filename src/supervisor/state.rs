@@ -269,6 +269,11 @@ impl State {
         matches!(self.phase, Phase::Sweeping { again: false, ended: None })
     }
 
+    /// Whether its process ended and what comes of that is not known before its definition is.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.phase, Phase::Undecided { ended: Some(_) })
+    }
+
     /// Whether its process is there and is to be.
     pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Pending { .. } | Phase::Running { .. })

@@ -33,6 +33,7 @@ use super::hands::{Hands, Subject};
 use super::history::Past;
 use super::idle_groups::IdleGroups;
 use super::output::{Keeper, Readings};
+use super::peaks::Peaks;
 use super::process::groups::{Groups, NoGroups};
 use super::process::looks::Looks;
 use super::process::notices::{Notices, NotifySocket};
@@ -290,6 +291,7 @@ impl Workshop {
             strays_come_here: tree::is_subreaper()?,
             looks: Looks::default(),
             idle_groups: IdleGroups::default(),
+            peaks: Peaks::default(),
         });
         let benches = Rc::new(Benches {
             exits: Exits::new()?,
@@ -497,6 +499,7 @@ impl Workshop {
                 run_dir.forget(name);
             }
             tools.volumes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            tools.peaks.forget(name);
         };
         self.give(Subject::Node(node.clone()), move || forget(&node));
     }
@@ -707,6 +710,7 @@ struct Tools {
     /// For whom to look everywhere.
     looks: Looks,
     idle_groups: IdleGroups,
+    peaks: Peaks,
 }
 
 impl Tools {}

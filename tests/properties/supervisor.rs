@@ -9,31 +9,64 @@ use watchpost::supervisor::state::{Effect, Event, LaunchFailure, Report, State, 
 
 /// Every sequence of this many things that can happen to a node is gone through, states met before only once.
 const DEPTH: usize = 11;
+/// And of one that nobody knows what it is: from when that is known its histories are those of any other.
+const UNKNOWN_DEPTH: usize = 9;
 /// No node needs more deliveries than this to come to rest.
 const REST_WITHIN: usize = 40;
 
 #[test]
 fn no_history_of_a_node_breaks_its_promises() {
     for terms in every_kind_of_terms() {
+        go_through(DEPTH, vec![World::new(&terms, Instant::now())]);
+    }
+}
+
+#[test]
+fn no_history_of_a_node_that_nobody_knows_what_it_is_breaks_its_promises() {
+    for terms in every_kind_of_terms() {
         let noon = Instant::now();
-        let mut met = HashSet::new();
-        let mut front = vec![World::new(&terms, noon)];
-        for _ in 0..DEPTH {
-            let mut next = Vec::new();
-            for world in front {
-                for happening in world.what_may_happen() {
-                    let after = world.after(happening);
-                    if met.insert(format!("{:?}", after.essence())) {
-                        after.ignores_what_is_late();
-                        after.comes_to_rest();
-                        next.push(after);
-                    }
+        go_through(UNKNOWN_DEPTH, vec![World::found_running(&terms, noon), World::found_waiting(&terms, noon)]);
+    }
+}
+
+#[test]
+fn the_end_of_a_node_is_decided_by_its_definition_once_that_is_known() {
+    for (mode, status, want) in [
+        (RestartMode::Always, 0, NodeState::Running),
+        (RestartMode::OnFailure, 0, NodeState::Stopped),
+        (RestartMode::OnFailure, 1, NodeState::Running),
+        (RestartMode::Never, 0, NodeState::Stopped),
+        (RestartMode::Never, 1, NodeState::Failed),
+    ] {
+        let restart = RestartPolicy { mode, ..RestartPolicy::default() };
+        let terms = Terms { known: true, restart, grace: Duration::from_secs(1) };
+        let world = World::found_running(&terms, Instant::now());
+        let life = world.state.life();
+        let ended = world.after(Happening::Exited(life, status)).after(Happening::Start);
+        assert_eq!((ended.state.told(), ended.state.life()), (NodeState::Crashed, life), "{:#?}", ended.history);
+        assert_eq!(ended.at_rest().state.told(), want, "{mode:?} {status}");
+    }
+}
+
+/// Goes through every history of that length that begins in one of these worlds.
+fn go_through(depth: usize, worlds: Vec<World>) {
+    let mut met = HashSet::new();
+    let mut front = worlds;
+    for _ in 0..depth {
+        let mut next = Vec::new();
+        for world in front {
+            for happening in world.what_may_happen() {
+                let after = world.after(happening);
+                if met.insert(format!("{:?}", after.essence())) {
+                    after.ignores_what_is_late();
+                    after.comes_to_rest();
+                    next.push(after);
                 }
             }
-            front = next;
         }
-        assert!(met.len() > 1000, "only {} different worlds were met", met.len());
+        front = next;
     }
+    assert!(met.len() > 1000, "only {} different worlds were met", met.len());
 }
 
 #[test]
@@ -186,6 +219,8 @@ enum Happening {
     Swept(Life),
     KillDue(Life),
     RetryDue(Life),
+    /// What it is becomes known.
+    Defined,
 }
 
 /// One node with everything around it that its supervisor can only ask for.
@@ -206,6 +241,8 @@ struct World {
     wanted: bool,
     /// A Stopped was told since the person last asked for anything.
     told_down: bool,
+    /// What was told of it before all this.
+    before: NodeState,
     reports: Vec<Report>,
     history: Vec<Happening>,
 }
@@ -225,16 +262,36 @@ impl World {
             retries: BTreeSet::new(),
             wanted: false,
             told_down: true,
+            before: NodeState::Stopped,
             reports: Vec::new(),
             history: Vec::new(),
         }
+    }
+
+    /// A node that runs, and nobody knows what it is.
+    fn found_running(terms: &Terms, noon: Instant) -> Self {
+        let life = Life(1);
+        let state = State::adopted(life, pid_of(life), noon);
+        Self { live: BTreeSet::from([life]), ..Self::found(state, terms, noon) }
+    }
+
+    /// One that had died by then, and is due to be started again.
+    fn found_waiting(terms: &Terms, noon: Instant) -> Self {
+        let life = Life(1);
+        Self { retries: BTreeSet::from([life]), ..Self::found(State::crashed(life), terms, noon) }
+    }
+
+    fn found(state: State, terms: &Terms, noon: Instant) -> Self {
+        let terms = Terms { known: false, ..terms.clone() };
+        Self { before: state.told(), state, wanted: true, ..Self::new(&terms, noon) }
     }
 
     /// What tells this world from others; how it came about does not.
     fn essence(&self) -> impl std::fmt::Debug {
         let timers = (self.kills.clone(), self.retries.clone());
         let asked = (self.launches.clone(), self.sweeps.clone(), self.probes.clone(), timers);
-        (self.state.clone(), self.live.clone(), self.terminated.clone(), asked, self.wanted, self.told_down)
+        let known = self.terms.known;
+        (self.state.clone(), self.live.clone(), self.terminated.clone(), asked, self.wanted, self.told_down, known)
     }
 
     fn what_may_happen(&self) -> Vec<Happening> {
@@ -249,7 +306,11 @@ impl World {
             |lives: &BTreeSet<Life>, happening: fn(Life) -> H| lives.iter().copied().map(happening).collect::<Vec<_>>();
         let mut all: Vec<_> = asked.into_iter().chain(launched).chain(exited).collect();
         all.extend(each(&self.probes, H::Ready));
-        all.extend(each(&self.live, H::Hangs));
+        if self.terms.known {
+            all.extend(each(&self.live, H::Hangs));
+        } else {
+            all.push(H::Defined); // by what nobody knows it is not watched
+        }
         all.extend(each(&self.sweeps, H::Swept));
         all.extend(each(&self.kills, H::KillDue));
         all.extend(each(&self.retries, H::RetryDue));
@@ -263,7 +324,10 @@ impl World {
         world.history.push(happening);
         let event = match happening {
             H::Start => {
-                (world.wanted, world.told_down) = (true, false);
+                // What nobody knows cannot be started.
+                if world.terms.known {
+                    (world.wanted, world.told_down) = (true, false);
+                }
                 Event::Start
             }
             H::Stop => {
@@ -302,6 +366,10 @@ impl World {
                 world.retries.remove(&life);
                 Event::RetryDue(life)
             }
+            H::Defined => {
+                world.terms.known = true;
+                Event::Defined
+            }
         };
         world.step(event);
         world
@@ -312,6 +380,7 @@ impl World {
         for effect in self.state.step(event, self.noon, &self.terms) {
             match effect {
                 Effect::Launch(life) => {
+                    assert!(self.terms.known, "nothing is launched by a guess: {:#?}", self.history);
                     assert!(self.wanted, "a stop beats every restart: {:#?}", self.history);
                     assert!(self.launches.is_empty() && self.live.is_empty(), "never two lives: {:#?}", self.history);
                     assert!(life > before, "a life of its own: {:#?}", self.history);
@@ -342,7 +411,7 @@ impl World {
     }
 
     fn told(&mut self, report: Report) {
-        let former = self.reports.last().map_or(NodeState::Stopped, |former| former.new);
+        let former = self.reports.last().map_or(self.before, |former| former.new);
         assert_eq!(report.old, former, "a report begins where the last one ended: {:#?}", self.history);
         match report.new {
             NodeState::Pending | NodeState::Running => assert_eq!(report.pid, self.state.pid(), "{:#?}", self.history),
@@ -406,7 +475,8 @@ impl World {
                 .or_else(|| world.terminated.first().map(|life| H::Exited(*life, 0)))
                 .or_else(|| first(&world.sweeps, H::Swept))
                 .or_else(|| first(&world.retries, H::RetryDue))
-                .or_else(|| first(&world.kills, H::KillDue));
+                .or_else(|| first(&world.kills, H::KillDue))
+                .or_else(|| (!world.terms.known).then_some(H::Defined));
             match next {
                 Some(next) => world = world.after(next),
                 None => return world,

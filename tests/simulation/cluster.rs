@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use watchpost::agent::outbox::Bounds;
 use watchpost::agent::state as agent;
 use watchpost::bridge::{Features, LinkId, LinkRole, Peer};
+use watchpost::controller::kept::Kept;
 use watchpost::controller::log::Recalled;
 use watchpost::controller::state::{Effect, Event, Reach, Rules, State, Ticket};
 use watchpost::controller::store::{Save, Stored};
 use watchpost::message::agent::{ToAgent, ToController};
 use watchpost::message::client::*;
-use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailure, Outcome, RequestId};
+use watchpost::model::{Configuration, InstanceName, NodeName, NodeState, OnFailure, Outcome, RequestId, Verdict};
 use watchpost::plan::{Pace, PortRules};
 
 use crate::chance::{Chance, Clock, with_seeds};
@@ -145,6 +146,8 @@ pub struct Cluster {
     stopped: Option<Ticket>,
     /// What must hold at every step.
     pub watched: Option<Watched>,
+    /// Who may run what others run, until it is reached again.
+    missed: BTreeSet<InstanceName>,
 }
 
 /// Whoever may be lost.
@@ -210,6 +213,7 @@ impl Cluster {
             stop: None,
             stopped: None,
             watched: None,
+            missed: BTreeSet::new(),
         };
         cluster.start_controller();
         (0..INSTANCES.len()).for_each(|machine| cluster.soon(0..2000, Due::Dial(machine)));
@@ -642,13 +646,18 @@ impl Cluster {
             .collect()
     }
 
-    /// Whoever left and was lost before it stood by runs on what it runs, also what a later deployment brings back: it is
-    /// known to have yet to be reached.
-    fn assert_nothing_runs_twice(&self) {
+    /// Whoever left and was lost before it stood by runs on what it runs, also what a later deployment brings back, until it
+    /// has followed one: it is known to have yet to be reached. What is under way is no excuse for those that it brings in.
+    fn assert_nothing_runs_twice(&mut self) {
+        let has = |kept: &Option<Kept>, name: &InstanceName| kept.as_ref().is_some_and(|kept| kept.has(name));
+        let Stored { deployed, ready, standing, .. } = &self.stored;
+        let is_open = standing.as_ref().is_some_and(|standing| standing.verdict == Verdict::Open);
+        let owing = standing.as_ref().map(|standing| standing.owing.clone()).unwrap_or_default();
+        self.missed.retain(|name| owing.contains(name));
+        let is_asked = |name: &InstanceName| has(deployed, name) || is_open && has(ready, name);
+        self.missed.extend(owing.into_iter().filter(|name| !is_asked(name)));
         let mut places = BTreeMap::new();
-        let stays = |name: &InstanceName| self.stored.deployed.as_ref().is_none_or(|deployed| deployed.has(name));
-        let owes = |name: &InstanceName| self.stored.last.as_ref().is_some_and(|last| last.owing.contains(name));
-        for machine in self.machines.iter().filter(|machine| stays(&machine.name) || !owes(&machine.name)) {
+        for machine in self.machines.iter().filter(|machine| !self.missed.contains(&machine.name)) {
             for node in machine.running().into_keys() {
                 let other = places.insert(node, &machine.name);
                 assert_eq!(other, None, "{node} runs on {} as well", machine.name);

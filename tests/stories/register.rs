@@ -55,6 +55,12 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         Some(b"{\"format\":9}\n".to_vec()),        // what a later release may write
         Some(Vec::new()),                          // empty, and older than this boot, as the clock has it
     ];
+    let process = |record: &[u8]| {
+        let text = String::from_utf8_lossy(record).into_owned();
+        text.lines().rfind(|line| line.starts_with("pid ")).map(str::to_owned)
+    };
+    let newborn = process(&whole("n4"));
+    assert!(newborn.is_some());
     for (name, damage) in names.iter().zip(&damages) {
         match damage {
             None => fs::remove_file(record(name)).unwrap(),
@@ -75,6 +81,7 @@ fn a_record_that_is_damaged_in_any_way_is_set_aside_and_its_node_found_and_not_d
         }
     };
     check(&mut fleet);
+    assert_eq!(process(&whole("n4")), newborn, "it is known by all that it wrote of itself");
     let told: String =
         fleet.client.events().iter().filter_map(|event| event.msg.clone()).collect::<Vec<_>>().join("\n");
     for name in ["n1", "n2", "n3", "n6", "n7", "n8", "n9"] {
@@ -150,4 +157,33 @@ fn a_node_that_was_found_by_its_marker_and_dies_is_started_once_its_controller_s
     let crash = crashes(&fleet.client, &["lost"]).pop().unwrap();
     let command = dossier(&fleet.client, &crash.id, |_| true).command;
     assert_eq!((crash.pid, command), (lost, vec!["sleep".to_owned(), "1000".to_owned()]), "it was no Zeek meanwhile");
+}
+
+#[test]
+fn the_death_of_a_node_that_nobody_knew_what_it_is_is_told_once_whatever_becomes_of_the_news() {
+    let (mut fleet, nodes) = orphaned(&["lost"]);
+    let lost = fleet.scene.processes_of("lost")[0];
+    fleet.controller.kill();
+    let record = nodes.join("lost/record");
+    fs::write(&record, "garbage").unwrap();
+    fleet.agent_mut("a").start_again();
+    eventually("its agent logs that it was found", || {
+        fleet.agents["a"].log().contains("was found by its marker and is minded on").then_some(())
+    });
+    processes::signal(lost, Signal::KILL);
+    let is_noted = || fs::read_to_string(&record).unwrap().contains("\ncrashed ");
+    eventually("that it was told is in its record", || is_noted().then_some(()));
+    fleet.agent_mut("a").kill();
+    fs::remove_file(nodes.join(".news-a")).unwrap();
+    fleet.agent_mut("a").start_again();
+    fleet.controller.start_again();
+    let after = fleet.client.wait_for_all("RUNNING");
+    assert_eq!(fleet.scene.processes_of("lost"), [pids(&after)["lost"]]);
+    let events = fleet.client.events();
+    let away = events.iter().find(|event| event.msg.as_deref().is_some_and(|msg| msg.contains("agent was away")));
+    assert_eq!(away, None, "it was told when it died");
+    let told = changes(&events, "lost");
+    let died = told.iter().filter(|change| change.new.as_deref() == Some("CRASHED") && change.old != change.new);
+    let reasons: Vec<_> = died.map(|change| change.reason.clone().unwrap_or_default()).collect();
+    assert!(reasons.len() == 1 && reasons[0].contains("SIGKILL"), "{told:#?}");
 }

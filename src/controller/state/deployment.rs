@@ -438,7 +438,8 @@ impl State {
             deployment.record.up.append(&mut up);
             deployment.record.moves = moves;
         });
-        // What stands whatever fails is decided before anything is switched, and so in the same line of the journal.
+        // What stands whatever fails is decided before anything is switched, and, unless a node that moves is ended first, in
+        // the same line of the journal.
         let is_switched_first =
             self.deployment.as_ref().is_some_and(|deployment| !deployment.stands && !deployment.rollout.is_done());
         match is_switched_first || !self.movers().is_empty() {

@@ -8,6 +8,7 @@ mod orders;
 mod phases;
 mod planning;
 mod returning;
+mod twice;
 mod versions;
 
 use std::net::IpAddr;

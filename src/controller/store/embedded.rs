@@ -124,11 +124,6 @@ impl RedbStore {
         guarded(read).map_err(|error| StoreError::Read { path: self.path.clone(), source: Arc::new(error) })
     }
 
-    fn last(&self) -> Result<Option<Record>, StoreError> {
-        // The journal is short, and read once.
-        Ok(self.history()?.pop())
-    }
-
     fn decode_record(&self, number: u64, value: &[u8]) -> Result<Record, StoreError> {
         let unreadable = |why: String| StoreError::Journal { path: self.path.clone(), number, why };
         match value.split_first_chunk() {
@@ -174,7 +169,8 @@ impl Store for RedbStore {
         for (slot, value) in values {
             *stored.slot_mut(slot) = Some(self.decode(slot, &value)?);
         }
-        stored.last = self.last()?;
+        // The journal is short, and read once.
+        self.history()?.into_iter().for_each(|record| stored.apply(Save::Deployment(Box::new(record), None)));
         Ok(stored)
     }
 

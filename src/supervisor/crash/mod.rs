@@ -67,8 +67,8 @@ pub trait Witness: Send + 'static {
     fn given(&self, node: &Node, life: Life) -> Given;
     /// What it wrote last.
     fn last_output(&self, node: &Node, life: Life) -> Output;
-    /// The most memory that its control group had, in bytes.
-    fn memory_peak(&self, node: &Node) -> Option<u64>;
+    /// The most memory that its control group had by the end of that life, in bytes.
+    fn memory_peak(&self, node: &Node, life: Life) -> Option<u64>;
 }
 
 /// Cheap to clone. The thread begins with the first death, and ends when the last clone is gone.
@@ -187,8 +187,7 @@ fn examine(instance: &InstanceName, morgue: &Morgue, witness: &impl Witness, dea
     dossier.unwatched = death.start_time.is_none();
     dossier.uptime_milliseconds = death.start_time.and_then(|start| uptime(start, death.heard));
     dossier.largest_resident_bytes = death.largest_resident;
-    // Where memory ran out the next life has a group of its own, or will.
-    dossier.group_peak_bytes = (*exit != Exit::OutOfMemory).then(|| witness.memory_peak(node)).flatten();
+    dossier.group_peak_bytes = witness.memory_peak(node, *life);
     let said = death.kernel.as_deref().map(str::to_owned);
     dossier.out_of_memory = (*exit == Exit::OutOfMemory).then(|| said.unwrap_or_else(|| exit.to_string()));
     let places = Places::default();
@@ -281,7 +280,7 @@ mod tests {
             Output::default()
         }
 
-        fn memory_peak(&self, _: &Node) -> Option<u64> {
+        fn memory_peak(&self, _: &Node, _: Life) -> Option<u64> {
             None
         }
     }

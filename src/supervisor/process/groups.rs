@@ -72,8 +72,8 @@ pub struct Groups {
 pub enum GroupError {
     #[error("cannot make a control group: {0}")]
     Make(#[source] io::Error),
-    #[error("cannot end who is left in the control group {}: {cause}", path.display())]
-    Left { path: PathBuf, cause: io::Error },
+    #[error("cannot end who is left in the control group {}: {source}", path.display())]
+    Left { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Quota(#[from] QuotaError),
 }
@@ -154,6 +154,12 @@ impl Groups {
         tried.map(|()| groups)
     }
 
+    /// Groups that are mere directories below this one.
+    #[cfg(test)]
+    pub fn made_up(above: &Path) -> Self {
+        Self { above: above.to_owned(), home: above.join("x"), lacking: Lacking::new() }
+    }
+
     /// The group of that node, made if it is not there, with these limits.
     pub fn of(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
         self.make(node, quotas, |path| {
@@ -167,13 +173,20 @@ impl Groups {
     pub fn anew(&self, node: &NodeName, quotas: &Quotas) -> Result<PathBuf, GroupError> {
         self.make(node, quotas, |path| {
             remove(path);
-            let is_empty = fs::create_dir(path).is_ok();
-            if !is_empty {
-                let left = end(path).map_err(|cause| GroupError::Left { path: path.to_owned(), cause })?;
-                tracing::warn!(%node, "ended {left} processes in its control group, of which no record told");
-                let _ = fs::create_dir(path); // it is still there if it was left by itself
+            match fs::create_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map_err(GroupError::Make),
             }
-            Ok(())
+            let left = end(path).map_err(|source| GroupError::Left { path: path.to_owned(), source })?;
+            if left > 0 {
+                let processes = if left == 1 { "process" } else { "processes" };
+                tracing::warn!(%node, "ended {left} {processes} in its control group, of which no record told");
+            }
+            match fs::create_dir(path) {
+                // Nobody was in it any more, so it was not removed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                made => made.map_err(GroupError::Make),
+            }
         })
     }
 
@@ -620,8 +633,7 @@ mod tests {
     #[test]
     fn a_group_in_which_memory_ran_out_is_not_taken_again() {
         let made_up = tempfile::tempdir().unwrap();
-        let (above, home) = (made_up.path().to_owned(), made_up.path().join("x"));
-        let groups = Groups { above, home, lacking: Lacking::new() };
+        let groups = Groups::made_up(made_up.path());
         let node = node("a");
         let path = groups.of(&node, &Quotas::default()).unwrap();
         assert_eq!((groups.oom_kills(&node), groups.memory_peak(&node)), (None, None));
@@ -635,6 +647,18 @@ mod tests {
         fs::remove_file(path.join("memory.events")).unwrap();
         groups.of(&node, &Quotas::default()).unwrap();
         assert_eq!(groups.oom_kills(&node), None);
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_made_anew_is_not_taken_for_one_that_somebody_is_in() {
+        let home = tempfile::tempdir().unwrap();
+        let Some(groups) = groups(home.path()) else { return };
+        let node = node("refused");
+        groups.of(&node, &Quotas::default()).unwrap();
+        fs::write(groups.home.join("cgroup.max.descendants"), "0").unwrap();
+        let error = groups.anew(&node, &Quotas::default()).unwrap_err();
+        assert!(matches!(error, GroupError::Make(_)), "{error}");
+        groups.clear();
     }
 
     #[test]

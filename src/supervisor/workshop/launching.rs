@@ -194,7 +194,10 @@ impl Tools {
         if leader.origin != Origin::Ours && has_askers(node) {
             self.sweep_askers(node, 0, false, waiting)?;
         }
-        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| groups.end(&node.name))?;
+        let killed = self.groups.as_ref().as_ref().map_or(Ok(0), |groups| {
+            self.peaks.keep(groups, &node.name, leader.life);
+            groups.end(&node.name)
+        })?;
         // A leader leads its session, too; where no leader is known, only the marker tells.
         let (marker, session) = (self.site.marker(node, leader.life), leader.pid.unwrap_or(0));
         let strays = match leader.origin {

@@ -161,8 +161,9 @@ impl Witness for Bystander {
             .unwrap_or_default()
     }
 
-    fn memory_peak(&self, node: &Node) -> Option<u64> {
-        self.0.upgrade()?.groups.as_ref().as_ref().ok()?.memory_peak(&node.name)
+    fn memory_peak(&self, node: &Node, life: Life) -> Option<u64> {
+        let tools = self.0.upgrade()?;
+        tools.peaks.of(tools.groups.as_ref().as_ref().ok()?, &node.name, life)
     }
 }
 

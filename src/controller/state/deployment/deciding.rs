@@ -20,12 +20,17 @@ impl State {
     pub(super) fn write(&mut self, phase: Phase, mut saves: Vec<Save>, fx: &mut Vec<Effect>) {
         let Some(deployment) = &mut self.deployment else { return };
         self.last_write += 1;
-        // Who finds it later does not have what was in force before.
-        deployment.record.owing.clone_from(&deployment.leaving);
-        if let Some(before) = &self.following {
-            let stay: BTreeSet<_> = deployment.configuration.instances.iter().map(|instance| &instance.name).collect();
-            deployment.record.owing.extend(before.owing.iter().filter(|name| !stay.contains(name)).cloned());
-        }
+        // Who finds it later has one of both configurations, and not what was in force before: it does not know of others
+        // that may run something, whatever it comes to.
+        let owing = &mut deployment.record.owing;
+        owing.clone_from(&deployment.leaving);
+        owing.extend(self.following.iter().flat_map(|before| &before.owing).cloned());
+        let former = self.shelf.deployed();
+        let is_new = |name: &&InstanceName| former.is_some_and(|former| !former.has(name));
+        // Whom nobody waits for, and nobody reaches, is given nothing before it is decided.
+        let is_told = |name: &&InstanceName| !deployment.without.contains(*name) || self.roster.link(name).is_some();
+        let names = deployment.configuration.instances.iter().map(|instance| &instance.name);
+        owing.extend(names.filter(is_new).filter(is_told).cloned());
         // What it deploys is written with its first word.
         let tried = (!std::mem::replace(&mut deployment.is_written, true)).then(|| deployment.configuration.clone());
         saves.push(Save::Deployment(Box::new(deployment.record.clone()), tried));

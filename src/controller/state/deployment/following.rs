@@ -88,6 +88,11 @@ impl Following {
         is_through && waiting.peek().is_some() && waiting.all(|node| runs_there(&node))
     }
 
+    /// Whether an instance that is new was told to stand by, and something that nobody waits for does not end there.
+    pub fn cannot_stand_by(&self, name: &InstanceName) -> bool {
+        self.said.contains(name) && !self.stuck.contains_key(name)
+    }
+
     /// The nodes that were to move there.
     fn moved_to<'a>(&'a self, place: &'a InstanceName) -> impl Iterator<Item = &'a NodeName> {
         self.record.moves.iter().filter(move |(_, there)| *there == place).map(|(node, _)| node)
@@ -112,9 +117,9 @@ impl Following {
 impl State {
     /// What is to be done about the last deployment when a controller starts: one that is undecided came to nothing.
     pub(in crate::controller::state) fn take_up_last(&mut self, stored: &Stored, now: Timestamp) -> Vec<Save> {
-        let Some(last) = &stored.last else { return Vec::new() };
-        self.last_number = last.number;
-        let mut record = last.clone();
+        self.last_number = stored.last.as_ref().map_or(0, |last| last.number);
+        // What was refused since has touched nothing, and others have yet to follow what came before it.
+        let Some(mut record) = stored.standing.clone() else { return Vec::new() };
         let was_interrupted = record.ended.is_none();
         if was_interrupted {
             let why = decide_interrupted(&mut record);
@@ -234,15 +239,16 @@ impl State {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        // What does not end there runs on: it is told again when it is back.
-        if self.following.as_ref().is_some_and(|following| !following.is_back) {
-            if !outcome.is_success() {
-                return;
-            }
+        let Some(following) = &mut self.following else { return };
+        let moved: BTreeSet<NodeName> = following.moved_to(from).cloned().collect();
+        // What does not end there runs on: it is told again when something has ended, or when it is back.
+        if !outcome.is_success() && (!following.is_back || moved.is_empty()) {
+            return following.has_said_who_waits(from);
+        }
+        if !following.is_back {
             self.note_followed(from, std::slice::from_ref(outcome));
         }
-        let moved = self.following.as_ref().map(|following| following.moved_to(from).cloned().collect());
-        self.went_back(from, moved.as_ref().filter(|_| !outcome.is_success()), now, fx);
+        self.went_back(from, Some(&moved).filter(|_| !outcome.is_success()), now, fx);
     }
 
     /// That node is gone from there.
@@ -254,12 +260,23 @@ impl State {
         fx: &mut Vec<Effect>,
     ) {
         let stuck = self.following.as_mut().and_then(|following| following.stuck.get_mut(from));
-        let Some(stuck) = stuck.filter(|stuck| stuck.contains(node)) else { return };
-        stuck.retain(|other| other.as_str() != node);
+        let Some(stuck) = stuck else { return self.may_stand_by_now(from, now, fx) };
+        if !stuck.remove(node) {
+            return;
+        }
         if stuck.is_empty() {
             self.following.iter_mut().for_each(|following| drop(following.stuck.remove(from)));
             self.has_followed(from, now, fx);
             self.are_all_back(now, fx);
+        }
+    }
+
+    /// Something has ended on an instance that is not needed: if not all had when it was told to stand by, all may have now.
+    fn may_stand_by_now(&mut self, name: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
+        let is_needed = self.roster.get(name).is_some_and(|seat| seat.needed.is_some());
+        let has_failed = self.following.as_ref().is_some_and(|it| it.owing.contains(name) && it.said.contains(name));
+        if has_failed && !is_needed && !self.is_to_stand_by(name) {
+            self.stand_by(name, now, fx);
         }
     }
 
@@ -297,16 +314,24 @@ impl State {
     /// Nodes that were to move there do not run there any more: they come back to where they were.
     fn let_nodes_back_from(&mut self, place: &InstanceName, now: Now, fx: &mut Vec<Effect>) {
         let Some(following) = self.following.as_mut().filter(|following| following.is_back) else { return };
-        if !following.owing.contains(place) || !following.cleared.insert(place.clone()) {
+        // What does not end there runs there, whatever else the instance is through with.
+        if !following.owing.contains(place) || following.stuck.contains_key(place) {
+            return;
+        }
+        if !following.cleared.insert(place.clone()) {
             return;
         }
         let moved: BTreeSet<NodeName> = following.moved_to(place).cloned().collect();
         let (up, cleared) = (&moved & &following.record.up, following.cleared.clone());
         let Some(former) = self.shelf.deployed().cloned().filter(|_| !moved.is_empty()) else { return };
+        // A deployment that is under way decides about them, too, and may have begun them elsewhere. If it comes to nothing
+        // all are told.
+        let is_theirs = |it: &Deployment| matches!(it.phase, Phase::Gathering | Phase::Telling | Phase::Returning);
+        let may_start = self.deployment.as_ref().is_none_or(is_theirs);
         for Instance { name, .. } in &*former.instances {
             let had: BTreeSet<NodeName> = former.names_on(name).filter(|node| moved.contains(node)).collect();
             if !had.is_disjoint(&up) {
-                if self.roster.is_ready(name) {
+                if may_start && self.roster.is_ready(name) {
                     self.redeploy(name, now, fx);
                 }
             } else if !had.is_empty() && name != place && cleared.contains(name) {

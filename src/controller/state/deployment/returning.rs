@@ -37,6 +37,13 @@ impl State {
             deployment.record.moves.entry(node).or_insert(there);
         }
         let (record, touched) = (deployment.record.clone(), deployment.touched_instances());
+        // Whoever lost its link just now may be back in a moment, and some of its nodes may be down until then.
+        let is_missed = |name: &InstanceName| {
+            let was_given_up = deployment.lost.contains(name) || deployment.without.contains(name);
+            !was_given_up && self.roster.link(name).is_none()
+        };
+        let former = self.shelf.deployed();
+        let is_one_missed = former.is_some_and(|former| former.instances.iter().any(|it| is_missed(&it.name)));
         fx.push(Effect::Save(vec![Save::Deployment(Box::new(record.clone()), None)], None));
         self.tell_progress("going back", now, fx);
         let Some(former) = self.shelf.deployed().cloned() else {
@@ -47,6 +54,9 @@ impl State {
         let strangers = touched.into_iter().chain(record.moves.values().cloned());
         let strangers = strangers.filter(|name| !former.has(name)).collect();
         self.follow(Following::to_the_former(record, &former, strangers, &self.rules.pace));
+        if is_one_missed {
+            self.gather_to_go_back(now);
+        }
         self.need_the_former(now, fx);
         // A way to go back and another one to start again what had moved.
         let deadline = now.mono + self.patience_of_deployment() * 2;
@@ -246,7 +256,10 @@ impl State {
         let is_away = |name: &InstanceName| self.roster.link(name).is_none();
         let former = self.shelf.deployed();
         let waits_for_them = |following: &Following, name: &InstanceName| {
-            former.is_some_and(|former| following.waits_only_for(name, former, is_away))
+            former.is_some_and(|former| match former.has(name) {
+                true => following.waits_only_for(name, former, is_away),
+                false => following.cannot_stand_by(name),
+            })
         };
         let mut owes = self.following.iter().flat_map(|it| it.owing.iter().map(move |name| (it, name)));
         if owes.all(|(following, name)| is_away(name) || waits_for_them(following, name)) {

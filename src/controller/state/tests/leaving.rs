@@ -8,7 +8,7 @@ const NODES: [(&str, &str); 2] = [("a", "n1"), ("d", "n2")];
 const WITHOUT_D: [(&str, &str); 1] = [("a", "n1")];
 
 impl Cluster {
-    fn has_yet_to_reach(&self) -> Vec<String> {
+    pub(super) fn has_yet_to_reach(&self) -> Vec<String> {
         let status = self.state.deployment_status();
         let following = status.filter(|status| status.phase == DeploymentPhase::Following);
         following.into_iter().flat_map(|status| status.owing).map(|name| name.to_string()).collect()

@@ -234,7 +234,7 @@ fn deciding() -> Cluster {
 
 impl Cluster {
     /// The disk has kept what it was given, or cannot.
-    fn keeps(&mut self, kept: Result<(), String>) {
+    pub(super) fn keeps(&mut self, kept: Result<(), String>) {
         for (number, saves) in self.slow.take().expect("the disk is slow") {
             if kept.is_ok() {
                 saves.into_iter().for_each(|save| self.saved.apply(save));

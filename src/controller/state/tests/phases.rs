@@ -53,6 +53,20 @@ impl Cluster {
 }
 
 #[test]
+fn what_stands_whatever_fails_is_decided_by_one_line_of_the_journal_and_nobody_is_told_before() {
+    let mut cluster = deployed(&ALL);
+    cluster.slow = Some(Vec::new());
+    cluster.ask("deploy", with(Terms { on_failure: Some(OnFailure::Keep), ..Terms::default() }));
+    let written = cluster.slow.clone().unwrap();
+    assert_eq!(written.len(), 1, "one way to the disk and back: {written:?}");
+    assert_eq!(cluster.take_all_sent(), [""; 0]);
+    assert_eq!(cluster.verdict().1, "c1", "whoever is killed now has not begun");
+    cluster.keeps(Ok(()));
+    assert_eq!(cluster.verdict(), (Verdict::New, "c2".to_owned()));
+    assert_eq!(cluster.take_all_sent(), ["a: switch n1"]);
+}
+
+#[test]
 fn nothing_is_touched_anywhere_until_every_agent_has_looked_and_nobody_objects() {
     let mut cluster = deployed(&ALL);
     cluster.checks = true;
@@ -353,7 +367,7 @@ fn a_first_deployment_that_a_controller_finds_undecided_is_written_to_have_come_
     cluster.deploy("deploy", next());
     let begun = cluster.saved.last.clone().map(|record| Record { former: None, ..record });
     assert_eq!(begun.as_ref().map(|record| record.verdict), Some(Verdict::Open));
-    let restarted = Cluster::new(Stored { last: begun, ..Stored::default() });
+    let restarted = Cluster::new(Stored { last: begun.clone(), standing: begun, ..Stored::default() });
     assert_eq!(restarted.saved.last.as_ref().unwrap().verdict, Verdict::Refused);
     let why = "all: nothing was in force before, and nothing is: the controller ended in the middle of it, before it was \
                decided";

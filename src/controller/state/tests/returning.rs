@@ -34,7 +34,7 @@ fn deploying(terms: Terms) -> Cluster {
 
 impl Cluster {
     /// That node was told to switch, forth or back, and comes to that.
-    fn turn(&mut self, of: &str, name: &str, error: Option<&str>) {
+    pub(super) fn turn(&mut self, of: &str, name: &str, error: Option<&str>) {
         let reqid = self.take_sent(of, |message| match message {
             ToAgent::SwitchNodesRequest(request) if request.nodes.contains(name) => Some(request.reqid),
             _ => None,
@@ -63,12 +63,12 @@ impl Cluster {
     }
 
     /// That instance has put back what served nobody, and these wait.
-    fn put_back(&mut self, of: &str, waiting: &[&str]) {
+    pub(super) fn put_back(&mut self, of: &str, waiting: &[&str]) {
         self.puts_back(of, &[], waiting);
     }
 
     /// The same of one that says of these that they are done.
-    fn puts_back(&mut self, of: &str, done: &[&str], waiting: &[&str]) {
+    pub(super) fn puts_back(&mut self, of: &str, done: &[&str], waiting: &[&str]) {
         let reqid = self.take_sent(of, |message| match message {
             ToAgent::RestoreConfigurationRequest(request) => Some(request.reqid),
             _ => None,
@@ -158,6 +158,31 @@ fn who_is_lost_while_it_goes_back_holds_nobody_up_for_long_and_has_its_turns_whe
     assert!(cluster.state.has_yet_to_follow(&instance("a")));
     cluster.turn("a", "n2", None);
     assert!(!cluster.state.has_yet_to_follow(&instance("a")));
+}
+
+#[test]
+fn who_was_lost_just_before_all_go_back_has_time_to_come_back_before_anybody_has_a_turn() {
+    for is_back in [false, true] {
+        let mut cluster = deploying(Terms::default());
+        WORKERS[..3].iter().for_each(|(of, name)| cluster.turn(of, name, None));
+        cluster.lose("a");
+        cluster.turn("c", "n4", Some("not ready"));
+        cluster.put_back("b", &["n3"]);
+        cluster.put_back("c", &[]);
+        cluster.pass(Duration::from_secs(9));
+        let told = cluster.take_all_sent();
+        assert!(!told.iter().any(|told| told.contains("switch")), "n1 and n2 may be down: {told:?}");
+        cluster.told.clear();
+        match is_back {
+            true => {
+                cluster.connect("a");
+                cluster.reply("a");
+                cluster.put_back("a", &["n1", "n2"]);
+            }
+            false => cluster.pass(Duration::from_secs(2)),
+        }
+        cluster.turn("b", "n3", None);
+    }
 }
 
 #[test]

@@ -10,9 +10,12 @@ use crate::model::{Life, NodeName, Quota};
 /// Of how many lives of a node it is kept: more than end before the first is looked into.
 const LIVES: usize = 16;
 
-/// The last lives of each node, and what was counted by the end of each.
+/// The last lives of a node, and what was counted by the end of each.
+type Lives = Vec<(Life, Option<u64>)>;
+
+/// Of each node.
 #[derive(Debug, Default)]
-pub struct Peaks(Mutex<HashMap<NodeName, Vec<(Life, Option<u64>)>>>);
+pub struct Peaks(Mutex<HashMap<NodeName, Lives>>);
 
 impl Peaks {
     /// Keeps what is counted now that this life is over: before its group is ended, and before the next one begins.
@@ -46,7 +49,7 @@ impl Peaks {
         self.kept().remove(node);
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<NodeName, Vec<(Life, Option<u64>)>>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<NodeName, Lives>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::supervisor::process::heed_signals;
+
 /// SIGINT and SIGTERM, from the moment it is made.
 pub struct Signals {
     interrupt: Signal,
@@ -11,9 +13,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on.
+    /// Listens from now on. Ahead of all threads, since they may be held back by whoever started this program.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        heed_signals(&[interrupt.as_raw_value(), terminate.as_raw_value()])?;
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
     }
 
     /// Resolves when the daemon is asked to end; again when it is asked again.

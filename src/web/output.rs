@@ -91,11 +91,16 @@ pub async fn stream(
     let mut readers = VecDeque::new();
     for stream in OutputStream::ALL.into_iter().filter(|stream| only.is_none_or(|only| only == *stream)) {
         let from = since.0[stream as usize].map_or(OutputFrom::Last(lines), OutputFrom::Place);
-        let mut reader = Reader { desk: desk.clone(), node: node.clone(), stream, from, follow };
+        let mut reader = Reader { desk: desk.clone(), node: node.clone(), stream, from, follow, until: None };
         // What is wrong is said by the answer's code, and not in the stream.
-        let first = reader.ask(Duration::ZERO).await?;
+        let first = reader.ask(reader.from, Duration::ZERO).await?;
         let first = match first {
-            Ok(piece) => Some(reader.take(piece)),
+            Ok(piece) => {
+                if !follow && !piece.at_end {
+                    reader.until = reader.end_now().await?;
+                }
+                Some(reader.take(piece))
+            }
             Err(Unread::OutOfReach(_)) if follow && since != Since::default() => None,
             Err(error) => return Err(Problem::Absent(format!("cannot show the output of `{node}`: {error}"))),
         };
@@ -135,12 +140,25 @@ struct Reader {
     stream: OutputStream,
     from: OutputFrom,
     follow: bool,
+    /// Where it ended when it was asked for, if it is not followed and that is not at hand yet: a node that writes faster than
+    /// it can be read would have no end else.
+    until: Option<OutputPlace>,
 }
 
 impl Reader {
-    async fn ask(&self, wait: Duration) -> Result<Result<OutputPiece, Unread>, Problem> {
-        let (reqid, node, stream, from) = (new_reqid()?, self.node.clone(), self.stream, self.from);
+    async fn ask(&self, from: OutputFrom, wait: Duration) -> Result<Result<OutputPiece, Unread>, Problem> {
+        let (reqid, node, stream) = (new_reqid()?, self.node.clone(), self.stream);
         Ok(self.desk.ask(ReadOutputRequest { reqid, node, stream, from, most: PIECE, wait }).await?.piece)
+    }
+
+    async fn end_now(&self) -> Result<Option<OutputPlace>, Problem> {
+        let end = self.ask(OutputFrom::Last(0), Duration::ZERO).await?;
+        Ok(end.ok().map(|piece| piece.place))
+    }
+
+    /// Whether nothing is wanted behind that piece.
+    fn ends_with(&self, piece: &OutputPiece) -> bool {
+        !self.follow && (piece.at_end || self.until.is_some_and(|until| piece.next >= until))
     }
 
     fn take(&mut self, piece: OutputPiece) -> Read {
@@ -152,7 +170,7 @@ impl Reader {
     async fn next(&mut self) -> Option<Read> {
         loop {
             let wait = if self.follow { WAIT } else { Duration::ZERO };
-            match self.ask(wait).await {
+            match self.ask(self.from, wait).await {
                 Ok(Ok(piece)) if piece.bytes.is_empty() && self.follow => drop(self.take(piece)),
                 Ok(Ok(piece)) => return Some(self.take(piece)),
                 // It may come back: under the same name, or on another instance.
@@ -178,7 +196,7 @@ async fn pump(readers: VecDeque<(Reader, Option<Read>)>, out: mpsc::Sender<Read>
                     () = out.closed() => return,
                 },
             };
-            let is_last = read.piece.at_end && !reader.follow;
+            let is_last = reader.ends_with(&read.piece);
             if out.send(read).await.is_err() {
                 return;
             }

@@ -61,6 +61,22 @@ fn a_lab_that_is_asked_to_end_leaves_no_process_behind() {
     }
 }
 
+#[test]
+fn a_lab_that_was_started_with_signals_held_back_ends_when_it_is_asked_to() {
+    let hold_back = "import os, signal, sys\n\
+                     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD])\n\
+                     os.execv(sys.argv[1], sys.argv[1:])";
+    let scene = Scene::new();
+    let (file, http) = (scene.write("lab.cfg", &sleeper("alone", "")), scene.any_port());
+    let lab = ["lab", file.to_str().unwrap(), "--http", &http];
+    let mut lab = Daemon::start_through(&["python3", "-c", hold_back], &scene, "lab", &lab);
+    let status = lab.client().wait_for_all("RUNNING");
+    assert_eq!(processes::blocked(pids(&status)["alone"]), [0], "nodes begin with no signal held back");
+    lab.signal(Signal::TERM);
+    assert_eq!(lab.ended().code(), Some(0), "{}", lab.log());
+    scene.check_that_nothing_runs();
+}
+
 /// A node alone, and one with children, one of which ignores SIGTERM.
 fn family() -> String {
     sleeper("alone", "")

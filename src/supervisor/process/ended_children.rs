@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::sys::sigchld;
+use super::sys::signals;
 
 /// Hears of ends for the whole program.
 #[derive(Debug)]
@@ -20,14 +20,14 @@ impl EndedChildren {
     /// begins with it held back, unless `let_sigchld_through` is asked for.
     pub fn listen() -> io::Result<Self> {
         #[allow(deprecated, reason = "it is unsound for descriptors that change under it; an OwnedFd never does")]
-        let descriptor = AsyncFd::with_interest(sigchld::open()?, Interest::READABLE)?;
+        let descriptor = AsyncFd::with_interest(signals::open()?, Interest::READABLE)?;
         Ok(Self(descriptor))
     }
 
     /// Resolves when some have ended since the last time.
     pub async fn next(&mut self) -> io::Result<()> {
         let mut ready = self.0.readable().await?;
-        let mut entry = [MaybeUninit::uninit(); sigchld::ENTRY];
+        let mut entry = [MaybeUninit::uninit(); signals::ENTRY];
         loop {
             match rustix::io::read(&self.0, &mut entry) {
                 Ok((news, _)) if !news.is_empty() => {}

@@ -61,7 +61,8 @@ pub use obstacles::obstacles;
 pub use rustix::process::Signal;
 pub use spawn::{Program, Record, spawn};
 pub(crate) use sys::local_time::local as local_time;
-pub(crate) use sys::sigchld::let_through as let_sigchld_through;
+pub(crate) use sys::signals::heed as heed_signals;
+pub(crate) use sys::signals::let_through as let_sigchld_through;
 
 /// What that variable is in the environment with which the process began, as far as we may look and it is still there.
 pub fn variable(pid: u32, name: &str) -> Option<std::ffi::OsString> {

@@ -132,6 +132,8 @@ fn output_is_streamed_piece_by_piece_and_goes_on_where_it_left_off() {
     assert_eq!(read("?stream=stdout&since=1-4,"), want[1..]);
     assert_eq!(read("?since=1-8,1-0"), [("1-17,1-0".to_owned(), want[2].1.clone())]);
     assert!(fake.script().orders.contains(&"read worker-1 stdout Last(7) 0ns".to_owned()));
+    let asks_for_the_end = fake.script().orders.contains(&"read worker-1 stdout Last(0) 0ns".to_owned());
+    assert!(asks_for_the_end, "what is written meanwhile is not waited for");
     for (query, text) in [("?stream=both", "write stdout or stderr"), ("?since=7", "is no place in the output")] {
         let answer = get(&fake.address, &format!("{path}{query}"), &[]);
         assert!(answer.status == 400 && answer.body.contains(text), "{}", answer.body);

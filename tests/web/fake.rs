@@ -49,6 +49,7 @@ impl Script {
         let written = if stream == OutputStream::Stdout { self.written.as_bytes() } else { b"" };
         let place = match from {
             OutputFrom::Place(place) => place,
+            OutputFrom::Last(0) => OutputPlace { volume: 1, offset: written.len() as u64 },
             OutputFrom::Last(_) => OutputPlace { volume: 1, offset: 0 },
         };
         if let Some(refused) = self.outcomes.first() {

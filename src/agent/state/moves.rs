@@ -137,8 +137,7 @@ impl State {
 
     /// Down, and in the configuration if it is in it now.
     pub(super) fn want_to_rest(&mut self, name: &NodeName, fx: &mut Vec<Effect>) {
-        let leaves = self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave);
-        self.want_down(name, if leaves { Goal::Leave } else { Goal::Rest }, fx);
+        self.want_down(name, if self.leaves(name) { Goal::Leave } else { Goal::Rest }, fx);
     }
 
     /// The same, until the next run of the agent; what somebody wanted down before stays so.

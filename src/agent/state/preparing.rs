@@ -254,8 +254,9 @@ impl State {
         let rests: BTreeSet<NodeName> =
             changes.iter().map(NodeChange::name).filter(|name| rests(name)).cloned().collect();
         // What was switched is as it is wanted, and whoever waits for that has heard of it.
-        let is_left_alone =
-            |name: &NodeName| rests.contains(name) || is_given_up(name) || waits(name) || switched.contains(name);
+        let is_left_alone = |name: &NodeName| {
+            (rests.contains(name) || is_given_up(name) || waits(name) || switched.contains(name)) && !self.leaves(name)
+        };
         changes.retain(|change| !matches!(change, NodeChange::Keep(node) if is_left_alone(&node.name)));
         let waits = changes.iter().filter_map(|change| match change {
             NodeChange::Remove(_) => Some((change.name().clone(), jobs::Wish::Down)),

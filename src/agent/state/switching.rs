@@ -87,7 +87,7 @@ impl State {
         let have = self.definitions();
         let mut changes = self.changes_to(&have, &wished);
         let waits = |node: &Node| self.nodes.get(&node.name).is_some_and(|entry| entry.waits());
-        let stays = |node: &Node| !up.contains(&node.name) || waits(node);
+        let stays = |node: &Node| (!up.contains(&node.name) || waits(node)) && !self.leaves(&node.name);
         changes.retain(|change| !matches!(change, NodeChange::Keep(node) if stays(node)));
         let serves = |change: &NodeChange<'_>| !at_once && up.contains(change.name()) && self.serves(change);
         let first = changes.iter().filter(|change| up.contains(change.name()) && !serves(change));
@@ -159,8 +159,14 @@ impl State {
                 }
             }
             change @ NodeChange::Remove(_) => self.begin(change, wall, fx),
+            // It was on its way out, and has a place here again.
+            NodeChange::Keep(node) if self.leaves(&node.name) => self.want_down(&node.name, Goal::Rest, fx),
             NodeChange::Keep(_) => {} // as it is
         }
+    }
+
+    pub(super) fn leaves(&self, name: &NodeName) -> bool {
+        self.nodes.get(name).is_some_and(|entry| entry.goal == Goal::Leave)
     }
 
     /// Whether a node that is to be another is ready as what it is, and nothing else is wished of it.

@@ -397,3 +397,17 @@ fn files_are_tried_for_those_that_are_switched_alone_and_the_former_ones_used_ag
     agent.back("back", configuration("c1", &NODES), &["manager"]);
     assert_eq!(agent.files, [Some(1)], "without rendering them again");
 }
+
+#[test]
+fn a_node_on_its_way_out_has_a_place_again_in_what_is_gone_back_to_and_rests_there() {
+    let mut agent = running();
+    let mut smaller = commands("c2");
+    smaller.nodes.retain(|node| node.name.as_str() != "worker");
+    agent.check("check", smaller);
+    agent.commit("commit", "c2", "check");
+    // Its process has yet to end when all go back; and it is not among those that were up.
+    agent.back("back", commands("c1"), &["logger", "manager"]);
+    let nodes: Vec<_> = agent.state.statuses().into_iter().map(|it| (it.node.to_string(), it.state)).collect();
+    let want = [("logger", NodeState::Running), ("manager", NodeState::Running), ("worker", NodeState::Stopped)];
+    assert_eq!(nodes, want.map(|(name, state)| (name.to_owned(), state)));
+}

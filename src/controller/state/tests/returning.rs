@@ -432,8 +432,9 @@ fn nobody_who_is_not_waited_for_lets_a_node_run_twice_that_it_has_yet_to_give_ba
     assert!(errors.iter().any(|error| error.starts_with("n1 of b: given up with its instance")), "{errors:?}");
 }
 
-#[test]
-fn who_refuses_its_turn_has_not_gone_back_whatever_else_ends_there_and_is_not_counted() {
+/// n1 has moved from `a` to `b`, where n3 failed, so that all go back; and n1 does not end there. What `b` is asked by, and
+/// what it has to say of that.
+pub(super) fn going_back_where_one_does_not_end() -> (Cluster, RequestId, Vec<Outcome>) {
     let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2"), ("b", "n3")]);
     cluster.would_change = ["n1", "n2", "n3"].map(|name| ("b".into(), name.into())).into();
     cluster.answers_itself = false;
@@ -448,6 +449,12 @@ fn who_refuses_its_turn_has_not_gone_back_whatever_else_ends_there_and_is_not_co
         _ => None,
     });
     let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n1"), "it does not end".into(), None)];
+    (cluster, reqid, outcomes)
+}
+
+#[test]
+fn who_refuses_its_turn_has_not_gone_back_whatever_else_ends_there_and_is_not_counted() {
+    let (mut cluster, reqid, outcomes) = going_back_where_one_does_not_end();
     let change = |name| CheckedChange { node: node(name), role: Role::None, runs: true, shares: None };
     let waiting = vec![change("n2"), change("n3")];
     cluster.say("b", RestoreConfigurationResponse { reqid, outcomes, waiting });

@@ -1,5 +1,6 @@
 //! What may still run on one instance is not started on another, whatever comes between.
 
+use super::returning::going_back_where_one_does_not_end;
 use super::*;
 use crate::model::Verdict;
 
@@ -60,20 +61,7 @@ fn what_may_come_back_is_not_started_while_another_deployment_moves_it() {
 
 #[test]
 fn what_does_not_end_on_an_instance_is_started_nowhere_else_when_that_is_through_with_other_nodes() {
-    let mut cluster = Cluster::deployed(&[("a", "n1"), ("b", "n2"), ("b", "n3")]);
-    cluster.would_change = ["n1", "n2", "n3"].map(|name| ("b".into(), name.into())).into();
-    cluster.answers_itself = false;
-    cluster.deploy("deploy", configuration("c2", &[("a", "n4"), ("b", "n1"), ("b", "n2"), ("b", "n3")]));
-    cluster.say("a", change("a", "n1", NodeState::Stopped));
-    cluster.reply("a");
-    ["n1", "n2"].iter().for_each(|name| cluster.turn("b", name, None));
-    cluster.turn("b", "n3", Some("not ready"));
-    cluster.put_back("a", &[]);
-    let reqid = cluster.take_sent("b", |message| match message {
-        ToAgent::RestoreConfigurationRequest(request) => Some(request.reqid),
-        _ => None,
-    });
-    let outcomes = vec![Outcome::node_failed(&instance("b"), &node("n1"), "it does not end".into(), None)];
+    let (mut cluster, reqid, outcomes) = going_back_where_one_does_not_end();
     let waiting = vec![CheckedChange { node: node("n2"), role: Role::None, runs: true, shares: None }];
     cluster.say("b", RestoreConfigurationResponse { reqid, outcomes, waiting });
     cluster.turn("b", "n2", None);
